@@ -1,0 +1,175 @@
+"""The real Pulumi engine, set up for the twin: home, plugins, state, settings overlay, environment."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from twin import build, images
+from twin.config import PartStatus, Twin
+from twin.errors import TwinError
+from twin.paths import REPOSITORY
+
+STACK = "prod"
+PROVIDERS = ("aws", "kubernetes", "eks")
+
+
+def _upstream_plugin(name: str) -> Path | None:
+    """The upstream plugin of exactly the SDK's version, if a person has installed it."""
+    home = Path(os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi")))
+    found = home / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
+    return found if (found / f"pulumi-resource-{name}").exists() else None
+
+
+def _install_plugin(home: Path, name: str) -> None:
+    """Put the upstream plugin, or else the stand-in, where the engine looks for it."""
+    directory = home / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
+    upstream = _upstream_plugin(name)
+    if directory.is_symlink():
+        directory.unlink()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    if upstream is not None:
+        directory.symlink_to(upstream)
+        return
+    directory.mkdir()
+    program = directory / f"pulumi-resource-{name}"
+    program.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE= exec "{sys.executable}" -m twin.plugins.{name} "$@"\n'
+    )
+    program.chmod(0o755)
+    # A component provider says here how the engine starts it; an empty file keeps the engine from asking.
+    (directory / "PulumiPlugin.yaml").unlink(missing_ok=True)
+
+
+def overlay(twin: Twin) -> dict[str, Any]:
+    """The settings in which the twin's production stack differs from the committed ones: where things are."""
+    return {
+        "shopcat:awsEndpoint": twin.aws_endpoint,
+        "shopcat:chartMirror": twin.chart_mirror,
+        "shopcat:domain": "shopcat.localhost",
+        "shopcat:images": images.tool_images(twin),
+    }
+
+
+def _settings_file(twin: Twin) -> Path:
+    return twin.directory / f"Pulumi.{STACK}.yaml"
+
+
+def write_settings(twin: Twin) -> Path:
+    """The committed Pulumi.prod.yaml with the overlay laid over it, and the twin's own encryption in place of KMS."""
+    document = yaml.safe_load((REPOSITORY / f"Pulumi.{STACK}.yaml").read_text())
+    document["config"].update(overlay(twin))
+    path = _settings_file(twin)
+    # The salt that `pulumi stack init` wrote stays; on AWS a KMS key stands in its place.
+    previous = yaml.safe_load(path.read_text()) if path.exists() else {}
+    for key in ("secretsprovider", "encryptedkey", "encryptionsalt"):
+        document.pop(key, None)
+    document["secretsprovider"] = "passphrase"
+    if "encryptionsalt" in previous:
+        document["encryptionsalt"] = previous["encryptionsalt"]
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path
+
+
+def environment(twin: Twin) -> dict[str, str]:
+    """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
+    directories = [str(Path(sys.executable).parent), *map(str, build.path_directories(twin))]
+    return {
+        **twin.aws_environment(),
+        "PATH": os.pathsep.join([*directories, os.environ.get("PATH", "")]),
+        "PULUMI_HOME": str(twin.directory / "pulumi-home"),
+        "PULUMI_BACKEND_URL": f"file://{twin.directory}/pulumi-state",
+        "PULUMI_CONFIG_PASSPHRASE_FILE": str(twin.directory / "passphrase"),
+        "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+        "PULUMI_OPTION_CONFIG_FILE": str(_settings_file(twin)),
+        "AWS_ENDPOINT_URL": twin.aws_endpoint,
+        "KUBECONFIG": str(twin.kubeconfig),
+    }
+
+
+def run(
+    twin: Twin,
+    arguments: Sequence[str],
+    *,
+    capture: bool = False,
+    check: bool = True,
+    config_file: Path | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``pulumi`` in the repository.
+
+    Raises:
+        TwinError: it failed (only with ``check``); its output has been shown.
+    """
+    env = {**os.environ, **environment(twin)}
+    if config_file is not None:
+        env["PULUMI_OPTION_CONFIG_FILE"] = str(config_file)
+    result = subprocess.run(
+        ["pulumi", *arguments, "--non-interactive"],
+        cwd=REPOSITORY,
+        env=env,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE if capture else None,
+        stderr=subprocess.PIPE if capture else None,
+    )
+    if check and result.returncode != 0:
+        shown = f":\n{result.stdout}{result.stderr}" if capture else "; what it says is above"
+        message = f"`pulumi {' '.join(arguments)}` failed (exit {result.returncode}){shown}"
+        raise TwinError(message)
+    return result
+
+
+@contextmanager
+def throw_away_settings(twin: Twin) -> Iterator[Path]:
+    """A copy of the settings for one command: ``pulumi up -c`` writes what it is given into its file."""
+    with tempfile.TemporaryDirectory(dir=twin.directory) as directory:
+        copy = Path(directory) / f"Pulumi.{STACK}.yaml"
+        shutil.copy(_settings_file(twin), copy)
+        yield copy
+
+
+def up(twin: Twin) -> None:
+    """Home, plugins, state backend, settings and the stack itself."""
+    home = twin.directory / "pulumi-home"
+    for name in PROVIDERS:
+        _install_plugin(home, name)
+    (twin.directory / "pulumi-state").mkdir(exist_ok=True)
+    passphrase = twin.directory / "passphrase"
+    if not passphrase.exists():
+        passphrase.touch(mode=0o600)
+        passphrase.write_text(secrets.token_urlsafe(24))
+    write_settings(twin)
+    listed = run(twin, ["stack", "ls", "--json"], capture=True)
+    if f'"name": "{STACK}"' not in listed.stdout:
+        run(twin, ["stack", "init", STACK, "--secrets-provider", "passphrase"], capture=True)
+    run(twin, ["stack", "select", STACK], capture=True)
+
+
+def down(twin: Twin) -> None:
+    """State goes with the twin's folder; nothing runs between commands."""
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Which plugins the engine will use."""
+    lines = []
+    for name in PROVIDERS:
+        directory = twin.directory / "pulumi-home" / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
+        kind = "upstream" if directory.is_symlink() else "stand-in"
+        installed = (directory / f"pulumi-resource-{name}").exists()
+        lines.append(PartStatus(f"plugin {name}", ok=installed, detail=kind if installed else "missing"))
+    return lines
