@@ -1,0 +1,62 @@
+# ShopCat on AWS with Pulumi, and on this machine with its twin. `make` alone lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down status env logs build image release bootstrap check lint types unit test test-engine test-twin
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(READY): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=python3.x'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes --requirement requirements-dev.txt
+	@touch $@
+
+up: $(READY) ## everything ShopCat's production needs on this machine, ending in an answering URL
+	@$(RUN) -m twin up
+
+down: $(READY) ## remove every process, namespace, mount, cgroup and route that `make up` made
+	@$(RUN) -m twin down
+
+status: $(READY) ## each part of the twin, and whether it runs
+	@$(RUN) -m twin status
+
+env: $(READY) ## what to export for pulumi and kubectl by hand: eval "$$(make -s env)"
+	@$(RUN) -m twin env
+
+logs: $(READY) ## the twin's logs; make logs PROCESS=kubelet-1
+	@$(RUN) -m twin logs $(PROCESS)
+
+build: $(READY) ## build every program the twin needs into its cache
+	@$(RUN) -m twin build
+
+image: $(READY) ## build APP_SRC and push it to the twin's ECR: make image TAG=v1.2.0
+	@$(RUN) -m twin image $(TAG)
+
+release: $(READY) ## release a pushed tag on the twin: make release TAG=v1.2.0
+	@$(RUN) -m twin release $(TAG)
+
+bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
+	@$(RUN) -m infra.bootstrap
+
+check: lint types unit ## lint, types and unit tests: a minute
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+types: $(READY)
+	$(VENV)/bin/mypy
+
+unit: $(READY)
+	$(VENV)/bin/pytest -q tests/unit
+
+test: $(READY) ## everything it needs, then all tests
+	@$(RUN) -m twin build
+	$(VENV)/bin/pytest tests

@@ -1,0 +1,140 @@
+"""ShopCat's production stack on the twin, taken through what a person does on AWS: bootstrap, platform, push, release."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from twin import images, parts, pulumi
+from twin.config import ACCOUNT_ID, Twin, region
+from twin.errors import TwinError
+from twin.paths import REPOSITORY
+
+FIRST_TAG = "v1.0.0"
+REPOSITORY_NAME = "shopcat"
+
+
+def registry_host() -> str:
+    """The name ECR has in the image references of this account and region."""
+    return f"{ACCOUNT_ID}.dkr.ecr.{region()}.amazonaws.com"
+
+
+def bootstrap(twin: Twin) -> None:
+    """``make bootstrap``, as on AWS, with the twin's endpoint.
+
+    Raises:
+        TwinError: it failed; its output is shown.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "infra.bootstrap"],
+        cwd=REPOSITORY,
+        env={**os.environ, **pulumi.environment(twin)},
+        text=True,
+        check=False,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    log = twin.logs / "bootstrap.log"
+    log.write_text(result.stdout + result.stderr)
+    if result.returncode != 0:
+        raise TwinError(f"bootstrap failed (log: {log}):\n{result.stdout}{result.stderr}")
+
+
+def _wheels(twin: Twin, source: Path) -> Path:
+    """The application's packages as wheels, so that the build itself needs no network; kept in the cache."""
+    requirements = source / "requirements.txt"
+    if not requirements.exists():
+        raise TwinError(f"APP_SRC={source} has no requirements.txt; app_docker/README.md says what it must hold")
+    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    target = twin.cache / f"wheels-{key}"
+    if not target.exists():
+        partial = Path(tempfile.mkdtemp(dir=twin.cache, prefix="wheels-partial-"))
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:"]
+        result = subprocess.run(
+            [*command, "--dest", str(partial), "--requirement", str(requirements)],
+            text=True,
+            check=False,
+            capture_output=True,
+        )
+        if result.returncode != 0:
+            shutil.rmtree(partial)
+            raise TwinError(f"the packages in {requirements} can't be downloaded:\n{result.stderr}")
+        partial.rename(target)
+    return target
+
+
+def build_context(twin: Twin, source: Path) -> Path:
+    """A build context of the directory and its wheels.
+
+    Raises:
+        TwinError: the directory does not keep the contract in app_docker/README.md.
+    """
+    source = source.resolve()
+    if not (source / "shopcat").is_dir():
+        raise TwinError(f"APP_SRC={source} has no shopcat/; app_docker/README.md says what it must hold")
+    context = twin.directory / "build-context"
+    shutil.rmtree(context, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+    shutil.copytree(source / "shopcat", context / "shopcat", ignore=ignore)
+    shutil.copy(source / "requirements.txt", context)
+    shutil.copytree(_wheels(twin, source), context / "wheels")
+    return context
+
+
+def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_NAME) -> str:
+    """Build the application's image and push it to the twin's ECR under an immutable tag.
+
+    Returns:
+        The image by digest, as a release uses it.
+    """
+    context = build_context(twin, source)
+    reference = images.build(
+        twin,
+        context=context,
+        dockerfile=REPOSITORY / "app_docker" / "Dockerfile",
+        ignorefile=REPOSITORY / "app_docker" / "Dockerfile.dockerignore",
+        tag=f"{registry_host()}/{repository}:{tag}",
+        build_args={"BASE_IMAGE": images.base_image(twin)},
+    )
+    digest = images.push(twin, reference, repository, tag)
+    return f"{registry_host()}/{repository}@{digest}"
+
+
+def release(twin: Twin, tag: str) -> None:
+    """``pulumi up -s prod`` with ``shopcat:tag`` set for this one run."""
+    with pulumi.throw_away_settings(twin) as settings:
+        pulumi.run(
+            twin,
+            ["up", "-s", pulumi.STACK, "--yes", "--skip-preview", "-c", f"shopcat:tag={tag}"],
+            config_file=settings,
+        )
+
+
+def outputs(twin: Twin) -> dict[str, object]:
+    """The stack's outputs, secrets left out."""
+    result = pulumi.run(twin, ["stack", "output", "-s", pulumi.STACK, "--json"], capture=True)
+    found: dict[str, object] = json.loads(result.stdout or "{}")
+    return found
+
+
+def up(twin: Twin) -> None:
+    """Platform, image and first release; on a stack that has a release, one `pulumi up` that changes nothing."""
+    with parts.timed(twin, "bootstrap"):
+        bootstrap(twin)
+    released = outputs(twin).get("liveRelease")
+    print()
+    pulumi.run(twin, ["up", "-s", pulumi.STACK, "--yes", "--skip-preview"])
+    if not released:
+        with parts.timed(twin, "image"):
+            push_image(twin, Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application")), FIRST_TAG)
+        release(twin, FIRST_TAG)
+    url = outputs(twin).get("url")
+    print(f"\nShopCat answers at {url} (certificate from the twin's own authority):")
+    print(f"  curl --cacert {twin.pki / 'ca.crt'} {url}")
+    print('By hand: eval "$(make -s env)", then pulumi preview -s prod, kubectl get pods -A')
