@@ -79,7 +79,7 @@ def make_application(drain: Drain) -> web.Application:
             transport = request.transport
             if transport is not None:
                 transport.abort()
-            raise ConnectionResetError
+            return web.Response(status=503)  # nobody is left to read it
         try:
             response = await handler(request)
         except (PoolTimeout, psycopg.OperationalError):
