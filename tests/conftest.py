@@ -1,0 +1,47 @@
+"""Twins that the tests run on: one with simulated nodes for the engine, one with real pods."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from twin import config, parts, production
+from twin.paths import is_root
+
+
+def _twin(name: str, *, simulated: bool) -> Iterator[config.Twin]:
+    """A twin of its own name, fresh, gone afterwards (kept with SHOPCAT_KEEP_TWIN=1, to look into a failure)."""
+    twin = config.load(name, simulated=simulated)
+    if not os.environ.get("SHOPCAT_KEEP_TWIN"):
+        _take_down(twin)
+        twin = config.load(name, simulated=simulated)
+    parts.up(twin)
+    production.up(twin)
+    yield twin
+    if not os.environ.get("SHOPCAT_KEEP_TWIN"):
+        _take_down(twin)
+
+
+def _take_down(twin: config.Twin) -> None:
+    problems = parts.down(twin)
+    assert not problems, problems
+    shutil.rmtree(twin.directory, ignore_errors=True)
+    config.release_index(twin)
+
+
+@pytest.fixture(scope="session")
+def simulated() -> Iterator[config.Twin]:
+    """Production on simulated nodes."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the twin's control plane needs Linux")
+    yield from _twin("engine", simulated=True)
+
+
+@pytest.fixture(scope="session")
+def twin() -> Iterator[config.Twin]:
+    """Production on real pods."""
+    if not is_root():
+        pytest.skip("real pods need root: network namespaces, mounts and cgroups")
+    yield from _twin("test", simulated=False)

@@ -1,0 +1,122 @@
+"""ShopCat's production on real pods, as `make up` leaves it."""
+
+import json
+import ssl
+import time
+import urllib.request
+import uuid
+from typing import Any
+
+import pytest
+
+from tests.tools import aws, command, kubectl, summary
+from twin import production
+from twin.config import Twin
+
+pytestmark = pytest.mark.twin
+
+
+def request(twin: Twin, path: str, *, method: str = "GET", body: Any = None, **headers: str) -> tuple[int, str]:
+    url = str(production.outputs(twin)["url"]).rstrip("/") + path
+    context = ssl.create_default_context(cafile=str(twin.pki / "ca.crt"))
+    data = json.dumps(body).encode() if body is not None else None
+    message = urllib.request.Request(url, data=data, method=method, headers=headers)
+    with urllib.request.urlopen(message, context=context, timeout=15) as answer:
+        return answer.status, answer.read().decode()
+
+
+def application_secret(twin: Twin) -> dict[str, str]:
+    manager = aws(twin, "secretsmanager")
+    names = [s["Name"] for s in manager.list_secrets()["SecretList"]]
+    (name,) = [n for n in names if n.endswith("/application")]
+    found: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
+    return found
+
+
+def psql(twin: Twin, sql: str) -> str:
+    secret = application_secret(twin)
+    endpoint = f"host={twin.host_ip} port={twin.postgres_port} dbname={secret['dbname']} user={secret['username']}"
+    return command(twin, ["psql", f"{endpoint} sslmode=require", "-At", "-c", sql], PGPASSWORD=secret["password"]).stdout
+
+
+def test_page_comes_out_of_postgresql(twin: Twin) -> None:
+    status, page = request(twin, "/")
+    assert status == 200
+    assert "Cat tree" in page
+
+
+def test_order_is_read_back_by_id_and_found_with_psql(twin: Twin) -> None:
+    key = str(uuid.uuid4())
+    status, answer = request(
+        twin, "/orders", method="POST", body={"item": "Cat tree", "quantity": 2}, **{"Idempotency-Key": key}
+    )
+    assert status == 201
+    order = json.loads(answer)["id"]
+    _, read = request(twin, f"/orders/{order}")
+    assert json.loads(read)["idempotency_key"] == key
+    assert psql(twin, f"SELECT id FROM orders WHERE idempotency_key = '{key}'").strip() == str(order)
+
+
+def test_secret_reaches_the_pods_and_no_manifest(twin: Twin) -> None:
+    password = application_secret(twin)["password"]
+    (pod, *_) = kubectl(twin, "get", "pods", "-n", "shopcat", "-l", "app.kubernetes.io/name=shopcat")["items"]
+    seen = command(
+        twin, ["kubectl", "exec", "-n", "shopcat", pod["metadata"]["name"], "--", "printenv", "DATABASE_PASSWORD"]
+    )
+    assert seen.stdout.strip() == password
+    assert password not in json.dumps(pod)
+    assert password not in command(twin, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+
+
+def test_images_run_by_digest(twin: Twin) -> None:
+    for pod in kubectl(twin, "get", "pods", "-n", "shopcat")["items"]:
+        for container in pod["spec"]["containers"]:
+            assert "@sha256:" in container["image"], container["image"]
+
+
+def test_nothing_pending_and_nothing_restarted(twin: Twin) -> None:
+    for pod in kubectl(twin, "get", "pods", "-A")["items"]:
+        assert pod["status"]["phase"] in ("Running", "Succeeded"), pod["metadata"]["name"]
+        assert sum(c["restartCount"] for c in pod["status"].get("containerStatuses", [])) == 0, pod["metadata"]["name"]
+
+
+def test_second_up_changes_nothing(twin: Twin) -> None:
+    counts = summary(command(twin, ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]).stdout)
+    assert set(counts) == {"unchanged"}, counts
+    assert counts["unchanged"] > 50
+
+
+def test_rotating_the_master_secret_changes_neither_record_nor_pod(twin: Twin) -> None:
+    database = aws(twin, "rds")
+    (instance,) = database.describe_db_instances()["DBInstances"]
+    before = aws(twin, "secretsmanager").get_secret_value(SecretId=instance["MasterUserSecret"]["SecretArn"])
+    database.modify_db_instance(
+        DBInstanceIdentifier=instance["DBInstanceIdentifier"], RotateMasterUserPassword=True, ApplyImmediately=True
+    )
+    deadline = time.monotonic() + 30
+    while True:
+        after = aws(twin, "secretsmanager").get_secret_value(SecretId=instance["MasterUserSecret"]["SecretArn"])
+        if after["SecretString"] != before["SecretString"]:
+            break
+        assert time.monotonic() < deadline, "the master secret was not rotated within 30 s"
+        time.sleep(0.5)
+    counts = summary(command(twin, ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]).stdout)
+    assert set(counts) == {"unchanged"}, counts
+
+    (pod, *_) = kubectl(twin, "get", "pods", "-n", "shopcat", "-l", "app.kubernetes.io/name=shopcat")["items"]
+    command(twin, ["kubectl", "delete", "pod", "-n", "shopcat", pod["metadata"]["name"], "--wait=false"])
+    selector = ["-n", "shopcat", "-l", "app.kubernetes.io/name=shopcat"]
+    deadline = time.monotonic() + 120
+    while True:
+        pods = kubectl(twin, "get", "pods", *selector)["items"]
+        ready = [
+            p
+            for p in pods
+            if p["metadata"]["name"] != pod["metadata"]["name"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in p["status"].get("conditions", []))
+        ]
+        if len(ready) >= 2:
+            break
+        assert time.monotonic() < deadline, "the pod was not replaced by a ready one within 120 s"
+        time.sleep(1)
+    assert request(twin, "/")[0] == 200
