@@ -1,0 +1,158 @@
+"""The production stack under the real engine: up, no-op, change, refresh, bad input, destroy. Nodes are simulated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.tools import command, kubectl, settings_file, summary
+from twin import production, pulumi
+from twin.config import Twin
+from twin.paths import REPOSITORY
+
+pytestmark = pytest.mark.engine
+
+UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
+
+
+def test_first_release_is_live(simulated: Twin) -> None:
+    outputs = production.outputs(simulated)
+    assert outputs["liveRelease"] == production.FIRST_TAG
+    assert outputs["liveColour"] == "blue"
+
+
+def test_second_up_changes_nothing(simulated: Twin) -> None:
+    counts = summary(command(simulated, UP).stdout)
+    assert set(counts) == {"unchanged"}, counts
+    assert counts["unchanged"] > 50
+
+
+def test_refresh_finds_no_drift(simulated: Twin) -> None:
+    command(simulated, ["pulumi", "refresh", "-s", "prod", "--yes", "--skip-preview"])
+    counts = summary(command(simulated, UP).stdout)
+    assert set(counts) == {"unchanged"}, counts
+
+
+def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path: Path) -> None:
+    settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
+    database: dict[str, Any] = dict(settings.get("shopcat:database") or {})
+    database["backupRetentionDays"] = 13
+    changed = settings_file(simulated, tmp_path, {"shopcat:database": database})
+    counts = summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed)).stdout)
+    assert counts.pop("unchanged") > 50
+    assert counts == {"updated": 1}
+    assert summary(command(simulated, UP).stdout).get("updated") == 1
+
+
+def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: Path) -> None:
+    before = kubectl(simulated, "get", "deployment", "shopcat-blue", "-n", "shopcat")["metadata"]["generation"]
+    settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
+    release: dict[str, Any] = dict(settings.get("shopcat:release") or {})
+    release["cpu"] = "150m"
+    changed = settings_file(simulated, tmp_path, {"shopcat:release": release})
+    result = command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed))
+    assert "settings differ from live" in result.stdout
+    after = kubectl(simulated, "get", "deployment", "shopcat-blue", "-n", "shopcat")["metadata"]["generation"]
+    assert after == before
+
+
+def refusal(simulated: Twin, tmp_path: Path, changes: dict[str, Any], **environment: str) -> str:
+    """What `pulumi preview` says when it refuses; it must be one message without a traceback."""
+    path = settings_file(simulated, tmp_path, changes)
+    environment = {"PULUMI_OPTION_CONFIG_FILE": str(path), **environment}
+    result = command(simulated, ["pulumi", "preview", "-s", "prod"], check=False, **environment)
+    assert result.returncode != 0, result.stdout
+    text = result.stdout + result.stderr
+    assert "Traceback" not in text, text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"shopcat:tag": "latest"}, ["latest", "shopcat:tag"]),
+        ({"shopcat:tag": "v9.9.9"}, ["v9.9.9", "shopcat"]),
+        ({"shopcat:nonsense": "1"}, ["nonsense", "unknown"]),
+        ({"shopcat:apiAccess": None}, ["apiAccess", "public", "cidrs", "private"]),
+    ],
+    ids=["tag-latest", "tag-absent", "unknown-setting", "api-access-missing"],
+)
+def test_bad_settings_get_one_clear_error(
+    simulated: Twin, tmp_path: Path, changes: dict[str, Any], expected: list[str]
+) -> None:
+    text = refusal(simulated, tmp_path, changes)
+    for word in expected:
+        assert word in text
+
+
+def test_drain_numbers_that_break_an_inequality_are_refused_with_both_values(simulated: Twin, tmp_path: Path) -> None:
+    settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
+    drain: dict[str, Any] = dict(settings.get("shopcat:drain") or {})
+    drain.update({"appDrain": 20, "longestRequest": 30})
+    text = refusal(simulated, tmp_path, {"shopcat:drain": drain})
+    for word in ("appDrain", "longestRequest", "20", "31"):
+        assert word in text
+
+
+def test_too_many_replicas_for_two_nodes_are_refused(simulated: Twin, tmp_path: Path) -> None:
+    settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
+    release: dict[str, Any] = dict(settings.get("shopcat:release") or {})
+    release["replicas"] = 9
+    text = refusal(simulated, tmp_path, {"shopcat:release": release})
+    assert "replicas" in text
+    assert "t3.medium" in text
+
+
+def test_no_credentials(simulated: Twin, tmp_path: Path) -> None:
+    empty = {"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"}
+    text = refusal(simulated, tmp_path, {}, **empty)
+    assert "credentials" in text
+
+
+def test_aws_endpoint_down(simulated: Twin, tmp_path: Path) -> None:
+    text = refusal(simulated, tmp_path, {"shopcat:awsEndpoint": "http://127.0.0.1:9"})
+    assert "127.0.0.1:9" in text
+    assert "awsEndpoint" in text
+
+
+def test_stack_names_other_than_prod_and_pr_n_are_refused(simulated: Twin) -> None:
+    command(simulated, ["pulumi", "stack", "init", "staging", "--secrets-provider", "passphrase"])
+    try:
+        result = command(simulated, ["pulumi", "preview", "-s", "staging"], check=False)
+        assert result.returncode != 0
+        assert "staging" in result.stdout + result.stderr
+        assert "pr-<n>" in result.stdout + result.stderr
+        assert "Traceback" not in result.stdout + result.stderr
+    finally:
+        command(simulated, ["pulumi", "stack", "rm", "staging", "--yes"])
+        command(simulated, ["pulumi", "stack", "select", "prod"])
+
+
+def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Path) -> None:
+    """The plan with the committed settings differs from the twin's in the overlay's values and in nothing else."""
+    overlay = pulumi.overlay(simulated)
+    committed = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]
+    without = settings_file(simulated, tmp_path, {key: committed.get(key) for key in overlay})
+    preview = ["pulumi", "preview", "-s", "prod", "--json"]
+    plans = [
+        json.loads(command(simulated, preview, PULUMI_OPTION_CONFIG_FILE=str(path)).stdout)["steps"]
+        for path in (simulated.directory / "Pulumi.prod.yaml", without)
+    ]
+    urns = [[step["urn"] for step in plan] for plan in plans]
+    assert urns[0] == urns[1] or set(urns[0]) ^ set(urns[1]) == set()
+
+
+def test_no_secret_in_the_exported_state(simulated: Twin) -> None:
+    state = command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+    from tests.tools import aws
+
+    manager = aws(simulated, "secretsmanager")
+    secrets = [
+        json.loads(manager.get_secret_value(SecretId=entry["ARN"])["SecretString"])["password"]
+        for entry in manager.list_secrets()["SecretList"]
+    ]
+    assert secrets
+    for value in secrets:
+        assert value not in state
