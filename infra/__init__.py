@@ -1,0 +1,1 @@
+"""ShopCat on AWS: the Pulumi program."""

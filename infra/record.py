@@ -1,0 +1,411 @@
+"""The record of a release: the whole input of its pods, as plain values, and the pods rendered from it.
+
+A colour is always declared from its record, so nothing that changes elsewhere (settings, an output of another resource)
+can reach the template of running pods. Everything in a record is text, a number, a list or a map; `from_json` and
+`render` refuse anything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+from infra.errors import Refused
+
+Colour = Literal["blue", "green"]
+COLOURS: tuple[Colour, ...] = get_args(Colour)
+
+APPLICATION = "shopcat"
+NAMESPACE = "shopcat"
+CONTAINER = "shopcat"
+PORT = 8080
+HEALTH_PATH = "/healthz"
+LOAD_BALANCER = "shopcat"
+REPOSITORY = "shopcat"
+PRIORITY_CLASS = "shopcat-production"
+RUNTIME_USER = 10001
+SECRET_KEYS: Mapping[str, str] = {
+    "DATABASE_HOST": "host",
+    "DATABASE_PORT": "port",
+    "DATABASE_NAME": "dbname",
+    "DATABASE_USER": "username",
+    "DATABASE_PASSWORD": "password",
+}
+"""Environment variable of the pods → key in the release's Secret, which has the names of the JSON in Secrets Manager."""
+
+_TAG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
+
+
+def other(colour: Colour) -> Colour:
+    """The other of the two."""
+    return "green" if colour == "blue" else "blue"
+
+
+def workload_name(colour: Colour) -> str:
+    """Name of the colour's Deployment, Service, binding, PodDisruptionBudget and target group: a constant for ever."""
+    return f"{APPLICATION}-{colour}"
+
+
+def selector(colour: Colour) -> dict[str, str]:
+    """The colour's pods, and no other's; immutable in a Deployment, so never more than this."""
+    return {"app.kubernetes.io/name": APPLICATION, "shopcat/colour": colour}
+
+
+def check_tag(tag: str) -> str:
+    """The tag, if a release may have it.
+
+    Raises:
+        Refused: `latest`, or a name that Kubernetes objects can't carry.
+    """
+    if tag == "latest":
+        raise Refused(
+            "tag latest: a tag that moves can't be released; push the image under a tag of its own (v<semver>) "
+            "and set shopcat:tag to that"
+        )
+    if not _TAG.fullmatch(tag) or "--" in tag or ".." in tag:
+        raise Refused(
+            f"tag {tag!r}: expected up to 40 lower-case letters, digits, dots and single dashes, beginning and ending "
+            "with a letter or digit, such as v1.4.0"
+        )
+    return tag
+
+
+@dataclass(frozen=True)
+class DrainNumbers:
+    """The waits that pods of this release live by; from the drain budget at the time of the claim."""
+
+    app_drain_seconds: int
+    pre_stop_seconds: int
+    grace_seconds: int
+    progress_deadline_seconds: int
+    startup_seconds: int
+    pulumi_timeout_seconds: int
+
+
+@dataclass(frozen=True)
+class TemplateInput:
+    """Everything that decides what the pods and Jobs of a release are. Two equal ones make equal pods."""
+
+    image: str
+    """The application's image by digest."""
+    replicas: int
+    cpu_millicores: int
+    memory_mebibytes: int
+    environment: Mapping[str, str]
+    """Plain values; what is secret comes by `secret_id`."""
+    secret_id: str
+    """Name or ARN of the application's own secret in Secrets Manager."""
+    secret_version: str
+    """Its version id: a restarted pod keeps the secret its release began with."""
+    drain: DrainNumbers
+    smoke_image: str
+    """A tool image with curl, by digest."""
+    smoke_url: str
+    """Where the smoke test meets the load balancer, or nothing to leave that out."""
+    migrate: tuple[str, ...] = ()
+    """Command of the migration Job in the new image; nothing means none."""
+    migrate_deadline_seconds: int = 300
+    contracts: bool = False
+    """The migration removes something the release before needs: no rollback past this release."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Who released it, from what. Never part of a template."""
+
+    who: str = ""
+    commit: str = ""
+    run: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One revision of one tag."""
+
+    tag: str
+    revision: int
+    template: TemplateInput
+    provenance: Provenance = field(default_factory=Provenance)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:…` of the image."""
+        return self.template.image.rpartition("@")[2]
+
+    @property
+    def name(self) -> str:
+        """The release in object names and messages: `v1.4.0-r1`."""
+        return release_name(self.tag, self.revision)
+
+    @property
+    def secret_name(self) -> str:
+        """The release's own ExternalSecret and Secret."""
+        return f"{APPLICATION}-{self.name}"
+
+    def to_json(self) -> str:
+        """The record as text, the same for equal records."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Record:
+        """The record that `to_json` wrote.
+
+        Raises:
+            Refused: it is not one.
+        """
+        try:
+            raw = json.loads(text)
+            template = {**raw["template"], "migrate": tuple(raw["template"]["migrate"])}
+            template["drain"] = DrainNumbers(**template["drain"])
+            record = cls(
+                tag=raw["tag"],
+                revision=raw["revision"],
+                template=TemplateInput(**template),
+                provenance=Provenance(**raw["provenance"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"the ledger holds a release record that this program can't read: {error!r}") from error
+        return validated(record)
+
+
+def release_name(tag: str, revision: int) -> str:
+    """`v1.4.0-r1`, usable in names of Kubernetes objects."""
+    return f"{tag}-r{revision}"
+
+
+def validated(record: Record) -> Record:
+    """The record itself, if every value in it is plain and the image is known by digest.
+
+    Raises:
+        Refused: it is not.
+    """
+    check_tag(record.tag)
+    assert_plain(asdict(record), f"record of {record.tag}")
+    for what, image in (("image", record.template.image), ("smoke image", record.template.smoke_image)):
+        if not _DIGEST.fullmatch(image.rpartition("@")[2]):
+            raise Refused(f"{what} {image!r} of {record.tag} is not given by digest (…@sha256:…)")
+    if record.revision < 1 or record.template.replicas < 1:
+        raise Refused(f"record of {record.tag}: revision and replicas start at 1")
+    return record
+
+
+def assert_plain(value: object, where: str) -> None:
+    """Nothing but text, whole numbers, truth values, lists and maps of them.
+
+    Raises:
+        Refused: something else is in it, such as an output of another resource that is only known later.
+    """
+    if value is None or type(value) in (str, int, bool):
+        return
+    if type(value) in (list, tuple):
+        for index, each in enumerate(value):  # type: ignore[var-annotated, arg-type]
+            assert_plain(each, f"{where}[{index}]")
+        return
+    if type(value) is dict:
+        for key, each in value.items():
+            if type(key) is not str:
+                raise Refused(f"{where}: key {key!r} is no text; a release is made of plain values only")
+            assert_plain(each, f"{where}.{key}")
+        return
+    raise Refused(f"{where} is a {type(value).__name__}; a release is made of plain values only")
+
+
+def differences(wanted: TemplateInput, live: TemplateInput) -> list[str]:
+    """What the settings would change in the live release, one line per value; empty when they agree."""
+    before, after = _flat(asdict(live)), _flat(asdict(wanted))
+    return [
+        f"{key}: live {before.get(key)!r}, settings {after.get(key)!r}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, each in value.items():
+        if isinstance(each, Mapping):
+            flat.update(_flat(each, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = each
+    return flat
+
+
+def fingerprint(template: TemplateInput) -> str:
+    """A short hash of the whole template input."""
+    text = json.dumps(asdict(template), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def with_image(template: TemplateInput, image: str) -> TemplateInput:
+    """The same input for another image."""
+    return replace(template, image=image)
+
+
+def _security(*, read_only: bool = True) -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": read_only,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def _pod_security() -> dict[str, Any]:
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": RUNTIME_USER,
+        "runAsGroup": RUNTIME_USER,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+
+
+def _environment(record: Record, colour: Colour) -> list[dict[str, Any]]:
+    plain = {**record.template.environment, "SHOPCAT_RELEASE": record.tag, "SHOPCAT_COLOUR": colour, "PORT": str(PORT)}
+    return [
+        *({"name": name, "value": plain[name]} for name in sorted(plain)),
+        *(
+            {"name": name, "valueFrom": {"secretKeyRef": {"name": record.secret_name, "key": key}}}
+            for name, key in SECRET_KEYS.items()
+        ),
+    ]
+
+
+def _resources(cpu_millicores: int, memory_mebibytes: int) -> dict[str, Any]:
+    # No CPU limit: a throttled pod answers late; memory has one, equal to the request.
+    return {
+        "requests": {"cpu": f"{cpu_millicores}m", "memory": f"{memory_mebibytes}Mi"},
+        "limits": {"memory": f"{memory_mebibytes}Mi"},
+    }
+
+
+def render(record: Record, colour: Colour) -> dict[str, Any]:
+    """The pod template of a release in a colour, as Kubernetes' own JSON.
+
+    Raises:
+        Refused: the record holds anything but plain values.
+    """
+    validated(record)
+    template, drain = record.template, record.template.drain
+    probe = {"httpGet": {"path": HEALTH_PATH, "port": "http"}, "timeoutSeconds": 3}
+    pod = {
+        "metadata": {
+            "labels": {**selector(colour), "shopcat/release": record.name},
+        },
+        "spec": {
+            "terminationGracePeriodSeconds": drain.grace_seconds,
+            "priorityClassName": PRIORITY_CLASS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": _pod_security(),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "DoNotSchedule",
+                    # A cordoned node doesn't count, so one node alone can hold all pods while the other is drained.
+                    "nodeTaintsPolicy": "Honor",
+                    "labelSelector": {"matchLabels": selector(colour)},
+                    "matchLabelKeys": ["pod-template-hash"],
+                }
+            ],
+            "containers": [
+                {
+                    "name": CONTAINER,
+                    "image": template.image,
+                    "imagePullPolicy": "IfNotPresent",
+                    "ports": [{"name": "http", "containerPort": PORT}],
+                    "env": _environment(record, colour),
+                    "resources": _resources(template.cpu_millicores, template.memory_mebibytes),
+                    "securityContext": _security(),
+                    "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
+                    # The application's health path says 200 as long as the process lives, so it tells start and death
+                    # apart and nothing else: who gets traffic is decided by gates, preStop and weights.
+                    "startupProbe": {
+                        **probe,
+                        "periodSeconds": 1,
+                        "failureThreshold": max(drain.startup_seconds, 1),
+                    },
+                    "readinessProbe": {**probe, "periodSeconds": 5, "failureThreshold": 3},
+                    "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
+                    "lifecycle": {"preStop": {"sleep": {"seconds": drain.pre_stop_seconds}}},
+                }
+            ],
+            "volumes": [{"name": "scratch", "emptyDir": {"sizeLimit": "64Mi"}}],
+        },
+    }
+    assert_plain(pod, f"template of {record.tag}")
+    return pod
+
+
+def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
+    """The pod template of the release's migration: its own image, environment and secret, another command."""
+    pod = render(record, colour)
+    spec, container = pod["spec"], pod["spec"]["containers"][0]
+    for key in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
+        del container[key]
+    del spec["topologySpreadConstraints"]
+    container["name"] = "migrate"
+    container["command"] = list(record.template.migrate)
+    container["resources"] = _resources(50, 64)
+    spec["restartPolicy"] = "Never"
+    spec["terminationGracePeriodSeconds"] = 30
+    pod["metadata"]["labels"] = {"app.kubernetes.io/name": f"{APPLICATION}-migrate", "shopcat/release": record.name}
+    return pod
+
+
+SMOKE_SCRIPT = """\
+set -eu
+check() {
+  headers=$(curl --silent --show-error --fail --max-time 10 --retry 10 --retry-delay 2 --retry-all-errors \\
+    --output /dev/null --dump-header - "$@")
+  found=$(printf '%s' "$headers" | tr -d '\\r' | sed -n 's/^[Xx]-[Ss]hop[Cc]at-[Rr]elease: //p')
+  if [ -n "$found" ] && [ "$found" != "$RELEASE" ]; then
+    echo "expected release $RELEASE, got $found" >&2
+    exit 1
+  fi
+  echo "ok: $*"
+}
+check "$SERVICE_URL/healthz"
+check "$SERVICE_URL/"
+"""
+
+
+def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
+    """The pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
+    pod = {
+        "metadata": {"labels": {"app.kubernetes.io/name": f"{APPLICATION}-smoke", "shopcat/release": record.name}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 5,
+            "priorityClassName": PRIORITY_CLASS,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": _pod_security(),
+            "containers": [
+                {
+                    "name": "smoke",
+                    "image": record.template.smoke_image,
+                    "command": ["/bin/sh", "-c", SMOKE_SCRIPT],
+                    "env": [
+                        {"name": "RELEASE", "value": record.tag},
+                        {"name": "SERVICE_URL", "value": f"http://{workload_name(colour)}.{NAMESPACE}"},
+                    ],
+                    "resources": _resources(50, 64),
+                    "securityContext": _security(),
+                }
+            ],
+        },
+    }
+    assert_plain(pod, f"smoke test of {record.tag}")
+    return pod
+
+
+def template_fields() -> tuple[str, ...]:
+    """Names of everything a template is made of, for messages and documents."""
+    return tuple(each.name for each in fields(TemplateInput))
