@@ -1,0 +1,117 @@
+"""A cache of things built once: each in a folder named by its version and by the recipe that built it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from twin.errors import TwinError
+
+_PROGRESS_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a recipe builds and writes what its commands say."""
+
+    directory: Path
+    log: Path
+    title: str
+
+    def run(self, argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+        """Run a command of the recipe; its output goes to the log, its duration to the screen now and then.
+
+        Raises:
+            TwinError: it failed; names the log and shows its end.
+        """
+        started = time.monotonic()
+        with self.log.open("ab") as output:
+            child = subprocess.Popen(
+                [str(part) for part in argv],
+                cwd=cwd or self.directory,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                while True:
+                    try:
+                        code = child.wait(_PROGRESS_SECONDS)
+                        break
+                    except subprocess.TimeoutExpired:
+                        print(f"  {self.title} … {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            finally:
+                if child.poll() is None:
+                    child.terminate()
+                    child.wait()
+        if code != 0:
+            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
+            raise TwinError(f"{self.title}: `{' '.join(map(str, argv[:4]))} …` failed (log: {self.log}):\n{tail}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something built once.
+
+    ``recipe`` is text that changes whenever the result would; ``build`` fills ``step.directory``.
+    """
+
+    name: str
+    version: str
+    recipe: str
+    build: Callable[[Step], None]
+
+    def directory(self, cache: Path) -> Path:
+        """Where the result is or will be."""
+        key = hashlib.sha256(self.recipe.encode()).hexdigest()[:8]
+        return cache / f"{self.name}-{self.version}-{key}"
+
+
+def ensure(cache: Path, part: Part) -> Path:
+    """The part's folder; built first if it isn't there. Two builders at once: the second waits.
+
+    Raises:
+        TwinError: a command of the recipe failed; nothing half built is left.
+    """
+    target = part.directory(cache)
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / f".{part.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if target.exists():
+            return target
+        print(f"  building {part.name} {part.version}", file=sys.stderr, flush=True)
+        started = time.monotonic()
+        partial = Path(tempfile.mkdtemp(dir=cache, prefix=f".{part.name}-partial-"))
+        partial.chmod(0o755)
+        log = cache / f"{part.name}.build.log"
+        log.write_text("")
+        try:
+            part.build(Step(partial, log, f"building {part.name} {part.version}"))
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        seconds = time.monotonic() - started
+        print(f"  built {part.name} {part.version} in {seconds:.0f} s", file=sys.stderr, flush=True)
+        _record(cache, f"{part.name} {part.version}", seconds)
+    return target
+
+
+def _record(cache: Path, title: str, seconds: float) -> None:
+    path = cache / "build-times.json"
+    with (cache / ".build-times.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        times: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        times[title] = round(seconds, 1)
+        path.write_text(json.dumps(times, indent=2) + "\n")

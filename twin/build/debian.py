@@ -1,0 +1,102 @@
+"""Debian packages unpacked into the cache, never installed: nothing of the machine's is started, stopped or replaced.
+
+apt runs with lists, archives and configuration of its own, so it needs no root and leaves the machine's apt alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from twin.build.cache import Part, Step
+from twin.errors import TwinError
+
+PACKAGES = ("etcd-server", "haproxy", "docker-registry", "postgresql-15", "postgresql-client-15")
+ROOT_PACKAGES = (
+    "containerd",
+    "runc",
+    "containernetworking-plugins",
+    "buildah",
+    "debootstrap",
+    "iptables",
+    "conntrack",
+    "iproute2",
+    "ethtool",
+)
+_SUITE = "bookworm"
+_LEFT_OUT = ("libc6_", "libc-bin_", "locales_")  # the machine's own C library fits its own loader
+
+
+def _sources() -> str:
+    """The machine's own Debian mirror if it names one for this suite, else Debian's."""
+    candidates = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    for path in candidates:
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        deb822 = re.search(r"^URIs:\s*(\S+/debian)/?\s*$", text, re.MULTILINE)
+        line = re.search(rf"^deb\s+(?:\[[^\]]*\]\s+)?(\S+/debian)/?\s+{_SUITE}\s", text, re.MULTILINE)
+        found = deb822 or line
+        if found:
+            return f"deb {found.group(1)} {_SUITE} main\n"
+    return f"deb http://deb.debian.org/debian {_SUITE} main\n"
+
+
+def _unpack(packages: tuple[str, ...], step: Step) -> None:
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise TwinError(f"{tool} is missing; the twin unpacks Debian packages and needs a Debian machine")
+    apt = step.directory / "apt"
+    for name in ("lists/partial", "archives/partial", "etc/preferences.d", "etc/apt.conf.d"):
+        (apt / name).mkdir(parents=True)
+    (apt / "etc" / "sources.list").write_text(_sources())
+    # An empty status file makes apt fetch every dependency, so the result doesn't depend on what is installed.
+    (apt / "status").write_text("")
+    options = {
+        "Dir::State": apt,
+        "Dir::State::lists": apt / "lists",
+        "Dir::State::status": apt / "status",
+        "Dir::Cache": apt,
+        "Dir::Cache::archives": apt / "archives",
+        "Dir::Etc::sourcelist": apt / "etc" / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::Etc::preferencesparts": apt / "etc" / "preferences.d",
+        "APT::Install-Recommends": "false",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+    }
+    flags = [f"--option={name}={value}" for name, value in options.items()]
+    step.run(["apt-get", *flags, "update"])
+    step.run(["apt-get", *flags, "--yes", "--download-only", "install", *packages])
+    root = step.directory / "root"
+    # Debian 12 keeps /bin, /lib and /sbin as links into /usr; packages that ship files there must land behind them.
+    for name in ("bin", "lib", "sbin", "lib64"):
+        (root / "usr" / name).mkdir(parents=True, exist_ok=True)
+        (root / name).symlink_to(f"usr/{name}")
+    for archive in sorted((apt / "archives").glob("*.deb")):
+        if archive.name.startswith(_LEFT_OUT):
+            continue
+        # Through tar: dpkg-deb --extract would replace the links above by folders.
+        unpack = f'dpkg-deb --fsys-tarfile "{archive}" | tar -x -C "{root}" --keep-directory-symlink --no-same-owner'
+        step.run(["bash", "-o", "pipefail", "-c", unpack])
+    shutil.rmtree(apt)
+
+
+def part(*, with_root: bool) -> Part:
+    """The unpacked packages; with those that only root can use, or without."""
+    packages = (*PACKAGES, *ROOT_PACKAGES) if with_root else PACKAGES
+    name = "debian" if with_root else "debian-small"
+    return Part(name, _SUITE, f"3 {' '.join(packages)}", lambda step: _unpack(packages, step))
+
+
+def environment(root: Path) -> dict[str, str]:
+    """What an unpacked program needs to find its libraries and its companions."""
+    libraries = [root / "usr/lib/x86_64-linux-gnu", root / "usr/lib/aarch64-linux-gnu", root / "usr/lib"]
+    found = [str(path) for path in libraries if path.is_dir()]
+    path = [str(root / "usr/sbin"), str(root / "usr/bin"), os.environ.get("PATH", "")]
+    return {"LD_LIBRARY_PATH": os.pathsep.join(found), "PATH": os.pathsep.join(path)}

@@ -1,0 +1,257 @@
+"""Programs built from published Go modules, each through a small wrapper module made here.
+
+A wrapper is needed because ``go install module@version`` refuses modules with ``replace`` directives, and all of these
+have some. Versions: the newest that the Go module proxy and each other allow; measured to work together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twin.build.cache import Part, Step
+from twin.errors import TwinError
+
+PULUMI = "3.250.0"
+LANGUAGE_HOST = "3.79.0"
+KUBERNETES = "1.35.4"
+EXTERNAL_SECRETS = "0.20.4"
+HELM = "3.19.0"
+KWOK = "0.7.0"
+COREDNS = "1.12.4"
+PAUSE = "3.10"
+_GO = "1.25.0"
+_MODULE = "shopcat.invalid/twin"  # a wrapper's own module path; never looked up
+
+
+@dataclass(frozen=True)
+class Program:
+    """One Go build: the wrapper's module file, an optional main of its own, what to build and under which name."""
+
+    name: str
+    version: str
+    module: str
+    package: str = "."
+    binary: str = ""
+    replaces: tuple[str, ...] = ()
+    main: str = ""
+    ldflags: str = ""
+    links: tuple[str, ...] = ()
+    after: Callable[[Step, Path], None] | None = None
+
+
+def _go(arguments: list[str], cwd: Path) -> str:
+    result = subprocess.run(
+        ["go", *arguments], cwd=cwd, env=_environment(), text=True, check=False, capture_output=True
+    )
+    if result.returncode != 0:
+        raise TwinError(f"`go {' '.join(arguments)}` failed: {result.stderr.strip() or result.stdout.strip()}")
+    return result.stdout
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOWORK": "off"}
+
+
+def module(path: str, version: str) -> dict[str, Any]:
+    """Download a module; its ``Dir`` holds its files, ``GoMod`` its module file."""
+    found: dict[str, Any] = json.loads(_go(["mod", "download", "-json", f"{path}@{version}"], Path.cwd()))
+    return found
+
+
+def _kubernetes_replaces() -> tuple[str, ...]:
+    """Kubernetes' staging modules are published under v0.<minor>.<patch>; its own replaces point into its tree."""
+    text = Path(module("k8s.io/kubernetes", f"v{KUBERNETES}")["GoMod"]).read_text()
+    staging = re.findall(r"^\t(\S+) => \./staging", text, re.MULTILINE)
+    published = f"v0.{KUBERNETES.partition('.')[2]}"
+    return tuple(f"{name} => {name} {published}" for name in staging)
+
+
+def _copy_language_host_script(step: Step, wrapper: Path) -> None:
+    source = _go(["list", "-m", "-f", "{{.Dir}}", "github.com/pulumi/pulumi/sdk/v3"], wrapper).strip()
+    script = step.directory / "bin" / "pulumi-language-python-exec"
+    shutil.copy(Path(source) / "python/cmd/pulumi-language-python-exec", script)
+    script.chmod(0o755)
+
+
+def _copy_external_secrets_files(step: Step, _: Path) -> None:
+    source = Path(module("github.com/external-secrets/external-secrets", f"v{EXTERNAL_SECRETS}")["Dir"])
+    for name in ("charts", "crds"):
+        shutil.copytree(source / "deploy" / name, step.directory / name)
+    for path in step.directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+
+
+_KUBERNETES_MAIN = """package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+)
+
+// Which program this is depends on the name it is called by.
+func main() {
+	programs := map[string]func() *cobra.Command{
+		"kube-apiserver":          apiserver.NewAPIServerCommand,
+		"kube-controller-manager": controllers.NewControllerManagerCommand,
+		"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+		"kube-proxy":              proxy.NewProxyCommand,
+		"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	}
+	name := filepath.Base(os.Args[0])
+	program, known := programs[name]
+	if !known {
+		fmt.Fprintf(os.Stderr, "call this by the name of a Kubernetes program, not %q\\n", name)
+		os.Exit(2)
+	}
+	os.Exit(cli.Run(program()))
+}
+"""
+
+_COREDNS_MAIN = """package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/health"
+	_ "github.com/coredns/coredns/plugin/hosts"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/loop"
+	_ "github.com/coredns/coredns/plugin/ready"
+	_ "github.com/coredns/coredns/plugin/reload"
+	_ "github.com/coredns/coredns/plugin/template"
+)
+
+func init() {
+	dnsserver.Directives = []string{
+		"reload", "health", "ready", "errors", "cache", "template", "hosts", "kubernetes", "loop", "loadbalance", "forward",
+	}
+}
+
+func main() { coremain.Run() }
+"""
+
+_PAUSE_MAIN = """package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Holds a pod's namespaces until it is told to go.
+func main() {
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
+	<-stop
+}
+"""
+
+_VERSION = "k8s.io/component-base/version"
+
+
+def programs() -> dict[str, Program]:
+    """Every Go program of the twin, by name, in the order in which they are best built."""
+    major, minor, _ = KUBERNETES.split(".")
+    listed = (
+        Program(
+            "kubernetes",
+            KUBERNETES,
+            "k8s.io/kubernetes",
+            main=_KUBERNETES_MAIN,
+            binary="kubernetes",
+            ldflags=(
+                f"-X {_VERSION}.gitVersion=v{KUBERNETES} -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
+            ),
+            links=("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
+        ),
+        Program(
+            "pulumi",
+            PULUMI,
+            "github.com/pulumi/pulumi/pkg/v3",
+            package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
+            binary="pulumi",
+            replaces=("github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e",),
+            ldflags=f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",
+        ),
+        Program(
+            "pulumi-language-python",
+            LANGUAGE_HOST,
+            "github.com/pulumi/pulumi/sdk/v3",
+            package="github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python",
+            binary="pulumi-language-python",
+            after=_copy_language_host_script,
+        ),
+        Program("helm", HELM, "helm.sh/helm/v3", package="helm.sh/helm/v3/cmd/helm", binary="helm"),
+        Program(
+            "external-secrets",
+            EXTERNAL_SECRETS,
+            "github.com/external-secrets/external-secrets",
+            package="github.com/external-secrets/external-secrets",
+            binary="external-secrets",
+            replaces=("github.com/Masterminds/sprig/v3 => github.com/external-secrets/sprig/v3 v3.3.0",),
+            after=_copy_external_secrets_files,
+        ),
+        Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
+        Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
+        Program("pause", PAUSE, "", main=_PAUSE_MAIN, binary="pause"),
+    )
+    return {program.name: program for program in listed}
+
+
+def _build(program: Program, step: Step) -> None:
+    wrapper = step.directory / "wrapper"
+    wrapper.mkdir()
+    replaces = _kubernetes_replaces() if program.name == "kubernetes" else program.replaces
+    lines = [f"module {_MODULE}/{program.name}", f"go {_GO}"]
+    if program.module:
+        lines.append(f"require {program.module} v{program.version}")
+        checksums = Path(module(program.module, f"v{program.version}")["Dir"]) / "go.sum"
+        if checksums.exists():
+            (wrapper / "go.sum").write_bytes(checksums.read_bytes())
+    lines += [f"replace {replace}" for replace in replaces]
+    (wrapper / "go.mod").write_text("\n".join(lines) + "\n")
+    if program.main:
+        (wrapper / "main.go").write_text(program.main)
+    target = step.directory / "bin" / program.binary
+    command = ["go", "build", "-trimpath", "-ldflags", f"-s -w {program.ldflags}".strip(), "-o", str(target)]
+    step.run([*command, program.package], cwd=wrapper, env=_environment())
+    for link in program.links:
+        (step.directory / "bin" / link).symlink_to(program.binary)
+    if program.after is not None:
+        program.after(step, wrapper)
+
+
+def part(name: str) -> Part:
+    """The cache entry of one Go program."""
+    program = programs()[name]
+    recipe = "\n".join(
+        (program.module, program.package, *program.replaces, program.main, program.ldflags, *program.links, _GO)
+    )
+    return Part(name, program.version, recipe, lambda step: _build(program, step))
