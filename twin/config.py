@@ -227,6 +227,17 @@ class Twin:
         }
 
 
+def module_environment(twin: Twin) -> dict[str, str]:
+    """What a ``python -m twin.…`` process of this twin needs to find the twin and its modules."""
+    return {
+        "PYTHONPATH": str(REPOSITORY),
+        "SHOPCAT_TWIN_NAME": twin.name,
+        "SHOPCAT_TWIN_STATE": str(twin.state),
+        "SHOPCAT_TWIN_CACHE": str(twin.cache),
+        "SHOPCAT_TWIN_SIMULATED": "1" if twin.simulated else "0",
+    }
+
+
 def production_settings() -> dict[str, Any]:
     """The committed settings of the production stack, as they stand in Pulumi.prod.yaml.
 
