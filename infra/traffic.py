@@ -1,0 +1,510 @@
+"""Which colour carries traffic: read from and written to the load balancer's own API, and believed only from there.
+
+Shift, abort and guard are one idempotent act: *make colour X carry everything*. Weights move only to a colour that is
+proven; every write is read back twice on every listener that forwards; what goes wrong on the way puts the weights back
+in the same act, and that is read back too. Every poll logs a line, every wait has a deadline, throttled and unreachable
+APIs are tried again until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.aws_clients import AwsClients, error_code, explain, is_transient
+from infra.errors import Refused
+from infra.proof import Target
+from infra.record import COLOURS, Colour, other, workload_name
+
+Log = Callable[[str], None]
+Weights = dict[Colour, int]
+Result = TypeVar("Result")
+EVERYTHING = 100
+
+
+class TrafficError(Refused):
+    """The load balancer could not be read or written as needed; weights are where the message says."""
+
+
+def all_on(colour: Colour) -> Weights:
+    """Everything on one colour."""
+    return {colour: EVERYTHING, other(colour): 0}
+
+
+def show(weights: Mapping[Colour, int]) -> str:
+    """`blue 90 / green 10`."""
+    return " / ".join(f"{colour} {weights.get(colour, 0)}" for colour in COLOURS)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule, or one listener's default action, that forwards to both groups by weight."""
+
+    listener: str
+    arn: str
+    """Nothing for a listener's default action."""
+    weights: Mapping[Colour, int]
+    actions: Sequence[Mapping[str, Any]]
+
+    @property
+    def where(self) -> str:
+        """Short name for messages."""
+        return (self.arn or self.listener).rsplit("/", 1)[-1]
+
+
+@dataclass(frozen=True)
+class View:
+    """The load balancer at one moment."""
+
+    groups: Mapping[Colour, str]
+    """ARN of each colour's target group that exists."""
+    rules: Sequence[Rule]
+    load_balancer: str = ""
+    """ARN of the load balancer whose listeners hold the rules."""
+
+    def carries(self, colour: Colour) -> bool:
+        """Whether any listener gives it weight."""
+        return any(rule.weights.get(colour, 0) > 0 for rule in self.rules)
+
+    def agree(self, weights: Mapping[Colour, int]) -> bool:
+        """Whether every listener that forwards has exactly these weights, and there is one."""
+        return bool(self.rules) and all(dict(rule.weights) == dict(weights) for rule in self.rules)
+
+    def describe(self) -> str:
+        """The weights on each listener."""
+        return "; ".join(f"{rule.where}: {show(rule.weights)}" for rule in self.rules) or "no listener forwards"
+
+
+@dataclass(frozen=True)
+class Minute:
+    """One whole minute of the load balancer's own metrics."""
+
+    start: datetime
+    requests: float
+    errors: float
+
+    @property
+    def rate(self) -> float:
+        """Errors per request."""
+        return self.errors / self.requests if self.requests else 0.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One of our own requests through the load balancer."""
+
+    ok: bool
+    what: str
+    colour: str = ""
+
+
+class Prober(Protocol):
+    """Sends one request through the load balancer."""
+
+    async def __call__(self) -> Probe:
+        """What came back; never raises."""
+
+
+class HttpsProber:
+    """GET of the shop's page over HTTPS on a fresh connection; TLS trust follows SSL_CERT_FILE as everywhere."""
+
+    def __init__(self, url: str, timeout_seconds: float = 10) -> None:
+        self._url = url
+        self._timeout = timeout_seconds
+
+    def _get(self) -> Probe:
+        try:
+            with urllib3.PoolManager(retries=False, timeout=self._timeout) as pool:
+                response = pool.request("GET", self._url, headers={"Connection": "close"})
+        except urllib3.exceptions.HTTPError as error:
+            return Probe(ok=False, what=f"{type(error).__name__}: {error}")
+        return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get("X-ShopCat-Colour", ""))
+
+    async def __call__(self) -> Probe:
+        """One request, off the event loop."""
+        return await asyncio.to_thread(self._get)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long the waits of a shift are."""
+
+    settle_seconds: float
+    canary_seconds: float = 20
+    canary_weight: int = 10
+    poll_seconds: float = 5
+    write_deadline_seconds: float = 180
+    """For one set of weights to be written and read back twice, throttling included."""
+    proof_deadline_seconds: float = 120
+    metric_delay_seconds: float = 240
+    """How late a whole metric minute may be, counted from the end of settle."""
+    metric_minutes: int = 2
+    probe_seconds: float = 0.5
+    error_rate_above_baseline: float = 0.005
+    baseline_minutes: int = 10
+
+
+@dataclass
+class Tally:
+    """What our own probes saw."""
+
+    sent: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Failed per sent."""
+        return len(self.failures) / self.sent if self.sent else 0.0
+
+
+Proof = Callable[[], Awaitable[list[str]]]
+
+
+class Traffic:
+    """The load balancer as seen and written through its API."""
+
+    def __init__(
+        self,
+        clients: AwsClients,
+        load_balancer: str,
+        log: Log = print,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._clients = clients
+        self._name = load_balancer
+        self._log = log
+        self._sleep = sleep
+        self._clock = clock
+        self._wall_clock = wall_clock
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """Groups, and every rule or default action that forwards to both of them.
+
+        Raises:
+            TrafficError: a rule forwards to one group with a group that isn't ours.
+            ClientError: AWS refuses; `look` is the call that tries again.
+        """
+        elb = self._clients.get("elbv2")
+        groups = {colour: arn for colour in COLOURS if (arn := self._group(elb, colour))}
+        load_balancer = self._load_balancer(elb)
+        rules: list[Rule] = []
+        if load_balancer and len(groups) == len(COLOURS):
+            for page in elb.get_paginator("describe_listeners").paginate(LoadBalancerArn=load_balancer):
+                for listener in page["Listeners"]:
+                    rules += self._rules(elb, listener["ListenerArn"], groups)
+        return View(groups, tuple(rules), load_balancer)
+
+    @staticmethod
+    def _group(elb: Any, colour: Colour) -> str:
+        try:
+            found = elb.describe_target_groups(Names=[workload_name(colour)])["TargetGroups"]
+        except ClientError as error:
+            if error_code(error) in ("TargetGroupNotFound", "TargetGroupNotFoundException"):
+                return ""
+            raise
+        return str(found[0]["TargetGroupArn"]) if found else ""
+
+    def _load_balancer(self, elb: Any) -> str:
+        try:
+            found = elb.describe_load_balancers(Names=[self._name])["LoadBalancers"]
+        except ClientError as error:
+            if error_code(error) in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
+                return ""
+            raise
+        return str(found[0]["LoadBalancerArn"]) if found else ""
+
+    @staticmethod
+    def _rules(elb: Any, listener: str, groups: Mapping[Colour, str]) -> list[Rule]:
+        colours = {arn: colour for colour, arn in groups.items()}
+        found = []
+        for page in elb.get_paginator("describe_rules").paginate(ListenerArn=listener):
+            for rule in page["Rules"]:
+                for action in rule["Actions"]:
+                    tuples = action.get("ForwardConfig", {}).get("TargetGroups", [])
+                    arns = {each["TargetGroupArn"] for each in tuples}
+                    if len(arns) < 2 or not arns & colours.keys():
+                        continue  # the header rules forward to one colour alone and carry no weight
+                    strangers = sorted(arns - colours.keys())
+                    if strangers:
+                        raise TrafficError(f"rule {rule['RuleArn']} also forwards to {strangers}, which is no colour")
+                    weights = {colours[each["TargetGroupArn"]]: int(each.get("Weight", 0)) for each in tuples}
+                    arn = "" if rule.get("IsDefault") else rule["RuleArn"]
+                    found.append(Rule(listener, arn, weights, tuple(rule["Actions"])))
+        return found
+
+    def targets(self, colour: Colour) -> list[Target]:
+        """The colour's targets with their health."""
+        elb = self._clients.get("elbv2")
+        group = self._group(elb, colour)
+        if not group:
+            return []
+        return [
+            Target(
+                each["Target"]["Id"],
+                int(each["Target"].get("Port", 0)),
+                each["TargetHealth"]["State"],
+                each["TargetHealth"].get("Reason", ""),
+            )
+            for each in elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
+        ]
+
+    async def look(self, deadline: float) -> View:
+        """`view`, tried again while AWS is throttled or unreachable."""
+        return await self._persist("reading the listeners", self.view, deadline)
+
+    async def targets_of(self, colour: Colour, deadline: float) -> list[Target]:
+        """`targets`, tried again while AWS is throttled or unreachable."""
+        return await self._persist(f"reading the health of {colour}", lambda: self.targets(colour), deadline)
+
+    async def _persist(self, what: str, call: Callable[[], Result], deadline: float) -> Result:
+        """Run a blocking AWS call off the event loop, again and again while it can still succeed."""
+        pause = 1.0
+        while True:
+            try:
+                return await asyncio.to_thread(call)
+            except (BotoCoreError, ClientError) as error:
+                late = self._clock() >= deadline
+                if late or not is_transient(error):
+                    raise TrafficError(str(explain(error, what, self._clients.endpoint_url))) from error
+                self._log(f"{what}: {error_code(error) or type(error).__name__}; trying again")
+                # Spread out, so that several clients don't come back together.
+                await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
+                pause = min(pause * 2, 15.0)
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def _write(self, rule: Rule, groups: Mapping[Colour, str], weights: Mapping[Colour, int]) -> None:
+        elb = self._clients.get("elbv2")
+        tuples = [{"TargetGroupArn": groups[colour], "Weight": weights[colour]} for colour in COLOURS]
+        actions = []
+        for action in rule.actions:
+            if action.get("Type") != "forward":
+                actions.append(dict(action))
+                continue
+            changed: dict[str, Any] = {"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}
+            if "Order" in action:
+                changed["Order"] = action["Order"]
+            actions.append(changed)
+        if rule.arn:
+            elb.modify_rule(RuleArn=rule.arn, Actions=actions)
+        else:
+            elb.modify_listener(ListenerArn=rule.listener, DefaultActions=actions)
+
+    async def set_weights(self, weights: Mapping[Colour, int], timing: Timing) -> None:
+        """Write the weights on every listener that forwards, and read them back twice.
+
+        Raises:
+            TrafficError: by the deadline the API does not confirm them.
+        """
+        deadline = self._clock() + timing.write_deadline_seconds
+        confirmed = 0
+        written = False
+        while True:
+            view = await self.look(deadline)
+            if not view.rules:
+                raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
+            if view.agree(weights):
+                confirmed += 1
+                self._log(f"weights {show(weights)} read back ({confirmed} of 2)")
+                if confirmed == 2:
+                    return
+                await self._sleep(1)
+                continue
+            confirmed = 0
+            if self._clock() >= deadline:
+                raise TrafficError(f"weights {show(weights)} are not confirmed in time: {view.describe()}")
+            if written:
+                await self._sleep(1)
+            written = True
+            for rule in view.rules:
+                if dict(rule.weights) != dict(weights):
+                    self._log(f"listener {rule.where}: {show(rule.weights)} -> {show(weights)}")
+                    write = partial(self._write, rule, view.groups, weights)
+                    await self._persist("writing the weights", write, deadline)
+
+    # The one act ------------------------------------------------------------------------------------------------------
+
+    async def prove(self, colour: Colour, proof: Proof, timing: Timing) -> None:
+        """Wait until nothing is missing from the colour.
+
+        Raises:
+            TrafficError: something still is by the deadline.
+        """
+        deadline = self._clock() + timing.proof_deadline_seconds
+        while True:
+            reasons = await proof()
+            if not reasons:
+                self._log(f"{colour} is proven: pods, gates, targets")
+                return
+            self._log(f"{colour} is not proven yet: {reasons[0]}")
+            if self._clock() >= deadline:
+                raise TrafficError(f"{colour} can't carry traffic:\n" + "\n".join(f"  - {each}" for each in reasons))
+            await self._sleep(timing.poll_seconds)
+
+    async def make_carry_everything(
+        self, colour: Colour, *, proof: Proof, timing: Timing, prober: Prober | None, watched: bool
+    ) -> None:
+        """Move all traffic to a proven colour, watched; on any trouble put the weights back and say what was seen.
+
+        Args:
+            colour: the colour that shall carry everything.
+            proof: what is missing from it, asked until nothing is.
+            timing: waits and thresholds.
+            prober: our own requests; `None` sends none.
+            watched: whether somebody uses the other colour, so that it goes by a canary and with settle. Without, the
+                weights are written at once: nobody is served yet.
+
+        Raises:
+            TrafficError: it did not work out; the message says where the weights are.
+        """
+        view = await self.look(self._clock() + timing.write_deadline_seconds)
+        if not view.rules:
+            raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
+        await self.prove(colour, proof, timing)
+        if not watched:
+            await self.set_weights(all_on(colour), timing)
+            return
+        baseline = await self._baseline(view, timing)
+        try:
+            if not view.agree(all_on(colour)):
+                canary = {colour: timing.canary_weight, other(colour): EVERYTHING - timing.canary_weight}
+                await self.set_weights(canary, timing)
+                await self._watch(colour, timing, prober, timing.canary_seconds)
+                await self.prove(colour, proof, timing)
+                await self.set_weights(all_on(colour), timing)
+            since = self._wall_clock()
+            await self._watch(colour, timing, prober, timing.settle_seconds)
+            await self._count_minutes(view, since, baseline, timing)
+            await self.prove(colour, proof, timing)
+        except BaseException as error:
+            await self._back(other(colour), timing, error)
+            raise
+
+    async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
+        """Everything back on the colour that had it, read back; the trouble that led here is kept."""
+        self._log(f"trouble ({error}); putting everything back on {colour}")
+        try:
+            await self.set_weights(all_on(colour), timing)
+        except TrafficError as failed:
+            raise TrafficError(
+                f"{error}\nand the weights could NOT be put back on {colour}: {failed}; both colours keep their pods; "
+                "run `pulumi up -s prod` again, or abort"
+            ) from error
+        if isinstance(error, Refused):
+            raise TrafficError(f"{error}\neverything is back on {colour} (read back twice)") from error
+
+    async def _watch(self, colour: Colour, timing: Timing, prober: Prober | None, seconds: float) -> None:
+        """Send our own requests at a steady rate; too many failures end it at once."""
+        tally = Tally()
+        end = self._clock() + seconds
+        said = self._clock()
+        while self._clock() < end:
+            if prober is not None:
+                probe = await prober()
+                tally.sent += 1
+                if not probe.ok:
+                    tally.failures.append(probe.what)
+                allowed = max(1.0, timing.error_rate_above_baseline * tally.sent)
+                if len(tally.failures) > allowed:
+                    raise TrafficError(
+                        f"{len(tally.failures)} of our own {tally.sent} requests failed with traffic on {colour}: "
+                        f"{tally.failures[-1]}"
+                    )
+            if self._clock() - said >= timing.poll_seconds:
+                said = self._clock()
+                left = max(0, round(end - said))
+                self._log(f"watching {colour}: {tally.sent} own requests, {len(tally.failures)} failed; {left} s left")
+            await self._sleep(min(timing.probe_seconds, max(end - self._clock(), 0)))
+
+    # Metrics ----------------------------------------------------------------------------------------------------------
+
+    def minutes(self, view: View, start: datetime, end: datetime) -> list[Minute]:
+        """The whole minutes between for which the load balancer has reported requests; no data is no minute."""
+        cloudwatch = self._clients.get("cloudwatch")
+        balancer = {"Name": "LoadBalancer", "Value": view.load_balancer.partition(":loadbalancer/")[2]}
+        queries = [("requests", "RequestCount", [balancer])]
+        queries += [(f"elb{code}", f"HTTPCode_ELB_{code}_Count", [balancer]) for code in (502, 503, 504)]
+        for colour, arn in view.groups.items():
+            group = {"Name": "TargetGroup", "Value": arn.rpartition(":")[2]}
+            queries.append((f"target{colour}", "HTTPCode_Target_5XX_Count", [group, balancer]))
+            queries.append((f"connection{colour}", "TargetConnectionErrorCount", [group, balancer]))
+        values: dict[str, dict[datetime, float]] = {}
+        request: dict[str, Any] = {
+            "MetricDataQueries": [
+                {
+                    "Id": name.lower(),
+                    "MetricStat": {
+                        "Metric": {"Namespace": "AWS/ApplicationELB", "MetricName": metric, "Dimensions": dimensions},
+                        "Period": 60,
+                        "Stat": "Sum",
+                    },
+                }
+                for name, metric, dimensions in queries
+            ],
+            "StartTime": start,
+            "EndTime": end,
+        }
+        for page in cloudwatch.get_paginator("get_metric_data").paginate(**request):
+            for result in page["MetricDataResults"]:
+                points = values.setdefault(result["Id"], {})
+                points.update(zip(result["Timestamps"], result["Values"], strict=True))
+        requests = values.pop("requests", {})
+        return [
+            Minute(at, requests[at], sum(points.get(at, 0.0) for points in values.values()))
+            for at in sorted(requests)
+            if requests[at] > 0
+        ]
+
+    async def _baseline(self, view: View, timing: Timing) -> float:
+        """Errors per request in the minutes before; 0 if nobody was there."""
+        end = _minute(self._wall_clock())
+        start = end - timedelta(minutes=timing.baseline_minutes)
+        deadline = self._clock() + timing.write_deadline_seconds
+        before = await self._persist("reading metrics", lambda: self.minutes(view, start, end), deadline)
+        requests = sum(minute.requests for minute in before)
+        rate = sum(minute.errors for minute in before) / requests if requests else 0.0
+        self._log(f"errors in the {timing.baseline_minutes} minutes before: {rate:.2%} of {requests:.0f} requests")
+        return rate
+
+    async def _count_minutes(self, view: View, since: datetime, baseline: float, timing: Timing) -> None:
+        """Wait for whole minutes of metrics after the shift; missing data is not health."""
+        start = _minute(since) + timedelta(minutes=1)
+        deadline = self._clock() + timing.metric_delay_seconds
+        while True:
+            end = _minute(self._wall_clock())
+            counted: list[Minute] = []
+            if end > start:
+                counted = await self._persist("reading metrics", partial(self.minutes, view, start, end), deadline)
+            for minute in counted:
+                if minute.rate > baseline + timing.error_rate_above_baseline:
+                    raise TrafficError(
+                        f"{minute.errors:.0f} of {minute.requests:.0f} requests failed in the minute from "
+                        f"{minute.start:%H:%M} UTC; before the shift it was {baseline:.2%}"
+                    )
+            self._log(f"{len(counted)} of {timing.metric_minutes} whole minutes of metrics counted")
+            if len(counted) >= timing.metric_minutes:
+                return
+            if self._clock() >= deadline:
+                raise TrafficError(
+                    f"CloudWatch has {len(counted)} of {timing.metric_minutes} whole minutes with requests since the "
+                    "shift; missing data is not health"
+                )
+            await self._sleep(timing.poll_seconds)
+
+
+def _minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
