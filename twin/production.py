@@ -94,13 +94,13 @@ def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_
         The image by digest, as a release uses it.
     """
     context = build_context(twin, source)
-    reference = images.build(
+    reference = images.build_image(
         twin,
         context=context,
         dockerfile=REPOSITORY / "app_docker" / "Dockerfile",
         ignorefile=REPOSITORY / "app_docker" / "Dockerfile.dockerignore",
         tag=f"{registry_host()}/{repository}:{tag}",
-        build_args={"BASE_IMAGE": images.base_image(twin)},
+        build_args={"BASE_IMAGE": images.base_image(twin), "PIP_NO_INDEX": "1"},
     )
     digest = images.push(twin, reference, repository, tag)
     return f"{registry_host()}/{repository}@{digest}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 from twin.build.cache import Part, Step
@@ -23,7 +24,7 @@ ROOT_PACKAGES = (
     "iptables",
     "conntrack",
     "iproute2",
-    "ethtool",
+    "patchelf",
 )
 _SUITE = "bookworm"
 _LEFT_OUT = ("libc6_", "libc-bin_", "locales_")  # the machine's own C library fits its own loader
@@ -45,7 +46,14 @@ def _sources() -> str:
     return f"deb http://deb.debian.org/debian {_SUITE} main\n"
 
 
-def _unpack(packages: tuple[str, ...], step: Step) -> None:
+def unpack(packages: tuple[str, ...], step: Step, *, leave_out: tuple[str, ...] = ()) -> None:
+    """Download the packages and all they depend on, and unpack them into ``step.directory / "root"``.
+
+    ``leave_out`` are beginnings of archive names. No maintainer script runs.
+
+    Raises:
+        TwinError: apt-get or dpkg-deb is missing or failed.
+    """
     for tool in ("apt-get", "dpkg-deb"):
         if shutil.which(tool) is None:
             raise TwinError(f"{tool} is missing; the twin unpacks Debian packages and needs a Debian machine")
@@ -79,7 +87,7 @@ def _unpack(packages: tuple[str, ...], step: Step) -> None:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
     for archive in sorted((apt / "archives").glob("*.deb")):
-        if archive.name.startswith(_LEFT_OUT):
+        if leave_out and archive.name.startswith(leave_out):
             continue
         # Through tar: dpkg-deb --extract would replace the links above by folders.
         unpack = f'dpkg-deb --fsys-tarfile "{archive}" | tar -x -C "{root}" --keep-directory-symlink --no-same-owner'
@@ -87,11 +95,21 @@ def _unpack(packages: tuple[str, ...], step: Step) -> None:
     shutil.rmtree(apt)
 
 
+def _programs(packages: tuple[str, ...], step: Step) -> None:
+    unpack(packages, step, leave_out=_LEFT_OUT)
+    # The names that Debian's alternatives would make when it installs the package.
+    sbin = step.directory / "root" / "usr" / "sbin"
+    for name in ("iptables", "ip6tables"):
+        for suffix in ("", "-save", "-restore"):
+            if (sbin / "xtables-nft-multi").exists() and not (sbin / f"{name}{suffix}").exists():
+                (sbin / f"{name}{suffix}").symlink_to("xtables-nft-multi")
+
+
 def part(*, with_root: bool) -> Part:
     """The unpacked packages; with those that only root can use, or without."""
     packages = (*PACKAGES, *ROOT_PACKAGES) if with_root else PACKAGES
     name = "debian" if with_root else "debian-small"
-    return Part(name, _SUITE, f"3 {' '.join(packages)}", lambda step: _unpack(packages, step))
+    return Part(name, _SUITE, f"6 {' '.join(packages)}", lambda step: _programs(packages, step))
 
 
 def environment(root: Path) -> dict[str, str]:
@@ -100,3 +118,22 @@ def environment(root: Path) -> dict[str, str]:
     found = [str(path) for path in libraries if path.is_dir()]
     path = [str(root / "usr/sbin"), str(root / "usr/bin"), os.environ.get("PATH", "")]
     return {"LD_LIBRARY_PATH": os.pathsep.join(found), "PATH": os.pathsep.join(path)}
+
+
+def self_starting(root: Path, name: str, target: Path) -> Path:
+    """A copy of an unpacked program that finds its libraries without LD_LIBRARY_PATH.
+
+    For programs that start themselves again with an empty environment from a copy in memory, as buildah does: neither
+    the variable nor a path relative to the program would be found then, so the library path is written into the copy.
+    """
+    if not target.exists():
+        search = environment(root)["LD_LIBRARY_PATH"]
+        partial = target.with_suffix(".partial")
+        shutil.copy(root / "usr/bin" / name, partial)
+        subprocess.run(
+            [root / "usr/bin/patchelf", "--force-rpath", "--set-rpath", search, partial],
+            env=environment(root),
+            check=True,
+        )
+        partial.rename(target)
+    return target

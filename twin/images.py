@@ -1,0 +1,386 @@
+"""Images that the twin makes itself, and builds of the application's image; all without a Docker engine.
+
+System images are put together here, layer by layer, and pushed to the plain registry, where both nodes find them under the
+paths of the public registries they stand in for. Application images are built by buildah and pushed through ECR's front.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import tarfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from twin import build
+from twin.build import cache, debian, golang
+from twin.config import PartStatus, Twin
+from twin.errors import TwinError
+
+PAUSE = f"registry.k8s.io/pause:{golang.PAUSE}"
+"""The sandbox image as kubelet and containerd name it."""
+
+COREDNS = f"eks/coredns:v{golang.COREDNS}"
+EXTERNAL_SECRETS = f"external-secrets/external-secrets:v{golang.EXTERNAL_SECRETS}"
+BASE = "library/python:3.11-slim-bookworm"
+TOOLS = ("library/postgres:16", "curlimages/curl:8.10.1")
+
+_BASE_PACKAGES = (
+    "base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "sed", "findutils", "hostname", "netbase",
+    "libc-bin", "tzdata", "ca-certificates", "openssl", "python3", "python3-venv", "python3-pip-whl",
+    "python3-setuptools-whl",
+)  # fmt: skip
+_TOOL_PACKAGES = (*_BASE_PACKAGES, "postgresql-client-15", "curl")
+_MEDIA = "application/vnd.oci.image.manifest.v1+json"
+_MANIFESTS = (_MEDIA, "application/vnd.docker.distribution.manifest.v2+json")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One image of the twin's own: a layer, and how its process starts."""
+
+    repository: str
+    tag: str
+    layer: Path
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    user: str = ""
+
+
+def _split(image: str) -> tuple[str, str]:
+    """``registry.k8s.io/pause:3.10`` → ``("pause", "3.10")``: the path on the twin's registry and the tag."""
+    first, _, rest = image.partition("/")
+    path = rest if rest and ("." in first or ":" in first) else image
+    repository, _, tag = path.rpartition(":")
+    return repository, tag
+
+
+def _finish_root(root: Path) -> None:
+    """What maintainer scripts would have done that a running container needs."""
+    etc = root / "etc"
+    master = root / "usr/share/base-passwd"
+    for name in ("passwd", "group"):
+        if not (etc / name).exists():
+            (etc / name).write_text((master / f"{name}.master").read_text())
+    shell = root / "usr/bin/sh"
+    if not shell.exists():
+        shell.symlink_to("dash")
+    python = root / "usr/bin/python"
+    if not python.exists():
+        python.symlink_to("python3")
+    certificates = root / "usr/share/ca-certificates"
+    bundle = etc / "ssl/certs/ca-certificates.crt"
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    bundle.write_text("".join(path.read_text() for path in sorted(certificates.rglob("*.crt"))))
+    (root / "tmp").mkdir(exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    psql = root / "usr/lib/postgresql/15/bin/psql"
+    link = root / "usr/bin/psql"
+    if psql.exists():
+        link.unlink(missing_ok=True)
+        link.symlink_to("../lib/postgresql/15/bin/psql")
+
+
+_UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/lib/udev")
+
+
+def _tar_tree(root: Path, target: Path) -> None:
+    """The tree as a reproducible gzip layer: sorted, owned by root, without times."""
+    with target.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as packed:
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+            for path in sorted(root.rglob("*")):
+                name = str(path.relative_to(root))
+                if name.startswith(_UNNEEDED):
+                    continue
+                entry = archive.gettarinfo(path, name)
+                entry.uid = entry.gid = entry.mtime = 0
+                entry.uname = entry.gname = ""
+                if entry.isreg():
+                    with path.open("rb") as content:
+                        archive.addfile(entry, content)
+                else:
+                    archive.addfile(entry)
+
+
+def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
+    def make(step: cache.Step) -> None:
+        debian.unpack(packages, step)
+        _finish_root(step.directory / "root")
+        _tar_tree(step.directory / "root", step.directory / "layer.tar.gz")
+        step.run(["rm", "-rf", "root"])
+
+    return cache.Part(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
+
+
+def _binary_part(twin: Twin, name: str, binary: Path, path: str) -> cache.Part:
+    """A layer with one static program in it."""
+
+    def make(step: cache.Step) -> None:
+        with gzip.GzipFile(step.directory / "layer.tar.gz", mode="wb", compresslevel=1, mtime=0) as packed:
+            with tarfile.open(fileobj=packed, mode="w") as archive:
+                entry = tarfile.TarInfo(path.lstrip("/"))
+                entry.size, entry.mode = binary.stat().st_size, 0o755
+                with binary.open("rb") as content:
+                    archive.addfile(entry, content)
+                for folder in ("tmp",):
+                    made = tarfile.TarInfo(folder)
+                    made.type, made.mode = tarfile.DIRTYPE, 0o1777
+                    archive.addfile(made)
+
+    return cache.Part(f"image-{name}", binary.parent.parent.name.rpartition("-")[0].rpartition("-")[2], path, make)
+
+
+def recipes(twin: Twin) -> list[Recipe]:
+    """Every system image this twin needs, its layer built."""
+
+    def binary(image: str, program: str, path: str, *, user: str = "") -> Recipe:
+        part = _binary_part(twin, program, build.program(twin, program), path)
+        layer = cache.ensure(twin.cache, part) / "layer.tar.gz"
+        repository, tag = _split(image)
+        return Recipe(repository, tag, layer, entrypoint=(path,), user=user)
+
+    def system(image: str, name: str, packages: tuple[str, ...], command: tuple[str, ...]) -> Recipe:
+        layer = cache.ensure(twin.cache, _system_part(name, packages)) / "layer.tar.gz"
+        repository, tag = _split(image)
+        paths = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+        return Recipe(repository, tag, layer, command=command, environment=paths)
+
+    if twin.simulated:
+        return []
+    found = [
+        binary(PAUSE, "pause", "/pause", user="65535:65535"),
+        binary(COREDNS, "coredns", "/coredns"),
+        binary(EXTERNAL_SECRETS, "external-secrets", "/bin/external-secrets", user="65534:65534"),
+        system(BASE, "python", _BASE_PACKAGES, ("python3",)),
+    ]
+    found.extend(system(image, "tools", _TOOL_PACKAGES, ("bash",)) for image in TOOLS)
+    return found
+
+
+def _call(method: str, url: str, body: Any = None, **headers: str) -> tuple[int, Mapping[str, str], bytes]:
+    message = urllib.request.Request(url, data=body, method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(message, timeout=60) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers, error.read()
+    except urllib.error.URLError as error:
+        raise TwinError(f"the registry at {url} does not answer ({error.reason}); `make status`") from error
+
+
+def _put_blob(base: str, repository: str, content: bytes) -> str:
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    status, _, _ = _call("HEAD", f"{base}/v2/{repository}/blobs/{digest}")
+    if status == 200:
+        return digest
+    status, headers, answer = _call("POST", f"{base}/v2/{repository}/blobs/uploads/")
+    if status != 202:
+        raise TwinError(f"the registry refuses an upload to {repository}: {status} {answer.decode()}")
+    location = headers["Location"]
+    target = location if location.startswith("http") else f"{base}{location}"
+    joined = f"{target}{'&' if '?' in target else '?'}digest={digest}"
+    status, _, answer = _call("PUT", joined, io.BytesIO(content), **{
+        "Content-Type": "application/octet-stream", "Content-Length": str(len(content)),
+    })  # fmt: skip
+    if status != 201:
+        raise TwinError(f"the registry refuses a layer of {repository}: {status} {answer.decode()}")
+    return digest
+
+
+def _manifest(recipe: Recipe, layer: bytes) -> tuple[bytes, bytes]:
+    """The image's configuration and manifest as the OCI image specification writes them."""
+    configuration: dict[str, Any] = {
+        "architecture": "amd64" if os.uname().machine == "x86_64" else "arm64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "the twin"}],  # buildah counts layers by it
+        "config": {
+            "Entrypoint": list(recipe.entrypoint) or None,
+            "Cmd": list(recipe.command) or None,
+            "Env": [f"{name}={value}" for name, value in recipe.environment.items()],
+            "User": recipe.user,
+        },
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(gzip.decompress(layer)).hexdigest()}"]},
+    }
+    packed = json.dumps(configuration, sort_keys=True).encode()
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MEDIA,
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json",
+            "digest": f"sha256:{hashlib.sha256(packed).hexdigest()}",
+            "size": len(packed),
+        },
+        "layers": [
+            {
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": f"sha256:{hashlib.sha256(layer).hexdigest()}",
+                "size": len(layer),
+            }
+        ],
+    }
+    return packed, json.dumps(manifest, sort_keys=True).encode()
+
+
+def push_recipe(twin: Twin, recipe: Recipe) -> str:
+    """Push one image of the twin's own to the plain registry and return its digest."""
+    base = f"http://127.0.0.1:{twin.plain_registry_port}"
+    layer = recipe.layer.read_bytes()
+    configuration, manifest = _manifest(recipe, layer)
+    _put_blob(base, recipe.repository, layer)
+    _put_blob(base, recipe.repository, configuration)
+    url = f"{base}/v2/{recipe.repository}/manifests/{recipe.tag}"
+    status, _, answer = _call("PUT", url, manifest, **{"Content-Type": _MEDIA})
+    if status != 201:
+        raise TwinError(f"the registry refuses {recipe.repository}:{recipe.tag}: {status} {answer.decode()}")
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def digest(twin: Twin, repository: str, tag: str) -> str:
+    """Digest of a tag on the twin's registry.
+
+    Raises:
+        TwinError: no such image.
+    """
+    url = f"http://127.0.0.1:{twin.plain_registry_port}/v2/{repository}/manifests/{tag}"
+    status, headers, _ = _call("HEAD", url, Accept=", ".join(_MANIFESTS))
+    if status != 200:
+        raise TwinError(f"the twin's registry has no {repository}:{tag} (HTTP {status}); `make up` pushes it")
+    return headers["Docker-Content-Digest"]
+
+
+def tool_images(twin: Twin) -> dict[str, str]:
+    """The program's tool images, by the digests they have on the twin."""
+    names = ("database", "smoke")
+    if twin.simulated:  # never pulled; any digest will do, and this one says so
+        return {name: f"simulated.invalid/tools@sha256:{'0' * 64}" for name in names}
+    found = {}
+    for name, image in zip(names, TOOLS, strict=True):
+        repository, tag = _split(image)
+        found[name] = f"docker.io/{repository}@{digest(twin, repository, tag)}"
+    return found
+
+
+def base_image(twin: Twin) -> str:
+    """The Dockerfile's base image, by digest, where buildah finds it."""
+    repository, tag = _split(BASE)
+    return f"127.0.0.1:{twin.plain_registry_port}/{repository}@{digest(twin, repository, tag)}"
+
+
+def _buildah(twin: Twin, arguments: Sequence[str | Path], log: Path) -> str:
+    root = build.debian_root(twin)
+    storage = twin.cache / "buildah"
+    storage.mkdir(parents=True, exist_ok=True)
+    program = debian.self_starting(root, "buildah", storage / f"buildah-{root.parent.name}")
+    policy = storage / "policy.json"
+    policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
+    registries = storage / "registries.conf"
+    registries.write_text("unqualified-search-registries = []\n")
+    settings = storage / "storage.conf"
+    settings.write_text(
+        f'[storage]\ndriver = "overlay"\nrunroot = "{storage / "run"}"\ngraphroot = "{storage / "graph"}"\n'
+    )
+    environment = {
+        **os.environ,
+        **build.debian_environment(twin),
+        "CONTAINERS_STORAGE_CONF": str(settings),
+        "CONTAINERS_REGISTRIES_CONF": str(registries),
+        "BUILDAH_ISOLATION": "chroot",
+        "TMPDIR": str(storage),
+    }
+    command = [str(program), "--registries-conf", str(registries), *map(str, arguments)]
+    if arguments[0] in ("build", "push", "pull", "from"):
+        command[4:4] = ["--signature-policy", str(policy)]
+    result = subprocess.run(
+        command, env=environment, text=True, check=False, capture_output=True, stdin=subprocess.DEVNULL, cwd=storage
+    )
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        output.write(f"$ buildah {' '.join(map(str, arguments))}\n{result.stdout}{result.stderr}")
+    if result.returncode != 0:
+        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
+        raise TwinError(f"buildah {arguments[0]} failed (log: {log}):\n{tail}")
+    return result.stdout + result.stderr
+
+
+def build_image(
+    twin: Twin,
+    *,
+    context: Path,
+    dockerfile: Path,
+    tag: str,
+    build_args: Mapping[str, str],
+    ignorefile: Path | None = None,
+    no_cache: bool = False,
+) -> str:
+    """Build a Dockerfile with buildah, its standard input closed; returns the tag.
+
+    Raises:
+        TwinError: the build failed; names its log.
+    """
+    arguments: list[str | Path] = ["build", "--layers", "--tls-verify=false", "--timestamp=0", "--tag", tag]
+    if ignorefile is not None:
+        arguments += ["--ignorefile", ignorefile]
+    if no_cache:
+        arguments.append("--no-cache")
+    for name, value in build_args.items():
+        arguments += ["--build-arg", f"{name}={value}"]
+    log = twin.logs / f"image-{re.sub(r'[^a-z0-9.]+', '-', tag.rpartition('/')[2])}.log"
+    log.unlink(missing_ok=True)
+    _buildah(twin, [*arguments, "--file", dockerfile, context], log)
+    return tag
+
+
+def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool = False) -> str:
+    """Push a built image: through ECR's front, or with ``system`` to the plain registry. Returns its digest.
+
+    Raises:
+        TwinError: ECR refuses it (no such repository, or an immutable tag with another digest).
+    """
+    port = twin.plain_registry_port if system else twin.registry_port
+    path = twin.directory / f"digest-{repository.replace('/', '-')}"
+    target = f"docker://127.0.0.1:{port}/{repository}:{tag}"
+    arguments = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
+    _buildah(twin, arguments, twin.logs / f"push-{repository.replace('/', '-')}.log")
+    return path.read_text().strip()
+
+
+def up(twin: Twin) -> None:
+    """Push every system image that the registry lacks."""
+    for recipe in recipes(twin):
+        url = f"http://127.0.0.1:{twin.plain_registry_port}/v2/{recipe.repository}/manifests/{recipe.tag}"
+        if _call("HEAD", url, Accept=", ".join(_MANIFESTS))[0] != 200:
+            push_recipe(twin, recipe)
+
+
+def down(twin: Twin) -> None:
+    """They go with the registry's folder."""
+
+
+def _missing(twin: Twin, images: Iterable[str]) -> list[str]:
+    missing = []
+    for image in images:
+        repository, tag = _split(image)
+        try:
+            digest(twin, repository, tag)
+        except TwinError:
+            missing.append(image)
+    return missing
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Which system images the registry lacks."""
+    if twin.simulated:
+        return [PartStatus("images", ok=True, detail="none: simulated nodes pull nothing")]
+    missing = _missing(twin, (PAUSE, COREDNS, EXTERNAL_SECRETS, BASE, *TOOLS))
+    return [PartStatus("images", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "pushed")]
