@@ -1,0 +1,321 @@
+"""EKS as moto lacks it: add-ons, access entries, pod identity associations, and the local cluster behind DescribeCluster.
+
+A recorded stand-in: answers have the fields of AWS's API reference (docs.aws.amazon.com/eks/latest/APIReference), nothing
+behind them is EKS. What isn't listed here is refused by name.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import threading
+import time
+import urllib.parse
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twin import pki
+from twin.config import ACCOUNT_ID, Twin, region
+
+Answer = tuple[int, dict[str, Any]]
+ADDONS = ("vpc-cni", "coredns", "kube-proxy", "eks-pod-identity-agent")
+POLICY_PREFIX = "arn:aws:eks::aws:cluster-access-policy/"
+
+
+class EksError(Exception):
+    """An error as EKS answers it."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def _missing(what: str, name: str) -> EksError:
+    return EksError(404, "ResourceNotFoundException", f"No {what} found: {name}.")
+
+
+def _arn(kind: str, *parts: str) -> str:
+    return f"arn:aws:eks:{region()}:{ACCOUNT_ID}:{kind}/{'/'.join(parts)}"
+
+
+@dataclass
+class Entry:
+    """A principal's access to the cluster, and its associated policies by ARN."""
+
+    record: dict[str, Any]
+    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class ClusterState:
+    """What moto does not keep of a cluster."""
+
+    access: dict[str, Any]
+    addons: dict[str, dict[str, Any]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    associations: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class EksStandIn:
+    """Routes EKS requests that moto has no answer to."""
+
+    def __init__(self, twin: Twin, addon_changed: Callable[[str, bool], None]) -> None:
+        self._twin = twin
+        self._addon_changed = addon_changed
+        self._lock = threading.RLock()
+        self.clusters: dict[str, ClusterState] = {}
+        self._routes: list[tuple[str, re.Pattern[str], Callable[..., dict[str, Any]]]] = [
+            ("POST", re.compile(r"/clusters/([^/]+)/addons"), self._create_addon),
+            ("GET", re.compile(r"/clusters/([^/]+)/addons"), self._list_addons),
+            ("GET", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._describe_addon),
+            ("POST", re.compile(r"/clusters/([^/]+)/addons/([^/]+)/update"), self._update_addon),
+            ("DELETE", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._delete_addon),
+            ("POST", re.compile(r"/clusters/([^/]+)/access-entries"), self._create_entry),
+            ("GET", re.compile(r"/clusters/([^/]+)/access-entries"), self._list_entries),
+            ("GET", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)"), self._describe_entry),
+            ("POST", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)"), self._update_entry),
+            ("DELETE", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)"), self._delete_entry),
+            ("POST", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)/access-policies"), self._associate_policy),
+            ("GET", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)/access-policies"), self._list_policies),
+            (
+                "DELETE",
+                re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)/access-policies/([^/]+)"),
+                self._disassociate_policy,
+            ),
+            ("POST", re.compile(r"/clusters/([^/]+)/pod-identity-associations"), self._create_association),
+            ("GET", re.compile(r"/clusters/([^/]+)/pod-identity-associations"), self._list_associations),
+            ("GET", re.compile(r"/clusters/([^/]+)/pod-identity-associations/([^/]+)"), self._describe_association),
+            ("POST", re.compile(r"/clusters/([^/]+)/pod-identity-associations/([^/]+)"), self._update_association),
+            ("DELETE", re.compile(r"/clusters/([^/]+)/pod-identity-associations/([^/]+)"), self._delete_association),
+        ]
+
+    def answer(self, method: str, raw_path: str, body: dict[str, Any]) -> Answer | None:
+        """The answer to a request, or None when it is moto's to answer."""
+        for wanted, pattern, handler in self._routes:
+            match = pattern.fullmatch(raw_path)
+            if wanted == method and match:
+                names = [urllib.parse.unquote(part) for part in match.groups()]
+                try:
+                    with self._lock:
+                        return 200, handler(*names, body)
+                except EksError as error:
+                    return error.status, {"__type": error.code, "message": str(error)}
+        return None
+
+    # What moto answers is completed here.
+
+    def created(self, cluster: str, request: dict[str, Any], creator: str) -> None:
+        """Remember the access configuration a cluster was created with, and make its creator's entry."""
+        access = dict(request.get("accessConfig") or {})
+        access.setdefault("authenticationMode", "CONFIG_MAP")
+        access.setdefault("bootstrapClusterCreatorAdminPermissions", True)
+        state = self.clusters[cluster] = ClusterState(access)
+        if access["bootstrapClusterCreatorAdminPermissions"]:
+            self._create_entry(cluster, {"principalArn": creator})
+            policy = {"policyArn": f"{POLICY_PREFIX}AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}
+            self._associate_policy(cluster, creator, policy)
+        del state
+
+    def deleted(self, cluster: str) -> None:
+        """Forget a cluster."""
+        self.clusters.pop(cluster, None)
+
+    def complete(self, description: dict[str, Any]) -> None:
+        """Put the local cluster's endpoint and authority, and the access configuration, into a description."""
+        description["endpoint"] = self._twin.api_server
+        authority = base64.b64encode(pki.ca_file(self._twin).read_bytes()).decode()
+        description["certificateAuthority"] = {"data": authority}
+        state = self.clusters.get(description["name"])
+        if state is not None:
+            description["accessConfig"] = state.access
+        network = description.setdefault("resourcesVpcConfig", {})
+        network.setdefault("clusterSecurityGroupId", "")
+
+    def _cluster(self, name: str) -> ClusterState:
+        if name not in self.clusters:
+            raise _missing("cluster", name)
+        return self.clusters[name]
+
+    # Add-ons. They are real pods (or placeholders of the same size) in kube-system; see twin/cluster_addons.py.
+
+    def _addon(self, cluster: str, name: str) -> dict[str, Any]:
+        found = self._cluster(cluster).addons.get(name)
+        if found is None:
+            raise _missing("addon", name)
+        return found
+
+    def _create_addon(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
+        name = body["addonName"]
+        if name not in ADDONS:
+            raise EksError(400, "InvalidParameterException", f"twin: add-on {name} is not implemented by the stand-in")
+        state = self._cluster(cluster)
+        if name in state.addons:
+            raise EksError(409, "ResourceInUseException", f"Addon already exists: {name}")
+        now = time.time()
+        addon = {
+            "addonName": name,
+            "clusterName": cluster,
+            "status": "CREATING",
+            "addonVersion": body.get("addonVersion", ""),
+            "health": {"issues": []},
+            "addonArn": _arn("addon", cluster, name, str(uuid.uuid4())),
+            "createdAt": now,
+            "modifiedAt": now,
+            "tags": body.get("tags", {}),
+        }
+        for key in ("serviceAccountRoleArn", "configurationValues"):
+            if body.get(key):
+                addon[key] = body[key]
+        state.addons[name] = addon
+        self._settle(addon, present=True)
+        return {"addon": dict(addon)}
+
+    def _settle(self, addon: dict[str, Any], *, present: bool) -> None:
+        def work() -> None:
+            try:
+                self._addon_changed(addon["addonName"], present)
+                addon["status"] = "ACTIVE"
+            except Exception as error:
+                addon["status"] = "DEGRADED"
+                issue = {"code": "ClusterUnreachable", "message": str(error), "resourceIds": []}
+                addon["health"] = {"issues": [issue]}
+
+        threading.Thread(target=work, daemon=True).start()
+
+    def _list_addons(self, cluster: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {"addons": sorted(self._cluster(cluster).addons)}
+
+    def _describe_addon(self, cluster: str, name: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {"addon": self._addon(cluster, name)}
+
+    def _update_addon(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        addon = self._addon(cluster, name)
+        for key in ("addonVersion", "serviceAccountRoleArn", "configurationValues"):
+            if key in body:
+                addon[key] = body[key]
+        addon["modifiedAt"] = time.time()
+        update = {"id": str(uuid.uuid4()), "status": "Successful", "type": "AddonUpdate", "params": [], "errors": []}
+        return {"update": {**update, "createdAt": time.time()}}
+
+    def _delete_addon(self, cluster: str, name: str, _: dict[str, Any]) -> dict[str, Any]:
+        addon = self._addon(cluster, name)
+        self._addon_changed(name, False)
+        del self._cluster(cluster).addons[name]
+        return {"addon": {**addon, "status": "DELETING"}}
+
+    # Access entries.
+
+    def _entry(self, cluster: str, principal: str) -> Entry:
+        found = self._cluster(cluster).entries.get(principal)
+        if found is None:
+            raise _missing("accessEntry", principal)
+        return found
+
+    def _create_entry(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
+        principal = body["principalArn"]
+        state = self._cluster(cluster)
+        if principal in state.entries:
+            message = "The specified access entry resource is already in use on this cluster."
+            raise EksError(409, "ResourceInUseException", message)
+        now = time.time()
+        record = {
+            "clusterName": cluster,
+            "principalArn": principal,
+            "kubernetesGroups": body.get("kubernetesGroups", []),
+            "accessEntryArn": _arn("access-entry", cluster, str(uuid.uuid4())),
+            "createdAt": now,
+            "modifiedAt": now,
+            "tags": body.get("tags", {}),
+            "username": body.get("username") or principal,
+            "type": body.get("type", "STANDARD"),
+        }
+        state.entries[principal] = Entry(record)
+        return {"accessEntry": record}
+
+    def _list_entries(self, cluster: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {"accessEntries": sorted(self._cluster(cluster).entries)}
+
+    def _describe_entry(self, cluster: str, principal: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {"accessEntry": self._entry(cluster, principal).record}
+
+    def _update_entry(self, cluster: str, principal: str, body: dict[str, Any]) -> dict[str, Any]:
+        record = self._entry(cluster, principal).record
+        record.update({key: body[key] for key in ("kubernetesGroups", "username") if key in body})
+        record["modifiedAt"] = time.time()
+        return {"accessEntry": record}
+
+    def _delete_entry(self, cluster: str, principal: str, _: dict[str, Any]) -> dict[str, Any]:
+        self._entry(cluster, principal)
+        del self._cluster(cluster).entries[principal]
+        return {}
+
+    def _associate_policy(self, cluster: str, principal: str, body: dict[str, Any]) -> dict[str, Any]:
+        entry = self._entry(cluster, principal)
+        if not body["policyArn"].startswith(POLICY_PREFIX):
+            raise EksError(400, "InvalidParameterException", f"The policyArn {body['policyArn']} is not valid")
+        now = time.time()
+        scope = body["accessScope"]
+        policy = {"policyArn": body["policyArn"], "accessScope": scope, "associatedAt": now, "modifiedAt": now}
+        entry.policies[body["policyArn"]] = policy
+        return {"clusterName": cluster, "principalArn": principal, "associatedAccessPolicy": policy}
+
+    def _list_policies(self, cluster: str, principal: str, _: dict[str, Any]) -> dict[str, Any]:
+        policies = list(self._entry(cluster, principal).policies.values())
+        return {"associatedAccessPolicies": policies, "clusterName": cluster, "principalArn": principal}
+
+    def _disassociate_policy(self, cluster: str, principal: str, policy: str, _: dict[str, Any]) -> dict[str, Any]:
+        if self._entry(cluster, principal).policies.pop(policy, None) is None:
+            raise _missing("access policy association", policy)
+        return {}
+
+    # Pod identity.
+
+    def _association(self, cluster: str, identifier: str) -> dict[str, Any]:
+        found = self._cluster(cluster).associations.get(identifier)
+        if found is None:
+            raise _missing("association", identifier)
+        return found
+
+    def _create_association(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
+        state = self._cluster(cluster)
+        wanted = (body["namespace"], body["serviceAccount"])
+        if wanted in [(found["namespace"], found["serviceAccount"]) for found in state.associations.values()]:
+            raise EksError(409, "ResourceInUseException", f"Association already exists: {'/'.join(wanted)}")
+        identifier = f"a-{uuid.uuid4().hex[:17]}"
+        now = time.time()
+        association = {
+            "clusterName": cluster,
+            "namespace": body["namespace"],
+            "serviceAccount": body["serviceAccount"],
+            "roleArn": body["roleArn"],
+            "associationArn": _arn("podidentityassociation", cluster, identifier),
+            "associationId": identifier,
+            "tags": body.get("tags", {}),
+            "createdAt": now,
+            "modifiedAt": now,
+            "disableSessionTags": body.get("disableSessionTags", False),
+        }
+        state.associations[identifier] = association
+        return {"association": association}
+
+    def _list_associations(self, cluster: str, _: dict[str, Any]) -> dict[str, Any]:
+        keys = ("clusterName", "namespace", "serviceAccount", "associationArn", "associationId")
+        found = self._cluster(cluster).associations.values()
+        return {"associations": [{key: association[key] for key in keys} for association in found]}
+
+    def _describe_association(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
+        return {"association": self._association(cluster, identifier)}
+
+    def _update_association(self, cluster: str, identifier: str, body: dict[str, Any]) -> dict[str, Any]:
+        association = self._association(cluster, identifier)
+        association.update({key: body[key] for key in ("roleArn",) if key in body})
+        association["modifiedAt"] = time.time()
+        return {"association": association}
+
+    def _delete_association(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
+        association = self._association(cluster, identifier)
+        del self._cluster(cluster).associations[identifier]
+        return {"association": association}
