@@ -71,16 +71,17 @@ class AwsClients:
                 )
             return self._clients[service]
 
-    def account_id(self) -> str:
-        """The account that the credentials belong to.
+    def identity(self) -> tuple[str, str]:
+        """Account and ARN that the credentials belong to.
 
         Raises:
             Refused: no or wrong credentials, or AWS can't be reached.
         """
         try:
-            return str(self.get("sts").get_caller_identity()["Account"])
+            found = self.get("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as error:
             raise explain(error, "AWS credentials", self.endpoint_url) from error
+        return str(found["Account"]), str(found["Arn"])
 
 
 def error_code(error: Exception) -> str:

@@ -701,18 +701,25 @@ class Session:
     def __init__(self, ledger: Ledger, state: State, decision: Decision) -> None:
         self._ledger = ledger
         self._held = False
+        self._lock = threading.Lock()
         self.state = state
         self.decision = decision
 
-    def take(self) -> State:
-        """Claim or go on with the release of the decision; the second time nothing is left to do."""
-        if not self._held:
+    def take(self) -> bool:
+        """Claim or go on with the release of the decision; whether this was the first time.
+
+        Raises:
+            LedgerConflict: somebody else was first.
+        """
+        with self._lock:
+            if self._held:
+                return False
             if self.decision.action == "release":
                 self.state = self._ledger.claim(self.state, self.decision)
             elif self.decision.moves:
                 self.state = self._ledger.hold(self.state)
             self._held = True
-        return self.state
+            return True
 
     def still_ours(self) -> None:
         """The slot has not been taken over since `take`.
@@ -726,12 +733,14 @@ class Session:
 
     def go_live(self) -> State:
         """The open release becomes the live one."""
-        self.state = self._ledger.go_live(self.take())
+        self.take()
+        self.state = self._ledger.go_live(self.state)
         return self.state
 
     def abort(self) -> State:
         """The open release is taken back."""
-        self.state = self._ledger.abort(self.take())
+        self.take()
+        self.state = self._ledger.abort(self.state)
         return self.state
 
 

@@ -189,6 +189,10 @@ class Traffic:
         self._clock = clock
         self._wall_clock = wall_clock
 
+    def deadline(self, timing: Timing) -> float:
+        """When a read or a write that begins now has failed."""
+        return self._clock() + timing.write_deadline_seconds
+
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def view(self) -> View:
@@ -310,7 +314,7 @@ class Traffic:
         Raises:
             TrafficError: by the deadline the API does not confirm them.
         """
-        deadline = self._clock() + timing.write_deadline_seconds
+        deadline = self.deadline(timing)
         confirmed = 0
         written = False
         while True:
@@ -371,7 +375,7 @@ class Traffic:
         Raises:
             TrafficError: it did not work out; the message says where the weights are.
         """
-        view = await self.look(self._clock() + timing.write_deadline_seconds)
+        view = await self.look(self.deadline(timing))
         if not view.rules:
             raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
         await self.prove(colour, proof, timing)
@@ -473,7 +477,7 @@ class Traffic:
         """Errors per request in the minutes before; 0 if nobody was there."""
         end = _minute(self._wall_clock())
         start = end - timedelta(minutes=timing.baseline_minutes)
-        deadline = self._clock() + timing.write_deadline_seconds
+        deadline = self.deadline(timing)
         before = await self._persist("reading metrics", lambda: self.minutes(view, start, end), deadline)
         requests = sum(minute.requests for minute in before)
         rate = sum(minute.errors for minute in before) / requests if requests else 0.0

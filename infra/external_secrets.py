@@ -1,0 +1,65 @@
+"""Secrets Manager → one Kubernetes Secret per release.
+
+An ExternalSecret is named by its release and pins the secret's version, so a pod that restarts months later, in either
+colour, finds what its release began with. No value passes through the program: the operator in the cluster reads it
+with an identity of its own. A release waits until its Secret is there.
+"""
+
+from __future__ import annotations
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.record import APPLICATION, NAMESPACE, SECRET_KEYS, Record
+
+STORE = APPLICATION
+_API = "external-secrets.io/v1"
+_TIMEOUT = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+
+
+def declare_store(region: str, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
+    """The namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
+    return kubernetes.apiextensions.CustomResource(
+        "secret-store",
+        api_version=_API,
+        kind="SecretStore",
+        metadata={
+            "name": STORE,
+            "namespace": NAMESPACE,
+            "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+        },
+        spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+    )
+
+
+def declare_release_secret(record: Record, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
+    """The release's own ExternalSecret, done once the operator has written the Secret."""
+    return kubernetes.apiextensions.CustomResource(
+        f"secret-{record.name}",
+        api_version=_API,
+        kind="ExternalSecret",
+        metadata={
+            "name": record.secret_name,
+            "namespace": NAMESPACE,
+            "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name},
+            "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+        },
+        spec={
+            "refreshPolicy": "CreatedOnce",
+            "secretStoreRef": {"kind": "SecretStore", "name": STORE},
+            "target": {"name": record.secret_name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+            "data": [
+                {
+                    "secretKey": key,
+                    "remoteRef": {
+                        "key": record.template.secret_id,
+                        "property": key,
+                        "version": f"uuid/{record.template.secret_version}",
+                    },
+                }
+                for key in SECRET_KEYS.values()
+            ],
+        },
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+    )

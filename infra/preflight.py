@@ -1,0 +1,419 @@
+"""Everything that is read to decide what to declare, read once, before anything is declared.
+
+`read` answers with a `Plan`: what is decided, which record stands in which colour with how many pods, and what a person
+is told. It refuses with one message. Plain `pulumi destroy` and `pulumi refresh` don't run the program, so nothing here
+can refuse them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import capacity, kubernetes_client, ledger, proof, traffic
+from infra.aws_clients import AwsClients, error_code, explain
+from infra.errors import Refused
+from infra.ledger import Abort, Decision, Ledger, LedgerUnknown, Nothing, Rollback, Session, State, Tag, Wanted
+from infra.record import (
+    COLOURS,
+    LOAD_BALANCER,
+    NAMESPACE,
+    REPOSITORY,
+    Colour,
+    DrainNumbers,
+    Provenance,
+    Record,
+    TemplateInput,
+    check_tag,
+    differences,
+    other,
+    selector,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from infra.drain import DrainBudget
+    from infra.kubernetes_client import KubernetesClient
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the settings say of the release, as plain values."""
+
+    cluster: str
+    """Name of the EKS cluster."""
+    ledger_table: str
+    replicas: int
+    cpu_millicores: int
+    memory_mebibytes: int
+    environment: Mapping[str, str]
+    secret_id: str
+    smoke_image: str
+    public_url: str
+    drain: DrainBudget
+    production: capacity.Production
+    kubeconfig: str = ""
+    """Instead of asking EKS."""
+    tag: str = ""
+    abort: str = ""
+    rollback: str = ""
+    migrate: tuple[str, ...] = ()
+    contracts: bool = False
+    accept_unserved: str = ""
+    """Name of the live release whose ready pods may be no healthy targets when a release starts."""
+    load_balancer: str = LOAD_BALANCER
+    repository: str = REPOSITORY
+
+
+@dataclass(frozen=True)
+class ColourPlan:
+    """What is declared for one colour."""
+
+    colour: Colour
+    record: Record
+    replicas: int
+    changes_last: bool
+    """Only once the live pointer stands: the colour that is left."""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """The Jobs of one attempt at a release."""
+
+    record: Record
+    colour: Colour
+    attempt: int
+
+    @property
+    def smoke_name(self) -> str:
+        """Named by release and attempt."""
+        return f"smoke-{self.record.name}-a{self.attempt}"
+
+    @property
+    def migrate_name(self) -> str:
+        """Named by release and attempt."""
+        return f"migrate-{self.record.name}-a{self.attempt}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What this update declares of releases, and the means its hooks work with."""
+
+    decision: Decision
+    state: State
+    session: Session
+    """For the hooks: claim, go live, abort, each once."""
+    colours: Mapping[Colour, ColourPlan]
+    checks: Checks | None
+    intent: str
+    pointer: Mapping[str, str]
+    """Text of the live pointer; empty if there is none yet."""
+    timing: traffic.Timing
+    public_url: str
+    load_balancer: str
+    kubernetes: Callable[[], KubernetesClient]
+    """Connects when first called. Raises Refused."""
+    room: capacity.CapacityPlan
+    notes: tuple[str, ...] = field(default=())
+    """What a person is told."""
+
+
+def read(question: Question, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
+    """Read everything and decide.
+
+    Args:
+        question: what the settings say.
+        clients: AWS.
+        environment: where commit and run are found; the process's own by default.
+
+    Raises:
+        Refused: one message; nothing was touched.
+    """
+    if question.tag:
+        check_tag(question.tag)
+    try:
+        room = capacity.plan(question.production)
+    except capacity.CapacityError as error:
+        raise Refused(str(error)) from error
+    account, arn = clients.identity()
+    books = Ledger(clients.get("dynamodb"), question.ledger_table)
+    state = books.read()
+    view = _view(clients, question.load_balancer)
+    _known(state, view, question.ledger_table)
+    wanted = _wanted(question, clients, state, _provenance(arn, environment or os.environ))
+    unweighted: Colour = next((colour for colour in ("green", "blue") if not view.carries(colour)), "green")
+    decision = ledger.decide(wanted, state, unweighted)
+    if decision.moves and not view.rules:
+        raise Refused(
+            f"{decision.message}: load balancer {question.load_balancer} has no listener that forwards to both "
+            "colours; bring the platform up first: pulumi up -s prod, without a tag"
+        )
+    kubernetes = _kubernetes(question, clients)
+    if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
+        _refuse_unserved(question, state, clients, kubernetes())
+    notes = [decision.message, room.describe(question.production)]
+    if decision.action == "platform":
+        host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
+        notes.append(f"push an image to {host}:v1.0.0, then release it: {ledger.command('tag', 'v1.0.0')}")
+    notes += _settings_differ(question, clients, state, decision)
+    return Plan(
+        decision=decision,
+        state=state,
+        session=Session(books, state, decision),
+        colours=_colours(decision, state),
+        checks=_checks(decision, state),
+        intent=_intent(decision, state),
+        pointer=_pointer(decision, state),
+        timing=traffic.Timing(
+            settle_seconds=question.drain.settle_seconds,
+            canary_seconds=question.drain.propagation_seconds,
+            proof_deadline_seconds=question.drain.seconds_to_ready + question.drain.controller_lag_seconds,
+        ),
+        public_url=question.public_url,
+        load_balancer=question.load_balancer,
+        kubernetes=kubernetes,
+        room=room,
+        notes=tuple(notes),
+    )
+
+
+# What is declared: plain functions of the decision --------------------------------------------------------------------
+
+
+def _colours(decision: Decision, state: State) -> dict[Colour, ColourPlan]:
+    """Record and replicas of each colour; nothing before the first release."""
+    records: dict[Colour, Record] = {colour: state.release(name).record for colour, name in state.occupants.items()}
+    if decision.open and decision.record:
+        records[decision.open.colour] = decision.record
+    if not records:
+        return {}
+    carrying: Colour | None = state.live.colour if state.live else None
+    left: Colour | None = None
+    if decision.action in ("release", "resume") and decision.open:
+        carrying = decision.open.colour
+        left = other(carrying)
+    plans = {}
+    for colour in COLOURS:
+        # A colour that nothing was ever put into is declared empty, from the other one's record.
+        record = records.get(colour) or records[other(colour)]
+        replicas = record.template.replicas if colour == carrying else 0
+        plans[colour] = ColourPlan(colour, record, replicas, changes_last=colour == left or colour not in records)
+    return plans
+
+
+def _checks(decision: Decision, state: State) -> Checks | None:
+    """The open release's Jobs, or else the live one's: they stay declared, so that the next update changes nothing."""
+    if decision.action in ("release", "resume") and decision.open and decision.record:
+        return Checks(decision.record, decision.open.colour, decision.open.attempt)
+    if state.live is None:
+        return None
+    release = state.release(state.live.name)
+    number = next((each.number for each in reversed(release.attempts) if each.outcome == "live"), 1)
+    return Checks(release.record, state.live.colour, number)
+
+
+def _intent(decision: Decision, state: State) -> str:
+    if decision.action == "abort" and decision.open:
+        return f"{decision.open.intent}-abort"
+    return decision.open.intent if decision.open else state.intent
+
+
+def _pointer(decision: Decision, state: State) -> dict[str, str]:
+    intent = _intent(decision, state)
+    if decision.action in ("release", "resume") and decision.open and decision.record:
+        record, colour = decision.record, decision.open.colour
+    elif state.live and state.live_record:
+        record, colour = state.live_record, state.live.colour
+    else:
+        return {"release": "", "tag": "", "digest": "", "colour": "", "intent": intent} if intent else {}
+    return {
+        "release": record.name,
+        "tag": record.tag,
+        "digest": record.digest,
+        "colour": colour,
+        "intent": intent,
+    }
+
+
+# What is read ---------------------------------------------------------------------------------------------------------
+
+
+def _view(clients: AwsClients, load_balancer: str) -> traffic.View:
+    try:
+        return traffic.Traffic(clients, load_balancer).view()
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, "load balancer", clients.endpoint_url) from error
+
+
+def _known(state: State, view: traffic.View, table: str) -> None:
+    """An empty table is only believed where nothing of ours exists yet."""
+    if state.version == 0 and view.groups:
+        raise LedgerUnknown(
+            f"release ledger {table} is empty although target groups of ours exist, so what was released is unknown; "
+            "restore the table (point-in-time recovery), or for a stack that never had a release run `make bootstrap`"
+        )
+
+
+def _kubernetes(question: Question, clients: AwsClients) -> Callable[[], KubernetesClient]:
+    made: list[KubernetesClient] = []
+
+    def connect() -> KubernetesClient:
+        if not made:
+            if question.kubeconfig:
+                made.append(kubernetes_client.from_kubeconfig(question.kubeconfig))
+            else:
+                found = kubernetes_client.from_eks(clients, question.cluster)
+                if found is None:
+                    raise Refused(f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again")
+                made.append(found)
+        return made[0]
+
+    return connect
+
+
+def _provenance(arn: str, environment: Mapping[str, str]) -> Provenance:
+    run = ""
+    if environment.get("GITHUB_RUN_ID"):
+        server = environment.get("GITHUB_SERVER_URL", "https://github.com")
+        run = f"{server}/{environment.get('GITHUB_REPOSITORY', '')}/actions/runs/{environment['GITHUB_RUN_ID']}"
+    return Provenance(who=environment.get("GITHUB_ACTOR") or arn, commit=environment.get("GITHUB_SHA", ""), run=run)
+
+
+def _wanted(question: Question, clients: AwsClients, state: State, by: Provenance) -> Wanted:
+    given = {
+        name: value
+        for name, value in (("tag", question.tag), ("abort", question.abort), ("rollback", question.rollback))
+        if value
+    }
+    if len(given) > 1:
+        shown = ", ".join(f"shopcat:{name}={value}" for name, value in given.items())
+        raise Refused(f"{shown}: set one of tag, abort and rollback, not several")
+    if question.abort:
+        return Abort(question.abort)
+    if question.rollback:
+        return Rollback.parse(question.rollback, by)
+    if not question.tag:
+        return Nothing()
+    image, absent = _image(question, clients)
+    if not image:
+        return Tag(question.tag, None, by, absent)
+    opened = state.open
+    if opened and opened.tag == question.tag and opened.kind == "release":
+        # The record is what counts; only the digest is compared.
+        known = state.release(opened.name).record.template
+        return Tag(question.tag, replace(known, image=image), by)
+    return Tag(question.tag, _template(question, image, _secret_version(question, clients)), by)
+
+
+def _template(question: Question, image: str, secret_version: str) -> TemplateInput:
+    drain = question.drain
+    return TemplateInput(
+        image=image,
+        replicas=question.replicas,
+        cpu_millicores=question.cpu_millicores,
+        memory_mebibytes=question.memory_mebibytes,
+        environment=dict(sorted(question.environment.items())),
+        secret_id=question.secret_id,
+        secret_version=secret_version,
+        drain=DrainNumbers(
+            app_drain_seconds=drain.app_drain_seconds,
+            pre_stop_seconds=drain.pre_stop_seconds,
+            grace_seconds=drain.grace_seconds,
+            progress_deadline_seconds=drain.progress_deadline_seconds,
+            startup_seconds=drain.startup_seconds,
+            pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
+        ),
+        smoke_image=question.smoke_image,
+        smoke_url=question.public_url,
+        migrate=question.migrate,
+        contracts=question.contracts,
+    )
+
+
+def _image(question: Question, clients: AwsClients) -> tuple[str, str]:
+    """The image by digest, or nothing and what to tell."""
+    ecr, name, tag = clients.get("ecr"), question.repository, question.tag
+    try:
+        uri = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]["repositoryUri"]
+        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
+        return f"{uri}@{found[0]['imageDigest']}", ""
+    except (BotoCoreError, ClientError) as error:
+        code = error_code(error)
+        if code == "RepositoryNotFoundException":
+            return "", (
+                f"tag {tag}: there is no ECR repository {name} yet; bring the platform up first: pulumi up -s prod, "
+                "without a tag"
+            )
+        if code == "ImageNotFoundException":
+            there = ", ".join(_tags(ecr, name)) or "no image at all"
+            return "", f"tag {tag} is not in {uri}; it has: {there}. Push it first: docker push {uri}:{tag}"
+        raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
+
+
+def _tags(ecr: Any, repository: str) -> list[str]:
+    """The ten youngest tags."""
+    found: list[tuple[Any, str]] = []
+    pages = ecr.get_paginator("describe_images").paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})
+    for page in pages:
+        for image in page["imageDetails"]:
+            found += [(image.get("imagePushedAt"), tag) for tag in image.get("imageTags", [])]
+    return [tag for _, tag in sorted(found, key=lambda pair: str(pair[0]), reverse=True)[:10]]
+
+
+def _secret_version(question: Question, clients: AwsClients) -> str:
+    """The version id that is current now; a release keeps it for good."""
+    try:
+        found = clients.get("secretsmanager").describe_secret(SecretId=question.secret_id)
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            raise Refused(
+                f"the application's secret {question.secret_id} does not exist yet; bring the "
+                "platform up first: pulumi up -s prod, without a tag"
+            ) from error
+        raise explain(error, f"secret {question.secret_id}", clients.endpoint_url) from error
+    for version, stages in found.get("VersionIdsToStages", {}).items():
+        if "AWSCURRENT" in stages:
+            return str(version)
+    raise Refused(f"secret {question.secret_id} has no current version; run pulumi up -s prod without a tag")
+
+
+def _settings_differ(question: Question, clients: AwsClients, state: State, decision: Decision) -> list[str]:
+    """What the settings would change in the live release; nothing is changed by that alone."""
+    live = state.live_record
+    if decision.action != "stay" or live is None:
+        return []
+    try:
+        version = _secret_version(question, clients)
+    except Refused as error:
+        return [f"settings can't be compared with live {live.name}: {error}"]
+    wanted = _template(question, live.template.image, version)
+    lines = differences(wanted, live.template)
+    if not lines:
+        return []
+    return [
+        f"settings differ from live {live.name}: " + "; ".join(lines) + f". To release them: "
+        f"{ledger.command('tag', live.tag)}"
+    ]
+
+
+def _refuse_unserved(question: Question, state: State, clients: AwsClients, kubernetes: KubernetesClient) -> None:
+    """The live colour must be whole before a release starts upon it."""
+    live = state.live
+    if live is None or question.accept_unserved in (live.tag, live.name):
+        return
+    try:
+        targets = traffic.Traffic(clients, question.load_balancer).targets(live.colour)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, "target health", clients.endpoint_url) from error
+    reasons = proof.unserved(kubernetes.pods(NAMESPACE, selector(live.colour)), targets)
+    if reasons:
+        raise Refused(
+            f"the live release {live.name} is not whole, so no release starts upon it: "
+            + "; ".join(reasons)
+            + ". Delete such a pod (another comes up whole), or go on all the same with "
+            + f"shopcat:acceptUnserved={live.name}"
+        )
