@@ -1,0 +1,501 @@
+"""The load balancer's brain: what the AWS API says, carried to each node late; health of targets; nodes kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from twin.config import Twin
+from twin.errors import TwinError
+from twin.loadbalancer import certificates, haproxy_config, names
+from twin.loadbalancer.elb import AWS_ERRORS, Reader
+from twin.loadbalancer.front_door import FrontDoor
+from twin.loadbalancer.health import check_target
+from twin.loadbalancer.model import (
+    LoadBalancer,
+    Snapshot,
+    Target,
+    TargetGroup,
+    groups_in_use,
+    target_group_dimension,
+)
+from twin.loadbalancer.node import NodeProcess
+from twin.loadbalancer.parameters import Delay, Parameters
+from twin.loadbalancer.propagation import Versions
+from twin.loadbalancer.targets import PASSED, View, routable, summed_up
+
+_log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 0.1
+_RETRY_NODE_SECONDS = 5.0
+
+Membership = tuple[str, Target]
+"""A target in a target group: (target group ARN, target)."""
+
+
+@dataclass
+class Registration:
+    """A target the API knows, or knew until its deregistration delay is over."""
+
+    draining_since: float | None = None
+
+
+@dataclass
+class NodeState:
+    """One load-balancer node and what has reached it."""
+
+    load_balancer: str
+    number: int
+    process: NodeProcess | None
+    rules: Versions[str, LoadBalancer] = field(default_factory=Versions)
+    members: Versions[Membership, bool] = field(default_factory=Versions)
+    views: dict[Membership, View] = field(default_factory=dict)
+    applied: Any = None
+    problem: str = ""
+    retry_at: float = 0.0
+
+    def version(self) -> LoadBalancer | None:
+        """The load balancer as this node has it."""
+        return self.rules.get(self.load_balancer)
+
+    def routable(self) -> dict[str, frozenset[Target]]:
+        """The targets that get requests from this node, by target group ARN."""
+        version = self.version()
+        found = {}
+        for arn in version.target_groups() if version is not None else []:
+            views = {
+                str(member[1]): (member[1], self.views.get(member, View()))
+                for member in self.members.keys()
+                if member[0] == arn and self.members.get(member)
+            }
+            chosen = routable({name: view for name, (_, view) in views.items()})
+            found[arn] = frozenset(views[name][0] for name in chosen)
+        return found
+
+
+class Engine:
+    """Owns every node. All its methods run in one event loop, but for the blocking calls it hands to a thread."""
+
+    def __init__(
+        self, twin: Twin, parameters: Parameters, reader: Reader, front_door: FrontDoor | None, *, processes_run: bool
+    ) -> None:
+        self._twin = twin
+        self.parameters = parameters
+        self.delay_scale = parameters.delay_scale
+        self.weight_zero_unused = parameters.weight_zero_unused
+        self._random = random.Random(parameters.seed)  # noqa: S311 - delays, not secrets
+        self._reader = reader
+        self._front_door = front_door
+        self._processes_run = processes_run
+        self._directory = twin.directory / "loadbalancer"
+        self._nodes: dict[str, tuple[NodeState, ...]] = {}
+        self._groups: dict[str, TargetGroup] = {}
+        self._registrations: dict[Membership, Registration] = {}
+        self._checks: dict[tuple[str, int, str, Target], asyncio.Task[None]] = {}
+        self._snapshot: Snapshot | None = None
+        self._api_problem = "not asked yet"
+        self._problems: list[str] = []
+        self._hosts = ""
+        self._front_door_state: Any = None
+
+    # --- what the AWS API says -------------------------------------------------------------------------------------
+
+    async def poll_forever(self) -> None:
+        """Ask the AWS API again and again; when it can't be reached, everything stays as it is."""
+        while True:
+            try:
+                snapshot = await asyncio.to_thread(self._reader.read)
+            except AWS_ERRORS as error:
+                if self._api_problem != str(error):
+                    _log.warning("the AWS API: %s", error)
+                self._api_problem = str(error)
+            else:
+                self._api_problem = ""
+                try:
+                    self.take_in(snapshot, time.monotonic())
+                except TwinError as error:
+                    self._problems = [str(error)]
+                    _log.warning("%s", error)
+            await asyncio.sleep(self.parameters.poll_seconds)
+
+    def _draw(self, delay: Delay) -> float:
+        return delay.draw(self._random, self.delay_scale)
+
+    def take_in(self, snapshot: Snapshot, now: float) -> None:
+        """Announce to each node whatever is new in the snapshot.
+
+        Raises:
+            TwinError: no address is left for another load balancer, or the certificate authority is missing.
+        """
+        first = self._snapshot is None
+        self._snapshot = snapshot
+        self._problems = list(snapshot.problems)
+        self._groups.update(snapshot.target_groups)
+        if self._processes_run:
+            wanted = {
+                arn
+                for load_balancer in snapshot.load_balancers.values()
+                for listener in load_balancer.listeners
+                for arn in listener.certificates
+            }
+            if certificates.ensure(self._twin, self._directory / "certificates", wanted, snapshot.certificates):
+                for nodes in self._nodes.values():
+                    for node in nodes:
+                        node.applied = None
+        for arn, load_balancer in snapshot.load_balancers.items():
+            new = arn not in self._nodes
+            if new:
+                self._nodes[arn] = self._new_nodes(load_balancer)
+            for node in self._nodes[arn]:
+                # A new load balancer serves once it is active; only changes to a running one are late.
+                delay = (lambda: 0.0) if new else (lambda: self._draw(self.parameters.rules_seconds))
+                if node.rules.announce(arn, load_balancer, now, delay) and not new:
+                    _log.info("%s: new rules announced to node %d", load_balancer.name, node.number)
+                if new:
+                    for member in self._registrations:
+                        node.members.announce(member, True, now, lambda: 0.0)  # noqa: FBT003
+        for arn in set(self._nodes) - set(snapshot.load_balancers):
+            self._remove(arn)
+        self._take_in_targets(snapshot, now, first=first)
+        self._write_names(snapshot)
+
+    def _take_in_targets(self, snapshot: Snapshot, now: float, *, first: bool) -> None:
+        registered = {(arn, target) for arn, targets in snapshot.targets.items() for target in targets}
+        for member in registered:
+            known = self._registrations.get(member)
+            if known is None or known.draining_since is not None:
+                self._registrations[member] = Registration()
+                _log.info("registered: %s in %s", member[1], self._groups[member[0]].name)
+                for node in self._every_node():
+                    node.views.pop(member, None)
+                    # At the daemon's own start everything registered has long arrived.
+                    node.members.announce(
+                        member, True, now, lambda: 0.0 if first else self._draw(self.parameters.registration_seconds)
+                    )
+        for member, registration in list(self._registrations.items()):
+            if member not in registered and registration.draining_since is None:
+                registration.draining_since = now
+                _log.info("deregistered: %s in %s", member[1], self._groups[member[0]].name)
+                for node in self._every_node():
+                    node.members.announce(
+                        member, False, now, lambda: self._draw(self.parameters.deregistration_seconds)
+                    )
+
+    def _every_node(self) -> list[NodeState]:
+        return [node for nodes in self._nodes.values() for node in nodes]
+
+    def _write_names(self, snapshot: Snapshot) -> None:
+        addresses = {arn: self._addresses(arn, loopback=self._twin.simulated) for arn in self._nodes}
+        hosts = names.hosts_file(snapshot.names, addresses)
+        if hosts != self._hosts:
+            self._twin.hosts_directory.mkdir(parents=True, exist_ok=True)
+            partial = self._twin.hosts_directory / ".load-balancers"
+            partial.write_text(hosts)
+            partial.replace(self._twin.hosts_directory / "load-balancers")
+            self._hosts = hosts
+
+    # --- nodes -----------------------------------------------------------------------------------------------------
+
+    def _ordinal(self, arn: str) -> int:
+        register = self._directory / "ordinals.json"
+        known: dict[str, int] = json.loads(register.read_text()) if register.exists() else {}
+        if arn not in known:
+            known[arn] = next(number for number in range(len(known) + 1) if number not in known.values())
+            register.parent.mkdir(parents=True, exist_ok=True)
+            register.write_text(json.dumps(known, indent=2) + "\n")
+        return known[arn]
+
+    def _addresses(self, arn: str, *, loopback: bool) -> tuple[str, str]:
+        return self._twin.load_balancer_ips(self._ordinal(arn), loopback=loopback)
+
+    def _new_nodes(self, load_balancer: LoadBalancer) -> tuple[NodeState, ...]:
+        loopback = self._addresses(load_balancer.arn, loopback=True)
+        bridge = () if self._twin.simulated else self._addresses(load_balancer.arn, loopback=False)
+        nodes = []
+        for index in range(len(loopback)):
+            name = f"alb-{load_balancer.name}-node{index + 1}"
+            on_bridge = (bridge[index],) if bridge and add_to_bridge(self._twin, bridge[index]) else ()
+            description = haproxy_config.Node(
+                name=name,
+                addresses=(*on_bridge, loopback[index]),
+                directory=self._directory / name,
+                certificates=self._directory / "certificates",
+                pod_networks=(self._twin.pod_cidr(1), self._twin.pod_cidr(2)),
+                connect_timeout_seconds=self.parameters.connect_timeout_seconds,
+            )
+            process = NodeProcess(self._twin, description) if self._processes_run else None
+            nodes.append(NodeState(load_balancer.arn, index + 1, process))
+        return tuple(nodes)
+
+    def _remove(self, arn: str) -> None:
+        for node in self._nodes.pop(arn):
+            if node.process is not None:
+                node.process.stop()
+        register = self._directory / "ordinals.json"
+        known: dict[str, int] = json.loads(register.read_text()) if register.exists() else {}
+        if known.pop(arn, None) is not None:
+            register.write_text(json.dumps(known, indent=2) + "\n")
+
+    async def tick_forever(self) -> None:
+        """Let what is due arrive, keep the checks running, and make the nodes follow."""
+        while True:
+            try:
+                await self.tick(time.monotonic())
+            except Exception:
+                _log.exception("tick")
+            await asyncio.sleep(_TICK_SECONDS)
+
+    async def tick(self, now: float) -> None:
+        """One step."""
+        for node in self._every_node():
+            node.rules.advance(now)
+            node.members.advance(now)
+        self._keep_checking()
+        for node in self._every_node():
+            if node.process is not None and now >= node.retry_at:
+                await self._apply(node, node.process)
+        self._end_draining(now)
+        await self._open_front_door()
+
+    async def _apply(self, node: NodeState, process: NodeProcess) -> None:
+        version = node.version()
+        snapshot = self._snapshot
+        if version is None or snapshot is None:
+            return
+        targets = node.routable()
+        groups = {arn: self._groups[arn] for arn in version.target_groups()}
+        wanted = (version, targets, groups, snapshot.nat_addresses)
+        if wanted == node.applied and process.alive():
+            return
+        try:
+            await asyncio.to_thread(process.apply, version, groups, snapshot.nat_addresses, targets)
+        except (TwinError, OSError) as error:
+            node.problem = str(error)
+            node.retry_at = time.monotonic() + _RETRY_NODE_SECONDS
+            _log.warning("%s: %s", process.node.name, error)
+        else:
+            node.applied = wanted
+            node.problem = ""
+
+    async def _open_front_door(self) -> None:
+        if self._front_door is None or self._snapshot is None:
+            return
+        keys = {arn: found.name for arn, found in self._snapshot.load_balancers.items() if arn in self._nodes}
+        nodes = {arn: self._addresses(arn, loopback=True) for arn in keys}
+        known = dict(self._snapshot.names)
+        for arn, load_balancer in self._snapshot.load_balancers.items():
+            # Names entered by hand elsewhere (`dns: external`) are known from the certificates at least.
+            for listener in load_balancer.listeners:
+                for certificate in listener.certificates:
+                    for name in self._snapshot.certificates.get(certificate, ()):
+                        known.setdefault(name, arn)
+        state = (known, keys, nodes)
+        if state != self._front_door_state:
+            await asyncio.to_thread(self._front_door.apply, known, keys, nodes)
+            self._front_door_state = state
+
+    def _end_draining(self, now: float) -> None:
+        for member, registration in list(self._registrations.items()):
+            if registration.draining_since is None:
+                continue
+            group = self._groups[member[0]]
+            if now < registration.draining_since + group.deregistration_delay_seconds:
+                continue
+            waiting = [node for node in self._every_node() if node.members.get(member)]
+            if waiting:
+                continue  # a node has not heard yet; what it still sends is cut once it has
+            for node in self._every_node():
+                if node.process is not None:
+                    node.process.cut(group, member[1])
+                node.members.forget(member)
+                node.views.pop(member, None)
+            del self._registrations[member]
+
+    # --- health ----------------------------------------------------------------------------------------------------
+
+    def _in_use(self) -> set[str]:
+        snapshot = self._snapshot
+        if snapshot is None:
+            return set()
+        return groups_in_use(list(snapshot.load_balancers.values()), weight_zero_unused=self.weight_zero_unused)
+
+    def _keep_checking(self) -> None:
+        wanted = {}
+        in_use = self._in_use()
+        for node in self._every_node():
+            version = node.version()
+            used = set(version.target_groups()) & in_use if version is not None else set()
+            for member in node.members.keys():
+                registration = self._registrations.get(member)
+                draining = registration is None or registration.draining_since is not None
+                if member[0] not in used:
+                    node.views.pop(member, None)
+                elif node.members.get(member) and not draining:
+                    wanted[node.load_balancer, node.number, *member] = node
+        for key in set(self._checks) - set(wanted):
+            self._checks.pop(key).cancel()
+        for key, node in wanted.items():
+            if key not in self._checks:
+                member = (key[2], key[3])
+                node.views[member] = node.views.get(member, View()).checking_began()
+                self._checks[key] = asyncio.create_task(self._check_forever(node, member))
+
+    async def _check_forever(self, node: NodeState, member: Membership) -> None:
+        arn, target = member
+        # Nodes don't check in step; the first check comes within one interval.
+        await asyncio.sleep(self._random.uniform(0, self._groups[arn].health_check.interval_seconds))
+        while True:
+            check = self._groups[arn].health_check
+            started = time.monotonic()
+            result = PASSED if self._twin.simulated else await check_target(target, check)
+            before = node.views.get(member, View())
+            after = before.checked(
+                result, healthy_threshold=check.healthy_threshold, unhealthy_threshold=check.unhealthy_threshold
+            )
+            node.views[member] = after
+            if before.state != after.state:
+                _log.info("node %d: %s is %s %s", node.number, target, after.state, after.reason)
+            await asyncio.sleep(max(0.0, check.interval_seconds - (time.monotonic() - started)))
+
+    def target_health(self, arn: str) -> list[dict[str, Any]] | None:
+        """DescribeTargetHealth's answer for a target group, or None if there is no such group."""
+        if arn not in self._groups:
+            return None
+        in_use = arn in self._in_use()
+        now = time.monotonic()
+        group = self._groups[arn]
+        found = []
+        for member, registration in sorted(self._registrations.items()):
+            if member[0] != arn:
+                continue
+            since = registration.draining_since
+            if since is not None and now >= since + group.deregistration_delay_seconds:
+                continue
+            views = [
+                node.views.get(member, View())
+                for node in self._every_node()
+                if (version := node.version()) is not None and arn in version.target_groups()
+            ]
+            health = summed_up(views, in_use=in_use or since is not None, draining=since is not None)
+            description: dict[str, Any] = {"State": health.state}
+            if health.reason:
+                description |= {"Reason": health.reason, "Description": health.description}
+            found.append(
+                {
+                    "Target": {"Id": member[1].ip, "Port": member[1].port},
+                    "HealthCheckPort": str(member[1].port)
+                    if group.health_check.port == "traffic-port"
+                    else group.health_check.port,
+                    "TargetHealth": description,
+                }
+            )
+        return found
+
+    # --- status and faults -----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """What runs, what is under way, what is not implemented."""
+        snapshot = self._snapshot
+        load_balancers = []
+        for arn, nodes in self._nodes.items():
+            version = nodes[0].rules.latest(arn)
+            load_balancers.append(
+                {
+                    "name": version.name if version is not None else arn,
+                    "dnsName": version.dns_name if version is not None else "",
+                    "nodes": [self._node_status(node) for node in nodes],
+                }
+            )
+        return {
+            "simulated": self._twin.simulated,
+            "note": "targets are simulated pods; they are reported healthy unasked" if self._twin.simulated else "",
+            "api": self._api_problem or "ok",
+            "problems": self._problems,
+            "delayScale": self.delay_scale,
+            "weightZeroUnused": self.weight_zero_unused,
+            "loadBalancers": load_balancers,
+            "targetGroups": {
+                group.name: self.target_health(arn)
+                for arn, group in self._groups.items()
+                if snapshot is not None and arn in snapshot.target_groups
+            },
+            "names": dict(snapshot.names) if snapshot is not None else {},
+        }
+
+    def _node_status(self, node: NodeState) -> dict[str, Any]:
+        version = node.version()
+        by_name = {arn: group.name for arn, group in self._groups.items()}
+        return {
+            "node": node.number,
+            "addresses": list(node.process.node.addresses) if node.process is not None else [],
+            "running": node.process.alive() if node.process is not None else False,
+            "reloads": node.process.reloads if node.process is not None else 0,
+            "problem": node.problem,
+            "changesUnderWay": node.rules.under_way() + node.members.under_way(),
+            "weights": {
+                key: {by_name.get(arn, arn): weight for arn, weight in forward.weights}
+                for key, forward in (version.forwards().items() if version is not None else ())
+            },
+            "routable": {
+                by_name.get(arn, arn): sorted(str(target) for target in targets)
+                for arn, targets in node.routable().items()
+            },
+        }
+
+    def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
+        """For each running node: its log's name, its load balancer's CloudWatch dimension, its groups' by name."""
+        return [
+            (node.process.node.name, version.dimension, {g.name: target_group_dimension(a) for a, g in groups.items()})
+            for node in self._every_node()
+            if node.process is not None and (version := node.version()) is not None
+            for groups in [dict(self._groups)]
+        ]
+
+    def set_faults(self, faults: Mapping[str, Any]) -> None:
+        """Change how unkind it is, from now on.
+
+        Raises:
+            TwinError: a fault it doesn't know, or a value of the wrong kind.
+        """
+        known = {"delayScale": (int, float), "weightZeroUnused": (bool,)}
+        for name, value in faults.items():
+            if name not in known:
+                raise TwinError(f"twin: the fault {name} is not implemented by the stand-in; known: {', '.join(known)}")
+            if not isinstance(value, known[name]) or (name == "delayScale" and (value is True or value < 0)):
+                raise TwinError(
+                    f"the fault {name} is {value!r}; {'a number ≥ 0' if name == 'delayScale' else 'true or false'} is expected"
+                )
+        self.delay_scale = float(faults.get("delayScale", self.delay_scale))
+        self.weight_zero_unused = bool(faults.get("weightZeroUnused", self.weight_zero_unused))
+
+    async def close(self) -> None:
+        """End the checks; the nodes go on serving what they were told last."""
+        for task in self._checks.values():
+            task.cancel()
+        for task in self._checks.values():
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+def add_to_bridge(twin: Twin, address: str) -> bool:
+    """Give the twin's interface on the host another address; False if there is no such interface (no nodes)."""
+    shown = subprocess.run(
+        ["ip", "-json", "address", "show", "dev", twin.bridge], text=True, check=False, capture_output=True
+    )
+    if shown.returncode != 0:
+        return False
+    known = {entry["local"] for link in json.loads(shown.stdout or "[]") for entry in link.get("addr_info", [])}
+    if address in known:
+        return True
+    added = subprocess.run(
+        ["ip", "address", "add", f"{address}/32", "dev", twin.bridge], text=True, check=False, capture_output=True
+    )
+    return added.returncode == 0

@@ -1,0 +1,126 @@
+"""CloudWatch metrics, as late and as sparse as the real ones: whole minutes, well after they ended, no zeros.
+
+Metrics and dimensions as in AWS's "CloudWatch metrics for your Application Load Balancer". Points exist only for minutes
+with requests ("Elastic Load Balancing reports metrics to CloudWatch only when requests are flowing through the load
+balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twin.config import Twin
+from twin.loadbalancer.access_log import Request, Tail
+from twin.loadbalancer.elb import AWS_ERRORS
+from twin.loadbalancer.engine import Engine
+
+_log = logging.getLogger(__name__)
+
+NAMESPACE = "AWS/ApplicationELB"
+_READ_SECONDS = 2.0
+
+Dimensions = tuple[tuple[str, str], ...]
+Counts = Counter[tuple[str, Dimensions]]
+
+
+def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, str]) -> Counts:
+    """Metric values of a bunch of requests.
+
+    Args:
+        requests: what one load balancer's nodes saw.
+        load_balancer: its CloudWatch dimension.
+        groups: target group name → CloudWatch dimension.
+    """
+    found: Counts = Counter()
+    whole: Dimensions = (("LoadBalancer", load_balancer),)
+    for request in requests:
+        group = groups.get(request.group)
+        per_group: Dimensions = (("LoadBalancer", load_balancer), ("TargetGroup", group)) if group else ()
+        scopes = [whole, per_group] if per_group else [whole]
+        status = request.elb_status
+        if request.by_target:
+            for scope in scopes:
+                found["HTTPCode_Target_%dXX_Count" % (status // 100), scope] += 1
+        else:
+            if status in (460, 500, 502, 503, 504):
+                found[f"HTTPCode_ELB_{status}_Count", whole] += 1
+            if 400 <= status < 600:
+                found["HTTPCode_ELB_%dXX_Count" % (status // 100), whole] += 1
+        if request.connection_failed:
+            for scope in scopes:
+                found["TargetConnectionErrorCount", scope] += 1
+        # "the number of requests ... where the load balancer node was able to choose a target"
+        if request.target:
+            for scope in scopes:
+                found["RequestCount", scope] += 1
+    return found
+
+
+def metric_data(counts: Counts, minute: int) -> list[dict[str, Any]]:
+    """PutMetricData's entries for one whole minute (minutes since the epoch)."""
+    timestamp = dt.datetime.fromtimestamp(minute * 60, dt.UTC)
+    return [
+        {
+            "MetricName": name,
+            "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions],
+            "Timestamp": timestamp,
+            "Value": float(value),
+            "Unit": "Count",
+        }
+        for (name, dimensions), value in sorted(counts.items())
+    ]
+
+
+class Metrics:
+    """Follows the nodes' logs and writes each minute's points once its delay is over."""
+
+    def __init__(self, twin: Twin, engine: Engine, cloudwatch: Any, seed: int) -> None:
+        self._twin = twin
+        self._engine = engine
+        self._cloudwatch = cloudwatch
+        self._random = random.Random(seed + 1)  # noqa: S311 - delays, not secrets
+        self._tails: dict[str, Tail] = {}
+        self._minutes: dict[int, Counts] = {}
+        self._due: dict[int, float] = {}
+
+    async def run_forever(self) -> None:
+        """Read and write until cancelled."""
+        while True:
+            await asyncio.sleep(_READ_SECONDS)
+            try:
+                await asyncio.to_thread(self.step, time.time())
+            except AWS_ERRORS as error:
+                _log.warning("metrics: %s", error)
+            except Exception:
+                _log.exception("metrics")
+
+    def step(self, now: float) -> None:
+        """Take in new requests and write what is due.
+
+        Raises:
+            ClientError: CloudWatch refused; tried again at the next step.
+        """
+        for name, load_balancer, groups in self._engine.metric_sources():
+            log = self._twin.logs / f"{name}.log"
+            tail = self._tails.setdefault(name, Tail(log))
+            for request in tail.new():
+                # A request belongs to the minute in which it ended.
+                minute = (request.received_ms + max(0, request.total_ms)) // 60_000
+                self._minutes.setdefault(minute, Counter()).update(count([request], load_balancer, groups))
+        for minute in sorted(self._minutes):
+            if minute not in self._due:
+                delay = self._engine.parameters.metrics_delay_seconds.draw(self._random, self._engine.delay_scale)
+                # A minute's points never come before they are whole, whatever the scale.
+                self._due[minute] = (minute + 1) * 60 + max(delay, 2 * _READ_SECONDS)
+            if now >= self._due[minute]:
+                data = metric_data(self._minutes[minute], minute)
+                for start in range(0, len(data), 100):
+                    self._cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + 100])
+                del self._minutes[minute], self._due[minute]
