@@ -7,12 +7,16 @@ EKS; it starts, and certificates and service accounts work, also while that isn'
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import ssl
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -30,6 +34,7 @@ TOKEN_REVIEW_PATH = "/authenticate"  # noqa: S105 - a URL path
 
 _START_SECONDS = 120.0
 _PROBE_SECONDS = 2.0
+_CALL_SECONDS = 30.0
 
 
 def etcd_directory(twin: Twin) -> Path:
@@ -60,6 +65,51 @@ def healthy_plain(url: str) -> bool:
             return int(response.status) == 200
     except (OSError, urllib.error.URLError):
         return False
+
+
+class ApiError(TwinError):
+    """The API server's refusal; ``status`` is its HTTP status, 0 if it can't be reached."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def call(
+    twin: Twin, method: str, path: str, body: object = None, *, content_type: str = "application/json"
+) -> dict[str, Any]:
+    """One request to the API server as the administrator; its JSON answer.
+
+    Raises:
+        ApiError: it refused, or it can't be reached.
+    """
+    request = urllib.request.Request(  # noqa: S310
+        f"{twin.api_server}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Content-Type": content_type, "Accept": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_CALL_SECONDS, context=_client_context(twin)) as response:  # noqa: S310
+            found: dict[str, Any] = json.load(response)
+            return found
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        with contextlib.suppress(ValueError, AttributeError):
+            text = json.loads(text).get("message", text)
+        raise ApiError(f"{method} {path}: {text}", error.code) from error
+    except OSError as error:
+        raise ApiError(f"{twin.api_server} can't be reached: {error}; `make status`", 0) from error
+
+
+def apply(twin: Twin, path: str, manifest: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
+    """Server-side apply of one object at its path, taking over whatever others had set.
+
+    Raises:
+        ApiError: it was refused.
+    """
+    query = urllib.parse.urlencode({"fieldManager": manager, "force": "true"})
+    return call(twin, "PATCH", f"{path}?{query}", manifest, content_type="application/apply-patch+yaml")
 
 
 def client(twin: Twin) -> ApiClient:

@@ -1,22 +1,22 @@
 """Two Kubernetes nodes on one machine: containerd, kubelet and kube-proxy each, shaped like t3.medium.
 
 A node is a network namespace (twin/network.py), a cgroup tree (twin/cgroups.py) and a mount namespace that a small
-process holds open. In that mount namespace ``/run``, ``/var/log`` and ``/var/lib/kubelet`` are the node's own, so nothing
-a kubelet or containerd mounts or leaves behind shows on the host, and all mounts end with it. The files through which a
-kubelet reads the machine's memory and changes the kernel's settings are covered there too: it sees a t3.medium's memory
-and the settings it wants, and the machine's stay as they are.
+process holds open. In that mount namespace ``/run``, ``/var/log`` and ``/var/lib/kubelet`` are the node's own, so what
+a kubelet or containerd mounts or leaves behind never shows on the host, and all mounts end with it. The files through
+which a kubelet reads the machine's memory and changes the kernel's settings are covered there too: it sees a
+t3.medium's memory and the settings it wants, and the machine's stay as they are.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,7 +332,7 @@ def _write_configuration(node: Node) -> None:
 
 
 def _xtables(node: Node) -> Path:
-    """A folder of the names by which kube-proxy and CNI call iptables; Debian's package leaves them to its installer."""
+    """A folder of the names by which iptables is called; Debian's package leaves them to its installer."""
     folder = node.directory / "bin"
     folder.mkdir(exist_ok=True)
     program = build.debian_program(node.twin, "xtables-nft-multi")
@@ -475,30 +475,37 @@ def _start_node(node: Node) -> None:
     )
 
 
-def _node_objects(twin: Twin) -> dict[str, Any]:
-    from kubernetes.client import CoreV1Api
-
-    return {found.metadata.name: found for found in CoreV1Api(controlplane.client(twin)).list_node().items}
-
-
-def is_ready(found: Any) -> bool:
-    """Whether a Node object's condition Ready is True."""
-    return any(c.type == "Ready" and c.status == "True" for c in found.status.conditions or [])
+def _node_objects(twin: Twin) -> dict[str, dict[str, Any]]:
+    """Both Node objects by name, those that exist."""
+    items = controlplane.call(twin, "GET", "/api/v1/nodes")["items"]
+    return {found["metadata"]["name"]: found for found in items}
 
 
-def _give_pod_network(node: Node, found: Any) -> None:
-    if found.spec.pod_cidr is None:
-        from kubernetes.client import CoreV1Api
+def _ready_condition(found: dict[str, Any]) -> dict[str, Any]:
+    for condition in found.get("status", {}).get("conditions", []):
+        if condition["type"] == "Ready":
+            return cast("dict[str, Any]", condition)
+    return {"status": "Unknown", "lastHeartbeatTime": "1970-01-01T00:00:00Z", "message": "never reported"}
 
+
+def _give_pod_network(node: Node, found: dict[str, Any]) -> None:
+    if "podCIDR" not in found["spec"]:
         cidr = node.twin.pod_cidr(node.number)
-        CoreV1Api(controlplane.client(node.twin)).patch_node(node.name, {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}})
+        patch = {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
+        path = f"/api/v1/nodes/{node.name}"
+        controlplane.call(node.twin, "PATCH", path, patch, content_type="application/merge-patch+json")
 
 
-def _heartbeat_time(found: Any) -> float:
-    for condition in found.status.conditions or []:
-        if condition.type == "Ready":
-            return cast("float", condition.last_heartbeat_time.timestamp())
-    return 0.0
+def _became_ready(node: Node, since: dt.datetime | None) -> bool:
+    """Whether the node says so itself, after ``since`` (a Ready from before a restart is worth nothing)."""
+    found = _node_objects(node.twin).get(node.name)
+    if found is None:
+        return False
+    _give_pod_network(node, found)
+    condition = _ready_condition(found)
+    if condition["status"] != "True" or not controlplane.healthy_plain(_proxy_url(node)):
+        return False
+    return since is None or dt.datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
 
 
 def up(twin: Twin) -> None:
@@ -507,23 +514,18 @@ def up(twin: Twin) -> None:
     Raises:
         TwinError: a node doesn't become Ready; names the kubelet's log.
     """
-    started = time.time()
-    fresh = {n.name for n in nodes(twin) if processes.find(twin, n.process("kubelet")) is None}
+    # Heartbeats carry whole seconds.
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    since = {n.name: now for n in nodes(twin) if processes.find(twin, n.process("kubelet")) is None}
     for node in nodes(twin):
         _start_node(node)
     for node in nodes(twin):
-
-        def ready(node: Node = node) -> bool:
-            found = _node_objects(twin).get(node.name)
-            if found is None:
-                return False
-            _give_pod_network(node, found)
-            # A Ready from before the restart is worth nothing.
-            current = node.name not in fresh or _heartbeat_time(found) >= int(started)
-            return current and is_ready(found) and controlplane.healthy_plain(_proxy_url(node))
-
-        kubelet = processes.find(twin, node.process("kubelet"))
-        processes.wait_until(ready, f"node {node.name} Ready", timeout_seconds=_START_SECONDS, process=kubelet)
+        processes.wait_until(
+            lambda node=node: _became_ready(node, since.get(node.name)),  # type: ignore[misc]
+            f"node {node.name} Ready",
+            timeout_seconds=_START_SECONDS,
+            process=processes.find(twin, node.process("kubelet")),
+        )
 
 
 def _proxy_url(node: Node) -> str:
@@ -571,8 +573,8 @@ def status(twin: Twin) -> list[PartStatus]:
     lines: list[PartStatus] = []
     try:
         objects = _node_objects(twin)
-    except Exception as error:
-        return [PartStatus("nodes", ok=False, detail=f"the API server can't be asked: {str(error).splitlines()[0]}")]
+    except controlplane.ApiError as error:
+        return [PartStatus("nodes", ok=False, detail=str(error))]
     for node in nodes(twin):
         dead = [
             role
@@ -584,9 +586,12 @@ def status(twin: Twin) -> list[PartStatus]:
             lines.append(PartStatus(node.name, ok=False, detail=f"{', '.join(dead)} not running; log: {logs}"))
             continue
         found = objects.get(node.name)
-        ready = found is not None and is_ready(found)
-        word = "Ready" if ready else "not Ready"
-        lines.append(PartStatus(node.name, ok=ready, detail=f"{word}, {node.ip}, pods {twin.pod_cidr(node.number)}"))
+        condition = _ready_condition(found or {})
+        if condition["status"] == "True":
+            detail = f"Ready, {node.ip}, pods {twin.pod_cidr(node.number)}"
+        else:
+            detail = f"not Ready: {condition.get('message', '')}; log: {twin.logs / node.process('kubelet')}.log"
+        lines.append(PartStatus(node.name, ok=condition["status"] == "True", detail=detail))
     return lines
 
 
