@@ -1,0 +1,135 @@
+"""IAM authentication for the twin's API server, as EKS does it (``python -m twin.aws.authenticator``).
+
+A token is ``k8s-aws-v1.`` and a base64url of a presigned STS GetCallerIdentity request that was signed with the header
+``x-k8s-aws-id: <cluster>``. Whoever made it is looked up among the cluster's access entries; what the associated access
+policies allow is granted through groups that this stand-in binds (below).
+
+Source: docs.aws.amazon.com/eks/latest/userguide/access-entries.html and access-policy-permissions.html.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from twin import config
+from twin.config import Twin
+
+log = logging.getLogger("authenticator")
+PREFIX = "k8s-aws-v1."
+CLUSTER_ADMIN = "AmazonEKSClusterAdminPolicy"
+
+
+class RefusedError(Exception):
+    """The token is not good; the message says why."""
+
+
+def read_token(token: str) -> tuple[str, str]:
+    """The access key and cluster name in a token.
+
+    Raises:
+        RefusedError: it isn't a token that EKS would take.
+    """
+    if not token.startswith(PREFIX):
+        raise RefusedError("no k8s-aws-v1 token")
+    encoded = token.removeprefix(PREFIX)
+    try:
+        url = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise RefusedError("token is not base64url") from error
+    query = {name: values[0] for name, values in urllib.parse.parse_qs(urllib.parse.urlsplit(url).query).items()}
+    if query.get("Action") != "GetCallerIdentity":
+        raise RefusedError("token is not a GetCallerIdentity request")
+    if "x-k8s-aws-id" not in query.get("X-Amz-SignedHeaders", "").split(";"):
+        raise RefusedError("token was not signed for a cluster (x-k8s-aws-id)")
+    credential = query.get("X-Amz-Credential", "")
+    if not re.fullmatch(r"[^/]+/\d{8}/[a-z0-9-]+/sts/aws4_request", credential):
+        raise RefusedError("token has no STS credential scope")
+    return credential.partition("/")[0], url
+
+
+def groups_of(entry: dict[str, Any], policies: list[dict[str, Any]]) -> list[str]:
+    """Kubernetes groups of an access entry: its own, and system:masters for a cluster-wide ClusterAdmin policy.
+
+    Raises:
+        RefusedError: an access policy that the stand-in doesn't implement.
+    """
+    groups = list(entry.get("kubernetesGroups", []))
+    for policy in policies:
+        name = policy["policyArn"].rpartition("/")[2]
+        if name == CLUSTER_ADMIN and policy["accessScope"]["type"] == "cluster":
+            groups.append("system:masters")
+        else:
+            raise RefusedError(f"twin: access policy {name} ({policy['accessScope']}) is not implemented by the stand-in")
+    return groups
+
+
+class Handler(BaseHTTPRequestHandler):
+    """TokenReview requests of the API server."""
+
+    twin: Twin
+    cluster: str
+
+    def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+        """Answer one review."""
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        try:
+            status = self._authenticate(review["spec"]["token"])
+        except RefusedError as error:
+            log.info("refused: %s", error)
+            status = {"authenticated": False, "error": str(error)}
+        body = json.dumps({"apiVersion": review["apiVersion"], "kind": "TokenReview", "status": status}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _authenticate(self, token: str) -> dict[str, Any]:
+        key, _ = read_token(token)
+        names = self._get("/clusters", "eks")
+        for cluster in names.get("clusters", []):
+            query = urllib.parse.urlencode({"key": key, "cluster": cluster})
+            found = self._get(f"/twin/access?{query}", None)
+            if found:
+                groups = groups_of(found["entry"], found["policies"])
+                user = {"username": found["entry"]["username"], "groups": groups, "uid": found["principal"]}
+                return {"authenticated": True, "user": user}
+        raise RefusedError("no access entry for the caller")
+
+    def _get(self, path: str, service: str | None) -> dict[str, Any]:
+        headers = {}
+        if service is not None:
+            scope = f"{config.ACCESS_KEY_ID}/20260101/{config.region()}/{service}/aws4_request"
+            headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none"
+        message = urllib.request.Request(f"http://127.0.0.1:{self.twin.aws_port}{path}", headers=headers)
+        try:
+            with urllib.request.urlopen(message, timeout=10) as answer:
+                found: dict[str, Any] = json.loads(answer.read())
+                return found
+        except urllib.error.HTTPError:
+            return {}
+        except OSError as error:
+            raise RefusedError(f"AWS does not answer: {error}") from error
+
+    def log_message(self, *_: Any) -> None:
+        """Keep quiet; refusals are logged above."""
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    Handler.twin = config.load()
+    ThreadingHTTPServer(("127.0.0.1", Handler.twin.authenticator_port), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
