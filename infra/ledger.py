@@ -14,6 +14,7 @@ reads and writes nothing. A ledger that can't be read is unknown, and what is un
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
