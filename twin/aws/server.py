@@ -263,7 +263,7 @@ def patch_rds(twin: Twin) -> None:
         content = json.loads(secret_string(self))
         postgres.set_password(twin, content["username"], content["password"])
         self.secretsmanager.put_secret_value(
-            self.secret.arn, json.dumps(content), b"", str(secrets.token_hex(16)), ["AWSCURRENT"]
+            self.secret.arn, json.dumps(content), "", str(secrets.token_hex(16)), ["AWSCURRENT"]
         )
 
     secret._generate_secret_string = secret_string  # noqa: SLF001 - moto has no other seam
