@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from infra.errors import Refused
@@ -151,7 +151,7 @@ class Record:
 
     def to_json(self) -> str:
         """The record as text, the same for equal records."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(_open(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Record:
@@ -175,6 +175,13 @@ class Record:
         return validated(record)
 
 
+def _open(value: Any) -> Any:
+    """Dataclasses as maps, all the way down; other values as they are, so that what isn't plain can still be named."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _open(getattr(value, each.name)) for each in fields(value)}
+    return value
+
+
 def release_name(tag: str, revision: int) -> str:
     """`v1.4.0-r1`, usable in names of Kubernetes objects."""
     return f"{tag}-r{revision}"
@@ -187,7 +194,7 @@ def validated(record: Record) -> Record:
         Refused: it is not.
     """
     check_tag(record.tag)
-    assert_plain(asdict(record), f"record of {record.tag}")
+    assert_plain(_open(record), f"record of {record.tag}")
     for what, image in (("image", record.template.image), ("smoke image", record.template.smoke_image)):
         if not _DIGEST.fullmatch(image.rpartition("@")[2]):
             raise Refused(f"{what} {image!r} of {record.tag} is not given by digest (…@sha256:…)")
@@ -208,7 +215,7 @@ def assert_plain(value: object, where: str) -> None:
         for index, each in enumerate(value):  # type: ignore[var-annotated, arg-type]
             assert_plain(each, f"{where}[{index}]")
         return
-    if type(value) is dict:
+    if isinstance(value, Mapping):
         for key, each in value.items():
             if type(key) is not str:
                 raise Refused(f"{where}: key {key!r} is no text; a release is made of plain values only")
@@ -219,7 +226,7 @@ def assert_plain(value: object, where: str) -> None:
 
 def differences(wanted: TemplateInput, live: TemplateInput) -> list[str]:
     """What the settings would change in the live release, one line per value; empty when they agree."""
-    before, after = _flat(asdict(live)), _flat(asdict(wanted))
+    before, after = _flat(_open(live)), _flat(_open(wanted))
     return [
         f"{key}: live {before.get(key)!r}, settings {after.get(key)!r}"
         for key in sorted(before.keys() | after.keys())
@@ -239,7 +246,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def fingerprint(template: TemplateInput) -> str:
     """A short hash of the whole template input."""
-    text = json.dumps(asdict(template), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_open(template), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

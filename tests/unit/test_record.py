@@ -1,0 +1,154 @@
+"""What a record may hold, and the pods rendered from it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.errors import Refused
+from infra.record import (
+    COLOURS,
+    PORT,
+    Provenance,
+    Record,
+    assert_plain,
+    check_tag,
+    differences,
+    fingerprint,
+    render,
+    render_migration,
+    render_smoke,
+    selector,
+    validated,
+)
+from tests.unit.releases import DRAIN, digest, record, template
+
+
+def container(pod: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = pod["spec"]["containers"][0]
+    return found
+
+
+@pytest.mark.parametrize("tag", ["v1.0.0", "1", "main-3f2a", "v1.0.0-rc.1"])
+def test_tags_that_names_can_carry(tag: str) -> None:
+    assert check_tag(tag) == tag
+
+
+@pytest.mark.parametrize("tag", ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "x" * 41, "v1/2"])
+def test_other_tags_are_refused_with_a_reason(tag: str) -> None:
+    with pytest.raises(Refused, match=r"such as v1\.4\.0|a tag of its own"):
+        check_tag(tag)
+
+
+def test_a_record_survives_the_ledger() -> None:
+    before = Record("v1.0.0", 3, template(migrate=("python", "-m", "migrate")), Provenance("ann", "abc", "42"))
+    assert Record.from_json(before.to_json()) == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"tag":"v1"}'])
+def test_a_record_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="can't read"):
+        Record.from_json(text)
+
+
+def test_a_record_of_a_newer_program_is_refused_not_guessed() -> None:
+    raw = json.loads(record().to_json())
+    raw["template"]["sidecar"] = "new"
+    with pytest.raises(Refused, match="sidecar"):
+        Record.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("image", ["shopcat:latest", "shopcat", "shopcat@sha256:123", "shopcat@md5:" + "0" * 64])
+def test_an_image_without_a_digest_is_refused(image: str) -> None:
+    with pytest.raises(Refused, match="by digest"):
+        validated(record(image=image))
+    with pytest.raises(Refused, match="by digest"):
+        validated(record(smoke_image=image))
+
+
+def test_no_output_enters_a_template() -> None:
+    known_later: Any = pulumi.Output.from_input("db.example")
+    with pytest.raises(Refused, match=r"environment\.HOST is a Output; a release is made of plain values only"):
+        render(record(environment={"HOST": known_later}), "blue")
+
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+)
+
+
+@given(plain)
+def test_plain_values_are_plain(value: object) -> None:
+    assert_plain(value, "value")
+
+
+@pytest.mark.parametrize("value", [1.5, {1: "a"}, [object()], {"a": {"b": {1}}}, b"bytes"])
+def test_anything_else_is_refused(value: object) -> None:
+    with pytest.raises(Refused, match="plain values only"):
+        assert_plain(value, "value")
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_grace_is_pre_stop_and_drain_and_margin(colour: Any) -> None:
+    pod = render(record(), colour)
+    sleep = container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert sleep == DRAIN.pre_stop_seconds
+    assert pod["spec"]["terminationGracePeriodSeconds"] >= sleep + DRAIN.app_drain_seconds + 10
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_the_pod_runs_the_digest_as_nobody_special(colour: Any) -> None:
+    pod = render(record(number=7), colour)
+    main = container(pod)
+    assert main["image"].endswith(f"@{digest(7)}")
+    assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+    assert main["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["spec"]["automountServiceAccountToken"] is False
+    assert main["ports"] == [{"name": "http", "containerPort": PORT}]
+    assert pod["spec"]["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": selector(colour)}
+
+
+def test_no_secret_value_is_in_a_pod() -> None:
+    environment = {each["name"]: each for each in container(render(record(), "blue"))["env"]}
+    for name in ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_PASSWORD"):
+        assert "value" not in environment[name]
+        assert environment[name]["valueFrom"]["secretKeyRef"]["name"] == "shopcat-v1.0.0-r1"
+    assert environment["SHOPCAT_RELEASE"]["value"] == "v1.0.0"
+    assert environment["SHOPCAT_COLOUR"]["value"] == "blue"
+    assert environment["DATABASE_POOL_SIZE"]["value"] == "5"
+
+
+def test_equal_records_make_equal_pods_whoever_released_them() -> None:
+    one = replace(record(), provenance=Provenance("ann", "abc", "1"))
+    other = replace(record(), provenance=Provenance("bob", "def", "2"))
+    assert render(one, "green") == render(other, "green")
+    assert fingerprint(one.template) == fingerprint(other.template)
+
+
+def test_differences_name_each_value() -> None:
+    lines = differences(template(replicas=1, environment={"A": "2"}), template(environment={"A": "1"}))
+    assert lines == ["environment.A: live '1', settings '2'", "replicas: live 2, settings 1"]
+    assert differences(template(), template()) == []
+
+
+def test_jobs_run_once_and_never_count_as_the_colours_pods() -> None:
+    migration = render_migration(record(migrate=("migrate", "--all")), "green")
+    assert container(migration)["command"] == ["migrate", "--all"]
+    assert container(migration)["image"].endswith(digest(1))
+    smoke = render_smoke(record(), "green")
+    for pod in (migration, smoke):
+        assert pod["spec"]["restartPolicy"] == "Never"
+        assert not selector("green").items() <= pod["metadata"]["labels"].items()
+        assert "lifecycle" not in container(pod)
+    assert {"name": "SERVICE_URL", "value": "http://shopcat-green.shopcat"} in container(smoke)["env"]

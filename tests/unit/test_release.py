@@ -1,0 +1,422 @@
+"""What BlueGreen declares, with Pulumi's mocks, for each decision; and what its hooks do before a write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from infra import ledger, preflight
+from infra.aws_clients import AwsClients
+from infra.capacity import CapacityPlan
+from infra.errors import Refused
+from infra.ledger import Abort, Nothing, Rollback, Session, State, Tag, Wanted
+from infra.preflight import Plan
+from infra.proof import Target
+from infra.record import DrainNumbers
+from infra.traffic import Timing
+from tests.unit.releases import DRAIN, REGION, digest, template
+
+
+class Recorder(pulumi.runtime.Mocks):
+    """Takes every resource as declared, and keeps it."""
+
+    def __init__(self) -> None:
+        self.resources: dict[str, dict[str, Any]] = {}
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        self.resources[f"{args.typ}::{args.name}"] = args.inputs
+        return f"{args.name}-id", args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        raise AssertionError(f"no invoke is expected: {args.token}")
+
+
+@pytest.fixture(autouse=True)
+def _hooks_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi's mocks know no resource hooks; what they do is tested below, that they run is the engine tests' part."""
+
+    class Registered:
+        def __await__(self) -> Any:
+            return iter(())
+
+    async def prepared(bound: Any, _: str) -> None:
+        for each in (bound.before_create or []) + (bound.before_update or []) if bound else []:
+            assert isinstance(each, pulumi.ResourceHook)
+
+    monkeypatch.setattr("pulumi.resource_hooks.register_resource_hook", lambda _: Registered())
+    monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
+
+
+def claim(state: State, wanted: Wanted) -> State:
+    return ledger.claimed(state, ledger.decide(wanted, state), "2026-11-24T10:00:00+00:00")
+
+
+def tag(name: str, number: int, **changes: Any) -> Tag:
+    return Tag(name, template(number, **changes))
+
+
+EMPTY = State(version=1)
+FIRST = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1)))
+SECOND = ledger.gone_live(claim(FIRST, tag("v1.1.0", 2)))
+
+
+class Books:
+    """A ledger in memory, with the same rules."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def read(self) -> State:
+        return self.state
+
+    def claim(self, state: State, decision: ledger.Decision) -> State:
+        self.state = ledger.claimed(state, decision, "now")
+        return self.state
+
+    def hold(self, state: State) -> State:
+        return state
+
+    def go_live(self, state: State) -> State:
+        self.state = ledger.gone_live(state)
+        return self.state
+
+    def abort(self, state: State) -> State:
+        self.state = ledger.aborted(state)
+        return self.state
+
+
+def plan(state: State, wanted: Wanted, kubernetes: Any = None) -> Plan:
+    decision = ledger.decide(wanted, state)
+    return Plan(
+        decision=decision,
+        state=state,
+        session=Session(Books(state), state, decision),  # type: ignore[arg-type]
+        colours=preflight._colours(decision, state),
+        checks=preflight._checks(decision, state),
+        intent=preflight._intent(decision, state),
+        pointer=preflight._pointer(decision, state),
+        timing=Timing(settle_seconds=120, proof_deadline_seconds=0),
+        public_url="",
+        load_balancer="shopcat",
+        kubernetes=lambda: kubernetes,
+        room=CapacityPlan(0, 0, 0, 0, 0),
+        notes=(decision.message,),
+    )
+
+
+def declare(state: State, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """All resources of a decision, and the outputs."""
+    from infra.release import BlueGreen
+
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, preview=False)
+    outputs: dict[str, Any] = {}
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        release = BlueGreen(
+            "shopcat",
+            plan=plan(state, wanted),
+            clients=AwsClients(REGION),
+            target_group_arns={"blue": pulumi.Output.from_input("arn:blue"), "green": "arn:green"},
+            load_balancer_security_group_id="sg-1",
+        )
+        outputs["notes"] = release.notes
+        found = pulumi.Output.all(release.live_release, release.live_colour, release.table)
+        return found.apply(lambda each: outputs.update(release=each[0], colour=each[1], table=each[2]))
+
+    program()
+    return recorder.resources, outputs
+
+
+def one(resources: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    found = [inputs for key, inputs in resources.items() if key.endswith(f"::{name}")]
+    assert len(found) == 1, f"{name}: {sorted(resources)}"
+    return found[0]
+
+
+def test_before_any_release_services_and_bindings_stand_and_no_deployment() -> None:
+    resources, outputs = declare(EMPTY, Nothing())
+    names = {key.partition("::")[2] for key in resources}
+    assert {"service-blue", "service-green", "binding-blue", "binding-green", "namespace"} <= names
+    assert not any(name.startswith(("deployment-", "secret", "smoke")) for name in names)
+    assert outputs["release"] == ""
+
+
+def test_the_namespace_asks_for_readiness_gates_and_restricted_pods() -> None:
+    labels = one(declare(EMPTY, Nothing())[0], "namespace")["metadata"]["labels"]
+    assert labels["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_services_do_not_wait_for_endpoints_and_bindings_name_their_group() -> None:
+    resources, _ = declare(EMPTY, Nothing())
+    for colour in ("blue", "green"):
+        service, binding = one(resources, f"service-{colour}"), one(resources, f"binding-{colour}")
+        assert service["metadata"]["annotations"]["pulumi.com/skipAwait"] == "true"
+        assert service["spec"]["selector"]["shopcat/colour"] == colour
+        assert binding["spec"]["targetGroupARN"] == f"arn:{colour}"
+        assert binding["spec"]["serviceRef"] == {"name": f"shopcat-{colour}", "port": 80}
+        assert binding["spec"]["targetType"] == "ip"
+
+
+def test_the_first_release_takes_the_colour_without_weight() -> None:
+    resources, _ = declare(EMPTY, tag("v1.0.0", 1))
+    green, blue = one(resources, "deployment-green"), one(resources, "deployment-blue")
+    assert green["spec"]["replicas"] == 2
+    assert blue["spec"]["replicas"] == 0
+    assert green["metadata"]["annotations"]["shopcat/intent"] == "v1.0.0-r1-a1"
+    assert one(resources, "live")["data"]["colour"] == "green"
+    assert "smoke-v1.0.0-r1-a1" in {key.partition("::")[2] for key in resources}
+
+
+def test_a_deployment_is_its_records() -> None:
+    resources, _ = declare(EMPTY, tag("v1.0.0", 1))
+    spec = one(resources, "deployment-green")["spec"]
+    assert spec["minReadySeconds"] == 5
+    assert spec["progressDeadlineSeconds"] == DRAIN.progress_deadline_seconds
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    pod = spec["template"]["spec"]
+    assert pod["containers"][0]["image"].endswith(digest(1))
+    sleep = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] >= sleep + DRAIN.app_drain_seconds + 10
+    assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+
+
+def test_each_release_has_its_own_secret_with_its_version_pinned() -> None:
+    resources, _ = declare(FIRST, tag("v1.1.0", 2, secret_version="22222222-2222-2222-2222-222222222222"))
+    for name, version in (("v1.0.0-r1", "1111"), ("v1.1.0-r1", "2222")):
+        secret = one(resources, f"secret-{name}")
+        assert secret["metadata"]["name"] == f"shopcat-{name}"
+        assert secret["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Ready"
+        assert all(each["remoteRef"]["version"].startswith(f"uuid/{version}") for each in secret["spec"]["data"])
+
+
+def test_a_second_update_declares_the_same() -> None:
+    before, _ = declare(EMPTY, tag("v1.0.0", 1))
+    after, outputs = declare(FIRST, Nothing())
+    assert before == after
+    assert outputs["release"] == "v1.0.0"
+    assert outputs["colour"] == "green"
+    assert [row["tag"] for row in outputs["table"]] == ["v1.0.0"]
+
+
+def test_a_release_that_went_on_declares_what_the_claim_declared() -> None:
+    claimed, _ = declare(FIRST, tag("v1.1.0", 2))
+    resumed, _ = declare(claim(FIRST, tag("v1.1.0", 2)), Nothing())
+    done, _ = declare(SECOND, Nothing())
+    assert claimed == resumed == done
+    assert one(claimed, "deployment-blue")["spec"]["replicas"] == 2
+    assert one(claimed, "deployment-green")["spec"]["replicas"] == 0
+
+
+def test_a_release_never_changes_the_pods_of_the_other_colour() -> None:
+    before = one(declare(FIRST, Nothing())[0], "deployment-green")["spec"]["template"]
+    after = one(declare(FIRST, tag("v1.1.0", 2, replicas=1))[0], "deployment-green")["spec"]["template"]
+    assert before == after
+
+
+def test_an_abort_empties_the_new_colour_and_leaves_the_live_one() -> None:
+    open_state = claim(FIRST, tag("v1.1.0", 2))
+    resources, _ = declare(open_state, Abort("v1.1.0"))
+    assert one(resources, "deployment-blue")["spec"]["replicas"] == 0
+    assert one(resources, "deployment-green")["spec"]["replicas"] == 2
+    assert one(resources, "live")["data"]["tag"] == "v1.0.0"
+    again, _ = declare(ledger.aborted(open_state), Abort("v1.1.0"))
+    assert again == resources
+
+
+def test_a_rollback_declares_the_former_record_in_the_idle_colour() -> None:
+    resources, _ = declare(SECOND, Rollback("v1.1.0", "v1.0.0"))
+    green = one(resources, "deployment-green")
+    assert green["spec"]["replicas"] == 2
+    assert green["spec"]["template"]["spec"]["containers"][0]["image"].endswith(digest(1))
+    assert one(resources, "deployment-blue")["spec"]["replicas"] == 0
+
+
+def test_jobs_are_tried_once_and_replaced_when_they_failed() -> None:
+    resources, _ = declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
+    for name in ("smoke-v1.0.0-r1-a1", "migrate-v1.0.0-r1-a1"):
+        job = one(resources, name)
+        assert job["metadata"]["annotations"]["pulumi.com/replaceUnready"] == "true"
+        assert job["spec"]["backoffLimit"] == 0
+        assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
+def test_no_manifest_holds_a_secret_value() -> None:
+    resources, _ = declare(SECOND, tag("v1.2.0", 3))
+    assert "password" in json.dumps(resources), "its name is there"
+    for key, inputs in resources.items():
+        assert inputs.get("stringData") is None, key
+        assert inputs.get("kind") != "Secret", key
+
+
+# Hooks
+
+
+class FakeTraffic:
+    """The load balancer's weights, and what was asked of it."""
+
+    def __init__(self, weights: dict[str, int], targets: list[Target] | None = None) -> None:
+        self.weights = weights
+        self.found = targets or []
+        self.moved: list[str] = []
+
+    def deadline(self, _: Any) -> float:
+        return 0.0
+
+    async def look(self, _: float) -> Any:
+        from infra.traffic import Rule, View
+
+        return View({"blue": "b", "green": "g"}, (Rule("l", "r", self.weights, ()),))  # type: ignore[arg-type]
+
+    async def targets_of(self, *_: Any) -> list[Target]:
+        return self.found
+
+    async def make_carry_everything(self, colour: str, *, proof: Any, watched: bool, **_: Any) -> None:
+        reasons = await proof()
+        if reasons:
+            raise Refused("; ".join(reasons))
+        self.moved.append(f"{colour}{' watched' if watched else ''}")
+        self.weights = {colour: 100, "green" if colour == "blue" else "blue": 0}
+
+
+class Cluster:
+    """Pods and Jobs of a healthy release."""
+
+    def __init__(self, number: int, colour: str, *, pods: int = 2, smoke: bool = True, replicas: int = 0) -> None:
+        self.number, self.colour, self.count, self.smoke, self.replicas = number, colour, pods, smoke, replicas
+
+    def pods(self, *_: Any) -> list[dict[str, Any]]:
+        gate = f"target-health.elbv2.k8s.aws/shopcat-{self.colour}"
+        return [
+            {
+                "metadata": {"name": f"pod-{index}"},
+                "spec": {
+                    "containers": [{"name": "shopcat", "image": f"x@{digest(self.number)}"}],
+                    "readinessGates": [{"conditionType": gate}],
+                },
+                "status": {
+                    "podIP": f"10.0.0.{index}",
+                    "conditions": [{"type": "Ready", "status": "True"}, {"type": gate, "status": "True"}],
+                },
+            }
+            for index in range(self.count)
+        ]
+
+    def targets(self) -> list[Target]:
+        return [Target(f"10.0.0.{index}", 8080, "healthy") for index in range(self.count)]
+
+    def job(self, *_: Any) -> dict[str, Any]:
+        return {"status": {"succeeded": 1} if self.smoke else {}}
+
+    def deployment(self, *_: Any) -> dict[str, Any]:
+        return {"spec": {"replicas": self.replicas}}
+
+
+def hooks(state: State, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
+    from infra.release import Hooks
+
+    made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), lambda _: None)
+    made._traffic = FakeTraffic(weights, cluster.targets() if cluster else [])  # type: ignore[assignment]
+    return made
+
+
+FULL = {"spec": {"replicas": 2, "template": {"a": 1}}}
+EMPTIED = {"spec": {"replicas": 0, "template": {"a": 1}}}
+CHANGED = {"spec": {"replicas": 2, "template": {"a": 2}}}
+
+
+def test_what_a_change_takes_from_running_pods() -> None:
+    from infra.release import loses
+
+    assert loses(None, FULL) == []
+    assert loses(FULL, FULL) == []
+    assert loses(EMPTIED, FULL) == []
+    assert loses(FULL, EMPTIED) == ["replicas 2 -> 0"]
+    assert loses(FULL, CHANGED) == ["template"]
+
+
+def test_the_slot_is_claimed_before_the_idle_deployment_changes() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0})
+    asyncio.run(made.before_deployment("blue", None, FULL))
+    assert made._plan.session.state.open.name == "v1.1.0-r1"
+
+
+def test_the_first_release_moves_at_once_and_goes_live() -> None:
+    made = hooks(EMPTY, tag("v1.0.0", 1), {"blue": 100, "green": 0}, Cluster(1, "green"))
+    asyncio.run(made.before_pointer())
+    assert made._traffic.moved == ["green"]
+    assert made._plan.session.state.live.tag == "v1.0.0"
+
+
+def test_later_releases_are_watched() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
+    asyncio.run(made.before_pointer())
+    assert made._traffic.moved == ["blue watched"]
+
+
+@pytest.mark.parametrize(
+    ("cluster", "words"),
+    [
+        (Cluster(2, "blue", pods=1), "1 of 2 pods"),
+        (Cluster(9, "blue"), f"not {digest(2)}"),
+        (Cluster(2, "green"), "no readiness gate"),
+        (Cluster(2, "blue", smoke=False), "smoke-v1.1.0-r1-a1 has not passed"),
+    ],
+)
+def test_what_is_not_proven_does_not_go_live(cluster: Cluster, words: str) -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, cluster)
+    with pytest.raises(Refused, match=words):
+        asyncio.run(made.before_pointer())
+    assert made._plan.session.state.live.tag == "v1.0.0"
+    assert made._traffic.moved == []
+
+
+def test_who_lost_the_slot_moves_nothing() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
+    asyncio.run(made.claim())
+    books = made._plan.session._ledger
+    books.state = ledger.aborted(books.state)
+    with pytest.raises(Refused, match="another update was first"):
+        asyncio.run(made.before_pointer())
+    assert made._traffic.moved == []
+
+
+def test_a_colour_without_weight_may_lose_its_pods() -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
+    asyncio.run(made.before_deployment("green", FULL, EMPTIED))
+    assert made._traffic.moved == []
+
+
+def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue"))
+    asyncio.run(made.before_deployment("green", FULL, EMPTIED))
+    assert made._traffic.moved == ["blue watched"]
+
+
+@pytest.mark.parametrize("change", [EMPTIED, CHANGED])
+def test_the_live_colours_pods_stay_when_the_other_is_not_proven(change: dict[str, Any]) -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, Cluster(1, "green", pods=0))
+    with pytest.raises(Refused, match="0 of 2 pods"):
+        asyncio.run(made.before_deployment("blue", FULL, change))
+
+
+def test_an_abort_ends_when_the_colour_is_empty() -> None:
+    state = claim(FIRST, tag("v1.1.0", 2))
+    made = hooks(state, Abort("v1.1.0"), {"green": 100, "blue": 0}, Cluster(1, "green", replicas=2))
+    with pytest.raises(Refused, match="still wants 2 pods"):
+        asyncio.run(made.before_pointer())
+    made = hooks(state, Abort("v1.1.0"), {"green": 90, "blue": 10}, Cluster(1, "green"))
+    asyncio.run(made.before_pointer())
+    assert made._traffic.moved == ["green watched"]
+    assert made._plan.session.state.open is None
+
+
+def test_drain_numbers_are_plain() -> None:
+    assert all(type(value) is int for value in vars(DRAIN).values())
+    assert isinstance(DRAIN, DrainNumbers)
