@@ -1,0 +1,366 @@
+"""Reading and moving weights on moto's load balancer, with a clock of our own and an API that can be ill."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from moto import mock_aws
+
+from infra.aws_clients import AwsClients
+from infra.errors import Refused
+from infra.traffic import Probe, Timing, Traffic, TrafficError, all_on
+from tests.unit.releases import REGION, client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+TIMING = Timing(settle_seconds=120, canary_seconds=20, proof_deadline_seconds=30)
+START = datetime(2026, 11, 24, 10, 0, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Time that passes only when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.at: list[tuple[float, Callable[[], None]]] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += max(seconds, 0.01)
+        for when, act in list(self.at):
+            if self.now >= when:
+                self.at.remove((when, act))
+                act()
+
+
+class Ill:
+    """A client of which some calls fail for a while, or count."""
+
+    def __init__(self, inner: Any, fails: Callable[[str], Exception | None]) -> None:
+        self._inner, self._fails = inner, fails
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        inner = getattr(self._inner, name)
+        if name in ("get_paginator", "exceptions", "meta"):
+            return inner
+
+        def call(**arguments: Any) -> Any:
+            self.calls.append(name)
+            error = self._fails(name)
+            if error:
+                raise error
+            return inner(**arguments)
+
+        return call
+
+
+class Metrics:
+    """CloudWatch with requests in every minute from a start, and errors in some."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.requests = 100.0
+        self.errors_from: float | None = None
+        self.silent_from: float | None = None
+
+    def get_paginator(self, _: str) -> Metrics:
+        return self
+
+    def paginate(self, MetricDataQueries: list[dict[str, Any]], StartTime: datetime, EndTime: datetime) -> Any:  # noqa: N803
+        minutes = []
+        moment = StartTime
+        while moment + timedelta(minutes=1) <= EndTime:
+            minutes.append(moment)
+            moment += timedelta(minutes=1)
+        seconds = {minute: (minute - START).total_seconds() for minute in minutes}
+        if self.silent_from is not None:
+            minutes = [minute for minute in minutes if seconds[minute] < self.silent_from]
+        results = []
+        for query in MetricDataQueries:
+            name = query["MetricStat"]["Metric"]["MetricName"]
+            if name == "RequestCount":
+                points = dict.fromkeys(minutes, self.requests)
+            elif name == "HTTPCode_Target_5XX_Count" and self.errors_from is not None:
+                points = {minute: 5.0 for minute in minutes if seconds[minute] >= self.errors_from}
+            else:
+                points = {}
+            results.append({"Id": query["Id"], "Timestamps": list(points), "Values": list(points.values())})
+        yield {"MetricDataResults": results}
+
+
+class Balancer:
+    """A load balancer with two groups, a weighted rule and two header rules on each of two listeners."""
+
+    def __init__(self) -> None:
+        ec2, self.elb = client("ec2"), client("elbv2")
+        vpc = self.vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=f"{REGION}{zone}")["Subnet"]
+            for n, zone in enumerate("ab")
+        ]
+        balancer = self.elb.create_load_balancer(Name="shopcat", Subnets=[each["SubnetId"] for each in subnets])
+        arn = balancer["LoadBalancers"][0]["LoadBalancerArn"]
+        self.groups = {
+            colour: self.elb.create_target_group(
+                Name=f"shopcat-{colour}", Protocol="HTTP", Port=8080, VpcId=vpc, TargetType="ip"
+            )["TargetGroups"][0]["TargetGroupArn"]
+            for colour in ("blue", "green")
+        }
+        self.rules = []
+        for port in (8443, 8444):
+            listener = self.elb.create_listener(
+                LoadBalancerArn=arn,
+                Protocol="HTTP",
+                Port=port,
+                DefaultActions=[{"Type": "fixed-response", "FixedResponseConfig": {"StatusCode": "404"}}],
+            )["Listeners"][0]["ListenerArn"]
+            for number, colour in enumerate(("blue", "green"), start=1):
+                header = {"HttpHeaderName": "X-ShopCat-Colour", "Values": [colour]}
+                self.elb.create_rule(
+                    ListenerArn=listener,
+                    Priority=number,
+                    Conditions=[{"Field": "http-header", "HttpHeaderConfig": header}],
+                    Actions=[{"Type": "forward", "TargetGroupArn": self.groups[colour]}],
+                )
+            weighted = self.elb.create_rule(
+                ListenerArn=listener,
+                Priority=10,
+                Conditions=[{"Field": "path-pattern", "Values": ["/*"]}],
+                Actions=[self.forward(100, 0)],
+            )
+            self.rules.append(weighted["Rules"][0]["RuleArn"])
+
+    def forward(self, blue: int, green: int) -> dict[str, Any]:
+        tuples = [
+            {"TargetGroupArn": self.groups["blue"], "Weight": blue},
+            {"TargetGroupArn": self.groups["green"], "Weight": green},
+        ]
+        return {"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}
+
+
+class Stage:
+    """The load balancer at 100/0, seen through clients that can be ill, on a clock of its own."""
+
+    def __init__(self, balancer: Balancer) -> None:
+        self.balancer, self.elb, self.groups, self.rules = balancer, balancer.elb, balancer.groups, balancer.rules
+        for rule in self.rules:
+            self.elb.modify_rule(RuleArn=rule, Actions=[balancer.forward(100, 0)])
+        self.clock = Clock()
+        self.metrics = Metrics(self.clock)
+        self.lines: list[str] = []
+        self.fails: Callable[[str], Exception | None] = lambda _: None
+        self.clients = AwsClients(REGION)
+        self.ill = Ill(self.elb, self.ask)
+        self.clients._clients = {"elbv2": self.ill, "cloudwatch": self.metrics}
+        self.clients.session = object()
+        self.traffic = Traffic(
+            self.clients,
+            "shopcat",
+            self.lines.append,
+            sleep=self.clock.sleep,
+            clock=self.clock,
+            wall_clock=self.clock.wall,
+        )
+        self.history: list[tuple[int, int]] = []
+        self.proof: list[str] = []
+
+    def ask(self, name: str) -> Exception | None:
+        return self.fails(name)
+
+    def weights(self) -> list[dict[str, int]]:
+        return [dict(rule.weights) for rule in self.traffic.view().rules]
+
+    def move(self, colour: Any = "green", *, prober: Any = None, watched: bool = True) -> None:
+        async def proof() -> list[str]:
+            return self.proof
+
+        asyncio.run(
+            self.traffic.make_carry_everything(colour, proof=proof, timing=TIMING, prober=prober, watched=watched)
+        )
+
+    def throttle(self, call: str, until: float) -> None:
+        error = ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, call)
+        self.fails = lambda name: error if name == call and self.clock.now < until else None
+
+
+@pytest.fixture(scope="module")
+def balancer() -> Iterator[Balancer]:
+    with mock_aws():
+        yield Balancer()
+
+
+@pytest.fixture
+def stage(balancer: Balancer) -> Stage:
+    return Stage(balancer)
+
+
+BLUE, GREEN = [{"blue": 100, "green": 0}] * 2, [{"blue": 0, "green": 100}] * 2
+
+
+def test_weights_are_read_from_every_listener_and_header_rules_carry_none(stage: Stage) -> None:
+    assert stage.weights() == BLUE
+    assert stage.traffic.view().carries("blue")
+    assert not stage.traffic.view().carries("green")
+
+
+def test_nothing_there_is_an_empty_view(stage: Stage) -> None:
+    not_found = {"describe_target_groups": "TargetGroupNotFound", "describe_load_balancers": "LoadBalancerNotFound"}
+    stage.fails = lambda name: ClientError({"Error": {"Code": not_found[name]}}, name) if name in not_found else None
+    view = stage.traffic.view()
+    assert (view.groups, view.rules) == ({}, ())
+
+
+def test_targets_come_with_their_health(stage: Stage) -> None:
+    target = [{"Id": "10.0.0.5", "Port": 8080}]
+    stage.elb.register_targets(TargetGroupArn=stage.groups["green"], Targets=target)
+    targets = stage.traffic.targets("green")
+    stage.elb.deregister_targets(TargetGroupArn=stage.groups["green"], Targets=target)
+    assert [(each.address, each.port) for each in targets] == [("10.0.0.5", 8080)]
+
+
+def test_everything_moves_by_a_canary_on_every_listener(stage: Stage) -> None:
+    stage.move("green")
+    assert stage.weights() == GREEN
+    assert any("blue 90 / green 10" in line for line in stage.lines)
+    assert stage.clock.now >= TIMING.settle_seconds
+    assert stage.ill.calls.count("modify_rule") == 4, "two listeners, two steps, each written once"
+
+
+def test_a_second_time_nothing_is_written_but_it_is_watched_again(stage: Stage) -> None:
+    stage.move("green")
+    stage.ill.calls.clear()
+    stage.move("green")
+    assert stage.ill.calls.count("modify_rule") == 0
+    assert stage.weights() == GREEN
+
+
+def test_nobody_to_protect_moves_at_once(stage: Stage) -> None:
+    stage.move("green", watched=False)
+    assert stage.weights() == GREEN
+    assert stage.clock.now < 10
+
+
+def test_an_unproven_colour_gets_nothing(stage: Stage) -> None:
+    stage.proof = ["1 of 2 pods"]
+    with pytest.raises(TrafficError, match="1 of 2 pods"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+    assert stage.ill.calls.count("modify_rule") == 0
+
+
+def test_failing_own_requests_put_everything_back(stage: Stage) -> None:
+    async def prober() -> Probe:
+        return Probe(ok=stage.weights() == BLUE, what="HTTP 502")
+
+    with pytest.raises(TrafficError, match="HTTP 502") as caught:
+        stage.move("green", prober=prober)
+    assert "everything is back on blue (read back twice)" in str(caught.value)
+    assert stage.weights() == BLUE
+
+
+def test_errors_in_the_metrics_put_everything_back(stage: Stage) -> None:
+    stage.metrics.errors_from = 60
+    with pytest.raises(TrafficError, match="10 of 100 requests failed in the minute"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_the_same_errors_before_are_no_reason(stage: Stage) -> None:
+    stage.metrics.errors_from = -6000
+    stage.metrics.requests = 1000
+    stage.move("green")
+    assert stage.weights() == GREEN
+
+
+def test_missing_metrics_are_not_health(stage: Stage) -> None:
+    stage.metrics.silent_from = 0
+    with pytest.raises(TrafficError, match="missing data is not health"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_a_colour_that_stops_being_proven_loses_its_traffic(stage: Stage) -> None:
+    stage.clock.at.append((60, lambda: stage.proof.append("pod-1 is unhealthy")))
+    with pytest.raises(TrafficError, match="pod-1 is unhealthy"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_throttling_is_waited_out(stage: Stage) -> None:
+    stage.throttle("modify_rule", 60)
+    stage.move("green")
+    assert stage.weights() == GREEN
+    assert any("Throttling; trying again" in line for line in stage.lines)
+
+
+def test_throttling_without_end_says_where_the_weights_are(stage: Stage) -> None:
+    stage.throttle("modify_rule", 100_000)
+    with pytest.raises(TrafficError) as caught:
+        stage.move("green")
+    assert "everything is back on blue (read back twice)" in str(caught.value), "they never left"
+    assert stage.weights() == BLUE
+
+
+def test_when_putting_back_fails_too_it_is_said(stage: Stage) -> None:
+    async def prober() -> Probe:
+        stage.throttle("modify_rule", 100_000)
+        return Probe(ok=False, what="reset")
+
+    with pytest.raises(TrafficError, match="could NOT be put back on blue"):
+        stage.move("green", prober=prober)
+
+
+def test_an_api_that_can_not_be_reached_is_tried_until_the_deadline(stage: Stage) -> None:
+    error = EndpointConnectionError(endpoint_url="https://elb.example")
+    stage.fails = lambda name: error if name == "describe_target_groups" else None
+    with pytest.raises(TrafficError, match="can't be reached"):
+        stage.move("green")
+    assert stage.clock.now >= TIMING.write_deadline_seconds
+
+
+def test_a_denial_is_not_tried_again(stage: Stage) -> None:
+    error = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ModifyRule")
+    stage.fails = lambda name: error if name == "modify_rule" else None
+    with pytest.raises(Refused, match="AccessDenied"):
+        stage.move("green")
+    assert stage.ill.calls.count("modify_rule") == 1
+
+
+def test_a_write_is_not_believed_until_read_back(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = stage.elb.modify_rule
+    lost = iter([True, True])
+
+    def forgetful(**arguments: Any) -> Any:
+        return {} if next(lost, False) else real(**arguments)
+
+    monkeypatch.setattr(stage.elb, "modify_rule", forgetful)
+    stage.move("green", watched=False)
+    assert stage.weights() == GREEN
+
+
+def test_a_rule_with_a_stranger_is_refused(stage: Stage) -> None:
+    other = stage.elb.create_target_group(
+        Name="other", Protocol="HTTP", Port=80, TargetType="ip", VpcId=stage.balancer.vpc
+    )
+    arn = other["TargetGroups"][0]["TargetGroupArn"]
+    tuples = [{"TargetGroupArn": stage.groups["blue"], "Weight": 1}, {"TargetGroupArn": arn, "Weight": 1}]
+    stage.elb.modify_rule(
+        RuleArn=stage.rules[0], Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}]
+    )
+    with pytest.raises(TrafficError, match="which is no colour"):
+        stage.traffic.view()
+
+
+def test_all_on_one_colour() -> None:
+    assert all_on("blue") == {"blue": 100, "green": 0}
