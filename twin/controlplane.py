@@ -211,6 +211,8 @@ def _start_api_server(twin: Twin) -> processes.Process:
         "--authentication-token-webhook-version=v1",
         "--authentication-token-webhook-cache-ttl=10s",
         "--allow-privileged=true",
+        # Needs progress notifications, which etcd has from 3.4.25 on; without it clients list as they always did.
+        "--feature-gates=WatchList=false",
         "--profiling=false",
         "--shutdown-delay-duration=0s",
     ]
@@ -241,10 +243,14 @@ def _start_controller_manager(twin: Twin) -> processes.Process:
             f"--cluster-signing-cert-file={pki.ca_file(twin)}",
             f"--cluster-signing-key-file={pki.ca_key_file(twin)}",
             "--use-service-account-credentials=true",
+            # At its start it asks for dozens of tokens; with the default of 20 a second that alone takes five seconds.
+            "--kube-api-qps=100",
+            "--kube-api-burst=200",
             # There is one of it; a lease would only delay its restart.
             "--leader-elect=false",
             # Each node's pod network is fixed, see twin/node.py.
             "--allocate-node-cidrs=false",
+            f"--flex-volume-plugin-dir={twin.directory / 'volume-plugins'}",
             "--profiling=false",
         ],
     )

@@ -1,7 +1,7 @@
 """Two Kubernetes nodes on one machine: containerd, kubelet and kube-proxy each, shaped like t3.medium.
 
 A node is a network namespace (twin/network.py), a cgroup tree (twin/cgroups.py) and a mount namespace that a small
-process holds open. In that mount namespace ``/run``, ``/var/log`` and ``/var/lib/kubelet`` are the node's own, so what
+process holds open. In that mount namespace ``/run``, ``/var/log``, ``/var/lib/kubelet`` … are the node's own, so what
 a kubelet or containerd mounts or leaves behind never shows on the host, and all mounts end with it. The files through
 which a kubelet reads the machine's memory and changes the kernel's settings are covered there too: it sees a
 t3.medium's memory and the settings it wants, and the machine's stay as they are.
@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import fcntl
 import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from twin import build, cgroups, controlplane, network, pki, processes, undo
+from twin import build, cgroups, controlplane, network, pki, processes
 from twin.config import PartStatus, Twin, region
 from twin.errors import TwinError
 
@@ -46,8 +47,13 @@ _PROXY_HEALTH_PORT = 10256
 _START_SECONDS = 120.0
 _MAXIMUM_SOCKET_PATH = 100
 _CAP_SYS_RESOURCE = 24
-_DIRECTORY_MADE = "directory"
-_KUBELET_ROOT = Path("/var/lib/kubelet")
+_MARKER = ".made-by-the-shopcat-twin"
+# Folders whose paths are fixed in the programs; each node has its own in their place (source below the node's folder).
+_OWN_DIRECTORIES = {
+    "log": Path("/var/log"),
+    "kubelet": Path("/var/lib/kubelet"),
+    "cni": Path("/var/lib/cni"),
+}
 
 # What a kubelet insists on; covered in the node's mount namespace where the machine has another value.
 _KERNEL_SETTINGS = {
@@ -310,7 +316,7 @@ def _proxy_config(node: Node, kubeconfig: Path) -> dict[str, Any]:
 
 def _write_configuration(node: Node) -> None:
     twin = node.twin
-    for name in ("kubelet", "log", "containerd", "etc/cni", "etc/registries/_default", "etc/proc"):
+    for name in (*_OWN_DIRECTORIES, "containerd", "etc/cni", "etc/registries/_default", "etc/proc"):
         (node.directory / name).mkdir(parents=True, exist_ok=True)
     if len(str(node.containerd_socket)) > _MAXIMUM_SOCKET_PATH:
         raise TwinError(
@@ -364,13 +370,36 @@ def _mounts_script(node: Node) -> str:
         "set -e",
         "mount --make-rshared /",
         "mount -t tmpfs -o mode=755 run /run",
-        f"mount --bind {shlex.quote(str(node.directory / 'log'))} /var/log",
-        f"mount --bind {shlex.quote(str(node.directory / 'kubelet'))} {_KUBELET_ROOT}",
+        *(f"mount --bind {shlex.quote(str(node.directory / name))} {path}" for name, path in _OWN_DIRECTORIES.items()),
         *(f"mount --bind {shlex.quote(str(node.etc / source))} {target}" for source, target in covered),
         f"touch {shlex.quote(str(node.directory / 'mounted'))}",
         "exec sleep infinity",
     ]
     return "\n".join(lines)
+
+
+@contextlib.contextmanager
+def _machine_lock(twin: Twin) -> Iterator[None]:
+    """One twin at a time makes or removes what all twins of a machine share."""
+    with (twin.state / "machine.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_shared_directories(twin: Twin) -> None:
+    """The last twin to leave removes the empty folders that twins made as places to mount on.
+
+    Not earlier: removing a folder ends a mount on it in every other mount namespace.
+    """
+    own = {twin.netns(number) for number in network.NODES}
+    with _machine_lock(twin):
+        if any(path.name not in own for path in network.NETNS_DIRECTORY.glob("shopcat*-node*")):
+            return
+        for path in _OWN_DIRECTORIES.values():
+            marker = path / _MARKER
+            if marker.exists() and list(path.iterdir()) == [marker]:
+                marker.unlink()
+                path.rmdir()
 
 
 def _hold_mounts(node: Node) -> processes.Process:
@@ -379,9 +408,11 @@ def _hold_mounts(node: Node) -> processes.Process:
     running = processes.find(twin, role)
     if running is not None:
         return running
-    if not _KUBELET_ROOT.exists():
-        undo.record(twin, _DIRECTORY_MADE, str(_KUBELET_ROOT))
-        _KUBELET_ROOT.mkdir(parents=True)
+    with _machine_lock(twin):
+        for path in _OWN_DIRECTORIES.values():
+            if not path.exists():
+                path.mkdir(parents=True)
+                (path / _MARKER).touch()
     marker = node.directory / "mounted"
     marker.unlink(missing_ok=True)
     command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _mounts_script(node)]
@@ -475,13 +506,14 @@ def _start_node(node: Node) -> None:
     )
 
 
-def _node_objects(twin: Twin) -> dict[str, dict[str, Any]]:
+def node_objects(twin: Twin) -> dict[str, dict[str, Any]]:
     """Both Node objects by name, those that exist."""
     items = controlplane.call(twin, "GET", "/api/v1/nodes")["items"]
     return {found["metadata"]["name"]: found for found in items}
 
 
-def _ready_condition(found: dict[str, Any]) -> dict[str, Any]:
+def ready_condition(found: dict[str, Any]) -> dict[str, Any]:
+    """A Node object's condition Ready; Unknown if it has none."""
     for condition in found.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
             return cast("dict[str, Any]", condition)
@@ -498,11 +530,11 @@ def _give_pod_network(node: Node, found: dict[str, Any]) -> None:
 
 def _became_ready(node: Node, since: dt.datetime | None) -> bool:
     """Whether the node says so itself, after ``since`` (a Ready from before a restart is worth nothing)."""
-    found = _node_objects(node.twin).get(node.name)
+    found = node_objects(node.twin).get(node.name)
     if found is None:
         return False
     _give_pod_network(node, found)
-    condition = _ready_condition(found)
+    condition = ready_condition(found)
     if condition["status"] != "True" or not controlplane.healthy_plain(_proxy_url(node)):
         return False
     return since is None or dt.datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
@@ -561,18 +593,14 @@ def down(twin: Twin) -> None:
         cgroups.remove(twin, node.number)
         _delete_directory(node.directory)
     cgroups.put_back_controllers(twin)
-    for made in undo.recorded(twin, _DIRECTORY_MADE):
-        # Another twin may still use it.
-        with contextlib.suppress(OSError):
-            Path(made).rmdir()
-        undo.forget(twin, _DIRECTORY_MADE, made)
+    _remove_shared_directories(twin)
 
 
 def status(twin: Twin) -> list[PartStatus]:
     """Each node's processes, and what Kubernetes says of it."""
     lines: list[PartStatus] = []
     try:
-        objects = _node_objects(twin)
+        objects = node_objects(twin)
     except controlplane.ApiError as error:
         return [PartStatus("nodes", ok=False, detail=str(error))]
     for node in nodes(twin):
@@ -585,13 +613,16 @@ def status(twin: Twin) -> list[PartStatus]:
             logs = ", ".join(str(twin.logs / f"{node.process(role)}.log") for role in dead)
             lines.append(PartStatus(node.name, ok=False, detail=f"{', '.join(dead)} not running; log: {logs}"))
             continue
-        found = objects.get(node.name)
-        condition = _ready_condition(found or {})
-        if condition["status"] == "True":
-            detail = f"Ready, {node.ip}, pods {twin.pod_cidr(node.number)}"
-        else:
+        found = objects.get(node.name, {})
+        condition = ready_condition(found)
+        ok = False
+        if not controlplane.healthy(twin, f"https://{node.ip}:{_KUBELET_PORT}/healthz"):
+            detail = f"the kubelet runs but does not answer; log: {twin.logs / node.process('kubelet')}.log"
+        elif condition["status"] != "True":
             detail = f"not Ready: {condition.get('message', '')}; log: {twin.logs / node.process('kubelet')}.log"
-        lines.append(PartStatus(node.name, ok=condition["status"] == "True", detail=detail))
+        else:
+            ok, detail = True, f"Ready, {node.ip}, pods {twin.pod_cidr(node.number)}"
+        lines.append(PartStatus(node.name, ok=ok, detail=detail))
     return lines
 
 
