@@ -45,5 +45,9 @@ def record(tag: str = "v1.0.0", revision: int = 1, number: int = 1, **changes: A
     return Record(tag, revision, template(number, **changes))
 
 
+SESSION = boto3.session.Session(region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
+"""One for all tests: reading the services' models again takes longer than the tests."""
+
+
 def client(service: str) -> Any:
-    return boto3.client(service, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
+    return SESSION.client(service)

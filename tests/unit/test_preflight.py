@@ -1,0 +1,332 @@
+"""What preflight reads and refuses, on moto; and the Kubernetes client against a small HTTPS server."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from infra import capacity, kubernetes_client, preflight
+from infra.aws_clients import AwsClients
+from infra.drain import DrainBudget
+from infra.errors import Refused
+from infra.ledger import Ledger, State, table_definition
+from infra.preflight import Plan, Question
+from infra.record import PORT
+from tests.unit.releases import REGION, SESSION, TABLE, client, digest
+from tests.unit.test_traffic import Balancer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"})
+
+
+def question(**changes: Any) -> Question:
+    pod = capacity.PodRequest(200, 384)
+    values: dict[str, Any] = {
+        "cluster": "shopcat",
+        "ledger_table": TABLE,
+        "replicas": 2,
+        "cpu_millicores": 200,
+        "memory_mebibytes": 384,
+        "environment": {"DATABASE_POOL_SIZE": "5"},
+        "secret_id": "shopcat/application",
+        "smoke_image": f"docker.io/curlimages/curl@{digest(9)}",
+        "public_url": "https://shop.example",
+        "drain": DrainBudget.derive(),
+        "production": capacity.Production(2, pod, database_pool_size=5, database_max_connections=80),
+        **changes,
+    }
+    return Question(**values)
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
+    monkeypatch.setattr("infra.aws_clients.boto3.session.Session", lambda **_: SESSION)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    with mock_aws():
+        yield AwsClients(REGION)
+
+
+def bootstrap() -> None:
+    client("dynamodb").create_table(**table_definition(TABLE))
+    Ledger(client("dynamodb"), TABLE).initialise()
+
+
+def push(tag: str, number: int = 1) -> str:
+    manifest = {**json.loads(MANIFEST), "config": {"digest": digest(number)}}
+    image = client("ecr").put_image(repositoryName="shopcat", imageManifest=json.dumps(manifest), imageTag=tag)
+    return str(image["image"]["imageId"]["imageDigest"])
+
+
+@pytest.fixture
+def platform(aws: AwsClients) -> AwsClients:
+    bootstrap()
+    client("ecr").create_repository(repositoryName="shopcat", imageTagMutability="IMMUTABLE")
+    client("secretsmanager").create_secret(Name="shopcat/application", SecretString="{}")
+    Balancer()
+    return aws
+
+
+def read(clients: AwsClients, **changes: Any) -> Plan:
+    return preflight.read(question(**changes), clients, {})
+
+
+def refused(clients: AwsClients, words: str, **changes: Any) -> None:
+    with pytest.raises(Refused, match=words) as caught:
+        read(clients, **changes)
+    assert "Traceback" not in str(caught.value)
+
+
+def release(clients: AwsClients, **changes: Any) -> Plan:
+    plan = read(clients, **changes)
+    plan.session.take()
+    plan.session.go_live()
+    return plan
+
+
+def test_an_empty_account_gets_the_platform_and_is_told_what_to_push_where(aws: AwsClients) -> None:
+    bootstrap()
+    plan = read(aws)
+    assert plan.decision.action == "platform"
+    assert plan.colours == {}
+    assert any(
+        "push an image to 123456789012.dkr.ecr.eu-central-1.amazonaws.com/shopcat:v1.0.0" in n for n in plan.notes
+    )
+
+
+def test_a_release_before_the_platform_is_refused(aws: AwsClients) -> None:
+    bootstrap()
+    refused(aws, "bring the platform up first", tag="v1.0.0")
+
+
+def test_the_first_release_is_known_by_digest_and_secret_version(platform: AwsClients) -> None:
+    pushed = push("v1.0.0")
+    plan = read(platform, tag="v1.0.0")
+    green = plan.colours["green"]
+    assert green.record.digest == pushed
+    assert green.replicas == 2
+    assert green.record.template.secret_version
+    assert plan.colours["blue"].replicas == 0
+    assert plan.colours["blue"].changes_last
+    assert "arn:aws" in green.record.provenance.who
+    assert str(PORT) not in green.record.template.environment.values()
+
+
+def test_latest_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(Refused, match="a tag that moves can't be released"):
+        preflight.read(question(tag="latest"), AwsClients(REGION), {})
+
+
+def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients) -> None:
+    push("v0.9.0")
+    refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
+
+
+def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    release(platform, tag="v1.1.0", accept_unserved="v1.0.0")
+    refused(platform, "was released before", tag="v1.0.0")
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The live colour's pods, for the preflight's one question to Kubernetes."""
+    pods: list[dict[str, Any]] = []
+
+    class Cluster:
+        def pods(self, *_: Any) -> list[dict[str, Any]]:
+            return pods
+
+    monkeypatch.setattr(kubernetes_client, "from_eks", lambda *_: Cluster())
+    return pods
+
+
+def test_a_live_colour_that_is_not_whole_stops_a_release(
+    platform: AwsClients, no_cluster: list[dict[str, Any]]
+) -> None:
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    no_cluster.append(
+        {
+            "metadata": {"name": "shopcat-green-1"},
+            "status": {"podIP": "10.0.0.9", "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+    )
+    refused(platform, "pod shopcat-green-1 is ready but no healthy target.*acceptUnserved=v1.0.0-r1", tag="v1.1.0")
+    assert read(platform, tag="v1.1.0", accept_unserved="v1.0.0").decision.action == "release"
+    assert read(platform).decision.action == "stay", "only a release is refused"
+
+
+def test_other_settings_do_not_touch_what_is_live_and_are_told(platform: AwsClients) -> None:
+    push("v1.0.0")
+    before = release(platform, tag="v1.0.0").colours["green"].record
+    plan = read(platform, memory_mebibytes=400)
+    assert plan.colours["green"].record == before
+    assert any("settings differ from live v1.0.0-r1: memory_mebibytes: live 384, settings 400" in n for n in plan.notes)
+
+
+def test_a_rotated_master_or_a_second_read_differs_in_nothing(platform: AwsClients) -> None:
+    push("v1.0.0")
+    release(platform, tag="v1.0.0")
+    plans = [read(platform), read(platform)]
+    assert plans[0].colours == plans[1].colours
+    assert plans[0].pointer == plans[1].pointer
+    assert not any("differ" in note for note in plans[0].notes)
+
+
+def test_one_wish_at_a_time(platform: AwsClients) -> None:
+    refused(platform, "shopcat:tag=v1, shopcat:abort=v2: set one of", tag="v1", abort="v2")
+
+
+def test_too_many_replicas_are_refused(aws: AwsClients) -> None:
+    pod = capacity.PodRequest(200, 384)
+    many = capacity.Production(6, pod, database_pool_size=5, database_max_connections=500)
+    refused(aws, "lower shopcat:replicas", production=many)
+
+
+def test_no_table_is_refused(aws: AwsClients) -> None:
+    refused(aws, "make bootstrap")
+
+
+def test_an_empty_ledger_beside_target_groups_is_unknown(aws: AwsClients) -> None:
+    client("dynamodb").create_table(**table_definition(TABLE))
+    Balancer()
+    refused(aws, "is empty although target groups of ours exist")
+
+
+def test_no_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    with pytest.raises(Refused, match="no usable AWS credentials"):
+        preflight.read(question(), AwsClients(REGION), {})
+
+
+def test_an_unknown_profile_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(Refused, match="no usable AWS credentials"):
+        preflight.read(question(), AwsClients(REGION), {})
+
+
+def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setattr("infra.aws_clients.ATTEMPTS", 1)
+    clients = AwsClients(REGION, endpoint_url="http://127.0.0.1:1")
+    with pytest.raises(Refused, match=r"http://127\.0\.0\.1:1 can't be reached .*check the network and shopcat:awsEnd"):
+        preflight.read(question(), clients, {})
+
+
+def test_github_says_who_and_what(platform: AwsClients) -> None:
+    push("v1.0.0")
+    environment = {"GITHUB_ACTOR": "ann", "GITHUB_SHA": "abc", "GITHUB_RUN_ID": "42", "GITHUB_REPOSITORY": "shop/cat"}
+    record = preflight.read(question(tag="v1.0.0"), platform, environment).colours["green"].record
+    assert record.provenance.who == "ann"
+    assert record.provenance.commit == "abc"
+    assert record.provenance.run == "https://github.com/shop/cat/actions/runs/42"
+
+
+def test_a_state_without_releases_declares_no_colour() -> None:
+    from infra.ledger import Nothing, decide
+
+    state = State(version=1)
+    assert preflight._colours(decide(Nothing(), state), state) == {}
+
+
+# The Kubernetes client
+
+
+def test_an_eks_token_is_a_presigned_request_that_names_the_cluster(aws: AwsClients) -> None:
+    token = kubernetes_client.eks_token(aws, "shopcat")
+    assert token.startswith("k8s-aws-v1.")
+    encoded = token.removeprefix("k8s-aws-v1.")
+    url = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    assert "Action=GetCallerIdentity" in url
+    assert "x-k8s-aws-id" in url, "the header is signed"
+    assert f"sts.{REGION}.amazonaws.com" in url
+
+
+def test_no_cluster_yet_is_none(aws: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    assert kubernetes_client.from_eks(AwsClients(REGION), "shopcat") is None
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "a: 1", "current-context: x\ncontexts: []"])
+def test_a_kubeconfig_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="expected a kubeconfig with a current-context"):
+        kubernetes_client.from_kubeconfig(text)
+
+
+def kubeconfig(server: str, user: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
+            "clusters": [{"name": "k", "cluster": {"server": server}}],
+            "users": [{"name": "u", "user": user}],
+        }
+    )
+
+
+def test_a_kubeconfig_reads_objects_and_tells_absence_from_trouble() -> None:
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    seen = []
+
+    class Api(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers["Authorization"]))
+            answers = {"/api/v1/namespaces/shopcat/pods": (200, {"items": [{"kind": "Pod"}]}), "/absent": (404, {})}
+            status, body = answers.get(self.path.partition("?")[0], (403, {"message": "forbidden"}))
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Api)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        command = {"command": "echo", "args": ['{"status": {"token": "made"}}']}
+        address = f"http://127.0.0.1:{server.server_port}"
+        for user, token in (({"token": "given"}, "given"), ({"exec": command}, "made")):
+            api = kubernetes_client.from_kubeconfig(kubeconfig(address, user))
+            assert api.pods("shopcat", {"a": "b", "c": "d"}) == [{"kind": "Pod"}]
+            assert seen[-1] == ("/api/v1/namespaces/shopcat/pods?labelSelector=a%3Db%2Cc%3Dd", f"Bearer {token}")
+            assert api.get("/absent") is None
+            with pytest.raises(Refused, match="answered 403 to GET /forbidden"):
+                api.get("/forbidden")
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(Refused, match=r"can't be reached.*apiAccess"):
+        kubernetes_client.from_kubeconfig(kubeconfig(address, {"token": "x"})).get("/version")
+
+
+def test_a_denied_read_is_explained(platform: AwsClients) -> None:
+    class Denied:
+        def describe_repositories(self, **_: Any) -> None:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DescribeRepositories")
+
+    platform.get("ecr")
+    platform._clients["ecr"] = Denied()
+    refused(platform, "ECR repository shopcat: .*AccessDenied", tag="v1.0.0")
