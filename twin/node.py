@@ -308,6 +308,7 @@ def _proxy_config(node: Node, kubeconfig: Path) -> dict[str, Any]:
         # address, so that the answer comes back through here.
         "detectLocalMode": "InterfaceNamePrefix",
         "detectLocal": {"interfaceNamePrefix": "veth"},
+        "nodePortAddresses": ["primary"],
         # The connection table is the machine's.
         "conntrack": {"maxPerCore": 0, "min": 0},
         "oomScoreAdj": -999 if _may_lower_oom_scores() else 0,
@@ -323,18 +324,28 @@ def _write_configuration(node: Node) -> None:
             f"{node.containerd_socket} is too long for a socket's name ({_MAXIMUM_SOCKET_PATH} characters at most); "
             "set SHOPCAT_TWIN_STATE to a shorter folder"
         )
-    (node.etc / "containerd.toml").write_text(_containerd_config(node))
-    (node.etc / "registries" / "_default" / "hosts.toml").write_text(_registry_config(twin))
-    (node.etc / "cni" / "10-shopcat.conflist").write_text(json.dumps(_cni_config(node), indent=2))
-    (node.etc / "kubelet.yaml").write_text(yaml.safe_dump(_kubelet_config(node), sort_keys=False))
     kubeconfig = pki.kubeconfig(twin, "kube-proxy", "system:kube-proxy")
-    (node.etc / "kube-proxy.yaml").write_text(yaml.safe_dump(_proxy_config(node, kubeconfig), sort_keys=False))
-    # The VPC's resolver, so to speak; port 53 of that address is turned to the twin's DNS inside the node.
-    (node.etc / "resolv.conf").write_text(f"nameserver {twin.host_ip}\n")
     memory = f"MemTotal: {CAPACITY_MEMORY_KIBIBYTES} kB\nMemFree: {CAPACITY_MEMORY_KIBIBYTES} kB\nSwapTotal: 0 kB\n"
-    (node.etc / "proc" / "meminfo").write_text(memory)
-    for setting, value in _KERNEL_SETTINGS.items():
-        (node.etc / "proc" / setting.replace("/", ".")).write_text(f"{value}\n")
+    files = {
+        "containerd.toml": _containerd_config(node),
+        "registries/_default/hosts.toml": _registry_config(twin),
+        "cni/10-shopcat.conflist": json.dumps(_cni_config(node), indent=2),
+        "kubelet.yaml": yaml.safe_dump(_kubelet_config(node), sort_keys=False),
+        "kube-proxy.yaml": yaml.safe_dump(_proxy_config(node, kubeconfig), sort_keys=False),
+        # The VPC's resolver, so to speak; port 53 of that address is turned to the twin's DNS inside the node.
+        "resolv.conf": f"nameserver {twin.host_ip}\n",
+        "proc/meminfo": memory,
+        **{f"proc/{_flat(setting)}": f"{value}\n" for setting, value in _KERNEL_SETTINGS.items()},
+    }
+    for name, text in files.items():
+        path = node.etc / name
+        # kube-proxy ends itself when its file is written to.
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+
+
+def _flat(setting: str) -> str:
+    return setting.replace("/", ".")
 
 
 def _xtables(node: Node) -> Path:
@@ -365,7 +376,7 @@ def _mounts_script(node: Node) -> str:
     covered = [("proc/meminfo", "/proc/meminfo")]
     for setting, wanted in _KERNEL_SETTINGS.items():
         if Path("/proc/sys", setting).read_text().strip() != wanted:
-            covered.append((f"proc/{setting.replace('/', '.')}", f"/proc/sys/{setting}"))
+            covered.append((f"proc/{_flat(setting)}", f"/proc/sys/{setting}"))
     lines = [
         "set -e",
         "mount --make-rshared /",
