@@ -1,0 +1,479 @@
+"""ECR and EKS types. Force-new fields follow terraform-provider-aws internal/service/{ecr,eks}."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.identity import document
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, upper, wait
+from twin.plugins.common import Properties, ProviderError
+
+_SLOW_SECONDS = 1800
+
+
+class Repository(Kind):
+    """aws_ecr_repository; the id is the name."""
+
+    token = "aws:ecr/repository:Repository"
+    inputs = frozenset(
+        {"name", "imageTagMutability", "imageScanningConfiguration", "encryptionConfigurations", "forceDelete"}
+    )
+    replaces = frozenset({"name", "encryptionConfigurations"})
+    name_property = "name"
+    name_limit = 256
+    defaults = {"imageTagMutability": "MUTABLE"}
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, repositoryName="name", imageTagMutability="imageTagMutability")
+        arguments |= pick(inputs, imageScanningConfiguration="imageScanningConfiguration")
+        encryption = inputs.get("encryptionConfigurations") or []
+        if encryption:
+            arguments["encryptionConfiguration"] = encryption[0]
+        return str(aws("ecr").create_repository(**arguments)["repository"]["repositoryName"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("ecr").describe_repositories(repositoryNames=[identifier])["repositories"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {
+            "arn": found["repositoryArn"],
+            "name": identifier,
+            "registryId": found["registryId"],
+            "repositoryUrl": found["repositoryUri"],
+            "imageTagMutability": found["imageTagMutability"],
+        }
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        if "imageTagMutability" in changed:
+            aws("ecr").put_image_tag_mutability(
+                repositoryName=identifier, imageTagMutability=new["imageTagMutability"]
+            )
+        if "imageScanningConfiguration" in changed:
+            aws("ecr").put_image_scanning_configuration(
+                repositoryName=identifier, imageScanningConfiguration=new["imageScanningConfiguration"]
+            )
+        super().update(aws, identifier, state, new, changed - {*self.inputs})
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        aws("ecr").delete_repository(repositoryName=identifier, force=bool(state.get("forceDelete")))
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del identifier
+        if add:
+            aws("ecr").tag_resource(resourceArn=state["arn"], tags=tag_list(add))
+        if remove:
+            aws("ecr").untag_resource(resourceArn=state["arn"], tagKeys=remove)
+
+
+class _OnRepository(Kind):
+    inputs = frozenset({"repository", "policy"})
+    replaces = frozenset({"repository"})
+    create_before_delete = False
+    write: str
+    remove: str
+    fetch: str
+    argument: str
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        self.update(aws, "", {}, inputs, {"policy"})
+        return str(inputs["repository"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            answer = getattr(aws("ecr"), self.fetch)(repositoryName=identifier)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"registryId": answer["registryId"]}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier, state
+        if changed:
+            text = {self.argument: document(new["policy"])}
+            getattr(aws("ecr"), self.write)(repositoryName=new["repository"], **text)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        getattr(aws("ecr"), self.remove)(repositoryName=identifier)
+
+
+class LifecyclePolicy(_OnRepository):
+    """aws_ecr_lifecycle_policy."""
+
+    token = "aws:ecr/lifecyclePolicy:LifecyclePolicy"
+    write, remove, fetch = "put_lifecycle_policy", "delete_lifecycle_policy", "get_lifecycle_policy"
+    argument = "lifecyclePolicyText"
+
+
+class RepositoryPolicy(_OnRepository):
+    """aws_ecr_repository_policy."""
+
+    token = "aws:ecr/repositoryPolicy:RepositoryPolicy"
+    write, remove, fetch = "set_repository_policy", "delete_repository_policy", "get_repository_policy"
+    argument = "policyText"
+
+
+class _Eks(Kind):
+    tagged = True
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        """moto and the recorded stand-in take EKS tags at creation only; later changes are kept in the state."""
+        del aws, identifier, state, add, remove
+
+
+class Cluster(_Eks):
+    """aws_eks_cluster; the id is the name."""
+
+    token = "aws:eks/cluster:Cluster"
+    inputs = frozenset(
+        {"name", "roleArn", "version", "vpcConfig", "accessConfig", "encryptionConfig", "enabledClusterLogTypes",
+         "kubernetesNetworkConfig", "bootstrapSelfManagedAddons", "deletionProtection", "upgradePolicy"}
+    )  # fmt: skip
+    replaces = frozenset({"name", "roleArn", "encryptionConfig", "kubernetesNetworkConfig", "bootstrapSelfManagedAddons"})
+    name_property = "name"
+    name_limit = 100
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        vpc = {key: value for key, value in inputs["vpcConfig"].items() if value is not None}
+        arguments = pick(inputs, name="name", roleArn="roleArn", version="version", accessConfig="accessConfig")
+        arguments |= pick(inputs, kubernetesNetworkConfig="kubernetesNetworkConfig")
+        arguments |= pick(inputs, bootstrapSelfManagedAddons="bootstrapSelfManagedAddons")
+        encryption = inputs.get("encryptionConfig")
+        if encryption:
+            arguments["encryptionConfig"] = [encryption]
+        logs = inputs.get("enabledClusterLogTypes")
+        if logs:
+            arguments["logging"] = {"clusterLogging": [{"types": logs, "enabled": True}]}
+        renamed = {"publicAccessCidrs": "publicAccessCidrs", "subnetIds": "subnetIds"}
+        wanted = ("endpointPublicAccess", "endpointPrivateAccess", "securityGroupIds", *renamed)
+        arguments["resourcesVpcConfig"] = {key: vpc[key] for key in wanted if key in vpc}
+        if "publicAccessCidrs" in arguments["resourcesVpcConfig"]:
+            arguments["resourcesVpcConfig"]["publicAccessCidrs"] = list(vpc["publicAccessCidrs"])
+        arguments["tags"] = inputs.get("tagsAll") or {}
+        aws("eks").create_cluster(**arguments)
+        name = str(inputs["name"])
+        wait(lambda: self._status(aws, name) == "ACTIVE", f"EKS cluster {name}", _SLOW_SECONDS)
+        return name
+
+    def _found(self, aws: Aws, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = aws("eks").describe_cluster(name=name)["cluster"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return found
+
+    def _status(self, aws: Aws, name: str) -> str:
+        return str((self._found(aws, name) or {}).get("status", ""))
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = self._found(aws, identifier)
+        if found is None:
+            return None
+        vpc = dict(state.get("vpcConfig") or {})
+        vpc["clusterSecurityGroupId"] = found["resourcesVpcConfig"].get("clusterSecurityGroupId", "")
+        vpc["vpcId"] = found["resourcesVpcConfig"].get("vpcId", "")
+        return {
+            "arn": found["arn"],
+            "name": found["name"],
+            "endpoint": found["endpoint"],
+            "certificateAuthority": {"data": found["certificateAuthority"]["data"]},
+            "certificateAuthorities": [{"data": found["certificateAuthority"]["data"]}],
+            "identities": [{"oidcs": [{"issuer": found["identity"]["oidc"]["issuer"]}]}],
+            "platformVersion": found.get("platformVersion", ""),
+            "status": found["status"],
+            "vpcConfig": vpc,
+        }
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        if "vpcConfig" in changed:
+            wanted = ("endpointPublicAccess", "endpointPrivateAccess", "publicAccessCidrs")
+            given = {key: new["vpcConfig"][key] for key in wanted if key in new["vpcConfig"]}
+            aws("eks").update_cluster_config(name=identifier, resourcesVpcConfig=given)
+        if "enabledClusterLogTypes" in changed:
+            logging = {"clusterLogging": [{"types": new.get("enabledClusterLogTypes", []), "enabled": True}]}
+            aws("eks").update_cluster_config(name=identifier, logging=logging)
+        super().update(
+            aws, identifier, state, new, changed - {"vpcConfig", "enabledClusterLogTypes", "deletionProtection"}
+        )
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("eks").delete_cluster(name=identifier)
+        wait(lambda: self._found(aws, identifier) is None, f"deletion of EKS cluster {identifier}", _SLOW_SECONDS)
+
+
+class NodeGroup(_Eks):
+    """aws_eks_node_group; the id is ``cluster:name``."""
+
+    token = "aws:eks/nodeGroup:NodeGroup"
+    inputs = frozenset(
+        {"clusterName", "nodeGroupName", "nodeRoleArn", "subnetIds", "scalingConfig", "instanceTypes", "amiType",
+         "capacityType", "diskSize", "labels", "launchTemplate", "releaseVersion", "version", "updateConfig", "taints"}
+    )  # fmt: skip
+    replaces = frozenset(
+        {"clusterName", "nodeGroupName", "nodeRoleArn", "subnetIds", "instanceTypes", "amiType", "capacityType",
+         "diskSize"}
+    )  # fmt: skip
+    name_property = "nodeGroupName"
+    name_limit = 63
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            clusterName="clusterName",
+            nodegroupName="nodeGroupName",
+            nodeRole="nodeRoleArn",
+            subnets="subnetIds",
+            scalingConfig="scalingConfig",
+            instanceTypes="instanceTypes",
+            amiType="amiType",
+            capacityType="capacityType",
+            diskSize="diskSize",
+            labels="labels",
+            releaseVersion="releaseVersion",
+            version="version",
+        )
+        template = inputs.get("launchTemplate")
+        if template:
+            arguments["launchTemplate"] = {key: str(template[key]) for key in ("id", "version") if key in template}
+        arguments["tags"] = inputs.get("tagsAll") or {}
+        aws("eks").create_nodegroup(**arguments)
+        identifier = f"{inputs['clusterName']}:{inputs['nodeGroupName']}"
+        wait(lambda: (self._found(aws, identifier) or {}).get("status") == "ACTIVE", f"node group {identifier}", 900)
+        return identifier
+
+    def _found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+        cluster, _, name = identifier.partition(":")
+        try:
+            answer = aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        found: dict[str, Any] = answer["nodegroup"]
+        return found
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = self._found(aws, identifier)
+        if found is None:
+            return None
+        groups = found.get("resources", {}).get("autoScalingGroups", [])
+        live = {"arn": found["nodegroupArn"], "status": found["status"]}
+        live["resources"] = [{"autoscalingGroups": [{"name": one["name"]} for one in groups]}]
+        if "scalingConfig" in state:
+            live["scalingConfig"] = {key: found["scalingConfig"].get(key) for key in state["scalingConfig"]}
+        return live
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        cluster, _, name = identifier.partition(":")
+        if changed & {"scalingConfig", "labels"}:
+            arguments = pick(new, scalingConfig="scalingConfig")
+            if "labels" in changed:
+                arguments["labels"] = {"addOrUpdateLabels": new.get("labels") or {}}
+            aws("eks").update_nodegroup_config(clusterName=cluster, nodegroupName=name, **arguments)
+        rest = changed - {"scalingConfig", "labels", "updateConfig"}
+        if rest & {"releaseVersion", "version", "launchTemplate"}:
+            raise ProviderError(
+                "twin: rolling a node group to another AMI, version or launch template is not implemented by the stand-in"
+            )
+        super().update(aws, identifier, state, new, rest)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        cluster, _, name = identifier.partition(":")
+        aws("eks").delete_nodegroup(clusterName=cluster, nodegroupName=name)
+        wait(lambda: self._found(aws, identifier) is None, f"deletion of node group {identifier}", 900)
+
+
+class Addon(_Eks):
+    """aws_eks_addon; the id is ``cluster:addon``."""
+
+    token = "aws:eks/addon:Addon"
+    inputs = frozenset(
+        {"clusterName", "addonName", "addonVersion", "configurationValues", "resolveConflictsOnCreate",
+         "resolveConflictsOnUpdate", "serviceAccountRoleArn", "preserve", "podIdentityAssociations"}
+    )  # fmt: skip
+    replaces = frozenset({"clusterName", "addonName"})
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            clusterName="clusterName",
+            addonName="addonName",
+            addonVersion="addonVersion",
+            configurationValues="configurationValues",
+            resolveConflicts="resolveConflictsOnCreate",
+            serviceAccountRoleArn="serviceAccountRoleArn",
+        )
+        aws("eks").create_addon(**arguments, tags=inputs.get("tagsAll") or {})
+        identifier = f"{inputs['clusterName']}:{inputs['addonName']}"
+        wait(lambda: self._settled(aws, identifier), f"EKS add-on {identifier}", 1200)
+        return identifier
+
+    def _settled(self, aws: Aws, identifier: str) -> bool:
+        found = self._found(aws, identifier) or {}
+        if found.get("status") in ("DEGRADED", "CREATE_FAILED"):
+            issues = "; ".join(one.get("message", "") for one in found.get("health", {}).get("issues", []))
+            raise ProviderError(f"EKS add-on {identifier} is {found['status']}: {issues}")
+        return found.get("status") == "ACTIVE"
+
+    def _found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+        cluster, _, name = identifier.partition(":")
+        try:
+            found: dict[str, Any] = aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return found
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self._found(aws, identifier)
+        if found is None:
+            return None
+        return {"arn": found["addonArn"], "addonVersion": found["addonVersion"]}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        cluster, _, name = identifier.partition(":")
+        if changed & {"addonVersion", "configurationValues", "serviceAccountRoleArn"}:
+            arguments = pick(
+                new,
+                addonVersion="addonVersion",
+                configurationValues="configurationValues",
+                serviceAccountRoleArn="serviceAccountRoleArn",
+                resolveConflicts="resolveConflictsOnUpdate",
+            )
+            aws("eks").update_addon(clusterName=cluster, addonName=name, **arguments)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        cluster, _, name = identifier.partition(":")
+        aws("eks").delete_addon(clusterName=cluster, addonName=name, preserve=bool(state.get("preserve")))
+        wait(lambda: self._found(aws, identifier) is None, f"deletion of EKS add-on {identifier}", 1200)
+
+
+class AccessEntry(_Eks):
+    """aws_eks_access_entry; the id is ``cluster:principal``."""
+
+    token = "aws:eks/accessEntry:AccessEntry"
+    inputs = frozenset({"clusterName", "principalArn", "kubernetesGroups", "type", "userName"})
+    replaces = frozenset({"clusterName", "principalArn", "type"})
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            clusterName="clusterName",
+            principalArn="principalArn",
+            kubernetesGroups="kubernetesGroups",
+            type="type",
+            username="userName",
+        )
+        aws("eks").create_access_entry(**arguments, tags=inputs.get("tagsAll") or {})
+        return f"{inputs['clusterName']}:{inputs['principalArn']}"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        cluster, _, principal = identifier.partition(":")
+        try:
+            found = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"accessEntryArn": found["accessEntryArn"], "userName": found["username"]}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        cluster, _, principal = identifier.partition(":")
+        if changed:
+            arguments = pick(new, kubernetesGroups="kubernetesGroups", username="userName")
+            aws("eks").update_access_entry(clusterName=cluster, principalArn=principal, **arguments)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        cluster, _, principal = identifier.partition(":")
+        aws("eks").delete_access_entry(clusterName=cluster, principalArn=principal)
+
+
+class AccessPolicyAssociation(Kind):
+    """aws_eks_access_policy_association; the id is ``cluster#principal#policy``."""
+
+    token = "aws:eks/accessPolicyAssociation:AccessPolicyAssociation"
+    inputs = frozenset({"clusterName", "principalArn", "policyArn", "accessScope"})
+    replaces = inputs
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, clusterName="clusterName", principalArn="principalArn", policyArn="policyArn")
+        aws("eks").associate_access_policy(**arguments, accessScope=inputs["accessScope"])
+        return f"{inputs['clusterName']}#{inputs['principalArn']}#{inputs['policyArn']}"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        cluster, principal, policy = identifier.split("#")
+        try:
+            answer = aws("eks").list_associated_access_policies(clusterName=cluster, principalArn=principal)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        known = [one["policyArn"] for one in answer["associatedAccessPolicies"]]
+        return {} if policy in known else None
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        cluster, principal, policy = identifier.split("#")
+        aws("eks").disassociate_access_policy(clusterName=cluster, principalArn=principal, policyArn=policy)
+
+
+class PodIdentityAssociation(_Eks):
+    """aws_eks_pod_identity_association; the id is the association's."""
+
+    token = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+    inputs = frozenset({"clusterName", "namespace", "serviceAccount", "roleArn", "disableSessionTags"})
+    replaces = frozenset({"clusterName", "namespace", "serviceAccount"})
+    create_before_delete = False
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        names = {key: key for key in ("clusterName", "namespace", "serviceAccount", "roleArn")}
+        answer = aws("eks").create_pod_identity_association(**pick(inputs, **names), tags=inputs.get("tagsAll") or {})
+        return str(answer["association"]["associationId"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        try:
+            answer = aws("eks").describe_pod_identity_association(
+                clusterName=state["clusterName"], associationId=identifier
+            )
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        found = answer["association"]
+        return {
+            "associationArn": found["associationArn"],
+            "associationId": identifier,
+            "roleArn": found["roleArn"],
+        }
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        if changed:
+            aws("eks").update_pod_identity_association(
+                clusterName=state["clusterName"], associationId=identifier, roleArn=new["roleArn"]
+            )
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        aws("eks").delete_pod_identity_association(clusterName=state["clusterName"], associationId=identifier)
+
+

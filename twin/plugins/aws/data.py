@@ -1,0 +1,403 @@
+"""RDS, Secrets Manager, SSM and CloudWatch Logs types. Force-new fields follow terraform-provider-aws internal/service."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.identity import document
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.common import Properties, ProviderError
+
+
+class _Rds(Kind):
+    tagged = True
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del identifier
+        if add:
+            aws("rds").add_tags_to_resource(ResourceName=state["arn"], Tags=tag_list(add))
+        if remove:
+            aws("rds").remove_tags_from_resource(ResourceName=state["arn"], TagKeys=remove)
+
+
+class SubnetGroup(_Rds):
+    """aws_db_subnet_group; the id is the name."""
+
+    token = "aws:rds/subnetGroup:SubnetGroup"
+    inputs = frozenset({"name", "description", "subnetIds"})
+    replaces = frozenset({"name"})
+    name_property = "name"
+    name_limit = 255
+    defaults = {"description": "Managed by Pulumi"}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("rds").create_db_subnet_group(
+            DBSubnetGroupName=inputs["name"],
+            DBSubnetGroupDescription=inputs["description"],
+            SubnetIds=inputs["subnetIds"],
+        )
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"arn": found["DBSubnetGroupArn"], "name": identifier, "vpcId": found.get("VpcId", "")}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed:
+            aws("rds").modify_db_subnet_group(
+                DBSubnetGroupName=identifier,
+                DBSubnetGroupDescription=new["description"],
+                SubnetIds=new["subnetIds"],
+            )
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("rds").delete_db_subnet_group(DBSubnetGroupName=identifier)
+
+
+class ParameterGroup(_Rds):
+    """aws_db_parameter_group; the id is the name."""
+
+    token = "aws:rds/parameterGroup:ParameterGroup"
+    inputs = frozenset({"name", "family", "description", "parameters", "skipDestroy"})
+    replaces = frozenset({"name", "family", "description"})
+    name_property = "name"
+    name_limit = 255
+    defaults = {"description": "Managed by Pulumi"}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("rds").create_db_parameter_group(
+            DBParameterGroupName=inputs["name"],
+            DBParameterGroupFamily=inputs["family"],
+            Description=inputs["description"],
+        )
+        self.update(aws, inputs["name"], {}, inputs, {"parameters"})
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"arn": found["DBParameterGroupArn"], "name": identifier}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        parameters = new.get("parameters") or []
+        if "parameters" in changed and parameters:
+            wanted = [
+                {
+                    "ParameterName": one["name"],
+                    "ParameterValue": str(one["value"]),
+                    "ApplyMethod": one.get("applyMethod", "immediate"),
+                }
+                for one in parameters
+            ]
+            aws("rds").modify_db_parameter_group(DBParameterGroupName=identifier, Parameters=wanted)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("rds").delete_db_parameter_group(DBParameterGroupName=identifier)
+
+
+class Instance(_Rds):
+    """aws_db_instance; the id is the resource id, as upstream since v5."""
+
+    token = "aws:rds/instance:Instance"
+    inputs = frozenset(
+        {
+            "identifier", "engine", "engineVersion", "instanceClass", "allocatedStorage", "maxAllocatedStorage",
+            "storageType", "storageEncrypted", "kmsKeyId", "dbName", "username", "manageMasterUserPassword",
+            "masterUserSecretKmsKeyId", "dbSubnetGroupName", "parameterGroupName", "vpcSecurityGroupIds",
+            "publiclyAccessible", "multiAz", "backupRetentionPeriod", "backupWindow", "maintenanceWindow",
+            "deletionProtection", "skipFinalSnapshot", "finalSnapshotIdentifier", "copyTagsToSnapshot",
+            "autoMinorVersionUpgrade", "applyImmediately", "performanceInsightsEnabled", "caCertIdentifier",
+            "enabledCloudwatchLogsExports", "deleteAutomatedBackups", "port", "allowMajorVersionUpgrade",
+            "iamDatabaseAuthenticationEnabled",
+        }
+    )  # fmt: skip
+    replaces = frozenset({"identifier", "engine", "storageEncrypted", "kmsKeyId", "dbName", "username"})
+    name_property = "identifier"
+    name_limit = 63
+
+    _FIELDS = {
+        "EngineVersion": "engineVersion",
+        "DBInstanceClass": "instanceClass",
+        "AllocatedStorage": "allocatedStorage",
+        "MaxAllocatedStorage": "maxAllocatedStorage",
+        "StorageType": "storageType",
+        "ManageMasterUserPassword": "manageMasterUserPassword",
+        "MasterUserSecretKmsKeyId": "masterUserSecretKmsKeyId",
+        "DBParameterGroupName": "parameterGroupName",
+        "VpcSecurityGroupIds": "vpcSecurityGroupIds",
+        "PubliclyAccessible": "publiclyAccessible",
+        "MultiAZ": "multiAz",
+        "BackupRetentionPeriod": "backupRetentionPeriod",
+        "PreferredBackupWindow": "backupWindow",
+        "PreferredMaintenanceWindow": "maintenanceWindow",
+        "DeletionProtection": "deletionProtection",
+        "CopyTagsToSnapshot": "copyTagsToSnapshot",
+        "AutoMinorVersionUpgrade": "autoMinorVersionUpgrade",
+        "CACertificateIdentifier": "caCertIdentifier",
+    }
+
+    def _found(self, aws: Aws, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return found
+
+    def _settled(self, aws: Aws, name: str) -> bool:
+        status = (self._found(aws, name) or {}).get("DBInstanceStatus")
+        if status == "failed":
+            raise ProviderError(f"RDS instance {name} failed to start")
+        return status == "available"
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            DBInstanceIdentifier="identifier",
+            Engine="engine",
+            StorageEncrypted="storageEncrypted",
+            KmsKeyId="kmsKeyId",
+            DBName="dbName",
+            MasterUsername="username",
+            DBSubnetGroupName="dbSubnetGroupName",
+            EnableCloudwatchLogsExports="enabledCloudwatchLogsExports",
+            EnablePerformanceInsights="performanceInsightsEnabled",
+            **self._FIELDS,
+        )
+        answer = aws("rds").create_db_instance(**arguments)
+        name = str(inputs["identifier"])
+        wait(lambda: self._settled(aws, name), f"RDS instance {name}", 2400)
+        return str(answer["DBInstance"].get("DbiResourceId") or name)
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        found = self._found(aws, state["identifier"])
+        if found is None:
+            return None
+        endpoint = found["Endpoint"]
+        live = {
+            "arn": found["DBInstanceArn"],
+            "address": endpoint["Address"],
+            "port": endpoint["Port"],
+            "endpoint": f"{endpoint['Address']}:{endpoint['Port']}",
+            "status": found["DBInstanceStatus"],
+            "resourceId": found.get("DbiResourceId", ""),
+        }
+        secret = found.get("MasterUserSecret")
+        if secret:
+            live["masterUserSecrets"] = [
+                {"secretArn": secret["SecretArn"], "kmsKeyId": secret.get("KmsKeyId", ""), "secretStatus": "active"}
+            ]
+        if "backupRetentionPeriod" in state:
+            live["backupRetentionPeriod"] = found.get("BackupRetentionPeriod", state["backupRetentionPeriod"])
+        return live
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier
+        local = {"skipFinalSnapshot", "finalSnapshotIdentifier", "applyImmediately", "deleteAutomatedBackups"}
+        known = {argument: name for argument, name in self._FIELDS.items() if name in changed}
+        rest = changed - set(known.values()) - local
+        super().update(aws, "", state, new, rest)
+        if known:
+            aws("rds").modify_db_instance(
+                DBInstanceIdentifier=state["identifier"],
+                ApplyImmediately=bool(new.get("applyImmediately")),
+                **pick(new, **known),
+            )
+            wait(lambda: self._settled(aws, state["identifier"]), f"RDS instance {state['identifier']}", 2400)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del identifier
+        arguments: dict[str, Any] = {"SkipFinalSnapshot": bool(state.get("skipFinalSnapshot"))}
+        arguments |= pick(state, DeleteAutomatedBackups="deleteAutomatedBackups")
+        if not arguments["SkipFinalSnapshot"]:
+            if not state.get("finalSnapshotIdentifier"):
+                raise ProviderError(
+                    "RDS instance: finalSnapshotIdentifier is required when a final snapshot is required"
+                )
+            arguments["FinalDBSnapshotIdentifier"] = state["finalSnapshotIdentifier"]
+        name = state["identifier"]
+        aws("rds").delete_db_instance(DBInstanceIdentifier=name, **arguments)
+        wait(lambda: self._found(aws, name) is None, f"deletion of RDS instance {name}", 2400)
+
+
+class Secret(Kind):
+    """aws_secretsmanager_secret; the id is the ARN."""
+
+    token = "aws:secretsmanager/secret:Secret"
+    inputs = frozenset({"name", "description", "kmsKeyId", "recoveryWindowInDays", "forceOverwriteReplicaSecret"})
+    replaces = frozenset({"name"})
+    name_property = "name"
+    name_limit = 512
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, Name="name", Description="description", KmsKeyId="kmsKeyId")
+        return str(aws("secretsmanager").create_secret(**arguments)["ARN"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("secretsmanager").describe_secret(SecretId=identifier)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return None if found.get("DeletedDate") else {"arn": identifier, "name": found["Name"]}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed & {"description", "kmsKeyId"}:
+            arguments = pick(new, Description="description", KmsKeyId="kmsKeyId")
+            aws("secretsmanager").update_secret(SecretId=identifier, **arguments)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        window = state.get("recoveryWindowInDays")
+        arguments: dict[str, Any] = (
+            {"ForceDeleteWithoutRecovery": True} if window == 0 else {"RecoveryWindowInDays": int(window or 30)}
+        )
+        aws("secretsmanager").delete_secret(SecretId=identifier, **arguments)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del state
+        if add:
+            aws("secretsmanager").tag_resource(SecretId=identifier, Tags=tag_list(add))
+        if remove:
+            aws("secretsmanager").untag_resource(SecretId=identifier, TagKeys=remove)
+
+
+class SecretPolicy(Kind):
+    """aws_secretsmanager_secret_policy; the id is the secret's ARN."""
+
+    token = "aws:secretsmanager/secretPolicy:SecretPolicy"
+    inputs = frozenset({"secretArn", "policy", "blockPublicPolicy"})
+    replaces = frozenset({"secretArn"})
+    create_before_delete = False
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        self.update(aws, inputs["secretArn"], {}, inputs, {"policy"})
+        return str(inputs["secretArn"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            answer = aws("secretsmanager").get_resource_policy(SecretId=identifier)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {} if answer.get("ResourcePolicy") else None
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if "policy" in changed:
+            aws("secretsmanager").put_resource_policy(SecretId=identifier, ResourcePolicy=document(new["policy"]))
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("secretsmanager").delete_resource_policy(SecretId=identifier)
+
+
+class Parameter(Kind):
+    """aws_ssm_parameter; the id is the name."""
+
+    token = "aws:ssm/parameter:Parameter"
+    inputs = frozenset({"name", "type", "value", "description", "tier", "overwrite"})
+    replaces = frozenset({"name"})
+    name_property = "name"
+    name_limit = 1011
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, Name="name", Type="type", Value="value", Description="description", Tier="tier")
+        aws("ssm").put_parameter(**arguments, Overwrite=bool(inputs.get("overwrite")))
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        try:
+            found = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        live = {"arn": found["ARN"], "version": found["Version"], "name": identifier}
+        return {**live, "value": found["Value"]} if state.get("type") != "SecureString" else live
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed - {"overwrite"}:
+            arguments = pick(new, Type="type", Value="value", Description="description", Tier="tier")
+            aws("ssm").put_parameter(Name=identifier, **arguments, Overwrite=True)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ssm").delete_parameter(Name=identifier)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del state
+        if add:
+            aws("ssm").add_tags_to_resource(ResourceType="Parameter", ResourceId=identifier, Tags=tag_list(add))
+        if remove:
+            aws("ssm").remove_tags_from_resource(ResourceType="Parameter", ResourceId=identifier, TagKeys=remove)
+
+
+class LogGroup(Kind):
+    """aws_cloudwatch_log_group; the id is the name."""
+
+    token = "aws:cloudwatch/logGroup:LogGroup"
+    inputs = frozenset({"name", "retentionInDays", "kmsKeyId", "skipDestroy"})
+    replaces = frozenset({"name"})
+    name_property = "name"
+    name_limit = 512
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("logs").create_log_group(**pick(inputs, logGroupName="name", kmsKeyId="kmsKeyId"))
+        self.update(aws, inputs["name"], {}, inputs, {"retentionInDays"} & set(inputs))
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        for one in aws("logs").describe_log_groups(logGroupNamePrefix=identifier)["logGroups"]:
+            if one["logGroupName"] == identifier:
+                live = {"arn": one["arn"].removesuffix(":*"), "name": identifier}
+                return {**live, "retentionInDays": one["retentionInDays"]} if "retentionInDays" in one else live
+        return None
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if "retentionInDays" in changed:
+            if new.get("retentionInDays"):
+                days = int(new["retentionInDays"])
+                aws("logs").put_retention_policy(logGroupName=identifier, retentionInDays=days)
+            else:
+                aws("logs").delete_retention_policy(logGroupName=identifier)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        if not state.get("skipDestroy"):
+            aws("logs").delete_log_group(logGroupName=identifier)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del identifier
+        if add:
+            aws("logs").tag_resource(resourceArn=state["arn"], tags=add)
+        if remove:
+            aws("logs").untag_resource(resourceArn=state["arn"], tagKeys=remove)

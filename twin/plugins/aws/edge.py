@@ -1,0 +1,499 @@
+"""ELBv2, ACM and Route 53 types. Force-new fields follow terraform-provider-aws internal/service/{elbv2,acm,route53}."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.common import Properties, ProviderError
+
+
+class _Elb(Kind):
+    tagged = True
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del state
+        if add:
+            aws("elbv2").add_tags(ResourceArns=[identifier], Tags=tag_list(add))
+        if remove:
+            aws("elbv2").remove_tags(ResourceArns=[identifier], TagKeys=remove)
+
+    def one(self, aws: Aws, operation: str, argument: str, key: str, arn: str) -> dict[str, Any] | None:
+        """One description by ARN."""
+        try:
+            found = getattr(aws("elbv2"), operation)(**{argument: [arn]})[key]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return found[0] if found else None
+
+
+class LoadBalancer(_Elb):
+    """aws_lb of type application; the id is the ARN."""
+
+    token = "aws:lb/loadBalancer:LoadBalancer"
+    _ATTRIBUTES = {
+        "idleTimeout": "idle_timeout.timeout_seconds",
+        "clientKeepAlive": "client_keep_alive.seconds",
+        "enableDeletionProtection": "deletion_protection.enabled",
+        "dropInvalidHeaderFields": "routing.http.drop_invalid_header_fields.enabled",
+        "enableHttp2": "routing.http2.enabled",
+        "desyncMitigationMode": "routing.http.desync_mitigation_mode",
+        "preserveHostHeader": "routing.http.preserve_host_header.enabled",
+        "xffHeaderProcessingMode": "routing.http.xff_header_processing.mode",
+    }
+    inputs = frozenset({"name", "internal", "loadBalancerType", "ipAddressType", "securityGroups", "subnets", *_ATTRIBUTES})
+    replaces = frozenset({"name", "internal", "loadBalancerType"})
+    name_property = "name"
+    name_limit = 32
+    defaults = {"loadBalancerType": "application"}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        if inputs["loadBalancerType"] != "application":
+            raise ProviderError(f"twin: load balancer type {inputs['loadBalancerType']} is not implemented")
+        arguments = pick(inputs, Name="name", Subnets="subnets", SecurityGroups="securityGroups")
+        arguments |= pick(inputs, Type="loadBalancerType", IpAddressType="ipAddressType")
+        arguments["Scheme"] = "internal" if inputs.get("internal") else "internet-facing"
+        made: str = aws("elbv2").create_load_balancer(**arguments)["LoadBalancers"][0]["LoadBalancerArn"]
+        self.update(aws, made, {}, inputs, set(self._ATTRIBUTES) & set(inputs))
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.one(aws, "describe_load_balancers", "LoadBalancerArns", "LoadBalancers", identifier)
+        if found is None:
+            return None
+        return {
+            "arn": identifier,
+            "arnSuffix": identifier.partition(":loadbalancer/")[2],
+            "name": found["LoadBalancerName"],
+            "dnsName": found["DNSName"],
+            "zoneId": found["CanonicalHostedZoneId"],
+            "vpcId": found["VpcId"],
+        }
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        named = [name for name in self._ATTRIBUTES if name in changed]
+        if named:
+            attributes = [
+                {"Key": self._ATTRIBUTES[name], "Value": _text(new[name])} for name in named if name in new
+            ]
+            aws("elbv2").modify_load_balancer_attributes(LoadBalancerArn=identifier, Attributes=attributes)
+        if "securityGroups" in changed:
+            aws("elbv2").set_security_groups(LoadBalancerArn=identifier, SecurityGroups=new["securityGroups"])
+        if "subnets" in changed:
+            aws("elbv2").set_subnets(LoadBalancerArn=identifier, Subnets=new["subnets"])
+        super().update(aws, identifier, state, new, changed - {*self._ATTRIBUTES, "securityGroups", "subnets"})
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        if state.get("enableDeletionProtection"):
+            raise ProviderError(
+                f"load balancer {state.get('name')} has deletion protection; set enableDeletionProtection to false first"
+            )
+        aws("elbv2").delete_load_balancer(LoadBalancerArn=identifier)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class TargetGroup(_Elb):
+    """aws_lb_target_group; the id is the ARN."""
+
+    token = "aws:lb/targetGroup:TargetGroup"
+    _ATTRIBUTES = {
+        "deregistrationDelay": "deregistration_delay.timeout_seconds",
+        "slowStart": "slow_start.duration_seconds",
+        "loadBalancingAlgorithmType": "load_balancing.algorithm.type",
+        "loadBalancingAnomalyMitigation": "load_balancing.algorithm.anomaly_mitigation",
+        "loadBalancingCrossZoneEnabled": "load_balancing.cross_zone.enabled",
+    }
+    inputs = frozenset(
+        {"name", "port", "protocol", "protocolVersion", "vpcId", "targetType", "healthCheck", "stickiness",
+         "ipAddressType", *_ATTRIBUTES}
+    )  # fmt: skip
+    replaces = frozenset({"name", "port", "protocol", "protocolVersion", "vpcId", "targetType", "ipAddressType"})
+    name_property = "name"
+    name_limit = 32
+
+    def _health(self, inputs: Properties) -> dict[str, Any]:
+        check = inputs.get("healthCheck") or {}
+        arguments = pick(
+            check,
+            HealthCheckPath="path",
+            HealthCheckPort="port",
+            HealthCheckProtocol="protocol",
+            HealthCheckIntervalSeconds="interval",
+            HealthCheckTimeoutSeconds="timeout",
+            HealthyThresholdCount="healthyThreshold",
+            UnhealthyThresholdCount="unhealthyThreshold",
+            HealthCheckEnabled="enabled",
+        )
+        if "matcher" in check:
+            arguments["Matcher"] = {"HttpCode": str(check["matcher"])}
+        return arguments
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            Name="name",
+            Port="port",
+            Protocol="protocol",
+            ProtocolVersion="protocolVersion",
+            VpcId="vpcId",
+            TargetType="targetType",
+            IpAddressType="ipAddressType",
+        )
+        answer = aws("elbv2").create_target_group(**arguments, **self._health(inputs))
+        made: str = answer["TargetGroups"][0]["TargetGroupArn"]
+        self.update(aws, made, {}, inputs, {*self._ATTRIBUTES, "stickiness"} & set(inputs))
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.one(aws, "describe_target_groups", "TargetGroupArns", "TargetGroups", identifier)
+        if found is None:
+            return None
+        return {
+            "arn": identifier,
+            "arnSuffix": identifier.rpartition(":")[2],
+            "name": found["TargetGroupName"],
+            "loadBalancerArns": found.get("LoadBalancerArns", []),
+        }
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        attributes = [
+            {"Key": key, "Value": _text(new[name])}
+            for name, key in self._ATTRIBUTES.items()
+            if name in changed and name in new
+        ]
+        sticky = new.get("stickiness")
+        if "stickiness" in changed and sticky:
+            attributes.append({"Key": "stickiness.enabled", "Value": _text(sticky.get("enabled", True))})
+            attributes.append({"Key": "stickiness.type", "Value": sticky["type"]})
+        if attributes:
+            aws("elbv2").modify_target_group_attributes(TargetGroupArn=identifier, Attributes=attributes)
+        if "healthCheck" in changed:
+            aws("elbv2").modify_target_group(TargetGroupArn=identifier, **self._health(new))
+        super().update(aws, identifier, state, new, changed - {*self._ATTRIBUTES, "stickiness", "healthCheck"})
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("elbv2").delete_target_group(TargetGroupArn=identifier)
+
+
+def _action(action: Properties) -> dict[str, Any]:
+    """A provider action → the API's."""
+    made: dict[str, Any] = {"Type": action["type"], **pick(action, Order="order", TargetGroupArn="targetGroupArn")}
+    if action.get("forward"):
+        groups = action["forward"].get("targetGroups") or []
+        made["ForwardConfig"] = {
+            "TargetGroups": [{"TargetGroupArn": one["arn"], "Weight": int(one.get("weight", 1))} for one in groups]
+        }
+        sticky = action["forward"].get("stickiness")
+        if sticky:
+            made["ForwardConfig"]["TargetGroupStickinessConfig"] = {
+                "Enabled": bool(sticky.get("enabled")), "DurationSeconds": int(sticky.get("duration", 1)),
+            }  # fmt: skip
+    if action.get("redirect"):
+        names = {"Host": "host", "Path": "path", "Port": "port", "Protocol": "protocol", "Query": "query"}
+        made["RedirectConfig"] = pick(action["redirect"], **names, StatusCode="statusCode")
+    if action.get("fixedResponse"):
+        names = {"ContentType": "contentType", "MessageBody": "messageBody", "StatusCode": "statusCode"}
+        made["FixedResponseConfig"] = pick(action["fixedResponse"], **names)
+    if action["type"] not in ("forward", "redirect", "fixed-response"):
+        raise ProviderError(f"twin: listener action {action['type']} is not implemented by the stand-in")
+    return made
+
+
+def _provider_actions(actions: list[dict[str, Any]], like: list[Properties]) -> list[Properties]:
+    """The live actions in the provider's words, as detailed as the declared ones are."""
+    result = []
+    for action, declared in zip(actions, like, strict=False):
+        one: Properties = dict(declared)
+        groups = (action.get("ForwardConfig") or {}).get("TargetGroups")
+        if groups is not None and declared.get("forward"):
+            live = [{"arn": group["TargetGroupArn"], "weight": int(group.get("Weight", 1))} for group in groups]
+            one["forward"] = {**declared["forward"], "targetGroups": live}
+        result.append(one)
+    return result if len(actions) == len(like) else like
+
+
+class Listener(_Elb):
+    """aws_lb_listener; the id is the ARN."""
+
+    token = "aws:lb/listener:Listener"
+    inputs = frozenset(
+        {"loadBalancerArn", "port", "protocol", "sslPolicy", "certificateArn", "defaultActions", "alpnPolicy",
+         "routingHttpResponseServerEnabled", "routingHttpResponseStrictTransportSecurityHeaderValue"}
+    )  # fmt: skip
+    replaces = frozenset({"loadBalancerArn"})
+    create_before_delete = False
+
+    def _arguments(self, inputs: Properties) -> dict[str, Any]:
+        arguments = pick(inputs, Port="port", Protocol="protocol", SslPolicy="sslPolicy")
+        if inputs.get("certificateArn"):
+            arguments["Certificates"] = [{"CertificateArn": inputs["certificateArn"]}]
+        arguments["DefaultActions"] = [_action(one) for one in inputs["defaultActions"]]
+        return arguments
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        answer = aws("elbv2").create_listener(LoadBalancerArn=inputs["loadBalancerArn"], **self._arguments(inputs))
+        return str(answer["Listeners"][0]["ListenerArn"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = self.one(aws, "describe_listeners", "ListenerArns", "Listeners", identifier)
+        if found is None:
+            return None
+        actions = _provider_actions(found["DefaultActions"], state.get("defaultActions", []))
+        return {"arn": identifier, "port": found["Port"], "protocol": found["Protocol"], "defaultActions": actions}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed:
+            aws("elbv2").modify_listener(ListenerArn=identifier, **self._arguments(new))
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("elbv2").delete_listener(ListenerArn=identifier)
+
+
+class ListenerRule(_Elb):
+    """aws_lb_listener_rule; the id is the ARN."""
+
+    token = "aws:lb/listenerRule:ListenerRule"
+    inputs = frozenset({"listenerArn", "priority", "actions", "conditions"})
+    replaces = frozenset({"listenerArn"})
+    create_before_delete = False
+    _CONDITIONS = {
+        "hostHeader": ("host-header", "HostHeaderConfig"),
+        "pathPattern": ("path-pattern", "PathPatternConfig"),
+        "sourceIp": ("source-ip", "SourceIpConfig"),
+        "httpHeader": ("http-header", "HttpHeaderConfig"),
+    }
+
+    def _conditions(self, inputs: Properties) -> list[dict[str, Any]]:
+        made = []
+        for condition in inputs["conditions"]:
+            for name, value in condition.items():
+                if name not in self._CONDITIONS:
+                    raise ProviderError(f"twin: listener condition {name} is not implemented by the stand-in")
+                field, config = self._CONDITIONS[name]
+                body: dict[str, Any] = {"Values": value["values"]}
+                if name == "httpHeader":
+                    body["HttpHeaderName"] = value["httpHeaderName"]
+                made.append({"Field": field, config: body})
+        return made
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        answer = aws("elbv2").create_rule(
+            ListenerArn=inputs["listenerArn"],
+            Priority=int(inputs["priority"]),
+            Conditions=self._conditions(inputs),
+            Actions=[_action(one) for one in inputs["actions"]],
+        )
+        return str(answer["Rules"][0]["RuleArn"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = self.one(aws, "describe_rules", "RuleArns", "Rules", identifier)
+        if found is None:
+            return None
+        actions = _provider_actions(found["Actions"], state.get("actions", []))
+        return {"arn": identifier, "priority": int(found["Priority"]), "actions": actions}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if "priority" in changed:
+            priorities = [{"RuleArn": identifier, "Priority": int(new["priority"])}]
+            aws("elbv2").set_rule_priorities(RulePriorities=priorities)
+        arguments: dict[str, Any] = {}
+        if "actions" in changed:
+            arguments["Actions"] = [_action(one) for one in new["actions"]]
+        if "conditions" in changed:
+            arguments["Conditions"] = self._conditions(new)
+        if arguments:
+            aws("elbv2").modify_rule(RuleArn=identifier, **arguments)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("elbv2").delete_rule(RuleArn=identifier)
+
+
+class Certificate(Kind):
+    """aws_acm_certificate with DNS validation; the id is the ARN."""
+
+    token = "aws:acm/certificate:Certificate"
+    inputs = frozenset({"domainName", "subjectAlternativeNames", "validationMethod", "keyAlgorithm"})
+    replaces = inputs
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, DomainName="domainName", ValidationMethod="validationMethod")
+        arguments |= pick(inputs, SubjectAlternativeNames="subjectAlternativeNames", KeyAlgorithm="keyAlgorithm")
+        made = str(aws("acm").request_certificate(**arguments)["CertificateArn"])
+        wait(lambda: bool(self._options(aws, made)), f"validation options of {made}", 60)
+        return made
+
+    def _options(self, aws: Aws, arn: str) -> list[dict[str, Any]]:
+        found = aws("acm").describe_certificate(CertificateArn=arn)["Certificate"]
+        options = found.get("DomainValidationOptions") or []
+        return options if all("ResourceRecord" in one for one in options) else []
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            options = self._options(aws, identifier)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        listed = [
+            {
+                "domainName": one["DomainName"],
+                "resourceRecordName": one["ResourceRecord"]["Name"],
+                "resourceRecordType": one["ResourceRecord"]["Type"],
+                "resourceRecordValue": one["ResourceRecord"]["Value"],
+            }
+            for one in options
+        ]
+        return {"arn": identifier, "domainValidationOptions": listed}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("acm").delete_certificate(CertificateArn=identifier)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del state
+        if add:
+            aws("acm").add_tags_to_certificate(CertificateArn=identifier, Tags=tag_list(add))
+        if remove:
+            tags = [{"Key": key} for key in remove]
+            aws("acm").remove_tags_from_certificate(CertificateArn=identifier, Tags=tags)
+
+
+class CertificateValidation(Kind):
+    """aws_acm_certificate_validation: nothing in AWS, it waits until the certificate is issued."""
+
+    token = "aws:acm/certificateValidation:CertificateValidation"
+    inputs = frozenset({"certificateArn", "validationRecordFqdns"})
+    replaces = inputs
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arn = inputs["certificateArn"]
+
+        def issued() -> bool:
+            status = aws("acm").describe_certificate(CertificateArn=arn)["Certificate"]["Status"]
+            if status in ("FAILED", "VALIDATION_TIMED_OUT"):
+                raise ProviderError(f"certificate {arn} is {status}")
+            return bool(status == "ISSUED")
+
+        wait(issued, f"validation of certificate {arn}", 4500)
+        return f"validated-{arn.rpartition('/')[2]}"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        try:
+            aws("acm").describe_certificate(CertificateArn=state["certificateArn"])
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        """Nothing to delete."""
+
+
+class Record(Kind):
+    """aws_route53_record, plain and alias; the id is ``zone_name_type``."""
+
+    token = "aws:route53/record:Record"
+    inputs = frozenset({"zoneId", "name", "type", "ttl", "records", "aliases", "allowOverwrite"})
+    replaces = frozenset({"zoneId", "name", "type"})
+    create_before_delete = False
+
+    def _set(self, state: Properties) -> dict[str, Any]:
+        made: dict[str, Any] = {"Name": state["name"], "Type": state["type"]}
+        if state.get("aliases"):
+            alias = state["aliases"][0]
+            made["AliasTarget"] = {
+                "HostedZoneId": alias["zoneId"],
+                "DNSName": alias["name"],
+                "EvaluateTargetHealth": bool(alias.get("evaluateTargetHealth")),
+            }
+        else:
+            made["TTL"] = int(state.get("ttl", 300))
+            made["ResourceRecords"] = [{"Value": value} for value in state.get("records", [])]
+        return made
+
+    def _change(self, aws: Aws, action: str, state: Properties) -> None:
+        batch = {"Changes": [{"Action": action, "ResourceRecordSet": self._set(state)}]}
+        aws("route53").change_resource_record_sets(HostedZoneId=state["zoneId"], ChangeBatch=batch)
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        self._change(aws, "UPSERT" if inputs.get("allowOverwrite") else "CREATE", inputs)
+        return f"{inputs['zoneId']}_{inputs['name'].rstrip('.')}_{inputs['type']}"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        try:
+            pages = aws("route53").get_paginator("list_resource_record_sets").paginate(HostedZoneId=state["zoneId"])
+            found = [one for page in pages for one in page["ResourceRecordSets"]]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        name = state["name"].rstrip(".")
+        for one in found:
+            if one["Name"].rstrip(".").replace("\\052", "*") == name and one["Type"] == state["type"]:
+                return {"fqdn": name}
+        return None
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier, state
+        if changed:
+            self._change(aws, "UPSERT", new)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del identifier
+        self._change(aws, "DELETE", state)
+
+
+class Zone(Kind):
+    """aws_route53_zone, public; the id is the zone's."""
+
+    token = "aws:route53/zone:Zone"
+    inputs = frozenset({"name", "comment", "forceDestroy"})
+    replaces = frozenset({"name"})
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        import uuid
+
+        answer = aws("route53").create_hosted_zone(Name=inputs["name"], CallerReference=str(uuid.uuid4()))
+        return str(answer["HostedZone"]["Id"].rpartition("/")[2])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            answer = aws("route53").get_hosted_zone(Id=identifier)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        servers = answer.get("DelegationSet", {}).get("NameServers", [])
+        return {"zoneId": identifier, "nameServers": servers, "name": answer["HostedZone"]["Name"].rstrip(".")}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("route53").delete_hosted_zone(Id=identifier)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del state
+        if add or remove:
+            aws("route53").change_tags_for_resource(
+                ResourceType="hostedzone", ResourceId=identifier, AddTags=tag_list(add), RemoveTagKeys=remove
+            )
