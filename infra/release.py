@@ -219,7 +219,7 @@ class BlueGreen(pulumi.ComponentResource):
     ) -> None:
         super().__init__("shopcat:release:BlueGreen", name, None, opts)
         self._plan = plan
-        self._protect = protect
+        self._protected = protect
         self._platform = list(platform)
         self.hooks = Hooks(plan, clients, pulumi.log.info)
 
@@ -282,7 +282,7 @@ class BlueGreen(pulumi.ComponentResource):
                 "selector": selector(colour),
                 "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": PORT, "protocol": "TCP"}],
             },
-            opts=self._options(depends_on=[*self._platform, namespace], protect=self._protect),
+            opts=self._options(depends_on=[*self._platform, namespace], protect=self._protected),
         )
         binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             f"binding-{colour}",
@@ -302,7 +302,7 @@ class BlueGreen(pulumi.ComponentResource):
                     ]
                 },
             },
-            opts=self._options(depends_on=[service], protect=self._protect),
+            opts=self._options(depends_on=[service], protect=self._protected),
         )
         # Evictions never take more than one pod of a colour; a budget over both colours would count idle pods.
         kubernetes.policy.v1.PodDisruptionBudget(
@@ -382,7 +382,7 @@ class BlueGreen(pulumi.ComponentResource):
             },
             opts=self._options(
                 depends_on=depends_on,
-                protect=self._protect,
+                protect=self._protected,
                 hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before]),
                 custom_timeouts=pulumi.CustomTimeouts(
                     create=f"{drain.pulumi_timeout_seconds}s",
