@@ -67,15 +67,11 @@ NODE_PODS = (
 CLUSTER_DNS = Workload("coredns", PodRequest(100, 70), count=2)
 LOAD_BALANCER_CONTROLLER = Workload("aws-load-balancer-controller", PodRequest(50, 128), count=2)
 EXTERNAL_SECRETS = Workload("external-secrets", PodRequest(25, 96), count=1)
-EXTERNAL_SECRETS_WEBHOOK = Workload("external-secrets-webhook", PodRequest(10, 64), count=1)
-EXTERNAL_SECRETS_CERTIFICATES = Workload("external-secrets-cert-controller", PodRequest(10, 64), count=1)
 PLATFORM: tuple[Workload, ...] = (
     *NODE_PODS,
     CLUSTER_DNS,
     LOAD_BALANCER_CONTROLLER,
     EXTERNAL_SECRETS,
-    EXTERNAL_SECRETS_WEBHOOK,
-    EXTERNAL_SECRETS_CERTIFICATES,
 )
 """Everything the platform runs; addons.py sets exactly these requests."""
 
