@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from twin import build, pki, processes
+from twin import build, pki, ports, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 
@@ -292,6 +292,15 @@ def up(twin: Twin) -> None:
     Raises:
         TwinError: one of them doesn't come up; names its log.
     """
+    listeners = {
+        "etcd": ("127.0.0.1", twin.etcd_port),
+        "kube-apiserver": (twin.host_ip, twin.api_port),
+        "kube-controller-manager": ("127.0.0.1", twin.controller_manager_port),
+        "kube-scheduler": ("127.0.0.1", twin.scheduler_port),
+    }
+    for name, (address, port) in listeners.items():
+        if processes.find(twin, name) is None:
+            ports.require_free(twin, address, port, name)
     started = {
         "etcd": _start_etcd(twin),
         "kube-apiserver": _start_api_server(twin),

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from twin import processes
+from twin import ports, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 
@@ -66,6 +66,8 @@ def up(twin: Twin) -> None:
         TwinError: it doesn't answer; names its log.
     """
     twin.hosts_directory.mkdir(parents=True, exist_ok=True)
+    if processes.find(twin, _PROCESS) is None:
+        ports.require_free(twin, twin.host_ip, twin.dns_port, "DNS")
     server = Path(__file__).with_name("dns_server.py")
     arguments: list[str | Path] = [sys.executable, "-I", server, twin.hosts_directory, twin.host_ip, str(twin.dns_port)]
     process = processes.start(twin, _PROCESS, arguments)

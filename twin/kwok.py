@@ -1,7 +1,7 @@
 """Simulated mode: two nodes without a machine behind them, on the real control plane, run by KWOK. Needs no root.
 
 Nodes have the shape and the labels of the real ones (twin/node.py), so the scheduler decides as it would; what becomes
-of pods is in kwok_stages.yaml. No container ever runs: nothing is served, no command of a Job executed, no image pulled.
+of pods is in kwok_stages.yaml. No container ever runs: nothing is served, no Job's command executed, no image pulled.
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def up(twin: Twin) -> None:
             f"--kubeconfig={kubeconfig}",
             f"--config={_STAGES}",
             "--manage-all-nodes=true",
+            "--v=WARN",
             f"--node-lease-duration-seconds={_LEASE_SECONDS}",
         ],
     )

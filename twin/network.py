@@ -11,6 +11,7 @@ Nothing leaves the machine: nodes have routes to the switch and to each other's 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ipaddress
 import json
 import shutil
@@ -21,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from twin import undo
+from twin import processes, undo
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 
@@ -113,6 +114,34 @@ def _interface_exists(name: str) -> bool:
     return Path("/sys/class/net", name).exists()
 
 
+def other_owner(twin: Twin) -> Path | None:
+    """The folder of another twin with the same index that runs on these names, if there is one.
+
+    Twins know only those of their own state folder, so two can have taken one index. The interface's alias says whose
+    it is.
+    """
+    try:
+        alias = Path("/sys/class/net", twin.bridge, "ifalias").read_text().strip()
+    except OSError:
+        return None
+    if not alias or alias == str(twin.directory):
+        return None
+    folder = Path(alias)
+    other = dataclasses.replace(twin, name=folder.name, state=folder.parent)
+    alive = any(processes.find(other, name) is not None for name in processes.names(other))
+    return folder if alive else None
+
+
+def refuse_other_owner(twin: Twin) -> None:
+    """Raise TwinError if another twin runs on this one's names."""
+    folder = other_owner(twin)
+    if folder is not None:
+        raise TwinError(
+            f"the twin in {folder} runs with the index {twin.index} too; take it down first "
+            f"(SHOPCAT_TWIN_STATE={folder.parent} SHOPCAT_TWIN_NAME={folder.name} make down), or take another name"
+        )
+
+
 def _complete(twin: Twin) -> bool:
     if not _interface_exists(twin.bridge) or not all((NETNS_DIRECTORY / name).exists() for name in _namespaces(twin)):
         return False
@@ -181,7 +210,7 @@ def _build(twin: Twin) -> None:
         None,
         [
             f"addr add {twin.host_ip}/24 brd + dev {twin.bridge}",
-            f"link set {twin.bridge} up",
+            f"link set {twin.bridge} alias {twin.directory} up",
             *(f"route add {twin.pod_cidr(node)} via {twin.node_ip(node)} dev {twin.bridge}" for node in NODES),
             # Cluster IPs for people and tests on the host; node 1 plays the router.
             f"route add {twin.service_cidr} via {twin.node_ip(1)} dev {twin.bridge}",
@@ -224,6 +253,7 @@ def up(twin: Twin) -> None:
     Raises:
         TwinError: the addresses are routed elsewhere, or a firewall keeps the nodes from the host.
     """
+    refuse_other_owner(twin)
     if _complete(twin):
         return
     down(twin)
@@ -234,7 +264,9 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """Everything of that name is removed, also what a crashed run left."""
+    """Everything of that name is removed, also what a crashed run left; not what another living twin owns."""
+    if other_owner(twin) is not None:
+        return
     _close_firewall(twin)
     if _interface_exists(twin.bridge):
         _ip("link", "delete", twin.bridge)

@@ -557,6 +557,7 @@ def up(twin: Twin) -> None:
     Raises:
         TwinError: a node doesn't become Ready; names the kubelet's log.
     """
+    network.refuse_other_owner(twin)
     # Heartbeats carry whole seconds.
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     since = {n.name: now for n in nodes(twin) if processes.find(twin, n.process("kubelet")) is None}
@@ -598,6 +599,8 @@ def _delete_directory(directory: Path) -> None:
 
 def down(twin: Twin) -> None:
     """Stop both nodes, kill what their pods left, remove cgroups and files."""
+    if network.other_owner(twin) is not None:
+        return
     for node in nodes(twin):
         _stop_processes(node)
     for node in nodes(twin):

@@ -24,6 +24,7 @@ from twin import (
     network,
     node,
     pki,
+    ports,
     processes,
     registry,
 )
@@ -336,17 +337,6 @@ def test_two_twins_side_by_side(cluster: config.Twin, echo: list[dict[str, Any]]
     )
 
 
-def test_down_after_a_crash_leaves_the_machine_as_it_was(cluster: config.Twin, before: dict[str, list[str]]) -> None:
-    for name in processes.names(cluster):
-        process = processes.find(cluster, name)
-        if process is not None:
-            os.kill(process.pid, signal.SIGKILL)
-    take_down(cluster)
-    after = machine(cluster)
-    assert after == before
-    assert not Path("/var/lib/kubelet", node._MARKER).exists()
-
-
 def test_addresses_that_are_routed_elsewhere_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     twin = config.Twin("x", 3, Path("/nowhere"), Path("/nowhere"), simulated=False)
     routes = [
@@ -360,3 +350,29 @@ def test_addresses_that_are_routed_elsewhere_are_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(network, "_ip", lambda *_, **__: json.dumps(routes))
     with pytest.raises(TwinError, match=r"10\.213\.48\.0/20, and this machine already routes 10\.0\.0\.0/8 dev tun0"):
         network._refuse_overlap(twin)
+
+
+def test_a_twin_of_another_state_folder_is_left_alone(cluster: config.Twin, tmp_path: Path) -> None:
+    stranger = config.Twin("stranger", cluster.index, cluster.cache, tmp_path, simulated=False)
+    (tmp_path / "stranger").mkdir()
+    with pytest.raises(TwinError, match=f"the twin in {cluster.directory} runs with the index {cluster.index} too"):
+        network.up(stranger)
+    node.down(stranger)
+    network.down(stranger)
+    assert all(line.ok for line in [*network.status(cluster), *node.status(cluster)])
+
+
+def test_a_taken_port_is_named(cluster: config.Twin) -> None:
+    with pytest.raises(TwinError, match=f"port {cluster.api_port} on {cluster.host_ip} is taken"):
+        ports.require_free(cluster, cluster.host_ip, cluster.api_port, "kube-apiserver")
+
+
+def test_down_after_a_crash_leaves_the_machine_as_it_was(cluster: config.Twin, before: dict[str, list[str]]) -> None:
+    for name in processes.names(cluster):
+        process = processes.find(cluster, name)
+        if process is not None:
+            os.kill(process.pid, signal.SIGKILL)
+    take_down(cluster)
+    after = machine(cluster)
+    assert after == before
+    assert not Path("/var/lib/kubelet", node._MARKER).exists()
