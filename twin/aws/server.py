@@ -27,6 +27,7 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
+from flask import request
 from moto.elbv2 import models as elbv2
 from moto.elbv2.exceptions import InvalidConfigurationRequest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -337,14 +338,17 @@ def patch_load_balancing(twin: Twin) -> None:
         group = self.target_groups.get(arn)
         if group is None:
             raise elbv2.TargetGroupNotFoundError
+        registered = [{"Id": target["id"], "Port": int(target["port"])} for target in group.targets.values()]
+        if request.headers.get("X-Twin-Registered-Only"):
+            # The load balancer asks what is registered; asking it back would go round in circles.
+            return [{"Target": target, "TargetHealth": {"State": "healthy"}} for target in registered]
         url = f"http://127.0.0.1:{twin.load_balancer_port}/target-health?arn={urllib.parse.quote(arn, safe='')}"
         found: list[dict[str, Any]] | None = None
         with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=5) as answer:
             found = json.loads(answer.read())["TargetHealthDescriptions"]
         if found is None:
             reason = {"State": "initial", "Reason": "Elb.RegistrationInProgress", "Description": "being registered"}
-            known = [{"Id": target["id"], "Port": int(target["port"])} for target in group.targets.values()]
-            found = [{"Target": target, "TargetHealth": reason} for target in known]
+            found = [{"Target": target, "TargetHealth": reason} for target in registered]
         if not targets:
             return found
         wanted = {(target["Id"], int(target.get("Port") or group.port)) for target in targets}

@@ -27,8 +27,8 @@ async def serve(twin: Twin) -> None:
     numbers = parameters.load()
     reader = Reader(twin.aws_endpoint, config.region(), numbers.slow_poll_seconds)
     runs = can_listen(twin)
-    door = FrontDoor(twin, address(), twin.directory / "loadbalancer" / "front-door") if runs else None
-    engine = Engine(twin, numbers, reader, door, processes_run=runs)
+    door = FrontDoor(twin, address(twin), twin.directory / "loadbalancer" / "front-door") if runs else None
+    engine = Engine(twin, numbers, reader, door, processes_run=runs, targets_answer=not twin.simulated)
     metrics = Metrics(twin, engine, reader.cloudwatch, numbers.seed)
     runner = web.AppRunner(application(engine), access_log=None)
     await runner.setup()

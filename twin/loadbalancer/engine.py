@@ -9,8 +9,9 @@ import logging
 import random
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from twin.config import Twin
@@ -85,7 +86,14 @@ class Engine:
     """Owns every node. All its methods run in one event loop, but for the blocking calls it hands to a thread."""
 
     def __init__(
-        self, twin: Twin, parameters: Parameters, reader: Reader, front_door: FrontDoor | None, *, processes_run: bool
+        self,
+        twin: Twin,
+        parameters: Parameters,
+        reader: Reader,
+        front_door: FrontDoor | None,
+        *,
+        processes_run: bool,
+        targets_answer: bool,
     ) -> None:
         self._twin = twin
         self.parameters = parameters
@@ -95,6 +103,7 @@ class Engine:
         self._reader = reader
         self._front_door = front_door
         self._processes_run = processes_run
+        self._targets_answer = targets_answer
         self._directory = twin.directory / "loadbalancer"
         self._nodes: dict[str, tuple[NodeState, ...]] = {}
         self._groups: dict[str, TargetGroup] = {}
@@ -150,6 +159,9 @@ class Engine:
                 for nodes in self._nodes.values():
                     for node in nodes:
                         node.applied = None
+        for arn in set(self._nodes) - set(snapshot.load_balancers):
+            self._remove(arn)
+        self._keep_ordinals(snapshot.load_balancers)
         for arn, load_balancer in snapshot.load_balancers.items():
             new = arn not in self._nodes
             if new:
@@ -161,9 +173,7 @@ class Engine:
                     _log.info("%s: new rules announced to node %d", load_balancer.name, node.number)
                 if new:
                     for member in self._registrations:
-                        node.members.announce(member, True, now, lambda: 0.0)  # noqa: FBT003
-        for arn in set(self._nodes) - set(snapshot.load_balancers):
-            self._remove(arn)
+                        node.members.announce(member, True, now, lambda: 0.0)
         self._take_in_targets(snapshot, now, first=first)
         self._write_names(snapshot)
 
@@ -204,17 +214,27 @@ class Engine:
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
-    def _ordinal(self, arn: str) -> int:
-        register = self._directory / "ordinals.json"
-        known: dict[str, int] = json.loads(register.read_text()) if register.exists() else {}
-        if arn not in known:
-            known[arn] = next(number for number in range(len(known) + 1) if number not in known.values())
-            register.parent.mkdir(parents=True, exist_ok=True)
-            register.write_text(json.dumps(known, indent=2) + "\n")
-        return known[arn]
+    @property
+    def _ordinals_file(self) -> Path:
+        return self._directory / "ordinals.json"
+
+    def _ordinals(self) -> dict[str, int]:
+        known: dict[str, int] = json.loads(self._ordinals_file.read_text()) if self._ordinals_file.exists() else {}
+        return known
+
+    def _keep_ordinals(self, load_balancers: Iterable[str]) -> None:
+        """Number the load balancers; addresses hang on the number, so it is kept as long as the load balancer lives."""
+        before = self._ordinals()
+        known = {arn: number for arn, number in before.items() if arn in load_balancers}
+        for arn in load_balancers:
+            if arn not in known:
+                known[arn] = next(number for number in range(len(known) + 1) if number not in known.values())
+        if known != before:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._ordinals_file.write_text(json.dumps(known, indent=2) + "\n")
 
     def _addresses(self, arn: str, *, loopback: bool) -> tuple[str, str]:
-        return self._twin.load_balancer_ips(self._ordinal(arn), loopback=loopback)
+        return self._twin.load_balancer_ips(self._ordinals()[arn], loopback=loopback)
 
     def _new_nodes(self, load_balancer: LoadBalancer) -> tuple[NodeState, ...]:
         loopback = self._addresses(load_balancer.arn, loopback=True)
@@ -225,6 +245,7 @@ class Engine:
             on_bridge = (bridge[index],) if bridge and add_to_bridge(self._twin, bridge[index]) else ()
             description = haproxy_config.Node(
                 name=name,
+                namespace=self._twin.bridge,
                 addresses=(*on_bridge, loopback[index]),
                 directory=self._directory / name,
                 certificates=self._directory / "certificates",
@@ -239,10 +260,6 @@ class Engine:
         for node in self._nodes.pop(arn):
             if node.process is not None:
                 node.process.stop()
-        register = self._directory / "ordinals.json"
-        known: dict[str, int] = json.loads(register.read_text()) if register.exists() else {}
-        if known.pop(arn, None) is not None:
-            register.write_text(json.dumps(known, indent=2) + "\n")
 
     async def tick_forever(self) -> None:
         """Let what is due arrive, keep the checks running, and make the nodes follow."""
@@ -355,7 +372,7 @@ class Engine:
         while True:
             check = self._groups[arn].health_check
             started = time.monotonic()
-            result = PASSED if self._twin.simulated else await check_target(target, check)
+            result = await check_target(target, check) if self._targets_answer else PASSED
             before = node.views.get(member, View())
             after = before.checked(
                 result, healthy_threshold=check.healthy_threshold, unhealthy_threshold=check.unhealthy_threshold
@@ -415,8 +432,8 @@ class Engine:
                 }
             )
         return {
-            "simulated": self._twin.simulated,
-            "note": "targets are simulated pods; they are reported healthy unasked" if self._twin.simulated else "",
+            "simulated": not self._targets_answer,
+            "note": "" if self._targets_answer else "targets are simulated pods; they are reported healthy unasked",
             "api": self._api_problem or "ok",
             "problems": self._problems,
             "delayScale": self.delay_scale,

@@ -5,8 +5,8 @@ HTTPS is passed on untouched by its server name (TLS ends at the load-balancer n
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import logging
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -19,16 +19,14 @@ from twin.loadbalancer import runtime
 from twin.loadbalancer.names import host_maps
 from twin.loadbalancer.node import reload_haproxy, start_haproxy
 
-_log = logging.getLogger(__name__)
-
 PROCESS = "front-door"
 PORTS = (443, 80)
 ADDRESS_VARIABLE = "SHOPCAT_TWIN_ADDRESS"
 
 
-def address() -> str:
-    """The front door's address: ``$SHOPCAT_TWIN_ADDRESS``, default 127.0.0.1."""
-    return os.environ.get(ADDRESS_VARIABLE, "127.0.0.1")
+def address(twin: Twin) -> str:
+    """The front door's address: ``$SHOPCAT_TWIN_ADDRESS``, else 127.0.0.1 (127.0.0.<1 + index> for a second twin)."""
+    return os.environ.get(ADDRESS_VARIABLE) or f"127.0.0.{1 + twin.index}"
 
 
 def _listening_inode(ip: str, port: int) -> str | None:
@@ -48,19 +46,23 @@ def _listening_inode(ip: str, port: int) -> str | None:
     return None
 
 
+def _socket_inodes(process: Path) -> set[str]:
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in list((process / "fd").iterdir()):
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
 def holder(ip: str, port: int) -> str:
     """The process that holds a port, as far as it can be seen, such as ``nginx (pid 812)``."""
     inode = _listening_inode(ip, port)
     if inode is None:
         return "a process that can't be seen from here"
     for process in Path("/proc").glob("[0-9]*"):
-        try:
-            links = [os.readlink(link) for link in (process / "fd").iterdir()]
-            command = (process / "comm").read_text().strip()
-        except OSError:
-            continue
-        if f"socket:[{inode}]" in links:
-            return f"{command} (pid {process.name})"
+        if inode in _socket_inodes(process):
+            return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return "a process of another user"
 
 

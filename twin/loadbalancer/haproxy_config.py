@@ -44,6 +44,7 @@ class Node:
     """Where one load-balancer node listens and keeps its files."""
 
     name: str
+    namespace: str
     addresses: tuple[str, ...]
     directory: Path
     certificates: Path
@@ -59,6 +60,10 @@ class Node:
     def forwards(self) -> Path:
         """The map of weights."""
         return self.directory / "forwards.map"
+
+    def inner_address(self, port: int) -> str:
+        """The abstract socket between a listener's outer and inner frontend."""
+        return f"abns@{self.namespace}/{self.name}/{port}"
 
     @property
     def master_socket(self) -> Path:
@@ -135,6 +140,16 @@ def _redirect(redirect: Redirect, condition: str) -> list[str]:
     ]
 
 
+def _fixed_response(response: FixedResponse, condition: str) -> str:
+    line = f"http-request return status {response.status}"
+    if response.body:
+        body = response.body
+        for letter, written in {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "$": "\\$"}.items():
+            body = body.replace(letter, written)
+        line += f' content-type "{response.content_type}" string "{body}"'
+    return f"{line} if {condition}"
+
+
 def _rule(listener: Listener, rule: Rule, number: int) -> list[str]:
     lines = []
     names = []
@@ -146,11 +161,7 @@ def _rule(listener: Listener, rule: Rule, number: int) -> list[str]:
     lines.append(f"http-request set-var(txn.rule) str({key}) if {unless_taken}")
     taken = f"{{ var(txn.rule) -m str {key} }}"
     if isinstance(rule.action, FixedResponse):
-        body = rule.action.body.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("$", "\\$")
-        lines.append(
-            f'http-request return status {rule.action.status} content-type "{rule.action.content_type}"'
-            f' string "{body}" if {taken}'
-        )
+        lines.append(_fixed_response(rule.action, taken))
     elif isinstance(rule.action, Redirect):
         lines.extend(_redirect(rule.action, taken))
     return lines
@@ -191,14 +202,37 @@ LOG_FORMAT = (
 """One JSON object a line. Times in milliseconds; ``by`` is ``target`` when the target's own response was passed on."""
 
 
-def _frontend(
+def _outer(node: Node, load_balancer: LoadBalancer, listener: Listener) -> list[str]:
+    """Where clients connect: TLS, keep-alive, and nothing else.
+
+    Each request goes on by a connection of its own to the inner frontend. Without that hop HAProxy would answer a
+    target's reset on a client's second request by closing the client's connection without a word (it counts on browsers
+    to try again); ELB answers 502, and so does the inner frontend, for which every request is the first.
+    """
+    idle = int(load_balancer.idle_timeout_seconds)
+    return [
+        f"frontend outer-{listener.port}",
+        *(f"  {line}" for line in _binds(node, listener, load_balancer)),
+        "  no log",
+        "  tcp-request connection set-var(sess.opened) date()",
+        "  http-after-response set-header Connection close if { date(),sub(sess.opened) gt"
+        f" {int(load_balancer.client_keep_alive_seconds)} }}",
+        f"  default_backend outer-{listener.port}",
+        f"backend outer-{listener.port}",
+        "  option http-server-close",
+        f"  timeout server {idle + 60}s",  # the inner frontend is the one to give up
+        f"  server inner {node.inner_address(listener.port)} send-proxy-v2",
+    ]
+
+
+def _inner(
     node: Node, load_balancer: LoadBalancer, listener: Listener, nat_addresses: Sequence[str], first_rule: int
 ) -> list[str]:
-    lines = [f"frontend listener-{listener.port}"]
+    """Where requests are matched to rules and sent to targets; its log is the access log."""
+    patience = int(node.connect_timeout_seconds * 1000) - 100
     body = [
-        *_binds(node, listener, load_balancer),
+        f"bind {node.inner_address(listener.port)} accept-proxy",
         f"log-format '{LOG_FORMAT.replace('NODE', node.name)}'",
-        "tcp-request connection set-var(sess.opened) date()",
         "http-request set-var(txn.received) date(0,ms)",
         "http-request set-var(txn.path) path",
         "http-request set-var(txn.method) method",
@@ -211,14 +245,15 @@ def _frontend(
     for offset, rule in enumerate(listener.rules):
         body.extend(_rule(listener, rule, first_rule + offset))
     body.append(f"http-request set-var(txn.forward) var(txn.rule),map_str({node.forwards})")
+    body.append(f"http-request set-var(txn.die) rand({DICE_SIDES})")
     for number in range(1, MOST_GROUPS_PER_RULE + 1):
-        if number == 1:
-            body.append(f"http-request set-var(txn.die) rand({DICE_SIDES})")
         part = f"var(txn.forward),word({number},|)"
         body.append(
             f"http-request set-var(txn.group) {part},field(2,:) if !{{ var(txn.group) -m found }}"
             f" {{ {part},field(1,:),sub(txn.die) gt 0 }}"
         )
+    made_here = "!{ var(txn.by) -m found }"
+    not_connected = "{ status 503 } { var(txn.sent) -m found } " + made_here
     body.extend(
         [
             "http-request set-var(txn.trace) req.hdr(X-Amzn-Trace-Id) if { req.hdr(X-Amzn-Trace-Id) -m found }",
@@ -232,24 +267,16 @@ def _frontend(
             "http-request set-header X-Forwarded-Port %[var(txn.port)]",
             "http-response set-var(txn.by) str(target)",
             # HAProxy says 503 whenever it gets no connection; ELB says 502 when refused and 504 when it took too long.
-            "http-after-response set-status 504 if { status 503 } { var(txn.sent) -m found }"
-            " !{ var(txn.by) -m found } { var(txn.elapsed) -m found }",
-            "http-after-response set-status 502 if { status 503 } { var(txn.sent) -m found } !{ var(txn.by) -m found }",
-            "http-after-response set-header Server awselb/2.0 unless { var(txn.by) -m found }",
-            "http-after-response set-var(txn.by) str(elb) unless { var(txn.by) -m found }",
-            "http-after-response set-header Connection close if { date(),sub(sess.opened) gt"
-            f" {int(load_balancer.client_keep_alive_seconds)} }}",
+            f"http-after-response set-var(txn.late) bool(true) if {{ date(0,ms),sub(txn.received) ge {patience} }}",
+            f"http-after-response set-status 504 if {not_connected} {{ var(txn.late) -m found }}",
+            f"http-after-response set-status 502 if {not_connected}",
+            f"http-after-response set-header Server awselb/2.0 if {made_here}",
+            f"http-after-response set-var(txn.by) str(elb) if {made_here}",
             "use_backend %[var(txn.group)] if { var(txn.group) -m found }",
             "default_backend no-target-group",
         ]
     )
-    patience = int(node.connect_timeout_seconds * 1000) - 100
-    position = body.index(next(line for line in body if line.startswith("http-after-response set-status 504")))
-    body.insert(
-        position,
-        f"http-after-response set-var(txn.elapsed) bool(true) if {{ date(0,ms),sub(txn.received) ge {patience} }}",
-    )
-    return lines + [f"  {line}" for line in body]
+    return [f"frontend listener-{listener.port}", *(f"  {line}" for line in body)]
 
 
 def _page(title: str) -> str:
@@ -314,7 +341,7 @@ def render(
         "  log stdout len 8192 format raw daemon info",
         f"  stats socket {node.directory}/stats.sock level admin expose-fd listeners",
         "  nbthread 1",
-        "  maxconn 4000",
+        "  maxconn 8000",
         # An old worker goes on until its last connection ends; a client may keep one this long.
         f"  hard-stop-after {int(load_balancer.client_keep_alive_seconds)}s",
         "defaults",
@@ -334,7 +361,8 @@ def render(
     ]
     rules = 0
     for listener in load_balancer.listeners:
-        lines.extend(_frontend(node, load_balancer, listener, nat_addresses, rules))
+        lines.extend(_outer(node, load_balancer, listener))
+        lines.extend(_inner(node, load_balancer, listener, nat_addresses, rules))
         rules += len(listener.rules)
     lines.extend(["backend no-target-group", f"  {_UNAVAILABLE}"])
     for arn in load_balancer.target_groups():

@@ -38,19 +38,21 @@ def reload_haproxy(process: processes.Process, master_socket: Path) -> None:
         TwinError: the new configuration was refused, or no new worker came up in time.
     """
     before = set(runtime.workers(master_socket)[0])
+    failed = runtime.failed_reloads(master_socket)
     os.kill(process.pid, signal.SIGUSR2)
     deadline = time.monotonic() + _RELOAD_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.05)
         try:
-            current, old = runtime.workers(master_socket)
+            current, _ = runtime.workers(master_socket)
+            refused = runtime.failed_reloads(master_socket) > failed
         except OSError:
             continue  # the master is executing itself anew
+        if refused:
+            break
         if current and not set(current) & before:
             return
-        if not current and not old:
-            break
-    message = f"{process.name} did not reload; log: {process.log}\n{processes.tail(process.log)}"
+    message = f"{process.name} did not reload and goes on as it was; log: {process.log}\n{processes.tail(process.log)}"
     raise TwinError(message)
 
 

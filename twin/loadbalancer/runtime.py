@@ -46,6 +46,12 @@ def workers(master_socket: Path) -> tuple[list[int], list[int]]:
     return current, old
 
 
+def failed_reloads(master_socket: Path) -> int:
+    """How many reloads in a row this master could not load; it goes on with the worker it had."""
+    found = re.search(r"\[failed: (\d+)\]", command(master_socket, "show proc"))
+    return int(found.group(1)) if found else 0
+
+
 def tell(master_socket: Path, pid: int, text: str) -> str:
     """One command to one worker."""
     return command(master_socket, f"@!{pid} {text}")

@@ -75,7 +75,7 @@ def up(twin: Twin) -> None:
     Raises:
         TwinError: the front door's port is taken (says by whom and what moves it), or the daemon did not start.
     """
-    ip = front_door.address()
+    ip = front_door.address(twin)
     if can_listen(twin) and processes.find(twin, front_door.PROCESS) is None:
         front_door.refuse_taken_ports(ip)
     process = processes.start(
@@ -141,7 +141,7 @@ def status(twin: Twin) -> list[PartStatus]:
         PartStatus(
             "front door",
             ok=door is not None or not found["loadBalancers"],
-            detail=f"{front_door.address()}:443 and :80" if door is not None else "opens with the first load balancer",
+            detail=f"{front_door.address(twin)}:443 and :80" if door is not None else "opens with the first load balancer",
         )
     )
     return lines
