@@ -150,6 +150,7 @@ class Hooks:
             timing=timing,
             prober=self._prober,
             watched=True,
+            returning=self._plan.decision.action == "abort",
         )
 
     async def before_pointer(self) -> None:

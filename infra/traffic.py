@@ -360,7 +360,14 @@ class Traffic:
             await self._sleep(timing.poll_seconds)
 
     async def make_carry_everything(
-        self, colour: Colour, *, proof: Proof, timing: Timing, prober: Prober | None, watched: bool
+        self,
+        colour: Colour,
+        *,
+        proof: Proof,
+        timing: Timing,
+        prober: Prober | None,
+        watched: bool,
+        returning: bool = False,
     ) -> None:
         """Move all traffic to a proven colour, watched; on any trouble put the weights back and say what was seen.
 
@@ -371,6 +378,8 @@ class Traffic:
             prober: our own requests; `None` sends none.
             watched: whether somebody uses the other colour, so that it goes by a canary and with settle. Without, the
                 weights are written at once: nobody is served yet.
+            returning: the colour is the one that served before and the other is the one in trouble: the weights go at
+                once, nothing puts them back, and only then the settle time passes.
 
         Raises:
             TrafficError: it did not work out; the message says where the weights are.
@@ -382,14 +391,18 @@ class Traffic:
         if not watched:
             await self.set_weights(all_on(colour), timing)
             return
+        if returning:
+            await self._return(colour, timing, prober)
+            return
         baseline = await self._baseline(view, timing)
         try:
-            if not view.agree(all_on(colour)):
+            # A canary never takes weight away from the colour: after a kill it may have more than that already.
+            if all(rule.weights.get(colour, 0) <= timing.canary_weight for rule in view.rules):
                 canary = {colour: timing.canary_weight, other(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
                 await self._watch(colour, timing, prober, timing.canary_seconds)
                 await self.prove(colour, proof, timing)
-                await self.set_weights(all_on(colour), timing)
+            await self.set_weights(all_on(colour), timing)
             since = self._wall_clock()
             await self._watch(colour, timing, prober, timing.settle_seconds)
             await self._count_minutes(view, since, baseline, timing)
@@ -397,6 +410,18 @@ class Traffic:
         except BaseException as error:
             await self._back(other(colour), timing, error)
             raise
+
+    async def _return(self, colour: Colour, timing: Timing, prober: Prober | None) -> None:
+        """Everything to the colour that served before, and time for the load balancer's nodes to follow."""
+        view = await self.look(self.deadline(timing))
+        if view.agree(all_on(colour)):
+            return
+        await self.set_weights(all_on(colour), timing)
+        try:
+            await self._watch(colour, timing, prober, timing.settle_seconds)
+        except TrafficError as error:
+            self._log(f"everything is on {colour}, as it was before; still: {error}")
+            raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
     async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
         """Everything back on the colour that had it, read back; the trouble that led here is kept."""

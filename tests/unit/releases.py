@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
 
 import boto3
 
 from infra.record import DrainNumbers, Record, TemplateInput
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 REGION = "eu-central-1"
 TABLE = "shopcat-releases"
@@ -51,3 +55,13 @@ SESSION = boto3.session.Session(region_name=REGION, aws_access_key_id="test", aw
 
 def client(service: str) -> Any:
     return SESSION.client(service)
+
+
+def run(coroutine: Coroutine[Any, Any, Any]) -> None:
+    """Like asyncio.run, which would leave the thread without the event loop that Pulumi's mocks ask for."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(coroutine)
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()

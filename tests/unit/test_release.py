@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -18,7 +17,7 @@ from infra.preflight import Plan
 from infra.proof import Target
 from infra.record import DrainNumbers
 from infra.traffic import Timing
-from tests.unit.releases import DRAIN, REGION, digest, template
+from tests.unit.releases import DRAIN, REGION, digest, run, template
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -343,20 +342,20 @@ def test_what_a_change_takes_from_running_pods() -> None:
 
 def test_the_slot_is_claimed_before_the_idle_deployment_changes() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0})
-    asyncio.run(made.before_deployment("blue", None, FULL))
+    run(made.before_deployment("blue", None, FULL))
     assert made._plan.session.state.open.name == "v1.1.0-r1"
 
 
 def test_the_first_release_moves_at_once_and_goes_live() -> None:
     made = hooks(EMPTY, tag("v1.0.0", 1), {"blue": 100, "green": 0}, Cluster(1, "green"))
-    asyncio.run(made.before_pointer())
+    run(made.before_pointer())
     assert made._traffic.moved == ["green"]
     assert made._plan.session.state.live.tag == "v1.0.0"
 
 
 def test_later_releases_are_watched() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
-    asyncio.run(made.before_pointer())
+    run(made.before_pointer())
     assert made._traffic.moved == ["blue watched"]
 
 
@@ -372,30 +371,30 @@ def test_later_releases_are_watched() -> None:
 def test_what_is_not_proven_does_not_go_live(cluster: Cluster, words: str) -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, cluster)
     with pytest.raises(Refused, match=words):
-        asyncio.run(made.before_pointer())
+        run(made.before_pointer())
     assert made._plan.session.state.live.tag == "v1.0.0"
     assert made._traffic.moved == []
 
 
 def test_who_lost_the_slot_moves_nothing() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
-    asyncio.run(made.claim())
+    run(made.claim())
     books = made._plan.session._ledger
     books.state = ledger.aborted(books.state)
     with pytest.raises(Refused, match="another update was first"):
-        asyncio.run(made.before_pointer())
+        run(made.before_pointer())
     assert made._traffic.moved == []
 
 
 def test_a_colour_without_weight_may_lose_its_pods() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
-    asyncio.run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", FULL, EMPTIED))
     assert made._traffic.moved == []
 
 
 def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue"))
-    asyncio.run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", FULL, EMPTIED))
     assert made._traffic.moved == ["blue watched"]
 
 
@@ -403,16 +402,16 @@ def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
 def test_the_live_colours_pods_stay_when_the_other_is_not_proven(change: dict[str, Any]) -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, Cluster(1, "green", pods=0))
     with pytest.raises(Refused, match="0 of 2 pods"):
-        asyncio.run(made.before_deployment("blue", FULL, change))
+        run(made.before_deployment("blue", FULL, change))
 
 
 def test_an_abort_ends_when_the_colour_is_empty() -> None:
     state = claim(FIRST, tag("v1.1.0", 2))
     made = hooks(state, Abort("v1.1.0"), {"green": 100, "blue": 0}, Cluster(1, "green", replicas=2))
     with pytest.raises(Refused, match="still wants 2 pods"):
-        asyncio.run(made.before_pointer())
+        run(made.before_pointer())
     made = hooks(state, Abort("v1.1.0"), {"green": 90, "blue": 10}, Cluster(1, "green"))
-    asyncio.run(made.before_pointer())
+    run(made.before_pointer())
     assert made._traffic.moved == ["green watched"]
     assert made._plan.session.state.open is None
 

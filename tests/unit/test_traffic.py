@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from moto import mock_aws
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from infra.traffic import Probe, Timing, Traffic, TrafficError, all_on
-from tests.unit.releases import REGION, client
+from tests.unit.releases import REGION, client, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,12 +180,18 @@ class Stage:
     def weights(self) -> list[dict[str, int]]:
         return [dict(rule.weights) for rule in self.traffic.view().rules]
 
-    def move(self, colour: Any = "green", *, prober: Any = None, watched: bool = True) -> None:
+    def start_at(self, blue: int, green: int) -> None:
+        for rule in self.rules:
+            self.elb.modify_rule(RuleArn=rule, Actions=[self.balancer.forward(blue, green)])
+
+    def move(self, colour: Any = "green", *, prober: Any = None, watched: bool = True, returning: bool = False) -> None:
         async def proof() -> list[str]:
             return self.proof
 
-        asyncio.run(
-            self.traffic.make_carry_everything(colour, proof=proof, timing=TIMING, prober=prober, watched=watched)
+        run(
+            self.traffic.make_carry_everything(
+                colour, proof=proof, timing=TIMING, prober=prober, watched=watched, returning=returning
+            )
         )
 
     def throttle(self, call: str, until: float) -> None:
@@ -249,6 +254,41 @@ def test_nobody_to_protect_moves_at_once(stage: Stage) -> None:
     stage.move("green", watched=False)
     assert stage.weights() == GREEN
     assert stage.clock.now < 10
+
+
+def test_what_has_more_than_the_canary_never_gets_less(stage: Stage) -> None:
+    stage.start_at(90, 10)
+    stage.move("blue")
+    assert stage.weights() == BLUE
+    assert not any("blue 10 / green 90" in line for line in stage.lines)
+
+
+def test_a_shift_that_was_killed_at_the_canary_goes_on_from_there(stage: Stage) -> None:
+    stage.start_at(90, 10)
+    stage.move("green")
+    assert stage.weights() == GREEN
+    assert stage.ill.calls.count("modify_rule") == 2
+    assert stage.clock.now >= TIMING.canary_seconds + TIMING.settle_seconds
+
+
+def test_going_back_goes_at_once_and_nothing_undoes_it(stage: Stage) -> None:
+    stage.start_at(10, 90)
+
+    async def prober() -> Probe:
+        return Probe(ok=False, what="HTTP 502")
+
+    with pytest.raises(TrafficError, match=r"everything is on blue \(read back twice\); run it again"):
+        stage.move("blue", prober=prober, returning=True)
+    assert stage.weights() == BLUE
+    assert stage.ill.calls.count("modify_rule") == 2
+    stage.move("blue", prober=prober, returning=True)
+
+
+def test_going_back_waits_until_the_load_balancer_has_followed(stage: Stage) -> None:
+    stage.start_at(10, 90)
+    stage.move("blue", returning=True)
+    assert stage.weights() == BLUE
+    assert stage.clock.now >= TIMING.settle_seconds
 
 
 def test_an_unproven_colour_gets_nothing(stage: Stage) -> None:
