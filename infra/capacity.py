@@ -180,18 +180,18 @@ def _shortages(production: Production, where: str, nodes: int, pods: Sequence[Po
     node = production.node
     every = [*_platform_pods(production.platform, nodes), *pods]
     rows = [
-        ("pod slots", len(every), nodes * node.pod_slots, "shopcat:replicas"),
+        ("pod slots", len(every), nodes * node.pod_slots, "shopcat:release.replicas"),
         (
             "millicores of CPU",
             sum(pod.cpu_millicores for pod in every),
             nodes * node.cpu_millicores,
-            "shopcat:replicas or shopcat:cpuMillicores",
+            "shopcat:release.replicas or shopcat:release.cpu",
         ),
         (
             "MiB of memory",
             sum(pod.memory_mebibytes for pod in every),
             nodes * node.memory_mebibytes,
-            "shopcat:replicas or shopcat:memoryMebibytes",
+            "shopcat:release.replicas or shopcat:release.memory",
         ),
     ]
     lines = [
@@ -202,7 +202,7 @@ def _shortages(production: Production, where: str, nodes: int, pods: Sequence[Po
     if not lines and _fits(production, nodes, pods) is None:
         lines.append(
             f"{where}: {what} fit by their sum but not node by node; "
-            "lower shopcat:replicas, shopcat:cpuMillicores or shopcat:memoryMebibytes"
+            "lower shopcat:release.replicas, shopcat:release.cpu or shopcat:release.memory"
         )
     return lines
 
@@ -215,7 +215,7 @@ def plan(production: Production) -> CapacityPlan:
     """
     count = production.replicas
     if count < 1:
-        raise CapacityError([f"shopcat:replicas is {count}; a release needs at least 1 pod"])
+        raise CapacityError([f"shopcat:release.replicas is {count}; a release needs at least 1 pod"])
     full = [production.pod] * (3 * count) + [JOB]
     drained = [production.pod] * (2 * count) + [JOB]
     name = production.node.name
@@ -239,7 +239,7 @@ def plan(production: Production) -> CapacityPlan:
         shortages.append(
             f"in the database: {3 * count} pods x a pool of {production.database_pool_size}, {JOB_CONNECTIONS} for Jobs"
             f" and {RESERVED_CONNECTIONS} reserved need {connections} connections, max_connections is "
-            f"{production.database_max_connections}; lower shopcat:databasePoolSize or take a larger database instance"
+            f"{production.database_max_connections}; lower shopcat:database.poolSize or take a larger database instance"
         )
     if shortages:
         raise CapacityError(shortages)

@@ -18,6 +18,7 @@ from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.ledger import Abort, Decision, Ledger, LedgerUnknown, Nothing, Rollback, Session, State, Tag, Wanted
 from infra.record import (
+    APPLICATION_SECRET,
     COLOURS,
     LOAD_BALANCER,
     NAMESPACE,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from infra.drain import DrainBudget
     from infra.kubernetes_client import KubernetesClient
+    from infra.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,36 @@ class Question:
     """Name of the live release whose ready pods may be no healthy targets when a release starts."""
     load_balancer: str = LOAD_BALANCER
     repository: str = REPOSITORY
+
+
+def question(settings: Settings) -> Question:
+    """The settings' part in a release."""
+    release, database = settings.release, settings.database
+    return Question(
+        cluster=settings.cluster.name,
+        kubeconfig=settings.cluster.kubeconfig,
+        ledger_table=settings.ledger_table,
+        replicas=release.replicas,
+        cpu_millicores=release.cpu_millicores,
+        memory_mebibytes=release.memory_mebibytes,
+        environment={
+            **release.env,
+            "DATABASE_POOL_SIZE": str(database.pool_size),
+            "DATABASE_SSLMODE": "require",
+            "SHOPCAT_PUBLIC_URL": settings.url,
+        },
+        secret_id=APPLICATION_SECRET,
+        smoke_image=settings.images.smoke,
+        public_url=settings.url,
+        drain=settings.drain.budget,
+        production=settings.production,
+        tag=settings.tag,
+        abort=settings.abort,
+        rollback=settings.rollback,
+        migrate=release.migrate,
+        contracts=release.contracts,
+        accept_unserved=settings.accept_unserved,
+    )
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ PORT = 8080
 HEALTH_PATH = "/healthz"
 LOAD_BALANCER = "shopcat"
 REPOSITORY = "shopcat"
+APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
+"""The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
 PRIORITY_CLASS = "shopcat-production"
 RUNTIME_USER = 10001
 SECRET_KEYS: Mapping[str, str] = {

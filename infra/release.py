@@ -3,7 +3,8 @@
 What `production.py` does with it::
 
     clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
-    plan = preflight.read(question, clients)     # before anything is declared; raises infra.errors.Refused
+    # Before anything is declared; raises infra.errors.Refused, which entry points turn into pulumi.RunError.
+    plan = preflight.read(preflight.question(settings), clients)
     release = BlueGreen(
         "shopcat",
         plan=plan,

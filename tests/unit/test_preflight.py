@@ -192,7 +192,7 @@ def test_one_wish_at_a_time(platform: AwsClients) -> None:
 def test_too_many_replicas_are_refused(aws: AwsClients) -> None:
     pod = capacity.PodRequest(200, 384)
     many = capacity.Production(6, pod, database_pool_size=5, database_max_connections=500)
-    refused(aws, "lower shopcat:replicas", production=many)
+    refused(aws, "lower shopcat:release.replicas", production=many)
 
 
 def test_no_table_is_refused(aws: AwsClients) -> None:
