@@ -40,6 +40,12 @@ def _cidr(value: str) -> str:
         raise ValueError(f"{value!r} is not a network such as 203.0.113.0/24 ({error})") from error
 
 
+def _url(value: str) -> str:
+    if not re.match(r"https?://[^/\s]+", value):
+        raise ValueError(f"{value!r} is not a URL such as https://charts.example.com")
+    return value
+
+
 def _image(value: str) -> str:
     if not _IMAGE.fullmatch(value):
         raise ValueError(f"{value!r} is not an image by digest; write <registry>/<name>@sha256:<64 hex digits>")
@@ -88,18 +94,23 @@ class Cluster(_Model):
         return value
 
 
-class Chart(_Model):
-    """A Helm chart."""
+class ChartMirror(_Model):
+    """Where the add-ons' charts come from: their publishers, or a mirror."""
 
-    repository: str
-    version: str
+    load_balancer_controller: str = "https://aws.github.io/eks-charts"
+    external_secrets: str = "https://charts.external-secrets.io"
+
+    @field_validator("load_balancer_controller", "external_secrets")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        return _url(value)
 
 
 class Charts(_Model):
-    """The add-ons' charts, pinned."""
+    """Versions of the add-ons' charts."""
 
-    load_balancer_controller: Chart
-    external_secrets: Chart
+    load_balancer_controller: str
+    external_secrets: str
 
 
 class Images(_Model):
@@ -147,6 +158,14 @@ class Drain(_Model):
     settle: float | None = None
     progress_deadline: float | None = None
     pulumi_timeout: float | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> Drain:
+        try:
+            _ = self.budget
+        except DrainError as error:
+            raise ValueError("\n".join(error.violations)) from error
+        return self
 
     @property
     def budget(self) -> DrainBudget:
@@ -249,8 +268,7 @@ class Settings(_Model):
     """Networks whose header X-ShopCat-Colour chooses a colour, besides the cluster's own way out."""
     aws_endpoint: str | None = None
     """URL of every AWS API, for a private or simulated AWS; handed to every client and provider."""
-    chart_mirror: str | None = None
-    """A Helm repository that holds all charts, in place of those that `charts` name."""
+    chart_mirror: ChartMirror = ChartMirror()
     ledger_table: str = "shopcat-releases"
     vpc: Vpc = Vpc()
     cluster: Cluster = Cluster()
@@ -275,12 +293,10 @@ class Settings(_Model):
     def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_cidr(one) for one in value)
 
-    @field_validator("aws_endpoint", "chart_mirror")
+    @field_validator("aws_endpoint")
     @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        if value is not None and not re.match(r"https?://[^/\s]+", value):
-            raise ValueError(f"{value!r} is not a URL such as https://aws.example.internal")
-        return value
+    def _endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else _url(value)
 
     @model_validator(mode="after")
     def _together(self) -> Settings:
@@ -291,10 +307,6 @@ class Settings(_Model):
             wrong.append(f"apiAccessCidrs says nothing while apiAccess is {self.api_access}; set apiAccess to cidrs")
         if sum(bool(one) for one in (self.tag, self.abort, self.rollback)) > 1:
             wrong.append("tag, abort and rollback: one of them at a time")
-        try:
-            _ = self.drain.budget
-        except DrainError as error:
-            wrong += [f"drain: {line}" for line in error.violations]
         try:
             capacity.plan(self.production)
         except capacity.CapacityError as error:

@@ -58,7 +58,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
     """The settings in which the twin's production stack differs from the committed ones: where things are."""
     return {
         "shopcat:awsEndpoint": twin.aws_endpoint,
-        "shopcat:chartMirror": twin.chart_mirror,
+        "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": "shopcat.localhost",
         "shopcat:images": images.tool_images(twin),
     }

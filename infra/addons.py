@@ -1,0 +1,238 @@
+"""What the cluster needs of others: the AWS Load Balancer Controller and External Secrets, by Helm, pinned.
+
+* Requests and limits are those the capacity plan counts (infra/capacity.py).
+* The controller runs twice, is never the first to be evicted, looks at shut gates every few seconds, and its pod webhook
+  fails closed, but for our pods alone: nothing else in the cluster waits for it.
+* Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+
+from infra import capacity
+from infra.cluster import assume
+from infra.record import APPLICATION
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+
+CONTROLLER = "aws-load-balancer-controller"
+CONTROLLER_NAMESPACE = "kube-system"
+EXTERNAL_SECRETS = "external-secrets"
+PRIORITY = "system-cluster-critical"
+SECRET_PATH = "shopcat"
+"""Secrets that the operator may read begin with this path."""
+
+
+def requests(workload: capacity.Workload) -> dict[str, Any]:
+    """Requests, and a memory limit twice as high; CPU is never throttled."""
+    memory = workload.pod.memory_mebibytes
+    return {
+        "requests": {"cpu": f"{workload.pod.cpu_millicores}m", "memory": f"{memory}Mi"},
+        "limits": {"memory": f"{2 * memory}Mi"},
+    }
+
+
+def environment(endpoint: str | None) -> list[dict[str, str]]:
+    """AWS's SDKs read this variable; empty means AWS's own endpoints."""
+    return [{"name": "AWS_ENDPOINT_URL", "value": endpoint or ""}]
+
+
+def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str, Any]:
+    """Values of the chart aws-load-balancer-controller (aws/eks-charts)."""
+    return {
+        "clusterName": settings.cluster.name,
+        "region": region,
+        "vpcId": vpc_id,
+        "replicaCount": capacity.LOAD_BALANCER_CONTROLLER.count,
+        "serviceAccount": {"create": True, "name": CONTROLLER},
+        "resources": requests(capacity.LOAD_BALANCER_CONTROLLER),
+        "priorityClassName": PRIORITY,
+        "podDisruptionBudget": {"maxUnavailable": 1},
+        "targetgroupbindingRequeueDuration": f"{settings.drain.budget.requeue_seconds}s",
+        "enableServiceMutatorWebhook": False,
+        "podMutatorWebhookConfig": {
+            "failurePolicy": "Fail",
+            "objectSelector": {
+                "matchExpressions": [
+                    {"key": "app.kubernetes.io/name", "operator": "In", "values": [APPLICATION]}
+                ]
+            },
+        },
+        "env": {one["name"]: one["value"] for one in environment(settings.aws_endpoint)},
+    }
+
+
+def external_secrets_values(settings: Settings) -> dict[str, Any]:
+    """Values of the chart external-secrets.
+
+    Its webhook only re-checks what this program declares, and its certificates' controller only serves the webhook: left
+    out, they leave two pod slots to previews and one thing less that can refuse a release.
+    """
+    return {
+        "installCRDs": True,
+        "replicaCount": capacity.EXTERNAL_SECRETS.count,
+        "serviceAccount": {"create": True, "name": EXTERNAL_SECRETS},
+        "resources": requests(capacity.EXTERNAL_SECRETS),
+        "priorityClassName": PRIORITY,
+        "webhook": {"create": False},
+        "certController": {"create": False},
+        "extraEnv": environment(settings.aws_endpoint),
+    }
+
+
+def controller_policy() -> dict[str, Any]:
+    """Targets in and out of target groups, and the security-group rule that lets the load balancer reach pods.
+
+    Load balancers, groups, listeners and rules are this program's own; the controller can't touch them.
+    """
+    describe = [
+        "elasticloadbalancing:DescribeTargetGroups",
+        "elasticloadbalancing:DescribeTargetHealth",
+        "elasticloadbalancing:DescribeTargetGroupAttributes",
+        "elasticloadbalancing:DescribeLoadBalancers",
+        "elasticloadbalancing:DescribeListeners",
+        "elasticloadbalancing:DescribeRules",
+        "elasticloadbalancing:DescribeTags",
+        "ec2:DescribeVpcs",
+        "ec2:DescribeSubnets",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeInstances",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeAvailabilityZones",
+    ]
+    targets = ["elasticloadbalancing:RegisterTargets", "elasticloadbalancing:DeregisterTargets"]
+    rules = ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Action": describe, "Resource": "*"},
+            {
+                "Effect": "Allow",
+                "Action": targets,
+                "Resource": f"arn:aws:elasticloadbalancing:*:*:targetgroup/{APPLICATION}-*",
+            },
+            {
+                "Effect": "Allow",
+                "Action": rules,
+                "Resource": "arn:aws:ec2:*:*:security-group/*",
+                "Condition": {"StringLike": {"aws:ResourceTag/shopcat:project": "shopcat"}},
+            },
+        ],
+    }
+
+
+def external_secrets_policy() -> dict[str, Any]:
+    """Reading the secrets below our path and the database's master secret, each by its exact name."""
+    actions = [
+        "secretsmanager:GetSecretValue",
+        "secretsmanager:DescribeSecret",
+        "secretsmanager:ListSecretVersionIds",
+        "secretsmanager:GetResourcePolicy",
+    ]
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": actions,
+                "Resource": [
+                    f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}/*",
+                    "arn:aws:secretsmanager:*:*:secret:rds!db-*",
+                ],
+            }
+        ],
+    }
+
+
+class Addons(pulumi.ComponentResource):
+    """Both charts and their identities."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        vpc_id: pulumi.Input[str],
+        region: str,
+        depends_on: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("shopcat:addons:Addons", name, None, opts)
+        self._cluster = settings.cluster.name
+        controller = self._identity(CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, controller_policy(), depends_on)
+        secrets = self._identity(
+            EXTERNAL_SECRETS, EXTERNAL_SECRETS, EXTERNAL_SECRETS, external_secrets_policy(), depends_on
+        )
+        mirror, versions = settings.chart_mirror, settings.charts
+        self.controller = self._chart(
+            CONTROLLER,
+            CONTROLLER_NAMESPACE,
+            mirror.load_balancer_controller,
+            versions.load_balancer_controller,
+            controller_values(settings, vpc_id, region),
+            [*depends_on, controller],
+        )
+        self.external_secrets = self._chart(
+            EXTERNAL_SECRETS,
+            EXTERNAL_SECRETS,
+            mirror.external_secrets,
+            versions.external_secrets,
+            external_secrets_values(settings),
+            [*depends_on, secrets],
+        )
+        self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets]
+        self.register_outputs({})
+
+    def _identity(
+        self,
+        name: str,
+        namespace: str,
+        service_account: str,
+        policy: Mapping[str, Any],
+        depends_on: list[pulumi.Resource],
+    ) -> aws.eks.PodIdentityAssociation:
+        child = pulumi.ResourceOptions(parent=self)
+        role = aws.iam.Role(
+            name, assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"), opts=child
+        )
+        allowed = aws.iam.RolePolicy(name, role=role.name, policy=json.dumps(policy), opts=child)
+        return aws.eks.PodIdentityAssociation(
+            name,
+            cluster_name=self._cluster,
+            namespace=namespace,
+            service_account=service_account,
+            role_arn=role.arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, allowed]),
+        )
+
+    def _chart(
+        self,
+        chart: str,
+        namespace: str,
+        repository: str,
+        version: str,
+        values: Mapping[str, Any],
+        depends_on: list[pulumi.Resource],
+    ) -> kubernetes.helm.v3.Release:
+        return kubernetes.helm.v3.Release(
+            chart,
+            name=chart,
+            chart=chart,
+            version=version,
+            namespace=namespace,
+            create_namespace=True,
+            repository_opts=kubernetes.helm.v3.RepositoryOptsArgs(repo=repository),
+            values=dict(values),
+            atomic=False,
+            cleanup_on_fail=True,
+            timeout=300,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
+        )

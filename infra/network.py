@@ -1,0 +1,165 @@
+"""The network: one VPC over two zones.
+
+* Two public subnets for load balancers and NAT, two private ones for nodes, pods and the database.
+* S3 and DynamoDB by gateway endpoints, which cost nothing; the rest by NAT, or by interface endpoints behind a setting.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_aws as aws
+
+if TYPE_CHECKING:
+    from infra.settings import Vpc
+
+ZONES = 2
+INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
+
+
+def subnets(cidr: str) -> tuple[list[str], list[str]]:
+    """Public and private subnets, one of each in every zone.
+
+    The network is cut into eighths: the first two are public; private ones are a quarter each, since every pod has an
+    address of its own there.
+    """
+    network = ipaddress.ip_network(cidr)
+    eighths = [str(one) for one in network.subnets(prefixlen_diff=3)]
+    quarters = [str(one) for one in network.subnets(prefixlen_diff=2)]
+    return eighths[:ZONES], quarters[2 : 2 + ZONES]
+
+
+class Network(pulumi.ComponentResource):
+    """VPC, subnets, routes, NAT and endpoints."""
+
+    def __init__(
+        self, name: str, settings: Vpc, *, cluster_name: str, region: str, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("shopcat:network:Network", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        vpc = aws.ec2.Vpc(
+            "vpc",
+            cidr_block=settings.cidr,
+            enable_dns_support=True,
+            enable_dns_hostnames=True,
+            tags={"Name": name},
+            opts=pulumi.ResourceOptions(parent=self, protect=True),
+        )
+        zones = aws.get_availability_zones(
+            state="available", opts=pulumi.InvokeOptions(parent=self)
+        ).names[:ZONES]
+        public_cidrs, private_cidrs = subnets(settings.cidr)
+        shared = {f"kubernetes.io/cluster/{cluster_name}": "shared"}
+        public = [
+            aws.ec2.Subnet(
+                f"public-{index}",
+                vpc_id=vpc.id,
+                cidr_block=cidr,
+                availability_zone=zone,
+                map_public_ip_on_launch=False,
+                tags={"Name": f"{name}-public-{index}", "kubernetes.io/role/elb": "1", **shared},
+                opts=child,
+            )
+            for index, (zone, cidr) in enumerate(zip(zones, public_cidrs, strict=True))
+        ]
+        private = [
+            aws.ec2.Subnet(
+                f"private-{index}",
+                vpc_id=vpc.id,
+                cidr_block=cidr,
+                availability_zone=zone,
+                tags={"Name": f"{name}-private-{index}", "kubernetes.io/role/internal-elb": "1", **shared},
+                opts=child,
+            )
+            for index, (zone, cidr) in enumerate(zip(zones, private_cidrs, strict=True))
+        ]
+        gateway = aws.ec2.InternetGateway("internet", vpc_id=vpc.id, tags={"Name": name}, opts=child)
+        public_table = aws.ec2.RouteTable("public", vpc_id=vpc.id, tags={"Name": f"{name}-public"}, opts=child)
+        aws.ec2.Route(
+            "public-default",
+            route_table_id=public_table.id,
+            destination_cidr_block="0.0.0.0/0",
+            gateway_id=gateway.id,
+            opts=child,
+        )
+        for index, subnet in enumerate(public):
+            aws.ec2.RouteTableAssociation(
+                f"public-{index}", subnet_id=subnet.id, route_table_id=public_table.id, opts=child
+            )
+        addresses = [
+            aws.ec2.Eip(f"nat-{index}", domain="vpc", tags={"Name": f"{name}-nat-{index}"}, opts=child)
+            for index in range(settings.nat_gateways)
+        ]
+        gateways = [
+            aws.ec2.NatGateway(
+                f"nat-{index}",
+                subnet_id=public[index].id,
+                allocation_id=address.id,
+                tags={"Name": f"{name}-{index}"},
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),
+            )
+            for index, address in enumerate(addresses)
+        ]
+        tables = []
+        for index, subnet in enumerate(private):
+            table = aws.ec2.RouteTable(
+                f"private-{index}", vpc_id=vpc.id, tags={"Name": f"{name}-private-{index}"}, opts=child
+            )
+            aws.ec2.Route(
+                f"private-{index}-default",
+                route_table_id=table.id,
+                destination_cidr_block="0.0.0.0/0",
+                nat_gateway_id=gateways[min(index, len(gateways) - 1)].id,
+                opts=child,
+            )
+            aws.ec2.RouteTableAssociation(
+                f"private-{index}", subnet_id=subnet.id, route_table_id=table.id, opts=child
+            )
+            tables.append(table)
+        for service in ("s3", "dynamodb"):
+            aws.ec2.VpcEndpoint(
+                service,
+                vpc_id=vpc.id,
+                service_name=f"com.amazonaws.{region}.{service}",
+                vpc_endpoint_type="Gateway",
+                route_table_ids=[table.id for table in tables],
+                tags={"Name": f"{name}-{service}"},
+                opts=child,
+            )
+        self.vpc_id = vpc.id
+        self.cidr = settings.cidr
+        self.public_subnet_ids = [subnet.id for subnet in public]
+        self.private_subnet_ids = [subnet.id for subnet in private]
+        self.nat_addresses = [address.public_ip for address in addresses]
+        if settings.interface_endpoints:
+            self._interface_endpoints(name, region)
+        self.register_outputs({"vpcId": self.vpc_id})
+
+    def _interface_endpoints(self, name: str, region: str) -> None:
+        child = pulumi.ResourceOptions(parent=self)
+        group = aws.ec2.SecurityGroup(
+            "endpoints", vpc_id=self.vpc_id, description="HTTPS to interface endpoints from the VPC", opts=child
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            "endpoints-https",
+            security_group_id=group.id,
+            cidr_ipv4=self.cidr,
+            from_port=443,
+            to_port=443,
+            ip_protocol="tcp",
+            opts=child,
+        )
+        for service in INTERFACE_SERVICES:
+            aws.ec2.VpcEndpoint(
+                service,
+                vpc_id=self.vpc_id,
+                service_name=f"com.amazonaws.{region}.{service}",
+                vpc_endpoint_type="Interface",
+                subnet_ids=self.private_subnet_ids,
+                security_group_ids=[group.id],
+                private_dns_enabled=True,
+                tags={"Name": f"{name}-{service}"},
+                opts=child,
+            )

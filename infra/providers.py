@@ -1,0 +1,41 @@
+"""The providers, all explicit: region, endpoints and default tags come from settings and nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+
+SERVICES = (
+    "acm", "cloudwatch", "dynamodb", "ec2", "ecr", "eks", "elbv2", "iam", "kms",
+    "logs", "rds", "route53", "secretsmanager", "ssm", "sts",
+)  # fmt: skip
+"""Every AWS service this program uses, by the provider's names."""
+
+
+def aws_provider(settings: Settings, region: str, stack: str) -> aws.Provider:
+    """The AWS provider, with the endpoint given to every service (none: AWS's own)."""
+    endpoints = {name: settings.aws_endpoint for name in SERVICES}
+    return aws.Provider(
+        "aws",
+        region=region,
+        endpoints=[aws.ProviderEndpointArgs(**endpoints)],
+        default_tags=aws.ProviderDefaultTagsArgs(
+            tags={"shopcat:stack": stack, "shopcat:managed-by": "pulumi", "shopcat:project": "shopcat"}
+        ),
+    )
+
+
+def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.Resource]) -> kubernetes.Provider:
+    """The cluster's provider; fields are owned by server-side apply."""
+    return kubernetes.Provider(
+        "kubernetes",
+        kubeconfig=kubeconfig,
+        enable_server_side_apply=True,
+        opts=pulumi.ResourceOptions(depends_on=depends_on),
+    )
