@@ -33,7 +33,8 @@ Everything decisive is a before-hook on what it protects. Hooks don't run in pre
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+import contextlib
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
@@ -41,7 +42,7 @@ import pulumi_kubernetes as kubernetes
 from infra import proof
 from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
-from infra.ledger import table_rows
+from infra.ledger import State, table_rows
 from infra.record import (
     APPLICATION,
     COLOURS,
@@ -445,16 +446,20 @@ class BlueGreen(pulumi.ComponentResource):
         )
 
     def _outputs(self) -> None:
-        """What a person wants to see; known once the pointer is written."""
-        session = self._plan.session
-        written: pulumi.Output[Any] = self.pointer.id if self.pointer else pulumi.Output.from_input("")
+        """What a person wants to see: the ledger as it is when the live pointer is written, or has failed to be."""
+        session, pointer = self._plan.session, self.pointer
 
-        def live(which: str) -> pulumi.Output[str]:
-            return written.apply(lambda _: str(getattr(session.state.live, which)) if session.state.live else "")
+        async def settled() -> State:
+            if pointer is not None:
+                # Its failure is reported by the engine; what is live is worth showing all the same.
+                with contextlib.suppress(Exception):
+                    await pointer.id.future()
+            return session.state
 
-        self.live_release = live("tag")
-        self.live_colour = live("colour")
-        self.table = cast("pulumi.Output[list[dict[str, str]]]", written.apply(lambda _: table_rows(session.state)))
+        state: pulumi.Output[State] = pulumi.Output.from_input(settled())
+        self.live_release = state.apply(lambda found: found.live.tag if found.live else "")
+        self.live_colour = state.apply(lambda found: str(found.live.colour) if found.live else "")
+        self.table = state.apply(table_rows)
         self.notes = list(self._plan.notes)
         for note in self.notes:
             pulumi.log.info(note)
