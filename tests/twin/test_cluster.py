@@ -1,5 +1,6 @@
 """The twin's Kubernetes by itself: nodes, network, DNS, add-ons, and a machine that is left as it was found."""
 
+import base64
 import json
 import os
 import shutil
@@ -288,6 +289,89 @@ def test_add_ons_take_the_room_they_take_on_eks(cluster: config.Twin) -> None:
     cluster_addons.delete(cluster, "eks-pod-identity-agent")
     cluster_addons.delete(cluster, "eks-pod-identity-agent")
     assert cluster_addons.problems(cluster, "eks-pod-identity-agent")
+
+
+WEBHOOK = """
+import http.server, json, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        response = {"uid": review["request"]["uid"], "allowed": False, "status": {"message": "said the webhook"}}
+        body = json.dumps({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": response}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.HTTPServer(("", 8443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/tls/tls.crt", "/tls/tls.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+
+
+def test_the_api_server_calls_a_webhook_in_a_pod(cluster: config.Twin) -> None:
+    pair = pki.issue_server_certificate(cluster, ["hook.default.svc"])
+    tls = {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()}
+    container = {
+        "name": "hook",
+        "image": f"docker.io/{images.BASE}",
+        "command": ["python3", "-c", WEBHOOK],
+        "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
+        "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
+    }
+    hook = {
+        "name": "hook.example.com",
+        "clientConfig": {
+            "service": {"name": "hook", "namespace": "default", "port": 443, "path": "/"},
+            "caBundle": base64.b64encode(pki.ca_file(cluster).read_bytes()).decode(),
+        },
+        "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "default"}},
+        "failurePolicy": "Fail",
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+        "timeoutSeconds": 5,
+    }
+    items = [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}, "stringData": tls},
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "hook", "labels": {"app": "hook"}},
+            "spec": {
+                "containers": [container],
+                "volumes": [{"name": "tls", "secret": {"secretName": "hook"}}],
+                "terminationGracePeriodSeconds": 1,
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "hook"},
+            "spec": {"selector": {"app": "hook"}, "ports": [{"port": 443, "targetPort": 8443}]},
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "hook"},
+            "webhooks": [hook],
+        },
+    ]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
+    kubectl(cluster, "apply", "-f", "-", text=text)
+    try:
+        kubectl(cluster, "wait", "--for=condition=Ready", "pod/hook", "--timeout=60s")
+
+        def refused() -> bool:
+            manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}}
+            with pytest.raises(controlplane.ApiError) as caught:
+                controlplane.call(cluster, "POST", "/api/v1/namespaces/default/configmaps", manifest)
+            return "said the webhook" in str(caught.value)
+
+        eventually(refused, "the webhook is asked", seconds=15)
+    finally:
+        kubectl(cluster, "delete", "-f", "-", "--wait=false", text=text)
 
 
 def test_a_dead_or_frozen_kubelet_shows_and_up_mends_it(cluster: config.Twin, echo: list[dict[str, Any]]) -> None:
