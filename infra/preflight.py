@@ -176,7 +176,7 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
     state = books.read()
     view = _view(clients, question.load_balancer)
     _known(state, view, question.ledger_table)
-    wanted = _wanted(question, clients, state, _provenance(arn, environment or os.environ))
+    wanted = _wanted(question, clients, state, view, _provenance(arn, environment or os.environ))
     unweighted: Colour = next((colour for colour in ("green", "blue") if not view.carries(colour)), "green")
     decision = ledger.decide(wanted, state, unweighted)
     if decision.moves and not view.rules:
@@ -191,7 +191,7 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
     if decision.action == "platform":
         host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {ledger.command('tag', 'v1.0.0')}")
-    notes += _settings_differ(question, clients, state, decision)
+    notes += _settings_differ(question, clients, view, state, decision)
     return Plan(
         decision=decision,
         state=state,
@@ -315,7 +315,7 @@ def _provenance(arn: str, environment: Mapping[str, str]) -> Provenance:
     return Provenance(who=environment.get("GITHUB_ACTOR") or arn, commit=environment.get("GITHUB_SHA", ""), run=run)
 
 
-def _wanted(question: Question, clients: AwsClients, state: State, by: Provenance) -> Wanted:
+def _wanted(question: Question, clients: AwsClients, state: State, view: traffic.View, by: Provenance) -> Wanted:
     given = {
         name: value
         for name, value in (("tag", question.tag), ("abort", question.abort), ("rollback", question.rollback))
@@ -338,10 +338,10 @@ def _wanted(question: Question, clients: AwsClients, state: State, by: Provenanc
         # The record is what counts; only the digest is compared.
         known = state.release(opened.name).record.template
         return Tag(question.tag, replace(known, image=image), by)
-    return Tag(question.tag, _template(question, image, _secret_version(question, clients)), by)
+    return Tag(question.tag, _template(question, view, image, _secret_version(question, clients)), by)
 
 
-def _template(question: Question, image: str, secret_version: str) -> TemplateInput:
+def _template(question: Question, view: traffic.View, image: str, secret_version: str) -> TemplateInput:
     drain = question.drain
     return TemplateInput(
         image=image,
@@ -361,6 +361,7 @@ def _template(question: Question, image: str, secret_version: str) -> TemplateIn
         ),
         smoke_image=question.smoke_image,
         smoke_url=question.public_url,
+        smoke_connect=view.dns_name,
         migrate=question.migrate,
         contracts=question.contracts,
     )
@@ -413,7 +414,9 @@ def _secret_version(question: Question, clients: AwsClients) -> str:
     raise Refused(f"secret {question.secret_id} has no current version; run pulumi up -s prod without a tag")
 
 
-def _settings_differ(question: Question, clients: AwsClients, state: State, decision: Decision) -> list[str]:
+def _settings_differ(
+    question: Question, clients: AwsClients, view: traffic.View, state: State, decision: Decision
+) -> list[str]:
     """What the settings would change in the live release; nothing is changed by that alone."""
     live = state.live_record
     if decision.action != "stay" or live is None:
@@ -422,7 +425,7 @@ def _settings_differ(question: Question, clients: AwsClients, state: State, deci
         version = _secret_version(question, clients)
     except Refused as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
-    wanted = _template(question, live.template.image, version)
+    wanted = _template(question, view, live.template.image, version)
     lines = differences(wanted, live.template)
     if not lines:
         return []

@@ -110,7 +110,9 @@ class TemplateInput:
     smoke_image: str
     """A tool image with curl, by digest."""
     smoke_url: str
-    """Where the smoke test meets the load balancer, or nothing to leave that out."""
+    """The shop's URL, which the smoke test asks through the load balancer; nothing leaves that out."""
+    smoke_connect: str
+    """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     migrate: tuple[str, ...] = ()
     """Command of the migration Job in the new image; nothing means none."""
     migrate_deadline_seconds: int = 300
@@ -387,7 +389,9 @@ check() {
 }
 for path in /healthz / / / / /; do check "$SERVICE_URL$path"; done
 if [ -n "$PUBLIC_URL" ]; then
-  for path in /healthz / /; do check --insecure --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"; done
+  for path in /healthz / /; do
+    check --insecure --connect-to "::$LOAD_BALANCER:" --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"
+  done
 fi
 """
 """Connecting may take a moment after the pods are ready; from then on every answer counts, without a retry. By header
@@ -415,6 +419,7 @@ def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
                         {"name": "RELEASE", "value": record.tag},
                         {"name": "COLOUR", "value": colour},
                         {"name": "PUBLIC_URL", "value": record.template.smoke_url},
+                        {"name": "LOAD_BALANCER", "value": record.template.smoke_connect},
                         {"name": "SERVICE_URL", "value": f"http://{workload_name(colour)}.{NAMESPACE}"},
                     ],
                     "resources": _resources(50, 64),

@@ -10,7 +10,6 @@ What `production.py` does with it::
         plan=plan,
         clients=clients,
         target_group_arns={"blue": edge.target_groups["blue"].arn, "green": edge.target_groups["green"].arn},
-        load_balancer_security_group_id=edge.security_group.id,
         platform=[addons, database, edge],       # the release depends on all of it
         opts=ResourceOptions(provider=kubernetes_provider),
     )
@@ -215,7 +214,6 @@ class BlueGreen(pulumi.ComponentResource):
         plan: Plan,
         clients: AwsClients,
         target_group_arns: Mapping[Colour, pulumi.Input[str]],
-        load_balancer_security_group_id: pulumi.Input[str],
         platform: Sequence[pulumi.Resource] = (),
         protect: bool = True,
         opts: pulumi.ResourceOptions | None = None,
@@ -251,10 +249,7 @@ class BlueGreen(pulumi.ComponentResource):
             description="ShopCat's production: above previews, below what the cluster itself needs",
             opts=self._options(depends_on=self._platform),
         )
-        bindings = [
-            self._colour(colour, namespace, target_group_arns[colour], load_balancer_security_group_id)
-            for colour in COLOURS
-        ]
+        bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
         ready: list[pulumi.Resource] = [*self._platform, namespace, priority, *bindings]
         self.pointer = self._release(clients.region, ready)
         self._outputs()
@@ -267,7 +262,6 @@ class BlueGreen(pulumi.ComponentResource):
         colour: Colour,
         namespace: pulumi.Resource,
         target_group_arn: pulumi.Input[str],
-        security_group_id: pulumi.Input[str],
     ) -> pulumi.Resource:
         """The colour's Service and what binds it to its target group: there before any pod, and for ever."""
         name = workload_name(colour)
@@ -287,6 +281,7 @@ class BlueGreen(pulumi.ComponentResource):
             },
             opts=self._options(depends_on=[*self._platform, namespace], protect=self._protected),
         )
+        # No `networking`: which ports the load balancer reaches is edge.py's, not the controller's.
         binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             f"binding-{colour}",
             api_version="elbv2.k8s.aws/v1beta1",
@@ -296,14 +291,6 @@ class BlueGreen(pulumi.ComponentResource):
                 "serviceRef": {"name": name, "port": SERVICE_PORT},
                 "targetGroupARN": target_group_arn,
                 "targetType": "ip",
-                "networking": {
-                    "ingress": [
-                        {
-                            "from": [{"securityGroup": {"groupID": security_group_id}}],
-                            "ports": [{"protocol": "TCP", "port": PORT}],
-                        }
-                    ]
-                },
             },
             opts=self._options(depends_on=[service], protect=self._protected),
         )

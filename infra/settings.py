@@ -70,6 +70,20 @@ class Vpc(_Model):
         return value
 
 
+class ExistingCluster(_Model):
+    """An EKS cluster with its network that somebody else keeps; then neither is made here."""
+
+    kubeconfig: str
+    """A secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig."""
+    vpc_id: str
+    vpc_cidr: str
+    public_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
+    private_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
+    security_group_id: str
+    """The cluster's security group, which its nodes and pods are in."""
+    nat_addresses: tuple[str, ...] = ()
+
+
 class Cluster(_Model):
     """The EKS cluster, or an existing one."""
 
@@ -82,8 +96,12 @@ class Cluster(_Model):
     """Version of each managed add-on: vpc-cni, coredns, kube-proxy, eks-pod-identity-agent."""
     administrators: tuple[str, ...] = ()
     """ARNs of IAM roles that administer the cluster, besides whoever makes it."""
-    kubeconfig: str = ""
-    """An existing cluster, instead of making one. A secret: pulumi config set --secret --path shopcat:cluster.kubeconfig."""
+    existing: ExistingCluster | None = None
+
+    @property
+    def kubeconfig(self) -> str:
+        """The existing cluster's; empty for our own, whose API is found through EKS."""
+        return self.existing.kubeconfig if self.existing else ""
 
     @field_validator("addon_versions")
     @classmethod

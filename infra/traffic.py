@@ -70,6 +70,8 @@ class View:
     rules: Sequence[Rule]
     load_balancer: str = ""
     """ARN of the load balancer whose listeners hold the rules."""
+    dns_name: str = ""
+    """Its own name at AWS."""
 
     def carries(self, colour: Colour) -> bool:
         """Whether any listener gives it weight."""
@@ -115,17 +117,30 @@ class Prober(Protocol):
 
 
 class HttpsProber:
-    """GET of the shop's page over HTTPS on a fresh connection; TLS trust follows SSL_CERT_FILE as everywhere."""
+    """GET of the shop's page on a fresh connection each time; TLS trust follows SSL_CERT_FILE as everywhere.
+
+    Names below `localhost` are this machine (RFC 6761), also where the resolver doesn't say so.
+    """
 
     def __init__(self, url: str, timeout_seconds: float = 10) -> None:
-        self._url = url
+        self._url = urllib3.util.parse_url(url)
         self._timeout = timeout_seconds
 
+    def _pool(self) -> urllib3.HTTPConnectionPool:
+        host = self._url.host or ""
+        address = "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host
+        if self._url.scheme == "https":
+            return urllib3.HTTPSConnectionPool(
+                address, self._url.port or 443, server_hostname=host, assert_hostname=host, timeout=self._timeout
+            )
+        return urllib3.HTTPConnectionPool(address, self._url.port or 80, timeout=self._timeout)
+
     def _get(self) -> Probe:
+        headers = {"Host": self._url.netloc or "", "Connection": "close"}
         try:
-            with urllib3.PoolManager(retries=False, timeout=self._timeout) as pool:
-                response = pool.request("GET", self._url, headers={"Connection": "close"})
-        except urllib3.exceptions.HTTPError as error:
+            with self._pool() as pool:
+                response = pool.request("GET", self._url.path or "/", headers=headers, retries=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             return Probe(ok=False, what=f"{type(error).__name__}: {error}")
         return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get("X-ShopCat-Colour", ""))
 
@@ -204,13 +219,13 @@ class Traffic:
         """
         elb = self._clients.get("elbv2")
         groups = {colour: arn for colour in COLOURS if (arn := self._group(elb, colour))}
-        load_balancer = self._load_balancer(elb)
+        load_balancer, dns_name = self._load_balancer(elb)
         rules: list[Rule] = []
         if load_balancer and len(groups) == len(COLOURS):
             for page in elb.get_paginator("describe_listeners").paginate(LoadBalancerArn=load_balancer):
                 for listener in page["Listeners"]:
                     rules += self._rules(elb, listener["ListenerArn"], groups)
-        return View(groups, tuple(rules), load_balancer)
+        return View(groups, tuple(rules), load_balancer, dns_name)
 
     @staticmethod
     def _group(elb: Any, colour: Colour) -> str:
@@ -222,14 +237,14 @@ class Traffic:
             raise
         return str(found[0]["TargetGroupArn"]) if found else ""
 
-    def _load_balancer(self, elb: Any) -> str:
+    def _load_balancer(self, elb: Any) -> tuple[str, str]:
         try:
             found = elb.describe_load_balancers(Names=[self._name])["LoadBalancers"]
         except ClientError as error:
             if error_code(error) in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
-                return ""
+                return "", ""
             raise
-        return str(found[0]["LoadBalancerArn"]) if found else ""
+        return (str(found[0]["LoadBalancerArn"]), str(found[0]["DNSName"])) if found else ("", "")
 
     @staticmethod
     def _rules(elb: Any, listener: str, groups: Mapping[Colour, str]) -> list[Rule]:
@@ -394,6 +409,8 @@ class Traffic:
         if returning:
             await self._return(colour, timing, prober)
             return
+        if prober is not None:
+            await self._probe_before(prober)
         baseline = await self._baseline(view, timing)
         try:
             # A canary never takes weight away from the colour: after a kill it may have more than that already.
@@ -422,6 +439,20 @@ class Traffic:
         except TrafficError as error:
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
+
+    async def _probe_before(self, prober: Prober) -> None:
+        """Our own requests must be answered before anything moves, or their failures would say nothing afterwards."""
+        probe = await prober()
+        for _ in range(2):
+            if probe.ok:
+                return
+            await self._sleep(1)
+            probe = await prober()
+        if not probe.ok:
+            raise TrafficError(
+                f"our own requests through the load balancer fail before any traffic is moved: {probe.what}; nothing "
+                "was moved"
+            )
 
     async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
         """Everything back on the colour that had it, read back; the trouble that led here is kept."""

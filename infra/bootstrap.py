@@ -1,0 +1,221 @@
+"""Once per account, before the first `pulumi up` (``make bootstrap``): what no stack may own.
+
+State buckets for production and for previews (versioned, encrypted, private), a key for each that encrypts secrets in
+state, the release ledger (with point-in-time recovery and deletion protection), and GitHub's OIDC provider. Every step
+looks first and makes only what is missing, so it can run again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import settings
+from infra.aws_clients import AwsClients, error_code, explain
+from infra.errors import Refused
+from infra.identity import AUDIENCE, ISSUER
+from infra.ledger import Ledger, table_definition
+
+STACKS = ("prod", "previews")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that must be there."""
+
+    title: str
+    present: Callable[[], bool]
+    make: Callable[[], None]
+
+
+class Bootstrap:
+    """The steps, for one account and region."""
+
+    def __init__(self, clients: AwsClients, account: str, ledger_table: str) -> None:
+        self._clients = clients
+        self._account = account
+        self._table = ledger_table
+
+    def bucket(self, stack: str) -> str:
+        """Bucket names are global, so the account and region are part of them."""
+        return f"shopcat-state-{stack}-{self._account}-{self._clients.region}"
+
+    def alias(self, stack: str) -> str:
+        """Name of the key that encrypts a stack's secrets and state."""
+        return f"alias/shopcat-state-{stack}"
+
+    def steps(self) -> list[Step]:
+        """In the order they are needed: keys before the buckets they encrypt."""
+        found: list[Step] = []
+        for stack in STACKS:
+            found.append(
+                Step(f"KMS key {self.alias(stack)}", self._has_key(stack), lambda stack=stack: self._make_key(stack))  # type: ignore[misc]
+            )
+            found.append(
+                Step(f"S3 bucket {self.bucket(stack)}", self._has_bucket(stack), lambda stack=stack: self._make_bucket(stack))  # type: ignore[misc]
+            )
+        found.append(Step(f"DynamoDB table {self._table} (release ledger)", self._has_table, self._make_table))
+        found.append(Step(f"OIDC provider {ISSUER}", self._has_issuer, self._make_issuer))
+        return found
+
+    def run(self, say: Callable[[str], None]) -> int:
+        """Make what is missing; returns how many things that were.
+
+        Raises:
+            Refused: AWS says no; the message says to what and why.
+        """
+        made = 0
+        try:
+            for step in self.steps():
+                if step.present():
+                    say(f"there already: {step.title}")
+                else:
+                    say(f"making:        {step.title}")
+                    step.make()
+                    made += 1
+            self._complete_table()
+        except (BotoCoreError, ClientError) as error:
+            raise explain(error, "bootstrap", self._clients.endpoint_url) from error
+        return made
+
+    def next_step(self) -> str:
+        """How to go on, with this account's own names."""
+        region = self._clients.region
+        return (
+            f"next:\n  pulumi login s3://{self.bucket('prod')}?region={region}\n"
+            f"  pulumi stack init prod --secrets-provider 'awskms://{self.alias('prod')}?region={region}'\n"
+            "  pulumi up -s prod"
+        )
+
+    def _has_key(self, stack: str) -> Callable[[], bool]:
+        def present() -> bool:
+            pages = self._clients.get("kms").get_paginator("list_aliases").paginate()
+            return any(one["AliasName"] == self.alias(stack) for page in pages for one in page["Aliases"])
+
+        return present
+
+    def _make_key(self, stack: str) -> None:
+        kms = self._clients.get("kms")
+        key = kms.create_key(Description=f"Pulumi state and secrets of ShopCat, {stack}")["KeyMetadata"]["KeyId"]
+        kms.enable_key_rotation(KeyId=key)
+        kms.create_alias(AliasName=self.alias(stack), TargetKeyId=key)
+
+    def _has_bucket(self, stack: str) -> Callable[[], bool]:
+        def present() -> bool:
+            try:
+                self._clients.get("s3").head_bucket(Bucket=self.bucket(stack))
+            except ClientError as error:
+                if error_code(error) in ("404", "NoSuchBucket", "NotFound"):
+                    return False
+                raise
+            return True
+
+        return present
+
+    def _make_bucket(self, stack: str) -> None:
+        s3, name = self._clients.get("s3"), self.bucket(stack)
+        place: dict[str, Any] = {}
+        if self._clients.region != "us-east-1":  # S3 refuses a constraint for its oldest region
+            place["CreateBucketConfiguration"] = {"LocationConstraint": self._clients.region}
+        s3.create_bucket(Bucket=name, **place)
+        s3.put_public_access_block(
+            Bucket=name,
+            PublicAccessBlockConfiguration={
+                "BlockPublicAcls": True,
+                "IgnorePublicAcls": True,
+                "BlockPublicPolicy": True,
+                "RestrictPublicBuckets": True,
+            },
+        )
+        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
+        encryption = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.alias(stack)}
+        s3.put_bucket_encryption(
+            Bucket=name,
+            ServerSideEncryptionConfiguration={
+                "Rules": [{"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}]
+            },
+        )
+        only_tls = {
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+        s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [only_tls]}))
+
+    def _has_table(self) -> bool:
+        try:
+            self._clients.get("dynamodb").describe_table(TableName=self._table)
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return False
+            raise
+        return True
+
+    def _make_table(self) -> None:
+        dynamodb = self._clients.get("dynamodb")
+        dynamodb.create_table(**table_definition(self._table))
+        dynamodb.get_waiter("table_exists").wait(TableName=self._table)
+
+    def _complete_table(self) -> None:
+        """Recovery and the empty ledger; also mends a run that was cut off after the table was made."""
+        dynamodb = self._clients.get("dynamodb")
+        dynamodb.update_continuous_backups(
+            TableName=self._table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+        )
+        Ledger(dynamodb, self._table).initialise()
+
+    def _has_issuer(self) -> bool:
+        found = self._clients.get("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
+        return any(one["Arn"].endswith(f"/{ISSUER}") for one in found)
+
+    def _make_issuer(self) -> None:
+        self._clients.get("iam").create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE])
+
+
+def read_stack_file(path: Path) -> tuple[str, settings.Settings]:
+    """Region and settings of the production stack.
+
+    Raises:
+        Refused: the file can't be read, or something in it is wrong.
+    """
+    try:
+        config = yaml.safe_load(path.read_text())["config"]
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise Refused(f"{path}: expected a stack file with `config:` ({error})") from error
+    region = config.get("aws:region")
+    if not region:
+        raise Refused(f"{path} sets no aws:region")
+    values = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("shopcat:")}
+    return str(region), settings.read(values)
+
+
+def main() -> int:
+    """``python -m infra.bootstrap``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
+    path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
+    try:
+        region, given = read_stack_file(path)
+        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
+        account, caller = clients.identity()
+        print(f"account {account}, region {region}, as {caller}")
+        bootstrap = Bootstrap(clients, account, given.ledger_table)
+        made = bootstrap.run(print)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{made} made, nothing else changed")
+    print(bootstrap.next_step())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""PostgreSQL on RDS, and the application's own role in it.
+
+* Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password.
+* Pods never see the master secret. One Job in a namespace of its own uses it to make the application's role; that role's
+  password is made by a hook, straight in Secrets Manager, and is in no manifest and no state.
+* RDS rotating its master password changes nothing here: the Job has run, and the pods have a secret of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import capacity
+from infra.aws_clients import error_code, explain
+from infra.record import APPLICATION_SECRET, RUNTIME_USER
+
+if TYPE_CHECKING:
+    from infra.aws_clients import AwsClients
+    from infra.settings import Settings
+
+NAMESPACE = "shopcat-database"
+DATABASE = "shopcat"
+MASTER = "shopcat_admin"
+ROLE = "shopcat"
+PORT = 5432
+PASSWORD_LENGTH = 40
+JOB = "database-roles"
+_API = "external-secrets.io/v1"
+_STORE = "database"
+
+ROLE_SQL = r"""
+\getenv role APP_USER
+\getenv password APP_PASSWORD
+\getenv database PGDATABASE
+SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
+SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
+SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
+SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
+"""
+
+
+def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None:
+    """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
+
+    Raises:
+        Refused: Secrets Manager says no; the message says why.
+    """
+    manager = clients.get("secretsmanager")
+    try:
+        try:
+            manager.get_secret_value(SecretId=APPLICATION_SECRET)
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+        else:
+            return
+        password = manager.get_random_password(PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True)
+        value = {
+            "host": host,
+            "port": port,
+            "dbname": DATABASE,
+            "username": ROLE,
+            "password": password["RandomPassword"],
+        }
+        manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(value))
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+
+
+class Database(pulumi.ComponentResource):
+    """The instance, the application's secret, and the Job that makes the application's role."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        vpc_id: pulumi.Input[str],
+        subnet_ids: list[pulumi.Input[str]],
+        cluster_security_group_id: pulumi.Input[str],
+        clients: AwsClients,
+        region: str,
+        depends_on: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("shopcat:database:Database", name, None, opts)
+        given = settings.database
+        child = pulumi.ResourceOptions(parent=self)
+        group = aws.ec2.SecurityGroup(
+            "database", name="shopcat-database", description="PostgreSQL from the cluster", vpc_id=vpc_id, opts=child
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            "database-from-cluster",
+            security_group_id=group.id,
+            referenced_security_group_id=cluster_security_group_id,
+            from_port=PORT,
+            to_port=PORT,
+            ip_protocol="tcp",
+            description="pods of the cluster",
+            opts=child,
+        )
+        subnets = aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=child)
+        parameters = aws.rds.ParameterGroup(
+            "database",
+            name=f"shopcat-postgres{given.engine_version.partition('.')[0]}",
+            family=f"postgres{given.engine_version.partition('.')[0]}",
+            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
+            opts=child,
+        )
+        self.instance = aws.rds.Instance(
+            "database",
+            identifier="shopcat",
+            engine="postgres",
+            engine_version=given.engine_version,
+            instance_class=given.instance_class,
+            allocated_storage=given.storage_gibibytes,
+            max_allocated_storage=4 * given.storage_gibibytes,
+            storage_type="gp3",
+            storage_encrypted=True,
+            db_name=DATABASE,
+            username=MASTER,
+            manage_master_user_password=True,
+            db_subnet_group_name=subnets.name,
+            parameter_group_name=parameters.name,
+            vpc_security_group_ids=[group.id],
+            publicly_accessible=False,
+            multi_az=given.multi_zone,
+            backup_retention_period=given.backup_retention_days,
+            copy_tags_to_snapshot=True,
+            auto_minor_version_upgrade=True,
+            deletion_protection=given.deletion_protection,
+            skip_final_snapshot=False,
+            final_snapshot_identifier="shopcat-final",
+            apply_immediately=True,
+            opts=pulumi.ResourceOptions(parent=self, protect=True),
+        )
+        secret = aws.secretsmanager.Secret(
+            "application",
+            name=APPLICATION_SECRET,
+            description="The application's own database role; made once, read by each release at its own version",
+            recovery_window_in_days=30,
+            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
+        )
+        self.job = self._role_job(settings, clients, region, secret, depends_on)
+        self.ready: list[pulumi.Resource] = [self.instance, secret, self.job]
+        self.register_outputs({"address": self.instance.address})
+
+    def _role_job(
+        self,
+        settings: Settings,
+        clients: AwsClients,
+        region: str,
+        secret: aws.secretsmanager.Secret,
+        depends_on: list[pulumi.Resource],
+    ) -> kubernetes.batch.v1.Job:
+        child = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        namespace = kubernetes.core.v1.Namespace(
+            "database",
+            metadata={"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            opts=child,
+        )
+        store = kubernetes.apiextensions.CustomResource(
+            "database-store",
+            api_version=_API,
+            kind="SecretStore",
+            metadata=_metadata(_STORE),
+            spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, namespace]),
+        )
+
+        master = self._external_secret(
+            "master",
+            {"password": "password"},
+            self.instance.master_user_secrets[0].secret_arn,
+            [store],
+            None,
+        )
+        application = self._external_secret(
+            "application",
+            {"username": "username", "password": "password"},
+            secret.name,
+            [store, self.instance],
+            pulumi.ResourceHookBinding(before_create=[self._value_hook(clients)]),
+        )
+        template = {
+            "metadata": {"labels": {"app.kubernetes.io/name": JOB}},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": RUNTIME_USER,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "psql",
+                        "image": settings.images.database,
+                        "command": ["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
+                        "env": [
+                            {"name": "PGHOST", "value": self.instance.address},
+                            {"name": "PGPORT", "value": self.instance.port.apply(str)},
+                            {"name": "PGDATABASE", "value": DATABASE},
+                            {"name": "PGUSER", "value": MASTER},
+                            {"name": "PGSSLMODE", "value": "require"},
+                            {"name": "PGPASSWORD", "valueFrom": _key("master", "password")},
+                            {"name": "APP_USER", "valueFrom": _key("application", "username")},
+                            {"name": "APP_PASSWORD", "valueFrom": _key("application", "password")},
+                        ],
+                        "resources": {
+                            "requests": {
+                                "cpu": f"{capacity.JOB.cpu_millicores}m",
+                                "memory": f"{capacity.JOB.memory_mebibytes}Mi",
+                            },
+                            "limits": {"memory": f"{2 * capacity.JOB.memory_mebibytes}Mi"},
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }
+                ],
+            },
+        }
+        return kubernetes.batch.v1.Job(
+            JOB,
+            metadata={**_metadata(JOB), "annotations": {"pulumi.com/replaceUnready": "true"}},
+            spec={"backoffLimit": 3, "activeDeadlineSeconds": 300, "template": template},
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[master, application],
+                custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
+            ),
+        )
+
+    def _value_hook(self, clients: AwsClients) -> pulumi.ResourceHook:
+        """The secret has a value before anything reads it; its host and port travel as the reader's annotations."""
+
+        async def hook(args: pulumi.ResourceHookArgs) -> None:
+            notes = (args.new_inputs or {})["metadata"]["annotations"]
+            host, port = notes["shopcat/database-host"], notes["shopcat/database-port"]
+            await asyncio.to_thread(ensure_application_secret, clients, host, port)
+
+        return pulumi.ResourceHook("application-secret", hook)
+
+    def _external_secret(
+        self,
+        name: str,
+        keys: Mapping[str, str],
+        source: pulumi.Input[str],
+        depends_on: list[pulumi.Resource],
+        hooks: pulumi.ResourceHookBinding | None,
+    ) -> kubernetes.apiextensions.CustomResource:
+        annotations: dict[str, pulumi.Input[str]] = {"pulumi.com/waitFor": "condition=Ready"}
+        if hooks is not None:
+            annotations["shopcat/database-host"] = self.instance.address
+            annotations["shopcat/database-port"] = self.instance.port.apply(str)
+        return kubernetes.apiextensions.CustomResource(
+            f"database-{name}",
+            api_version=_API,
+            kind="ExternalSecret",
+            metadata={**_metadata(name), "annotations": annotations},
+            spec={
+                "refreshPolicy": "Periodic",
+                "refreshInterval": "1h0m0s",
+                "secretStoreRef": {"kind": "SecretStore", "name": _STORE},
+                "target": {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+                "data": [
+                    {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
+                ],
+            },
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=depends_on,
+                hooks=hooks,
+                custom_timeouts=pulumi.CustomTimeouts(create="3m", update="3m", delete="2m"),
+            ),
+        )
+
+
+def _metadata(name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": NAMESPACE}
+
+
+def _key(secret: str, key: str) -> dict[str, Any]:
+    return {"secretKeyRef": {"name": secret, "key": key}}
+

@@ -1,0 +1,159 @@
+"""The production stack: the platform, and the release on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_aws as aws
+
+from infra import preflight
+from infra.addons import Addons
+from infra.aws_clients import AwsClients
+from infra.cluster import Cluster
+from infra.database import Database
+from infra.edge import Edge
+from infra.identity import Identity
+from infra.network import Network
+from infra.providers import aws_provider, kubernetes_provider
+from infra.registry import Registry
+from infra.release import BlueGreen
+
+if TYPE_CHECKING:
+    from infra.settings import ExistingCluster, Settings
+
+CONTRACT = "/shopcat/contract"
+"""SSM parameter by which previews find cluster, listener, repository and domain; it holds nothing secret."""
+
+
+@dataclass(frozen=True)
+class ExistingNetwork:
+    """The network of a cluster that somebody else keeps."""
+
+    vpc_id: str
+    cidr: str
+    public_subnet_ids: list[str]
+    private_subnet_ids: list[str]
+    nat_addresses: list[pulumi.Output[str]]
+
+
+def existing_network(given: ExistingCluster) -> ExistingNetwork:
+    """From settings."""
+    return ExistingNetwork(
+        vpc_id=given.vpc_id,
+        cidr=given.vpc_cidr,
+        public_subnet_ids=list(given.public_subnet_ids),
+        private_subnet_ids=list(given.private_subnet_ids),
+        nat_addresses=[pulumi.Output.from_input(address) for address in given.nat_addresses],
+    )
+
+
+def next_step(live: str, repository: str, domain: str) -> str:
+    """What a person does next."""
+    if live:
+        return f"{live} is live at https://{domain}"
+    return (
+        f"nothing is released yet: push an image to {repository}:v1.0.0, then release it with `pulumi up -s prod` and "
+        "`-c shopcat:tag=v1.0.0` on a throw-away copy of the settings (`--config-file`)"
+    )
+
+
+class Production(pulumi.ComponentResource):
+    """Everything of the stack `prod`."""
+
+    def __init__(self, settings: Settings, region: str, stack: str) -> None:
+        # Everything is read before anything is declared: a refusal leaves no half plan.
+        clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
+        account, _ = clients.identity()
+        plan = preflight.read(preflight.question(settings), clients)
+
+        cloud = aws_provider(settings, region, stack)
+        super().__init__("shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud]))
+        child = pulumi.ResourceOptions(parent=self)
+        registry = Registry("registry", child)
+        given = settings.cluster.existing
+        if given is None:
+            network = Network("shopcat", settings.vpc, cluster_name=settings.cluster.name, region=region, opts=child)
+            cluster = Cluster("shopcat", settings, network=network, region=region, opts=child)
+            self.kubeconfig = cluster.kubeconfig
+            security_group: pulumi.Input[str] = cluster.security_group_id
+            ready = cluster.ready
+        else:
+            network = existing_network(given)  # type: ignore[assignment]
+            self.kubeconfig = pulumi.Output.secret(given.kubeconfig)
+            security_group = given.security_group_id
+            ready = []
+        provider = kubernetes_provider(self.kubeconfig, ready)
+        inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
+        addons = Addons(
+            "addons", settings, vpc_id=network.vpc_id, region=region, depends_on=ready, opts=inner
+        )
+        edge = Edge("edge", settings, network=network, cluster_security_group_id=security_group, opts=inner)
+        database = Database(
+            "database",
+            settings,
+            vpc_id=network.vpc_id,
+            subnet_ids=list(network.private_subnet_ids),
+            cluster_security_group_id=security_group,
+            clients=clients,
+            region=region,
+            depends_on=[*ready, *addons.ready],
+            opts=inner,
+        )
+        identity = Identity("identity", settings.github, account=account, registry=registry, opts=inner)
+        self.release = BlueGreen(
+            "shopcat",
+            plan=plan,
+            clients=clients,
+            target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
+            load_balancer_security_group_id=edge.security_group.id,
+            platform=[*ready, *addons.ready, *edge.ready, *database.ready],
+            opts=inner,
+        )
+        self._contract(settings, region, network.vpc_id, registry, edge)
+        self.registry, self.edge, self.identity = registry, edge, identity
+        self._settings = settings
+        self.register_outputs({})
+
+    def _contract(
+        self, settings: Settings, region: str, vpc_id: pulumi.Input[str], registry: Registry, edge: Edge
+    ) -> None:
+        facts = pulumi.Output.all(
+            vpcId=vpc_id,
+            previewListenerArn=edge.previews.listener.arn,
+            previewDnsName=edge.previews.balancer.dns_name,
+            previewSecurityGroupId=edge.previews.group.id,
+            previewRepositoryUrl=registry.preview.repository_url,
+        )
+        plain = {"cluster": settings.cluster.name, "region": region, "domain": settings.domain}
+        aws.ssm.Parameter(
+            "contract",
+            name=CONTRACT,
+            type="String",
+            description="What a preview stack needs to know of production; nothing secret",
+            value=facts.apply(lambda found: json.dumps({**plain, **found}, sort_keys=True)),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def export(self) -> None:
+        """The stack's outputs."""
+        repository = self.registry.release.repository_url
+        pulumi.export("url", self._settings.url)
+        pulumi.export("liveRelease", self.release.live_release)
+        pulumi.export("liveColour", self.release.live_colour)
+        pulumi.export("releases", self.release.table)
+        pulumi.export("notes", self.release.notes)
+        pulumi.export("kubeconfig", self.kubeconfig)
+        pulumi.export("repositoryUrl", repository)
+        pulumi.export("previewRepositoryUrl", self.registry.preview.repository_url)
+        pulumi.export("loadBalancer", self.edge.production.balancer.dns_name)
+        pulumi.export("dnsRecords", self.edge.production.names)
+        pulumi.export("githubRoles", self.identity.roles)
+        pulumi.export(
+            "nextStep",
+            pulumi.Output.all(self.release.live_release, repository).apply(
+                lambda two: next_step(two[0], two[1], self._settings.domain)
+            ),
+        )
