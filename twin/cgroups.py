@@ -1,4 +1,4 @@
-"""A cgroup tree per node: ``/<node>/kubepods`` for its pods, ``/<node>/runtime`` for containerd and its shims.
+"""A cgroup tree per node: ``/<node>/kubepods`` for its pods, ``/<node>/runtime`` for its daemons and shims.
 
 Both layouts work: hybrid or legacy (a folder under each v1 hierarchy) and unified (v2 alone). The tree is found by its
 name, so whatever a crashed run left in it is found too; only processes inside it are ever killed.
@@ -99,7 +99,9 @@ def _copy_cpuset(path: Path) -> None:
 def enter(twin: Twin, node: int, pid: int) -> None:
     """Move a process, and what it will start, into the node's ``runtime`` group of every hierarchy."""
     for root, _ in hierarchies():
-        (root / name(twin, node) / "runtime" / "cgroup.procs").write_text(str(pid))
+        # One that has ended meanwhile needs no group; whoever started it will notice.
+        with contextlib.suppress(ProcessLookupError):
+            (root / name(twin, node) / "runtime" / "cgroup.procs").write_text(str(pid))
 
 
 def exists(twin: Twin, node: int) -> bool:

@@ -286,6 +286,16 @@ def _health_urls(twin: Twin) -> dict[str, str]:
     }
 
 
+def _exists(twin: Twin, path: str) -> bool:
+    try:
+        call(twin, "GET", path)
+    except ApiError as error:
+        if error.status == 404:
+            return False
+        raise
+    return True
+
+
 def up(twin: Twin) -> None:
     """Start what doesn't run and wait until each answers.
 
@@ -320,6 +330,13 @@ def up(twin: Twin) -> None:
     started["kube-scheduler"] = _start_scheduler(twin)
     wait("kube-controller-manager")
     wait("kube-scheduler")
+    # No pod is accepted before its namespace has one.
+    processes.wait_until(
+        lambda: _exists(twin, "/api/v1/namespaces/default/serviceaccounts/default"),
+        "the first service account",
+        timeout_seconds=_START_SECONDS,
+        process=started["kube-controller-manager"],
+    )
 
 
 def down(twin: Twin) -> None:

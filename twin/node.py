@@ -428,15 +428,19 @@ def _hold_mounts(node: Node) -> processes.Process:
     marker.unlink(missing_ok=True)
     command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _mounts_script(node)]
     holder = processes.start(twin, role, command, netns=node.netns)
+    cgroups.enter(twin, node.number, holder.pid)
     processes.wait_until(marker.exists, f"mounts of {node.name}", timeout_seconds=_START_SECONDS, process=holder)
     return holder
 
 
 def _start(node: Node, role: str, argv: Sequence[str | Path], holder: processes.Process) -> processes.Process:
     inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", *argv]
-    return processes.start(
+    process = processes.start(
         node.twin, node.process(role), inside, netns=node.netns, env=_environment(node), cwd=Path("/")
     )
+    # Here it is found again whatever becomes of the pid file, and so are shims, which outlive containerd.
+    cgroups.enter(node.twin, node.number, process.pid)
+    return process
 
 
 def _redirect_dns(node: Node) -> None:
@@ -488,8 +492,6 @@ def _start_node(node: Node) -> None:
         [build.debian_program(twin, "containerd"), "--config", node.etc / "containerd.toml"],
         holder,
     )
-    # Shims outlive containerd; in here they are found again.
-    cgroups.enter(twin, node.number, containerd.pid)
     _redirect_dns(node)
     processes.wait_until(
         node.containerd_socket.is_socket, f"{node.name}'s containerd", timeout_seconds=30, process=containerd
