@@ -346,9 +346,18 @@ def patch_load_balancing(twin: Twin) -> None:
         found: list[dict[str, Any]] | None = None
         with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=5) as answer:
             found = json.loads(answer.read())["TargetHealthDescriptions"]
-        if found is None:
-            reason = {"State": "initial", "Reason": "Elb.RegistrationInProgress", "Description": "being registered"}
-            found = [{"Target": target, "TargetHealth": reason} for target in registered]
+        # Registered, but the load balancer does not answer or has not seen it yet.
+        reason = {
+            "State": "initial",
+            "Reason": "Elb.RegistrationInProgress",
+            "Description": "Target registration is in progress",
+        }
+        known = {(one["Target"]["Id"], int(one["Target"]["Port"])) for one in found or []}
+        found = [*(found or [])] + [
+            {"Target": target, "TargetHealth": reason}
+            for target in registered
+            if (target["Id"], target["Port"]) not in known
+        ]
         if not targets:
             return found
         wanted = {(target["Id"], int(target.get("Port") or group.port)) for target in targets}
