@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -40,6 +41,7 @@ def template(number: int = 1, **changes: Any) -> TemplateInput:
         "drain": DRAIN,
         "smoke_image": f"docker.io/curlimages/curl@{digest(999)}",
         "smoke_url": "",
+        "smoke_connect": "",
         **changes,
     }
     return TemplateInput(**values)
@@ -49,6 +51,7 @@ def record(tag: str = "v1.0.0", revision: int = 1, number: int = 1, **changes: A
     return Record(tag, revision, template(number, **changes))
 
 
+importlib.import_module("moto")  # it hooks itself into the sessions that are made after it
 SESSION = boto3.session.Session(region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
 """One for all tests: reading the services' models again takes longer than the tests."""
 

@@ -122,7 +122,6 @@ def declare(state: State, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], di
             plan=plan(state, wanted),
             clients=AwsClients(REGION),
             target_group_arns={"blue": pulumi.Output.from_input("arn:blue"), "green": "arn:green"},
-            load_balancer_security_group_id="sg-1",
         )
         outputs["notes"] = release.notes
         found = pulumi.Output.all(release.live_release, release.live_colour, release.table)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +13,7 @@ from moto import mock_aws
 
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
-from infra.traffic import Probe, Timing, Traffic, TrafficError, all_on
+from infra.traffic import HttpsProber, Probe, Timing, Traffic, TrafficError, all_on
 from tests.unit.releases import REGION, client, run
 
 if TYPE_CHECKING:
@@ -309,6 +311,15 @@ def test_failing_own_requests_put_everything_back(stage: Stage) -> None:
     assert stage.weights() == BLUE
 
 
+def test_own_requests_that_fail_before_anything_moved_are_said_as_that(stage: Stage) -> None:
+    async def prober() -> Probe:
+        return Probe(ok=False, what="connection refused")
+
+    with pytest.raises(TrafficError, match="fail before any traffic is moved: connection refused; nothing was moved"):
+        stage.move("green", prober=prober)
+    assert stage.ill.calls.count("modify_rule") == 0
+
+
 def test_errors_in_the_metrics_put_everything_back(stage: Stage) -> None:
     stage.metrics.errors_from = 60
     with pytest.raises(TrafficError, match="10 of 100 requests failed in the minute"):
@@ -354,6 +365,8 @@ def test_throttling_without_end_says_where_the_weights_are(stage: Stage) -> None
 
 def test_when_putting_back_fails_too_it_is_said(stage: Stage) -> None:
     async def prober() -> Probe:
+        if stage.weights() == BLUE:
+            return Probe(ok=True, what="HTTP 200")
         stage.throttle("modify_rule", 100_000)
         return Probe(ok=False, what="reset")
 
@@ -404,3 +417,41 @@ def test_a_rule_with_a_stranger_is_refused(stage: Stage) -> None:
 
 def test_all_on_one_colour() -> None:
     assert all_on("blue") == {"blue": 100, "green": 0}
+
+
+def test_our_own_request_says_what_came_back() -> None:
+    seen = []
+
+    class Shop(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Host"])
+            self.send_response(200 if self.path == "/" else 503)
+            self.send_header("X-ShopCat-Colour", "blue")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Shop)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    answers: list[Probe] = []
+
+    async def ask(url: str) -> None:
+        answers.append(await HttpsProber(url)())
+
+    address = f"http://shop.localhost:{server.server_port}"
+    try:
+        for url in (address, f"{address}/broken"):
+            run(ask(url))
+    finally:
+        server.shutdown()
+        server.server_close()
+    run(ask(address))
+    assert answers[:2] == [
+        Probe(ok=True, what="HTTP 200", colour="blue"),
+        Probe(ok=False, what="HTTP 503", colour="blue"),
+    ]
+    assert not answers[2].ok
+    assert "refused" in answers[2].what
+    assert seen[0] == f"shop.localhost:{server.server_port}"
