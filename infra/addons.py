@@ -58,14 +58,13 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
         "podDisruptionBudget": {"maxUnavailable": 1},
         "targetgroupbindingRequeueDuration": f"{settings.drain.budget.requeue_seconds}s",
         "enableServiceMutatorWebhook": False,
-        "podMutatorWebhookConfig": {
-            "failurePolicy": "Fail",
-            "objectSelector": {
-                "matchExpressions": [
-                    {"key": "app.kubernetes.io/name", "operator": "In", "values": [APPLICATION]}
-                ]
-            },
+        "podMutatorWebhookConfig": {"failurePolicy": "Fail"},
+        # The chart's one selector for pods; podMutatorWebhookConfig has none.
+        "objectSelector": {
+            "matchExpressions": [{"key": "app.kubernetes.io/name", "operator": "In", "values": [APPLICATION]}]
         },
+        # Without it every upgrade makes a new certificate, and pods mount it up to a minute later than the API server trusts it.
+        "keepTLSSecret": True,
         "env": {one["name"]: one["value"] for one in environment(settings.aws_endpoint)},
     }
 
