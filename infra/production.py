@@ -108,7 +108,6 @@ class Production(pulumi.ComponentResource):
             plan=plan,
             clients=clients,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
-            load_balancer_security_group_id=edge.security_group.id,
             platform=[*ready, *addons.ready, *edge.ready, *database.ready],
             opts=inner,
         )
