@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import pulumi
@@ -57,5 +56,4 @@ def main() -> None:
     try:
         run()
     except Refused as error:
-        pulumi.log.error(str(error))
-        sys.exit(1)
+        raise pulumi.RunError(str(error)) from None

@@ -93,7 +93,11 @@ class DrainNumbers:
 
 @dataclass(frozen=True)
 class TemplateInput:
-    """Everything that decides what the pods and Jobs of a release are. Two equal ones make equal pods."""
+    """Everything that decides what the pods and Jobs of a release are. Two equal ones make equal pods.
+
+    Records outlive the program that wrote them: a field that is added later needs a default, and with it `render` must
+    make the same pods as before.
+    """
 
     image: str
     """The application's image by digest."""
@@ -111,11 +115,11 @@ class TemplateInput:
     """A tool image with curl, by digest."""
     smoke_url: str
     """The shop's URL, which the smoke test asks through the load balancer; nothing leaves that out."""
-    smoke_connect: str
-    """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     migrate: tuple[str, ...] = ()
     """Command of the migration Job in the new image; nothing means none."""
     migrate_deadline_seconds: int = 300
+    smoke_connect: str = ""
+    """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     contracts: bool = False
     """The migration removes something the release before needs: no rollback past this release."""
 
