@@ -37,5 +37,8 @@ def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.R
         "kubernetes",
         kubeconfig=kubeconfig,
         enable_server_side_apply=True,
+        # Without these the provider replaces a changed ConfigMap or Secret: delete first, then create.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
         opts=pulumi.ResourceOptions(depends_on=depends_on),
     )

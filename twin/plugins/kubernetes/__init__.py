@@ -1,0 +1,1 @@
+"""Stand-in of the pulumi-kubernetes plugin."""
