@@ -79,8 +79,9 @@ def loses(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> 
         return []
     old, new = dict(before.get("spec") or {}), dict((after or {}).get("spec") or {})
     lost = []
-    if (new.get("replicas") or 0) < (old.get("replicas") or 0):
-        lost.append(f"replicas {old.get('replicas')} -> {new.get('replicas') or 0}")
+    had, has = int(old.get("replicas") or 0), int(new.get("replicas") or 0)
+    if has < had:
+        lost.append(f"replicas {had} -> {has}")
     if new.get("template") != old.get("template"):
         lost.append("template")
     return lost
