@@ -338,7 +338,7 @@ def patch_load_balancing(twin: Twin) -> None:
         group = self.target_groups.get(arn)
         if group is None:
             raise elbv2.TargetGroupNotFoundError
-        registered = [{"Id": target["id"], "Port": int(target["port"])} for target in group.targets.values()]
+        registered = [{"Id": target["Id"], "Port": int(target["Port"])} for target in group.targets.values()]
         if request.headers.get("X-Twin-Registered-Only"):
             # The load balancer asks what is registered; asking it back would go round in circles.
             return [{"Target": target, "TargetHealth": {"State": "healthy"}} for target in registered]
@@ -383,6 +383,14 @@ def patch_load_balancing(twin: Twin) -> None:
         check_weights(kwargs.get("actions") or (args[2] if len(args) > 2 else None))
         return modify_rule(self, *args, **kwargs)
 
+    group_type = cast("Any", elbv2.FakeTargetGroup)
+    deregister = group_type.deregister
+
+    def deregistering(self: Any, targets: list[dict[str, Any]]) -> None:
+        # "If the specified target does not exist, the action returns successfully." (DeregisterTargets)
+        deregister(self, [target for target in targets if target["Id"] in self.targets])
+
+    group_type.deregister = deregistering
     backend.describe_target_health = health
     backend.create_rule = creating
     backend.modify_rule = modifying
