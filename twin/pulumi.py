@@ -54,6 +54,16 @@ def _install_plugin(home: Path, name: str) -> None:
     (directory / "PulumiPlugin.yaml").unlink(missing_ok=True)
 
 
+def _install_aws_command(twin: Twin) -> None:
+    """kubeconfigs call `aws eks get-token`; a real aws command further back on PATH is not needed for that."""
+    program = twin.directory / "bin" / "aws"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE=1 exec "{sys.executable}" -m twin.aws.cli "$@"\n'
+    )
+    program.chmod(0o755)
+
+
 def overlay(twin: Twin) -> dict[str, Any]:
     """The settings in which the twin's production stack differs from the committed ones: where things are."""
     return {
@@ -86,7 +96,7 @@ def write_settings(twin: Twin) -> Path:
 
 def environment(twin: Twin) -> dict[str, str]:
     """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
-    directories = [str(Path(sys.executable).parent), *map(str, build.path_directories(twin))]
+    directories = [str(twin.directory / "bin"), str(Path(sys.executable).parent), *map(str, build.path_directories(twin))]
     return {
         **twin.aws_environment(),
         "PATH": os.pathsep.join([*directories, os.environ.get("PATH", "")]),
@@ -148,6 +158,7 @@ def up(twin: Twin) -> None:
     home = twin.directory / "pulumi-home"
     for name in PROVIDERS:
         _install_plugin(home, name)
+    _install_aws_command(twin)
     (twin.directory / "pulumi-state").mkdir(exist_ok=True)
     passphrase = twin.directory / "passphrase"
     if not passphrase.exists():

@@ -1,4 +1,4 @@
-"""IAM authentication for the twin's API server, as EKS does it (``python -m twin.aws.authenticator``).
+"""IAM authentication for the twin's API server, as EKS does it, and pod identity (``python -m twin.aws.authenticator``).
 
 A token is ``k8s-aws-v1.`` and a base64url of a presigned STS GetCallerIdentity request that was signed with the header
 ``x-k8s-aws-id: <cluster>``. Whoever made it is looked up among the cluster's access entries; what the associated access
@@ -14,6 +14,7 @@ import binascii
 import json
 import logging
 import re
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -21,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from twin import config
+from twin.aws import pod_identity
 from twin.config import Twin
 
 log = logging.getLogger("authenticator")
@@ -128,6 +130,7 @@ def main() -> None:
     """Serve until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     Handler.twin = config.load()
+    threading.Thread(target=pod_identity.serve, args=(Handler.twin,), daemon=True).start()
     ThreadingHTTPServer(("127.0.0.1", Handler.twin.authenticator_port), Handler).serve_forever()
 
 

@@ -37,7 +37,9 @@ from werkzeug.serving import make_server
 from twin import config, postgres
 from twin.aws.eks import EksStandIn
 from twin.config import Twin
+from twin.errors import TwinError
 
+_ADDON_SECONDS = 300.0
 log = logging.getLogger("aws")
 _SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 _STATUS = {200: "200 OK", 400: "400 Bad Request", 404: "404 Not Found", 409: "409 Conflict", 503: "503 Unavailable"}
@@ -109,8 +111,19 @@ class Application:
 
     def _addon_changed(self, name: str, present: bool) -> None:  # noqa: FBT001 - a callback's only argument
         from twin import cluster_addons
+        from twin.aws import pod_identity
 
-        (cluster_addons.apply if present else cluster_addons.delete)(self._twin, name)
+        if name == "eks-pod-identity-agent":
+            pod_identity.register(self._twin, present=present)
+        if not present:
+            cluster_addons.delete(self._twin, name)
+            return
+        cluster_addons.apply(self._twin, name)
+        deadline = time.monotonic() + _ADDON_SECONDS
+        while cluster_addons.problems(self._twin, name):
+            if time.monotonic() > deadline:
+                raise TwinError("; ".join(cluster_addons.problems(self._twin, name)))
+            time.sleep(0.5)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -205,6 +218,8 @@ class Application:
         query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))
         if path == "/twin/health":
             return _json(start_response, 200, {"ok": True})
+        if path == "/twin/pod-identity" and method == "GET":
+            return self._pod_identity(query, start_response)
         if path == "/twin/access" and method == "GET":
             return self._access(query, start_response)
         if path == "/twin/faults" and method == "POST":
@@ -217,6 +232,15 @@ class Application:
             self._faults.clear()
             return _json(start_response, 200, {})
         return _json(start_response, 404, {"message": f"twin: {method} {path} is not implemented"})
+
+    def _pod_identity(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
+        """For the pod webhook: the role of a service account, in whichever cluster."""
+        wanted = (query["namespace"][0], query["account"][0])
+        for state in self._eks.clusters.values():
+            for one in state.associations.values():
+                if (one["namespace"], one["serviceAccount"]) == wanted:
+                    return _json(start_response, 200, {"role": one["roleArn"]})
+        return _json(start_response, 404, {"message": "no association"})
 
     def _access(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
         """For the token webhook: the access entry and policies of whoever holds an access key."""

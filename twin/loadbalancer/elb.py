@@ -207,7 +207,7 @@ class Reader:
     """Polls the AWS API. Rules and targets are read each time, what seldom changes every ``slow_seconds``."""
 
     def __init__(self, endpoint: str, region: str, slow_seconds: float) -> None:
-        session = boto3.session.Session(
+        session: Any = boto3.session.Session(
             aws_access_key_id="twin",
             aws_secret_access_key="twin",  # noqa: S106 - moto takes any key
             region_name=region,

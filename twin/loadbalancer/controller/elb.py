@@ -64,7 +64,7 @@ class ElasticLoadBalancing:
     def __init__(self, region: str, endpoint: str | None, maximum_retries: int) -> None:
         session = botocore.session.get_session()
         # Nobody hands out or checks identities on the twin; on AWS a pod without any of these fails.
-        keys: dict[str, str] = {}
+        keys: dict[str, Any] = {}
         if not any(os.environ.get(name) for name in _CREDENTIAL_SOURCES):
             keys = {"aws_access_key_id": "twin", "aws_secret_access_key": "twin"}
         self._client: Any = session.create_client(

@@ -38,8 +38,10 @@ class Flags:
     maximum_backoff_seconds: float
     concurrent_reconciles: int
     sync_period_seconds: float
+    webhook_address: str
     webhook_port: int
     webhook_certificates: str
+    health_address: str
     health_port: int
     namespace: str
     inject_gates: bool
@@ -80,6 +82,7 @@ def parse(arguments: Sequence[str]) -> Flags:
     parser.add_argument("--targetgroupbinding-max-concurrent-reconciles", type=int, default=3)
     parser.add_argument("--sync-period", type=duration_seconds, default=36000.0)
     parser.add_argument("--webhook-bind-port", type=int, default=9443)
+    parser.add_argument("--webhook-bind-address", default="")
     parser.add_argument("--webhook-cert-dir", default="/tmp/k8s-webhook-server/serving-certs")  # noqa: S108 - as upstream
     parser.add_argument("--health-probe-bind-addr", default=":61779")
     parser.add_argument("--leader-election-namespace", default="")
@@ -100,8 +103,10 @@ def parse(arguments: Sequence[str]) -> Flags:
         maximum_backoff_seconds=known.targetgroupbinding_max_exponential_backoff_delay,
         concurrent_reconciles=known.targetgroupbinding_max_concurrent_reconciles,
         sync_period_seconds=known.sync_period,
+        webhook_address=known.webhook_bind_address,
         webhook_port=known.webhook_bind_port,
         webhook_certificates=known.webhook_cert_dir,
+        health_address=known.health_probe_bind_addr.rpartition(":")[0],
         health_port=int(known.health_probe_bind_addr.rpartition(":")[2]),
         namespace=known.leader_election_namespace,
         inject_gates=known.enable_pod_readiness_gate_inject == "true",

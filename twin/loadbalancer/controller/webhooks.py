@@ -225,16 +225,16 @@ def _answering(reply: Callable[[str, bytes], tuple[int, bytes]]) -> type[BaseHTT
     return Handler
 
 
-def serve_health(port: int) -> None:
+def serve_health(address: str, port: int) -> None:
     """``/healthz`` and ``/readyz``, in a thread of its own."""
 
     def reply(path: str, _: bytes) -> tuple[int, bytes]:
         return (200, b"ok\n") if path in ("/healthz", "/readyz") else (404, b"")
 
-    threading.Thread(target=_Server(("", port), _answering(reply)).serve_forever, daemon=True).start()
+    threading.Thread(target=_Server((address, port), _answering(reply)).serve_forever, daemon=True).start()
 
 
-def serve_webhooks(admission: Admission, port: int, certificates: str) -> None:
+def serve_webhooks(admission: Admission, address: str, port: int, certificates: str) -> None:
     """The webhooks over TLS, in threads of their own; a renewed certificate is taken up."""
     certificate, key = os.path.join(certificates, "tls.crt"), os.path.join(certificates, "tls.key")  # noqa: PTH118
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -249,7 +249,7 @@ def serve_webhooks(admission: Admission, port: int, certificates: str) -> None:
             _log.exception("webhook %s", path)
             return 500, b""
 
-    server = _Server(("", port), _answering(reply))
+    server = _Server((address, port), _answering(reply))
     # The handshake is made in the connection's own thread, so that a slow client holds nobody up.
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
 

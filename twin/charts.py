@@ -1,0 +1,122 @@
+"""The Helm repository that stands in for the charts' publishers: the real chart of External Secrets, and ours."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import shutil
+import socketserver
+import subprocess
+import sys
+import threading
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from twin import build, config, processes
+from twin.build import golang
+from twin.config import PartStatus, Twin
+from twin.errors import TwinError
+from twin.loadbalancer import packaging
+
+PROCESS = "charts"
+
+
+def _directory(twin: Twin) -> Path:
+    return twin.directory / "charts"
+
+
+def _helm(twin: Twin, *arguments: str) -> None:
+    result = subprocess.run(
+        [build.program(twin, "helm"), *arguments], text=True, check=False, capture_output=True, stdin=subprocess.DEVNULL
+    )
+    if result.returncode != 0:
+        raise TwinError(f"helm {arguments[0]} failed: {result.stderr.strip()}")
+
+
+def _external_secrets(twin: Twin, work: Path) -> Path:
+    """The module's own chart as a release publishes it: versioned, with its definitions, without a chart it never uses."""
+    built = build.directory(twin, "external-secrets")
+    chart = work / "external-secrets"
+    shutil.copytree(built / "charts" / "external-secrets", chart)
+    path = chart / "Chart.yaml"
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    document.pop("dependencies", None)  # bitwarden-sdk-server, off by default
+    document.setdefault("annotations", {})["shopcat.twin/left-out"] = "bitwarden-sdk-server"
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    (chart / "Chart.lock").unlink(missing_ok=True)
+    (chart / "crds").mkdir()
+    shutil.copy(built / "crds" / "bundle.yaml", chart / "crds" / "bundle.yaml")
+    return chart
+
+
+def _load_balancer_controller(twin: Twin, work: Path) -> Path:
+    chart = work / "aws-load-balancer-controller"
+    shutil.copytree(packaging.CHART, chart)
+    path = chart / "values.yaml"
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    values.update(packaging.chart_overrides(twin))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return chart
+
+
+def _package(twin: Twin) -> None:
+    target = _directory(twin)
+    work = twin.directory / "charts-work"
+    for folder in (target, work):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    version = golang.EXTERNAL_SECRETS
+    _helm(
+        twin, "package", str(_external_secrets(twin, work)), "--destination", str(target),
+        "--version", version, "--app-version", f"v{version}",
+    )  # fmt: skip
+    _helm(twin, "package", str(_load_balancer_controller(twin, work)), "--destination", str(target))
+    _helm(twin, "repo", "index", str(target))
+    shutil.rmtree(work)
+
+
+def _answers(twin: Twin) -> bool:
+    with urllib.request.urlopen(f"{twin.chart_mirror}/index.yaml", timeout=2) as answer:
+        return bool(answer.status == 200)
+
+
+def up(twin: Twin) -> None:
+    """Package the charts and serve them."""
+    if processes.find(twin, PROCESS) is None:
+        _package(twin)
+    process = processes.start(
+        twin, PROCESS, [sys.executable, "-m", "twin.charts"], env=config.module_environment(twin)
+    )
+    processes.wait_until(lambda: _answers(twin), "the chart mirror answers", timeout_seconds=20, process=process)
+
+
+def down(twin: Twin) -> None:
+    """Stop serving."""
+    processes.stop(twin, PROCESS)
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Whether it is served."""
+    running = processes.find(twin, PROCESS) is not None
+    return [PartStatus("chart mirror", ok=running, detail=twin.chart_mirror if running else "not running")]
+
+
+def main() -> None:
+    """Serve the folder until SIGTERM."""
+    twin = config.load()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(_directory(twin)))
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    servers = [
+        socketserver.ThreadingTCPServer((host, twin.charts_port), handler)
+        for host in sorted({"127.0.0.1", twin.host_ip})
+    ]
+    for server in servers[1:]:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    servers[0].serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""With simulated nodes: the controller as a process on the host, run as the chart's Deployment says.
+
+The chart is installed like anywhere else; its pods are simulated and do nothing. This supervisor waits for the Deployment,
+takes arguments, environment and webhook certificate from the cluster, and runs the same program on loopback, where the
+chart's webhooks point (``twinWebhookURL``). It follows upgrades and ends the process when the Deployment goes.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import urllib3
+
+from twin import config, processes
+from twin.config import PartStatus, Twin
+from twin.loadbalancer.controller.kubernetes import ApiError, Kubernetes
+from twin.paths import REPOSITORY
+
+_log = logging.getLogger(__name__)
+
+PROCESS = "load-balancer-controller"
+NAMESPACE = "kube-system"
+DEPLOYMENT = "aws-load-balancer-controller"
+SECRET = "aws-load-balancer-tls"  # noqa: S105 - its name
+_POLL_SECONDS = 0.25
+
+
+def webhook_port(twin: Twin) -> int:
+    """Where the webhooks listen on loopback."""
+    return twin.port(20)
+
+
+def webhook_url(twin: Twin) -> str:
+    """What the chart's ``twinWebhookURL`` has to be."""
+    return f"https://127.0.0.1:{webhook_port(twin)}"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the cluster says the controller is to run with."""
+
+    arguments: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    certificate: bytes
+    key: bytes
+
+
+def wanted(kubernetes: Kubernetes) -> Wanted | None:
+    """The Deployment's arguments and environment and the Secret's certificate; None while either is missing."""
+    try:
+        deployment = kubernetes.request("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{DEPLOYMENT}")
+        secret = kubernetes.request("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}")
+    except ApiError as error:
+        if error.status == 404:
+            return None
+        raise
+    if deployment["metadata"].get("deletionTimestamp") or not deployment["spec"].get("replicas", 1):
+        return None
+    container = deployment["spec"]["template"]["spec"]["containers"][0]
+    return Wanted(
+        tuple(container.get("args", [])),
+        tuple((one["name"], one.get("value", "")) for one in container.get("env", []) if one.get("value")),
+        base64.b64decode(secret["data"]["tls.crt"]),
+        base64.b64decode(secret["data"]["tls.key"]),
+    )
+
+
+def _start(twin: Twin, found: Wanted) -> subprocess.Popen[bytes]:
+    directory = twin.directory / "loadbalancer" / "webhook"
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, content in (("tls.crt", found.certificate), ("tls.key", found.key)):
+        file = directory / name
+        file.touch(mode=0o600)
+        file.write_bytes(content)
+    kept = [one for one in found.arguments if not one.startswith("--webhook-bind-port")]
+    command = [
+        sys.executable,
+        "-m",
+        "twin.loadbalancer.controller",
+        *kept,
+        "--webhook-bind-address=127.0.0.1",
+        f"--webhook-bind-port={webhook_port(twin)}",
+        f"--webhook-cert-dir={directory}",
+        f"--health-probe-bind-addr=127.0.0.1:{twin.port(21)}",
+        f"--leader-election-namespace={NAMESPACE}",
+    ]
+    return subprocess.Popen(command, env={**os.environ, **dict(found.environment)}, cwd=REPOSITORY)
+
+
+def _end(child: subprocess.Popen[bytes] | None) -> None:
+    if child is not None:
+        child.terminate()
+        child.wait()
+
+
+def supervise(twin: Twin) -> None:
+    """Keep the controller running as the cluster says, for ever."""
+    kubernetes = Kubernetes()
+    running: Wanted | None = None
+    child: subprocess.Popen[bytes] | None = None
+
+    def stop(_: int, __: FrameType | None) -> None:
+        _end(child)
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, stop)
+    while True:
+        with contextlib.suppress(urllib3.exceptions.HTTPError, ApiError):
+            found = wanted(kubernetes)
+            if found != running or (child is not None and child.poll() is not None):
+                _end(child)
+                _log.info("%s", f"starting with {' '.join(found.arguments)}" if found else "stopped: not deployed")
+                child = _start(twin, found) if found is not None else None
+                running = found
+        time.sleep(_POLL_SECONDS)
+
+
+def up(twin: Twin) -> None:
+    """Start the supervisor; the controller follows once its chart is installed."""
+    processes.start(
+        twin,
+        PROCESS,
+        [sys.executable, "-m", "twin.loadbalancer.host_controller"],
+        env={
+            **twin.aws_environment(),
+            "PYTHONPATH": str(REPOSITORY),
+            "KUBECONFIG": str(twin.kubeconfig),
+            "SHOPCAT_TWIN_NAME": twin.name,
+            "SHOPCAT_TWIN_STATE": str(twin.state),
+            "SHOPCAT_TWIN_CACHE": str(twin.cache),
+            "SHOPCAT_TWIN_SIMULATED": "1",
+        },
+    )
+
+
+def down(twin: Twin) -> None:
+    """Stop supervisor and controller."""
+    processes.stop(twin, PROCESS)
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Whether the supervisor runs."""
+    process = processes.find(twin, PROCESS)
+    detail = f"on the host, webhooks at {webhook_url(twin)}" if process is not None else "not running"
+    return [PartStatus("load balancer controller", ok=process is not None, detail=detail)]
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    supervise(config.load(simulated=True))
