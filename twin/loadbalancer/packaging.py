@@ -54,7 +54,11 @@ def _copy_distribution(name: str, target: Path) -> None:
         if text.startswith("..") or "__pycache__" in text:
             continue
         service = text.removeprefix("botocore/data/").partition("/")[0]
-        if text.startswith("botocore/data/") and "/" in text.removeprefix("botocore/data/") and service not in _SERVICES:
+        if (
+            text.startswith("botocore/data/")
+            and "/" in text.removeprefix("botocore/data/")
+            and service not in _SERVICES
+        ):
             continue
         destination = target / file
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,9 @@ def status(twin: Twin) -> list[PartStatus]:
         PartStatus(
             "front door",
             ok=door is not None or not found["loadBalancers"],
-            detail=f"{front_door.address(twin)}:443 and :80" if door is not None else "opens with the first load balancer",
+            detail=f"{front_door.address(twin)}:443 and :80"
+            if door is not None
+            else "opens with the first load balancer",
         )
     )
     return lines

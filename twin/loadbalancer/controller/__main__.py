@@ -65,7 +65,9 @@ class Controller:
 
     def _slice_changed(self, before: Object | None, after: Object | None) -> None:
         found = after or before
-        if found is None or (before and after and before["endpoints"] == after["endpoints"] and before["ports"] == after["ports"]):
+        if found is None or (
+            before and after and before["endpoints"] == after["endpoints"] and before["ports"] == after["ports"]
+        ):
             return
         namespace = found["metadata"]["namespace"]
         service = found["metadata"].get("labels", {}).get("kubernetes.io/service-name")

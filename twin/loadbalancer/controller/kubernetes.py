@@ -69,9 +69,7 @@ class Kubernetes:
             headers["Content-Type"] = content_type
         return headers
 
-    def request(
-        self, method: str, path: str, body: Any = None, *, content_type: str = "application/json"
-    ) -> Object:
+    def request(self, method: str, path: str, body: Any = None, *, content_type: str = "application/json") -> Object:
         """One request.
 
         Raises:

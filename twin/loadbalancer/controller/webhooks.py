@@ -127,12 +127,15 @@ class Admission:
         spec = binding["spec"]
         absent = [name for name in ("targetGroupARN", "targetType") if not spec.get(name)]
         if absent:
-            names = ",".join({"targetGroupARN": "either TargetGroupARN or TargetGroupName"}.get(n, f"spec.{n}") for n in absent)
+            names = ",".join(
+                {"targetGroupARN": "either TargetGroupARN or TargetGroupName"}.get(n, f"spec.{n}") for n in absent
+            )
             raise Denied(f"TargetGroupBinding must specify these fields: {names}")
         if request["operation"] == "UPDATE":
             self._check_unchanged(spec, request["oldObject"]["spec"])
         if spec["targetType"] == "ip" and spec.get("nodeSelector") is not None:
             raise Denied("TargetGroupBinding cannot set NodeSelector when TargetType is ip")
+        self._check_not_bound(binding)
         for name, unplayed in {
             "targetType": spec["targetType"] != "ip",
             "iamRoleArnToAssume": bool(spec.get("iamRoleArnToAssume")),
@@ -142,7 +145,6 @@ class Admission:
         }.items():
             if unplayed:
                 raise _unimplemented(f"spec.{name}={spec[name]}")
-        self._check_not_bound(binding)
         if request["operation"] == "CREATE":
             self._check_group(spec)
         return []
@@ -178,9 +180,7 @@ class Admission:
         if vpc and not re.fullmatch(r"vpc-[0-9a-f]{8}(?:[0-9a-f]{9})?", vpc):
             raise Denied(f"ValidationError: vpcID {vpc} failed to satisfy constraint: VPC Id must begin with 'vpc-'")
         if vpc and vpc != group.get("VpcId"):
-            raise Denied(
-                f"invalid VpcID {vpc} doesnt match VpcID from TargetGroup {spec['targetGroupARN']}"
-            )
+            raise Denied(f"invalid VpcID {vpc} doesnt match VpcID from TargetGroup {spec['targetGroupARN']}")
 
     def review(self, path: str, document: Object) -> Object:
         """Answer an AdmissionReview."""
