@@ -41,7 +41,7 @@ class LoadBalancer(pulumi.ComponentResource):
         name: str,
         *,
         hosts: list[str],
-        settings: Settings,
+        zone_id: str | None,
         network: Network,
         drain: DrainBudget,
         opts: pulumi.ResourceOptions,
@@ -94,7 +94,7 @@ class LoadBalancer(pulumi.ComponentResource):
             validation_method="DNS",
             opts=child,
         )
-        self.names = self._names(name, hosts, settings, certificate)
+        self.names = self._names(name, hosts, zone_id, certificate)
         issued = aws.acm.CertificateValidation(
             name,
             certificate_arn=certificate.arn,
@@ -135,18 +135,17 @@ class LoadBalancer(pulumi.ComponentResource):
         self.register_outputs({"dnsName": self.balancer.dns_name})
 
     def _names(
-        self, name: str, hosts: list[str], settings: Settings, certificate: aws.acm.Certificate
+        self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
     ) -> pulumi.Output[list[dict[str, str]]]:
         """Records at Route 53; what a person must enter elsewhere if DNS is external."""
         option = certificate.domain_validation_options[0]
         self._validation: list[pulumi.Resource] = []
-        if settings.dns == "route53":
-            zone = aws.route53.get_zone_output(name=settings.zone, opts=pulumi.InvokeOutputOptions(parent=self))
+        if zone_id is not None:
             child = pulumi.ResourceOptions(parent=self)
             self._validation.append(
                 aws.route53.Record(
                     f"{name}-validation",
-                    zone_id=zone.zone_id,
+                    zone_id=zone_id,
                     name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
                     type=option.resource_record_type.apply(lambda text: text or "CNAME"),
                     ttl=300,
@@ -158,7 +157,7 @@ class LoadBalancer(pulumi.ComponentResource):
             for index, host in enumerate(hosts):
                 aws.route53.Record(
                     f"{name}-{index}",
-                    zone_id=zone.zone_id,
+                    zone_id=zone_id,
                     name=host,
                     type="A",
                     aliases=[
@@ -189,6 +188,7 @@ class Edge(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
+        zone_id: str | None,
         network: Network,
         cluster_security_group_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
@@ -197,12 +197,12 @@ class Edge(pulumi.ComponentResource):
         drain = settings.drain.budget
         inner = pulumi.ResourceOptions(parent=self)
         self.production = LoadBalancer(
-            LOAD_BALANCER, hosts=[settings.domain], settings=settings, network=network, drain=drain, opts=inner
+            LOAD_BALANCER, hosts=[settings.domain], zone_id=zone_id, network=network, drain=drain, opts=inner
         )
         self.previews = LoadBalancer(
             f"{LOAD_BALANCER}-preview",
             hosts=[f"*.preview.{settings.domain}"],
-            settings=settings,
+            zone_id=zone_id,
             network=network,
             drain=drain,
             opts=inner,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from infra import preflight
+from infra import preflight, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -17,7 +17,7 @@ from infra.database import Database
 from infra.edge import Edge
 from infra.identity import Identity
 from infra.network import Network
-from infra.providers import aws_provider, kubernetes_provider
+from infra.providers import aws_provider, eks_provider, kubernetes_provider
 from infra.registry import Registry
 from infra.release import BlueGreen
 
@@ -67,10 +67,11 @@ class Production(pulumi.ComponentResource):
         # Everything is read before anything is declared: a refusal leaves no half plan.
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = clients.identity()
+        zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
         plan = preflight.read(preflight.question(settings), clients)
 
         cloud = aws_provider(settings, region, stack)
-        super().__init__("shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud]))
+        super().__init__("shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()]))
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", child)
         given = settings.cluster.existing
@@ -90,7 +91,14 @@ class Production(pulumi.ComponentResource):
         addons = Addons(
             "addons", settings, vpc_id=network.vpc_id, region=region, depends_on=ready, opts=inner
         )
-        edge = Edge("edge", settings, network=network, cluster_security_group_id=security_group, opts=inner)
+        edge = Edge(
+            "edge",
+            settings,
+            zone_id=zone_id,
+            network=network,
+            cluster_security_group_id=security_group,
+            opts=inner,
+        )
         database = Database(
             "database",
             settings,

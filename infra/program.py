@@ -16,7 +16,7 @@ NAMESPACE = "shopcat"
 def stack_values() -> dict[str, Any]:
     """The stack's settings as plain values; maps and lists come as JSON from the engine."""
     values: dict[str, Any] = {}
-    for key, text in pulumi.runtime.config.CONFIG.items():
+    for key, text in pulumi.runtime.config.get_config_env().items():
         namespace, _, name = key.partition(":")
         if namespace == NAMESPACE:
             values[name] = _plain(text)

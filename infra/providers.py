@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_eks as eks
 import pulumi_kubernetes as kubernetes
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ def aws_provider(settings: Settings, region: str, stack: str) -> aws.Provider:
             tags={"shopcat:stack": stack, "shopcat:managed-by": "pulumi", "shopcat:project": "shopcat"}
         ),
     )
+
+
+def eks_provider() -> eks.Provider:
+    """The component plugin; it makes its resources with the AWS provider above."""
+    return eks.Provider("eks")
 
 
 def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.Resource]) -> kubernetes.Provider:

@@ -273,7 +273,9 @@ def _allocate_index(state: Path, name: str) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known: dict[str, int] = json.loads(register.read_text()) if register.exists() else {"main": 0}
         if name not in known:
-            free = [i for i in range(1, MAXIMUM_INDEX + 1) if i not in known.values()]
+            # 0 belongs to `main`, so that a person's twin is always found at the same addresses.
+            wanted = [0] if name == "main" else range(1, MAXIMUM_INDEX + 1)
+            free = [i for i in wanted if i not in known.values()]
             if not free:
                 message = (
                     f"no room for another twin: {', '.join(sorted(known))} are registered in {register}; "

@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import boto3
+
 from twin import images, parts, pulumi
 from twin.config import ACCOUNT_ID, Twin, region
 from twin.errors import TwinError
@@ -40,10 +42,20 @@ def bootstrap(twin: Twin) -> None:
         capture_output=True,
         stdin=subprocess.DEVNULL,
     )
+    _own_domain(twin)
     log = twin.logs / "bootstrap.log"
     log.write_text(result.stdout + result.stderr)
     if result.returncode != 0:
         raise TwinError(f"bootstrap failed (log: {log}):\n{result.stdout}{result.stderr}")
+
+
+def _own_domain(twin: Twin) -> None:
+    """The zone that a person on AWS has from registering the domain."""
+    domain = str(pulumi.overlay(twin)["shopcat:domain"])
+    client = boto3.client("route53", endpoint_url=twin.aws_endpoint, **pulumi.credentials())
+    zones = client.list_hosted_zones()["HostedZones"]
+    if domain not in [zone["Name"].rstrip(".") for zone in zones]:
+        client.create_hosted_zone(Name=domain, CallerReference=domain)
 
 
 def _wheels(twin: Twin, source: Path) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from twin import build, images
+from twin import build, config, images, pki
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -94,6 +94,15 @@ def write_settings(twin: Twin) -> Path:
     return path
 
 
+def credentials() -> dict[str, str]:
+    """boto3's arguments for a client of the twin's AWS, besides the endpoint."""
+    return {
+        "region_name": config.region(),
+        "aws_access_key_id": config.ACCESS_KEY_ID,
+        "aws_secret_access_key": config.SECRET_ACCESS_KEY,
+    }
+
+
 def environment(twin: Twin) -> dict[str, str]:
     """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
     directories = [str(twin.directory / "bin"), str(Path(sys.executable).parent), *map(str, build.path_directories(twin))]
@@ -108,6 +117,8 @@ def environment(twin: Twin) -> dict[str, str]:
         "PULUMI_OPTION_CONFIG_FILE": str(_settings_file(twin)),
         "AWS_ENDPOINT_URL": twin.aws_endpoint,
         "KUBECONFIG": str(twin.kubeconfig),
+        # Whatever calls the shop's own URL must trust the twin's authority.
+        "SSL_CERT_FILE": str(pki.ca_file(twin)),
     }
 
 
@@ -118,6 +129,7 @@ def run(
     capture: bool = False,
     check: bool = True,
     config_file: Path | None = None,
+    directory: Path = REPOSITORY,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``pulumi`` in the repository.
 
@@ -125,11 +137,13 @@ def run(
         TwinError: it failed (only with ``check``); its output has been shown.
     """
     env = {**os.environ, **environment(twin)}
+    if directory != REPOSITORY:
+        del env["PULUMI_OPTION_CONFIG_FILE"]
     if config_file is not None:
         env["PULUMI_OPTION_CONFIG_FILE"] = str(config_file)
     result = subprocess.run(
         ["pulumi", *arguments, "--non-interactive"],
-        cwd=REPOSITORY,
+        cwd=directory,
         env=env,
         text=True,
         check=False,
@@ -153,6 +167,23 @@ def throw_away_settings(twin: Twin) -> Iterator[Path]:
         yield copy
 
 
+def _init(twin: Twin) -> None:
+    """Make the stack. `stack init` writes its salt beside Pulumi.yaml whatever it is told, so it is run on a copy."""
+    settings = _settings_file(twin)
+    with tempfile.TemporaryDirectory(dir=twin.directory) as directory:
+        shutil.copy(REPOSITORY / "Pulumi.yaml", directory)
+        run(
+            twin,
+            ["stack", "init", STACK, "--secrets-provider", "passphrase"],
+            capture=True,
+            directory=Path(directory),
+        )
+        made = yaml.safe_load((Path(directory) / f"Pulumi.{STACK}.yaml").read_text())
+    document = yaml.safe_load(settings.read_text())
+    document["encryptionsalt"] = made["encryptionsalt"]
+    settings.write_text(yaml.safe_dump(document, sort_keys=False))
+
+
 def up(twin: Twin) -> None:
     """Home, plugins, state backend, settings and the stack itself."""
     home = twin.directory / "pulumi-home"
@@ -167,7 +198,7 @@ def up(twin: Twin) -> None:
     write_settings(twin)
     listed = run(twin, ["stack", "ls", "--json"], capture=True)
     if f'"name": "{STACK}"' not in listed.stdout:
-        run(twin, ["stack", "init", STACK, "--secrets-provider", "passphrase"], capture=True)
+        _init(twin)
     run(twin, ["stack", "select", STACK], capture=True)
 
 

@@ -1,4 +1,4 @@
-"""The load balancer's data plane alone: moto in this process, Python HTTP servers as targets, everything on loopback."""
+"""The load balancer's data plane alone: moto in this process, Python HTTP servers as targets, all on loopback."""
 
 import asyncio
 import dataclasses
@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, *args: Any) -> None:
         pass
 
 
@@ -103,9 +103,9 @@ class Rig:
         self.twin = twin
         self.endpoint = f"http://127.0.0.1:{port}"
         self.elb = self.client("elbv2")
-        self.certificate = self.client("acm").request_certificate(DomainName=HOST, SubjectAlternativeNames=[f"*.{HOST}"])[
-            "CertificateArn"
-        ]
+        self.certificate = self.client("acm").request_certificate(
+            DomainName=HOST, SubjectAlternativeNames=[f"*.{HOST}"]
+        )["CertificateArn"]
         ec2 = self.client("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
@@ -319,7 +319,9 @@ def test_page_over_https_through_both_nodes_and_the_front_door(rig: Rig) -> None
     assert "'x-forwarded-proto': 'https'" in body
     assert "x-amzn-trace-id" in body
     hosts = (rig.twin.hosts_directory / "load-balancers").read_text()
-    assert f"{rig.node(1)} {rig.dns_name.lower()}" in hosts.replace("10.213", "127.213") or rig.dns_name.lower() in hosts
+    assert (
+        f"{rig.node(1)} {rig.dns_name.lower()}" in hosts.replace("10.213", "127.213") or rig.dns_name.lower() in hosts
+    )
 
 
 def test_weights_are_per_request_and_change_without_a_reload(rig: Rig) -> None:
@@ -564,5 +566,7 @@ def test_taken_port_names_who_and_what_moves_it(rig: Rig) -> None:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind((rig.door, 443))
         taken.listen()
-        with pytest.raises(service.TwinError, match=r"port 443 on .* is taken by \S+ \(pid \d+\).*SHOPCAT_TWIN_ADDRESS"):
+        with pytest.raises(
+            service.TwinError, match=r"port 443 on .* is taken by \S+ \(pid \d+\).*SHOPCAT_TWIN_ADDRESS"
+        ):
             front_door.refuse_taken_ports(rig.door)

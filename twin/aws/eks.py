@@ -54,6 +54,8 @@ class ClusterState:
     """What moto does not keep of a cluster."""
 
     access: dict[str, Any]
+    vpc_id: str = ""
+    security_group_id: str = ""
     addons: dict[str, dict[str, Any]] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     associations: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -107,21 +109,23 @@ class EksStandIn:
 
     # What moto answers is completed here.
 
-    def created(self, cluster: str, request: dict[str, Any], creator: str) -> None:
+    def created(
+        self, cluster: str, request: dict[str, Any], creator: str, *, vpc_id: str, security_group_id: str
+    ) -> None:
         """Remember the access configuration a cluster was created with, and make its creator's entry."""
         access = dict(request.get("accessConfig") or {})
         access.setdefault("authenticationMode", "CONFIG_MAP")
         access.setdefault("bootstrapClusterCreatorAdminPermissions", True)
-        state = self.clusters[cluster] = ClusterState(access)
+        self.clusters[cluster] = ClusterState(access, vpc_id, security_group_id)
         if access["bootstrapClusterCreatorAdminPermissions"]:
             self._create_entry(cluster, {"principalArn": creator})
             policy = {"policyArn": f"{POLICY_PREFIX}AmazonEKSClusterAdminPolicy", "accessScope": {"type": "cluster"}}
             self._associate_policy(cluster, creator, policy)
-        del state
 
-    def deleted(self, cluster: str) -> None:
-        """Forget a cluster."""
-        self.clusters.pop(cluster, None)
+    def deleted(self, cluster: str) -> str:
+        """Forget a cluster; returns its security group, which EKS deletes with it."""
+        state = self.clusters.pop(cluster, None)
+        return state.security_group_id if state is not None else ""
 
     def complete(self, description: dict[str, Any]) -> None:
         """Put the local cluster's endpoint and authority, and the access configuration, into a description."""
@@ -131,8 +135,9 @@ class EksStandIn:
         state = self.clusters.get(description["name"])
         if state is not None:
             description["accessConfig"] = state.access
-        network = description.setdefault("resourcesVpcConfig", {})
-        network.setdefault("clusterSecurityGroupId", "")
+            network = description.setdefault("resourcesVpcConfig", {})
+            network["clusterSecurityGroupId"] = state.security_group_id
+            network["vpcId"] = state.vpc_id
 
     def _cluster(self, name: str) -> ClusterState:
         if name not in self.clusters:

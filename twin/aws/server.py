@@ -191,23 +191,39 @@ class Application:
             if "cluster" in found:
                 name = found["cluster"]["name"]
                 if method == "POST" and path == "/clusters":
-                    self._eks.created(name, request, self._principal(key))
+                    vpc, group = self._security_group(name, request["resourcesVpcConfig"]["subnetIds"])
+                    self._eks.created(name, request, self._principal(key), vpc_id=vpc, security_group_id=group)
                 if method == "DELETE":
-                    self._eks.deleted(name)
+                    group = self._eks.deleted(name)
+                    if group:
+                        self._client("ec2").delete_security_group(GroupId=group)
                 self._eks.complete(found["cluster"])
             return _json(start_response, code, found)
         start_response(collected["status"], collected["headers"])
         return [content]
 
-    def _principal(self, access_key: str) -> str:
-        """ARN of the IAM user or role behind an access key, as an access entry names it."""
-        client = boto3.client(
-            "sts",
+    def _client(self, service: str, access_key: str = config.ACCESS_KEY_ID) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]
             endpoint_url=f"http://127.0.0.1:{self._twin.aws_port}",
             region_name=config.region(),
             aws_access_key_id=access_key,
-            aws_secret_access_key="any",  # noqa: S106 - moto checks no signature
+            aws_secret_access_key=config.SECRET_ACCESS_KEY,  # moto checks no signature
         )
+
+    def _security_group(self, cluster: str, subnet_ids: list[str]) -> tuple[str, str]:
+        """The VPC of a new cluster, and the security group that EKS makes in it for nodes and pods."""
+        ec2 = self._client("ec2")
+        subnets = ec2.describe_subnets(SubnetIds=subnet_ids[:1])["Subnets"]
+        vpc: str = subnets[0]["VpcId"]
+        made: str = ec2.create_security_group(
+            GroupName=f"eks-cluster-sg-{cluster}-twin", Description="EKS created security group", VpcId=vpc
+        )["GroupId"]
+        return vpc, made
+
+    def _principal(self, access_key: str) -> str:
+        """ARN of the IAM user or role behind an access key, as an access entry names it."""
+        client = self._client("sts", access_key)
         arn = client.get_caller_identity()["Arn"]
         assumed = re.fullmatch(r"arn:aws:sts::(\d+):assumed-role/([^/]+)/.*", arn)
         return f"arn:aws:iam::{assumed.group(1)}:role/{assumed.group(2)}" if assumed else arn

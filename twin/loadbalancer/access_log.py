@@ -12,7 +12,7 @@ _LINE_START = b'{"time":'
 
 @dataclass(frozen=True)
 class Request:
-    """One request as a node saw it. Times in milliseconds; ``received_ms`` since the epoch, -1 where HAProxy knows none.
+    """One request as a node saw it. Times in milliseconds (``received_ms`` since the epoch), -1 if HAProxy knows none.
 
     ``by_target`` says whether the response was the target's own; otherwise the load balancer made it.
     ``flags`` are HAProxy's two termination letters (``--`` is a clean end).

@@ -36,9 +36,7 @@ def application(engine: Engine) -> web.Application:
     async def faults(request: web.Request) -> web.Response:
         try:
             wanted = await request.json()
-            if not isinstance(wanted, dict):
-                raise TwinError("a JSON object of faults is expected")
-            engine.set_faults(wanted)
+            engine.set_faults(wanted if isinstance(wanted, dict) else {str(wanted): None})
         except (ValueError, TwinError) as error:
             return _answer({"error": str(error)}, 400)
         return _answer({"delayScale": engine.delay_scale, "weightZeroUnused": engine.weight_zero_unused})

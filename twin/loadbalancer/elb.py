@@ -1,6 +1,6 @@
 """Reads load balancers, rules, target groups, targets, names and certificates from the AWS API.
 
-What the stand-in does not implement is listed by name in the snapshot's ``problems``, and what it concerns is not served.
+What the stand-in does not implement is listed by name in the snapshot's ``problems``; what it concerns is not served.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _ATTRIBUTES_IGNORED = {
 _HARMLESS_VALUES = {"", "false", "off", "0", "append", "use_load_balancer_configuration", "defensive", "monitor"}
 
 
-class Unimplemented(Exception):
+class UnimplementedError(Exception):
     """Something ELBv2 accepted and the stand-in doesn't do."""
 
     def __init__(self, what: str) -> None:
@@ -85,7 +85,7 @@ def _attributes(kind: str, pairs: Iterable[Mapping[str, str]]) -> dict[str, str]
     found = {pair["Key"]: pair["Value"] for pair in pairs}
     for key, value in found.items():
         if key not in _ATTRIBUTES_IGNORED[kind] and value not in _HARMLESS_VALUES:
-            raise Unimplemented(f"{kind} attribute {key}={value}")
+            raise UnimplementedError(f"{kind} attribute {key}={value}")
     return found
 
 
@@ -93,7 +93,7 @@ def parse_condition(document: Mapping[str, Any]) -> Condition:
     """A rule's condition.
 
     Raises:
-        Unimplemented: a kind of condition that is not played (query-string), or regular expressions.
+        UnimplementedError: a kind of condition that is not played (query-string), or regular expressions.
     """
     kind = document["Field"]
     configurations = {
@@ -104,14 +104,14 @@ def parse_condition(document: Mapping[str, Any]) -> Condition:
         "source-ip": "SourceIpConfig",
     }
     if kind not in configurations:
-        raise Unimplemented(f"the rule condition {kind}")
+        raise UnimplementedError(f"the rule condition {kind}")
     configuration = document.get(configurations[kind]) or {}
     if configuration.get("RegexValues") or document.get("RegexValues"):
-        raise Unimplemented(f"RegexValues in the rule condition {kind}")
+        raise UnimplementedError(f"RegexValues in the rule condition {kind}")
     values = tuple(configuration.get("Values") or document.get("Values") or ())
     for value in values:
         if not value.isprintable() or "'" in value:
-            raise Unimplemented(f"the value {value!r} in the rule condition {kind}")
+            raise UnimplementedError(f"the value {value!r} in the rule condition {kind}")
     return Condition(kind, values, configuration.get("HttpHeaderName", ""))
 
 
@@ -119,17 +119,17 @@ def parse_action(documents: Iterable[Mapping[str, Any]]) -> Action:
     """A rule's one action.
 
     Raises:
-        Unimplemented: authentication, sticky groups, several actions.
+        UnimplementedError: authentication, sticky groups, several actions.
     """
     actions = list(documents)
     if len(actions) != 1:
-        raise Unimplemented(f"a rule with {len(actions)} actions")
+        raise UnimplementedError(f"a rule with {len(actions)} actions")
     (action,) = actions
     kind = action["Type"]
     if kind == "forward":
         configuration = action.get("ForwardConfig") or {}
         if (configuration.get("TargetGroupStickinessConfig") or {}).get("Enabled"):
-            raise Unimplemented("target group stickiness in a forward action")
+            raise UnimplementedError("target group stickiness in a forward action")
         groups = configuration.get("TargetGroups") or [{"TargetGroupArn": action["TargetGroupArn"]}]
         return Forward(tuple((group["TargetGroupArn"], int(group.get("Weight", 1))) for group in groups))
     if kind == "redirect":
@@ -149,7 +149,7 @@ def parse_action(documents: Iterable[Mapping[str, Any]]) -> Action:
             content_type=configuration.get("ContentType") or "text/plain",
             body=configuration.get("MessageBody") or "",
         )
-    raise Unimplemented(f"the rule action {kind}")
+    raise UnimplementedError(f"the rule action {kind}")
 
 
 def parse_rules(documents: Iterable[Mapping[str, Any]]) -> tuple[Rule, ...]:
@@ -169,20 +169,20 @@ def parse_target_group(document: Mapping[str, Any], attributes: Iterable[Mapping
     """A target group.
 
     Raises:
-        Unimplemented: instance or lambda targets, stickiness, slow start, HTTP/2 to targets.
+        UnimplementedError: instance or lambda targets, stickiness, slow start, HTTP/2 to targets.
     """
     found = _attributes("target group", attributes)
     if document.get("TargetType") != "ip":
-        raise Unimplemented(f"target type {document.get('TargetType')} (of {document['TargetGroupName']})")
+        raise UnimplementedError(f"target type {document.get('TargetType')} (of {document['TargetGroupName']})")
     if document.get("ProtocolVersion", "HTTP1") not in ("HTTP1", None):
-        raise Unimplemented(f"protocol version {document['ProtocolVersion']} (of {document['TargetGroupName']})")
+        raise UnimplementedError(f"protocol version {document['ProtocolVersion']} (of {document['TargetGroupName']})")
     if document["Protocol"] not in ("HTTP", "HTTPS"):
-        raise Unimplemented(f"protocol {document['Protocol']} (of {document['TargetGroupName']})")
+        raise UnimplementedError(f"protocol {document['Protocol']} (of {document['TargetGroupName']})")
     if found.get("stickiness.enabled") == "true":
-        raise Unimplemented(f"stickiness (of {document['TargetGroupName']})")
+        raise UnimplementedError(f"stickiness (of {document['TargetGroupName']})")
     balance = found.get("load_balancing.algorithm.type", "round_robin")
     if balance not in ("round_robin", "least_outstanding_requests", "weighted_random"):
-        raise Unimplemented(f"load_balancing.algorithm.type={balance}")
+        raise UnimplementedError(f"load_balancing.algorithm.type={balance}")
     return TargetGroup(
         arn=document["TargetGroupArn"],
         name=document["TargetGroupName"],
@@ -330,7 +330,7 @@ class Reader:
             arn = document["TargetGroupArn"]
             try:
                 groups[arn] = parse_target_group(document, self._group_attributes[arn])
-            except Unimplemented as error:
+            except UnimplementedError as error:
                 problems.append(str(error))
                 continue
             descriptions = self._elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
@@ -342,7 +342,7 @@ class Reader:
         for document in self._load_balancers:
             try:
                 load_balancers[document["LoadBalancerArn"]] = self._load_balancer(document, groups)
-            except Unimplemented as error:
+            except UnimplementedError as error:
                 problems.append(f"{document['LoadBalancerName']}: {error}")
         names = {name: arn for name, arn in self._names.items() if arn in load_balancers}
         return Snapshot(
@@ -358,17 +358,17 @@ class Reader:
     def _load_balancer(self, document: dict[str, Any], groups: Mapping[str, TargetGroup]) -> LoadBalancer:
         arn = document["LoadBalancerArn"]
         if document.get("Type", "application") != "application":
-            raise Unimplemented(f"load balancer type {document['Type']}")
+            raise UnimplementedError(f"load balancer type {document['Type']}")
         found = _attributes("load balancer", self._load_balancer_attributes[arn])
         listeners = []
         for listener in sorted(self._listeners[arn], key=lambda each: int(each["Port"])):
             if listener["Protocol"] not in ("HTTP", "HTTPS"):
-                raise Unimplemented(f"listener protocol {listener['Protocol']}")
+                raise UnimplementedError(f"listener protocol {listener['Protocol']}")
             if (listener.get("MutualAuthentication") or {}).get("Mode", "off") != "off":
-                raise Unimplemented("mutual authentication")
+                raise UnimplementedError("mutual authentication")
             policy = listener.get("SslPolicy") or ""
             if listener["Protocol"] == "HTTPS" and tls_versions(policy) is None:
-                raise Unimplemented(f"the TLS policy {policy}")
+                raise UnimplementedError(f"the TLS policy {policy}")
             pages = self._elb.get_paginator("describe_rules").paginate(ListenerArn=listener["ListenerArn"])
             rules = parse_rules(rule for page in pages for rule in page["Rules"])
             default = [certificate["CertificateArn"] for certificate in listener.get("Certificates") or []]
@@ -395,7 +395,7 @@ class Reader:
         )
         for group in result.target_groups():
             if group not in groups:
-                raise Unimplemented(f"a rule forwards to {group}, which")
+                raise UnimplementedError(f"a rule forwards to {group}, which")
         return result
 
 

@@ -1,4 +1,4 @@
-"""The load balancer's brain: what the AWS API says, carried to each node late; health of targets; nodes kept running."""
+"""The load balancer's brain: what the AWS API says, carried to each node late; health; nodes kept running."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class NodeState:
         for arn in version.target_groups() if version is not None else []:
             views = {
                 str(member[1]): (member[1], self.views.get(member, View()))
-                for member in self.members.keys()
+                for member in self.members
                 if member[0] == arn and self.members.get(member)
             }
             chosen = routable({name: view for name, (_, view) in views.items()})
@@ -350,7 +350,7 @@ class Engine:
         for node in self._every_node():
             version = node.version()
             used = set(version.target_groups()) & in_use if version is not None else set()
-            for member in node.members.keys():
+            for member in node.members:
                 registration = self._registrations.get(member)
                 draining = registration is None or registration.draining_since is not None
                 if member[0] not in used:
@@ -487,9 +487,8 @@ class Engine:
             if name not in known:
                 raise TwinError(f"twin: the fault {name} is not implemented by the stand-in; known: {', '.join(known)}")
             if not isinstance(value, known[name]) or (name == "delayScale" and (value is True or value < 0)):
-                raise TwinError(
-                    f"the fault {name} is {value!r}; {'a number ≥ 0' if name == 'delayScale' else 'true or false'} is expected"
-                )
+                expected = "a number of at least 0" if name == "delayScale" else "true or false"
+                raise TwinError(f"the fault {name} is {value!r}; {expected} is expected")
         self.delay_scale = float(faults.get("delayScale", self.delay_scale))
         self.weight_zero_unused = bool(faults.get("weightZeroUnused", self.weight_zero_unused))
 

@@ -120,8 +120,10 @@ def render(ip: str, directory: Path, backends: Mapping[str, Sequence[str]]) -> s
         f"  bind {ip}:443",
         "  tcp-request inspect-delay 5s",
         f"  tcp-request content set-var(sess.to) req.ssl_sni,lower,map_str({exact}) if {{ req.ssl_hello_type 1 }}",
-        f"  tcp-request content set-var(sess.to) req.ssl_sni,lower,map_end({suffixes})"
-        " if { req.ssl_hello_type 1 } !{ var(sess.to) -m found }",
+        (
+            f"  tcp-request content set-var(sess.to) req.ssl_sni,lower,map_end({suffixes})"
+            " if { req.ssl_hello_type 1 } !{ var(sess.to) -m found }"
+        ),
         "  tcp-request content reject if { req.ssl_hello_type 1 } !{ var(sess.to) -m found }",
         "  tcp-request content accept if { req.ssl_hello_type 1 }",
         "  use_backend https-%[var(sess.to)]",
@@ -129,10 +131,14 @@ def render(ip: str, directory: Path, backends: Mapping[str, Sequence[str]]) -> s
         "  mode http",
         f"  bind {ip}:80",
         f"  http-request set-var(sess.to) req.hdr(host),field(1,:),lower,map_str({exact})",
-        f"  http-request set-var(sess.to) req.hdr(host),field(1,:),lower,map_end({suffixes})"
-        " if !{ var(sess.to) -m found }",
-        '  http-request return status 404 content-type text/plain string "twin: no load balancer has this name\\n"'
-        " if !{ var(sess.to) -m found }",
+        (
+            f"  http-request set-var(sess.to) req.hdr(host),field(1,:),lower,map_end({suffixes})"
+            " if !{ var(sess.to) -m found }"
+        ),
+        (
+            '  http-request return status 404 content-type text/plain string "twin: no load balancer has this name\\n"'
+            " if !{ var(sess.to) -m found }"
+        ),
         "  use_backend http-%[var(sess.to)]",
     ]
     for name, addresses in sorted(backends.items()):

@@ -1,8 +1,8 @@
 """A load balancer as an HAProxy configuration: one text per structure, with weights and targets left to run time.
 
 Weights live in a map (one line per forward rule), targets in server slots declared beforehand, so that a shift or a
-deployment is never a reload. A request takes this way: rules in order set ``txn.rule``; the map gives that rule's groups
-with running sums of weights; a die picks one; the group is the backend.
+deployment is never a reload. A request takes this way: rules in order set ``txn.rule``; the map gives that rule's
+groups with running sums of weights; a die picks one; the group is the backend.
 """
 
 from __future__ import annotations
@@ -215,8 +215,10 @@ def _outer(node: Node, load_balancer: LoadBalancer, listener: Listener) -> list[
         *(f"  {line}" for line in _binds(node, listener, load_balancer)),
         "  no log",
         "  tcp-request connection set-var(sess.opened) date()",
-        "  http-after-response set-header Connection close if { date(),sub(sess.opened) gt"
-        f" {int(load_balancer.client_keep_alive_seconds)} }}",
+        (
+            "  http-after-response set-header Connection close if { date(),sub(sess.opened) gt"
+            f" {int(load_balancer.client_keep_alive_seconds)} }}"
+        ),
         f"  default_backend outer-{listener.port}",
         f"backend outer-{listener.port}",
         "  option http-server-close",
@@ -258,10 +260,14 @@ def _inner(
         [
             "http-request set-var(txn.trace) req.hdr(X-Amzn-Trace-Id) if { req.hdr(X-Amzn-Trace-Id) -m found }",
             "http-request set-var(txn.trace) uuid if !{ var(txn.trace) -m found }",
-            'http-request set-header X-Amzn-Trace-Id "Root=%[var(txn.trace)]" unless'
-            " { req.hdr(X-Amzn-Trace-Id) -m found }",
-            'http-request set-header X-Forwarded-For "%[req.fhdr(X-Forwarded-For)], %[src]" if'
-            " { req.fhdr(X-Forwarded-For) -m found }",
+            (
+                'http-request set-header X-Amzn-Trace-Id "Root=%[var(txn.trace)]" unless'
+                " { req.hdr(X-Amzn-Trace-Id) -m found }"
+            ),
+            (
+                'http-request set-header X-Forwarded-For "%[req.fhdr(X-Forwarded-For)], %[src]" if'
+                " { req.fhdr(X-Forwarded-For) -m found }"
+            ),
             'http-request set-header X-Forwarded-For "%[src]" unless { req.fhdr(X-Forwarded-For) -m found }',
             "http-request set-header X-Forwarded-Proto %[var(txn.protocol)]",
             "http-request set-header X-Forwarded-Port %[var(txn.port)]",

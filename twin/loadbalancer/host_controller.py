@@ -1,8 +1,9 @@
 """With simulated nodes: the controller as a process on the host, run as the chart's Deployment says.
 
-The chart is installed like anywhere else; its pods are simulated and do nothing. This supervisor waits for the Deployment,
-takes arguments, environment and webhook certificate from the cluster, and runs the same program on loopback, where the
-chart's webhooks point (``twinWebhookURL``). It follows upgrades and ends the process when the Deployment goes.
+The chart is installed like anywhere else; its pods are simulated and do nothing. This supervisor waits for the
+Deployment, takes arguments, environment and webhook certificate from the cluster, and runs the same program on
+loopback, where the chart's webhooks point (``twinWebhookURL``). It follows upgrades and ends the process when the
+Deployment goes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import urllib3
@@ -132,13 +132,9 @@ def up(twin: Twin) -> None:
         PROCESS,
         [sys.executable, "-m", "twin.loadbalancer.host_controller"],
         env={
+            **config.module_environment(twin),
             **twin.aws_environment(),
-            "PYTHONPATH": str(REPOSITORY),
             "KUBECONFIG": str(twin.kubeconfig),
-            "SHOPCAT_TWIN_NAME": twin.name,
-            "SHOPCAT_TWIN_STATE": str(twin.state),
-            "SHOPCAT_TWIN_CACHE": str(twin.cache),
-            "SHOPCAT_TWIN_SIMULATED": "1",
         },
     )
 

@@ -1,8 +1,8 @@
 """CloudWatch metrics, as late and as sparse as the real ones: whole minutes, well after they ended, no zeros.
 
-Metrics and dimensions as in AWS's "CloudWatch metrics for your Application Load Balancer". Points exist only for minutes
-with requests ("Elastic Load Balancing reports metrics to CloudWatch only when requests are flowing through the load
-balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value").
+Metrics and dimensions as in AWS's "CloudWatch metrics for your Application Load Balancer". Points exist only for
+minutes with requests ("Elastic Load Balancing reports metrics to CloudWatch only when requests are flowing through the
+load balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value").
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, 
         status = request.elb_status
         if request.by_target:
             for scope in scopes:
-                found["HTTPCode_Target_%dXX_Count" % (status // 100), scope] += 1
+                found[f"HTTPCode_Target_{status // 100}XX_Count", scope] += 1
         else:
             if status in (460, 500, 502, 503, 504):
                 found[f"HTTPCode_ELB_{status}_Count", whole] += 1
             if 400 <= status < 600:
-                found["HTTPCode_ELB_%dXX_Count" % (status // 100), whole] += 1
+                found[f"HTTPCode_ELB_{status // 100}XX_Count", whole] += 1
         if request.connection_failed:
             for scope in scopes:
                 found["TargetConnectionErrorCount", scope] += 1

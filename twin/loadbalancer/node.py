@@ -78,7 +78,10 @@ class Slots:
             if number not in self.taken:
                 self.taken[number] = target
                 return number
-        message = f"more than {SLOTS_PER_GROUP} targets (draining ones counted) in one target group; the twin has no slot for {target}"
+        message = (
+            f"more than {SLOTS_PER_GROUP} targets (draining ones counted) in one target group; no slot is left for "
+            f"{target} (SLOTS_PER_GROUP in twin/loadbalancer/haproxy_config.py)"
+        )
         raise TwinError(message)
 
     def of(self, target: Target) -> int | None:
@@ -137,7 +140,7 @@ class NodeProcess:
         if structure == self._structure and alive:
             try:
                 self._tell(names, forwards, wanted)
-            except (runtime.Refused, OSError) as error:
+            except (runtime.RefusedError, OSError) as error:
                 _log.warning("%s: %s; reloading", self.node.name, error)
             else:
                 return
@@ -201,7 +204,7 @@ class NodeProcess:
             # A worker that finishes its connections follows too, as far as it knows these groups.
             try:
                 self._tell_worker(pid, forwards, changes)
-            except (runtime.Refused, OSError) as error:
+            except (runtime.RefusedError, OSError) as error:
                 _log.info("%s: old worker %d: %s", self.node.name, pid, error)
         self._forwards = forwards
         self._ready = dict(wanted)

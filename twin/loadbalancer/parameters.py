@@ -24,7 +24,7 @@ class Delay:
     maximum: float
 
     def draw(self, source: random.Random, scale: float) -> float:
-        """One delay, in seconds. The scale multiplies it after the cut, so that delays × n keep their shape."""
+        """One delay, in seconds. The scale multiplies it after the cut, so that n-fold delays keep their shape."""
         return min(self.median * math.exp(self.sigma * source.gauss(0.0, 1.0)), self.maximum) * scale
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -64,9 +64,9 @@ class Versions(Generic[Key, Value]):
         """The value announced last, whether or not it has arrived."""
         return self._latest.get(key)
 
-    def keys(self) -> list[Key]:
+    def __iter__(self) -> Iterator[Key]:
         """Every key announced and not forgotten."""
-        return list(self._latest)
+        return iter(list(self._latest))
 
     def under_way(self) -> int:
         """How many changes have been announced and have not arrived."""

@@ -10,11 +10,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from twin import processes
+from twin import config, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.loadbalancer import front_door, packaging
-from twin.paths import REPOSITORY
 
 DAEMON = "load-balancer"
 _NODE_PREFIX = "alb-"
@@ -35,7 +34,7 @@ def can_listen(twin: Twin) -> bool:
 
 
 def _get(twin: Twin, path: str) -> Any:
-    with urllib.request.urlopen(f"http://127.0.0.1:{twin.load_balancer_port}{path}", timeout=5) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{twin.load_balancer_port}{path}", timeout=5) as answer:
         return json.load(answer)
 
 
@@ -63,7 +62,7 @@ def set_faults(twin: Twin, **faults: Any) -> None:
         f"http://127.0.0.1:{twin.load_balancer_port}/faults", data=json.dumps(faults).encode(), method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=5):  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=5):
             pass
     except urllib.error.HTTPError as error:
         raise TwinError(json.load(error)["error"]) from error
@@ -85,11 +84,7 @@ def up(twin: Twin) -> None:
         DAEMON,
         [sys.executable, "-m", "twin.loadbalancer"],
         env={
-            "PYTHONPATH": str(REPOSITORY),
-            "SHOPCAT_TWIN_NAME": twin.name,
-            "SHOPCAT_TWIN_STATE": str(twin.state),
-            "SHOPCAT_TWIN_CACHE": str(twin.cache),
-            "SHOPCAT_TWIN_SIMULATED": "1" if twin.simulated else "0",
+            **config.module_environment(twin),
             front_door.ADDRESS_VARIABLE: ip,
             "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY", ""), twin.host_ip, "127.0.0.1"])),
         },

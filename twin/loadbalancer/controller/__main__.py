@@ -10,7 +10,7 @@ import threading
 import time
 
 from twin.loadbalancer.controller import flags as command_line
-from twin.loadbalancer.controller.bindings import GATE_PREFIX, GROUP, Caches, Reconciler, Recorder, RequeueNeeded
+from twin.loadbalancer.controller.bindings import GATE_PREFIX, GROUP, Caches, Reconciler, Recorder, RequeueNeededError
 from twin.loadbalancer.controller.elb import ElasticLoadBalancing
 from twin.loadbalancer.controller.informer import (
     Informer,
@@ -48,8 +48,8 @@ class Controller:
         self.bindings.on_change(self._binding_changed)
         self.slices.on_change(self._slice_changed)
         self.pods.on_change(self._pod_changed)
-        # Services and nodes wake nothing of type ip: the measured controller leaves a pod on a returned node unregistered
-        # until its binding is touched.
+        # Services and nodes wake nothing of type ip: the measured controller leaves a pod on a returned node
+        # unregistered until its binding is touched.
 
     def start_informers(self) -> None:
         """Begin to watch, and wait for the first lists."""
@@ -104,7 +104,7 @@ class Controller:
                 whole = key in self._whole
                 self._reconciler.reconcile(*key, whole=whole)
                 self._whole.discard(key)
-            except RequeueNeeded as error:
+            except RequeueNeededError as error:
                 self._queue.forget(key)
                 self._queue.add_after(key, error.after_seconds)
             except Exception as error:

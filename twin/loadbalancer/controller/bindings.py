@@ -26,7 +26,7 @@ CHECKPOINT_TIME = "elbv2.k8s.aws/checkpoint-timestamp"
 GATE_PREFIX = "target-health.elbv2.k8s.aws"
 
 
-class RequeueNeeded(Exception):
+class RequeueNeededError(Exception):
     """Not done; look again after a while."""
 
     def __init__(self, why: str, after_seconds: float) -> None:
@@ -34,7 +34,7 @@ class RequeueNeeded(Exception):
         self.after_seconds = after_seconds
 
 
-class BackendNotFound(Exception):
+class BackendNotFoundError(Exception):
     """The Service, or its port, is missing."""
 
 
@@ -82,27 +82,27 @@ def service_port(service: Object, wanted: int | str) -> Object:
     """A Service's port by number or name.
 
     Raises:
-        BackendNotFound: it has none.
+        BackendNotFoundError: it has none.
     """
     for port in service["spec"]["ports"]:
         if wanted in (port.get("port"), port.get("name")):
             return dict(port)
     name = service["metadata"]["name"]
-    raise BackendNotFound(f"backend not found: unable to find port {wanted} on service {name}")
+    raise BackendNotFoundError(f"backend not found: unable to find port {wanted} on service {name}")
 
 
 def endpoints_of(caches: Caches, namespace: str, name: str, wanted_port: int | str) -> list[Endpoint]:
     """The pods that belong into the target group.
 
-    Ready endpoints; of the others those whose containers are ready, that don't terminate, on a node that is Ready; and if
-    there is none at all, those on nodes nothing is known of.
+    Ready endpoints; of the others those whose containers are ready, that don't terminate, on a node that is Ready; and
+    if there is none at all, those on nodes nothing is known of.
 
     Raises:
-        BackendNotFound: the Service or its port is missing.
+        BackendNotFoundError: the Service or its port is missing.
     """
     service = caches.services.get(namespace, name)
     if service is None:
-        raise BackendNotFound(f'backend not found: Service "{name}" not found')
+        raise BackendNotFoundError(f'backend not found: Service "{name}" not found')
     port_name = service_port(service, wanted_port).get("name") or ""
     ready: list[Endpoint] = []
     unknown: list[Endpoint] = []
@@ -226,7 +226,7 @@ class Reconciler:
         """Bring ELB and gates in line; ``whole`` ignores the checkpoint.
 
         Raises:
-            RequeueNeeded: a gate is not open yet.
+            RequeueNeededError: a gate is not open yet.
             ApiError, botocore errors: to be tried again later.
         """
         try:
@@ -253,7 +253,7 @@ class Reconciler:
             )
         try:
             done = self._bind(binding, whole=whole)
-        except RequeueNeeded:
+        except RequeueNeededError:
             raise
         except (ApiError, urllib3.exceptions.HTTPError, *AWS_ERRORS) as error:
             self._recorder.event(binding, "Warning", "FailedReconcile", f"Failed reconcile due to {error}")
@@ -277,7 +277,7 @@ class Reconciler:
             endpoints = endpoints_of(
                 self._caches, binding["metadata"]["namespace"], spec["serviceRef"]["name"], spec["serviceRef"]["port"]
             )
-        except BackendNotFound as error:
+        except BackendNotFoundError as error:
             self._recorder.event(binding, "Warning", "BackendNotFound", str(error))
             self._remove_all_targets(binding)
             self._open_gates_for_good(binding)
@@ -320,7 +320,7 @@ class Reconciler:
             )
             more |= self._set_gate(endpoint.pod, gate, starting)
         if more:
-            raise RequeueNeeded("monitor targetHealth", self._requeue_seconds)
+            raise RequeueNeededError("monitor targetHealth", self._requeue_seconds)
         self._save_checkpoint(binding, new, old)
         return True
 

@@ -1,7 +1,7 @@
 """The ELBv2 API as the controller uses it: silent SDK retries, client-side limits, a cache of targets.
 
-Numbers: LBC's defaults, as in its `pkg/aws` (retries 10, back-off up to 20 s, no time-out on reads) and `throttle` settings
-(Register/Deregister 4 per second, burst 20; Describe 50, burst 200); cache five minutes.
+Numbers: LBC's defaults, as in its `pkg/aws` (retries 10, back-off up to 20 s, no time-out on reads) and `throttle`
+settings (Register/Deregister 4 per second, burst 20; Describe 50, burst 200); cache five minutes.
 """
 
 from __future__ import annotations

@@ -106,7 +106,8 @@ class Kubernetes:
         Raises:
             ApiError: the version is too old, among others.
         """
-        url = f"{self._server}{path}?watch=1&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={_WATCH_SECONDS}"
+        query = f"watch=1&allowWatchBookmarks=true&resourceVersion={version}&timeoutSeconds={_WATCH_SECONDS}"
+        url = f"{self._server}{path}?{query}"
         answer = self._pool.request(
             "GET",
             url,

@@ -22,17 +22,17 @@ _log = logging.getLogger(__name__)
 
 Patch = list[dict[str, Any]]
 Review = Callable[[Object], Patch]
-"""Takes an AdmissionRequest; returns a JSON patch, or raises Denied."""
+"""Takes an AdmissionRequest; returns a JSON patch, or raises DeniedError."""
 
 _RELOAD_SECONDS = 10.0
 
 
-class Denied(Exception):
+class DeniedError(Exception):
     """The request is refused; the message says why."""
 
 
-def _unimplemented(what: str) -> Denied:
-    return Denied(f"twin: {what} is not implemented by the stand-in")
+def _unimplemented(what: str) -> DeniedError:
+    return DeniedError(f"twin: {what} is not implemented by the stand-in")
 
 
 class Admission:
@@ -95,7 +95,7 @@ class Admission:
         try:
             return self._elb.target_group(arn=spec.get("targetGroupARN"), name=spec.get("targetGroupName"))
         except AWS_ERRORS as error:
-            raise Denied(str(error)) from error
+            raise DeniedError(str(error)) from error
 
     def default_binding(self, request: Object) -> Patch:
         """Fill in what follows from the target group."""
@@ -103,7 +103,7 @@ class Admission:
             return []
         spec = request["object"]["spec"]
         if not spec.get("targetGroupARN") and not spec.get("targetGroupName"):
-            raise Denied("must provide either TargetGroupARN or TargetGroupName")
+            raise DeniedError("must provide either TargetGroupARN or TargetGroupName")
         wanted = ("targetGroupARN", "targetType", "ipAddressType", "vpcID", "targetGroupProtocol")
         if all(spec.get(name) for name in wanted):
             return []
@@ -130,11 +130,11 @@ class Admission:
             names = ",".join(
                 {"targetGroupARN": "either TargetGroupARN or TargetGroupName"}.get(n, f"spec.{n}") for n in absent
             )
-            raise Denied(f"TargetGroupBinding must specify these fields: {names}")
+            raise DeniedError(f"TargetGroupBinding must specify these fields: {names}")
         if request["operation"] == "UPDATE":
             self._check_unchanged(spec, request["oldObject"]["spec"])
         if spec["targetType"] == "ip" and spec.get("nodeSelector") is not None:
-            raise Denied("TargetGroupBinding cannot set NodeSelector when TargetType is ip")
+            raise DeniedError("TargetGroupBinding cannot set NodeSelector when TargetType is ip")
         self._check_not_bound(binding)
         for name, unplayed in {
             "targetType": spec["targetType"] != "ip",
@@ -154,7 +154,7 @@ class Admission:
         fields = ("targetGroupARN", "targetType", "ipAddressType", "vpcID")
         changed = [f"spec.{name}" for name in fields if old.get(name) and spec.get(name) != old.get(name)]
         if changed:
-            raise Denied(f"TargetGroupBinding update may not change these immutable fields: {','.join(changed)}")
+            raise DeniedError(f"TargetGroupBinding update may not change these immutable fields: {','.join(changed)}")
 
     def _check_not_bound(self, binding: Object) -> None:
         arn = binding["spec"]["targetGroupARN"]
@@ -166,21 +166,24 @@ class Admission:
             if other["metadata"]["uid"] != uid and other["spec"].get("targetGroupARN") == arn
         ]
         if bound:
-            raise Denied(
-                f"TargetGroup {arn} is already bound to following TargetGroupBindings [{' '.join(bound)}]. Please enable "
-                f"MultiCluster mode on all TargetGroupBindings referencing {arn} or choose a different Target Group ARN."
+            raise DeniedError(
+                f"TargetGroup {arn} is already bound to following TargetGroupBindings [{' '.join(bound)}]. "
+                f"Please enable MultiCluster mode on all TargetGroupBindings referencing {arn} "
+                "or choose a different Target Group ARN."
             )
 
     def _check_group(self, spec: Object) -> None:
         group = self._group_of(spec)
         found = group.get("IpAddressType") or "ipv4"
         if spec.get("ipAddressType", "ipv4") != found:
-            raise Denied(f"invalid IP address type {found} for TargetGroup {spec['targetGroupARN']}")
+            raise DeniedError(f"invalid IP address type {found} for TargetGroup {spec['targetGroupARN']}")
         vpc = spec.get("vpcID")
         if vpc and not re.fullmatch(r"vpc-[0-9a-f]{8}(?:[0-9a-f]{9})?", vpc):
-            raise Denied(f"ValidationError: vpcID {vpc} failed to satisfy constraint: VPC Id must begin with 'vpc-'")
+            raise DeniedError(
+                f"ValidationError: vpcID {vpc} failed to satisfy constraint: VPC Id must begin with 'vpc-'"
+            )
         if vpc and vpc != group.get("VpcId"):
-            raise Denied(f"invalid VpcID {vpc} doesnt match VpcID from TargetGroup {spec['targetGroupARN']}")
+            raise DeniedError(f"invalid VpcID {vpc} doesnt match VpcID from TargetGroup {spec['targetGroupARN']}")
 
     def review(self, path: str, document: Object) -> Object:
         """Answer an AdmissionReview."""
@@ -188,7 +191,7 @@ class Admission:
         response: dict[str, Any] = {"uid": request["uid"], "allowed": True}
         try:
             patch = self.paths[path](request)
-        except Denied as error:
+        except DeniedError as error:
             response |= {"allowed": False, "status": {"code": 403, "reason": "Forbidden", "message": str(error)}}
         else:
             if patch:
