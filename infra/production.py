@@ -151,7 +151,6 @@ class Production(pulumi.ComponentResource):
         pulumi.export("liveRelease", self.release.live_release)
         pulumi.export("liveColour", self.release.live_colour)
         pulumi.export("releases", self.release.table)
-        pulumi.export("notes", self.release.notes)
         pulumi.export("kubeconfig", self.kubeconfig)
         pulumi.export("repositoryUrl", repository)
         pulumi.export("previewRepositoryUrl", self.registry.preview.repository_url)

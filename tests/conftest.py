@@ -31,7 +31,7 @@ def _take_down(twin: config.Twin) -> None:
     config.release_index(twin)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def simulated() -> Iterator[config.Twin]:
     """Production on simulated nodes."""
     if not sys.platform.startswith("linux"):
@@ -39,7 +39,7 @@ def simulated() -> Iterator[config.Twin]:
     yield from _twin("engine", simulated=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def twin() -> Iterator[config.Twin]:
     """Production on real pods."""
     if not is_root():

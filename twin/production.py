@@ -6,19 +6,22 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from pathlib import Path
 
 import boto3
 
-from twin import images, parts, pulumi
+from twin import images, parts, pki, processes, pulumi
 from twin.config import ACCOUNT_ID, Twin, region
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
 FIRST_TAG = "v1.0.0"
+_ROW = 10
 REPOSITORY_NAME = "shopcat"
 
 
@@ -135,6 +138,28 @@ def outputs(twin: Twin) -> dict[str, object]:
     return found
 
 
+def wait_until_served(twin: Twin, url: str) -> None:
+    """Until a page has come ten times in a row: load balancer nodes take a change over one by one.
+
+    Raises:
+        TwinError: not within two minutes.
+    """
+    context = ssl.create_default_context(cafile=str(pki.ca_file(twin)))
+    row = 0
+
+    def probe() -> bool:
+        nonlocal row
+        try:
+            with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+                row = row + 1 if answer.status == 200 else 0
+        except OSError:
+            row = 0
+            raise
+        return row >= _ROW
+
+    processes.wait_until(probe, f"a page from {url}", timeout_seconds=120)
+
+
 def up(twin: Twin) -> None:
     """Platform, image and first release; on a stack that has a release, one `pulumi up` that changes nothing."""
     with parts.timed(twin, "bootstrap"):
@@ -146,7 +171,10 @@ def up(twin: Twin) -> None:
         with parts.timed(twin, "image"):
             push_image(twin, Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application")), FIRST_TAG)
         release(twin, FIRST_TAG)
-    url = outputs(twin).get("url")
+    url = str(outputs(twin).get("url"))
+    if not twin.simulated:
+        with parts.timed(twin, "every node serves"):
+            wait_until_served(twin, url)
     print(f"\nShopCat answers at {url} (certificate from the twin's own authority):")
     print(f"  curl --cacert {twin.pki / 'ca.crt'} {url}")
     print('By hand: eval "$(make -s env)", then pulumi preview -s prod, kubectl get pods -A')

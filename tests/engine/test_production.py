@@ -20,7 +20,7 @@ UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
 def test_first_release_is_live(simulated: Twin) -> None:
     outputs = production.outputs(simulated)
     assert outputs["liveRelease"] == production.FIRST_TAG
-    assert outputs["liveColour"] == "blue"
+    assert outputs["liveColour"] == "green"
 
 
 def test_second_up_changes_nothing(simulated: Twin) -> None:
@@ -47,14 +47,14 @@ def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path
 
 
 def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: Path) -> None:
-    before = kubectl(simulated, "get", "deployment", "shopcat-blue", "-n", "shopcat")["metadata"]["generation"]
+    before = kubectl(simulated, "get", "deployment", "shopcat-green", "-n", "shopcat")["metadata"]["generation"]
     settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
     release: dict[str, Any] = dict(settings.get("shopcat:release") or {})
     release["cpu"] = "150m"
     changed = settings_file(simulated, tmp_path, {"shopcat:release": release})
     result = command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed))
     assert "settings differ from live" in result.stdout
-    after = kubectl(simulated, "get", "deployment", "shopcat-blue", "-n", "shopcat")["metadata"]["generation"]
+    after = kubectl(simulated, "get", "deployment", "shopcat-green", "-n", "shopcat")["metadata"]["generation"]
     assert after == before
 
 

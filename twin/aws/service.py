@@ -25,7 +25,11 @@ def up(twin: Twin) -> None:
             "the twin's AWS ended since the last `make up`, and with it everything it held in memory; "
             f"`make down`, then `make up` starts afresh (its log: {twin.logs / 'aws.log'})"
         )
-    environment = {**config.module_environment(twin), "MOTO_IAM_LOAD_MANAGED_POLICIES": "true"}
+    environment = {
+        **config.module_environment(twin),
+        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+        "MOTO_ACM_VALIDATION_WAIT": "1",  # seconds until a requested certificate counts as validated
+    }
     server = processes.start(twin, SERVER, [sys.executable, "-m", "twin.aws.server"], env=environment)
 
     def answers() -> bool:
