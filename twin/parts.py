@@ -59,6 +59,7 @@ PARTS = (
     Part("simulated nodes", "twin.kwok", only_simulated=True),
     Part("load balancer", "twin.loadbalancer.service"),
     Part("simulated controllers", "twin.host_controllers", only_simulated=True),
+    Part("host name", "twin.hostnames"),
     Part("Pulumi", "twin.pulumi"),
 )
 

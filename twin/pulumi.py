@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from twin import build, config, images, pki
+from twin import build, config, hostnames, images, pki
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -69,7 +69,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
     return {
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
-        "shopcat:domain": "shopcat.localhost",
+        "shopcat:domain": hostnames.domain(twin),
         "shopcat:images": images.tool_images(twin),
     }
 
