@@ -232,9 +232,9 @@ def _manifest(recipe: Recipe, layer: bytes) -> tuple[bytes, bytes]:
     return packed, json.dumps(manifest, sort_keys=True).encode()
 
 
-def push_recipe(twin: Twin, recipe: Recipe) -> str:
-    """Push one image of the twin's own to the plain registry and return its digest."""
-    base = f"http://127.0.0.1:{twin.plain_registry_port}"
+def push_recipe(twin: Twin, recipe: Recipe, *, system: bool = True) -> str:
+    """Push one image of the twin's own, to the plain registry or through ECR's front, and return its digest."""
+    base = f"http://127.0.0.1:{twin.plain_registry_port if system else twin.registry_port}"
     layer = recipe.layer.read_bytes()
     configuration, manifest = _manifest(recipe, layer)
     _put_blob(base, recipe.repository, layer)
@@ -339,6 +339,13 @@ def build_image(
     log.unlink(missing_ok=True)
     _buildah(twin, [*arguments, "--file", dockerfile, context], log)
     return tag
+
+
+def push_unbuilt(twin: Twin, context: Path, repository: str, tag: str) -> str:
+    """With simulated nodes nothing runs an image: the source itself is pushed as one layer, through ECR's front."""
+    layer = twin.directory / "unbuilt.tar.gz"
+    _tar_tree(context, layer)
+    return push_recipe(twin, Recipe(repository, tag, layer), system=False)
 
 
 def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool = False) -> str:
