@@ -87,7 +87,7 @@ class Cluster(pulumi.ComponentResource):
             description=f"Kubernetes secrets of {given.name}",
             enable_key_rotation=True,
             deletion_window_in_days=30,
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
         nodes = self._node_role()
         public, cidrs = endpoint_access(settings.api_access, settings.api_access_cidrs)
@@ -112,7 +112,7 @@ class Cluster(pulumi.ComponentResource):
             use_default_vpc_cni=True,
             coredns_addon_options=eks.CoreDnsAddonOptionsArgs(enabled=False),
             kube_proxy_addon_options=eks.KubeProxyAddonOptionsArgs(enabled=False),
-            opts=pulumi.ResourceOptions(parent=self, protect=True, depends_on=[logs]),
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, depends_on=[logs]),
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
         network_addon = self._addon("vpc-cni", cluster, [cluster])

@@ -137,18 +137,18 @@ class Database(pulumi.ComponentResource):
             backup_retention_period=given.backup_retention_days,
             copy_tags_to_snapshot=True,
             auto_minor_version_upgrade=True,
-            deletion_protection=given.deletion_protection,
+            deletion_protection=settings.protection,
             skip_final_snapshot=False,
             final_snapshot_identifier="shopcat-final",
             apply_immediately=True,
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
         secret = aws.secretsmanager.Secret(
             "application",
             name=APPLICATION_SECRET,
             description="The application's own database role; made once, read by each release at its own version",
             recovery_window_in_days=30,
-            opts=pulumi.ResourceOptions(parent=self, protect=True, retain_on_delete=True),
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, retain_on_delete=True),
         )
         self.job = self._role_job(settings, clients, region, secret, depends_on)
         self.ready: list[pulumi.Resource] = [self.instance, secret, self.job]

@@ -44,6 +44,7 @@ class LoadBalancer(pulumi.ComponentResource):
         zone_id: str | None,
         network: Network,
         drain: DrainBudget,
+        protect: bool,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:edge:LoadBalancer", name, None, opts)
@@ -84,8 +85,8 @@ class LoadBalancer(pulumi.ComponentResource):
             idle_timeout=drain.idle_timeout_seconds,
             client_keep_alive=CLIENT_KEEP_ALIVE_SECONDS,
             drop_invalid_header_fields=True,
-            enable_deletion_protection=True,
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            enable_deletion_protection=protect,
+            opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
         certificate = aws.acm.Certificate(
             name,
@@ -195,9 +196,10 @@ class Edge(pulumi.ComponentResource):
     ) -> None:
         super().__init__("shopcat:edge:Edge", name, None, opts)
         drain = settings.drain.budget
+        self._guarded = settings.protection
         inner = pulumi.ResourceOptions(parent=self)
         self.production = LoadBalancer(
-            LOAD_BALANCER, hosts=[settings.domain], zone_id=zone_id, network=network, drain=drain, opts=inner
+            LOAD_BALANCER, hosts=[settings.domain], zone_id=zone_id, network=network, drain=drain, protect=settings.protection, opts=inner
         )
         self.previews = LoadBalancer(
             f"{LOAD_BALANCER}-preview",
@@ -205,6 +207,7 @@ class Edge(pulumi.ComponentResource):
             zone_id=zone_id,
             network=network,
             drain=drain,
+            protect=settings.protection,
             opts=inner,
         )
         self.target_groups: Mapping[Colour, aws.lb.TargetGroup] = {
@@ -261,7 +264,7 @@ class Edge(pulumi.ComponentResource):
                 unhealthy_threshold=drain.health_threshold,
                 matcher="200",
             ),
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            opts=pulumi.ResourceOptions(parent=self, protect=self._guarded),
         )
 
     def _colour_rule(self, colour: Colour, priority: int, sources: list[pulumi.Input[str]]) -> aws.lb.ListenerRule:
@@ -309,5 +312,5 @@ class Edge(pulumi.ComponentResource):
                     ),
                 )
             ],
-            opts=pulumi.ResourceOptions(parent=self, protect=True, ignore_changes=["actions"]),
+            opts=pulumi.ResourceOptions(parent=self, protect=self._guarded, ignore_changes=["actions"]),
         )

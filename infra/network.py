@@ -35,7 +35,7 @@ class Network(pulumi.ComponentResource):
     """VPC, subnets, routes, NAT and endpoints."""
 
     def __init__(
-        self, name: str, settings: Vpc, *, cluster_name: str, region: str, opts: pulumi.ResourceOptions
+        self, name: str, settings: Vpc, *, cluster_name: str, region: str, protect: bool, opts: pulumi.ResourceOptions
     ) -> None:
         super().__init__("shopcat:network:Network", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
@@ -45,7 +45,7 @@ class Network(pulumi.ComponentResource):
             enable_dns_support=True,
             enable_dns_hostnames=True,
             tags={"Name": name},
-            opts=pulumi.ResourceOptions(parent=self, protect=True),
+            opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
         zones = aws.get_availability_zones(
             state="available", opts=pulumi.InvokeOptions(parent=self)

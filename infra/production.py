@@ -73,10 +73,10 @@ class Production(pulumi.ComponentResource):
         cloud = aws_provider(settings, region, stack)
         super().__init__("shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()]))
         child = pulumi.ResourceOptions(parent=self)
-        registry = Registry("registry", child)
+        registry = Registry("registry", protect=settings.protection, opts=child)
         given = settings.cluster.existing
         if given is None:
-            network = Network("shopcat", settings.vpc, cluster_name=settings.cluster.name, region=region, opts=child)
+            network = Network("shopcat", settings.vpc, cluster_name=settings.cluster.name, region=region, protect=settings.protection, opts=child)
             cluster = Cluster("shopcat", settings, network=network, region=region, opts=child)
             self.kubeconfig = cluster.kubeconfig
             security_group: pulumi.Input[str] = cluster.security_group_id
@@ -115,6 +115,7 @@ class Production(pulumi.ComponentResource):
             "shopcat",
             plan=plan,
             clients=clients,
+            protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
             platform=[*ready, *addons.ready, *edge.ready, *database.ready],
             opts=inner,

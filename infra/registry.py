@@ -34,8 +34,9 @@ def preview_lifecycle() -> str:
 class Registry(pulumi.ComponentResource):
     """Both repositories."""
 
-    def __init__(self, name: str, opts: pulumi.ResourceOptions) -> None:
+    def __init__(self, name: str, *, protect: bool, opts: pulumi.ResourceOptions) -> None:
         super().__init__("shopcat:registry:Registry", name, None, opts)
+        self._guarded = protect
         self.release = self._repository(REPOSITORY, release_lifecycle(), keep=True)
         self.preview = self._repository(PREVIEW_REPOSITORY, preview_lifecycle(), keep=False)
         self.register_outputs(
@@ -50,7 +51,7 @@ class Registry(pulumi.ComponentResource):
             image_scanning_configuration=aws.ecr.RepositoryImageScanningConfigurationArgs(scan_on_push=True),
             encryption_configurations=[aws.ecr.RepositoryEncryptionConfigurationArgs(encryption_type="AES256")],
             force_delete=not keep,
-            opts=pulumi.ResourceOptions(parent=self, protect=keep, retain_on_delete=keep),
+            opts=pulumi.ResourceOptions(parent=self, protect=keep and self._guarded, retain_on_delete=keep),
         )
         aws.ecr.LifecyclePolicy(
             name, repository=repository.name, policy=lifecycle, opts=pulumi.ResourceOptions(parent=self)

@@ -148,7 +148,6 @@ class Database(_Model):
     storage_gibibytes: Annotated[int, Field(ge=20, le=1000)] = 20
     multi_zone: bool = False
     backup_retention_days: Annotated[int, Field(ge=1, le=35)] = 14
-    deletion_protection: bool = True
     pool_size: Annotated[int, Field(ge=1, le=50)] = 5
     """Connections of one pod."""
 
@@ -288,6 +287,8 @@ class Settings(_Model):
     """URL of every AWS API, for a private or simulated AWS; handed to every client and provider."""
     chart_mirror: ChartMirror = ChartMirror()
     ledger_table: str = "shopcat-releases"
+    protection: bool = True
+    """Guards what holds data or traffic against deletion; false, then one `up`, is the first step of taking all down."""
     vpc: Vpc = Vpc()
     cluster: Cluster = Cluster()
     database: Database = Database()

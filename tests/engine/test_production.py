@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tools import command, kubectl, settings_file, summary
+from tests.tools import aws, command, kubectl, settings_file, summary
 from twin import production, pulumi
 from twin.config import Twin
 from twin.paths import REPOSITORY
+from twin.plugins.common import UNKNOWN
 
 pytestmark = pytest.mark.engine
 
@@ -130,24 +131,43 @@ def test_stack_names_other_than_prod_and_pr_n_are_refused(simulated: Twin) -> No
         command(simulated, ["pulumi", "stack", "select", "prod"])
 
 
+def leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in leaves(item, f"{path}.{key}").items()}
+    if isinstance(value, list):
+        return {k: v for index, item in enumerate(value) for k, v in leaves(item, f"{path}[{index}]").items()}
+    return {path: value}
+
+
 def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Path) -> None:
     """The plan with the committed settings differs from the twin's in the overlay's values and in nothing else."""
     overlay = pulumi.overlay(simulated)
     committed = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]
+    domain = committed["shopcat:domain"]
+    aws(simulated, "route53").create_hosted_zone(Name=domain, CallerReference=domain)
     without = settings_file(simulated, tmp_path, {key: committed.get(key) for key in overlay})
     preview = ["pulumi", "preview", "-s", "prod", "--json"]
-    plans = [
-        json.loads(command(simulated, preview, PULUMI_OPTION_CONFIG_FILE=str(path)).stdout)["steps"]
-        for path in (simulated.directory / "Pulumi.prod.yaml", without)
-    ]
-    urns = [[step["urn"] for step in plan] for plan in plans]
-    assert urns[0] == urns[1] or set(urns[0]) ^ set(urns[1]) == set()
+    plans = []
+    for path in (simulated.directory / "Pulumi.prod.yaml", without):
+        steps = json.loads(command(simulated, preview, PULUMI_OPTION_CONFIG_FILE=str(path)).stdout)["steps"]
+        plans.append({s["urn"]: leaves(s["newState"].get("inputs", {})) for s in steps if "newState" in s})
+    assert set(plans[0]) == set(plans[1])
+    own = [str(leaf) for leaf in leaves(overlay).values()]
+    # The zone is looked up by the domain, so its id goes with it.
+    zones = aws(simulated, "route53").list_hosted_zones()["HostedZones"]
+    own += [zone["Id"].rpartition("/")[2] for zone in zones]
+    differing = 0
+    for urn, inputs in plans[0].items():
+        for path in {*inputs, *plans[1][urn]}:
+            value, other = inputs.get(path), plans[1][urn].get(path)
+            if value != other and UNKNOWN not in (value, other):
+                differing += 1
+                assert any(one in str(value) for one in own), f"{urn} {path}: {value!r} / {other!r}"
+    assert differing > 5
 
 
 def test_no_secret_in_the_exported_state(simulated: Twin) -> None:
     state = command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout
-    from tests.tools import aws
-
     manager = aws(simulated, "secretsmanager")
     secrets = [
         json.loads(manager.get_secret_value(SecretId=entry["ARN"])["SecretString"])["password"]
@@ -156,3 +176,28 @@ def test_no_secret_in_the_exported_state(simulated: Twin) -> None:
     assert secrets
     for value in secrets:
         assert value not in state
+
+
+def test_documented_destroy_leaves_only_what_must_stay(simulated: Twin, tmp_path: Path) -> None:
+    """docs/destroy.md, step by step; last, since nothing is left after it."""
+    changed = settings_file(simulated, tmp_path, {"shopcat:protection": False})
+    command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed))
+    command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"])
+
+    assert aws(simulated, "eks").list_clusters()["clusters"] == []
+    assert aws(simulated, "elbv2").describe_load_balancers()["LoadBalancers"] == []
+    assert aws(simulated, "elbv2").describe_target_groups()["TargetGroups"] == []
+    assert aws(simulated, "rds").describe_db_instances()["DBInstances"] == []
+    tag = [{"Name": "tag:shopcat:project", "Values": ["shopcat"]}]
+    assert aws(simulated, "ec2").describe_vpcs(Filters=tag)["Vpcs"] == []
+    assert aws(simulated, "ec2").describe_nat_gateways()["NatGateways"] == []
+    # What must stay: released images, the application's secret, the release ledger, the database's last snapshot.
+    names = [one["repositoryName"] for one in aws(simulated, "ecr").describe_repositories()["repositories"]]
+    assert names == ["shopcat"]
+    assert aws(simulated, "dynamodb").list_tables()["TableNames"] == ["shopcat-releases"]
+    kept = [one["Name"] for one in aws(simulated, "secretsmanager").list_secrets()["SecretList"]]
+    assert kept == ["shopcat/application"]
+    snapshots = aws(simulated, "rds").describe_db_snapshots(SnapshotType="manual")["DBSnapshots"]
+    assert [one["DBSnapshotIdentifier"] for one in snapshots] == ["shopcat-final"]
+    spaces = [one["metadata"]["name"] for one in kubectl(simulated, "get", "namespaces")["items"]]
+    assert "shopcat" not in spaces

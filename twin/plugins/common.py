@@ -132,6 +132,25 @@ def differing(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [path]
 
 
+def prune(live: Any, like: Any) -> Any:
+    """The live value reduced to what the inputs declare, so that a refresh shows drift and nothing else.
+
+    APIs leave out what is false, zero or empty; such an input counts as unchanged when it is missing.
+    """
+    if isinstance(live, Mapping) and isinstance(like, Mapping):
+        return {key: prune(live[key], value) if key in live else value for key, value in like.items() if key in live or not value}
+    if isinstance(live, list) and isinstance(like, list) and len(live) == len(like):
+        return [prune(one, other) for one, other in zip(live, like, strict=True)]
+    return live
+
+
+def merged(old: Any, new: Any) -> Any:
+    """What is known of outputs before an update: the new inputs, and computed values of the old ones, also nested."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
+    return new
+
+
 class Provider:
     """A plugin's logic over plain values. Errors are ProviderErrors; anything else is a bug and says so."""
 
@@ -158,7 +177,8 @@ class Provider:
     def preview(self, type_name: str, inputs: Properties, outputs: Properties) -> Properties:
         """Outputs as far as they are known before an update; computed ones of a new resource are left out."""
         del type_name
-        return {**outputs, **inputs}
+        found: Properties = merged(outputs, inputs)
+        return found
 
     def read(
         self, type_name: str, identifier: str, inputs: Properties, outputs: Properties

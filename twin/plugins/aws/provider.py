@@ -27,6 +27,7 @@ from twin.plugins.common import (
     Provider,
     ProviderError,
     differing,
+    prune,
 )
 
 
@@ -137,7 +138,8 @@ class AwsProvider(Provider):
         live = kind.read(self.aws, identifier, outputs)
         if live is None:
             return None
-        return {key: live.get(key, value) for key, value in inputs.items()}, {**outputs, **live}
+        seen = {key: prune(live[key], value) if key in live else value for key, value in inputs.items()}
+        return seen, {**outputs, **live}
 
     def update(
         self,

@@ -20,6 +20,7 @@ from twin.plugins.common import (
     ProviderError,
     Secret,
     differing,
+    prune,
 )
 from twin.plugins.kubernetes import helm, rules
 from twin.plugins.kubernetes.api import Api, ApiError
@@ -259,7 +260,7 @@ class KubernetesProvider(Provider):
         live = self._live(inputs)
         if live is None:
             return None
-        return rules.prune(live, inputs), self._outputs(live, inputs)
+        return prune(live, inputs), self._outputs(live, inputs)
 
     def update(
         self,
@@ -302,11 +303,6 @@ class KubernetesProvider(Provider):
                 held = ", ".join(live["metadata"].get("finalizers") or []) or "none"
                 raise ProviderError(f"{manifest['kind']} {identifier} is still there; its finalizers: {held}")
             time.sleep(_POLL_SECONDS)
-
-    def preview(self, type_name: str, inputs: Properties, outputs: Properties) -> Properties:
-        """What is known before the cluster is asked."""
-        del type_name
-        return {**outputs, **inputs}
 
     def explain(self, error: Exception) -> str | None:
         """The API's own words."""

@@ -179,12 +179,3 @@ BY_KIND = {
     "/PersistentVolumeClaim": persistent_volume_claim,
     "apiextensions.k8s.io/CustomResourceDefinition": custom_resource_definition,
 }
-
-
-def prune(live: Any, like: Any) -> Any:
-    """The live object reduced to what the inputs declare, so that a refresh shows drift and nothing else."""
-    if isinstance(live, Mapping) and isinstance(like, Mapping):
-        return {key: prune(live[key], value) for key, value in like.items() if key in live}
-    if isinstance(live, list) and isinstance(like, list) and len(live) == len(like):
-        return [prune(one, other) for one, other in zip(live, like, strict=True)]
-    return live
