@@ -27,7 +27,7 @@ CONTROLLER = "aws-load-balancer-controller"
 CONTROLLER_NAMESPACE = "kube-system"
 EXTERNAL_SECRETS = "external-secrets"
 PRIORITY = "system-cluster-critical"
-SECRET_PATH = "shopcat"
+SECRET_PATH = "shopcat"  # noqa: S105 - a path
 """Secrets that the operator may read begin with this path."""
 
 

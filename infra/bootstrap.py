@@ -60,7 +60,11 @@ class Bootstrap:
                 Step(f"KMS key {self.alias(stack)}", self._has_key(stack), lambda stack=stack: self._make_key(stack))  # type: ignore[misc]
             )
             found.append(
-                Step(f"S3 bucket {self.bucket(stack)}", self._has_bucket(stack), lambda stack=stack: self._make_bucket(stack))  # type: ignore[misc]
+                Step(
+                    f"S3 bucket {self.bucket(stack)}",
+                    self._has_bucket(stack),
+                    lambda stack=stack: self._make_bucket(stack),
+                )  # type: ignore[misc]
             )
         found.append(Step(f"DynamoDB table {self._table} (release ledger)", self._has_table, self._make_table))
         found.append(Step(f"OIDC provider {ISSUER}", self._has_issuer, self._make_issuer))

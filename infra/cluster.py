@@ -117,9 +117,7 @@ class Cluster(pulumi.ComponentResource):
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
         network_addon = self._addon("vpc-cni", cluster, [cluster])
         group = self._nodes(cluster, nodes, network, [network_addon])
-        addons = [
-            self._addon(addon, cluster, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")
-        ]
+        addons = [self._addon(addon, cluster, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
         found = cluster.eks_cluster
         self.kubeconfig = pulumi.Output.secret(
             pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(

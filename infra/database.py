@@ -294,4 +294,3 @@ def _metadata(name: str) -> dict[str, Any]:
 
 def _key(secret: str, key: str) -> dict[str, Any]:
     return {"secretKeyRef": {"name": secret, "key": key}}
-

@@ -199,7 +199,13 @@ class Edge(pulumi.ComponentResource):
         self._guarded = settings.protection
         inner = pulumi.ResourceOptions(parent=self)
         self.production = LoadBalancer(
-            LOAD_BALANCER, hosts=[settings.domain], zone_id=zone_id, network=network, drain=drain, protect=settings.protection, opts=inner
+            LOAD_BALANCER,
+            hosts=[settings.domain],
+            zone_id=zone_id,
+            network=network,
+            drain=drain,
+            protect=settings.protection,
+            opts=inner,
         )
         self.previews = LoadBalancer(
             f"{LOAD_BALANCER}-preview",
@@ -278,13 +284,9 @@ class Edge(pulumi.ComponentResource):
                         http_header_name=COLOUR_HEADER, values=[colour]
                     )
                 ),
-                aws.lb.ListenerRuleConditionArgs(
-                    source_ip=aws.lb.ListenerRuleConditionSourceIpArgs(values=sources)
-                ),
+                aws.lb.ListenerRuleConditionArgs(source_ip=aws.lb.ListenerRuleConditionSourceIpArgs(values=sources)),
             ],
-            actions=[
-                aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=self.target_groups[colour].arn)
-            ],
+            actions=[aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=self.target_groups[colour].arn)],
             opts=pulumi.ResourceOptions(parent=self),
         )
 

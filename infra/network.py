@@ -47,9 +47,7 @@ class Network(pulumi.ComponentResource):
             tags={"Name": name},
             opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
-        zones = aws.get_availability_zones(
-            state="available", opts=pulumi.InvokeOptions(parent=self)
-        ).names[:ZONES]
+        zones = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names[:ZONES]
         public_cidrs, private_cidrs = subnets(settings.cidr)
         shared = {f"kubernetes.io/cluster/{cluster_name}": "shared"}
         public = [
@@ -114,9 +112,7 @@ class Network(pulumi.ComponentResource):
                 nat_gateway_id=gateways[min(index, len(gateways) - 1)].id,
                 opts=child,
             )
-            aws.ec2.RouteTableAssociation(
-                f"private-{index}", subnet_id=subnet.id, route_table_id=table.id, opts=child
-            )
+            aws.ec2.RouteTableAssociation(f"private-{index}", subnet_id=subnet.id, route_table_id=table.id, opts=child)
             tables.append(table)
         for service in ("s3", "dynamodb"):
             aws.ec2.VpcEndpoint(

@@ -71,12 +71,21 @@ class Production(pulumi.ComponentResource):
         plan = preflight.read(preflight.question(settings), clients)
 
         cloud = aws_provider(settings, region, stack)
-        super().__init__("shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()]))
+        super().__init__(
+            "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()])
+        )
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
         given = settings.cluster.existing
         if given is None:
-            network = Network("shopcat", settings.vpc, cluster_name=settings.cluster.name, region=region, protect=settings.protection, opts=child)
+            network = Network(
+                "shopcat",
+                settings.vpc,
+                cluster_name=settings.cluster.name,
+                region=region,
+                protect=settings.protection,
+                opts=child,
+            )
             cluster = Cluster("shopcat", settings, network=network, region=region, opts=child)
             self.kubeconfig = cluster.kubeconfig
             security_group: pulumi.Input[str] = cluster.security_group_id
@@ -88,9 +97,7 @@ class Production(pulumi.ComponentResource):
             ready = []
         provider = kubernetes_provider(self.kubeconfig, ready)
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
-        addons = Addons(
-            "addons", settings, vpc_id=network.vpc_id, region=region, depends_on=ready, opts=inner
-        )
+        addons = Addons("addons", settings, vpc_id=network.vpc_id, region=region, depends_on=ready, opts=inner)
         edge = Edge(
             "edge",
             settings,

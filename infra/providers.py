@@ -21,7 +21,7 @@ SERVICES = (
 
 def aws_provider(settings: Settings, region: str, stack: str) -> aws.Provider:
     """The AWS provider, with the endpoint given to every service (none: AWS's own)."""
-    endpoints = {name: settings.aws_endpoint for name in SERVICES}
+    endpoints = dict.fromkeys(SERVICES, settings.aws_endpoint)
     return aws.Provider(
         "aws",
         region=region,

@@ -39,9 +39,7 @@ class Registry(pulumi.ComponentResource):
         self._guarded = protect
         self.release = self._repository(REPOSITORY, release_lifecycle(), keep=True)
         self.preview = self._repository(PREVIEW_REPOSITORY, preview_lifecycle(), keep=False)
-        self.register_outputs(
-            {"releaseUrl": self.release.repository_url, "previewUrl": self.preview.repository_url}
-        )
+        self.register_outputs({"releaseUrl": self.release.repository_url, "previewUrl": self.preview.repository_url})
 
     def _repository(self, name: str, lifecycle: str, *, keep: bool) -> aws.ecr.Repository:
         repository = aws.ecr.Repository(

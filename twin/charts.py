@@ -87,9 +87,7 @@ def up(twin: Twin) -> None:
     """Package the charts and serve them."""
     if processes.find(twin, PROCESS) is None:
         _package(twin)
-    process = processes.start(
-        twin, PROCESS, [sys.executable, "-m", "twin.charts"], env=config.module_environment(twin)
-    )
+    process = processes.start(twin, PROCESS, [sys.executable, "-m", "twin.charts"], env=config.module_environment(twin))
     processes.wait_until(lambda: _answers(twin), "the chart mirror answers", timeout_seconds=20, process=process)
 
 

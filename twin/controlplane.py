@@ -52,7 +52,7 @@ def _client_context(twin: Twin) -> ssl.SSLContext:
 def healthy(twin: Twin, url: str) -> bool:
     """Whether a component of this twin answers 200 there (as the administrator, trusting the twin's authority)."""
     try:
-        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS, context=_client_context(twin)) as response:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS, context=_client_context(twin)) as response:
             return int(response.status) == 200
     except (OSError, urllib.error.URLError):
         return False
@@ -61,7 +61,7 @@ def healthy(twin: Twin, url: str) -> bool:
 def healthy_plain(url: str) -> bool:
     """Whether a plain HTTP health check answers 200."""
     try:
-        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:  # noqa: S310
+        with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:
             return int(response.status) == 200
     except (OSError, urllib.error.URLError):
         return False
@@ -83,14 +83,14 @@ def call(
     Raises:
         ApiError: it refused, or it can't be reached.
     """
-    request = urllib.request.Request(  # noqa: S310
+    request = urllib.request.Request(
         f"{twin.api_server}{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
         headers={"Content-Type": content_type, "Accept": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=_CALL_SECONDS, context=_client_context(twin)) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_CALL_SECONDS, context=_client_context(twin)) as response:
             found: dict[str, Any] = json.load(response)
             return found
     except urllib.error.HTTPError as error:

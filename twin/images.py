@@ -91,7 +91,14 @@ def _finish_root(root: Path) -> None:
         link.symlink_to("../lib/postgresql/15/bin/psql")
 
 
-_UNNEEDED = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/share/lintian", "usr/lib/udev")
+_UNNEEDED = (
+    "usr/share/doc",
+    "usr/share/man",
+    "usr/share/locale",
+    "usr/share/info",
+    "usr/share/lintian",
+    "usr/lib/udev",
+)
 
 
 def _tar_tree(root: Path, target: Path) -> None:
@@ -122,7 +129,7 @@ def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
     return cache.Part(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
 
 
-def _binary_part(twin: Twin, name: str, binary: Path, path: str) -> cache.Part:
+def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
     """A layer with one static program in it."""
 
     def make(step: cache.Step) -> None:
@@ -144,7 +151,7 @@ def recipes(twin: Twin) -> list[Recipe]:
     """Every system image this twin needs, its layer built."""
 
     def binary(image: str, program: str, path: str, *, user: str = "") -> Recipe:
-        part = _binary_part(twin, program, build.program(twin, program), path)
+        part = _binary_part(program, build.program(twin, program), path)
         layer = cache.ensure(twin.cache, part) / "layer.tar.gz"
         repository, tag = _split(image)
         return Recipe(repository, tag, layer, entrypoint=(path,), user=user)
@@ -263,7 +270,7 @@ def tool_images(twin: Twin) -> dict[str, str]:
     """The program's tool images, by the digests they have on the twin."""
     names = ("database", "smoke")
     if twin.simulated:  # never pulled; any digest will do, and this one says so
-        return {name: f"simulated.invalid/tools@sha256:{'0' * 64}" for name in names}
+        return dict.fromkeys(names, f"simulated.invalid/tools@sha256:{'0' * 64}")
     found = {}
     for name, image in zip(names, TOOLS, strict=True):
         repository, tag = _split(image)

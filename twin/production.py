@@ -178,7 +178,9 @@ def up(twin: Twin) -> None:
         with parts.timed(twin, "every node serves"):
             wait_until_served(twin, url)
     if twin.simulated:
-        print(f"\n{url} is declared and released, but simulated nodes run no pods: served pages can only be seen with root.")
+        print(
+            f"\n{url} is declared and released, but simulated nodes run no pods: served pages can only be seen with root."
+        )
     else:
         print(f"\nShopCat answers at {url} (certificate from the twin's own authority):")
         print(f"  curl --cacert {pki.ca_file(twin)} {url}")

@@ -55,7 +55,7 @@ def _install_plugin(home: Path, name: str) -> None:
 
 
 def _install_aws_command(twin: Twin) -> None:
-    """kubeconfigs call `aws eks get-token`; a real aws command further back on PATH is not needed for that."""
+    """Kubeconfigs call `aws eks get-token`; a real aws command further back on PATH is not needed for that."""
     program = twin.directory / "bin" / "aws"
     program.parent.mkdir(exist_ok=True)
     program.write_text(
@@ -105,7 +105,11 @@ def credentials() -> dict[str, str]:
 
 def environment(twin: Twin) -> dict[str, str]:
     """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
-    directories = [str(twin.directory / "bin"), str(Path(sys.executable).parent), *map(str, build.path_directories(twin))]
+    directories = [
+        str(twin.directory / "bin"),
+        str(Path(sys.executable).parent),
+        *map(str, build.path_directories(twin)),
+    ]
     return {
         **twin.aws_environment(),
         "PATH": os.pathsep.join([*directories, os.environ.get("PATH", "")]),

@@ -85,7 +85,9 @@ class Front:
         if request.method in ("GET", "HEAD"):
             return await self._forward(request, None)
         if request.method == "DELETE":
-            return Refusal(405, "UNSUPPORTED", "ECR deletes images by its own API: aws ecr batch-delete-image").response()
+            return Refusal(
+                405, "UNSUPPORTED", "ECR deletes images by its own API: aws ecr batch-delete-image"
+            ).response()
         manifest, upload = _MANIFEST.fullmatch(request.path), _UPLOAD.match(request.path)
         found = manifest or upload
         if found is None:
@@ -190,7 +192,9 @@ def up(twin: Twin) -> None:
     processes.wait_until(
         lambda: _answers(twin.plain_registry_port), "the registry answers", timeout_seconds=20, process=plain
     )
-    front = processes.start(twin, "registry-front", [sys.executable, "-m", "twin.registry"], env=config.module_environment(twin))
+    front = processes.start(
+        twin, "registry-front", [sys.executable, "-m", "twin.registry"], env=config.module_environment(twin)
+    )
     processes.wait_until(
         lambda: _answers(twin.registry_port), "the registry's front answers", timeout_seconds=20, process=front
     )

@@ -146,7 +146,7 @@ def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Pat
     domain = committed["shopcat:domain"]
     aws(simulated, "route53").create_hosted_zone(Name=domain, CallerReference=domain)
     without = settings_file(simulated, tmp_path, {key: committed.get(key) for key in overlay})
-    preview = ["pulumi", "preview", "-s", "prod", "--json"]
+    preview = ["pulumi", "preview", "-s", "prod", "--json", "--show-sames"]
     plans = []
     for path in (simulated.directory / "Pulumi.prod.yaml", without):
         steps = json.loads(command(simulated, preview, PULUMI_OPTION_CONFIG_FILE=str(path)).stdout)["steps"]

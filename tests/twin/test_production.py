@@ -36,7 +36,9 @@ def application_secret(twin: Twin) -> dict[str, str]:
 def psql(twin: Twin, sql: str) -> str:
     secret = application_secret(twin)
     endpoint = f"host={twin.host_ip} port={twin.postgres_port} dbname={secret['dbname']} user={secret['username']}"
-    return command(twin, ["psql", f"{endpoint} sslmode=require", "-At", "-c", sql], PGPASSWORD=secret["password"]).stdout
+    return command(
+        twin, ["psql", f"{endpoint} sslmode=require", "-At", "-c", sql], PGPASSWORD=secret["password"]
+    ).stdout
 
 
 def test_page_comes_out_of_postgresql(twin: Twin) -> None:

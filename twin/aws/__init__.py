@@ -1,0 +1,1 @@
+"""AWS as the twin plays it."""

@@ -70,7 +70,9 @@ def groups_of(entry: dict[str, Any], policies: list[dict[str, Any]]) -> list[str
         if name == CLUSTER_ADMIN and policy["accessScope"]["type"] == "cluster":
             groups.append("system:masters")
         else:
-            raise RefusedError(f"twin: access policy {name} ({policy['accessScope']}) is not implemented by the stand-in")
+            raise RefusedError(
+                f"twin: access policy {name} ({policy['accessScope']}) is not implemented by the stand-in"
+            )
     return groups
 
 
@@ -80,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
     twin: Twin
     cluster: str
 
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_POST(self) -> None:
         """Answer one review."""
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--cluster-name")
     arguments, rest = parser.parse_known_args()
     wanted = (arguments.service, arguments.operation)
-    if rest and rest not in (["--output", "json"],):
+    if rest and rest != ["--output", "json"]:
         sys.exit(f"twin: aws {' '.join(rest)} is not implemented by the stand-in of the aws command")
     if wanted == ("eks", "get-token"):
         expires = datetime.now(UTC) + timedelta(minutes=_VALID_MINUTES)

@@ -41,9 +41,7 @@ def webhook(twin: Twin) -> dict[str, Any]:
                     "url": f"https://{twin.host_ip}:{twin.port(PORT_OFFSET)}/mutate",
                     "caBundle": base64.b64encode(pki.ca_file(twin).read_bytes()).decode(),
                 },
-                "rules": [
-                    {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}
-                ],
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}],
                 "admissionReviewVersions": ["v1"],
                 "sideEffects": "None",
                 "failurePolicy": "Fail",
@@ -85,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
 
     twin: Twin
 
-    def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+    def do_POST(self) -> None:
         """Answer one review."""
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         request = review["request"]

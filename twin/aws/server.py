@@ -139,7 +139,7 @@ class Application:
         status_seen = ["-"]
 
         def respond(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], object]:
-            status_seen[0] = status.split()[0]
+            status_seen[0] = status.split(maxsplit=1)[0]
             return start_response(status, headers, exc_info)
 
         try:
@@ -320,8 +320,8 @@ def patch_rds(twin: Twin) -> None:
         threading.Thread(target=_start_database, args=(twin, self, made), daemon=True).start()
         return made
 
-    def delete_instance(self: Any, identifier: str, *args: Any, **kwargs: Any) -> Any:
-        gone = delete(self, identifier, *args, **kwargs)
+    def delete_instance(self: Any, *args: Any, **kwargs: Any) -> Any:
+        gone = delete(self, *args, **kwargs)
         postgres.destroy(twin)
         _publish(twin, None)
         return gone

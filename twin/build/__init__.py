@@ -24,7 +24,7 @@ def directory(twin: Twin, name: str) -> Path:
 
 
 def program(twin: Twin, name: str) -> Path:
-    """Path of a Go program's binary: kube-apiserver, kubelet, kubectl, pulumi, helm, coredns, external-secrets, …"""
+    """Path of a Go program's binary: kube-apiserver, kubelet, kubectl, pulumi, helm, coredns, external-secrets and others."""
     owners = {link: owner.name for owner in golang.programs().values() for link in (*owner.links, owner.binary)}
     return directory(twin, owners[name]) / "bin" / name
 

@@ -197,7 +197,9 @@ def programs() -> dict[str, Program]:
             "github.com/pulumi/pulumi/pkg/v3",
             package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
             binary="pulumi",
-            replaces=("github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e",),
+            replaces=(
+                "github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e",
+            ),
             ldflags=f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",
         ),
         Program(

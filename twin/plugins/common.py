@@ -26,7 +26,7 @@ UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """How the engine writes a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
-_SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105 - the protocol's marker, not a secret
+_SECRET = "1b47061264138c4ac30d75fd1eb44270"
 _MESSAGE_BYTES = 400 * 1024 * 1024
 
 Properties = dict[str, Any]
@@ -138,7 +138,11 @@ def prune(live: Any, like: Any) -> Any:
     APIs leave out what is false, zero or empty; such an input counts as unchanged when it is missing.
     """
     if isinstance(live, Mapping) and isinstance(like, Mapping):
-        return {key: prune(live[key], value) if key in live else value for key, value in like.items() if key in live or not value}
+        return {
+            key: prune(live[key], value) if key in live else value
+            for key, value in like.items()
+            if key in live or not value
+        }
     if isinstance(live, list) and isinstance(like, list) and len(live) == len(like):
         return [prune(one, other) for one, other in zip(live, like, strict=True)]
     return live
@@ -198,9 +202,7 @@ class Provider:
         """Change it; returns outputs."""
         raise NotImplementedError
 
-    def delete(
-        self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float
-    ) -> None:
+    def delete(self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float) -> None:
         """Delete it; gone already is fine."""
         raise NotImplementedError
 
@@ -249,39 +251,39 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         except Exception as error:
             return self._fail(context, error)
 
-    def Handshake(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Handshake(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return provider_pb2.ProviderHandshakeResponse(
             accept_secrets=False, accept_resources=False, accept_outputs=False, supports_autonaming_configuration=False
         )
 
-    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return plugin_pb2.PluginInfo(version=self._provider.version)
 
-    def Attach(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Attach(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return empty_pb2.Empty()
 
-    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return provider_pb2.GetSchemaResponse(schema="{}")
 
-    def GetMapping(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def GetMapping(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return provider_pb2.GetMappingResponse()
 
-    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del context
         return provider_pb2.CheckResponse(inputs=request.news)
 
-    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del context
         changed = differing(decode(request.old_inputs), decode(request.news))
         kind = provider_pb2.DiffResponse
         return kind(changes=kind.DIFF_SOME if changed else kind.DIFF_NONE, diffs=changed)
 
-    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             self._provider.configure(decode(request.args))
             return provider_pb2.ConfigureResponse(
@@ -290,7 +292,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             type_name = _type_of(request.urn)
             inputs = self._provider.check(
@@ -300,7 +302,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             found = self._provider.difference(
                 _type_of(request.urn),
@@ -326,7 +328,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             inputs = decode(request.properties)
             type_name = _type_of(request.urn)
@@ -338,7 +340,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             found = self._provider.read(
                 _type_of(request.urn), request.id, decode(request.inputs), decode(request.properties)
@@ -350,7 +352,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             new, outputs = decode(request.news), decode(request.olds)
             type_name = _type_of(request.urn)
@@ -363,7 +365,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             self._provider.delete(
                 _type_of(request.urn),
@@ -376,14 +378,14 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
         return self._guard(context, work)
 
-    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             answer = self._provider.invoke(request.tok, decode(request.args))
             return provider_pb2.InvokeResponse(**{"return": encode(answer)})
 
         return self._guard(context, work)
 
-    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802, D102
+    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
         return empty_pb2.Empty()
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from twin.plugins.aws.identity import document
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, upper, wait
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
 from twin.plugins.common import Properties, ProviderError
 
 _SLOW_SECONDS = 1800
@@ -53,9 +52,7 @@ class Repository(Kind):
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         if "imageTagMutability" in changed:
-            aws("ecr").put_image_tag_mutability(
-                repositoryName=identifier, imageTagMutability=new["imageTagMutability"]
-            )
+            aws("ecr").put_image_tag_mutability(repositoryName=identifier, imageTagMutability=new["imageTagMutability"])
         if "imageScanningConfiguration" in changed:
             aws("ecr").put_image_scanning_configuration(
                 repositoryName=identifier, imageScanningConfiguration=new["imageScanningConfiguration"]
@@ -127,7 +124,7 @@ class _Eks(Kind):
     tagged = True
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        """moto and the recorded stand-in take EKS tags at creation only; later changes are kept in the state."""
+        """Moto and the recorded stand-in take EKS tags at creation only; later changes are kept in the state."""
         del aws, identifier, state, add, remove
 
 
@@ -139,7 +136,9 @@ class Cluster(_Eks):
         {"name", "roleArn", "version", "vpcConfig", "accessConfig", "encryptionConfig", "enabledClusterLogTypes",
          "kubernetesNetworkConfig", "bootstrapSelfManagedAddons", "deletionProtection", "upgradePolicy"}
     )  # fmt: skip
-    replaces = frozenset({"name", "roleArn", "encryptionConfig", "kubernetesNetworkConfig", "bootstrapSelfManagedAddons"})
+    replaces = frozenset(
+        {"name", "roleArn", "encryptionConfig", "kubernetesNetworkConfig", "bootstrapSelfManagedAddons"}
+    )
     name_property = "name"
     name_limit = 100
 
@@ -475,5 +474,3 @@ class PodIdentityAssociation(_Eks):
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         aws("eks").delete_pod_identity_association(clusterName=state["clusterName"], associationId=identifier)
-
-

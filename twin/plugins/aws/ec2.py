@@ -247,9 +247,7 @@ class Route(Kind):
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del identifier
-        aws("ec2").delete_route(
-            RouteTableId=state["routeTableId"], DestinationCidrBlock=state["destinationCidrBlock"]
-        )
+        aws("ec2").delete_route(RouteTableId=state["routeTableId"], DestinationCidrBlock=state["destinationCidrBlock"])
 
 
 class RouteTableAssociation(Kind):
@@ -281,7 +279,15 @@ class VpcEndpoint(Ec2Kind):
 
     token = "aws:ec2/vpcEndpoint:VpcEndpoint"
     inputs = frozenset(
-        {"vpcId", "serviceName", "vpcEndpointType", "routeTableIds", "subnetIds", "securityGroupIds", "privateDnsEnabled"}
+        {
+            "vpcId",
+            "serviceName",
+            "vpcEndpointType",
+            "routeTableIds",
+            "subnetIds",
+            "securityGroupIds",
+            "privateDnsEnabled",
+        }
     )
     replaces = frozenset({"vpcId", "serviceName", "vpcEndpointType"})
     describe = ("describe_vpc_endpoints", "VpcEndpointIds", "VpcEndpoints")
@@ -451,9 +457,7 @@ class LaunchTemplate(Ec2Kind):
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
         if changed:
-            aws("ec2").create_launch_template_version(
-                LaunchTemplateId=identifier, LaunchTemplateData=self._data(new)
-            )
+            aws("ec2").create_launch_template_version(LaunchTemplateId=identifier, LaunchTemplateData=self._data(new))
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state

@@ -45,7 +45,9 @@ class LoadBalancer(_Elb):
         "preserveHostHeader": "routing.http.preserve_host_header.enabled",
         "xffHeaderProcessingMode": "routing.http.xff_header_processing.mode",
     }
-    inputs = frozenset({"name", "internal", "loadBalancerType", "ipAddressType", "securityGroups", "subnets", *_ATTRIBUTES})
+    inputs = frozenset(
+        {"name", "internal", "loadBalancerType", "ipAddressType", "securityGroups", "subnets", *_ATTRIBUTES}
+    )
     replaces = frozenset({"name", "internal", "loadBalancerType"})
     name_property = "name"
     name_limit = 32
@@ -78,9 +80,7 @@ class LoadBalancer(_Elb):
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         named = [name for name in self._ATTRIBUTES if name in changed]
         if named:
-            attributes = [
-                {"Key": self._ATTRIBUTES[name], "Value": _text(new[name])} for name in named if name in new
-            ]
+            attributes = [{"Key": self._ATTRIBUTES[name], "Value": _text(new[name])} for name in named if name in new]
             aws("elbv2").modify_load_balancer_attributes(LoadBalancerArn=identifier, Attributes=attributes)
         if "securityGroups" in changed:
             aws("elbv2").set_security_groups(LoadBalancerArn=identifier, SecurityGroups=new["securityGroups"])

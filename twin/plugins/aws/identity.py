@@ -54,9 +54,7 @@ class Role(Kind):
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
         if "assumeRolePolicy" in changed:
-            aws("iam").update_assume_role_policy(
-                RoleName=identifier, PolicyDocument=document(new["assumeRolePolicy"])
-            )
+            aws("iam").update_assume_role_policy(RoleName=identifier, PolicyDocument=document(new["assumeRolePolicy"]))
         if changed & {"description", "maxSessionDuration"}:
             arguments = pick(new, Description="description", MaxSessionDuration="maxSessionDuration")
             aws("iam").update_role(RoleName=identifier, **arguments)

@@ -83,7 +83,7 @@ def pick(inputs: Mapping[str, Any], **names: str) -> dict[str, Any]:
 
 
 def upper(value: Any) -> Any:
-    """camelCase keys of the provider's nested arguments → the API's PascalCase."""
+    """CamelCase keys of the provider's nested arguments → the API's PascalCase."""
     if isinstance(value, Mapping):
         return {key[:1].upper() + key[1:]: upper(item) for key, item in value.items()}
     if isinstance(value, list):

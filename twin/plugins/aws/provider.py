@@ -46,7 +46,7 @@ _REGIONAL = "region"  # pulumi-aws 7 puts a region on every resource; only the p
 
 def physical_name(logical: str, limit: int, seed: bytes) -> str:
     """Pulumi's auto-naming: the logical name and seven hex digits, cut to the type's limit."""
-    digits = hashlib.sha256(seed).hexdigest() if seed else f"{random.getrandbits(64):016x}"  # noqa: S311 - a name
+    digits = hashlib.sha256(seed).hexdigest() if seed else f"{random.getrandbits(64):016x}"
     return f"{logical[: limit - 8]}-{digits[:7]}"
 
 
@@ -162,9 +162,7 @@ class AwsProvider(Provider):
             raise ProviderError(f"{type_name} {identifier} is gone; `pulumi refresh` takes note of it")
         return {**outputs, **new, **live}
 
-    def delete(
-        self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float
-    ) -> None:
+    def delete(self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float) -> None:
         del inputs, timeout
         try:
             self._kind(type_name).delete(self.aws, identifier, outputs)
@@ -241,7 +239,11 @@ class AwsProvider(Provider):
                 ]
             statements.append(made)
         text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
-        return {"json": text, "minifiedJson": json.dumps(json.loads(text)), "id": hashlib.sha256(text.encode()).hexdigest()}
+        return {
+            "json": text,
+            "minifiedJson": json.dumps(json.loads(text)),
+            "id": hashlib.sha256(text.encode()).hexdigest(),
+        }
 
     def explain(self, error: Exception) -> str | None:
         if isinstance(error, ClientError):
@@ -254,5 +256,3 @@ class AwsProvider(Provider):
         if isinstance(error, BotoCoreError):
             return f"AWS: {error}"
         return None
-
-

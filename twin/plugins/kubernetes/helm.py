@@ -59,7 +59,9 @@ class Helm:
                 ["helm", *arguments], env=self._environment, capture_output=True, text=True, check=False
             )
         except FileNotFoundError as error:
-            raise ProviderError("twin: the kubernetes stand-in runs the real helm, and there is none on PATH") from error
+            raise ProviderError(
+                "twin: the kubernetes stand-in runs the real helm, and there is none on PATH"
+            ) from error
 
     def install(self, inputs: Properties, timeout_seconds: float) -> Properties:
         """Install or upgrade; a failed former attempt is healed by this one."""

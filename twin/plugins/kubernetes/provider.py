@@ -73,7 +73,7 @@ class KubernetesProvider(Provider):
 
     @property
     def helm(self) -> helm.Helm:
-        """helm for the same cluster."""
+        """Helm for the same cluster."""
         if self._helm is None:
             self._helm = helm.Helm(self.api.text)
         return self._helm
@@ -278,9 +278,7 @@ class KubernetesProvider(Provider):
         live = self._apply(new, timeout)
         return self._await(identifier, new, live, timeout)
 
-    def delete(
-        self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float
-    ) -> None:
+    def delete(self, type_name: str, identifier: str, inputs: Properties, outputs: Properties, timeout: float) -> None:
         """Delete and wait until it is gone."""
         if type_name == helm.TYPE:
             self.helm.uninstall(inputs or outputs, timeout)
