@@ -7,6 +7,7 @@ looks first and makes only what is missing, so it can run again at any time.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -56,16 +57,9 @@ class Bootstrap:
         """In the order they are needed: keys before the buckets they encrypt."""
         found: list[Step] = []
         for stack in STACKS:
-            found.append(
-                Step(f"KMS key {self.alias(stack)}", self._has_key(stack), lambda stack=stack: self._make_key(stack))  # type: ignore[misc]
-            )
-            found.append(
-                Step(
-                    f"S3 bucket {self.bucket(stack)}",
-                    self._has_bucket(stack),
-                    lambda stack=stack: self._make_bucket(stack),
-                )  # type: ignore[misc]
-            )
+            key, bucket = functools.partial(self._make_key, stack), functools.partial(self._make_bucket, stack)
+            found.append(Step(f"KMS key {self.alias(stack)}", self._has_key(stack), key))
+            found.append(Step(f"S3 bucket {self.bucket(stack)}", self._has_bucket(stack), bucket))
         found.append(Step(f"DynamoDB table {self._table} (release ledger)", self._has_table, self._make_table))
         found.append(Step(f"OIDC provider {ISSUER}", self._has_issuer, self._make_issuer))
         return found

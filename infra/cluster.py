@@ -119,11 +119,10 @@ class Cluster(pulumi.ComponentResource):
         group = self._nodes(cluster, nodes, network, [network_addon])
         addons = [self._addon(addon, cluster, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
         found = cluster.eks_cluster
-        self.kubeconfig = pulumi.Output.secret(
-            pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(
-                lambda both: kubeconfig(given.name, both[0], both[1], region)
-            )
+        text: pulumi.Output[str] = pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(
+            lambda both: kubeconfig(given.name, both[0], both[1], region)
         )
+        self.kubeconfig: pulumi.Output[str] = pulumi.Output.secret(text)
         self.ready: list[pulumi.Resource] = [cluster, group, *addons]
         self.register_outputs({"name": given.name})
 

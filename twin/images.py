@@ -178,9 +178,9 @@ def _call(method: str, url: str, body: Any = None, **headers: str) -> tuple[int,
     message = urllib.request.Request(url, data=body, method=method, headers=headers)
     try:
         with urllib.request.urlopen(message, timeout=60) as answer:
-            return answer.status, answer.headers, answer.read()
+            return answer.status, dict(answer.headers), answer.read()
     except urllib.error.HTTPError as error:
-        return error.code, error.headers, error.read()
+        return error.code, dict(error.headers), error.read()
     except urllib.error.URLError as error:
         raise TwinError(f"the registry at {url} does not answer ({error.reason}); `make status`") from error
 
@@ -364,7 +364,7 @@ def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool 
     port = twin.plain_registry_port if system else twin.registry_port
     path = twin.directory / f"digest-{repository.replace('/', '-')}"
     target = f"docker://127.0.0.1:{port}/{repository}:{tag}"
-    arguments = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
+    arguments: list[str | Path] = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
     _buildah(twin, arguments, twin.logs / f"push-{repository.replace('/', '-')}.log")
     return path.read_text().strip()
 

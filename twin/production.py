@@ -13,8 +13,6 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-import boto3
-
 from twin import images, parts, pki, processes, pulumi
 from twin.config import ACCOUNT_ID, Twin, region
 from twin.errors import TwinError
@@ -55,7 +53,7 @@ def bootstrap(twin: Twin) -> None:
 def _own_domain(twin: Twin) -> None:
     """The zone that a person on AWS has from registering the domain."""
     domain = str(pulumi.overlay(twin)["shopcat:domain"])
-    client = boto3.client("route53", endpoint_url=twin.aws_endpoint, **pulumi.credentials())
+    client = pulumi.client(twin, "route53")
     zones = client.list_hosted_zones()["HostedZones"]
     if domain not in [zone["Name"].rstrip(".") for zone in zones]:
         client.create_hosted_zone(Name=domain, CallerReference=domain)

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import boto3
 import yaml
 
 from twin import build, config, hostnames, images, pki
@@ -94,13 +95,16 @@ def write_settings(twin: Twin) -> Path:
     return path
 
 
-def credentials() -> dict[str, str]:
-    """boto3's arguments for a client of the twin's AWS, besides the endpoint."""
-    return {
-        "region_name": config.region(),
-        "aws_access_key_id": config.ACCESS_KEY_ID,
-        "aws_secret_access_key": config.SECRET_ACCESS_KEY,
-    }
+def client(twin: Twin, service: str) -> Any:
+    """A boto3 client of the twin's AWS."""
+    make: Any = boto3.client
+    return make(
+        service,
+        endpoint_url=twin.aws_endpoint,
+        region_name=config.region(),
+        aws_access_key_id=config.ACCESS_KEY_ID,
+        aws_secret_access_key=config.SECRET_ACCESS_KEY,
+    )
 
 
 def environment(twin: Twin) -> dict[str, str]:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import botocore.session
 from botocore.signers import RequestSigner
@@ -63,7 +64,7 @@ def main() -> None:
     elif wanted == ("ecr", "get-login-password"):
         print("twin")
     elif wanted == ("sts", "get-caller-identity"):
-        client = botocore.session.get_session().create_client("sts", region_name=arguments.region)
+        client: Any = botocore.session.get_session().create_client("sts", region_name=arguments.region)
         answer = client.get_caller_identity()
         print(json.dumps({key: answer[key] for key in ("UserId", "Account", "Arn")}, indent=4))
     else:

@@ -95,7 +95,7 @@ def _action(environ: WSGIEnvironment, body: bytes) -> str:
     if form:
         return form.group(1).decode()
     query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))
-    return query.get("Action", [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"])[0]
+    return str(query.get("Action", [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"])[0])
 
 
 class Application:

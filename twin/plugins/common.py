@@ -381,7 +381,9 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
             answer = self._provider.invoke(request.tok, decode(request.args))
-            return provider_pb2.InvokeResponse(**{"return": encode(answer)})
+            response = provider_pb2.InvokeResponse()
+            getattr(response, "return").CopyFrom(encode(answer))
+            return response
 
         return self._guard(context, work)
 

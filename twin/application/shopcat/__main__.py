@@ -20,6 +20,7 @@ import socket
 
 import psycopg
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 KEEP_ALIVE_SECONDS = 75.0
@@ -74,14 +75,14 @@ def make_application(drain: Drain) -> web.Application:
     identity = _identity()
 
     @web.middleware
-    async def refuse_while_draining(request: web.Request, handler: web.Handler) -> web.StreamResponse:
+    async def refuse_while_draining(request: web.Request, handler: Handler) -> web.StreamResponse:
         if drain.begun.is_set() and request.path != "/healthz":
             transport = request.transport
             if transport is not None:
                 transport.abort()
             return web.Response(status=503)  # nobody is left to read it
         try:
-            response = await handler(request)
+            response: web.StreamResponse = await handler(request)
         except (PoolTimeout, psycopg.OperationalError):
             log.exception("database")
             response = web.json_response({"error": "database unavailable"}, status=503)

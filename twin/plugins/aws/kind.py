@@ -42,7 +42,8 @@ class Aws:
             names = {"events": "eventbridge", "logs": "cloudwatchlogs", "elbv2": "elbv2"}
             url = self._endpoints.get(service) or self._endpoints.get(names.get(service, service))
             settings = botocore.config.Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5)
-            self._clients[service] = self._session.client(service, endpoint_url=url, config=settings)
+            make: Any = self._session.client
+            self._clients[service] = make(service, endpoint_url=url, config=settings)
         return self._clients[service]
 
     @property
