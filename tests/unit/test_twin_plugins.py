@@ -1,0 +1,143 @@
+"""Pure parts of the stand-in plugins, and that they refuse by name what they don't implement."""
+
+import pytest
+
+from twin.plugins import common
+from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
+from twin.plugins.common import ProviderError
+from twin.plugins.eks.provider import refuse
+from twin.plugins.kubernetes import helm, rules
+from twin.plugins.kubernetes.provider import KubernetesProvider
+
+
+def test_values_survive_the_protocol() -> None:
+    values = {"a": 1, "b": [True, {"c": "x", "d": 1.5}], "e": {}}
+    assert common.decode(common.encode(values)) == values
+    assert common.decode(common.encode({"s": common.Secret({"k": "v"})})) == {"s": {"k": "v"}}
+
+
+def test_differences_name_the_innermost_path() -> None:
+    assert common.differing({"a": {"b": [1, 2]}}, {"a": {"b": [1, 3]}}) == ["a.b[1]"]
+    assert common.differing({"a": [1]}, {"a": [1, 2]}) == ["a"]
+    assert common.differing({"a": 1}, {"a": 1, "c": 2}) == ["c"]
+    assert common.differing({"a": 1}, {"a": 1}) == []
+
+
+def test_a_refresh_sees_drift_and_nothing_else() -> None:
+    assert common.prune({"a": 2, "computed": 1}, {"a": 1}) == {"a": 2}
+    assert common.prune({}, {"flag": False, "gone": "x"}) == {"flag": False}
+
+
+def test_previews_keep_nested_computed_values() -> None:
+    assert common.merged({"a": {"id": "sg-1", "x": 1}}, {"a": {"x": 2}}) == {"a": {"id": "sg-1", "x": 2}}
+
+
+def test_physical_names_are_stable_and_fit() -> None:
+    name = physical_name("a" * 60, 32, b"seed")
+    assert name == physical_name("a" * 60, 32, b"seed")
+    assert len(name) == 32
+
+
+def configured() -> AwsProvider:
+    provider = AwsProvider()
+    provider.configure({"region": "eu-central-1", "accessKey": "x", "secretKey": "x"})
+    return provider
+
+
+def test_aws_refuses_by_name() -> None:
+    provider = configured()
+    urn = "urn:pulumi:prod::shopcat::aws:x::thing"
+    with pytest.raises(ProviderError, match="aws:s3/bucket:Bucket is not implemented"):
+        provider.check("aws:s3/bucket:Bucket", urn, {}, {}, b"")
+    with pytest.raises(ProviderError, match="property instanceTenancy"):
+        provider.check("aws:ec2/vpc:Vpc", urn, {}, {"cidrBlock": "10.0.0.0/16", "instanceTenancy": "x"}, b"")
+    with pytest.raises(ProviderError, match="function aws:s3/getBucket:getBucket"):
+        provider.invoke("aws:s3/getBucket:getBucket", {})
+    with pytest.raises(ProviderError, match="assumeRole"):
+        provider.configure({"assumeRole": {}})
+
+
+def test_aws_default_tags_and_replacement() -> None:
+    provider = AwsProvider()
+    provider.configure({"region": "eu-central-1", "defaultTags": '{"tags": {"a": "1"}}'})
+    inputs = provider.check(
+        "aws:ec2/vpc:Vpc", "u::v::aws::n", {}, {"cidrBlock": "10.0.0.0/16", "tags": {"b": "2"}}, b""
+    )
+    assert inputs["tagsAll"] == {"a": "1", "b": "2"}
+    found = provider.difference("aws:ec2/vpc:Vpc", "id", inputs, {}, {**inputs, "cidrBlock": "10.1.0.0/16"})
+    assert found.replaces == ["cidrBlock"]
+
+
+def test_every_aws_type_names_known_fields_alone() -> None:
+    assert len(KINDS) > 35
+    for kind in KINDS.values():
+        assert kind.replaces <= kind.inputs, kind.token
+        assert set(kind.defaults) <= kind.inputs, kind.token
+
+
+def test_kubernetes_refuses_by_name() -> None:
+    provider = KubernetesProvider()
+    for token in ("kubernetes:core/v1:ConfigMapPatch", "kubernetes:yaml/v2:ConfigGroup", "kubernetes:helm.sh/v4:Chart"):
+        with pytest.raises(ProviderError, match=token):
+            provider.check(token, "u::v::k::n", {}, {"apiVersion": "v1", "kind": "X"}, b"")
+    with pytest.raises(ProviderError, match="postrender"):
+        helm.check({"chart": "x", "postrender": "y"}, "x")
+    with pytest.raises(ProviderError, match="server-side apply"):
+        provider.configure({"enableServerSideApply": "false"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "replaced"),
+    [
+        (("apps/v1", "Deployment"), "spec.selector.matchLabels.app", True),
+        (("apps/v1", "Deployment"), "spec.replicas", False),
+        (("batch/v1", "Job"), "spec.template.spec.containers[0].image", True),
+        (("v1", "Service"), "metadata.name", True),
+        (("v1", "ConfigMap"), "data.x", False),
+        (("scheduling.k8s.io/v1", "PriorityClass"), "value", True),
+    ],
+)
+def test_immutable_fields(kind: tuple[str, str], path: str, *, replaced: bool) -> None:
+    found = rules.replaces(*kind, [path], config_map_mutable=True, secret_mutable=True)
+    assert bool(found) is replaced
+    assert rules.replaces("v1", "ConfigMap", ["data.x"], config_map_mutable=False, secret_mutable=False) == ["data.x"]
+
+
+def deployment(**status: object) -> dict[str, object]:
+    return {"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": {"observedGeneration": 2, **status}}
+
+
+def test_deployment_readiness() -> None:
+    available = [{"type": "Available", "status": "True"}]
+    good = deployment(replicas=2, updatedReplicas=2, availableReplicas=2, conditions=available)
+    assert rules.deployment(good).ready
+    assert not rules.deployment(
+        deployment(replicas=3, updatedReplicas=2, availableReplicas=2, conditions=available)
+    ).ready
+    late = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}]
+    assert rules.deployment(deployment(conditions=late)).failed
+
+
+def test_wait_for() -> None:
+    live = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Bound"}}
+    assert rules.wait_for(live, "condition=Ready").ready
+    assert not rules.wait_for(live, "condition=Synced").ready
+    assert rules.wait_for(live, '["condition=Ready", "jsonpath={.status.phase}=Bound"]').ready
+    assert not rules.wait_for(live, "jsonpath={.status.phase}=Lost").ready
+    with pytest.raises(ValueError, match="not implemented"):
+        rules.wait_for(live, "cel=x")
+
+
+def test_eks_component_refuses_what_it_does_not_build() -> None:
+    good = {
+        "authenticationMode": "API",
+        "skipDefaultNodeGroup": True,
+        "skipDefaultSecurityGroups": True,
+        "createInstanceRole": False,
+        "createOidcProvider": False,
+        "useDefaultVpcCni": True,
+    }
+    assert refuse(good) is None
+    assert "fargate" in (refuse({**good, "fargate": True}) or "")
+    assert "CONFIG_MAP" in (refuse({**good, "authenticationMode": "CONFIG_MAP"}) or "")
+    assert "skipDefaultNodeGroup" in (refuse({**good, "skipDefaultNodeGroup": False}) or "")
