@@ -1,8 +1,11 @@
 """Pure parts of the stand-in plugins, and that they refuse by name what they don't implement."""
 
+from pathlib import Path
+
 import pytest
 
 from twin.plugins import common
+from twin.plugins.aws import conformance
 from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
 from twin.plugins.common import ProviderError
 from twin.plugins.eks.provider import refuse
@@ -141,3 +144,8 @@ def test_eks_component_refuses_what_it_does_not_build() -> None:
     assert "fargate" in (refuse({**good, "fargate": True}) or "")
     assert "CONFIG_MAP" in (refuse({**good, "authenticationMode": "CONFIG_MAP"}) or "")
     assert "skipDefaultNodeGroup" in (refuse({**good, "skipDefaultNodeGroup": False}) or "")
+
+
+def test_the_conformance_table_is_the_codes_own() -> None:
+    path = Path(conformance.__file__).with_name("CONFORMANCE.md")
+    assert path.read_text() == conformance.table(), "run python -m twin.plugins.aws.conformance > " + str(path)
