@@ -34,7 +34,7 @@ def table() -> str:
         terraform = (
             (inspect.getdoc(type(kind)) or "").splitlines()[0].split(";")[0].split(",")[0].split(" ")[0].rstrip(".:")
         )
-        replaced = ", ".join(f"`{name}`" for name in sorted(kind.replaces)) or "–"
+        replaced = ", ".join(f"`{name}`" for name in sorted(kind.replaces)) or "none"
         rows.append(f"| `{token}` | `{terraform}`, {source} | {replaced} |")
     return _HEAD + "\n".join(rows) + "\n"
 
