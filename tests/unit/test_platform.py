@@ -1,0 +1,94 @@
+"""Decisions of the platform's components."""
+
+import ipaddress
+import json
+
+import pytest
+
+from infra import addons, capacity, cluster, identity, network, preview, registry
+from infra.errors import Refused
+
+
+@pytest.mark.parametrize("cidr", ["10.64.0.0/16", "10.0.0.0/20"])
+def test_subnets_are_inside_the_network_and_apart(cidr: str) -> None:
+    public, private = network.subnets(cidr)
+    assert (len(public), len(private)) == (2, 2)
+    found = [ipaddress.ip_network(one) for one in (*public, *private)]
+    whole = ipaddress.ip_network(cidr)
+    assert all(one.subnet_of(whole) for one in found)  # type: ignore[arg-type]
+    assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])
+
+
+def test_a_released_image_never_expires() -> None:
+    rules = json.loads(registry.release_lifecycle())["rules"]
+    assert [rule["selection"]["tagStatus"] for rule in rules] == ["untagged"]
+    assert json.loads(registry.preview_lifecycle())["rules"][0]["selection"]["tagStatus"] == "any"
+
+
+@pytest.mark.parametrize(
+    ("access", "cidrs", "expected"),
+    [
+        ("public", (), (True, ["0.0.0.0/0"])),
+        ("cidrs", ("203.0.113.0/24",), (True, ["203.0.113.0/24"])),
+        ("private", (), (False, [])),
+    ],
+)
+def test_who_reaches_the_api(access: str, cidrs: tuple[str, ...], expected: tuple[bool, list[str]]) -> None:
+    assert cluster.endpoint_access(access, cidrs) == expected
+
+
+def test_the_kubeconfig_holds_no_secret() -> None:
+    document = json.loads(cluster.kubeconfig("shopcat", "https://api", "Q0E=", "eu-central-1"))
+    (user,) = document["users"]
+    assert set(user["user"]) == {"exec"}
+    assert user["user"]["exec"]["args"][-4:] == ["--cluster-name", "shopcat", "--output", "json"]
+
+
+def test_requests_are_those_the_capacity_plan_counts() -> None:
+    found = addons.requests(capacity.EXTERNAL_SECRETS)
+    assert found["requests"]["memory"] == f"{capacity.EXTERNAL_SECRETS.pod.memory_mebibytes}Mi"
+    assert found["requests"]["cpu"] == f"{capacity.EXTERNAL_SECRETS.pod.cpu_millicores}m"
+    assert "cpu" not in found["limits"]
+
+
+def test_the_controller_moves_targets_of_our_groups_and_no_load_balancer() -> None:
+    statements = addons.controller_policy()["Statement"]
+    writing = [one for one in statements if one["Resource"] != "*"]
+    actions = {action for one in writing for action in one["Action"]}
+    assert actions == {
+        "elasticloadbalancing:RegisterTargets",
+        "elasticloadbalancing:DeregisterTargets",
+        "ec2:AuthorizeSecurityGroupIngress",
+        "ec2:RevokeSecurityGroupIngress",
+    }
+    everything = {action for one in statements for action in one["Action"]}
+    assert not [action for action in everything if "Modify" in action or "Create" in action or "Delete" in action]
+
+
+def test_the_operator_reads_our_secrets_alone() -> None:
+    (statement,) = addons.external_secrets_policy()["Statement"]
+    assert all(action.startswith("secretsmanager:") for action in statement["Action"])
+    assert not [action for action in statement["Action"] if "Put" in action or action.partition(":")[2] == "List"]
+    assert statement["Resource"] != "*"
+
+
+def test_trust_is_for_one_subject() -> None:
+    document = json.loads(identity.trust("123456789012", "repo:a/b:environment:production"))
+    condition = document["Statement"][0]["Condition"]
+    assert condition == {
+        "StringEquals": {
+            "token.actions.githubusercontent.com:aud": "sts.amazonaws.com",
+            "token.actions.githubusercontent.com:sub": "repo:a/b:environment:production",
+        }
+    }
+
+
+@pytest.mark.parametrize(("stack", "number"), [("prod", None), ("pr-1", 1), ("pr-123", 123)])
+def test_stack_names(stack: str, number: int | None) -> None:
+    assert preview.pull_request(stack) == number
+
+
+@pytest.mark.parametrize("stack", ["staging", "pr-", "pr-0", "pr-01", "PR-1", "pr-1-x", "production"])
+def test_other_stack_names_are_refused_with_the_rule(stack: str) -> None:
+    with pytest.raises(Refused, match=r"pr-<n>"):
+        preview.pull_request(stack)
