@@ -432,8 +432,8 @@ def test_deregistered_target_drains_finishes_and_is_cut_at_the_delay(rig: Rig) -
         return thread
 
     # As many as needed for both kinds to have met the old target.
-    threads = [long(f"short{i}", "/slow=1.5") for i in range(2)] + [long(f"long{i}", "/slow=9") for i in range(2)]
-    wait(lambda: old.requests + new.requests == 4)
+    threads = [long(f"short{i}", "/slow=1.5") for i in range(10)] + [long(f"long{i}", "/slow=9") for i in range(10)]
+    wait(lambda: old.requests + new.requests == 20)
     rig.elb.deregister_targets(TargetGroupArn=rig.blue, Targets=[old.target])
     wait(lambda: rig.states(rig.blue)[old.target["Id"]] == ("draining", "Target.DeregistrationInProgress"))
     wait(lambda: all(len(targets) == 1 for targets in rig.routable("shopcat-blue")))
