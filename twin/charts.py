@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from twin import build, config, processes
+from twin import build, config, ports, processes
 from twin.build import golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -78,6 +78,10 @@ def _package(twin: Twin) -> None:
     shutil.rmtree(work)
 
 
+def _addresses(twin: Twin) -> list[str]:
+    return sorted({"127.0.0.1", twin.host_ip})
+
+
 def _answers(twin: Twin) -> bool:
     with urllib.request.urlopen(f"{twin.chart_mirror}/index.yaml", timeout=2) as answer:
         return bool(answer.status == 200)
@@ -86,6 +90,8 @@ def _answers(twin: Twin) -> bool:
 def up(twin: Twin) -> None:
     """Package the charts and serve them."""
     if processes.find(twin, PROCESS) is None:
+        for address in _addresses(twin):
+            ports.require_free(twin, address, twin.charts_port, "the chart mirror")
         _package(twin)
     process = processes.start(twin, PROCESS, [sys.executable, "-m", "twin.charts"], env=config.module_environment(twin))
     processes.wait_until(lambda: _answers(twin), "the chart mirror answers", timeout_seconds=20, process=process)
@@ -107,10 +113,7 @@ def main() -> None:
     twin = config.load()
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(_directory(twin)))
     socketserver.ThreadingTCPServer.allow_reuse_address = True
-    servers = [
-        socketserver.ThreadingTCPServer((host, twin.charts_port), handler)
-        for host in sorted({"127.0.0.1", twin.host_ip})
-    ]
+    servers = [socketserver.ThreadingTCPServer((host, twin.charts_port), handler) for host in _addresses(twin)]
     for server in servers[1:]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
     servers[0].serve_forever()

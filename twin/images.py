@@ -6,17 +6,19 @@ paths of the public registries they stand in for. Application images are built b
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import io
 import json
 import os
 import re
-import subprocess
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ _UNNEEDED = (
 
 def _tar_tree(root: Path, target: Path) -> None:
     """The tree as a reproducible gzip layer: sorted, owned by root, without times."""
-    with target.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as packed:
+    with target.open("wb") as raw, gzip.GzipFile("", mode="wb", compresslevel=1, fileobj=raw, mtime=0) as packed:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for path in sorted(root.rglob("*")):
                 name = str(path.relative_to(root))
@@ -112,6 +114,8 @@ def _tar_tree(root: Path, target: Path) -> None:
                 entry = archive.gettarinfo(path, name)
                 entry.uid = entry.gid = entry.mtime = 0
                 entry.uname = entry.gname = ""
+                # Readable by the container's user, whatever the builder's umask.
+                entry.mode |= 0o555 if entry.isdir() or entry.mode & 0o100 else 0o444
                 if entry.isreg():
                     with path.open("rb") as content:
                         archive.addfile(entry, content)
@@ -130,21 +134,20 @@ def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
 
 
 def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
-    """A layer with one static program in it."""
+    """A layer with one static program in it; another build of the program is another layer."""
 
     def make(step: cache.Step) -> None:
-        with gzip.GzipFile(step.directory / "layer.tar.gz", mode="wb", compresslevel=1, mtime=0) as packed:
-            with tarfile.open(fileobj=packed, mode="w") as archive:
-                entry = tarfile.TarInfo(path.lstrip("/"))
-                entry.size, entry.mode = binary.stat().st_size, 0o755
-                with binary.open("rb") as content:
-                    archive.addfile(entry, content)
-                for folder in ("tmp",):
-                    made = tarfile.TarInfo(folder)
-                    made.type, made.mode = tarfile.DIRTYPE, 0o1777
-                    archive.addfile(made)
+        tree = step.directory / "root"
+        program = tree / path.lstrip("/")
+        program.parent.mkdir(parents=True)
+        shutil.copy(binary, program)
+        (tree / "tmp").mkdir(exist_ok=True)
+        (tree / "tmp").chmod(0o1777)
+        _tar_tree(tree, step.directory / "layer.tar.gz")
+        shutil.rmtree(tree)
 
-    return cache.Part(f"image-{name}", binary.parent.parent.name.rpartition("-")[0].rpartition("-")[2], path, make)
+    built = binary.parent.parent.name
+    return cache.Part(f"image-{name}", built.rpartition("-")[0].rpartition("-")[2], f"2 {built} {path}", make)
 
 
 def recipes(twin: Twin) -> list[Recipe]:
@@ -284,18 +287,63 @@ def base_image(twin: Twin) -> str:
     return f"127.0.0.1:{twin.plain_registry_port}/{repository}@{digest(twin, repository, tag)}"
 
 
-def _buildah(twin: Twin, arguments: Sequence[str | Path], log: Path) -> str:
-    root = build.debian_root(twin)
+def storage_driver(cache_directory: Path, mountinfo: str) -> str:
+    """How buildah stores layers below a folder: no overlay can be stacked on another one (inside a container)."""
+    best, kind = 0, ""
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        place = Path(fields[4])
+        if cache_directory.is_relative_to(place) and len(str(place)) >= best:
+            best, kind = len(str(place)), fields[fields.index("-") + 1]
+    return "vfs" if kind == "overlay" else "overlay"
+
+
+_BLOB_CACHE = Path("/var/lib/containers")
+"""Where buildah, run by root, remembers which registry has which layer; no option moves it."""
+
+# In mounts of its own: what buildah mounts and forgets ends with it, and it remembers layers in the cache's folder.
+_ALONE = (
+    "unshare",
+    "--mount",
+    "--propagation",
+    "private",
+    "--",
+    "sh",
+    "-c",
+    'mount --bind "$0" "$1" && shift && exec "$@"',
+)
+
+
+@contextlib.contextmanager
+def _storage(twin: Twin) -> Iterator[Path]:
+    """Buildah's folder in the cache, for one build or push at a time: twins share it."""
     storage = twin.cache / "buildah"
-    storage.mkdir(parents=True, exist_ok=True)
+    (storage / "containers").mkdir(parents=True, exist_ok=True)
+    with (storage / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        absent = not _BLOB_CACHE.exists()
+        _BLOB_CACHE.mkdir(parents=True, exist_ok=True)
+        try:
+            yield storage
+        finally:
+            if absent:
+                with contextlib.suppress(OSError):  # somebody's own engine took it meanwhile
+                    _BLOB_CACHE.rmdir()
+
+
+def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Path, title: str) -> None:
+    root = build.debian_root(twin)
     program = debian.self_starting(root, "buildah", storage / f"buildah-{root.parent.name}")
     policy = storage / "policy.json"
     policy.write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
     registries = storage / "registries.conf"
     registries.write_text("unqualified-search-registries = []\n")
+    driver = storage_driver(storage, Path("/proc/self/mountinfo").read_text())
+    # A graph is of one driver for good.
+    run, graph = ("run", "graph") if driver == "overlay" else (f"run-{driver}", f"graph-{driver}")
     settings = storage / "storage.conf"
     settings.write_text(
-        f'[storage]\ndriver = "overlay"\nrunroot = "{storage / "run"}"\ngraphroot = "{storage / "graph"}"\n'
+        f'[storage]\ndriver = "{driver}"\nrunroot = "{storage / run}"\ngraphroot = "{storage / graph}"\n'
     )
     environment = {
         **os.environ,
@@ -305,19 +353,13 @@ def _buildah(twin: Twin, arguments: Sequence[str | Path], log: Path) -> str:
         "BUILDAH_ISOLATION": "chroot",
         "TMPDIR": str(storage),
     }
-    command = [str(program), "--registries-conf", str(registries), *map(str, arguments)]
-    if arguments[0] in ("build", "push", "pull", "from"):
-        command[4:4] = ["--signature-policy", str(policy)]
-    result = subprocess.run(
-        command, env=environment, text=True, check=False, capture_output=True, stdin=subprocess.DEVNULL, cwd=storage
-    )
+    command = [*_ALONE, storage / "containers", _BLOB_CACHE, program, "--registries-conf", registries, arguments[0]]
+    if arguments[0] in ("build", "push"):
+        command += ["--signature-policy", policy]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
-        output.write(f"$ buildah {' '.join(map(str, arguments))}\n{result.stdout}{result.stderr}")
-    if result.returncode != 0:
-        tail = "\n".join((result.stdout + result.stderr).splitlines()[-15:])
-        raise TwinError(f"buildah {arguments[0]} failed (log: {log}):\n{tail}")
-    return result.stdout + result.stderr
+        output.write(f"$ buildah {' '.join(map(str, arguments))}\n")
+    cache.run_logged([*command, *arguments[1:]], log=log, title=title, cwd=storage, env=environment)
 
 
 def build_image(
@@ -330,22 +372,34 @@ def build_image(
     ignorefile: Path | None = None,
     no_cache: bool = False,
 ) -> str:
-    """Build a Dockerfile with buildah, its standard input closed; returns the tag.
+    """Build a Dockerfile with buildah, its standard input closed.
+
+    Returns:
+        The image's identifier, for :func:`push`: unlike the tag, no other twin's build can take it meanwhile.
 
     Raises:
         TwinError: the build failed; names its log.
     """
+    identifier = twin.directory / f"image-{_file_name(tag)}.id"
     arguments: list[str | Path] = ["build", "--layers", "--tls-verify=false", "--timestamp=0", "--tag", tag]
+    arguments += ["--iidfile", identifier]
     if ignorefile is not None:
         arguments += ["--ignorefile", ignorefile]
     if no_cache:
         arguments.append("--no-cache")
     for name, value in build_args.items():
         arguments += ["--build-arg", f"{name}={value}"]
-    log = twin.logs / f"image-{re.sub(r'[^a-z0-9.]+', '-', tag.rpartition('/')[2])}.log"
+    log = twin.logs / f"image-{_file_name(tag)}.log"
     log.unlink(missing_ok=True)
-    _buildah(twin, [*arguments, "--file", dockerfile, context], log)
-    return tag
+    with _storage(twin) as storage:
+        # Builds that were killed leave their working containers; with the lock held, none is at work.
+        _buildah(twin, storage, ["rm", "--all"], log, "clearing up after earlier image builds")
+        _buildah(twin, storage, [*arguments, "--file", dockerfile, context], log, f"building the image {tag}")
+    return identifier.read_text().strip()
+
+
+def _file_name(tag: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", tag.rpartition("/")[2])
 
 
 def push_unbuilt(twin: Twin, context: Path, repository: str, tag: str) -> str:
@@ -365,16 +419,23 @@ def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool 
     path = twin.directory / f"digest-{repository.replace('/', '-')}"
     target = f"docker://127.0.0.1:{port}/{repository}:{tag}"
     arguments: list[str | Path] = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
-    _buildah(twin, arguments, twin.logs / f"push-{repository.replace('/', '-')}.log")
+    log = twin.logs / f"push-{repository.replace('/', '-')}.log"
+    with _storage(twin) as storage:
+        _buildah(twin, storage, arguments, log, f"pushing {repository}:{tag}")
     return path.read_text().strip()
 
 
 def up(twin: Twin) -> None:
-    """Push every system image that the registry lacks."""
+    """Push every system image that the registry lacks or has from another recipe."""
+    record = twin.directory / "system-images.json"
+    pushed: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
     for recipe in recipes(twin):
-        url = f"http://127.0.0.1:{twin.plain_registry_port}/v2/{recipe.repository}/manifests/{recipe.tag}"
-        if _call("HEAD", url, Accept=", ".join(_MANIFESTS))[0] != 200:
-            push_recipe(twin, recipe)
+        image = f"{recipe.repository}:{recipe.tag}"
+        if pushed.get(image) == str(recipe.layer) and not _missing(twin, [image]):
+            continue
+        push_recipe(twin, recipe)
+        pushed[image] = str(recipe.layer)
+        record.write_text(json.dumps(pushed, indent=2) + "\n")
 
 
 def down(twin: Twin) -> None:

@@ -16,16 +16,18 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import boto3
 import yaml
-from aiohttp import ClientSession, ClientTimeout, web
+from aiohttp import ClientConnectionError, ClientResponse, ClientSession, ClientTimeout, web
 from botocore.exceptions import BotoCoreError, ClientError
+from multidict import CIMultiDict
 
-from twin import build, config, processes
+from twin import build, config, ports, processes
 from twin.config import PartStatus, Twin
 
 if TYPE_CHECKING:
@@ -49,15 +51,40 @@ class Refusal:
         return web.json_response({"errors": [{"code": self.code, "message": self.message}]}, status=self.status)
 
 
-def tag_refusal(repository: str, tag: str, *, mutability: str, known_digest: str | None, digest: str) -> Refusal | None:
+@dataclass(frozen=True)
+class Repository:
+    """What ECR says of a repository: may a tag be moved to another digest?"""
+
+    name: str
+    mutability: str
+    exclusions: tuple[str, ...] = ()
+    """Tag patterns, ``*`` for any letters, that the other rule holds for."""
+
+    def immutable(self, tag: str) -> bool:
+        """Whether a tag, once pushed, keeps its digest."""
+        by_rule = self.mutability.startswith("IMMUTABLE")
+        patterns = (re.escape(pattern).replace(r"\*", ".*") for pattern in self.exclusions)
+        excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(re.fullmatch(found, tag) for found in patterns)
+        return by_rule != excluded
+
+
+def tag_refusal(repository: Repository, tag: str, *, known_digest: str | None, digest: str) -> Refusal | None:
     """Whether ECR would refuse this digest under this tag. Pushing the same digest again is fine."""
-    if mutability != "IMMUTABLE" or known_digest in (None, digest):
+    if known_digest in (None, digest) or not repository.immutable(tag):
         return None
     message = (
-        f"The image tag '{tag}' already exists in the '{repository}' repository and cannot be overwritten because the"
-        " repository is immutable."
+        f"The image tag '{tag}' already exists in the '{repository.name}' repository and cannot be overwritten because"
+        " the repository is immutable."
     )
     return Refusal(400, "TAG_INVALID", message)
+
+
+def _passed_on(headers: Mapping[str, str]) -> CIMultiDict[str]:
+    kept = CIMultiDict[str]()
+    for name, value in headers.items():
+        if name.lower() not in _HOP_BY_HOP or name.lower() == "content-length":
+            kept.add(name, value)
+    return kept
 
 
 class Front:
@@ -73,6 +100,7 @@ class Front:
             aws_secret_access_key=config.SECRET_ACCESS_KEY,
         )
         self._session: ClientSession | None = None
+        self._pushing = asyncio.Lock()
 
     async def session(self, _: web.Application) -> AsyncIterator[None]:
         """One client for the whole run."""
@@ -83,7 +111,10 @@ class Front:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One request of the registry protocol."""
         if request.method in ("GET", "HEAD"):
-            return await self._forward(request, None)
+            try:
+                return await self._forward(request, None)
+            except ClientConnectionError as error:
+                return Refusal(503, "UNKNOWN", f"the registry behind ECR does not answer: {error}").response()
         if request.method == "DELETE":
             return Refusal(
                 405, "UNSUPPORTED", "ECR deletes images by its own API: aws ecr batch-delete-image"
@@ -93,33 +124,41 @@ class Front:
         if found is None:
             return Refusal(404, "UNSUPPORTED", f"{request.method} {request.path} is not part of a push").response()
         try:
-            mutability = await asyncio.to_thread(self._mutability, found["repository"])
+            repository = await asyncio.to_thread(self._repository, found["repository"])
+            if repository is None:
+                message = f"The repository with name '{found['repository']}' does not exist in the registry"
+                return Refusal(404, "NAME_UNKNOWN", message).response()
+            if manifest is None:
+                return await self._forward(request, request.content.iter_chunked(1 << 20))
+            async with self._pushing:  # two pushes of one tag: the second sees what the first recorded
+                return await self._push_manifest(request, repository, manifest["reference"])
         except (ClientError, BotoCoreError) as error:
             return Refusal(503, "UNKNOWN", f"ECR does not answer: {error}").response()
-        if mutability is None:
-            message = f"The repository with name '{found['repository']}' does not exist in the registry"
-            return Refusal(404, "NAME_UNKNOWN", message).response()
-        if manifest is None:
-            return await self._forward(request, request.content.iter_chunked(1 << 20))
-        return await self._push_manifest(request, manifest["repository"], manifest["reference"], mutability)
+        except ClientConnectionError as error:
+            return Refusal(503, "UNKNOWN", f"the registry behind ECR does not answer: {error}").response()
 
-    async def _push_manifest(
-        self, request: web.Request, repository: str, reference: str, mutability: str
-    ) -> web.StreamResponse:
+    async def _push_manifest(self, request: web.Request, repository: Repository, reference: str) -> web.StreamResponse:
+        """Check, store, record, then answer: who gets the answer finds the image in ECR."""
         body = await request.read()
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        tag = None if reference.startswith("sha256:") else reference
-        if tag is not None:
-            known = await asyncio.to_thread(self._known_digest, repository, tag)
-            refusal = tag_refusal(repository, tag, mutability=mutability, known_digest=known, digest=digest)
-            if refusal is not None:
-                return refusal.response()
-        response = await self._forward(request, body)
-        if response.status == 201 and tag is not None:
-            await asyncio.to_thread(self._record, repository, tag, digest, body.decode(), request.content_type)
-        return response
+        if reference.startswith("sha256:"):
+            # A part of a multi-platform image: ECR knows it through the index that follows, under a tag.
+            return await self._forward(request, body)
+        known = await asyncio.to_thread(self._known_digest, repository.name, reference)
+        refusal = tag_refusal(repository, reference, known_digest=known, digest=digest)
+        if refusal is not None:
+            return refusal.response()
+        async with self._ask(request, body) as got:
+            answer = web.Response(status=got.status, body=await got.read(), headers=_passed_on(got.headers))
+        if answer.status == 201 and known != digest:
+            await asyncio.to_thread(
+                self._record, repository.name, reference, digest, body.decode(), request.content_type
+            )
+        return answer
 
-    async def _forward(self, request: web.Request, body: bytes | AsyncIterator[bytes] | None) -> web.StreamResponse:
+    def _ask(
+        self, request: web.Request, body: bytes | AsyncIterator[bytes] | None
+    ) -> AbstractAsyncContextManager[ClientResponse]:
         if self._session is None:
             raise RuntimeError("the front has not started")
         headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -128,23 +167,24 @@ class Front:
         if "Content-Length" in request.headers and body is not None:
             headers["Content-Length"] = request.headers["Content-Length"]
         url = self._upstream + request.raw_path
-        async with self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False) as got:
-            answer = web.StreamResponse(status=got.status)
-            for name, value in got.headers.items():
-                if name.lower() not in _HOP_BY_HOP or name.lower() == "content-length":
-                    answer.headers[name] = value
+        return self._session.request(request.method, url, headers=headers, data=body, allow_redirects=False)
+
+    async def _forward(self, request: web.Request, body: bytes | AsyncIterator[bytes] | None) -> web.StreamResponse:
+        async with self._ask(request, body) as got:
+            answer = web.StreamResponse(status=got.status, headers=_passed_on(got.headers))
             await answer.prepare(request)
             async for chunk in got.content.iter_chunked(1 << 20):
                 await answer.write(chunk)
             await answer.write_eof()
             return answer
 
-    def _mutability(self, repository: str) -> str | None:
+    def _repository(self, name: str) -> Repository | None:
         try:
-            found = self._ecr.describe_repositories(repositoryNames=[repository])["repositories"]
+            found = self._ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
         except self._ecr.exceptions.RepositoryNotFoundException:
             return None
-        return found[0]["imageTagMutability"]
+        exclusions = found.get("imageTagMutabilityExclusionFilters", [])
+        return Repository(name, found["imageTagMutability"], tuple(rule["filter"] for rule in exclusions))
 
     def _known_digest(self, repository: str, tag: str) -> str | None:
         try:
@@ -166,6 +206,10 @@ class Front:
             return
 
 
+def _addresses(twin: Twin) -> list[str]:
+    return sorted({"127.0.0.1", twin.host_ip})
+
+
 def _answers(port: int, host: str = "127.0.0.1") -> bool:
     with urllib.request.urlopen(f"http://{host}:{port}/v2/", timeout=2) as answer:
         return bool(answer.status == 200)
@@ -183,6 +227,8 @@ def up(twin: Twin) -> None:
     }
     path = twin.directory / "registry.yaml"
     path.write_text(yaml.safe_dump(settings))
+    if processes.find(twin, "registry") is None:
+        ports.require_free(twin, "127.0.0.1", twin.plain_registry_port, "the registry")
     plain = processes.start(
         twin,
         "registry",
@@ -192,6 +238,9 @@ def up(twin: Twin) -> None:
     processes.wait_until(
         lambda: _answers(twin.plain_registry_port), "the registry answers", timeout_seconds=20, process=plain
     )
+    if processes.find(twin, "registry-front") is None:
+        for address in _addresses(twin):
+            ports.require_free(twin, address, twin.registry_port, "the registry's front")
     front = processes.start(
         twin, "registry-front", [sys.executable, "-m", "twin.registry"], env=config.module_environment(twin)
     )
@@ -222,8 +271,7 @@ def main() -> None:
     application = web.Application(client_max_size=16 << 20)
     application.cleanup_ctx.append(front.session)
     application.router.add_route("*", "/{path:.*}", front.handle)
-    addresses = sorted({"127.0.0.1", twin.host_ip})
-    web.run_app(application, host=addresses, port=twin.registry_port, print=None, access_log=None)
+    web.run_app(application, host=_addresses(twin), port=twin.registry_port, print=None, access_log=None)
 
 
 if __name__ == "__main__":

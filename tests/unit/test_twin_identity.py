@@ -6,7 +6,7 @@ import pytest
 
 from twin import hostnames, images
 from twin.aws import authenticator, cli, pod_identity
-from twin.registry import tag_refusal
+from twin.registry import Repository, tag_refusal
 
 
 def test_a_token_of_the_aws_command_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,13 +62,14 @@ def test_credentials_join_a_pods_own_environment() -> None:
 
 
 def test_an_immutable_tag_takes_no_second_digest() -> None:
-    refusal = tag_refusal("shopcat", "v1", mutability="IMMUTABLE", known_digest="sha256:a", digest="sha256:b")
+    frozen, free = Repository("shopcat", "IMMUTABLE"), Repository("shopcat", "MUTABLE")
+    refusal = tag_refusal(frozen, "v1", known_digest="sha256:a", digest="sha256:b")
     assert refusal is not None
     assert refusal.code == "TAG_INVALID"
     assert "'v1' already exists in the 'shopcat' repository" in refusal.message
-    assert tag_refusal("shopcat", "v1", mutability="IMMUTABLE", known_digest="sha256:a", digest="sha256:a") is None
-    assert tag_refusal("shopcat", "v1", mutability="IMMUTABLE", known_digest=None, digest="sha256:a") is None
-    assert tag_refusal("shopcat", "v1", mutability="MUTABLE", known_digest="sha256:a", digest="sha256:b") is None
+    assert tag_refusal(frozen, "v1", known_digest="sha256:a", digest="sha256:a") is None
+    assert tag_refusal(frozen, "v1", known_digest=None, digest="sha256:a") is None
+    assert tag_refusal(free, "v1", known_digest="sha256:a", digest="sha256:b") is None
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from twin.build import cache, debian, golang
+from twin.build import cache, debian, golang, installed
 from twin.config import Twin
 
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
@@ -18,9 +19,16 @@ def needed(twin: Twin) -> tuple[str, ...]:
     return ALWAYS + (SIMULATED if twin.simulated else WITH_ROOT)
 
 
+def part(twin: Twin, name: str) -> cache.Part:
+    """Where a Go program comes from: built from its module, or, of Pulumi's, the one installed if it is new enough."""
+    if name in ("pulumi", "pulumi-language-python"):
+        return installed.pulumi(twin.cache) or golang.part(name)
+    return golang.part(name)
+
+
 def directory(twin: Twin, name: str) -> Path:
     """The cache folder of a Go program, built first if need be."""
-    return cache.ensure(twin.cache, golang.part(name))
+    return cache.ensure(twin.cache, part(twin, name))
 
 
 def program(twin: Twin, name: str) -> Path:
@@ -29,9 +37,17 @@ def program(twin: Twin, name: str) -> Path:
     return directory(twin, owners[name]) / "bin" / name
 
 
+def debian_part(twin: Twin) -> cache.Part:
+    """The unpacked Debian packages; simulated nodes need fewer, but take the full set where it is there already."""
+    full = debian.part(with_root=True)
+    if not twin.simulated or full.directory(twin.cache).exists():
+        return full
+    return debian.part(with_root=False)
+
+
 def debian_root(twin: Twin) -> Path:
     """Root of the unpacked Debian packages."""
-    return cache.ensure(twin.cache, debian.part(with_root=not twin.simulated)) / "root"
+    return cache.ensure(twin.cache, debian_part(twin)) / "root"
 
 
 def debian_environment(twin: Twin) -> dict[str, str]:
@@ -50,16 +66,39 @@ def debian_program(twin: Twin, name: str) -> Path:
 
 
 def path_directories(twin: Twin) -> list[Path]:
-    """What a person's PATH needs before everything else: pulumi, its language host, kubectl, helm, aws."""
+    """What a person's PATH needs before everything else: pulumi, its language host, kubectl, helm."""
     names = ("pulumi", "pulumi-language-python", "kubernetes", "helm")
-    return [directory(twin, name) / "bin" for name in names]
+    return list(dict.fromkeys(directory(twin, name) / "bin" for name in names))
+
+
+def programs(twin: Twin, names: Sequence[str]) -> None:
+    """Build or unpack what is missing of the Debian packages and these Go programs.
+
+    Raises:
+        TwinError: Go or apt is missing or too old, or a build failed.
+    """
+    debian_root(twin)
+    missing = [name for name in names if not part(twin, name).directory(twin.cache).exists()]
+    if not missing:
+        return
+    with golang.downloading_ahead(missing):
+        for name in missing:
+            directory(twin, name)
 
 
 def everything(twin: Twin) -> None:
     """Build all that tests and ``make up`` need, with and without root, and print how long each part took."""
+    from twin import images
+
     started = time.monotonic()
-    names = ALWAYS + SIMULATED + (() if twin.simulated else WITH_ROOT)
-    debian_root(twin)
-    for name in names:
-        directory(twin, name)
-    print(f"every program is in {twin.cache} ({time.monotonic() - started:.0f} s)")
+    programs(twin, ALWAYS + SIMULATED + (() if twin.simulated else WITH_ROOT))
+    images.recipes(twin)
+    print(table(cache.build_times(twin.cache)))
+    print(f"everything is in {twin.cache} ({time.monotonic() - started:.0f} s just now)")
+
+
+def table(seconds: Mapping[str, float]) -> str:
+    """One line for each part and the seconds its latest build took, and their sum; the longest first."""
+    lines = [f"{title:<36}{taken:>8.1f} s" for title, taken in sorted(seconds.items(), key=lambda item: -item[1])]
+    lines.append(f"{'all together':<36}{sum(seconds.values()):>8.1f} s")
+    return "\n".join(lines)

@@ -19,6 +19,43 @@ from twin.errors import TwinError
 _PROGRESS_SECONDS = 15.0
 
 
+def run_logged(
+    argv: Sequence[str | Path], *, log: Path, title: str, cwd: Path, env: Mapping[str, str] | None = None
+) -> None:
+    """Run a command; its output is added to the log, its duration goes to the screen every 15 s.
+
+    Raises:
+        TwinError: it failed, which names the log and shows its end, or it does not exist.
+    """
+    started = time.monotonic()
+    with log.open("ab") as output:
+        try:
+            child = subprocess.Popen(
+                [str(part) for part in argv],
+                cwd=cwd,
+                env=dict(env) if env is not None else None,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        except FileNotFoundError as error:
+            raise TwinError(f"{title}: the program {argv[0]} is missing on this machine; install it") from error
+        try:
+            while True:
+                try:
+                    code = child.wait(_PROGRESS_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    print(f"  {title} … {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+    if code != 0:
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+        raise TwinError(f"{title}: `{' '.join(map(str, argv[:4]))} …` failed (log: {log}):\n{tail}")
+
+
 @dataclass(frozen=True)
 class Step:
     """Where a recipe builds and writes what its commands say."""
@@ -28,35 +65,12 @@ class Step:
     title: str
 
     def run(self, argv: Sequence[str | Path], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> None:
-        """Run a command of the recipe; its output goes to the log, its duration to the screen now and then.
+        """Run a command of the recipe, as :func:`run_logged` does.
 
         Raises:
-            TwinError: it failed; names the log and shows its end.
+            TwinError: it failed or does not exist.
         """
-        started = time.monotonic()
-        with self.log.open("ab") as output:
-            child = subprocess.Popen(
-                [str(part) for part in argv],
-                cwd=cwd or self.directory,
-                env=dict(env) if env is not None else None,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-            try:
-                while True:
-                    try:
-                        code = child.wait(_PROGRESS_SECONDS)
-                        break
-                    except subprocess.TimeoutExpired:
-                        print(f"  {self.title} … {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
-            finally:
-                if child.poll() is None:
-                    child.terminate()
-                    child.wait()
-        if code != 0:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-15:])
-            raise TwinError(f"{self.title}: `{' '.join(map(str, argv[:4]))} …` failed (log: {self.log}):\n{tail}")
+        run_logged(argv, log=self.log, title=self.title, cwd=cwd or self.directory, env=env)
 
 
 @dataclass(frozen=True)
@@ -91,6 +105,9 @@ def ensure(cache: Path, part: Part) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             return target
+        # The lock is ours, so nobody builds in what a killed builder left.
+        for abandoned in cache.glob(f".{part.name}-partial-*"):
+            shutil.rmtree(abandoned, ignore_errors=True)
         print(f"  building {part.name} {part.version}", file=sys.stderr, flush=True)
         started = time.monotonic()
         partial = Path(tempfile.mkdtemp(dir=cache, prefix=f".{part.name}-partial-"))
@@ -98,7 +115,10 @@ def ensure(cache: Path, part: Part) -> Path:
         log = cache / f"{part.name}.build.log"
         log.write_text("")
         try:
-            part.build(Step(partial, log, f"building {part.name} {part.version}"))
+            step = Step(partial, log, f"building {part.name} {part.version}")
+            part.build(step)
+            # PostgreSQL's user reads the cache too, whatever the builder's umask.
+            step.run(["chmod", "--recursive", "a+rX,u+w", partial])
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -108,10 +128,19 @@ def ensure(cache: Path, part: Part) -> Path:
     return target
 
 
+def build_times(cache: Path) -> dict[str, float]:
+    """Seconds that each part's latest build took, by name and version; empty if nothing was built here."""
+    try:
+        found: dict[str, float] = json.loads((cache / "build-times.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
 def _record(cache: Path, title: str, seconds: float) -> None:
     path = cache / "build-times.json"
     with (cache / ".build-times.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        times: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        times = build_times(cache)
         times[title] = round(seconds, 1)
         path.write_text(json.dumps(times, indent=2) + "\n")

@@ -6,12 +6,15 @@ have some. Versions: the newest that the Go module proxy and each other allow; m
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,7 @@ KWOK = "0.7.0"
 COREDNS = "1.12.4"
 PAUSE = "3.10"
 _GO = "1.25.0"
+_OLDEST_GO = (1, 21)
 _MODULE = "shopcat.invalid/twin"  # a wrapper's own module path; never looked up
 
 
@@ -227,9 +231,29 @@ def programs() -> dict[str, Program]:
     return {program.name: program for program in listed}
 
 
-def _build(program: Program, step: Step) -> None:
-    wrapper = step.directory / "wrapper"
-    wrapper.mkdir()
+def go_problem(answer: str) -> str | None:
+    """What is wrong with the Go that answers ``go env GOVERSION`` so (nothing: there is none); None if it will do.
+
+    From 1.21 on, Go fetches a newer toolchain by itself where a module asks for one.
+    """
+    found = re.match(r"go(\d+)\.(\d+)", answer)
+    if found and (int(found[1]), int(found[2])) >= _OLDEST_GO:
+        return None
+    wanted = ".".join(map(str, _OLDEST_GO))
+    what = f"Go is {answer}" if answer else "Go is missing"
+    return f"{what}; the twin's programs need {wanted} or newer, best {_GO}: https://go.dev/dl, then put it on PATH"
+
+
+def _require_go() -> None:
+    program = shutil.which("go")
+    answer = _go(["env", "GOVERSION"], Path.cwd()).strip() if program else ""
+    problem = go_problem(answer)
+    if problem is not None:
+        raise TwinError(problem)
+
+
+def _write_wrapper(program: Program, wrapper: Path) -> None:
+    wrapper.mkdir(parents=True)
     replaces = _kubernetes_replaces() if program.name == "kubernetes" else program.replaces
     lines = [f"module {_MODULE}/{program.name}", f"go {_GO}"]
     if program.module:
@@ -241,6 +265,12 @@ def _build(program: Program, step: Step) -> None:
     (wrapper / "go.mod").write_text("\n".join(lines) + "\n")
     if program.main:
         (wrapper / "main.go").write_text(program.main)
+
+
+def _build(program: Program, step: Step) -> None:
+    _require_go()
+    wrapper = step.directory / "wrapper"
+    _write_wrapper(program, wrapper)
     target = step.directory / "bin" / program.binary
     command = ["go", "build", "-trimpath", "-ldflags", f"-s -w {program.ldflags}".strip(), "-o", str(target)]
     step.run([*command, program.package], cwd=wrapper, env=_environment())
@@ -248,6 +278,55 @@ def _build(program: Program, step: Step) -> None:
         (step.directory / "bin" / link).symlink_to(program.binary)
     if program.after is not None:
         program.after(step, wrapper)
+
+
+class _Downloads:
+    """Fetches what programs need, one after the other, until it is told to stop."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._stopped = threading.Event()
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """A failure is nobody's business here: the build itself downloads what is missing, and says what fails."""
+        for name in self._names:
+            with contextlib.suppress(TwinError, OSError), tempfile.TemporaryDirectory(prefix="twin-ahead-") as folder:
+                wrapper = Path(folder) / "wrapper"
+                _write_wrapper(programs()[name], wrapper)
+                if self._stopped.is_set():
+                    return
+                # Listing a package's imports downloads the modules that hold them, and no others.
+                self._running = subprocess.Popen(
+                    ["go", "list", "-deps", "-f", "", programs()[name].package],
+                    cwd=wrapper,
+                    env=_environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                self._running.wait()
+            if self._stopped.is_set():
+                return
+
+    def stop(self) -> None:
+        """End the download under way."""
+        self._stopped.set()
+        if self._running is not None and self._running.poll() is None:
+            self._running.terminate()
+
+
+@contextlib.contextmanager
+def downloading_ahead(names: Sequence[str]) -> Iterator[None]:
+    """While the first program compiles, the network is idle: download the modules of the later ones meanwhile."""
+    downloads = _Downloads(names[1:])
+    worker = threading.Thread(target=downloads.run, daemon=True)
+    worker.start()
+    try:
+        yield
+    finally:
+        downloads.stop()
+        worker.join(10)
 
 
 def part(name: str) -> Part:

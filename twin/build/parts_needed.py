@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from twin import build
-from twin.build import cache, golang
 from twin.config import PartStatus, Twin
 
 
 def up(twin: Twin) -> None:
     """Build or unpack what this twin uses."""
-    build.debian_root(twin)
-    for name in build.needed(twin):
-        cache.ensure(twin.cache, golang.part(name))
+    build.programs(twin, build.needed(twin))
 
 
 def down(twin: Twin) -> None:
@@ -20,6 +17,9 @@ def down(twin: Twin) -> None:
 
 def status(twin: Twin) -> list[PartStatus]:
     """How many of the programs are built."""
-    missing = [name for name in build.needed(twin) if not golang.part(name).directory(twin.cache).exists()]
+    parts = {name: build.part(twin, name) for name in build.needed(twin)}
+    missing = [name for name, part in parts.items() if not part.directory(twin.cache).exists()]
+    if not build.debian_part(twin).directory(twin.cache).exists():
+        missing.append("Debian's packages")
     detail = f"missing: {', '.join(missing)}; `make build`" if missing else f"in {twin.cache}"
     return [PartStatus("programs", ok=not missing, detail=detail)]
