@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,8 @@ def _deployed(twin: Twin) -> bool:
 def main() -> None:
     """Run the real operator whenever its chart is installed; start it again when it ends."""
     twin = config.load()
+    # An exception makes subprocess.run() end the operator too; the default action would leave it behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     environment = {
         **os.environ,
         **twin.aws_environment(),
