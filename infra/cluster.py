@@ -157,7 +157,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _nodes(
         self, cluster: eks.Cluster, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]
-    ) -> aws.eks.NodeGroup:
+    ) -> eks.ManagedNodeGroup:
         given = self._settings.cluster
         template = aws.ec2.LaunchTemplate(
             "nodes",
@@ -172,9 +172,10 @@ class Cluster(pulumi.ComponentResource):
             update_default_version=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        return aws.eks.NodeGroup(
+        return eks.ManagedNodeGroup(
             "nodes",
-            cluster_name=cluster.eks_cluster.name,
+            cluster=cluster,
+            cluster_name=given.name,
             node_role_arn=role.arn,
             subnet_ids=network.private_subnet_ids,
             instance_types=[INSTANCE_TYPE],

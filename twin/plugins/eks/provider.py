@@ -11,6 +11,7 @@ import pulumi_aws as aws
 from pulumi.provider import ConstructResult, Provider
 
 CLUSTER = "eks:index:Cluster"
+NODE_GROUP = "eks:index:ManagedNodeGroup"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
@@ -24,6 +25,11 @@ _ONLY = {
     "createOidcProvider": False,
     "useDefaultVpcCni": True,
 }
+_NODE_GROUP_NEEDED = {"cluster", "clusterName", "nodeRoleArn", "subnetIds", "launchTemplate"}
+_NODE_GROUP_USED = {
+    *_NODE_GROUP_NEEDED, "amiType", "capacityType", "instanceTypes", "labels", "releaseVersion", "scalingConfig", "tags",
+    "version",
+}  # fmt: skip
 _DISABLED_ADDONS = ("corednsAddonOptions", "kubeProxyAddonOptions")
 
 
@@ -42,6 +48,16 @@ def refuse(inputs: Mapping[str, Any]) -> str | None:
             return f"twin: {CLUSTER} without {name}={wanted} is not implemented by the stand-in of the eks plugin"
     if inputs.get("authenticationMode") != "API":
         return f"twin: {CLUSTER} authenticationMode={inputs.get('authenticationMode')!r} is not implemented; only API"
+    return None
+
+
+def refuse_nodes(inputs: Mapping[str, Any]) -> str | None:
+    """Why this node group can't be served by the stand-in; None if it can."""
+    extra, missing = sorted(set(inputs) - _NODE_GROUP_USED), sorted(_NODE_GROUP_NEEDED - set(inputs))
+    if extra:
+        return f"twin: {NODE_GROUP} input {', '.join(extra)} is not implemented by the stand-in of the eks plugin"
+    if missing:
+        return f"twin: {NODE_GROUP} without {', '.join(missing)} is not implemented by the stand-in of the eks plugin"
     return None
 
 
@@ -128,22 +144,55 @@ class Cluster(pulumi.ComponentResource):
                 )
 
 
+class ManagedNodeGroup(pulumi.ComponentResource):
+    """Upstream's component with a launch template given: one node group (nodejs/eks/nodes/nodegroup.ts)."""
+
+    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
+        super().__init__(NODE_GROUP, name, None, opts)
+        reason = refuse_nodes(inputs)
+        if reason is not None:
+            raise ValueError(reason)
+        scaling = inputs.get("scalingConfig") or {}
+        template: pulumi.Output[Any] = pulumi.Output.from_input(inputs["launchTemplate"])
+        self.group = aws.eks.NodeGroup(
+            name,
+            ami_type=inputs.get("amiType"),
+            capacity_type=inputs.get("capacityType"),
+            cluster_name=inputs["clusterName"],
+            instance_types=inputs.get("instanceTypes"),
+            labels=inputs.get("labels"),
+            launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
+                id=template.apply(lambda given: given["id"]), version=template.apply(lambda given: given["version"])
+            ),
+            node_role_arn=inputs["nodeRoleArn"],
+            release_version=inputs.get("releaseVersion"),
+            scaling_config=aws.eks.NodeGroupScalingConfigArgs(
+                desired_size=scaling.get("desiredSize", 2),
+                min_size=scaling.get("minSize", 1),
+                max_size=scaling.get("maxSize", 2),
+            ),
+            subnet_ids=inputs["subnetIds"],
+            tags=inputs.get("tags"),
+            version=inputs.get("version"),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.register_outputs({})
+
+
 class EksProvider(Provider):
-    """Constructs the component; any other type is refused by name."""
+    """Constructs the components; any other type is refused by name."""
 
     def construct(
         self, name: str, resource_type: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions | None = None
     ) -> ConstructResult:
         """Declare the component."""
-        if resource_type != CLUSTER:
-            raise ValueError(f"twin: {resource_type} is not implemented by the stand-in of the eks plugin")
-        made = Cluster(name, inputs, options or pulumi.ResourceOptions())
-        found = made.cluster
-        return ConstructResult(
-            urn=made.urn,
-            state={
-                "eksCluster": found,
-                "awsProvider": None,
-                "kubeconfigJson": None,
-            },
-        )
+        given = options or pulumi.ResourceOptions()
+        if resource_type == CLUSTER:
+            made = Cluster(name, inputs, given)
+            return ConstructResult(
+                urn=made.urn, state={"eksCluster": made.cluster, "awsProvider": None, "kubeconfigJson": None}
+            )
+        if resource_type == NODE_GROUP:
+            nodes = ManagedNodeGroup(name, inputs, given)
+            return ConstructResult(urn=nodes.urn, state={"nodeGroup": nodes.group, "placementGroupName": ""})
+        raise ValueError(f"twin: {resource_type} is not implemented by the stand-in of the eks plugin")
