@@ -303,8 +303,14 @@ def load(name: str | None = None, *, simulated: bool | None = None) -> Twin:
     ``simulated`` defaults to what the twin was started as, then to ``$SHOPCAT_TWIN_SIMULATED``, then to "not root".
 
     Raises:
-        TwinError: the name is not a short lower-case word, or too many twins are registered.
+        TwinError: the name is not a short lower-case word, too many twins are registered, or ``$TWIN_KUBECONFIG`` asks
+            for a cluster that is not the twin's own.
     """
+    if os.environ.get("TWIN_KUBECONFIG"):
+        raise TwinError(
+            "TWIN_KUBECONFIG: a cluster of your own as the twin's Kubernetes is not implemented (its pods would have to "
+            "reach the twin's AWS, registry and load balancer); unset it, and the twin runs its own"
+        )
     chosen = name or os.environ.get("SHOPCAT_TWIN_NAME", "main")
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", chosen):
         message = f"SHOPCAT_TWIN_NAME is {chosen!r}; a lower-case word of at most 20 letters, digits and - is expected"

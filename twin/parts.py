@@ -76,6 +76,16 @@ def timed(twin: Twin, title: str) -> Iterator[None]:
         raise
     seconds = time.monotonic() - started
     print(f"{seconds:6.1f} s", flush=True)
+    _keep(twin, title, seconds)
+
+
+def took(twin: Twin, title: str, seconds: float) -> None:
+    """The same line for a step that has shown its own output meanwhile."""
+    print(f"{title:<24}{seconds:6.1f} s", flush=True)
+    _keep(twin, title, seconds)
+
+
+def _keep(twin: Twin, title: str, seconds: float) -> None:
     path = twin.directory / "up-times.json"
     times: dict[str, float] = {}
     with contextlib.suppress(OSError, ValueError):

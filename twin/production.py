@@ -10,7 +10,9 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twin import images, parts, pki, processes, pulumi
@@ -100,16 +102,12 @@ def build_context(twin: Twin, source: Path) -> Path:
     return context
 
 
-def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_NAME) -> str:
-    """Build the application's image and push it to the twin's ECR under an immutable tag.
-
-    Returns:
-        The image by digest, as a release uses it.
-    """
+def _build_image(twin: Twin, source: Path, tag: str, repository: str) -> tuple[Path, str]:
+    """The build context, and the image built from it; simulated nodes run no pods, so for them none is built."""
     context = build_context(twin, source)
     if twin.simulated:
-        return f"{registry_host()}/{repository}@{images.push_unbuilt(twin, context, repository, tag)}"
-    reference = images.build_image(
+        return context, ""
+    return context, images.build_image(
         twin,
         context=context,
         dockerfile=REPOSITORY / "app_docker" / "Dockerfile",
@@ -117,18 +115,37 @@ def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_
         tag=f"{registry_host()}/{repository}:{tag}",
         build_args={"BASE_IMAGE": images.base_image(twin), "PIP_NO_INDEX": "1"},
     )
-    digest = images.push(twin, reference, repository, tag)
+
+
+def _push(twin: Twin, built: tuple[Path, str], tag: str, repository: str) -> str:
+    context, reference = built
+    if twin.simulated:
+        digest = images.push_unbuilt(twin, context, repository, tag)
+    else:
+        digest = images.push(twin, reference, repository, tag)
     return f"{registry_host()}/{repository}@{digest}"
+
+
+def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_NAME) -> str:
+    """Build the application's image and push it to the twin's ECR under an immutable tag.
+
+    Returns:
+        The image by digest, as a release uses it.
+    """
+    return _push(twin, _build_image(twin, source, tag, repository), tag, repository)
+
+
+def _pulumi_up(twin: Twin, title: str, *arguments: str, settings: Path | None = None) -> None:
+    """`pulumi up`, its output shown as it comes; how long it took stands below it."""
+    started = time.monotonic()
+    pulumi.run(twin, ["up", "-s", pulumi.STACK, "--yes", "--skip-preview", *arguments], config_file=settings)
+    parts.took(twin, title, time.monotonic() - started)
 
 
 def release(twin: Twin, tag: str) -> None:
     """``pulumi up -s prod`` with ``shopcat:tag`` set for this one run."""
     with pulumi.throw_away_settings(twin) as settings:
-        pulumi.run(
-            twin,
-            ["up", "-s", pulumi.STACK, "--yes", "--skip-preview", "-c", f"shopcat:tag={tag}"],
-            config_file=settings,
-        )
+        _pulumi_up(twin, f"release {tag}", "-c", f"shopcat:tag={tag}", settings=settings)
 
 
 def outputs(twin: Twin) -> dict[str, object]:
@@ -164,13 +181,17 @@ def up(twin: Twin) -> None:
     """Platform, image and first release; on a stack that has a release, one `pulumi up` that changes nothing."""
     with parts.timed(twin, "bootstrap"):
         bootstrap(twin)
-    released = outputs(twin).get("liveRelease")
-    print()
-    pulumi.run(twin, ["up", "-s", pulumi.STACK, "--yes", "--skip-preview"])
-    if not released:
-        with parts.timed(twin, "image"):
-            push_image(twin, Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application")), FIRST_TAG)
-        release(twin, FIRST_TAG)
+    source = Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
+    with ThreadPoolExecutor(1) as beside:
+        built = None
+        if not outputs(twin).get("liveRelease"):
+            built = beside.submit(_build_image, twin, source, FIRST_TAG, REPOSITORY_NAME)
+        print()
+        _pulumi_up(twin, "platform")
+        if built is not None:
+            with parts.timed(twin, "image"):
+                _push(twin, built.result(), FIRST_TAG, REPOSITORY_NAME)
+            release(twin, FIRST_TAG)
     url = str(outputs(twin).get("url"))
     if not twin.simulated:
         with parts.timed(twin, "every node serves"):

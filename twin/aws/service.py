@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import urllib.request
 
-from twin import config, postgres, processes
+from twin import config, ports, postgres, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 
@@ -25,6 +25,9 @@ def up(twin: Twin) -> None:
             "the twin's AWS ended since the last `make up`, and with it everything it held in memory; "
             f"`make down`, then `make up` starts afresh (its log: {twin.logs / 'aws.log'})"
         )
+    if processes.find(twin, SERVER) is None:
+        for address in sorted({"127.0.0.1", twin.host_ip}):
+            ports.require_free(twin, address, twin.aws_port, "AWS")
     environment = {
         **config.module_environment(twin),
         "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
