@@ -19,6 +19,7 @@ import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -429,13 +430,16 @@ def up(twin: Twin) -> None:
     """Push every system image that the registry lacks or has from another recipe."""
     record = twin.directory / "system-images.json"
     pushed: dict[str, str] = json.loads(record.read_text()) if record.exists() else {}
-    for recipe in recipes(twin):
+
+    def push_one(recipe: Recipe) -> None:
         image = f"{recipe.repository}:{recipe.tag}"
-        if pushed.get(image) == str(recipe.layer) and not _missing(twin, [image]):
-            continue
-        push_recipe(twin, recipe)
-        pushed[image] = str(recipe.layer)
-        record.write_text(json.dumps(pushed, indent=2) + "\n")
+        if pushed.get(image) != str(recipe.layer) or _missing(twin, [image]):
+            push_recipe(twin, recipe)
+            pushed[image] = str(recipe.layer)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(push_one, recipes(twin)))
+    record.write_text(json.dumps(pushed, indent=2) + "\n")
 
 
 def down(twin: Twin) -> None:

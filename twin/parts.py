@@ -1,4 +1,4 @@
-"""The twin's parts in the order they start; ``down`` goes the other way."""
+"""The twin's parts, each after those it needs; ``down`` takes them one by one, last first."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import contextlib
 import importlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from twin.config import PartStatus, Twin
+
+_TIMES = threading.Lock()
 
 
 class PartModule(Protocol):
@@ -29,10 +33,11 @@ class PartModule(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """A part's title and the module that runs it."""
+    """A part's title, the module that runs it, and the parts (by title) that must be up before it starts."""
 
     title: str
     module: str
+    after: tuple[str, ...] = ()
     needs_root: bool = False
     only_simulated: bool = False
 
@@ -47,61 +52,75 @@ class Part:
 
 PARTS = (
     Part("programs", "twin.build.parts_needed"),
-    Part("network", "twin.network", needs_root=True),
-    Part("certificates", "twin.pki"),
-    Part("DNS", "twin.dns"),
-    Part("AWS", "twin.aws.service"),
-    Part("registry", "twin.registry"),
-    Part("images", "twin.images"),
-    Part("charts", "twin.charts"),
-    Part("control plane", "twin.controlplane"),
-    Part("nodes", "twin.node", needs_root=True),
-    Part("simulated nodes", "twin.kwok", only_simulated=True),
-    Part("load balancer", "twin.loadbalancer.service"),
-    Part("simulated controllers", "twin.host_controllers", only_simulated=True),
+    Part("network", "twin.network", ("programs",), needs_root=True),
+    Part("certificates", "twin.pki", ("programs", "network")),
+    Part("DNS", "twin.dns", ("certificates",)),
+    Part("AWS", "twin.aws.service", ("DNS",)),
+    Part("registry", "twin.registry", ("AWS",)),
+    Part("images", "twin.images", ("registry",)),
+    Part("charts", "twin.charts", ("certificates",)),
+    Part("control plane", "twin.controlplane", ("DNS",)),
+    Part("nodes", "twin.node", ("control plane", "registry"), needs_root=True),
+    Part("simulated nodes", "twin.kwok", ("control plane",), only_simulated=True),
+    Part("load balancer", "twin.loadbalancer.service", ("images",)),
+    Part("simulated controllers", "twin.host_controllers", ("control plane", "load balancer"), only_simulated=True),
     Part("host name", "twin.hostnames"),
-    Part("Pulumi", "twin.pulumi"),
+    Part("Pulumi", "twin.pulumi", ("images",)),
 )
 
 
 @contextlib.contextmanager
 def timed(twin: Twin, title: str) -> Iterator[None]:
-    """Print a step's title and, at its end, how long it took; kept in ``up-times.json``."""
-    print(f"{title:<24}", end="", flush=True)
+    """Print a step's title and how long it took, at its end; kept in ``up-times.json``."""
     started = time.monotonic()
     try:
         yield
     except BaseException:
-        print(f"failed after {time.monotonic() - started:6.1f} s", flush=True)
+        print(f"{title:<24}failed after {time.monotonic() - started:6.1f} s", flush=True)
         raise
-    seconds = time.monotonic() - started
-    print(f"{seconds:6.1f} s", flush=True)
-    _keep(twin, title, seconds)
+    took(twin, title, time.monotonic() - started)
 
 
 def took(twin: Twin, title: str, seconds: float) -> None:
-    """The same line for a step that has shown its own output meanwhile."""
+    """One line about a step that is done."""
     print(f"{title:<24}{seconds:6.1f} s", flush=True)
-    _keep(twin, title, seconds)
-
-
-def _keep(twin: Twin, title: str, seconds: float) -> None:
     path = twin.directory / "up-times.json"
-    times: dict[str, float] = {}
-    with contextlib.suppress(OSError, ValueError):
-        times = json.loads(path.read_text())
-    times[title] = round(seconds, 2)
-    path.write_text(json.dumps(times, indent=2) + "\n")
+    with _TIMES:
+        times: dict[str, float] = {}
+        with contextlib.suppress(OSError, ValueError):
+            times = json.loads(path.read_text())
+        times[title] = round(seconds, 2)
+        path.write_text(json.dumps(times, indent=2) + "\n")
 
 
 def up(twin: Twin) -> None:
-    """Start every part, in order; what runs already is left alone."""
+    """Start every part once those it needs are up; what runs already is left alone."""
     twin.directory.mkdir(parents=True, exist_ok=True)
     (twin.directory / "mode").write_text("simulated\n" if twin.simulated else "pods\n")
-    for part in PARTS:
-        if part.applies_to(twin):
-            with timed(twin, part.title):
-                part.load().up(twin)
+    waiting = [part for part in PARTS if part.applies_to(twin)]
+    ours = {part.title for part in waiting}
+    done: set[str] = set()
+    running: dict[Future[None], Part] = {}
+    failures: list[BaseException] = []
+    with ThreadPoolExecutor(len(waiting)) as pool:
+        while running or (waiting and not failures):
+            ready = [part for part in waiting if not failures and ours.intersection(part.after) <= done]
+            for part in ready:
+                waiting.remove(part)
+                running[pool.submit(_start, twin, part)] = part
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                done.add(running.pop(future).title)
+                error = future.exception()
+                if error is not None:
+                    failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _start(twin: Twin, part: Part) -> None:
+    with timed(twin, part.title):
+        part.load().up(twin)
 
 
 def down(twin: Twin) -> list[str]:
