@@ -65,6 +65,8 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
         },
         # Without it every upgrade makes a new certificate, and pods mount it up to a minute later than the API server trusts it.
         "keepTLSSecret": True,
+        # /readyz says nothing before the webhooks serve; the chart's first look after 10 s only makes a restart longer.
+        "readinessProbe": {"initialDelaySeconds": 2, "periodSeconds": 3},
         "env": {one["name"]: one["value"] for one in environment(settings.aws_endpoint)},
     }
 

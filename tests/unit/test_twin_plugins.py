@@ -8,8 +8,8 @@ from twin.plugins import common
 from twin.plugins.aws import conformance
 from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
 from twin.plugins.common import ProviderError
-from twin.plugins.eks.provider import refuse
-from twin.plugins.kubernetes import helm, rules
+from twin.plugins.eks.provider import refuse, refuse_nodes
+from twin.plugins.kubernetes import helm
 from twin.plugins.kubernetes.provider import KubernetesProvider
 
 
@@ -84,51 +84,9 @@ def test_kubernetes_refuses_by_name() -> None:
         with pytest.raises(ProviderError, match=token):
             provider.check(token, "u::v::k::n", {}, {"apiVersion": "v1", "kind": "X"}, b"")
     with pytest.raises(ProviderError, match="postrender"):
-        helm.check({"chart": "x", "postrender": "y"}, "x")
+        helm.check({"chart": "x", "postrender": "y"}, {}, "x", "default", b"")
     with pytest.raises(ProviderError, match="server-side apply"):
         provider.configure({"enableServerSideApply": "false"})
-
-
-@pytest.mark.parametrize(
-    ("kind", "path", "replaced"),
-    [
-        (("apps/v1", "Deployment"), "spec.selector.matchLabels.app", True),
-        (("apps/v1", "Deployment"), "spec.replicas", False),
-        (("batch/v1", "Job"), "spec.template.spec.containers[0].image", True),
-        (("v1", "Service"), "metadata.name", True),
-        (("v1", "ConfigMap"), "data.x", False),
-        (("scheduling.k8s.io/v1", "PriorityClass"), "value", True),
-    ],
-)
-def test_immutable_fields(kind: tuple[str, str], path: str, *, replaced: bool) -> None:
-    found = rules.replaces(*kind, [path], config_map_mutable=True, secret_mutable=True)
-    assert bool(found) is replaced
-    assert rules.replaces("v1", "ConfigMap", ["data.x"], config_map_mutable=False, secret_mutable=False) == ["data.x"]
-
-
-def deployment(**status: object) -> dict[str, object]:
-    return {"metadata": {"generation": 2}, "spec": {"replicas": 2}, "status": {"observedGeneration": 2, **status}}
-
-
-def test_deployment_readiness() -> None:
-    available = [{"type": "Available", "status": "True"}]
-    good = deployment(replicas=2, updatedReplicas=2, availableReplicas=2, conditions=available)
-    assert rules.deployment(good).ready
-    assert not rules.deployment(
-        deployment(replicas=3, updatedReplicas=2, availableReplicas=2, conditions=available)
-    ).ready
-    late = [{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "late"}]
-    assert rules.deployment(deployment(conditions=late)).failed
-
-
-def test_wait_for() -> None:
-    live = {"status": {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Bound"}}
-    assert rules.wait_for(live, "condition=Ready").ready
-    assert not rules.wait_for(live, "condition=Synced").ready
-    assert rules.wait_for(live, '["condition=Ready", "jsonpath={.status.phase}=Bound"]').ready
-    assert not rules.wait_for(live, "jsonpath={.status.phase}=Lost").ready
-    with pytest.raises(ValueError, match="not implemented"):
-        rules.wait_for(live, "cel=x")
 
 
 def test_eks_component_refuses_what_it_does_not_build() -> None:
@@ -144,6 +102,13 @@ def test_eks_component_refuses_what_it_does_not_build() -> None:
     assert "fargate" in (refuse({**good, "fargate": True}) or "")
     assert "CONFIG_MAP" in (refuse({**good, "authenticationMode": "CONFIG_MAP"}) or "")
     assert "skipDefaultNodeGroup" in (refuse({**good, "skipDefaultNodeGroup": False}) or "")
+
+
+def test_eks_node_group_refuses_what_it_does_not_build() -> None:
+    good = {"cluster": "x", "clusterName": "x", "nodeRoleArn": "x", "subnetIds": ["x"], "launchTemplate": {}}
+    assert refuse_nodes(good) is None
+    assert "enableIMDSv2" in (refuse_nodes({**good, "enableIMDSv2": True}) or "")
+    assert "launchTemplate" in (refuse_nodes({key: good[key] for key in good if key != "launchTemplate"}) or "")
 
 
 def test_the_conformance_table_is_the_codes_own() -> None:

@@ -19,7 +19,15 @@ from typing import Any
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2, struct_pb2
-from pulumi.runtime.proto import errors_pb2, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.proto import (
+    engine_pb2,
+    engine_pb2_grpc,
+    errors_pb2,
+    plugin_pb2,
+    provider_pb2,
+    provider_pb2_grpc,
+    status_pb2,
+)
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """How the engine writes a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
@@ -60,6 +68,10 @@ class Difference:
     changed: list[str] = field(default_factory=list)
     replaces: list[str] = field(default_factory=list)
     delete_before_replace: bool = False
+    kinds: dict[str, str] = field(default_factory=dict)
+    """``add`` or ``delete`` for a changed path that is not an ``update``."""
+    of_inputs: bool = True
+    """Old inputs were compared, not what is there: what the engine shows as the old value."""
 
 
 def _decode_value(value: struct_pb2.Value) -> Any:
@@ -154,11 +166,61 @@ def merged(old: Any, new: Any) -> Any:
     return new
 
 
+class _Request(threading.local):
+    """What the request that this thread serves says beside property values."""
+
+    urn: str = ""
+    ignored: tuple[str, ...] = ()
+
+
+_request = _Request()
+
+
+def current_urn() -> str:
+    """The resource that the running call is about."""
+    return _request.urn
+
+
+def ignored_paths() -> tuple[str, ...]:
+    """``ignore_changes`` of that resource (known to a diff and to an update)."""
+    return _request.ignored
+
+
+class Engine:
+    """The engine's log. Without an engine (in a unit test) nothing is said."""
+
+    def __init__(self, address: str | None = None) -> None:
+        self._stub = None if address is None else engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
+
+    def _log(self, severity: Any, text: str, *, passing: bool) -> None:
+        if self._stub is None:
+            return
+        request = engine_pb2.LogRequest(severity=severity, message=text, urn=current_urn(), ephemeral=passing)
+        with contextlib.suppress(grpc.RpcError):
+            self._stub.Log(request, timeout=5)
+
+    def status(self, text: str) -> None:
+        """Shown beside the resource while it is worked on; an empty text clears it."""
+        self._log(engine_pb2.INFO, text, passing=True)
+
+    def warn(self, text: str) -> None:
+        """A warning that stays."""
+        self._log(engine_pb2.WARNING, text, passing=False)
+
+
 class Provider:
     """A plugin's logic over plain values. Errors are ProviderErrors; anything else is a bug and says so."""
 
     name = ""
     version = ""
+    engine = Engine()
+
+    def cancel(self) -> None:
+        """The person wants to stop: end what takes long, with an error that tells how far it came."""
+
+    def configuration_difference(self, old: Properties, new: Properties) -> Difference:
+        """What changed of the provider resource itself; a replacement replaces everything it made."""
+        return Difference(differing(old, new))
 
     def configure(self, settings: Properties) -> None:
         """Take the provider resource's inputs."""
@@ -244,7 +306,9 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             message = f"twin: the stand-in of the {self._provider.name} plugin has a fault: {error!r}"
         return context.abort(grpc.StatusCode.UNKNOWN, message)
 
-    def _guard(self, context: grpc.ServicerContext, work: Callable[[], Any]) -> Any:
+    def _guard(self, context: grpc.ServicerContext, work: Callable[[], Any], request: Any = None) -> Any:
+        _request.urn = getattr(request, "urn", "")
+        _request.ignored = tuple(getattr(request, "ignoreChanges", ()))
         try:
             return work()
         except Exception as error:
@@ -277,10 +341,13 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
-        del context
-        changed = differing(decode(request.old_inputs), decode(request.news))
-        kind = provider_pb2.DiffResponse
-        return kind(changes=kind.DIFF_SOME if changed else kind.DIFF_NONE, diffs=changed)
+        def work() -> Any:
+            found = self._provider.configuration_difference(decode(request.old_inputs), decode(request.news))
+            kind = provider_pb2.DiffResponse
+            changes = kind.DIFF_SOME if found.changed else kind.DIFF_NONE
+            return kind(changes=changes, diffs=found.changed, replaces=found.replaces)
+
+        return self._guard(context, work, request)
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -289,7 +356,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 acceptSecrets=False, supportsPreview=True, acceptResources=False, acceptOutputs=False
             )
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -299,7 +366,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return provider_pb2.CheckResponse(inputs=encode(inputs))
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -312,10 +379,12 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             kind = provider_pb2.DiffResponse
             detailed = {}
+            one = provider_pb2.PropertyDiff
             for path in found.changed:
-                replace = path in found.replaces
-                one = provider_pb2.PropertyDiff
-                detailed[path] = one(kind=one.UPDATE_REPLACE if replace else one.UPDATE, inputDiff=True)
+                change = found.kinds.get(path, "update")
+                name = change.upper() + ("_REPLACE" if path in found.replaces else "")
+                of_inputs = found.of_inputs or change == "delete"
+                detailed[path] = one(kind=one.Kind.Value(name), inputDiff=of_inputs)
             return kind(
                 changes=kind.DIFF_SOME if found.changed else kind.DIFF_NONE,
                 replaces=found.replaces,
@@ -325,7 +394,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 hasDetailedDiff=True,
             )
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -337,7 +406,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             identifier, outputs = self._provider.create(type_name, request.urn, inputs, request.timeout)
             return provider_pb2.CreateResponse(id=identifier, properties=encode(outputs))
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -349,7 +418,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             inputs, outputs = found
             return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=encode(inputs))
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -362,7 +431,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return provider_pb2.UpdateResponse(properties=encode(outputs))
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -375,7 +444,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return empty_pb2.Empty()
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
 
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -384,10 +453,19 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             getattr(response, "return").CopyFrom(encode(answer))
             return response
 
-        return self._guard(context, work)
+        return self._guard(context, work, request)
+
+    def Construct(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        text = f"twin: component {request.type} is not implemented by the stand-in of the {self._provider.name} plugin"
+        return self._fail(context, ProviderError(text))
+
+    def Call(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        text = f"twin: method {request.tok} is not implemented by the stand-in of the {self._provider.name} plugin"
+        return self._fail(context, ProviderError(text))
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
+        self._provider.cancel()
         return empty_pb2.Empty()
 
 
@@ -402,6 +480,7 @@ _ = errors_pb2  # registers the error messages of the protocol
 def serve(provider: Provider, *, workers: int = 64) -> None:
     """Listen, tell the engine the port on standard output, and serve until the engine goes away."""
     options = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
+    provider.engine = Engine(sys.argv[1] if len(sys.argv) > 1 else None)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(provider), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -1,185 +1,373 @@
-"""A small client of the Kubernetes API: discovery, server-side apply, reads, deletes; kubeconfigs with exec plugins."""
+"""A small client of the Kubernetes API over plain HTTP: discovery, create, apply, patch, read, delete.
+
+client-go, which the upstream plugin uses, waits and asks again when the server says Retry-After, and asks the kubeconfig's
+credential command for a new token once the old one has expired or is refused; so does this.
+"""
 
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import os
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import requests
 import urllib3
-import yaml
 
 from twin.plugins.common import ProviderError
+from twin.plugins.kubernetes.kubeconfig import Access
 
-_TIMEOUT_SECONDS = 30
+Manifest = dict[str, Any]
+
+_CONNECT_SECONDS = 10
+_ANSWER_SECONDS = 60
+_CONNECTIONS = 32
+_ASKS_AGAIN = 10
+JSON = "application/json"
+APPLY = "application/apply-patch+yaml"
+JSON_PATCH = "application/json-patch+json"
 
 
 class ApiError(Exception):
-    """An answer other than success."""
+    """An answer other than success, with the fields of the API's Status object."""
 
-    def __init__(self, status: int, reason: str, message: str) -> None:
+    def __init__(self, status: int, reason: str, message: str, details: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.details = dict(details or {})
+
+    @property
+    def not_found(self) -> bool:
+        """The object, its namespace or its whole API is not there."""
+        return self.status == 404
+
+    @property
+    def namespace_missing(self) -> bool:
+        """The namespace it would live in is not there."""
+        return self.not_found and self.details.get("kind") == "namespaces"
+
+    @property
+    def already_exists(self) -> bool:
+        """A create met an object of that name."""
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def conflict(self) -> bool:
+        """Another field manager owns a field, or the object has changed meanwhile."""
+        return self.status == 409 and self.reason == "Conflict"
+
+
+class NoMatchError(ProviderError):
+    """The cluster has no such kind."""
+
+    def __init__(self, api_version: str, kind: str) -> None:
+        super().__init__(f'no matches for kind "{kind}" in version "{api_version}"')
+
+
+class UnreachableError(ProviderError):
+    """The cluster does not answer, or the credential command fails."""
+
+
+class Credentials:
+    """The bearer token of a user: given, read from a file, or made by a command and renewed in time."""
+
+    def __init__(self, user: Mapping[str, Any]) -> None:
+        self._user = user
+        self._lock = threading.Lock()
+        self._token: str | None = user.get("token")
+        self._expires: dt.datetime | None = None
+
+    @property
+    def renewable(self) -> bool:
+        """Whether a refused token can be replaced by a new one."""
+        return "exec" in self._user
+
+    def token(self, *, refused: str | None = None) -> str | None:
+        """A token that has not expired and is not the refused one; None without any (client certificates).
+
+        Raises:
+            UnreachableError: the credential command failed.
+        """
+        if "tokenFile" in self._user and "token" not in self._user:
+            return Path(self._user["tokenFile"]).read_text().strip()
+        if not self.renewable:
+            return self._token
+        with self._lock:
+            now = dt.datetime.now(dt.UTC)
+            late = self._expires is not None and now >= self._expires
+            if self._token is None or late or self._token == refused:
+                self._token, self._expires = self._run(self._user["exec"])
+            return self._token
+
+    @staticmethod
+    def _run(plugin: Mapping[str, Any]) -> tuple[str, dt.datetime | None]:
+        request = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential", "spec": {"interactive": False}}
+        given = {one["name"]: one["value"] for one in plugin.get("env") or []}
+        env = {**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(request), **given}
+        command = [plugin["command"], *(plugin.get("args") or [])]
+        try:
+            result = subprocess.run(
+                command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+            )
+        except OSError as error:
+            text = f"getting credentials: exec: executable {plugin['command']} not found ({error.strerror})"
+            raise UnreachableError(text) from error
+        if result.returncode != 0:
+            text = (
+                f"getting credentials: exec: executable {plugin['command']} failed with exit code {result.returncode}"
+            )
+            raise UnreachableError(f"{text}: {result.stderr.strip()}")
+        try:
+            status = json.loads(result.stdout)["status"]
+            expires = status.get("expirationTimestamp")
+            return status["token"], None if expires is None else dt.datetime.fromisoformat(expires)
+        except (ValueError, KeyError, TypeError) as error:
+            text = f"getting credentials: exec: {plugin['command']} printed no ExecCredential with a token"
+            raise UnreachableError(text) from error
 
 
 class Api:
-    """One cluster, as a kubeconfig describes it."""
+    """One cluster."""
 
-    def __init__(self, kubeconfig: str, context: str | None = None) -> None:
-        document = yaml.safe_load(Path(kubeconfig).read_text() if os.path.exists(kubeconfig) else kubeconfig)  # noqa: PTH110
-        if not isinstance(document, dict) or "clusters" not in document:
-            raise ProviderError("failed to parse kubeconfig data in `kubernetes:config:kubeconfig`")
-        self.text = yaml.safe_dump(document)
-        contexts = {one["name"]: one["context"] for one in document.get("contexts", [])}
-        chosen = contexts[context or document.get("current-context") or next(iter(contexts))]
-        cluster = next(one["cluster"] for one in document["clusters"] if one["name"] == chosen["cluster"])
-        user = next(one["user"] for one in document["users"] if one["name"] == chosen["user"])
-        self.server = cluster["server"].rstrip("/")
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._credentials = Credentials(access.user)
         self._files = tempfile.TemporaryDirectory(prefix="pulumi-kubernetes-")
-        self._local = threading.local()
-        self._verify: str | bool = True
-        if "certificate-authority-data" in cluster:
-            self._verify = self._write("ca", cluster["certificate-authority-data"])
-        elif "certificate-authority" in cluster:
-            self._verify = cluster["certificate-authority"]
-        self._certificate: tuple[str, str] | None = None
-        if "client-certificate-data" in user:
-            self._certificate = (
-                self._write("crt", user["client-certificate-data"]),
-                self._write("key", user["client-key-data"]),
-            )
-        elif "client-certificate" in user:
-            self._certificate = (user["client-certificate"], user["client-key"])
-        self._token: str | None = user.get("token")
-        self._exec: dict[str, Any] | None = user.get("exec")
+        self._pool = self._connections()
         self._lock = threading.Lock()
         self._kinds: dict[str, dict[str, dict[str, Any]]] = {}
 
-    def _write(self, name: str, data: str) -> str:
+    def _connections(self) -> urllib3.PoolManager:
+        cluster, user = self._access.cluster, self._access.user
+        options: dict[str, Any] = {"cert_reqs": "CERT_REQUIRED"}
+        if cluster.get("insecure-skip-tls-verify"):
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+            options = {"cert_reqs": "CERT_NONE"}
+        elif "certificate-authority-data" in cluster:
+            options["ca_cert_data"] = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        elif "certificate-authority" in cluster:
+            options["ca_certs"] = cluster["certificate-authority"]
+        if "tls-server-name" in cluster:
+            options |= {"server_hostname": cluster["tls-server-name"], "assert_hostname": cluster["tls-server-name"]}
+        for key, name in (("cert_file", "client-certificate"), ("key_file", "client-key")):
+            if f"{name}-data" in user:
+                options[key] = self._write(name, base64.b64decode(user[f"{name}-data"]))
+            elif name in user:
+                options[key] = user[name]
+        timeout = urllib3.Timeout(connect=_CONNECT_SECONDS, read=_ANSWER_SECONDS)
+        return urllib3.PoolManager(maxsize=_CONNECTIONS, retries=False, timeout=timeout, **options)
+
+    def _write(self, name: str, data: bytes) -> str:
         path = Path(self._files.name) / name
         path.touch(mode=0o600)
-        path.write_bytes(base64.b64decode(data))
+        path.write_bytes(data)
         return str(path)
 
-    def _execute(self) -> str:
-        plugin = self._exec or {}
-        env = {**os.environ, **{one["name"]: one["value"] for one in plugin.get("env") or []}}
-        command = [plugin["command"], *(plugin.get("args") or [])]
-        try:
-            result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-        except FileNotFoundError as error:
-            raise ProviderError(f"kubeconfig's credential command {plugin['command']!r} is not on PATH") from error
-        if result.returncode != 0:
-            raise ProviderError(f"kubeconfig's credential command failed: {result.stderr.strip()}")
-        token: str = json.loads(result.stdout)["status"]["token"]
-        return token
-
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.trust_env = False
-            session.verify = self._verify
-            if self._certificate is not None:
-                session.cert = self._certificate
-            with self._lock:
-                if self._token is None and self._exec is not None:
-                    self._token = self._execute()
-            if self._token is not None:
-                session.headers["Authorization"] = f"Bearer {self._token}"
-            self._local.session = session
-        return session
-
-    def call(self, method: str, path: str, *, body: Any = None, content_type: str = "application/json") -> Any:
-        """One request.
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        content_type: str = JSON,
+        query: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One request; asked again when the server says later, or when the token was refused and a new one can be had.
 
         Raises:
             ApiError: the API answered with an error.
-            ProviderError: it can't be reached.
+            UnreachableError: it can't be reached.
         """
-        url = self.server + path
+        url = self._access.server + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body)
-        headers = {"Content-Type": content_type} if data is not None else {}
-        try:
-            answer = self._session().request(method, url, data=data, headers=headers, timeout=_TIMEOUT_SECONDS)
-        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-            raise ProviderError(f"configured Kubernetes cluster is unreachable: {self.server}: {error}") from error
-        if answer.status_code >= 400:
-            try:
-                status = answer.json()
-            except ValueError:
-                status = {}
-            raise ApiError(answer.status_code, status.get("reason", ""), status.get("message", answer.text))
-        found: Any = answer.json()
-        return found
+        refused: str | None = None
+        for left in reversed(range(_ASKS_AGAIN)):
+            token = self._credentials.token(refused=refused)
+            headers = {"Accept": JSON, "Content-Type": content_type}
+            if token is not None:
+                headers["Authorization"] = f"Bearer {token}"
+            answer = self._send(method, url, data, headers)
+            if answer.status < 400:
+                return answer.json()
+            if answer.status == 401 and refused is None and self._credentials.renewable and left:
+                refused = token
+                continue
+            later = answer.headers.get("Retry-After", "")
+            if later.isdigit() and (answer.status == 429 or answer.status >= 500) and left:
+                time.sleep(int(later))
+                continue
+            raise _error(answer)
+        raise AssertionError
 
-    def path(self, api_version: str, kind: str, namespace: str | None, name: str | None) -> str:
-        """URL path of an object, or of its collection without a name.
+    def _send(self, method: str, url: str, data: str | None, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        for attempt in (1, 2):
+            try:
+                return self._pool.request(method, url, body=data, headers=headers)
+            except urllib3.exceptions.ProtocolError as error:
+                # A kept-alive connection that the server has closed; a read does no harm twice.
+                if method != "GET" or attempt == 2:
+                    raise UnreachableError(f"{self._access.server}: {error}") from error
+            except urllib3.exceptions.HTTPError as error:
+                raise UnreachableError(f"{self._access.server}: {error}") from error
+        raise AssertionError
+
+    def reach(self) -> None:
+        """Ask for the server's version.
 
         Raises:
-            ProviderError: the cluster has no such kind.
+            ApiError: the credentials are refused.
+            UnreachableError: it can't be reached.
         """
-        prefix = f"/api/{api_version}" if "/" not in api_version else f"/apis/{api_version}"
-        resource = self._kind(prefix, kind)
-        if resource is None:
-            raise ProviderError(f'no matches for kind "{kind}" in version "{api_version}"')
-        scope = f"/namespaces/{namespace or 'default'}" if resource["namespaced"] else ""
-        tail = f"/{urllib.parse.quote(name)}" if name else ""
-        return f"{prefix}{scope}/{resource['name']}{tail}"
+        self.call("GET", "/version")
 
-    def _kind(self, prefix: str, kind: str) -> dict[str, Any] | None:
-        known = self._kinds.get(prefix, {})
+    def resource(self, api_version: str, kind: str) -> dict[str, Any]:
+        """What discovery says about a kind; a kind that is missing is looked for anew each time.
+
+        Raises:
+            NoMatchError: the cluster has no such kind.
+        """
+        prefix = _prefix(api_version)
+        with self._lock:
+            known = self._kinds.get(prefix, {})
         if kind not in known:
             try:
                 listed = self.call("GET", prefix)["resources"]
             except ApiError as error:
-                if error.status == 404:
-                    return None
+                if error.not_found:
+                    raise NoMatchError(api_version, kind) from error
                 raise
             known = {one["kind"]: one for one in listed if "/" not in one["name"]}
-            self._kinds[prefix] = known
-        return known.get(kind)
+            with self._lock:
+                self._kinds[prefix] = known
+        if kind not in known:
+            raise NoMatchError(api_version, kind)
+        return known[kind]
 
-    def get(self, api_version: str, kind: str, namespace: str | None, name: str) -> dict[str, Any] | None:
-        """The object, or None."""
+    def forget(self) -> None:
+        """Read discovery anew; a definition has come or gone."""
+        with self._lock:
+            self._kinds.clear()
+
+    def namespaced(self, api_version: str, kind: str) -> bool:
+        """Whether objects of that kind live in a namespace."""
+        return bool(self.resource(api_version, kind)["namespaced"])
+
+    def path(self, api_version: str, kind: str, namespace: str | None, name: str | None) -> str:
+        """URL path of an object, or of its collection without a name."""
+        resource = self.resource(api_version, kind)
+        scope = f"/namespaces/{namespace or 'default'}" if resource["namespaced"] else ""
+        tail = f"/{urllib.parse.quote(name)}" if name else ""
+        return f"{_prefix(api_version)}{scope}/{resource['name']}{tail}"
+
+    def path_of(self, manifest: Mapping[str, Any]) -> str:
+        """URL path of the object a manifest describes."""
+        metadata = manifest["metadata"]
+        return self.path(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), metadata["name"])
+
+    def get(self, manifest: Mapping[str, Any]) -> Manifest:
+        """The object as it is.
+
+        Raises:
+            ApiError: it is not there (``not_found``), or can't be read.
+        """
+        found: Manifest = self.call("GET", self.path_of(manifest))
+        return found
+
+    def find(self, manifest: Mapping[str, Any]) -> Manifest | None:
+        """The object as it is, or None when it or its kind is not there."""
         try:
-            found: dict[str, Any] = self.call("GET", self.path(api_version, kind, namespace, name))
+            return self.get(manifest)
+        except NoMatchError:
+            return None
         except ApiError as error:
-            if error.status == 404:
+            if error.not_found:
                 return None
             raise
-        return found
 
-    def apply(self, manifest: dict[str, Any], manager: str, *, force: bool) -> dict[str, Any]:
-        """Server-side apply."""
+    def create(self, manifest: Mapping[str, Any], manager: str, *, dry_run: bool) -> Manifest:
+        """A new object; one of that name must not exist."""
         metadata = manifest["metadata"]
-        path = self.path(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), metadata["name"])
-        query = urllib.parse.urlencode({"fieldManager": manager, "force": str(force).lower()})
-        found: dict[str, Any] = self.call(
-            "PATCH", f"{path}?{query}", body=manifest, content_type="application/apply-patch+yaml"
-        )
+        path = self.path(manifest["apiVersion"], manifest["kind"], metadata.get("namespace"), None)
+        found: Manifest = self.call("POST", path, body=manifest, query=_query(dry_run=dry_run, fieldManager=manager))
         return found
 
-    def delete(self, api_version: str, kind: str, namespace: str | None, name: str, propagation: str) -> None:
-        """Ask for deletion; 404 is fine."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
-        try:
-            self.call("DELETE", self.path(api_version, kind, namespace, name), body=body)
-        except ApiError as error:
-            if error.status != 404:
-                raise
+    def apply(self, manifest: Mapping[str, Any], manager: str, *, force: bool, dry_run: bool) -> Manifest:
+        """Server-side apply."""
+        query = _query(dry_run=dry_run, fieldManager=manager, force=str(force).lower())
+        found: Manifest = self.call("PATCH", self.path_of(manifest), body=manifest, content_type=APPLY, query=query)
+        return found
 
-    def listed(self, api_version: str, kind: str, namespace: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-        """Objects by labels."""
-        selector = urllib.parse.quote(",".join(f"{key}={value}" for key, value in labels.items()))
-        path = self.path(api_version, kind, namespace, None)
-        items: list[dict[str, Any]] = self.call("GET", f"{path}?labelSelector={selector}")["items"]
-        return items
+    def replace(self, manifest: Mapping[str, Any], manager: str, *, dry_run: bool) -> Manifest:
+        """The whole object anew."""
+        query = _query(dry_run=dry_run, fieldManager=manager)
+        found: Manifest = self.call("PUT", self.path_of(manifest), body=manifest, query=query)
+        return found
+
+    def patch(self, manifest: Mapping[str, Any], operations: list[dict[str, Any]]) -> Manifest:
+        """JSON patch."""
+        found: Manifest = self.call("PATCH", self.path_of(manifest), body=operations, content_type=JSON_PATCH)
+        return found
+
+    def delete(self, manifest: Mapping[str, Any], propagation: str) -> str | None:
+        """Ask for deletion; returns the uid of what is being deleted, where the API tells."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation}
+        answer = self.call("DELETE", self.path_of(manifest), body=body)
+        found = (answer.get("details") or {}).get("uid") or (answer.get("metadata") or {}).get("uid")
+        return None if found is None else str(found)
+
+    def listed(
+        self, api_version: str, kind: str, namespace: str, labels: Mapping[str, str] | None = None
+    ) -> list[Manifest]:
+        """Objects of a namespace, by labels if any are given."""
+        query = {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else None
+        items: Iterable[Manifest] = self.call("GET", self.path(api_version, kind, namespace, None), query=query)[
+            "items"
+        ]
+        return [{"apiVersion": api_version, "kind": kind, **one} for one in items]
+
+
+def again_while_missing(
+    attempt: Callable[[], Manifest], tell: Callable[[str], None], give_up: Callable[[], bool]
+) -> Manifest:
+    """Try five times more, 1, 2, 4, 8 and 16 s apart, while a namespace or a definition is only just being made."""
+    pause = 1.0
+    for count in range(6):
+        try:
+            return attempt()
+        except (ApiError, NoMatchError) as error:
+            passing = isinstance(error, NoMatchError) or error.not_found
+            if not passing or count == 5 or give_up():
+                raise
+            tell(f"Retry #{count}; creation failed: {error}")
+        deadline = time.monotonic() + pause
+        while time.monotonic() < deadline and not give_up():
+            time.sleep(0.1)
+        pause *= 2
+    raise AssertionError
+
+
+def _prefix(api_version: str) -> str:
+    return f"/apis/{api_version}" if "/" in api_version else f"/api/{api_version}"
+
+
+def _query(*, dry_run: bool, **given: str) -> dict[str, str]:
+    return {**given, "dryRun": "All"} if dry_run else given
+
+
+def _error(answer: urllib3.BaseHTTPResponse) -> ApiError:
+    try:
+        status = answer.json()
+    except ValueError:
+        status = {}
+    if not isinstance(status, dict):
+        status = {}
+    text = status.get("message") or answer.data.decode(errors="replace").strip() or answer.reason or ""
+    return ApiError(answer.status, status.get("reason", ""), text, status.get("details"))

@@ -1,0 +1,100 @@
+"""Load on a twin's production, and what load balancer and database know of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from bench.load import MIX, Load, Stream
+from twin import hostnames, pki, pulumi
+from twin.config import Twin
+from twin.errors import TwinError
+from twin.loadbalancer import access_log, front_door
+from twin.paths import REPOSITORY
+
+LOAD_BALANCER = "shopcat"
+
+
+def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0) -> Load:
+    """Load on the production URL of a twin, not yet started."""
+    return Load(
+        front_door.address(twin),
+        hostnames.domain(twin),
+        ca_file=pki.ca_file(twin),
+        streams=tuple(streams),
+        maximum_seconds=maximum_seconds,
+    )
+
+
+def requests_since(twin: Twin, since: float, load_balancer: str = LOAD_BALANCER) -> list[access_log.Request]:
+    """What the load balancer's nodes have logged of requests received since then (seconds since the epoch)."""
+    found = []
+    for log in sorted(twin.logs.glob(f"alb-{load_balancer}-node*.log")):
+        found += [one for one in access_log.read(log) if one.received_ms >= since * 1000]
+    return found
+
+
+def _application_secret(twin: Twin) -> Mapping[str, str]:
+    manager = pulumi.client(twin, "secretsmanager")
+    names = [one["Name"] for one in manager.list_secrets()["SecretList"]]
+    name = next((name for name in names if name.endswith("/application")), None)
+    if name is None:
+        raise TwinError("the stack has no application secret yet; `make up` first")
+    found: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
+    return found
+
+
+def sql(twin: Twin, statement: str) -> list[list[str]]:
+    """Rows of a query on the shop's database.
+
+    Raises:
+        TwinError: psql failed; its words are in the message.
+    """
+    secret = _application_secret(twin)
+    where = f"host={twin.host_ip} port={twin.postgres_port} dbname={secret['dbname']} user={secret['username']}"
+    result = subprocess.run(
+        ["psql", f"{where} sslmode=require", "-At", "-F", "\t", "-c", statement],
+        env={**os.environ, **pulumi.environment(twin), "PGPASSWORD": secret["password"]},
+        text=True,
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if result.returncode != 0:
+        raise TwinError(f"psql: {result.stderr.strip()}")
+    return [line.split("\t") for line in result.stdout.splitlines()]
+
+
+def stored_orders(twin: Twin) -> dict[str, int]:
+    """Idempotency key → number of rows."""
+    rows = sql(twin, "SELECT idempotency_key, count(*) FROM orders GROUP BY 1")
+    return {key: int(count) for key, count in rows}
+
+
+def environment(twin: Twin, config_file: Path) -> dict[str, str]:
+    """To run ``pulumi`` on the twin with a settings file of one's own."""
+    return {**os.environ, **pulumi.environment(twin), "PULUMI_OPTION_CONFIG_FILE": str(config_file)}
+
+
+def start_up(
+    twin: Twin, settings: Path, log: Path, *, directory: Path = REPOSITORY, **values: str
+) -> subprocess.Popen[str]:
+    """``pulumi up -s prod`` with settings for this one run, in the background; what it says goes to ``log``.
+
+    ``values`` are settings without their prefix: ``tag="v1.2.0"``, ``abort="v1.2.0"``.
+    """
+    given = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
+    with log.open("w") as out:
+        return subprocess.Popen(
+            ["pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview", "--non-interactive", *given],
+            cwd=directory,
+            env=environment(twin, settings),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
