@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Prober(Protocol):
 class HttpsProber:
     """GET of the shop's page on a fresh connection each time; TLS trust follows SSL_CERT_FILE as everywhere.
 
-    Names below `localhost` are this machine (RFC 6761), also where the resolver doesn't say so.
+    Names below `localhost` are this machine (RFC 6761), also where the resolver doesn't know them.
     """
 
     def __init__(self, url: str, timeout_seconds: float = 10) -> None:
@@ -128,7 +129,7 @@ class HttpsProber:
 
     def _pool(self) -> urllib3.HTTPConnectionPool:
         host = self._url.host or ""
-        address = "127.0.0.1" if host == "localhost" or host.endswith(".localhost") else host
+        address = "127.0.0.1" if host.endswith(".localhost") and not _resolves(host) else host
         if self._url.scheme == "https":
             return urllib3.HTTPSConnectionPool(
                 address, self._url.port or 443, server_hostname=host, assert_hostname=host, timeout=self._timeout
@@ -564,6 +565,13 @@ class Traffic:
                     "shift; missing data is not health"
                 )
             await self._sleep(timing.poll_seconds)
+
+
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
 
 
 def _minute(moment: datetime) -> datetime:
