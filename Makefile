@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env logs build image release bootstrap check lint types unit test test-engine test-twin
+.PHONY: help up down status env logs build image release bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,3 +60,9 @@ unit: $(READY)
 test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest tests
+
+bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; report in docs/bench
+	@$(RUN) -m bench
+
+faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
+	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

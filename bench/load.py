@@ -46,6 +46,7 @@ class Stream:
     """POST an order with an idempotency key of its own."""
     timeout_seconds: float = 45.0
     expected: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,7 @@ class Load:
             f"X-Amzn-Trace-Id: {trace}",
             f"Connection: {'close' if stream.fresh else 'keep-alive'}",
         ]
+        head += [f"{name}: {value}" for name, value in stream.headers]
         if stream.order:
             head += [f"Idempotency-Key: {key}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
         try:

@@ -37,13 +37,24 @@ def requests_since(twin: Twin, since: float, load_balancer: str = LOAD_BALANCER)
     return found
 
 
-def _application_secret(twin: Twin) -> Mapping[str, str]:
-    manager = pulumi.client(twin, "secretsmanager")
-    names = [one["Name"] for one in manager.list_secrets()["SecretList"]]
+def application_secret_name(twin: Twin) -> str:
+    """Name of the application's secret in Secrets Manager.
+
+    Raises:
+        TwinError: the stack has none yet.
+    """
+    names = [one["Name"] for one in pulumi.client(twin, "secretsmanager").list_secrets()["SecretList"]]
     name = next((name for name in names if name.endswith("/application")), None)
     if name is None:
         raise TwinError("the stack has no application secret yet; `make up` first")
-    found: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
+    return str(name)
+
+
+def application_secret(twin: Twin) -> Mapping[str, str]:
+    """What the application's pods get as environment; never to be printed."""
+    manager = pulumi.client(twin, "secretsmanager")
+    value = manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"]
+    found: dict[str, str] = json.loads(value)
     return found
 
 
@@ -53,7 +64,7 @@ def sql(twin: Twin, statement: str) -> list[list[str]]:
     Raises:
         TwinError: psql failed; its words are in the message.
     """
-    secret = _application_secret(twin)
+    secret = application_secret(twin)
     where = f"host={twin.host_ip} port={twin.postgres_port} dbname={secret['dbname']} user={secret['username']}"
     result = subprocess.run(
         ["psql", f"{where} sslmode=require", "-At", "-F", "\t", "-c", statement],
@@ -80,18 +91,19 @@ def environment(twin: Twin, config_file: Path) -> dict[str, str]:
 
 
 def start_up(
-    twin: Twin, settings: Path, log: Path, *, directory: Path = REPOSITORY, **values: str
+    twin: Twin, settings: Path, log: Path, values: Mapping[str, str], *, more: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
     """``pulumi up -s prod`` with settings for this one run, in the background; what it says goes to ``log``.
 
-    ``values`` are settings without their prefix: ``tag="v1.2.0"``, ``abort="v1.2.0"``.
+    ``values`` are settings without their prefix: ``{"tag": "v1.2.0"}``, ``{"abort": "v1.2.0"}``;
+    ``more`` is added to the environment.
     """
     given = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
     with log.open("w") as out:
         return subprocess.Popen(
             ["pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview", "--non-interactive", *given],
-            cwd=directory,
-            env=environment(twin, settings),
+            cwd=REPOSITORY,
+            env={**environment(twin, settings), **(more or {})},
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=out,
