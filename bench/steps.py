@@ -1,0 +1,124 @@
+"""When each step of a release happened, from what `pulumi up` says, and what a release takes at the very least."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from infra.drain import METRIC_MINUTES_SECONDS, DrainBudget
+
+_POLL_SECONDS = 0.2
+_PATTERNS = (
+    ("claim", re.compile(r": slot taken for attempt")),
+    ("migrate", re.compile(r"Job migrate-\S+ (?:creating|replacing)")),
+    ("idle colour up", re.compile(r"Deployment deployment-(?:blue|green) (?:creating|updating)")),
+    ("smoke", re.compile(r"Job smoke-\S+ (?:creating|replacing)")),
+    ("canary", re.compile(r"-> (?:blue 10 / green 90|blue 90 / green 10)")),
+    ("shift", re.compile(r"-> (?:blue 100 / green 0|blue 0 / green 100)")),
+    ("live", re.compile(r" is live in (?:blue|green)")),
+)
+_TAKEN_BACK = re.compile(r"putting everything back on|: aborted; ")
+_OLD_DOWN = re.compile(r"Deployment deployment-(?:blue|green) updating")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something that began, seconds since the epoch."""
+
+    at: float
+    name: str
+
+
+def steps_of(lines: Iterable[tuple[float, str]]) -> list[Step]:
+    """Each step's beginning, in order, the first time that it is said; after ``live`` a Deployment is the old colour's."""
+    found: dict[str, Step] = {}
+    for at, line in lines:
+        if "Diagnostics:" in line:  # everything is said there once more
+            break
+        if "live" in found and _OLD_DOWN.search(line):
+            found.setdefault("old colour down", Step(at, "old colour down"))
+            continue
+        if _TAKEN_BACK.search(line):
+            found.setdefault("taken back", Step(at, "taken back"))
+        for name, pattern in _PATTERNS:
+            if name not in found and pattern.search(line):
+                found[name] = Step(at, name)
+    return sorted(found.values(), key=lambda step: step.at)
+
+
+def step_at(steps: Sequence[Step], moment: float) -> str:
+    """The step during which something happened; empty before the first."""
+    begun = [step for step in steps if step.at <= moment]
+    return begun[-1].name if begun else ""
+
+
+def parts(steps: Sequence[Step], end: float) -> list[tuple[str, float]]:
+    """Each step and its seconds, until the next begins."""
+    ends = [*(step.at for step in steps[1:]), end]
+    return [(step.name, until - step.at) for step, until in zip(steps, ends, strict=True)]
+
+
+def floor(budget: DrainBudget, shifted: float, metrics_delay_seconds: float) -> list[tuple[str, float]]:
+    """What a release takes even if Pulumi, Kubernetes and the image cost no time at all, part by part, in seconds.
+
+    Args:
+        budget: of the release.
+        shifted: when everything went to the new colour (seconds since the epoch): metric minutes begin on the minute.
+        metrics_delay_seconds: how late CloudWatch has a minute's points.
+    """
+    to_next_minute = math.ceil(shifted / 60) * 60 - shifted
+    counted = to_next_minute + METRIC_MINUTES_SECONDS + metrics_delay_seconds
+    return [
+        ("targets healthy", float(budget.health_interval_seconds * budget.health_threshold)),
+        ("canary", float(budget.propagation_seconds)),
+        ("settle and two metric minutes", max(float(budget.settle_seconds), counted)),
+    ]
+
+
+class Follower:
+    """Reads a log as it is written and remembers when each line came."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._lines: list[tuple[float, str]] = []
+        self._rest = ""
+        self._position = 0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Read what is left and end."""
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def steps(self) -> list[Step]:
+        """The steps so far."""
+        return steps_of(list(self._lines))
+
+    def _follow(self) -> None:
+        while not self._ended.wait(_POLL_SECONDS):
+            self._read()
+        self._read()
+
+    def _read(self) -> None:
+        if not self._log.exists():
+            return
+        with self._log.open() as log:
+            log.seek(self._position)
+            text = log.read()
+            self._position = log.tell()
+        now = time.time()
+        *lines, self._rest = (self._rest + text).split("\n")
+        self._lines += [(now, line) for line in lines]
