@@ -14,6 +14,7 @@ reads and writes nothing. A ledger that can't be read is unknown, and what is un
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -131,6 +132,8 @@ class State:
     intent: str = ""
     sequence: int = 0
     releases: Mapping[str, Release] = field(default_factory=dict)
+    writer: str = ""
+    """Random name of the update that wrote this version: two that write the same are still two."""
 
     def release(self, name: str) -> Release:
         """The release of this name (`v1.4.0-r1`).
@@ -497,6 +500,7 @@ def _head(state: State) -> dict[str, Any]:
         "occupants": dict(state.occupants),
         "intent": state.intent,
         "sequence": state.sequence,
+        "writer": state.writer,
     }
     return {
         KEY: {"S": HEAD},
@@ -547,6 +551,7 @@ class Ledger:
         self._client = client
         self._table = table
         self._now = now
+        self._writer = secrets.token_hex(8)
 
     @contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -607,6 +612,7 @@ class Ledger:
                 occupants=document["occupants"],
                 intent=document["intent"],
                 sequence=document["sequence"],
+                writer=document.get("writer", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerUnknown(f"release ledger {self._table}: its head can't be understood: {error!r}") from error
@@ -633,6 +639,7 @@ class Ledger:
 
     def _write(self, before: State, after: State) -> State:
         """Head and changed releases in one transaction, if nobody has written since `before`."""
+        after = replace(after, writer=self._writer)
         puts: list[dict[str, Any]] = [
             {
                 "TableName": self._table,

@@ -326,6 +326,20 @@ def test_a_lost_answer_is_no_conflict(open_ledger: Callable[[], Ledger], monkeyp
     assert ledger.claim(state, decision).open == decision.open
 
 
+def test_two_updates_never_both_hold_the_open_release(open_ledger: Callable[[], Ledger]) -> None:
+    """Going on writes nothing but a version; of two that go on from the same reading, one has to be refused."""
+    ledger = open_ledger()
+    ledger.claim(ledger.read(), decide(tag("v1.0.0", 1), ledger.read()))
+    seen = ledger.read()
+    first, second = (Session(open_ledger(), seen, decide(Nothing(), seen)) for _ in range(2))
+    assert first.take()
+    with pytest.raises(LedgerConflict, match="another update was first"):
+        second.take()
+    first.go_live()
+    with pytest.raises(LedgerConflict):
+        second.go_live()
+
+
 def test_many_releases_are_read_page_by_page(open_ledger: Callable[[], Ledger]) -> None:
     ledger = open_ledger()
     for number in range(1, 6):
@@ -399,7 +413,8 @@ class Releases(RuleBasedStateMachine):
         seen = self.stale if stale else before
         try:
             decision = decide(wanted, seen)
-            session = Session(self.ledger, seen, decision)
+            # Each update is a process with a ledger of its own.
+            session = Session(Ledger(client("dynamodb"), TABLE), seen, decision)
             if finish == "nothing" or not decision.moves:
                 return
             session.take()
