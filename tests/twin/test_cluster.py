@@ -462,4 +462,5 @@ def test_down_after_a_crash_leaves_the_machine_as_it_was(cluster: config.Twin, b
     take_down(cluster)
     after = machine(cluster)
     assert after == before
-    assert not Path("/var/lib/kubelet", node._MARKER).exists()
+    if not list(network.NETNS_DIRECTORY.glob("shopcat*-node*")):  # another twin's nodes would still need the folder
+        assert not Path("/var/lib/kubelet", node._MARKER).exists()
