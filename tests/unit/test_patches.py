@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,24 @@ RELEASE = (
 )
 
 
+def test_the_patches_apply_with_patch_as_with_git(patched: Path, tmp_path: Path) -> None:
+    program = shutil.which("patch")
+    if program is None:
+        pytest.skip("no `patch` on PATH")
+    copy = tmp_path / "by-patch"
+    shutil.copytree(REPOSITORY / "legacy", copy)
+    for patch in PATCHES:
+        with patch.open() as file:
+            subprocess.run(
+                [program, "-p1", "--fuzz=0", "--batch", "--remove-empty-files"], cwd=copy, stdin=file, check=True
+            )
+
+    def files(top: Path) -> dict[str, str]:
+        return {str(path.relative_to(top)): path.read_text() for path in top.rglob("*") if path.is_file()}
+
+    assert files(copy) == files(patched)
+
+
 def test_there_is_a_patch_for_each_fault() -> None:
     assert [patch.name[:2] for patch in PATCHES] == ["01", "02", "03", "04", "05", "06"]
 
@@ -94,6 +113,15 @@ def test_the_patched_chart_gives_pods_the_time_that_the_drain_budget_asks_for(he
     budget = Drain().budget
     assert container["lifecycle"]["preStop"]["sleep"]["seconds"] >= budget.pre_stop_seconds
     assert pod["terminationGracePeriodSeconds"] >= budget.grace_seconds
+    groups = (patched / "terraform" / "main.tf").read_text()
+    delay = re.search(r"deregistration_delay = (\d+)", groups)
+    assert delay is not None
+    assert int(delay[1]) >= budget.propagation_seconds + budget.longest_request_seconds
+    settle = re.search(r"SETTLE_SECONDS = (\d+)", (patched / "helm" / "release.py").read_text())
+    assert settle is not None
+    assert int(settle[1]) >= budget.propagation_seconds + budget.longest_request_seconds
+    namespace = yaml.safe_load((patched / "k8s" / "namespace.yaml").read_text())
+    assert namespace["metadata"]["labels"]["elbv2.k8s.aws/pod-readiness-gate-inject"] == "enabled"
     assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     assert "httpGet" not in container["livenessProbe"]
     assert container["image"].endswith(f"@{DIGEST}")
@@ -132,6 +160,30 @@ def test_nothing_is_claimed_when_nothing_is_released(helm: str, patched: Path) -
     assert hooks[0]["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
 
 
+def test_the_claim_runs_in_the_released_image_or_in_the_one_that_is_named(helm: str, patched: Path) -> None:
+    def image(*more: str) -> str:
+        (job,) = of_kind(rendered(helm, patched / "helm" / "shopcat", *RELEASE, *more), "Job")
+        return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
+
+    assert image().endswith(f"/shopcat@{DIGEST}")
+    assert image("--set", "ledger.image=registry.example/python:3.12") == "registry.example/python:3.12"
+
+
+def test_each_colour_has_pods_service_and_binding_of_its_own(helm: str, patched: Path) -> None:
+    blue = json.dumps({"tag": "v1.0.0", "digest": DIGEST, "replicas": 2})
+    manifests = rendered(helm, patched / "helm" / "shopcat", *RELEASE, "--set-json", f"colours.blue={blue}")
+    pods = {one["metadata"]["name"]: one["spec"]["template"]["metadata"] for one in of_kind(manifests, "Deployment")}
+    once = [one for one in yaml.safe_load_all((patched / "k8s" / "colours.yaml").read_text()) if one]
+    for colour in ("blue", "green"):
+        name = f"shopcat-{colour}"
+        (service,) = (one for one in of_kind(once, "Service") if one["metadata"]["name"] == name)
+        selecting = [own for own, pod in pods.items() if service["spec"]["selector"].items() <= pod["labels"].items()]
+        assert selecting == [name]
+        (binding,) = (one for one in of_kind(once, "TargetGroupBinding") if one["metadata"]["name"] == name)
+        assert binding["spec"]["serviceRef"]["name"] == name
+        assert binding["spec"]["targetGroupARN"] == f"${{{colour.upper()}_TARGET_GROUP_ARN}}"
+
+
 def test_the_patched_dockerfile_asks_nothing_and_the_preview_job_can_not_reach_production(patched: Path) -> None:
     dockerfile = (patched / "docker" / "Dockerfile").read_text()
     assert "RUN adduser" not in dockerfile
@@ -148,6 +200,7 @@ class Kubernetes(BaseHTTPRequestHandler):
 
     ledger: dict[str, Any] | None = None
     race = False
+    forbidden = False
 
     def _answer(self, status: int, body: Any) -> None:
         text = json.dumps(body).encode()
@@ -160,6 +213,9 @@ class Kubernetes(BaseHTTPRequestHandler):
         return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
 
     def do_GET(self) -> None:
+        if type(self).forbidden:
+            self._answer(403, {"message": "forbidden"})
+            return
         found = type(self).ledger
         self._answer(200, found) if found else self._answer(404, {"message": "not found"})
 
@@ -185,7 +241,7 @@ class Kubernetes(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def api() -> Iterator[tuple[str, type[Kubernetes]]]:
-    kind = type("Api", (Kubernetes,), {"ledger": None, "race": False})
+    kind = type("Api", (Kubernetes,), {"ledger": None, "race": False, "forbidden": False})
     server = HTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", kind
@@ -220,8 +276,24 @@ def test_a_used_tag_is_refused_and_the_earlier_release_named(
     assert claim(patched, tmp_path, url, "v1.1.0").returncode == 0
     again = claim(patched, tmp_path, url, "v1.0.0")
     assert again.returncode == 1
-    assert "v1.0.0 was released before" in again.stderr
+    assert "v1.0.0 was released before: release 1" in again.stderr
     assert DIGEST in again.stderr
+    assert (tmp_path / "log").read_text() in again.stderr
+
+
+def test_a_ledger_that_can_not_be_read_releases_nothing(
+    patched: Path, tmp_path: Path, api: tuple[str, type[Kubernetes]]
+) -> None:
+    url, kind = api
+    kind.forbidden = True
+    refused = claim(patched, tmp_path, url, "v1.0.0")
+    assert refused.returncode == 1
+    assert "the ledger can't be read (HTTP 403): forbidden" in refused.stderr
+    silent = claim(patched, tmp_path, "http://127.0.0.1:1", "v1.0.0")
+    assert silent.returncode == 1
+    assert "whether the tag is claimed is unknown" in silent.stderr
+    assert "Traceback" not in silent.stderr
+    assert kind.ledger is None
 
 
 def test_of_two_claims_at_once_one_is_refused(patched: Path, tmp_path: Path, api: tuple[str, type[Kubernetes]]) -> None:
@@ -231,3 +303,115 @@ def test_of_two_claims_at_once_one_is_refused(patched: Path, tmp_path: Path, api
     lost = claim(patched, tmp_path, url, "v1.1.0")
     assert lost.returncode == 1
     assert "somebody else releases" in lost.stderr
+
+
+BOTO3 = """
+import json, os
+def read():
+    return json.load(open(os.environ["STATE"]))
+class client:
+    def __init__(self, service):
+        pass
+    def describe_rules(self, RuleArns):
+        groups = [{"TargetGroupArn": name, "Weight": weight} for name, weight in read()["weights"].items()]
+        return {"Rules": [{"Actions": [{"ForwardConfig": {"TargetGroups": groups}}]}]}
+    def describe_target_health(self, TargetGroupArn):
+        state = read()["health"]
+        return {"TargetHealthDescriptions": [{"TargetHealth": {"State": state}}]}
+    def modify_rule(self, RuleArn, Actions):
+        state = read()
+        state["weights"] = {one["TargetGroupArn"]: one["Weight"] for one in Actions[0]["ForwardConfig"]["TargetGroups"]}
+        json.dump(state, open(os.environ["STATE"], "w"))
+"""
+HELM = """#!{python}
+import json, os, sys
+state = json.load(open(os.environ["STATE"]))
+history, verb = state["history"], sys.argv[1]
+if verb == "list":
+    print(json.dumps(history[-1:]))
+elif verb == "history":
+    print(json.dumps(history))
+elif verb == "get":
+    print(json.dumps({{"colours": history[-1]["colours"]}}))
+else:
+    colours = next(json.loads(one.partition("=")[2]) for one in sys.argv if one.startswith("colours="))
+    history.append({{"status": "failed" if state["broken"] else "deployed", "colours": colours}})
+    json.dump(state, open(os.environ["STATE"], "w"))
+    if state["broken"]:
+        print("v1.0.0 was released before")
+        sys.exit("Error: pre-upgrade hooks failed")
+"""
+"""Stand-ins for boto3 and helm that keep weights and revisions in one file."""
+
+
+class Releases:
+    """helm/release.py between a load balancer and a Helm that are files."""
+
+    def __init__(self, patched: Path, directory: Path) -> None:
+        self._script, self._directory, self._state = patched / "helm" / "release.py", directory, directory / "state"
+        directory.mkdir()
+        (directory / "boto3.py").write_text(BOTO3)
+        (directory / "helm").write_text(HELM.format(python=sys.executable))
+        (directory / "helm").chmod(0o755)
+        self.state: dict[str, Any] = {
+            "weights": {"B": 100, "G": 0}, "health": "healthy", "history": [], "broken": False
+        }  # fmt: skip
+
+    def run(self, tag: str, digest: str = DIGEST, **changes: Any) -> "subprocess.CompletedProcess[str]":
+        self._state.write_text(json.dumps({**self.state, **changes}))
+        arguments = ["--tag", tag, "--digest", digest, "--rule", "R", "--blue", "B", "--green", "G", "--settle", "0"]
+        result = subprocess.run(
+            [sys.executable, str(self._script), *arguments],
+            env={"PATH": str(self._directory), "PYTHONPATH": str(self._directory), "STATE": str(self._state)},
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        self.state = {**json.loads(self._state.read_text()), **{name: self.state[name] for name in changes}}
+        return result
+
+    def replicas(self) -> dict[str, int]:
+        return {name: one["replicas"] for name, one in self.state["history"][-1]["colours"].items()}
+
+
+@pytest.fixture
+def releases(patched: Path, tmp_path: Path) -> Releases:
+    return Releases(patched, tmp_path / "releases")
+
+
+def test_each_release_takes_the_idle_colour_and_all_weight(releases: Releases) -> None:
+    assert releases.run("v1.0.0").returncode == 0
+    assert (releases.state["weights"], releases.replicas()) == ({"B": 100, "G": 0}, {"blue": 2, "green": 0})
+    assert releases.run("v1.1.0").returncode == 0
+    assert (releases.state["weights"], releases.replicas()) == ({"B": 0, "G": 100}, {"blue": 0, "green": 2})
+
+
+def test_weights_stay_while_the_new_colour_is_unhealthy_and_the_next_run_goes_on(releases: Releases) -> None:
+    assert releases.run("v1.0.0").returncode == 0
+    failed = releases.run("v1.1.0", health="initial")
+    assert failed.returncode != 0
+    assert "green is not healthy at the load balancer" in failed.stderr
+    assert (releases.state["weights"], releases.replicas()) == ({"B": 100, "G": 0}, {"blue": 2, "green": 2})
+    assert releases.run("v1.1.0").returncode == 0
+    assert (releases.state["weights"], releases.replicas()) == ({"B": 0, "G": 100}, {"blue": 0, "green": 2})
+
+
+def test_a_first_release_that_failed_is_not_taken_for_live(releases: Releases) -> None:
+    assert releases.run("v1.0.0", broken=True).returncode != 0
+    again = releases.run("v1.0.0")
+    assert again.returncode == 0, again.stderr
+    assert "live already" not in again.stdout
+    assert releases.state["history"][-1]["status"] == "deployed"
+
+
+def test_what_the_hook_says_reaches_whoever_releases_and_live_pods_keep_their_image(releases: Releases) -> None:
+    assert releases.run("v1.0.0").returncode == 0
+    assert releases.run("v1.1.0").returncode == 0
+    refused = releases.run("v1.0.0", broken=True)
+    assert refused.returncode != 0
+    assert "v1.0.0 was released before" in refused.stderr
+    other = releases.run("v1.1.0", f"sha256:{'b' * 64}")
+    assert other.returncode != 0
+    assert "a tag is released once" in other.stderr
+    assert releases.state["history"][-1]["colours"]["green"]["digest"] == DIGEST
+    assert releases.state["weights"] == {"B": 0, "G": 100}
