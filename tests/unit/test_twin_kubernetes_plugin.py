@@ -1,5 +1,6 @@
 """Decisions of the stand-in of the pulumi-kubernetes plugin: differences, names, readiness, ownership, kubeconfigs."""
 
+import sys
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from twin.plugins.common import UNKNOWN, Difference, ProviderError, Secret
 from twin.plugins.kubernetes import changes, helm, jsonpath, kubeconfig, objects, ownership, readiness, waiting
+from twin.plugins.kubernetes.api import Api, ApiError, Credentials, UnreachableError, again_while_missing
 from twin.plugins.kubernetes.provider import KubernetesProvider
 
 DEPLOYMENT: dict[str, Any] = {
@@ -139,10 +141,62 @@ def _meaning(value: Any) -> Any:
     return [_meaning(one) for one in value] if isinstance(value, list) else (type(value), value)
 
 
+def _changed(value: Any, path: changes.Path, kind: str, new: Any) -> Any:
+    """The value with one change made."""
+    step, rest = path[0], path[1:]
+    if isinstance(value, list):
+        assert isinstance(step, int)
+        if rest:
+            return [*value[:step], _changed(value[step], rest, kind, new), *value[step + 1 :]]
+        return value[:step] if kind == "delete" else [*value[:step], new, *value[step + 1 :]]
+    if rest:
+        return {**value, step: _changed(value[step], rest, kind, new)}
+    others = {key: one for key, one in value.items() if key != step}
+    return others if kind == "delete" else {**others, step: new}
+
+
 @given(OBJECTS, OBJECTS)
-def test_values_that_mean_different_things_differ(old: dict[str, Any], new: dict[str, Any]) -> None:
-    if _meaning(old) != _meaning(new):
-        assert changes.walk(old, new, {}) or changes.walk(new, old, {})
+def test_the_changes_found_lead_from_the_old_to_the_new(old: dict[str, Any], new: dict[str, Any]) -> None:
+    reached: Any = old
+    found = changes.walk(old, new, {})
+    kept = [one for one in found if one[1] != "delete"]
+    for path, kind, value in [*kept, *reversed([one for one in found if one[1] == "delete"])]:
+        reached = _changed(reached, path, kind, value)
+    assert _meaning(reached) == _meaning(new)
+
+
+def pod_of(image: str, **metadata: str) -> dict[str, Any]:
+    return manifest("v1", "Pod", spec={"containers": [{"image": image}], **metadata})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "replaced"),
+    [
+        pytest.param(pod_of("i:1"), pod_of("i:2"), ["spec.containers[0].image"], id="an item of a list"),
+        pytest.param(pod_of("i:1", hostname="a"), pod_of("i:1"), ["spec.hostname"], id="one that is taken away"),
+        pytest.param(pod_of("i:1"), pod_of("i:1", activeDeadlineSeconds="5"), [], id="one that is not listed"),
+        pytest.param(
+            manifest("apps/v1", "StatefulSet", spec={"replicas": 1}),
+            manifest("apps/v1", "StatefulSet", spec={"replicas": 1, "serviceName": "s"}),
+            ["spec.serviceName"],
+            id="one that is added",
+        ),
+        pytest.param(
+            manifest("v1", "PersistentVolume"),
+            manifest("v1", "PersistentVolume", spec={"nfs": {"path": "/"}}),
+            ["spec"],
+            id="a parent that brings it along",
+        ),
+        pytest.param(
+            manifest("v1", "Pod", spec={}), pod_of("i:1"), ["spec.containers"], id="a list that brings it along"
+        ),
+        pytest.param(
+            manifest("v1", "Secret", type="a"), manifest("v1", "Secret", type="b"), ["type"], id="a Secret's type"
+        ),
+    ],
+)
+def test_immutable_paths_match_at_every_depth(old: dict[str, Any], new: dict[str, Any], replaced: list[str]) -> None:
+    assert between(old, new).replaces == replaced
 
 
 def test_names_with_dots_are_quoted_in_paths() -> None:
@@ -456,3 +510,342 @@ def test_a_chart_keeps_its_release_and_a_new_name_is_a_new_release() -> None:
     assert helm.difference(old, old, {**old, "name": "other"}, ()).replaces == ["name"]
     assert helm.exact("1.2.3")
     assert not helm.exact("~1.2")
+
+
+# --- readiness of the other kinds
+
+
+SELECTED: dict[str, Any] = {"spec": {"selector": {"app": "x"}, "clusterIP": "10.0.0.1"}}
+SERVED: dict[str, Any] = {"subsets": [{"addresses": [{"ip": "10.0.0.2"}]}]}
+PENDING: dict[str, Any] = {"subsets": [{"notReadyAddresses": [{"ip": "10.0.0.2"}]}]}
+BALANCED: dict[str, Any] = {"loadBalancer": {"ingress": [{"hostname": "lb"}]}}
+
+
+@pytest.mark.parametrize(
+    ("live", "endpoints", "settled", "late", "ready"),
+    [
+        pytest.param(SELECTED, SERVED, True, False, True, id="settled"),
+        pytest.param(SELECTED, SERVED, False, False, False, id="not settled yet"),
+        pytest.param(SELECTED, SERVED, False, True, True, id="never settled, time is up"),
+        pytest.param(SELECTED, PENDING, True, False, False, id="pods not ready"),
+        pytest.param(SELECTED, PENDING, True, True, False, id="pods not ready, time is up"),
+        pytest.param(SELECTED, None, True, False, True, id="settled without any"),
+        pytest.param({"spec": {"clusterIP": "10.0.0.1"}}, None, False, False, True, id="no selector"),
+        pytest.param({"spec": {"selector": {"a": "b"}, "clusterIP": "None"}}, None, False, False, True, id="headless"),
+        pytest.param({"spec": {"type": "ExternalName"}}, None, False, False, True, id="external name"),
+        pytest.param({"spec": {"type": "LoadBalancer"}}, None, False, False, False, id="no address yet"),
+        pytest.param({"spec": {"type": "LoadBalancer"}, "status": BALANCED}, None, False, False, True, id="address"),
+    ],
+)
+def test_a_service_is_ready(
+    live: dict[str, Any], endpoints: dict[str, Any] | None, *, settled: bool, late: bool, ready: bool
+) -> None:
+    assert readiness.service(live, endpoints, settled=settled, late=late).ready is ready
+
+
+def test_a_service_says_what_it_lacks() -> None:
+    live = {"spec": {**SELECTED["spec"], "type": "LoadBalancer"}}
+    reasons = " ".join(readiness.service(live, PENDING, settled=True).reasons)
+    assert "does not target any Pods" in reasons
+    assert "not allocated an IP address" in reasons
+
+
+def test_an_ingress_needs_its_services_and_an_address() -> None:
+    path = {"path": "/", "backend": {"service": {"name": "app"}}}
+    live: dict[str, Any] = {"spec": {"rules": [{"http": {"paths": [path]}}]}, "status": BALANCED}
+    assert readiness.ingress(live, {"app"}, settled=False).ready
+    assert readiness.ingress(live, set(), settled=True).ready
+    missing = readiness.ingress(live, {"other"}, settled=False)
+    assert (missing.ready, missing.status[:5]) == (False, "[1/3]")
+    bare = readiness.ingress({**live, "status": {}}, {"app"}, settled=False)
+    assert (bare.ready, bare.status[:5]) == (False, "[2/3]")
+
+
+def test_endpoints_settle_after_their_last_change() -> None:
+    settling = readiness.Settling()
+    assert settling.observe(0.0, {}) is None
+    assert settling.observe(1.0, {"": "7"}) == 0
+    assert settling.observe(6.0, {"": "7"}) == 5
+    assert settling.observe(7.0, {"": "8"}) == 0
+
+
+def test_a_daemon_set_needs_a_pod_of_the_newest_revision_on_every_node() -> None:
+    counts = {"currentNumberScheduled": 2, "updatedNumberScheduled": 2, "numberAvailable": 2, "numberReady": 2}
+    status = {"observedGeneration": 3, "desiredNumberScheduled": 2, **counts}
+    live: dict[str, Any] = {"metadata": {"name": "d", "generation": 3}, "status": status}
+    assert readiness.daemon_set(live).ready
+    for name in counts:
+        assert not readiness.daemon_set({**live, "status": {**status, name: 1}}).ready, name
+    assert not readiness.daemon_set({**live, "status": {**status, "observedGeneration": 2}}).ready
+    assert not readiness.daemon_set({**live, "status": {}}).ready
+
+
+def test_a_pod_is_scheduled_initialized_and_ready_or_has_succeeded() -> None:
+    def pod(phase: str, **conditions: str) -> dict[str, Any]:
+        listed = [{"type": name, "status": status} for name, status in conditions.items()]
+        return {"metadata": {"name": "p"}, "status": {"phase": phase, "conditions": listed}}
+
+    assert readiness.pod(pod("Running", PodScheduled="True", Initialized="True", Ready="True")).ready
+    assert readiness.pod(pod("Succeeded", PodScheduled="True", Initialized="True", Ready="False")).ready
+    assert "to be scheduled" in readiness.pod(pod("Pending")).status
+    assert "to be initialized" in readiness.pod(pod("Pending", PodScheduled="True")).status
+    assert "to be ready" in readiness.pod(pod("Running", PodScheduled="True", Initialized="True")).status
+
+
+@pytest.mark.parametrize(
+    ("phase", "mode", "update", "ready"),
+    [
+        ("Bound", None, False, True),
+        ("Pending", None, False, False),
+        ("Pending", "Immediate", False, False),
+        ("Pending", "WaitForFirstConsumer", False, True),
+        ("Bound", "WaitForFirstConsumer", True, True),
+        ("Lost", None, True, False),
+    ],
+)
+def test_a_claim_is_bound_or_waits_for_its_first_consumer(
+    phase: str, mode: str | None, *, update: bool, ready: bool
+) -> None:
+    assert readiness.persistent_volume_claim({"status": {"phase": phase}}, mode, update=update).ready is ready
+
+
+def test_volumes_quotas_controllers_and_tokens() -> None:
+    assert readiness.persistent_volume({"status": {"phase": "Available"}}).ready
+    assert not readiness.persistent_volume({"status": {"phase": "Pending"}}).ready
+    hard = {"hard": {"pods": "3"}}
+    assert readiness.resource_quota({"spec": hard, "status": hard}).ready
+    assert not readiness.resource_quota({"spec": hard}).ready
+    assert readiness.replication_controller({"spec": {"replicas": 2}, "status": {"availableReplicas": 2}}).ready
+    assert not readiness.replication_controller({"spec": {"replicas": 2}}).ready
+    token = {"type": "kubernetes.io/service-account-token"}
+    assert not readiness.secret(token).ready
+    assert readiness.secret({**token, "data": {"token": "dA=="}}).ready
+    assert readiness.secret({"type": "Opaque"}).ready
+
+
+@pytest.mark.parametrize(
+    ("status", "ready"),
+    [
+        ({}, True),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, True),
+        ({"conditions": [{"type": "Ready", "status": "Unknown"}]}, False),
+        ({"conditions": [{"type": "Stalled", "status": "True"}]}, False),
+        ({"conditions": [{"type": "Reconciling", "status": "True"}]}, False),
+        ({"observedGeneration": 1}, False),
+    ],
+)
+def test_other_kinds_go_by_their_conditions_when_everything_is_waited_for(
+    status: dict[str, Any], *, ready: bool
+) -> None:
+    assert readiness.generic({"metadata": {"generation": 2}, "status": status}).ready is ready
+
+
+# --- waiting
+
+
+class Cluster(Api):
+    """Answers one state after the other, the last one from then on; None is an object that is gone."""
+
+    def __init__(self, *states: dict[str, Any] | None) -> None:
+        self._states = list(states)
+
+    def find(self, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The next state."""
+        del manifest
+        return self._states.pop(0) if len(self._states) > 1 else self._states[0]
+
+
+def noted(phase: str, **metadata: Any) -> dict[str, Any]:
+    notes = {"pulumi.com/waitFor": "jsonpath={.status.phase}=Done"}
+    return manifest("v1", "ConfigMap", status={"phase": phase}) | {
+        "metadata": {"name": "x", "namespace": "shop", "annotations": notes, **metadata}
+    }
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks again at once."""
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.0)
+
+
+def wait(cluster: Cluster, live: dict[str, Any], seconds: float = 60, *, cancelled: bool = False) -> dict[str, Any]:
+    told: list[str] = []
+    watch = waiting.Watch(cluster)
+    return waiting.until_ready(watch, live, seconds, tell=told.append, cancelled=lambda: cancelled)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wait_ends_with_the_object_as_it_was_when_ready() -> None:
+    assert wait(Cluster(noted("Half"), noted("Done")), noted("New"))["status"] == {"phase": "Done"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_wait_that_does_not_end_well_says_why_and_keeps_the_object() -> None:
+    with pytest.raises(waiting.NotReadyError, match="timed out") as late:
+        wait(Cluster(noted("New")), noted("New"), -1)
+    assert late.value.live["status"] == {"phase": "New"}
+    assert late.value.reasons == ["Waiting for {.status.phase}=Done"]
+    with pytest.raises(waiting.NotReadyError, match="deleted while"):
+        wait(Cluster(None), noted("New"))
+    with pytest.raises(waiting.NotReadyError, match="cancelled"):
+        wait(Cluster(noted("New")), noted("New"), cancelled=True)
+
+
+def test_kinds_that_nothing_is_known_of_are_ready_at_once_unless_all_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = manifest("example.org/v1", "Thing", status={"conditions": [{"type": "Ready", "status": "False"}]})
+    monkeypatch.delenv("PULUMI_K8S_AWAIT_ALL", raising=False)
+    assert wait(Cluster(live), live, -1) == live
+    monkeypatch.setenv("PULUMI_K8S_AWAIT_ALL", "true")
+    with pytest.raises(waiting.NotReadyError):
+        wait(Cluster(live), live, -1)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_deletion_waits_for_that_very_object() -> None:
+    def gone(cluster: Cluster, seconds: float = 60, *, cancelled: bool = False) -> str | None:
+        told: list[str] = []
+        return waiting.until_gone(cluster, noted("New"), "a", seconds, tell=told.append, cancelled=lambda: cancelled)
+
+    assert gone(Cluster(noted("New", uid="a"), None)) is None
+    assert gone(Cluster(noted("New", uid="b")), -1) is None
+    held = noted("New", uid="a", finalizers=["example.org/hold"])
+    assert "example.org/hold" in (gone(Cluster(held), -1) or "")
+    assert "cancelled" in (gone(Cluster(held), cancelled=True) or "")
+
+
+def test_only_what_is_missing_is_tried_again() -> None:
+    answers: list[ApiError | None] = [ApiError(404, "NotFound", "no namespace"), None]
+
+    def attempt() -> dict[str, Any]:
+        error = answers.pop(0)
+        if error is not None:
+            raise error
+        return {"made": True}
+
+    told: list[str] = []
+    assert again_while_missing(attempt, told.append, lambda: False) == {"made": True}
+    assert told == ["Retry #0; creation failed: no namespace"]
+    answers.append(ApiError(422, "Invalid", "wrong"))
+    with pytest.raises(ApiError, match="wrong"):
+        again_while_missing(attempt, told.append, lambda: False)
+
+
+# --- more of ownership, objects and access
+
+
+MANAGERS = st.sampled_from(["kubectl", "kubectl-client-side-apply", "before-first-apply", "scaler", "me"])
+OWNERS = st.lists(
+    st.builds(
+        lambda manager, operation, fields, sub: {
+            **owner(manager, operation, *fields),
+            **({"subresource": sub} if sub else {}),
+        },
+        MANAGERS,
+        st.sampled_from(["Apply", "Update"]),
+        st.sets(st.sampled_from("abcd"), min_size=1),
+        st.sampled_from(["", "status"]),
+    ),
+    max_size=5,
+)
+
+
+@given(OWNERS)
+def test_a_handover_loses_no_field_and_leaves_others_theirs(entries: list[dict[str, Any]]) -> None:
+    live = {"metadata": {"resourceVersion": "7", "managedFields": entries}}
+    patch = ownership.handover(live, "me")
+    after = patch[0]["value"] if patch else entries
+    every = [set().union(*(one["fieldsV1"] for one in some)) for some in (entries, after)]
+    assert every[0] == every[1]
+    for one in entries:
+        if one["manager"] != "me" and (one["manager"] == "scaler" or one.get("subresource")):
+            assert one in after
+    assert not [
+        one
+        for one in after
+        if one["manager"].startswith(("kubectl", "before"))
+        and one["operation"] == "Update"
+        and "subresource" not in one
+    ]
+
+
+def test_a_preview_takes_fields_from_our_own_earlier_form() -> None:
+    ours = {"metadata": {"managedFields": [owner(ownership.CREATOR, "Update", "a")]}}
+    assert ownership.forced(wanted=False, live=ours, preview=True)
+    assert not ownership.forced(wanted=False, live=ours, preview=False)
+    assert ownership.forced(wanted=False, live=None, preview=True)
+    assert ownership.forced(wanted=False, live={"metadata": {}}, preview=False)
+
+
+@given(OBJECTS)
+def test_what_is_like_the_inputs_is_not_pruned(value: dict[str, Any]) -> None:
+    assert objects.pruned(value, value) == value
+    assert objects.pruned({**value, "more": 1}, value) == value
+
+
+@given(OBJECTS)
+def test_inputs_that_say_nothing_are_no_drift(value: dict[str, Any]) -> None:
+    said = {key: one for key, one in value.items() if one}
+    assert objects.with_empties(objects.pruned(said, value), value) == value
+
+
+def test_overrides_win_and_what_is_missing_is_named() -> None:
+    found = kubeconfig.access(dict(KUBECONFIG), context=None, cluster="two", namespace="other")
+    assert (found.server, found.namespace) == ("https://two", "other")
+    with pytest.raises(kubeconfig.KubeconfigError, match='cluster "three" does not exist'):
+        kubeconfig.access(dict(KUBECONFIG), context=None, cluster="three", namespace=None)
+    with pytest.raises(kubeconfig.KubeconfigError, match='user "u" does not exist'):
+        kubeconfig.access({**KUBECONFIG, "users": []}, context=None, cluster=None, namespace=None)
+    assert kubeconfig.active_cluster({"kubeconfig": "nowhere"}) is None
+
+
+def test_a_cluster_identifier_decides_alone() -> None:
+    provider = KubernetesProvider()
+    here = {"kubeconfig": yaml.safe_dump(KUBECONFIG), "clusterIdentifier": "a"}
+    there = {**here, "kubeconfig": yaml.safe_dump({**KUBECONFIG, "current-context": "second"})}
+    assert provider.configuration_difference(here, there).replaces == []
+    assert provider.configuration_difference(here, {**here, "clusterIdentifier": "b"}).replaces == ["clusterIdentifier"]
+    assert provider.configuration_difference(here, {**here, "kubeconfig": UNKNOWN, "clusterIdentifier": "b"}).replaces
+
+
+def test_namespaces_are_filled_in_where_a_kind_has_them() -> None:
+    provider = KubernetesProvider()
+    nobody = {"name": "one", "cluster": {"server": "https://127.0.0.1:9"}}
+    provider.configure({"kubeconfig": yaml.safe_dump({**KUBECONFIG, "clusters": [nobody]})})
+
+    def namespace(api_version: str, kind: str, **more: Any) -> object:
+        given = {"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}, **more}
+        return provider.check("kubernetes:any/v1:Kind", "a::x", {}, given, b"")["metadata"].get("namespace")
+
+    assert namespace("v1", "ConfigMap") == "shop"
+    assert namespace("v1", "Namespace") is None
+    for scope in ("Cluster", "Namespaced"):
+        spec = {"group": "example.org", "scope": scope, "names": {"kind": scope}}
+        assert namespace("apiextensions.k8s.io/v1", "CustomResourceDefinition", spec=spec) is None
+    assert namespace("example.org/v1", "Cluster") is None
+    assert namespace("example.org/v1", "Namespaced") == "shop"
+    unnamed = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "x-"}}
+    with pytest.raises(ProviderError, match="generateName"):
+        provider.check("kubernetes:core/v1:ConfigMap", "a::x", {}, unnamed, b"")
+
+
+def test_a_token_is_kept_until_it_is_refused_or_expires(tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    script = (
+        "import json, pathlib, sys; path = pathlib.Path(sys.argv[1]);"
+        "number = int(path.read_text()) + 1 if path.exists() else 1; path.write_text(str(number));"
+        "print(json.dumps({'status': {'token': f't{number}', **json.loads(sys.argv[2])}}))"
+    )
+
+    def credentials(status: str) -> Credentials:
+        return Credentials({"exec": {"command": sys.executable, "args": ["-c", script, str(count), status]}})
+
+    lasting = credentials("{}")
+    assert [lasting.token(), lasting.token(), lasting.token(refused="t1"), lasting.token()] == ["t1", "t1", "t2", "t2"]
+    short = credentials('{"expirationTimestamp": "2020-01-01T00:00:00Z"}')
+    assert [short.token(), short.token()] == ["t3", "t4"]
+    with pytest.raises(UnreachableError, match="exit code 3"):
+        Credentials({"exec": {"command": sys.executable, "args": ["-c", "raise SystemExit(3)"]}}).token()
+    with pytest.raises(UnreachableError, match="not found"):
+        Credentials({"exec": {"command": str(tmp_path / "none")}}).token()

@@ -1,4 +1,7 @@
-"""What an update would change, and which changes need a new object (provider/pkg/provider/diff.go, convertPatchToDiff)."""
+"""What an update would change, and which changes need a new object.
+
+After provider/pkg/provider: provider.go (Diff, convertPatchToDiff) and diff.go (forceNew).
+"""
 
 from __future__ import annotations
 
