@@ -61,8 +61,8 @@ test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest tests
 
-bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; report in docs/bench
-	@$(RUN) -m bench
+bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
+	@$(RUN) -m bench $(if $(FULL),--full)
 
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

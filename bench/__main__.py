@@ -1,49 +1,85 @@
-"""``python -m bench``: every scenario on a twin of its own, then the report."""
+"""``python -m bench``: every scenario on twins of its own, then the report."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import report, scenarios
+from bench import load, report, scenarios
 from twin import config, parts
 from twin.errors import TwinError
-from twin.paths import REPOSITORY, is_root
+from twin.paths import REPOSITORY, is_root, state_directory
+
+RESULTS = REPOSITORY / "bench" / "results"
+PUBLISHED = REPOSITORY / "docs"
+
+
+def _take_down(names: list[str]) -> None:
+    for name in names:
+        twin = config.load(name, simulated=False)
+        left = parts.down(twin)
+        if left:
+            print("\n".join(left), file=sys.stderr)
+            continue
+        shutil.rmtree(twin.directory, ignore_errors=True)
+        config.release_index(twin)
+
+
+def _publish(results: Path, published: Path, name: str) -> None:
+    published.mkdir(parents=True, exist_ok=True)
+    for ending in ("json", "html"):
+        shutil.copy(results / f"{name}.{ending}", published)
 
 
 def main() -> int:
-    """Run, report, take the twin down."""
+    """Run, keep what was seen, report, take the twins down.
+
+    Exit code 1 if a step failed or the run proves nothing; only a run that proves something is published.
+    """
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--results", type=Path, default=REPOSITORY / "docs" / "bench", help="where the report goes")
-    parser.add_argument("--keep", action="store_true", help="leave the twin running")
+    parser.add_argument("--full", action="store_true", help="consecutive releases with the committed settings: hours")
+    parser.add_argument("--releases", type=int, default=scenarios.FULL_RELEASES, help="with --full; fewer proves less")
+    parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
+    parser.add_argument("--keep", action="store_true", help="leave the twins running")
     arguments = parser.parse_args()
     if not is_root():
         print("error: the bench needs real pods, and those need root", file=sys.stderr)
         return 1
-    twin = config.load("bench", simulated=False)
+    first = os.environ.get("SHOPCAT_TWIN_NAME", "bench")
+    names = [first] if arguments.full else [first, scenarios.second_name(first)]
+    for name in names:
+        if (state_directory() / name).exists():
+            print(f"error: twin {name} exists; SHOPCAT_TWIN_NAME={name} make down, then again", file=sys.stderr)
+            return 1
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
-            result = scenarios.play(twin, Path(directory))
-        report.write(result, arguments.results)
+            if arguments.full:
+                result = scenarios.play_full(first, Path(directory), arguments.releases)
+            else:
+                result = scenarios.play(first, Path(directory))
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         if not arguments.keep:
-            left = parts.down(twin)
-            if left:
-                print("\n".join(left), file=sys.stderr)
-            else:
-                shutil.rmtree(twin.directory, ignore_errors=True)
-                config.release_index(twin)
+            _take_down(names)
+    RESULTS.mkdir(exist_ok=True)
+    for name, outcomes in result.outcomes.items():
+        load.write(outcomes, RESULTS / f"{name.replace(' ', '-')}.jsonl")
+    title = "bench-full" if arguments.full else "bench"
+    report.write(result, RESULTS, title)
     found = report.problems(result)
-    print(f"{result.seconds:.0f} s; report: {arguments.results / 'bench.html'}")
+    print(f"{result.seconds:.0f} s; report: {RESULTS / title}.html")
     for one in found:
         print(f"error: {one}", file=sys.stderr)
-    return 1 if found else 0
+    if found:
+        return 1
+    _publish(RESULTS, arguments.published, title)
+    return 0
 
 
 if __name__ == "__main__":

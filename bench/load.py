@@ -46,7 +46,8 @@ class Stream:
     """POST an order with an idempotency key of its own."""
     timeout_seconds: float = 45.0
     expected: int = 200
-    headers: tuple[tuple[str, str], ...] = ()
+    contains: str = ""
+    """What the answer's body must hold."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Outcome:
     ended: float
     status: int = 0
     failure: str = ""
-    """connect, tls, reset, closed, timeout, malformed, or http-<status>."""
+    """connect, tls, reset, closed, timeout, malformed, wrong-body, or http-<status>."""
     reused: bool = False
     colour: str = ""
     release: str = ""
@@ -73,11 +74,14 @@ class Outcome:
         return self.ended - self.due
 
 
+PAGE, ORDER, LONG = "orders so far", '"id"', '"slept"'
+"""What the shop's answers hold."""
+
 MIX = (
-    Stream("page, kept alive", 16.0),
-    Stream("page, fresh", 4.0, fresh=True),
-    Stream("order", 4.0, path="/orders", order=True, expected=201),
-    Stream("long", 1.2, path="/slow?seconds=20"),
+    Stream("page, kept alive", 16.0, contains=PAGE),
+    Stream("page, fresh", 4.0, fresh=True, contains=PAGE),
+    Stream("order", 4.0, path="/orders", order=True, expected=201, contains=ORDER),
+    Stream("long", 1.2, path="/slow?seconds=20", contains=LONG),
 )
 """About 25 requests a second, of which some 24 long ones are always in flight."""
 
@@ -199,18 +203,20 @@ class Load:
         trace = f"Root=1-{int(due):08x}-{uuid.uuid4().hex[:24]}"
         key = str(uuid.uuid4()) if stream.order else ""
         connection: _Connection | None = None
-        status, headers, failure, reused = 0, dict[str, str](), "", False
+        status, headers, body, failure, reused = 0, dict[str, str](), b"", "", False
         try:
             async with asyncio.timeout(stream.timeout_seconds):
                 connection = await self._connect(stream)
                 reused = connection.used
-                status, headers = await self._exchange(connection, stream, trace, key)
+                status, headers, body = await self._exchange(connection, stream, trace, key)
         except TimeoutError:
             failure = "timeout"
         except _FailedError as error:
             failure = str(error)
         if not failure and status != stream.expected:
             failure = f"http-{status}"
+        elif not failure and stream.contains.encode() not in body:
+            failure = "wrong-body"
         if connection is not None:
             keep = not failure.startswith(("timeout", "reset", "closed", "malformed")) and not stream.fresh
             if keep and headers.get("connection", "").lower() != "close":
@@ -254,7 +260,7 @@ class Load:
 
     async def _exchange(
         self, connection: _Connection, stream: Stream, trace: str, key: str
-    ) -> tuple[int, dict[str, str]]:
+    ) -> tuple[int, dict[str, str], bytes]:
         body = json.dumps({"item": "Cat tree", "quantity": 1}).encode() if stream.order else b""
         head = [
             f"{'POST' if stream.order else 'GET'} {stream.path} HTTP/1.1",
@@ -262,21 +268,20 @@ class Load:
             f"X-Amzn-Trace-Id: {trace}",
             f"Connection: {'close' if stream.fresh else 'keep-alive'}",
         ]
-        head += [f"{name}: {value}" for name, value in stream.headers]
         if stream.order:
             head += [f"Idempotency-Key: {key}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
         try:
             connection.writer.write("\r\n".join([*head, "", ""]).encode() + body)
             await connection.writer.drain()
             status, headers = await _read_head(connection.reader)
-            await _read_body(connection.reader, headers)
+            answer = await _read_body(connection.reader, headers)
         except asyncio.IncompleteReadError as error:
             raise _FailedError("closed") from error
         except OSError as error:
             raise _FailedError("reset") from error
         except (ValueError, asyncio.LimitOverrunError) as error:
             raise _FailedError("malformed") from error
-        return status, headers
+        return status, headers, answer
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -291,17 +296,18 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
     return int(status), headers
 
 
-async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> None:
+async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
     if "chunked" in headers.get("transfer-encoding", "").lower():
+        body = b""
         while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-            await reader.readexactly(size + 2)
+            body += (await reader.readexactly(size + 2))[:-2]
         while await reader.readuntil(b"\r\n") != b"\r\n":
             pass
-        return
+        return body
     length = int(headers.get("content-length", "0"))
     if length > _LARGEST_ANSWER:
         raise ValueError(f"an answer of {length} bytes")
-    await reader.readexactly(length)
+    return await reader.readexactly(length)
 
 
 # --- what came of it

@@ -7,6 +7,8 @@ import dataclasses
 import html
 import io
 import json
+import statistics
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,28 +16,65 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.load import Outcome, percentile
-from bench.scenarios import POINTS, Measured, Result
+from bench import steps
+from bench.load import Outcome
+from bench.scenarios import CURVE, FULL_RELEASES, FULL_REQUESTS, TOO_SMALL, Measured, Result
 from bench.systems import LEGACY, OURS, PATCHED
 
 _COLOURS = {"blue": "tab:blue", "green": "tab:green", "": "tab:gray"}
 _TITLES = {OURS: "ours", LEGACY: "legacy", PATCHED: "legacy + patches"}
+_WIDTH_SECONDS = 2
+MOST_P99_RATIO = 1.2
+MOST_FLOOR_RATIO = 1.3
+
+
+def _title(name: str) -> str:
+    system, _, number = name.partition(" ")
+    return _TITLES[system] + (f", twin {number}" if number else "")
+
+
+def series(outcomes: Sequence[Outcome]) -> dict[str, list[list[float]]]:
+    """Answered requests by colour, and failures: pairs of seconds since the epoch and requests due in the two after it."""
+    counts: dict[str, Counter[int]] = {}
+    for one in outcomes:
+        name = "failed" if one.failure else one.colour or "answered"
+        counts.setdefault(name, Counter())[int(one.due) // _WIDTH_SECONDS * _WIDTH_SECONDS] += 1
+    return {name: [[float(at), float(found[at])] for at in sorted(found)] for name, found in sorted(counts.items())}
+
+
+def step_of(measured: Iterable[Measured], load: str, moment: float) -> str:
+    """The scenario and, in a release of ours, the step during which something happened."""
+    begun = [one for one in measured if one.load == load and one.began <= moment]
+    if not begun:
+        return "before"
+    last = max(begun, key=lambda one: one.began)
+    step = steps.step_at(last.steps, moment)
+    return f"{last.scenario}: {step}" if step else last.scenario
 
 
 def raw(result: Result) -> dict[str, Any]:
-    """What the JSON holds; failures one by one, requests as counts a second."""
+    """What the JSON holds; failures one by one, each with its step, requests as counts in two seconds."""
     return {
         "seconds": round(result.seconds, 1),
+        "full": result.full,
         "measured": [dataclasses.asdict(one) for one in result.measured],
-        "steps": result.steps,
         "failures": {
-            name: [dataclasses.asdict(one) for one in outcomes if one.failure]
+            name: [
+                {**dataclasses.asdict(one), "step": step_of(result.measured, name, one.due)}
+                for one in outcomes
+                if one.failure
+            ]
             for name, outcomes in result.outcomes.items()
         },
+        "series": {name: series(outcomes) for name, outcomes in result.outcomes.items()},
         "requests": {name: len(outcomes) for name, outcomes in result.outcomes.items()},
         "disagreements": result.disagreements,
-        "orders_lost_or_doubled": result.orders_wrong,
+        "ordersLostOrDoubled": result.orders_wrong,
+        "problems": problems(result),
     }
+
+
+# --- plots
 
 
 def _embedded(figure: Figure) -> str:
@@ -50,119 +89,182 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _a_second(times: Iterable[float], start: float, end: float, width: float = 2.0) -> list[float]:
-    counts = [0.0] * (int((end - start) / width) + 1)
-    for at in times:
-        if start <= at <= end:
-            counts[int((at - start) / width)] += 1 / width
-    return counts
-
-
-def timeline(system: str, outcomes: Sequence[Outcome], steps: Sequence[tuple[float, str]]) -> str:
-    """Requests a second by colour, and every failure, with the scenarios' beginnings marked."""
-    start, end = min(one.due for one in outcomes), max(one.due for one in outcomes)
-    figure, axes = _axes(11, 2.6)
-    names = sorted({one.colour for one in outcomes if not one.failure})
-    for colour in names:
-        found = _a_second((one.due for one in outcomes if not one.failure and one.colour == colour), start, end)
-        label = colour or "answered"
-        axes.plot([2.0 * i for i in range(len(found))], found, color=_COLOURS.get(colour), label=label, linewidth=1)
+def timeline(name: str, outcomes: Sequence[Outcome], measured: Sequence[Measured]) -> str:
+    """Requests a second by colour, and every failure, with scenarios and a release's steps marked."""
+    start = min(one.due for one in outcomes)
+    figure, axes = _axes(12, 2.8)
+    for kind, points in series(outcomes).items():
+        if kind != "failed":
+            seconds = [at - start for at, _ in points]
+            rates = [count / _WIDTH_SECONDS for _, count in points]
+            axes.plot(seconds, rates, color=_COLOURS.get(kind), label=kind, linewidth=1)
     bad = [one.due - start for one in outcomes if one.failure]
     axes.plot(bad, [0.0] * len(bad), "x", color="tab:red", label=f"failed ({len(bad)})")
-    for at, name in steps:
-        if start <= at <= end:
-            axes.axvline(at - start, color="black", linewidth=0.5, linestyle=":")
-            axes.text(at - start, axes.get_ylim()[1], f" {name}", fontsize=6, rotation=20, va="bottom")
+    top = axes.get_ylim()[1]
+    for one in measured:
+        if one.load != name:
+            continue
+        axes.axvline(one.began - start, color="black", linewidth=0.8)
+        axes.text(one.began - start, top, f" {one.scenario}", fontsize=6, rotation=25, va="bottom")
+        for step in one.steps:
+            axes.axvline(step.at - start, color="black", linewidth=0.4, linestyle=":")
+            axes.text(step.at - start, top * 0.02, step.name, fontsize=4, rotation=90, va="bottom")
     axes.set_xlabel("seconds")
     axes.set_ylabel("requests/s")
-    axes.set_title(_TITLES.get(system, system), loc="left", fontsize=9, y=1.22)
-    axes.legend(fontsize=6, loc="upper right")
+    axes.set_title(_title(name), loc="left", fontsize=9, y=1.25)
+    axes.legend(fontsize=6, loc="center right")
     return _embedded(figure)
 
 
-def latency(outcomes: Sequence[Outcome], steps: Sequence[tuple[float, str]]) -> str:
-    """Median and 99th percentile of short requests in windows of 10 s."""
-    start = min(one.due for one in outcomes)
-    windows: dict[int, list[float]] = {}
-    for one in outcomes:
-        if not one.failure and one.stream != "long":
-            windows.setdefault(int((one.due - start) / 10), []).append(one.latency_seconds * 1000)
-    figure, axes = _axes(11, 2.2)
-    places = sorted(windows)
-    for share, label in ((0.5, "median"), (0.99, "99th percentile")):
-        axes.plot([10 * i for i in places], [percentile(windows[i], share) for i in places], label=label, linewidth=1)
-    for at, _ in steps:
-        axes.axvline(at - start, color="black", linewidth=0.5, linestyle=":")
-    axes.set_yscale("log")
+def latencies(measured: Sequence[Measured]) -> str:
+    """Median and 99th percentile of short requests before each scenario and during it."""
+    found = [one for one in measured if one.steady_p99]
+    figure, axes = _axes(12, 0.34 * len(found) + 1.2)
+    for place, one in enumerate(found):
+        for shift, p50, p99, colour in (
+            (-0.15, one.steady_p50, one.steady_p99, "tab:gray"),
+            (0.15, one.p50, one.p99, "tab:blue"),
+        ):
+            axes.plot([p50 * 1000, p99 * 1000], [place + shift] * 2, "|-", color=colour)
+    axes.set_yticks(range(len(found)), [f"{one.scenario}, {_TITLES[one.system]}" for one in found], fontsize=7)
+    axes.set_xscale("log")
+    axes.set_xlabel("ms, median to 99th percentile; grey: the seconds before, blue: during")
+    axes.invert_yaxis()
+    return _embedded(figure)
+
+
+def against_floor(one: Measured) -> str:
+    """One release, part by part, above what it takes at least."""
+    figure, axes = _axes(10, 1.6)
+    for place, found in ((0, steps.parts(one.steps, one.ended)), (1, list(one.floor))):
+        at = 0.0
+        for name, seconds in found:
+            axes.barh(place, seconds, left=at, edgecolor="white")
+            axes.text(at + seconds / 2, place, f"{name}\n{seconds:.0f} s", fontsize=5, ha="center", va="center")
+            at += seconds
+    axes.set_yticks([0, 1], ["measured", "floor"])
+    axes.invert_yaxis()
     axes.set_xlabel("seconds")
-    axes.set_ylabel("ms")
-    axes.legend(fontsize=6)
     return _embedded(figure)
+
+
+def curve_points(measured: Sequence[Measured], system: str) -> list[tuple[float, int]]:
+    """Delay ratio and failed requests of the system's evictions."""
+    return [(one.delay_ratio, one.failed) for one in measured if one.system == system and one.scenario == CURVE]
 
 
 def curve(measured: Sequence[Measured]) -> str:
-    """Failed requests at a release against the real worst delay ÷ the budget's propagation."""
+    """Failed requests when a pod leaves, against the real delay ÷ the budget's propagation."""
     figure, axes = _axes(6, 3)
     for system, marker in ((LEGACY, "o"), (PATCHED, "s"), (OURS, "^")):
         points = curve_points(measured, system)
-        axes.plot([x for x, _ in points], [y for _, y in points], marker=marker, label=_TITLES[system])
-    axes.set_xlabel("worst real delay ÷ budget")
-    axes.set_ylabel("failed requests at a release")
+        axes.plot([x for x, _ in points], [y for _, y in points], marker=marker, label=_TITLES[system], alpha=0.7)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("real delay ÷ the propagation allowed for")
+    axes.set_ylabel("failed requests")
     axes.legend(fontsize=7)
     return _embedded(figure)
 
 
-RELEASES = ("config change alone", "new tag", "rollback")
-
-
-def curve_points(measured: Sequence[Measured], system: str) -> list[tuple[float, int]]:
-    """Delay ratio and failed requests of the system's releases, one for each ratio."""
-    found = {one.delay_ratio: one.failed for one in measured if one.system == system and one.scenario in RELEASES}
-    return [(ratio, found[ratio]) for ratio in POINTS if ratio in found]
+# --- what it says
 
 
 def table(measured: Sequence[Measured]) -> str:
     """The counts, as HTML."""
     rows = [
-        f"<tr><td>{html.escape(one.scenario)}<td>{_TITLES[one.system]}<td>{one.delay_ratio:g}<td>{one.requests}"
-        f"<td><b>{one.failed}</b><td>{html.escape(', '.join(f'{k}: {v}' for k, v in one.by_failure.items()))}"
-        f"<td>{one.p50 * 1000:.0f}<td>{one.p99 * 1000:.0f}"
+        f"<tr><td>{html.escape(one.scenario)}<td>{_TITLES[one.system]}<td>{one.delay_ratio:g}"
+        f"<td>{one.ended - one.began:.0f}<td>{one.requests}<td><b>{one.failed}</b>"
+        f"<td>{html.escape(', '.join(f'{k}: {v}' for k, v in one.by_failure.items()))}"
+        f"<td>{one.steady_p99 * 1000:.0f}<td>{one.p99 * 1000:.0f}"
         for one in measured
     ]
-    head = "scenario|system|delay ÷ budget|requests|failed|how|p50 ms|p99 ms".replace("|", "<th>")
+    head = "scenario|system|delay ÷ budget|took s|requests|failed|how|p99 before, ms|p99 during, ms".replace(
+        "|", "<th>"
+    )
     return f"<table><tr><th>{head}{''.join(rows)}</table>"
+
+
+def p99_ratio(measured: Sequence[Measured]) -> float:
+    """Median, over releases of ours, of the 99th percentile during one ÷ just before it."""
+    found = [one.p99 / one.steady_p99 for one in measured if one.floor and one.steady_p99]
+    return statistics.median(found) if found else 0.0
+
+
+def floor_ratio(one: Measured) -> float:
+    """How long a release took ÷ what it takes at least."""
+    return (one.ended - one.began) / sum(seconds for _, seconds in one.floor)
 
 
 def problems(result: Result) -> list[str]:
     """Why this run proves nothing; empty when it does."""
     found = [f"client and load balancer disagree: {one}" for one in result.disagreements[:5]]
     found += [f"acknowledged order not stored exactly once: {key}" for key in result.orders_wrong[:5]]
-    ours = sum(one.failed for one in result.measured if one.system == OURS and not one.scenario.startswith("too small"))
-    if ours:
-        found.append(f"ours failed {ours} requests")
+    promised = [
+        one
+        for one in result.measured
+        if one.system == OURS and one.scenario != TOO_SMALL and (one.scenario != CURVE or one.delay_ratio <= 1)
+    ]
+    if failed := sum(one.failed for one in promised):
+        found.append(f"ours failed {failed} requests")
+    return found + (_full_problems(result) if result.full else _short_problems(result))
+
+
+def _short_problems(result: Result) -> list[str]:
+    found = []
     if not any(one.failed for one in result.measured if one.system == LEGACY):
         found.append("legacy failed none: the load balancer was not unkind enough for a proof")
-    if not any(one.failed for one in result.measured if one.scenario.startswith("too small")):
+    if not any(one.failed for one in result.measured if one.scenario == TOO_SMALL):
         found.append("too small a budget failed none: the proof could not have failed")
     return found
 
 
-def write(result: Result, directory: Path) -> None:
-    """``bench.json`` and ``bench.html``."""
+def _full_problems(result: Result) -> list[str]:
+    found = []
+    releases = [one for one in result.measured if one.floor]
+    sent = sum(len(outcomes) for outcomes in result.outcomes.values())
+    if len(releases) < FULL_RELEASES or sent < FULL_REQUESTS:
+        found.append(f"{len(releases)} releases and {sent} requests: {FULL_RELEASES} and {FULL_REQUESTS} are needed")
+    if (ratio := p99_ratio(result.measured)) > MOST_P99_RATIO:
+        found.append(f"p99 during a release is {ratio:.2f} of the steady one; at most {MOST_P99_RATIO}")
+    slowest = max((floor_ratio(one) for one in releases), default=0.0)
+    if slowest > MOST_FLOOR_RATIO:
+        found.append(f"a release took {slowest:.2f} of its floor; at most {MOST_FLOOR_RATIO}")
+    return found
+
+
+def _release_parts(measured: Sequence[Measured]) -> str:
+    one = next((one for one in measured if one.floor), None)
+    if one is None:
+        return ""
+    return (
+        f"<h2>A release against its floor</h2><p>{html.escape(one.scenario)}: {one.ended - one.began:.0f} s, "
+        f"{floor_ratio(one):.2f} of the floor. p99 during ÷ before, median of all releases: {p99_ratio(measured):.2f}.</p>"
+        f"{against_floor(one)}"
+    )
+
+
+def write(result: Result, directory: Path, name: str) -> None:
+    """The JSON and the page."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "bench.json").write_text(json.dumps(raw(result), indent=1) + "\n")
+    (directory / f"{name}.json").write_text(json.dumps(raw(result), indent=1) + "\n")
     found = problems(result)
     verdict = "".join(f"<li>{html.escape(one)}" for one in found)
-    plots = [timeline(name, result.outcomes[name], result.steps) for name in (LEGACY, PATCHED, OURS)]
+    plots = [timeline(one, result.outcomes[one], result.measured) for one in result.outcomes]
+    shown_curve = curve(result.measured) if curve_points(result.measured, OURS) else ""
     page = f"""<!doctype html><meta charset="utf-8"><title>ShopCat: requests that failed at a release</title>
-<style>body{{font:14px sans-serif;max-width:70em;margin:2em auto}}td,th{{padding:.2em .7em;text-align:left}}</style>
+<style>body{{font:14px sans-serif;max-width:75em;margin:2em auto}}td,th{{padding:.2em .7em;text-align:left}}</style>
 <h1>Requests that failed at a release</h1>
-<p>Made by <code>make bench</code> on the twin, not on AWS. All three systems ran at the same time on the same twin, under
-the same load and delays. Latencies count from when a request was due, and tell this machine's noise as well.</p>
+<p>Made by <code>make bench</code> on the twin, not on AWS. What stands in one scenario ran at the same time, on the same
+cluster, under the same load and delays. Latencies count from when a request was due, and tell this machine's noise as well.
+Each failure stands in the JSON beside this page, with its time, kind and step; the clients' and the load balancers' own logs
+agree on every request ({len(result.disagreements)} exceptions), and every acknowledged order is in PostgreSQL exactly once
+({len(result.orders_wrong)} exceptions).</p>
 {f"<h2>This run proves nothing</h2><ul>{verdict}</ul>" if found else ""}
 {table(result.measured)}
 <h2>Over time</h2>{"".join(plots)}
-<h2>Latency of ours</h2>{latency(result.outcomes[OURS], result.steps)}
-<h2>Failed requests against real delay</h2>{curve(result.measured)}
+<h2>Latency</h2>{latencies(result.measured)}
+{_release_parts(result.measured)}
+{f"<h2>A pod leaves: failed requests against real delay</h2>{shown_curve}" if shown_curve else ""}
 """
-    (directory / "bench.html").write_text(page)
+    (directory / f"{name}.html").write_text(page)

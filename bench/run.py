@@ -16,13 +16,14 @@ from twin.loadbalancer import access_log, front_door
 from twin.paths import REPOSITORY
 
 LOAD_BALANCER = "shopcat"
+PREVIEW_LOAD_BALANCER = "shopcat-preview"
 
 
-def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0) -> Load:
-    """Load on the production URL of a twin, not yet started."""
+def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0, prefix: str = "") -> Load:
+    """Load on the production URL of a twin, or on a host below its domain; not yet started."""
     return Load(
         front_door.address(twin),
-        hostnames.domain(twin),
+        prefix + hostnames.domain(twin),
         ca_file=pki.ca_file(twin),
         streams=tuple(streams),
         maximum_seconds=maximum_seconds,

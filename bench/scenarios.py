@@ -1,4 +1,4 @@
-"""Legacy, legacy with patches, and ours, released side by side on one twin under the same load."""
+"""Legacy, legacy with patches, and ours under the same load: released, drained, aborted, rolled back, requests counted."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import dataclasses
 import json
 import os
-import re
 import shutil
 import signal
-import threading
+import subprocess
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ from typing import Any
 import yaml
 
 from bench import load as loads
-from bench import reconcile, run
-from bench.load import Load, Outcome, Stream
-from bench.systems import HEADER, LEGACY, OURS, PATCHED, Legacy, Patched, execute
-from twin import parts, production
+from bench import reconcile, run, steps
+from bench.load import LONG, ORDER, PAGE, Load, Outcome, Stream
+from bench.steps import Step
+from bench.systems import LEGACY, OURS, PATCHED, Legacy, Patched, execute, host_prefix
+from infra.drain import DrainBudget, DrainInputs
+from twin import config, parts, production
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import parameters, service
@@ -35,20 +37,58 @@ PROPAGATION_SECONDS = 15
 APP_DRAIN_SECONDS = 10
 LONGEST_REQUEST_SECONDS = 8
 CONTROLLER_LAG_SECONDS = 25
-STRAGGLERS_SECONDS = 15.0
-POINTS = (0.25, 1.0, 3.0)
-"""Worst real delay of the load balancer ÷ what the budget allows for it."""
+STEADY_SECONDS = 20.0
+TOO_SMALL_SECONDS = 1
+"""Propagation and controller lag of a budget that is too small on purpose."""
+POINTS = (0.25, 0.5, 1.0, 2.0, 3.0)
+"""Real delay of the load balancer ÷ the propagation that the budget allows for."""
+FULL_RELEASES = 20
+FULL_REQUESTS = 1_000_000
+FULL_MOST_RELEASES = 60
+NAMESPACES = {OURS: "shopcat", LEGACY: LEGACY, PATCHED: PATCHED}
+SELECTORS = {OURS: "app.kubernetes.io/name=shopcat,shopcat/colour", LEGACY: "app=shopcat", PATCHED: "app=shopcat"}
+TOO_SMALL = "budget too small: eviction"
+NEW_TAG = "new tag"
+CURVE = "eviction"
+RELEASE = "release"
+
+SHORT_MIX = (
+    Stream("page, kept alive", 7.0, contains=PAGE),
+    Stream("page, fresh", 2.0, fresh=True, contains=PAGE),
+    Stream("order", 2.0, path="/orders", order=True, expected=201, contains=ORDER),
+    Stream("long", 1.0, path=f"/slow?seconds={LONGEST_REQUEST_SECONDS}", contains=LONG),
+)
+FULL_MIX = (
+    Stream("page, kept alive", 90.0, contains=PAGE),
+    Stream("page, fresh", 8.0, fresh=True, contains=PAGE),
+    Stream("order", 8.0, path="/orders", order=True, expected=201, contains=ORDER),
+    Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
+)
+"""30 long requests are in flight at any moment."""
 
 
-def budget(propagation_seconds: int) -> dict[str, Any]:
-    """Settings of a release with that propagation, everything else as in the short budget."""
+def inputs(propagation_seconds: float, controller_lag_seconds: float) -> DrainInputs:
+    """The short budget's inputs."""
+    return DrainInputs(
+        app_drain_seconds=APP_DRAIN_SECONDS,
+        longest_request_seconds=LONGEST_REQUEST_SECONDS,
+        propagation_seconds=propagation_seconds,
+        controller_lag_seconds=controller_lag_seconds,
+    )
+
+
+SHORT_BUDGET = DrainBudget.derive(inputs(PROPAGATION_SECONDS, CONTROLLER_LAG_SECONDS))
+
+
+def settings_of(given: DrainInputs) -> dict[str, Any]:
+    """Settings of a release with these drain numbers."""
     return {
         "shopcat:drain": {
-            "appDrain": APP_DRAIN_SECONDS,
-            "longestRequest": LONGEST_REQUEST_SECONDS,
-            "propagation": propagation_seconds,
-            "controllerLag": CONTROLLER_LAG_SECONDS,
-            "appKeepAlive": 75,
+            "appDrain": given.app_drain_seconds,
+            "longestRequest": given.longest_request_seconds,
+            "propagation": given.propagation_seconds,
+            "controllerLag": given.controller_lag_seconds,
+            "appKeepAlive": given.app_keep_alive_seconds,
         },
         "shopcat:release": {
             "replicas": 2,
@@ -59,21 +99,16 @@ def budget(propagation_seconds: int) -> dict[str, Any]:
     }
 
 
-def streams(system: str) -> tuple[Stream, ...]:
-    """The same load for each system."""
-    headers = () if system == OURS else ((HEADER, system),)
-    found = (
-        Stream("page, kept alive", 7.0),
-        Stream("page, fresh", 2.0, fresh=True),
-        Stream("order", 2.0, path="/orders", order=True, expected=201),
-        Stream("long", 1.0, path=f"/slow?seconds={LONGEST_REQUEST_SECONDS}"),
-    )
-    return tuple(dataclasses.replace(one, headers=headers) for one in found)
+SHORT = settings_of(inputs(PROPAGATION_SECONDS, CONTROLLER_LAG_SECONDS))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Measured:
-    """One system in one scenario."""
+    """One system in one scenario: the requests that were due from its begin until the system's next scenario began.
+
+    Latencies in seconds from when a request was due, of short requests that went well; ``steady`` is before the begin,
+    the others are while the action ran.
+    """
 
     scenario: str
     system: str
@@ -85,177 +120,13 @@ class Measured:
     by_failure: Mapping[str, int]
     p50: float
     p99: float
+    steady_p50: float = 0.0
+    steady_p99: float = 0.0
+    steps: Sequence[Step] = ()
+    floor: Sequence[tuple[str, float]] = ()
     note: str = ""
-
-
-@dataclass
-class Bench:
-    """The twin, its three systems, the loads on them, and what was measured so far."""
-
-    twin: Twin
-    directory: Path
-    say: Callable[[str], None] = print
-    measured: list[Measured] = field(default_factory=list)
-    steps: list[tuple[float, str]] = field(default_factory=list)
-    _loads: dict[str, Load] = field(default_factory=dict)
-
-    # --- measuring
-
-    @contextlib.contextmanager
-    def under_load(self, *systems: str) -> Iterator[None]:
-        """The same load on each of the systems until the block ends."""
-        with contextlib.ExitStack() as stack:
-            for system in systems:
-                found = run.load_on(self.twin, streams(system), maximum_seconds=5400)
-                self._loads[system] = stack.enter_context(found)
-            yield
-
-    def outcomes(self, system: str) -> list[Outcome]:
-        """Everything that the last load on the system has seen."""
-        return self._loads[system].outcomes
-
-    def measure(self, scenario: str, ratio: float, actions: Mapping[str, Callable[[], str]]) -> None:
-        """Run the systems' actions at the same time; count what was due between their begin and end.
-
-        Raises:
-            TwinError: an action failed.
-        """
-        began, notes, errors = time.time(), dict[str, str](), list[BaseException]()
-        ended = dict.fromkeys(actions, began)
-        self.steps.append((began, scenario))
-
-        def act(system: str) -> None:
-            try:
-                notes[system] = actions[system]()
-            except BaseException as error:
-                errors.append(error)
-            # What leaves at the end of a release still has to drain while requests come.
-            time.sleep(STRAGGLERS_SECONDS + self._leaving_seconds(system))
-            ended[system] = time.time()
-
-        threads = [threading.Thread(target=act, args=(system,)) for system in actions]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        time.sleep(STRAGGLERS_SECONDS)
-        if errors:
-            raise errors[0]
-        for system in actions:
-            due = [one for one in self._loads[system].outcomes if began <= one.due <= ended[system]]
-            found = loads.summarize(due)
-            self.measured.append(
-                Measured(
-                    scenario, system, began, ended[system], ratio, found.requests, found.failed, found.by_failure,
-                    found.p50, found.p99, notes[system],
-                )
-            )  # fmt: skip
-            self.say(
-                f"{scenario:<34} {system:<8} {found.requests:6} requests, {found.failed:4} failed "
-                f"{dict(found.by_failure) or ''}"
-            )
-
-    @staticmethod
-    def _leaving_seconds(system: str) -> float:
-        pre_stop = 0 if system == LEGACY else CONTROLLER_LAG_SECONDS + PROPAGATION_SECONDS
-        return pre_stop + APP_DRAIN_SECONDS
-
-    def delays(self, ratio: float, budget_seconds: float) -> None:
-        """Make the load balancer's worst delay that many times what a budget allows for."""
-        worst = parameters.load().deregistration_seconds.maximum
-        service.set_faults(self.twin, delayScale=ratio * budget_seconds / worst)
-
-    # --- ours
-
-    def settings(self, changes: Mapping[str, Any]) -> Path:
-        """A settings file of its own for one command."""
-        document = yaml.safe_load((self.twin.directory / "Pulumi.prod.yaml").read_text())
-        document["config"].update(changes)
-        path = self.directory / f"settings-{time.monotonic_ns()}" / "Pulumi.prod.yaml"
-        path.parent.mkdir()
-        path.write_text(yaml.safe_dump(document, sort_keys=False))
-        return path
-
-    def up(self, changes: Mapping[str, Any], **values: str) -> str:
-        """`pulumi up -s prod`.
-
-        Raises:
-            TwinError: it failed; its log is named.
-        """
-        log = self.directory / f"up-{time.monotonic_ns()}.log"
-        process = run.start_up(self.twin, self.settings(changes), log, values)
-        started = time.monotonic()
-        if process.wait(1200) != 0:
-            raise TwinError(f"`pulumi up` failed; log: {log}\n{log.read_text()[-3000:]}")
-        return f"{time.monotonic() - started:.0f} s"
-
-    def push(self, tag: str) -> None:
-        """An image of its own under a tag."""
-        source = self.directory / f"application-{tag}"
-        shutil.copytree(REPOSITORY / "twin" / "application", source)
-        with (source / "shopcat" / "__main__.py").open("a") as file:
-            file.write(f"# {tag}\n")
-        production.push_image(self.twin, source, tag)
-
-    def evict_live(self) -> str:
-        """Evict both pods of the live colour, as the drain of their nodes would, one after the other."""
-        colour = str(production.outputs(self.twin)["liveColour"])
-        selector = f"app.kubernetes.io/name=shopcat,shopcat/colour={colour}"
-        listed = json.loads(
-            execute(self.twin, ["kubectl", "get", "pods", "-n", "shopcat", "-l", selector, "-o", "json"])
-        )["items"]
-        names = [one["metadata"]["name"] for one in listed if "deletionTimestamp" not in one["metadata"]]
-        if not names:
-            raise TwinError(f"no pod of {selector}")
-        for name in names:
-            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": "shopcat"}}
-            path = f"/api/v1/namespaces/shopcat/pods/{name}/eviction"
-            deadline = time.monotonic() + 300
-            while True:
-                try:
-                    execute(self.twin, ["kubectl", "create", "--raw", path, "-f", "-"], given=json.dumps(body))
-                    break
-                except TwinError as error:
-                    if "disruption budget" not in str(error) or time.monotonic() > deadline:
-                        raise
-                    time.sleep(2)
-        return f"{len(names)} pods"
-
-    def abort_while_throttled(self, tag: str) -> str:
-        """Kill the engine once everything is on the new colour, then abort while ModifyRule is throttled for 45 s."""
-        log = self.directory / f"up-{time.monotonic_ns()}.log"
-        process = run.start_up(self.twin, self.settings(budget(PROPAGATION_SECONDS)), log, {"tag": tag})
-        deadline = time.monotonic() + 300
-        while not re.search(r"weights .*\b100\b.* read back \(2 of 2\)", log.read_text()):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise TwinError(f"the release never shifted; log: {log}\n{log.read_text()[-2000:]}")
-            time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-        execute(self.twin, ["pulumi", "cancel", "-s", "prod", "--yes"])
-        self.throttle("ModifyRule", 45)
-        return self.up(budget(PROPAGATION_SECONDS), abort=tag)
-
-    def throttle(self, action: str, seconds: float) -> None:
-        """AWS answers the ELB action with Throttling for a while."""
-        fault = {"service": "elasticloadbalancing", "action": action, "kind": "throttle", "seconds": seconds}
-        url = f"{self.twin.aws_endpoint}/twin/faults"
-        urllib.request.urlopen(
-            urllib.request.Request(url, data=json.dumps(fault).encode(), method="POST"), timeout=10
-        ).close()
-
-
-def drain_node(twin: Twin) -> str:
-    """`kubectl drain` of the first node, and back."""
-    node = "node1"
-    try:
-        execute(
-            twin,
-            ["kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s", "--force"],
-        )
-    finally:
-        execute(twin, ["kubectl", "uncordon", node])
-    return node
+    load: str = ""
+    """Whose requests: a key of ``Result.outcomes``."""
 
 
 @dataclass(frozen=True)
@@ -263,122 +134,426 @@ class Result:
     """Everything that a report is made of."""
 
     measured: list[Measured]
-    steps: list[tuple[float, str]]
     outcomes: dict[str, list[Outcome]]
+    """By load: the system, on a second twin with its number."""
     disagreements: list[str]
     orders_wrong: list[str]
     seconds: float
+    full: bool = False
 
 
-def play(twin: Twin, directory: Path, say: Callable[[str], None] = print) -> Result:
-    """Every scenario once, with short drain numbers, on a fresh twin.
+@dataclass
+class _Run:
+    """An action under way or done."""
+
+    scenario: str
+    system: str
+    ratio: float
+    began: float
+    ended: float = 0.0
+    note: str = ""
+    steps: list[Step] = field(default_factory=list)
+
+
+class Bench:
+    """One twin, the loads on its systems, and what was done under them."""
+
+    def __init__(
+        self, twin: Twin, directory: Path, mix: Sequence[Stream], say: Callable[[str], None] = print, suffix: str = ""
+    ) -> None:
+        self.twin, self.directory, self._mix, self._say, self._suffix = twin, directory, tuple(mix), say, suffix
+        self.loads: dict[str, Load] = {}
+        self._runs: list[_Run] = []
+        self._steps: list[Step] = []
+        self._ratio = 0.0
+        directory.mkdir(parents=True, exist_ok=True)
+
+    # --- measuring
+
+    @contextlib.contextmanager
+    def under_load(self, *systems: str, maximum_seconds: float = 3600.0) -> Iterator[None]:
+        """The same load on each of the systems until the block ends."""
+        with contextlib.ExitStack() as stack:
+            for system in systems:
+                found = run.load_on(self.twin, self._mix, maximum_seconds, host_prefix(system))
+                self.loads[system] = stack.enter_context(found)
+            yield
+
+    def measure(self, scenario: str, actions: Mapping[str, Callable[[], str]]) -> None:
+        """Run the systems' actions at the same time.
+
+        Raises:
+            TwinError: an action failed.
+        """
+        began = time.time()
+        runs = {system: _Run(scenario, system, self._ratio, began) for system in actions}
+        self._runs += runs.values()
+
+        def act(system: str) -> None:
+            self._steps = [] if system == OURS else self._steps
+            runs[system].note = actions[system]()
+            runs[system].ended = time.time()
+            if system == OURS:
+                runs[system].steps = self._steps
+
+        with ThreadPoolExecutor(len(actions)) as pool:
+            for future in [pool.submit(act, system) for system in actions]:
+                future.result()
+        # What was due until now may still fail.
+        time.sleep(max(0.0, self.longest_seconds + 2))
+        for system, one in runs.items():
+            due = [each for each in self.loads[system].outcomes if one.began <= each.due]
+            kinds = dict(Counter(each.failure for each in due if each.failure))
+            self._say(
+                f"{scenario:<30} {system:<8} {one.ended - one.began:5.0f} s {len(due):6} requests, failed: {kinds or 0}"
+            )
+
+    @property
+    def longest_seconds(self) -> float:
+        """The mix's longest request."""
+        return max(float(one.path.partition("seconds=")[2] or 0) for one in self._mix)
+
+    def finish(self) -> list[Measured]:
+        """What was measured, once the loads have ended."""
+        found = []
+        for one in self._runs:
+            outcomes = self.loads[one.system].outcomes
+            later = [other.began for other in self._runs if other.system == one.system and other.began > one.began]
+            counted_until = min(later, default=time.time())
+            due = [each for each in outcomes if one.began <= each.due < counted_until]
+            total = loads.summarize(due)
+            during = loads.summarize(each for each in due if each.due <= one.ended)
+            steady = loads.summarize(each for each in outcomes if one.began - STEADY_SECONDS <= each.due < one.began)
+            found.append(
+                Measured(
+                    scenario=one.scenario,
+                    system=one.system,
+                    began=one.began,
+                    ended=one.ended,
+                    delay_ratio=one.ratio,
+                    requests=total.requests,
+                    failed=total.failed,
+                    by_failure=total.by_failure,
+                    p50=during.p50,
+                    p99=during.p99,
+                    steady_p50=steady.p50,
+                    steady_p99=steady.p99,
+                    steps=one.steps,
+                    floor=self._floor(one),
+                    note=one.note,
+                    load=one.system + self._suffix,
+                )
+            )
+        return found
+
+    def _floor(self, one: _Run) -> list[tuple[str, float]]:
+        shifted = next((step.at for step in one.steps if step.name == "shift"), None)
+        if shifted is None or not any(step.name == "live" for step in one.steps):
+            return []
+        delay = parameters.load().metrics_delay_seconds.median * service.read_status(self.twin)["delayScale"]
+        return steps.floor(self.budget, shifted, delay)
+
+    @property
+    def budget(self) -> DrainBudget:
+        """Of the releases that are measured."""
+        return SHORT_BUDGET if self._mix == SHORT_MIX else DrainBudget.derive()
+
+    def delays(self, ratio: float, budget_seconds: float, *, every: bool = False) -> None:
+        """Make the load balancer's worst delay that many times what a budget allows for; or every delay the worst."""
+        worst = parameters.load().deregistration_seconds.maximum
+        service.set_faults(self.twin, delayScale=ratio * budget_seconds / worst, delayWorst=every)
+        self._ratio = ratio
+
+    @property
+    def by_load(self) -> dict[str, list[Outcome]]:
+        """Every request so far."""
+        return {f"{system}{self._suffix}": load.outcomes for system, load in self.loads.items()}
+
+    def stories(self, since: float) -> tuple[list[str], list[str]]:
+        """Where clients, load balancers and database disagree."""
+        outcomes = [one for load in self.loads.values() for one in load.outcomes]
+        ours = {one.trace for one in outcomes}
+        logged = [
+            request
+            for balancer in (run.LOAD_BALANCER, run.PREVIEW_LOAD_BALANCER)
+            for request in run.requests_since(self.twin, since, balancer)
+            if request.trace in ours
+        ]
+        differ = [str(one) for one in reconcile.disagreements(outcomes, logged)]
+        return differ, reconcile.orders_lost_or_doubled(outcomes, run.stored_orders(self.twin))
+
+    # --- what is done
+
+    def start(self, changes: Mapping[str, Any], values: Mapping[str, str]) -> tuple[subprocess.Popen[str], Path]:
+        """`pulumi up -s prod` with settings of its own, in the background; and its log."""
+        document = yaml.safe_load((self.twin.directory / "Pulumi.prod.yaml").read_text())
+        document["config"].update(changes)
+        settings = self.directory / f"settings-{time.monotonic_ns()}" / "Pulumi.prod.yaml"
+        settings.parent.mkdir()
+        settings.write_text(yaml.safe_dump(document, sort_keys=False))
+        log = self.directory / f"up-{time.monotonic_ns()}.log"
+        return run.start_up(self.twin, settings, log, values), log
+
+    def up(self, changes: Mapping[str, Any], values: Mapping[str, str]) -> str:
+        """`pulumi up -s prod` to its end; how long it took.
+
+        Raises:
+            TwinError: it failed; the end of what it said.
+        """
+        started = time.monotonic()
+        process, log = self.start(changes, values)
+        with steps.Follower(log) as follower:
+            code = process.wait(1800)
+        self._steps += follower.steps
+        if code != 0:
+            raise TwinError(f"`pulumi up` with {dict(values)} failed:\n{log.read_text()[-3000:]}")
+        return f"{time.monotonic() - started:.0f} s"
+
+    def first(self, changes: Mapping[str, Any], tag: str) -> None:
+        """Platform, image and first release, as `make up` makes them, with these settings.
+
+        Raises:
+            TwinError: one of them failed.
+        """
+        production.bootstrap(self.twin)
+        self.up(changes, {})
+        self.push(tag)
+        self.up(changes, {"tag": tag})
+        production.wait_until_served(self.twin, str(production.outputs(self.twin)["url"]))
+
+    def push(self, *tags: str) -> None:
+        """An image of its own under each tag."""
+        for tag in tags:
+            source = self.directory / f"application-{tag}"
+            shutil.copytree(REPOSITORY / "twin" / "application", source)
+            with (source / "shopcat" / "__main__.py").open("a") as file:
+                file.write(f"# {tag}\n")
+            production.push_image(self.twin, source, tag)
+
+    def _pods(self, system: str) -> list[dict[str, Any]]:
+        arguments = ["kubectl", "get", "pods", "-n", NAMESPACES[system], "-l", SELECTORS[system], "-o", "json"]
+        found: list[dict[str, Any]] = json.loads(execute(self.twin, arguments))["items"]
+        return found
+
+    def evict(self, system: str, number: int) -> str:
+        """Evict pods one after the other, as the drain of their nodes would; returns once they are gone.
+
+        Raises:
+            TwinError: there are not that many, or one could not be evicted within five minutes.
+        """
+        names = [pod["metadata"]["name"] for pod in self._pods(system) if "deletionTimestamp" not in pod["metadata"]]
+        if len(names) < number:
+            raise TwinError(f"{len(names)} pods of {system}; {number} were to be evicted")
+        deadline = time.monotonic() + 300
+        for name in names[:number]:
+            namespace = NAMESPACES[system]
+            body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
+            path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+            while True:
+                try:
+                    execute(self.twin, ["kubectl", "create", "--raw", path, "-f", "-"], given=json.dumps(body))
+                    break
+                except TwinError as error:
+                    if "disruption budget" not in str(error) or time.monotonic() > deadline:
+                        raise
+                    time.sleep(1)
+        self.settled(system, deadline)
+        return f"{number} pods evicted"
+
+    def settled(self, system: str, deadline: float) -> None:
+        """Wait until no pod leaves and each is ready.
+
+        Raises:
+            TwinError: not by the deadline.
+        """
+        while True:
+            pods = self._pods(system)
+            unready = [
+                pod["metadata"]["name"]
+                for pod in pods
+                if "deletionTimestamp" in pod["metadata"]
+                or not any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+            ]
+            if len(pods) == 2 and not unready:
+                return
+            if time.monotonic() > deadline:
+                raise TwinError(f"{system} has not settled: {unready or len(pods)}")
+            time.sleep(1)
+
+    def drain_node(self) -> str:
+        """`kubectl drain` of the first node, with everything on it, and back."""
+        node = self.twin.node_names[0]
+        drain = ["kubectl", "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s", "--force"]
+        try:
+            execute(self.twin, drain)
+        finally:
+            execute(self.twin, ["kubectl", "uncordon", node])
+        return node
+
+    def abort(self, tag: str, *, throttled_seconds: float) -> str:
+        """Kill the engine at the canary, then abort while ModifyRule is throttled.
+
+        Raises:
+            TwinError: the release never got there, or the abort failed.
+        """
+        process, log = self.start(SHORT, {"tag": tag})
+        deadline = time.monotonic() + 300
+        while "read back (2 of 2)" not in log.read_text():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise TwinError(f"release {tag} never came to its canary:\n{log.read_text()[-2000:]}")
+            time.sleep(0.3)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
+        execute(self.twin, ["pulumi", "cancel", "-s", "prod", "--yes"])
+        fault = {
+            "service": "elasticloadbalancing",
+            "action": "ModifyRule",
+            "kind": "throttle",
+            "seconds": throttled_seconds,
+        }
+        data = json.dumps(fault).encode()
+        request = urllib.request.Request(f"{self.twin.aws_endpoint}/twin/faults", data=data, method="POST")
+        with urllib.request.urlopen(request, timeout=10):
+            pass
+        return self.up(SHORT, {"abort": tag})
+
+
+def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Result:
+    """Every scenario once, with short drain numbers, on two fresh twins side by side.
 
     Raises:
         TwinError: a step failed for a reason that is no failed request.
     """
     started = time.time()
-    bench = Bench(twin, directory, say)
-    parts.up(twin)
-    too_small = budget(1)
-    settings = twin.directory / "Pulumi.prod.yaml"
-    document = yaml.safe_load(settings.read_text())
-    document["config"].update(too_small)
-    settings.write_text(yaml.safe_dump(document, sort_keys=False))
-    production.up(twin)
-    outcomes: dict[str, list[Outcome]] = {}
-
-    legacy = Legacy(twin, directory, APP_DRAIN_SECONDS)
-    patched = Patched(
-        twin,
-        directory,
-        app_drain_seconds=APP_DRAIN_SECONDS,
-        pre_stop_seconds=CONTROLLER_LAG_SECONDS + PROPAGATION_SECONDS,
-        settle_seconds=PROPAGATION_SECONDS + LONGEST_REQUEST_SECONDS,
-    )
-    for tag in ("v1.1.0", "v1.2.0", "v1.3.0"):
-        bench.push(tag)
-    with bench.under_load(OURS):
-        # The proof can fail: preStop of 26 s for a load balancer that goes on sending for a minute and more.
-        bench.delays(6 * 60, 1.0)
-        bench.measure("too small a budget: eviction", 6 * 60, {OURS: bench.evict_live})
-    outcomes["too small"] = bench.outcomes(OURS)
-    legacy.install()
-    patched.install()
-    patched.release("v1.0.0")
-    short = budget(PROPAGATION_SECONDS)
-    _serve(bench)
-    with bench.under_load(OURS, LEGACY, PATCHED):
-        time.sleep(20)
-        bench.delays(POINTS[0], PROPAGATION_SECONDS)
-        bench.measure(
-            "config change alone",
-            POINTS[0],
-            {
-                OURS: lambda: bench.up(short, tag="v1.0.0"),
-                LEGACY: _quiet(legacy.release),
-                PATCHED: lambda: patched.release("v1.1.0"),
-            },
-        )
-        bench.delays(POINTS[1], PROPAGATION_SECONDS)
-        bench.measure(
-            "new tag",
-            POINTS[1],
-            {
-                OURS: lambda: bench.up(short, tag="v1.1.0"),
-                LEGACY: _quiet(legacy.release),
-                PATCHED: lambda: patched.release("v1.2.0"),
-            },
-        )
-        bench.measure("node drain", POINTS[1], {OURS: lambda: drain_node(twin), LEGACY: _wait, PATCHED: _wait})
-        bench.measure("abort, ModifyRule throttled", POINTS[1], {OURS: lambda: bench.abort_while_throttled("v1.2.0")})
-        bench.delays(POINTS[2], PROPAGATION_SECONDS)
-        bench.measure(
-            "rollback",
-            POINTS[2],
-            {
-                OURS: lambda: bench.up(short, rollback="v1.1.0->v1.0.0"),
-                LEGACY: _quiet(legacy.release),
-                PATCHED: lambda: patched.release("v1.3.0"),
-            },
-        )
-    for system in (OURS, LEGACY, PATCHED):
-        outcomes[system] = bench.outcomes(system)
-    everything = [one for found in outcomes.values() for one in found]
-    logged = run.requests_since(twin, started)
-    ours = {one.trace for one in everything}
+    twins = [config.load(each, simulated=False) for each in (name, second_name(name))]
+    suffixes = ("", " 2")
+    benches = [
+        Bench(twin, directory / twin.name, SHORT_MIX, say, suffix) for twin, suffix in zip(twins, suffixes, strict=True)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.submit(_all_three, benches[0]), pool.submit(_ours_alone, benches[1])
+        measured = [*first.result(), *second.result()]
+    stories = [bench.stories(started) for bench in benches]
     return Result(
-        measured=bench.measured,
-        steps=bench.steps,
-        outcomes=outcomes,
-        disagreements=[str(one) for one in reconcile.disagreements(everything, [r for r in logged if r.trace in ours])],
-        orders_wrong=reconcile.orders_lost_or_doubled(everything, run.stored_orders(twin)),
+        measured=measured,
+        outcomes={**benches[0].by_load, **benches[1].by_load},
+        disagreements=[line for differ, _ in stories for line in differ],
+        orders_wrong=[line for _, wrong in stories for line in wrong],
         seconds=time.time() - started,
     )
 
 
-def _quiet(action: Callable[[], None]) -> Callable[[], str]:
-    def act() -> str:
-        action()
-        return ""
-
-    return act
+def second_name(name: str) -> str:
+    """Of the twin beside it."""
+    return f"{name}-2"
 
 
-def _wait() -> str:
-    time.sleep(60)
-    return ""
-
-
-def _serve(bench: Bench) -> None:
-    """Until each system answers ten times in a row: a cold start is no release."""
+def _all_three(bench: Bench) -> list[Measured]:
+    """A budget that is too small; a new tag on all three systems; a node drained; the curve."""
+    parts.up(bench.twin)
+    bench.first(settings_of(inputs(TOO_SMALL_SECONDS, TOO_SMALL_SECONDS)), "v1.0.0")
+    bench.push("v1.1.0")
+    legacy = Legacy(bench.twin, bench.directory, APP_DRAIN_SECONDS)
+    patched = Patched(
+        bench.twin,
+        bench.directory,
+        app_drain_seconds=APP_DRAIN_SECONDS,
+        pre_stop_seconds=SHORT_BUDGET.pre_stop_seconds,
+        settle_seconds=PROPAGATION_SECONDS + LONGEST_REQUEST_SECONDS,
+    )
+    legacy.install()
+    patched.install()
+    patched.release("v1.0.0")
     for system in (LEGACY, PATCHED):
-        row = 0
-        deadline = time.monotonic() + 180
-        while row < 10:
-            only = dataclasses.replace(streams(system)[1], rate=2.0)
-            with run.load_on(bench.twin, [only], maximum_seconds=2.0) as found:
-                time.sleep(2.2)
-                outcomes = found.stop()
-            row = row + len(outcomes) if not any(one.failure for one in outcomes) else 0
-            if time.monotonic() > deadline:
-                raise TwinError(f"{system} does not answer: {Counter(one.failure for one in outcomes)}")
+        _serves(bench, system)
+    with bench.under_load(OURS, LEGACY, PATCHED):
+        bench.delays(PROPAGATION_SECONDS / TOO_SMALL_SECONDS, TOO_SMALL_SECONDS, every=True)
+        time.sleep(STEADY_SECONDS)
+        bench.measure(TOO_SMALL, {OURS: lambda: bench.evict(OURS, 2)})
+        bench.delays(1.0, PROPAGATION_SECONDS)
+        time.sleep(STEADY_SECONDS)
+        bench.measure(
+            NEW_TAG,
+            {
+                OURS: lambda: bench.up(SHORT, {"tag": "v1.1.0"}),
+                LEGACY: legacy.release,
+                PATCHED: lambda: patched.release("v1.1.0").splitlines()[-1],
+            },
+        )
+        bench.settled(OURS, time.monotonic() + SHORT_BUDGET.grace_seconds + 60)
+        with ThreadPoolExecutor(1) as pool:
+            drained = pool.submit(bench.drain_node)
+            bench.measure("node drain", dict.fromkeys((OURS, LEGACY, PATCHED), drained.result))
+        for system in (OURS, LEGACY, PATCHED):
+            bench.settled(system, time.monotonic() + 180)
+        for ratio in POINTS:
+            bench.delays(ratio, PROPAGATION_SECONDS, every=True)
+            bench.measure(
+                CURVE,
+                {one: (lambda one=one: bench.evict(one, 1)) for one in (OURS, LEGACY, PATCHED)},  # type: ignore[misc]
+            )
+    return bench.finish()
+
+
+def _ours_alone(bench: Bench) -> list[Measured]:
+    """A config change alone; an abort while the ELB API is throttled; a rollback."""
+    parts.up(bench.twin)
+    bench.first(SHORT, "v1.0.0")
+    bench.push("v1.1.0", "v1.2.0")
+    with bench.under_load(OURS):
+        bench.delays(1.0, PROPAGATION_SECONDS)
+        time.sleep(STEADY_SECONDS)
+        changed = {**SHORT, "shopcat:release": {**SHORT["shopcat:release"], "memory": "400Mi"}}
+        bench.measure("config change alone", {OURS: lambda: bench.up(changed, {"tag": "v1.0.0"})})
+        bench.measure("abort, ModifyRule throttled", {OURS: lambda: bench.abort("v1.1.0", throttled_seconds=30)})
+        bench.measure(NEW_TAG, {OURS: lambda: bench.up(SHORT, {"tag": "v1.2.0"})})
+        bench.measure("rollback", {OURS: lambda: bench.up(SHORT, {"rollback": "v1.2.0->v1.0.0"})})
+        bench.settled(OURS, time.monotonic() + SHORT_BUDGET.grace_seconds + 60)
+    return bench.finish()
+
+
+def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Callable[[str], None] = print) -> Result:
+    """Consecutive releases with the committed settings and the load balancer's real delays, until there are enough of both.
+
+    Raises:
+        TwinError: a step failed for a reason that is no failed request.
+    """
+    started = time.time()
+    twin = config.load(name, simulated=False)
+    bench = Bench(twin, directory, FULL_MIX, say)
+    enough = FULL_REQUESTS if releases >= FULL_RELEASES else 0
+    parts.up(twin)
+    bench.first({}, "v1.0.0")
+    bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
+                 bench.budget.propagation_seconds)  # fmt: skip
+    with bench.under_load(OURS, maximum_seconds=6 * 3600.0):
+        for number in range(1, FULL_MOST_RELEASES + 1):
+            if number > releases and len(bench.loads[OURS].outcomes) >= enough:
+                break
+            tag = f"v1.{number}.0"
+            bench.push(tag)
+            bench.settled(OURS, time.monotonic() + bench.budget.grace_seconds + 60)
+            time.sleep(STEADY_SECONDS)
+            bench.measure(RELEASE, {OURS: lambda tag=tag: bench.up({}, {"tag": tag})})  # type: ignore[misc]
+        bench.settled(OURS, time.monotonic() + bench.budget.grace_seconds + 60)
+    measured = bench.finish()
+    differ, wrong = bench.stories(started)
+    return Result(measured, bench.by_load, differ, wrong, time.time() - started, full=True)
+
+
+def _serves(bench: Bench, system: str) -> None:
+    """Wait until the system has answered ten times in a row: a cold start is no release.
+
+    Raises:
+        TwinError: not within three minutes.
+    """
+    deadline = time.monotonic() + 180
+    while True:
+        only = dataclasses.replace(SHORT_MIX[1], rate=6.0)
+        with run.load_on(bench.twin, [only], 2.0, host_prefix(system)) as found:
+            time.sleep(2.2)
+            outcomes = found.stop()
+        if len(outcomes) >= 10 and not any(one.failure for one in outcomes):
+            return
+        if time.monotonic() > deadline:
+            raise TwinError(f"{system} does not answer: {Counter(one.failure for one in outcomes)}")

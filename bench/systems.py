@@ -1,7 +1,7 @@
 """The two other ways to run ShopCat that ours is measured against: the old repository, and the old repository patched.
 
-Both run on the same twin as ours, behind the same load balancer: a rule for a header of the bench's sends a request to
-them. Pods, database and delays are the same for all three.
+Both run on the same twin as ours, with the same pods, database and delays, by host name behind the stack's other load
+balancer (the previews'): a release of ours watches what its own load balancer answers, and would take theirs for its own.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
-HEADER = "X-Bench-System"
 LEGACY = "legacy"
 PATCHED = "patched"
 OURS = "ours"
+_THRESHOLDS = {"HealthyThresholdCount": 3, "UnhealthyThresholdCount": 3}
+"""What Terraform's aws_lb_target_group asks for when nothing is said."""
 
 
 def execute(twin: Twin, argv: list[str], *, directory: Path = REPOSITORY, given: str | None = None) -> str:
@@ -50,7 +51,7 @@ def execute(twin: Twin, argv: list[str], *, directory: Path = REPOSITORY, given:
 
 def _vpc_and_listener(twin: Twin) -> tuple[str, str]:
     elb = pulumi.client(twin, "elbv2")
-    (balancer,) = elb.describe_load_balancers(Names=[run.LOAD_BALANCER])["LoadBalancers"]
+    (balancer,) = elb.describe_load_balancers(Names=[run.PREVIEW_LOAD_BALANCER])["LoadBalancers"]
     listeners = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
     listener = next(one for one in listeners if one["Port"] == 443)
     return str(balancer["VpcId"]), str(listener["ListenerArn"])
@@ -70,14 +71,19 @@ def target_group(twin: Twin, name: str, **changes: Any) -> str:
     return arn
 
 
-def header_rule(twin: Twin, system: str, priority: int, weights: dict[str, int]) -> str:
-    """A rule that sends the system's requests to its groups; its ARN."""
+def host_prefix(system: str) -> str:
+    """What stands before the shop's domain in the system's host name."""
+    return "" if system == OURS else f"{system}.preview."
+
+
+def host_rule(twin: Twin, system: str, priority: int, weights: dict[str, int]) -> str:
+    """A rule that sends the requests for the system's host name to its groups; its ARN."""
     elb, (_, listener) = pulumi.client(twin, "elbv2"), _vpc_and_listener(twin)
     groups = [{"TargetGroupArn": arn, "Weight": weight} for arn, weight in weights.items()]
     made = elb.create_rule(
         ListenerArn=listener,
         Priority=priority,
-        Conditions=[{"Field": "http-header", "HttpHeaderConfig": {"HttpHeaderName": HEADER, "Values": [system]}}],
+        Conditions=[{"Field": "host-header", "HostHeaderConfig": {"Values": [f"{host_prefix(system)}*"]}}],
         Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}],
     )
     return str(made["Rules"][0]["RuleArn"])
@@ -105,8 +111,8 @@ class Legacy:
         twin = self._twin
         pulumi.client(twin, "ecr").create_repository(repositoryName=self._repository, imageTagMutability="MUTABLE")
         self._push()
-        group = target_group(twin, "bench-legacy")
-        header_rule(twin, LEGACY, 5, {group: 1})
+        group = target_group(twin, "bench-legacy", **_THRESHOLDS)
+        host_rule(twin, LEGACY, 5, {group: 1})
         execute(twin, ["kubectl", "create", "namespace", LEGACY])
         binding = (REPOSITORY / "legacy" / "k8s" / "targetgroupbinding.yaml").read_text()
         old = next(line for line in binding.splitlines() if "targetGroupARN:" in line)
@@ -117,10 +123,11 @@ class Legacy:
             given=binding.replace(old, f"  targetGroupARN: {group}"),
         )
 
-    def release(self) -> None:
+    def release(self) -> str:
         """What its workflow does: push `latest`, `helm upgrade`, wait."""
         self._push()
         self._helm()
+        return "latest"
 
     def _helm(self) -> None:
         secret = run.application_secret(self._twin)
@@ -184,9 +191,10 @@ class Patched:
                 f"bench-patched-{colour}",
                 HealthCheckIntervalSeconds=5,
                 HealthCheckTimeoutSeconds=4,
+                **_THRESHOLDS,
                 attributes={"deregistration_delay.timeout_seconds": 90},
             )
-        self._rule = header_rule(twin, PATCHED, 6, {self._groups["blue"]: 100, self._groups["green"]: 0})
+        self._rule = host_rule(twin, PATCHED, 6, {self._groups["blue"]: 100, self._groups["green"]: 0})
         namespace = (self._copy / "k8s" / "namespace.yaml").read_text().replace("name: shopcat", f"name: {PATCHED}")
         execute(twin, ["kubectl", "apply", "-f", "-"], given=namespace)
         colours = (self._copy / "k8s" / "colours.yaml").read_text()

@@ -107,6 +107,11 @@ def test_the_rate_holds_and_latency_counts_from_when_a_request_was_due(server: S
     assert summarize(outcomes).p99 > 0.5
 
 
+def test_an_answer_without_what_it_must_hold_has_failed(server: Server) -> None:
+    assert {one.failure for one in load(server, Stream("a", 20.0, contains="ok"), seconds=0.3)} == {""}
+    assert {one.failure for one in load(server, Stream("a", 20.0, contains="cat"), seconds=0.3)} == {"wrong-body"}
+
+
 def test_connections_are_kept_alive_or_fresh_as_asked(server: Server) -> None:
     kept = load(server, Stream("a", 40.0))
     assert sum(one.reused for one in kept) > len(kept) / 2

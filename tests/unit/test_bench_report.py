@@ -6,12 +6,19 @@ from pathlib import Path
 
 from bench import report
 from bench.load import Outcome
-from bench.scenarios import Measured, Result
+from bench.scenarios import CURVE, NEW_TAG, RELEASE, TOO_SMALL, Measured, Result
+from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED
+
+STEPS = (Step(0.0, "claim"), Step(4.0, "shift"), Step(8.0, "live"))
 
 
 def measured(scenario: str, system: str, failed: int, ratio: float = 1.0) -> Measured:
-    return Measured(scenario, system, 0.0, 10.0, ratio, 100, failed, {"http-502": failed} if failed else {}, 0.01, 0.05)
+    kinds = {"http-502": failed} if failed else {}
+    one = Measured(scenario, system, 0.0, 10.0, ratio, 100, failed, kinds, 0.01, 0.05, 0.01, 0.05, load=system)
+    if (scenario, system) in ((NEW_TAG, OURS), (RELEASE, OURS)):
+        return dataclasses.replace(one, steps=STEPS, floor=(("settle", 8.0),))
+    return one
 
 
 def outcomes(system: str) -> list[Outcome]:
@@ -21,37 +28,57 @@ def outcomes(system: str) -> list[Outcome]:
 
 GOOD = Result(
     measured=[
-        measured("too small a budget: eviction", OURS, 7, 360.0),
-        *(measured("new tag", system, failed) for system, failed in ((OURS, 0), (LEGACY, 40), (PATCHED, 0))),
-        measured("rollback", OURS, 0, 3.0),
+        measured(TOO_SMALL, OURS, 7, 15.0),
+        *(measured(NEW_TAG, system, failed) for system, failed in ((OURS, 0), (LEGACY, 40), (PATCHED, 0))),
+        measured(CURVE, OURS, 0, 1.0),
+        measured(CURVE, OURS, 9, 3.0),
     ],
-    steps=[(0.0, "new tag")],
-    outcomes={name: outcomes(name) for name in (OURS, LEGACY, PATCHED, "too small")},
+    outcomes={name: outcomes(name) for name in (OURS, LEGACY, PATCHED, f"{OURS} 2")},
     disagreements=[],
     orders_wrong=[],
     seconds=12.0,
 )
 
 
-def test_the_page_holds_every_count_and_the_json_every_failure(tmp_path: Path) -> None:
-    report.write(GOOD, tmp_path)
+def test_the_page_holds_every_count_and_the_json_every_failure_with_its_step(tmp_path: Path) -> None:
+    report.write(GOOD, tmp_path, "bench")
     page, raw = (tmp_path / "bench.html").read_text(), json.loads((tmp_path / "bench.json").read_text())
     assert "<b>40</b>" in page
     assert "proves nothing" not in page
-    assert page.count("data:image/svg+xml") == 5
-    assert [one["failed"] for one in raw["measured"]] == [7, 0, 40, 0, 0]
-    assert len(raw["failures"][LEGACY]) == 1
+    assert page.count("data:image/svg+xml") == 7  # four loads, latency, floor, curve
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert [one["failed"] for one in raw["measured"]] == [7, 0, 40, 0, 0, 9]
+    (failure,) = raw["failures"][OURS]
+    assert (failure["failure"], failure["due"]) == ("http-502", 5.0)
+    assert report.step_of([measured(NEW_TAG, OURS, 0)], OURS, 5.0) == f"{NEW_TAG}: shift"
+    assert report.step_of(GOOD.measured, f"{OURS} 2", 5.0) == "before"
+    assert raw["series"][LEGACY] == {
+        "blue": [[float(at), 2.0] for at in range(0, 20, 2)],
+        "failed": [[4.0, 1.0]],
+    }
 
 
 def test_the_curve_has_one_point_for_each_ratio() -> None:
-    assert report.curve_points(GOOD.measured, OURS) == [(1.0, 0), (3.0, 0)]
+    assert report.curve_points(GOOD.measured, OURS) == [(1.0, 0), (3.0, 9)]
 
 
 def test_a_run_that_proves_nothing_says_why() -> None:
     assert report.problems(GOOD) == []
     ours_failed = dataclasses.replace(GOOD, measured=[*GOOD.measured, measured("node drain", OURS, 1)])
     assert report.problems(ours_failed) == ["ours failed 1 requests"]
+    within_budget = dataclasses.replace(GOOD, measured=[*GOOD.measured, measured(CURVE, OURS, 2, 1.0)])
+    assert report.problems(within_budget) == ["ours failed 2 requests"]
     kind = dataclasses.replace(GOOD, measured=[one for one in GOOD.measured if one.failed == 0])
     assert len(report.problems(kind)) == 2
     assert "disagree" in report.problems(dataclasses.replace(GOOD, disagreements=["x"]))[0]
     assert "exactly once" in report.problems(dataclasses.replace(GOOD, orders_wrong=["k"]))[0]
+
+
+def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -> None:
+    full = dataclasses.replace(GOOD, full=True, measured=[measured(RELEASE, OURS, 0)])
+    (only,) = report.problems(full)
+    assert "1 releases and 84 requests" in only
+    slow = dataclasses.replace(full.measured[0], p99=0.07, ended=11.0)
+    said = report.problems(dataclasses.replace(full, measured=[slow]))
+    assert "1.40 of the steady one" in said[1]
+    assert "1.38 of its floor" in said[2]

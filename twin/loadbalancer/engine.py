@@ -98,6 +98,7 @@ class Engine:
         self._twin = twin
         self.parameters = parameters
         self.delay_scale = parameters.delay_scale
+        self.delay_worst = False
         self.weight_zero_unused = parameters.weight_zero_unused
         self._random = random.Random(parameters.seed)  # noqa: S311 - delays, not secrets
         self._reader = reader
@@ -136,7 +137,7 @@ class Engine:
             await asyncio.sleep(self.parameters.poll_seconds)
 
     def _draw(self, delay: Delay) -> float:
-        return delay.draw(self._random, self.delay_scale)
+        return delay.maximum * self.delay_scale if self.delay_worst else delay.draw(self._random, self.delay_scale)
 
     def take_in(self, snapshot: Snapshot, now: float) -> None:
         """Announce to each node whatever is new in the snapshot.
@@ -482,7 +483,7 @@ class Engine:
         Raises:
             TwinError: a fault it doesn't know, or a value of the wrong kind.
         """
-        known = {"delayScale": (int, float), "weightZeroUnused": (bool,)}
+        known = {"delayScale": (int, float), "delayWorst": (bool,), "weightZeroUnused": (bool,)}
         for name, value in faults.items():
             if name not in known:
                 raise TwinError(f"twin: the fault {name} is not implemented by the stand-in; known: {', '.join(known)}")
@@ -490,6 +491,7 @@ class Engine:
                 expected = "a number of at least 0" if name == "delayScale" else "true or false"
                 raise TwinError(f"the fault {name} is {value!r}; {expected} is expected")
         self.delay_scale = float(faults.get("delayScale", self.delay_scale))
+        self.delay_worst = bool(faults.get("delayWorst", self.delay_worst))
         self.weight_zero_unused = bool(faults.get("weightZeroUnused", self.weight_zero_unused))
 
     async def close(self) -> None:

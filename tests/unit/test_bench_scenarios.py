@@ -1,0 +1,81 @@
+"""What the bench asks of the program and of the load balancer."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from bench import scenarios
+from bench.load import Load, Outcome
+from bench.scenarios import Bench
+from bench.systems import LEGACY, OURS, PATCHED, host_prefix
+from infra.drain import METRIC_MINUTES_SECONDS
+from infra.settings import Drain
+from twin import config
+from twin.errors import TwinError
+from twin.loadbalancer import parameters
+from twin.loadbalancer.engine import Engine
+
+
+def test_every_delay_can_be_made_the_worst_one(tmp_path: Path) -> None:
+    twin, nothing = config.Twin("x", 1, tmp_path, tmp_path, True), cast("Any", None)
+    found = Engine(twin, parameters.load(), nothing, None, processes_run=False, targets_answer=False)
+    delay = parameters.load().deregistration_seconds
+    assert len({found._draw(delay) for _ in range(10)}) == 10
+    found.set_faults({"delayScale": 0.5, "delayWorst": True})
+    assert {found._draw(delay) for _ in range(10)} == {delay.maximum * 0.5}
+    with pytest.raises(TwinError, match="true or false"):
+        found.set_faults({"delayWorst": 1})
+
+
+def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale() -> None:
+    drain = Drain.model_validate(scenarios.SHORT["shopcat:drain"]).budget
+    assert drain == scenarios.SHORT_BUDGET
+    committed = Drain().budget
+    assert (drain.controller_lag_seconds, drain.app_keep_alive_seconds, drain.settle_seconds) == (
+        committed.controller_lag_seconds,
+        committed.app_keep_alive_seconds,
+        METRIC_MINUTES_SECONDS,
+    )
+
+
+def test_the_budget_that_is_too_small_is_smaller_than_the_real_delays() -> None:
+    given = scenarios.inputs(scenarios.TOO_SMALL_SECONDS, scenarios.TOO_SMALL_SECONDS)
+    pre_stop = Drain.model_validate(scenarios.settings_of(given)["shopcat:drain"]).budget.pre_stop_seconds
+    assert pre_stop < scenarios.PROPAGATION_SECONDS < scenarios.SHORT_BUDGET.pre_stop_seconds
+
+
+def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
+    rate = sum(one.rate for one in scenarios.FULL_MIX)
+    committed = Drain().budget
+    watched = committed.settle_seconds + committed.propagation_seconds
+    assert rate * watched * scenarios.FULL_MOST_RELEASES > scenarios.FULL_REQUESTS / 2
+    long = next(one for one in scenarios.FULL_MIX if one.name == "long")
+    assert long.rate * 20 >= 20, "twenty long requests in flight"
+
+
+def test_each_system_has_a_host_of_its_own() -> None:
+    assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.preview.", "patched.preview."]
+
+
+class Sent:
+    """A load that has ended."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        self.outcomes = outcomes
+
+
+def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", scenarios.SHORT_MIX, suffix=" 2")
+    due = [90.0, 95.0, 101.0, 105.0, 119.0, 121.0]
+    outcomes = [Outcome("a", str(at), at, at + 0.1, 200, "http-502" if at in (105.0, 119.0) else "") for at in due]
+    bench.loads[OURS] = cast("Load", Sent(outcomes))
+    first = scenarios._Run("new tag", OURS, 1.0, 100.0, 110.0)
+    second = scenarios._Run("rollback", OURS, 1.0, 120.0, 130.0)
+    bench._runs = [first, second]
+    found = bench.finish()
+    assert [(one.scenario, one.requests, one.failed) for one in found] == [("new tag", 3, 2), ("rollback", 1, 0)]
+    assert {one.load for one in found} == {f"{OURS} 2"}
+    assert found[0].steady_p99 == pytest.approx(0.1)
