@@ -26,6 +26,7 @@ _TITLES = {OURS: "ours", LEGACY: "legacy", PATCHED: "legacy + patches"}
 _WIDTH_SECONDS = 2
 MOST_P99_RATIO = 1.2
 MOST_FLOOR_RATIO = 1.3
+FULL_LONG_IN_FLIGHT = 20
 
 
 def _title(name: str) -> str:
@@ -196,6 +197,18 @@ def floor_ratio(one: Measured) -> float:
     return (one.ended - one.began) / sum(seconds for _, seconds in one.floor)
 
 
+def released_under(one: Measured, outcomes: Sequence[Outcome]) -> int:
+    """Requests due between the new colour's start and the last pod of the old one."""
+    begun = next((step.at for step in one.steps if step.name == "idle colour up"), one.began)
+    return sum(begun <= each.due <= max(one.ended, one.drained) for each in outcomes)
+
+
+def long_in_flight(one: Measured, outcomes: Sequence[Outcome]) -> int:
+    """Long requests in flight when everything was moved to the new colour."""
+    shifted = next((step.at for step in one.steps if step.name == "shift"), 0.0)
+    return sum(each.stream == "long" and each.due <= shifted <= each.ended for each in outcomes)
+
+
 def problems(result: Result) -> list[str]:
     """Why this run proves nothing; empty when it does."""
     found = [f"client and load balancer disagree: {one}" for one in result.disagreements[:5]]
@@ -225,6 +238,12 @@ def _full_problems(result: Result) -> list[str]:
     sent = sum(len(outcomes) for outcomes in result.outcomes.values())
     if len(releases) < FULL_RELEASES or sent < FULL_REQUESTS:
         found.append(f"{len(releases)} releases and {sent} requests: {FULL_RELEASES} and {FULL_REQUESTS} are needed")
+    under = sum(released_under(one, result.outcomes[one.load]) for one in releases)
+    if under < sent / 2:
+        found.append(f"{under} of {sent} requests came while a release ran; at least half are needed")
+    fewest = min((long_in_flight(one, result.outcomes[one.load]) for one in releases), default=0)
+    if fewest < FULL_LONG_IN_FLIGHT:
+        found.append(f"{fewest} long requests in flight at a shift; at least {FULL_LONG_IN_FLIGHT} are needed")
     if (ratio := p99_ratio(result.measured)) > MOST_P99_RATIO:
         found.append(f"p99 during a release is {ratio:.2f} of the steady one; at most {MOST_P99_RATIO}")
     slowest = max((floor_ratio(one) for one in releases), default=0.0)

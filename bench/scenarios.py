@@ -127,6 +127,8 @@ class Measured:
     note: str = ""
     load: str = ""
     """Whose requests: a key of ``Result.outcomes``."""
+    drained: float = 0.0
+    """When the last pod that the action sent away was gone; 0 if nobody waited for it."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class _Run:
     ratio: float
     began: float
     ended: float = 0.0
+    drained: float = 0.0
     note: str = ""
     steps: list[Step] = field(default_factory=list)
 
@@ -242,6 +245,7 @@ class Bench:
                     floor=self._floor(one),
                     note=one.note,
                     load=one.system + self._suffix,
+                    drained=one.drained,
                 )
             )
         return found
@@ -375,6 +379,9 @@ class Bench:
                 or not any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
             ]
             if len(pods) == 2 and not unready:
+                last = next((one for one in reversed(self._runs) if one.system == system and one.ended), None)
+                if last and not last.drained:
+                    last.drained = time.time()
                 return
             if time.monotonic() > deadline:
                 raise TwinError(f"{system} has not settled: {unready or len(pods)}")

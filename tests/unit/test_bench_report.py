@@ -76,9 +76,19 @@ def test_a_run_that_proves_nothing_says_why() -> None:
 
 def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -> None:
     full = dataclasses.replace(GOOD, full=True, measured=[measured(RELEASE, OURS, 0)])
-    (only,) = report.problems(full)
-    assert "1 releases and 84 requests" in only
+    said = report.problems(full)
+    assert "1 releases and 84 requests" in said[0]
+    assert "12 of 84 requests came while a release ran" in said[1]
+    assert "0 long requests in flight" in said[2]
+    assert len(said) == 3
     slow = dataclasses.replace(full.measured[0], p99=0.07, ended=11.0)
     said = report.problems(dataclasses.replace(full, measured=[slow]))
-    assert "1.40 of the steady one" in said[1]
-    assert "1.38 of its floor" in said[2]
+    assert "1.40 of the steady one" in said[3]
+    assert "1.38 of its floor" in said[4]
+
+
+def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None:
+    one = measured(RELEASE, OURS, 0)
+    sent = [Outcome("long", "x", due, ended) for due, ended in ((1.0, 3.9), (1.0, 4.1), (4.1, 9.0))]
+    assert report.long_in_flight(one, [*sent, Outcome("page, fresh", "y", 3.0, 5.0)]) == 1
+    assert report.released_under(dataclasses.replace(one, drained=12.0), [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
