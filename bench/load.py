@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+TRACE_PREFIX = "Root=1-"
+"""How the ids of our requests begin."""
 MAXIMUM_REQUESTS = 3_000_000
 MAXIMUM_SECONDS = 24 * 3600.0
 _LARGEST_ANSWER = 1 << 20
@@ -200,7 +202,7 @@ class Load:
             number += 1
 
     async def _one(self, stream: Stream, due: float) -> None:
-        trace = f"Root=1-{int(due):08x}-{uuid.uuid4().hex[:24]}"
+        trace = f"{TRACE_PREFIX}{int(due):08x}-{uuid.uuid4().hex[:24]}"
         key = str(uuid.uuid4()) if stream.order else ""
         connection: _Connection | None = None
         status, headers, body, failure, reused = 0, dict[str, str](), b"", "", False
