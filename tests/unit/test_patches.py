@@ -197,6 +197,28 @@ def test_the_patched_dockerfile_asks_nothing_and_the_preview_job_can_not_reach_p
     assert "RELEASE_ROLE" not in json.dumps(jobs["preview"])
 
 
+def test_a_preview_runs_the_pull_requests_own_image_and_holds_no_secret_value(helm: str, patched: Path) -> None:
+    chart = patched / "helm" / "preview"
+    image = f"123456789012.dkr.ecr.eu-central-1.amazonaws.com/shopcat-preview:{'c' * 40}"
+    manifests = rendered(helm, chart, "--set", f"image={image}")
+    (deployment,) = of_kind(manifests, "Deployment")
+    assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == image
+    assert of_kind(manifests, "Secret") == []
+    (secret,) = of_kind(manifests, "ExternalSecret")
+    assert secret["apiVersion"] == "external-secrets.io/v1"
+    assert template(helm, chart).returncode != 0, "no image, no preview"
+    jobs = yaml.safe_load((patched / ".github" / "workflows" / "deploy.yml").read_text())["jobs"]
+    deploy, closed = jobs["preview"], jobs["preview-closed"]
+    assert deploy["concurrency"] == closed["concurrency"], "a preview that is being made when its pull request closes"
+    assert '--namespace "$NAMESPACE"' in deploy["steps"][-1]["run"]
+
+
+def test_an_eviction_takes_one_pod_of_a_colour_at_a_time(helm: str, patched: Path) -> None:
+    budgets = of_kind(rendered(helm, patched / "helm" / "shopcat", *RELEASE), "PodDisruptionBudget")
+    selected = {one["spec"]["selector"]["matchLabels"]["colour"]: one["spec"]["maxUnavailable"] for one in budgets}
+    assert selected == {"blue": 1, "green": 1}
+
+
 class Kubernetes(BaseHTTPRequestHandler):
     """As much of the API as the claim needs: one ConfigMap, guarded by its resourceVersion."""
 
