@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,11 @@ class Bench:
         self._ratio = ratio
 
     @property
+    def drained_by(self) -> float:
+        """By when (monotonic) a pod that is told to leave now is gone and another is ready."""
+        return time.monotonic() + self.budget.grace_seconds + 120
+
+    @property
     def by_load(self) -> dict[str, list[Outcome]]:
         """Every request so far."""
         return {f"{system}{self._suffix}": load.outcomes for system, load in self.loads.items()}
@@ -438,7 +444,7 @@ def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Resu
         Bench(twin, directory / twin.name, SHORT_MIX, say, suffix) for twin, suffix in zip(twins, suffixes, strict=True)
     ]
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.submit(_all_three, benches[0]), pool.submit(_ours_alone, benches[1])
+        first, second = pool.submit(_released_and_back, benches[0]), pool.submit(_changed_and_worn, benches[1])
         measured = [*first.result(), *second.result()]
     stories = [bench.stories(started) for bench in benches]
     return Result(
@@ -455,10 +461,10 @@ def second_name(name: str) -> str:
     return f"{name}-2"
 
 
-def _all_three(bench: Bench) -> list[Measured]:
-    """A budget that is too small; a new tag on all three systems; a node drained; the curve."""
+def _prepare(bench: Bench, first: DrainInputs) -> tuple[Legacy, Patched]:
+    """All three systems, each with its first release, warm."""
     parts.up(bench.twin)
-    bench.first(settings_of(inputs(TOO_SMALL_SECONDS, TOO_SMALL_SECONDS)), "v1.0.0")
+    bench.first(settings_of(first), "v1.0.0")
     bench.push("v1.1.0")
     legacy = Legacy(bench.twin, bench.directory, APP_DRAIN_SECONDS)
     patched = Patched(
@@ -473,7 +479,13 @@ def _all_three(bench: Bench) -> list[Measured]:
     patched.release("v1.0.0")
     for system in (LEGACY, PATCHED):
         _serves(bench, system)
-    with bench.under_load(OURS, LEGACY, PATCHED):
+    return legacy, patched
+
+
+def _released_and_back(bench: Bench) -> list[Measured]:
+    """A budget that is too small; a new tag; a node drained; a rollback."""
+    legacy, patched = _prepare(bench, inputs(TOO_SMALL_SECONDS, TOO_SMALL_SECONDS))
+    with bench.under_load(*NAMESPACES):
         bench.delays(PROPAGATION_SECONDS / TOO_SMALL_SECONDS, TOO_SMALL_SECONDS, every=True)
         time.sleep(STEADY_SECONDS)
         bench.measure(TOO_SMALL, {OURS: lambda: bench.evict(OURS, 2)})
@@ -487,35 +499,32 @@ def _all_three(bench: Bench) -> list[Measured]:
                 PATCHED: lambda: patched.release("v1.1.0").splitlines()[-1],
             },
         )
-        bench.settled(OURS, time.monotonic() + SHORT_BUDGET.grace_seconds + 60)
+        bench.settled(OURS, bench.drained_by)
         with ThreadPoolExecutor(1) as pool:
             drained = pool.submit(bench.drain_node)
-            bench.measure("node drain", dict.fromkeys((OURS, LEGACY, PATCHED), drained.result))
-        for system in (OURS, LEGACY, PATCHED):
-            bench.settled(system, time.monotonic() + 180)
-        for ratio in POINTS:
-            bench.delays(ratio, PROPAGATION_SECONDS, every=True)
-            bench.measure(
-                CURVE,
-                {one: (lambda one=one: bench.evict(one, 1)) for one in (OURS, LEGACY, PATCHED)},  # type: ignore[misc]
-            )
+            bench.measure("node drain", dict.fromkeys(NAMESPACES, drained.result))
+        bench.settled(OURS, bench.drained_by)
+        bench.measure("rollback", {OURS: lambda: bench.up(SHORT, {"rollback": "v1.1.0->v1.0.0"})})
+        bench.settled(OURS, bench.drained_by)
     return bench.finish()
 
 
-def _ours_alone(bench: Bench) -> list[Measured]:
-    """A config change alone; an abort while the ELB API is throttled; a rollback."""
-    parts.up(bench.twin)
-    bench.first(SHORT, "v1.0.0")
-    bench.push("v1.1.0", "v1.2.0")
-    with bench.under_load(OURS):
+def _changed_and_worn(bench: Bench) -> list[Measured]:
+    """A config change alone; an abort while the ELB API is throttled; the curve."""
+    legacy, _ = _prepare(bench, inputs(PROPAGATION_SECONDS, CONTROLLER_LAG_SECONDS))
+    with bench.under_load(*NAMESPACES):
         bench.delays(1.0, PROPAGATION_SECONDS)
         time.sleep(STEADY_SECONDS)
         changed = {**SHORT, "shopcat:release": {**SHORT["shopcat:release"], "memory": "400Mi"}}
-        bench.measure("config change alone", {OURS: lambda: bench.up(changed, {"tag": "v1.0.0"})})
+        bench.measure(
+            "config change alone", {OURS: lambda: bench.up(changed, {"tag": "v1.0.0"}), LEGACY: legacy.change}
+        )
         bench.measure("abort, ModifyRule throttled", {OURS: lambda: bench.abort("v1.1.0", throttled_seconds=30)})
-        bench.measure(NEW_TAG, {OURS: lambda: bench.up(SHORT, {"tag": "v1.2.0"})})
-        bench.measure("rollback", {OURS: lambda: bench.up(SHORT, {"rollback": "v1.2.0->v1.0.0"})})
-        bench.settled(OURS, time.monotonic() + SHORT_BUDGET.grace_seconds + 60)
+        for system in NAMESPACES:
+            bench.settled(system, bench.drained_by)
+        for ratio in POINTS:
+            bench.delays(ratio, PROPAGATION_SECONDS, every=True)
+            bench.measure(CURVE, {system: partial(bench.evict, system, 1) for system in NAMESPACES})
     return bench.finish()
 
 
@@ -539,10 +548,10 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
                 break
             tag = f"v1.{number}.0"
             bench.push(tag)
-            bench.settled(OURS, time.monotonic() + bench.budget.grace_seconds + 60)
+            bench.settled(OURS, bench.drained_by)
             time.sleep(STEADY_SECONDS)
-            bench.measure(RELEASE, {OURS: lambda tag=tag: bench.up({}, {"tag": tag})})  # type: ignore[misc]
-        bench.settled(OURS, time.monotonic() + bench.budget.grace_seconds + 60)
+            bench.measure(RELEASE, {OURS: partial(bench.up, {}, {"tag": tag})})
+        bench.settled(OURS, bench.drained_by)
     measured = bench.finish()
     differ, wrong = bench.stories(started)
     return Result(measured, bench.by_load, differ, wrong, time.time() - started, full=True)

@@ -126,6 +126,10 @@ class Legacy:
     def release(self) -> str:
         """What its workflow does: push `latest`, `helm upgrade`, wait."""
         self._push()
+        return self.change()
+
+    def change(self) -> str:
+        """`helm upgrade` alone, as for another value."""
         self._helm()
         return "latest"
 
