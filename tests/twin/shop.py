@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -119,9 +120,9 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 def wait_for(log: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    """Until the engine has said so."""
+    """Until the engine has said so (a regular expression)."""
     deadline = time.monotonic() + seconds
-    while text not in log.read_text():
+    while not re.search(text, log.read_text()):
         assert process.poll() is None, f"it ended without {text!r}:\n{log.read_text()}"
         assert time.monotonic() < deadline, f"no {text!r} within {seconds} s:\n{log.read_text()}"
         time.sleep(0.5)

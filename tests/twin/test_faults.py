@@ -38,7 +38,7 @@ STEPS = {
     "slot taken": "slot taken for attempt",
     "new colour starting": "kubernetes:apps/v1:Deployment deployment-",
     "canary": "watching ",
-    "everything shifted": " 100 / ",
+    "everything shifted": r"weights .*\b100\b.* read back \(2 of 2\)",
     "live pointer": " is live in ",
 }
 """Where the engine is killed: what it has just said."""

@@ -35,7 +35,7 @@ def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(s
     shop.push("v1.1.0")
     start = shop.load.started
     process, log = shop.start(tag="v1.1.0")
-    wait_for(log, "weights blue 100 / green 0 read back (2 of 2)", process)
+    wait_for(log, r"weights blue 100 / green 0 read back \(2 of 2\)", process)
     stop(process)
     assert shop.weights() == {"blue": 100, "green": 0}
     assert shop.replicas("green") == 2, "the old colour keeps its pods"
