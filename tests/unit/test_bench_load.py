@@ -119,6 +119,17 @@ def test_connections_are_kept_alive_or_fresh_as_asked(server: Server) -> None:
     assert not any(one.reused for one in load(server, Stream("a", 40.0, fresh=True)))
 
 
+def test_a_connection_that_was_idle_for_long_is_not_used_again(server: Server) -> None:
+    streams = [Stream("a", 5.0)]
+    with Load(
+        "127.0.0.1", "x", port=server.port, ca_file=None, streams=streams, maximum_seconds=1, longest_idle_seconds=0.05
+    ) as run:
+        time.sleep(1.2)
+        outcomes = run.stop()
+    assert len(outcomes) > 3
+    assert not any(one.reused or one.failure for one in outcomes)
+
+
 def test_a_request_without_answer_times_out(server: Server) -> None:
     server.stall_until = time.monotonic() + 3
     outcomes = load(server, Stream("a", 10.0, timeout_seconds=0.3), seconds=0.5)
