@@ -27,6 +27,7 @@ _WIDTH_SECONDS = 2
 MOST_P99_RATIO = 1.2
 MOST_FLOOR_RATIO = 1.3
 FULL_LONG_IN_FLIGHT = 20
+SHORTEST_LABELLED_SECONDS = 6
 
 
 def _title(name: str) -> str:
@@ -137,11 +138,12 @@ def latencies(measured: Sequence[Measured]) -> str:
 def against_floor(one: Measured) -> str:
     """One release, part by part, above what it takes at least."""
     figure, axes = _axes(10, 1.6)
-    for place, found in ((0, steps.parts(one.steps, one.ended)), (1, list(one.floor))):
+    for place, found in ((0, steps.parts(one.began, one.steps, one.ended)), (1, list(one.floor))):
         at = 0.0
         for name, seconds in found:
             axes.barh(place, seconds, left=at, edgecolor="white")
-            axes.text(at + seconds / 2, place, f"{name}\n{seconds:.0f} s", fontsize=5, ha="center", va="center")
+            if seconds >= SHORTEST_LABELLED_SECONDS:
+                axes.text(at + seconds / 2, place, f"{name}\n{seconds:.0f} s", fontsize=5, ha="center", va="center")
             at += seconds
     axes.set_yticks([0, 1], ["measured", "floor"])
     axes.invert_yaxis()

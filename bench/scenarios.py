@@ -155,6 +155,7 @@ class _Run:
     began: float
     ended: float = 0.0
     drained: float = 0.0
+    scale: float = 0.0
     note: str = ""
     steps: list[Step] = field(default_factory=list)
 
@@ -169,7 +170,7 @@ class Bench:
         self.loads: dict[str, Load] = {}
         self._runs: list[_Run] = []
         self._steps: list[Step] = []
-        self._ratio = 0.0
+        self._ratio = self._scale = 0.0
         directory.mkdir(parents=True, exist_ok=True)
 
     # --- measuring
@@ -190,7 +191,7 @@ class Bench:
             TwinError: an action failed.
         """
         began = time.time()
-        runs = {system: _Run(scenario, system, self._ratio, began) for system in actions}
+        runs = {system: _Run(scenario, system, self._ratio, began, scale=self._scale) for system in actions}
         self._runs += runs.values()
 
         def act(system: str) -> None:
@@ -255,8 +256,7 @@ class Bench:
         shifted = next((step.at for step in one.steps if step.name == "shift"), None)
         if shifted is None or not any(step.name == "live" for step in one.steps):
             return []
-        delay = parameters.load().metrics_delay_seconds.median * service.read_status(self.twin)["delayScale"]
-        return steps.floor(self.budget, shifted, delay)
+        return steps.floor(self.budget, shifted, parameters.load().metrics_delay_seconds.median * one.scale)
 
     @property
     def budget(self) -> DrainBudget:
@@ -265,9 +265,9 @@ class Bench:
 
     def delays(self, ratio: float, budget_seconds: float, *, every: bool = False) -> None:
         """Make the load balancer's worst delay that many times what a budget allows for; or every delay the worst."""
-        worst = parameters.load().deregistration_seconds.maximum
-        service.set_faults(self.twin, delayScale=ratio * budget_seconds / worst, delayWorst=every)
         self._ratio = ratio
+        self._scale = ratio * budget_seconds / parameters.load().deregistration_seconds.maximum
+        service.set_faults(self.twin, delayScale=self._scale, delayWorst=every)
 
     @property
     def drained_by(self) -> float:

@@ -58,10 +58,11 @@ def step_at(steps: Sequence[Step], moment: float) -> str:
     return begun[-1].name if begun else ""
 
 
-def parts(steps: Sequence[Step], end: float) -> list[tuple[str, float]]:
-    """Each step and its seconds, until the next begins."""
-    ends = [*(step.at for step in steps[1:]), end]
-    return [(step.name, until - step.at) for step, until in zip(steps, ends, strict=True)]
+def parts(began: float, steps: Sequence[Step], end: float) -> list[tuple[str, float]]:
+    """Each step and its seconds, until the next begins; before the first, what the engine needs to get there."""
+    every = [Step(began, "engine"), *steps]
+    ends = [*(step.at for step in steps), end]
+    return [(step.name, until - step.at) for step, until in zip(every, ends, strict=True)]
 
 
 def floor(budget: DrainBudget, shifted: float, metrics_delay_seconds: float) -> list[tuple[str, float]]:

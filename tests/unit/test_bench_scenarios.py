@@ -8,6 +8,7 @@ import pytest
 from bench import scenarios
 from bench.load import Load, Outcome
 from bench.scenarios import Bench
+from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, host_prefix
 from infra.drain import METRIC_MINUTES_SECONDS
 from infra.settings import Drain
@@ -79,3 +80,13 @@ def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
     assert [(one.scenario, one.requests, one.failed) for one in found] == [("new tag", 3, 2), ("rollback", 1, 0)]
     assert {one.load for one in found} == {f"{OURS} 2"}
     assert found[0].steady_p99 == pytest.approx(0.1)
+
+
+def test_the_floor_counts_metrics_as_late_as_they_were_while_the_release_ran(tmp_path: Path) -> None:
+    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", scenarios.SHORT_MIX)
+    reached = [Step(600.0, "shift"), Step(800.0, "live")]
+    one = scenarios._Run("new tag", OURS, 1.0, 500.0, 810.0, scale=2.0, steps=reached)
+    delay = parameters.load().metrics_delay_seconds.median
+    assert dict(bench._floor(one))["settle and two metric minutes"] == METRIC_MINUTES_SECONDS + 2.0 * delay
+    one.steps = reached[:1]
+    assert bench._floor(one) == [], "a release that was taken back has none"

@@ -36,7 +36,7 @@ def test_weights_put_back_are_a_step() -> None:
 def test_a_moment_belongs_to_the_step_that_began_last() -> None:
     steps = [Step(10.0, "canary"), Step(30.0, "shift")]
     assert [step_at(steps, moment) for moment in (9.0, 10.0, 29.0, 31.0)] == ["", "canary", "canary", "shift"]
-    assert parts(steps, 100.0) == [("canary", 20.0), ("shift", 70.0)]
+    assert parts(3.0, steps, 100.0) == [("engine", 7.0), ("canary", 20.0), ("shift", 70.0)]
 
 
 def test_the_floor_waits_for_two_whole_metric_minutes_and_their_delay() -> None:
