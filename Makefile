@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env logs build image release bootstrap check lint types unit test test-engine test-twin bench faults
+.PHONY: help up down status env logs build image release pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -40,6 +40,12 @@ image: $(READY) ## build APP_SRC and push it to the twin's ECR: make image TAG=v
 
 release: $(READY) ## release a pushed tag on the twin: make release TAG=v1.2.0
 	@$(RUN) -m twin release $(TAG)
+
+pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image
+	@$(RUN) -m twin.preview up $(PR) $(if $(TAG),--tag $(TAG))
+
+pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
+	@$(RUN) -m twin.preview close $(PR)
 
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.bootstrap

@@ -146,6 +146,7 @@ def external_secrets_policy() -> dict[str, Any]:
                 "Action": actions,
                 "Resource": [
                     f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}/*",
+                    f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}-preview/*",
                     "arn:aws:secretsmanager:*:*:secret:rds!db-*",
                 ],
             }

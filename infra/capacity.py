@@ -110,7 +110,7 @@ class CapacityPlan:
     memory_mebibytes: int
     connections: int
     previews: int
-    """Previews (application and database) that fit beside a full release on all nodes."""
+    """Previews (application and database) that fit beside a full release on all nodes, one of them being updated."""
 
     def describe(self, production: Production) -> str:
         """The arithmetic in one line, for a person."""
@@ -254,9 +254,14 @@ def plan(production: Production) -> CapacityPlan:
 
 
 def _previews(production: Production, full: Sequence[PodRequest]) -> int:
-    """Previews that fit beside a full release, production having its places first (its priority is higher)."""
-    rooms = _fits(production, production.nodes, full)
-    previews = 0
-    while rooms is not None and _place([PREVIEW_APPLICATION, PREVIEW_DATABASE], rooms):
+    """Previews that fit beside a full release, production having its places first (its priority is higher).
+
+    One more application pod fits beside them, so that an update of one preview finds room; a second one at the same time
+    waits for the first.
+    """
+    one, previews = [PREVIEW_APPLICATION, PREVIEW_DATABASE], 0
+    while True:
+        rooms = _fits(production, production.nodes, full)
+        if rooms is None or not _place([*one * (previews + 1), PREVIEW_APPLICATION], rooms):
+            return previews
         previews += 1
-    return previews

@@ -1,12 +1,59 @@
-"""Preview stacks `pr-<n>`: their names."""
+"""Preview stacks `pr-<n>`: one namespace in production's cluster, a host of its own, and nothing left when it is destroyed.
+
+* Everything is found through production's contract (infra/contract.py); production's state is never read.
+* A preview takes its place with its first resource, an item of the places table that is only written if there is none;
+  it is the last to go, so a place is free once nothing of its preview is left, also after an update that failed.
+* Names are constants inside the namespace; only the Deployment differs from one commit to the next.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import capacity, contract
+from infra.aws_clients import AwsClients, error_code, explain
+from infra.cluster import kubeconfig
+from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
+from infra.providers import aws_provider, kubernetes_provider
+from infra.record import (
+    APPLICATION,
+    HEALTH_PATH,
+    PORT,
+    SECRET_KEYS,
+    DrainNumbers,
+    Record,
+    TemplateInput,
+    render,
+)
+from infra.release import GATES_LABEL, MINIMUM_READY_SECONDS, SERVICE_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infra.contract import Contract
+    from infra.settings import Preview as Settings
 
 PRODUCTION = "prod"
+SECRET_PATH = "shopcat-preview"  # noqa: S105 - a path
+DATABASE = "database"
+DATABASE_PORT = 5432
+DATABASE_USER = 70
+"""Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
+FIRST_PRIORITY = 100
+"""Rule of place k on the previews' listener: FIRST_PRIORITY + k; places are unique, so priorities are."""
+PASSWORD_LENGTH = 32
+_SECRETS_API = "external-secrets.io/v1"
 _PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 
 
@@ -25,3 +72,521 @@ def pull_request(stack: str) -> int | None:
             f"with `pulumi stack rm {stack}`"
         )
     return int(match[1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """One of the places that previews may take."""
+
+    number: int
+    stack: str
+    since: str
+    """When it was taken, ISO 8601 in UTC."""
+
+    def age(self, now: datetime) -> str:
+        """For a person: `3 d 4 h`, `2 h 5 min` or `7 min`."""
+        minutes = max(int((now - datetime.fromisoformat(self.since)).total_seconds() // 60), 0)
+        if minutes < 60:
+            return f"{minutes} min"
+        return (
+            f"{minutes // 60} h {minutes % 60} min" if minutes < 1440 else f"{minutes // 1440} d {minutes // 60 % 24} h"
+        )
+
+    def item(self) -> str:
+        """The table's item, as the API writes it; the same text for the same place."""
+        item = {contract.PLACE_KEY: str(self.number), "stack": self.stack, "since": self.since}
+        return json.dumps({name: {"S": value} for name, value in item.items()}, sort_keys=True)
+
+
+def choose(places: Sequence[Place], stack: str, count: int, now: datetime) -> Place:
+    """The place that the stack has, or else the lowest free one.
+
+    Raises:
+        Refused: all are taken; the open previews are named with their age.
+    """
+    for place in places:
+        if place.stack == stack:
+            return place
+    taken = {place.number for place in places}
+    free = next((number for number in range(1, count + 1) if number not in taken), None)
+    if free is None:
+        there = "\n".join(
+            f"  - {place.stack}, open for {place.age(now)}" for place in sorted(places, key=lambda one: one.since)
+        )
+        raise Refused(
+            f"{stack}: {count} previews fit beside a full release and {len(places)} are open; close one first "
+            f"(`pulumi destroy -s pr-<n>`):\n{there}"
+        )
+    return Place(free, stack, now.isoformat(timespec="seconds"))
+
+
+def read_places(clients: AwsClients, table: str) -> list[Place]:
+    """Every place that is taken.
+
+    Raises:
+        Refused: the table can't be read.
+    """
+    try:
+        pages = clients.get("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
+        items = [item for page in pages for item in page["Items"]]
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"DynamoDB table {table}", clients.endpoint_url) from error
+    return [Place(int(one[contract.PLACE_KEY]["S"]), one["stack"]["S"], one["since"]["S"]) for one in items]
+
+
+def image(clients: AwsClients, found: Contract, tag: str) -> str:
+    """The preview image by digest.
+
+    Raises:
+        Refused: the contract names production's repository, or the image isn't there.
+    """
+    name = found.preview_repository
+    if name == found.release_repository or not found.preview_repository_url.endswith(f"/{name}"):
+        raise Refused(
+            f"{contract.PARAMETER} gives {found.preview_repository_url} as the previews' repository; previews never run "
+            f"images of production's repository {found.release_repository}: run `pulumi up -s prod` again"
+        )
+    try:
+        details = clients.get("ecr").describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
+            raise Refused(
+                f"shopcat:tag: {tag} is not in {found.preview_repository_url}; push it first: "
+                f"docker push {found.preview_repository_url}:{tag}"
+            ) from error
+        raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
+    return f"{found.preview_repository_url}@{details[0]['imageDigest']}"
+
+
+def ensure_secret(clients: AwsClients, name: str) -> None:
+    """Give the preview's secret a value, once; a value it has stays, since the database was made with it.
+
+    Raises:
+        Refused: Secrets Manager says no; the message says why.
+    """
+    manager = clients.get("secretsmanager")
+    try:
+        try:
+            manager.get_secret_value(SecretId=name)
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+        else:
+            return
+        password = manager.get_random_password(PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True)
+        value = {
+            "host": DATABASE,
+            "port": str(DATABASE_PORT),
+            "dbname": APPLICATION,
+            "username": APPLICATION,
+            "password": password["RandomPassword"],
+        }
+        manager.put_secret_value(SecretId=name, SecretString=json.dumps(value))
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"secret {name}", clients.endpoint_url) from error
+
+
+def selector(name: str) -> dict[str, str]:
+    """Pods of a workload in the preview's namespace."""
+    return {"app.kubernetes.io/name": name}
+
+
+def record(settings: Settings, image_by_digest: str, url: str) -> Record:
+    """The application as production would release it, in a preview's size."""
+    drain = settings.drain.budget
+    return Record(
+        tag=settings.tag,
+        revision=1,
+        template=TemplateInput(
+            image=image_by_digest,
+            replicas=1,
+            cpu_millicores=capacity.PREVIEW_APPLICATION.cpu_millicores,
+            memory_mebibytes=capacity.PREVIEW_APPLICATION.memory_mebibytes,
+            environment={
+                **settings.env,
+                "DATABASE_POOL_SIZE": str(settings.database_pool_size),
+                "DATABASE_SSLMODE": "disable",
+                "SHOPCAT_PUBLIC_URL": url,
+            },
+            secret_id=APPLICATION,
+            secret_version="",
+            drain=DrainNumbers(
+                app_drain_seconds=drain.app_drain_seconds,
+                pre_stop_seconds=drain.pre_stop_seconds,
+                grace_seconds=drain.grace_seconds,
+                progress_deadline_seconds=drain.progress_deadline_seconds,
+                startup_seconds=drain.startup_seconds,
+                pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
+            ),
+            smoke_image=image_by_digest,
+            smoke_url=url,
+        ),
+    )
+
+
+def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
+    """Production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
+    pod = render(made, "blue")
+    pod["metadata"]["labels"] = {**selector(APPLICATION), "shopcat/release": made.tag}
+    spec = pod["spec"]
+    spec["priorityClassName"] = priority_class
+    del spec["topologySpreadConstraints"]
+    container = spec["containers"][0]
+    container["env"] = [one for one in container["env"] if one["name"] != "SHOPCAT_COLOUR"]
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            variable["valueFrom"]["secretKeyRef"]["name"] = APPLICATION
+    return pod
+
+
+def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
+    """PostgreSQL whose data lives as long as its pod."""
+    size = capacity.PREVIEW_DATABASE
+    probe = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={APPLICATION}"]}}
+    folders = {"data": "/var/lib/postgresql/data", "run": "/var/run/postgresql", "scratch": "/tmp"}  # noqa: S108 - inside the container
+    return {
+        "metadata": {"labels": selector(DATABASE)},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "priorityClassName": priority_class,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": DATABASE_USER,
+                "runAsGroup": DATABASE_USER,
+                "fsGroup": DATABASE_USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "postgresql",
+                    "image": image_by_digest,
+                    "imagePullPolicy": "IfNotPresent",
+                    "ports": [{"name": "postgresql", "containerPort": DATABASE_PORT}],
+                    "env": [
+                        {"name": "PGDATA", "value": f"{folders['data']}/pgdata"},
+                        *(
+                            {"name": name, "valueFrom": {"secretKeyRef": {"name": APPLICATION, "key": key}}}
+                            for name, key in (
+                                ("POSTGRES_DB", SECRET_KEYS["DATABASE_NAME"]),
+                                ("POSTGRES_USER", SECRET_KEYS["DATABASE_USER"]),
+                                ("POSTGRES_PASSWORD", SECRET_KEYS["DATABASE_PASSWORD"]),
+                            )
+                        ),
+                    ],
+                    "resources": {
+                        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"},
+                        "limits": {"memory": f"{size.memory_mebibytes}Mi"},
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
+                    "volumeMounts": [{"name": name, "mountPath": path} for name, path in folders.items()],
+                }
+            ],
+            "volumes": [{"name": name, "emptyDir": {"sizeLimit": "512Mi"}} for name in folders],
+        },
+    }
+
+
+def quota() -> dict[str, str]:
+    """Application and database, a second application while one is replaced, and a third that is still draining."""
+    application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
+    memory = f"{3 * application.memory_mebibytes + database.memory_mebibytes}Mi"
+    return {
+        "pods": "4",
+        "requests.cpu": f"{3 * application.cpu_millicores + database.cpu_millicores}m",
+        "requests.memory": memory,
+        "limits.memory": memory,
+        "persistentvolumeclaims": "0",
+        "services.loadbalancers": "0",
+        "services.nodeports": "0",
+    }
+
+
+def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Nothing in or out, but: load balancer to application, application to its database, names."""
+    app, database = {"matchLabels": selector(APPLICATION)}, {"matchLabels": selector(DATABASE)}
+    http, postgresql = {"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
+    dns = {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            }
+        ],
+        "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+    }
+    return {
+        "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+        APPLICATION: {
+            "podSelector": app,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"ipBlock": {"cidr": one}} for one in load_balancer_cidrs], "ports": [http]}],
+            "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, dns],
+        },
+        DATABASE: {
+            "podSelector": database,
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": app}], "ports": [postgresql]}],
+        },
+    }
+
+
+class Preview(pulumi.ComponentResource):
+    """Everything of a stack `pr-<n>`."""
+
+    def __init__(self, number: int, region: str, settings: Settings) -> None:
+        # Everything is read before anything is declared: a refusal leaves no half plan.
+        self.name = f"pr-{number}"
+        self._settings = settings
+        self._clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
+        self._clients.identity()
+        self._contract = contract.read(self._clients)
+        self.image = image(self._clients, self._contract, settings.tag)
+        places = read_places(self._clients, self._contract.places_table)
+        self._place = choose(places, self.name, self._contract.previews, datetime.now(UTC))
+        self.host = f"{self.name}.preview.{self._contract.domain}"
+        self.url = f"https://{self.host}"
+
+        cloud = aws_provider(settings, region, self.name)
+        text = kubeconfig(
+            self._contract.cluster, self._contract.cluster_endpoint, self._contract.cluster_authority, region
+        )
+        provider = kubernetes_provider(text, [])
+        super().__init__(
+            "shopcat:index:Preview", APPLICATION, None, pulumi.ResourceOptions(providers=[cloud, provider])
+        )
+        place = aws.dynamodb.TableItem(
+            "place",
+            table_name=self._contract.places_table,
+            hash_key=contract.PLACE_KEY,
+            item=self._place.item(),
+            opts=self._options(),
+        )
+        namespace = self._namespace(place)
+        limits = self._limits(namespace)
+        secret = self._secret(place, namespace, region)
+        binding = self._edge(place, namespace)
+        database = self._database([*limits, secret])
+        self._application([*limits, secret, binding, database])
+        self.register_outputs({"url": self.url})
+
+    def _options(self, **given: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **given)
+
+    def _metadata(self, name: str, **more: Any) -> dict[str, Any]:
+        return {"name": name, "namespace": self.name, **more}
+
+    def _namespace(self, place: pulumi.Resource) -> pulumi.Resource:
+        made: pulumi.Resource = kubernetes.core.v1.Namespace(
+            "namespace",
+            metadata={
+                "name": self.name,
+                "labels": {
+                    "kubernetes.io/metadata.name": self.name,
+                    GATES_LABEL: "enabled",
+                    "pod-security.kubernetes.io/enforce": "restricted",
+                },
+            },
+            opts=self._options(depends_on=[place], custom_timeouts=pulumi.CustomTimeouts(delete="5m")),
+        )
+        return made
+
+    def _limits(self, namespace: pulumi.Resource) -> list[pulumi.Resource]:
+        size = capacity.PREVIEW_DATABASE
+        default = {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"}
+        found: list[pulumi.Resource] = [
+            kubernetes.core.v1.ResourceQuota(
+                "quota",
+                metadata=self._metadata("preview"),
+                spec={"hard": quota()},
+                opts=self._options(depends_on=[namespace]),
+            ),
+            kubernetes.core.v1.LimitRange(
+                "limits",
+                metadata=self._metadata("preview"),
+                spec={
+                    "limits": [
+                        {"type": "Container", "defaultRequest": default, "default": {"memory": default["memory"]}}
+                    ]
+                },
+                opts=self._options(depends_on=[namespace]),
+            ),
+        ]
+        found += [
+            kubernetes.networking.v1.NetworkPolicy(
+                f"policy-{name}",
+                metadata=self._metadata(name),
+                spec=spec,
+                opts=self._options(depends_on=[namespace]),
+            )
+            for name, spec in network_policies(self._contract.load_balancer_cidrs).items()
+        ]
+        return found
+
+    def _secret(self, place: pulumi.Resource, namespace: pulumi.Resource, region: str) -> pulumi.Resource:
+        """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
+        name, clients = f"{SECRET_PATH}/{self.name}/database", self._clients
+        source = aws.secretsmanager.Secret(
+            "database",
+            name=name,
+            description=f"The throw-away database of preview {self.name}",
+            recovery_window_in_days=0,
+            opts=self._options(depends_on=[place]),
+        )
+
+        async def fill(_: pulumi.ResourceHookArgs) -> None:
+            await asyncio.to_thread(ensure_secret, clients, name)
+
+        timeouts = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+        waited = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}}
+        store = kubernetes.apiextensions.CustomResource(
+            "secret-store",
+            api_version=_SECRETS_API,
+            kind="SecretStore",
+            metadata=self._metadata(APPLICATION, **waited),
+            spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
+            opts=self._options(depends_on=[namespace], custom_timeouts=timeouts),
+        )
+        made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+            "secret",
+            api_version=_SECRETS_API,
+            kind="ExternalSecret",
+            metadata=self._metadata(APPLICATION, **waited),
+            spec={
+                "refreshPolicy": "CreatedOnce",
+                "secretStoreRef": {"kind": "SecretStore", "name": APPLICATION},
+                "target": {"name": APPLICATION, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+                "data": [
+                    {"secretKey": key, "remoteRef": {"key": name, "property": key}} for key in SECRET_KEYS.values()
+                ],
+            },
+            opts=self._options(
+                depends_on=[store, source],
+                custom_timeouts=timeouts,
+                hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("preview-secret", fill)]),
+            ),
+        )
+        return made
+
+    def _edge(self, place: pulumi.Resource, namespace: pulumi.Resource) -> pulumi.Resource:
+        """Host rule, target group, Service and what binds them: there before any pod."""
+        drain = self._settings.drain.budget
+        group = aws.lb.TargetGroup(
+            "group",
+            name=f"{APPLICATION}-{self.name}",
+            port=PORT,
+            protocol="HTTP",
+            protocol_version="HTTP1",
+            target_type="ip",
+            vpc_id=self._contract.vpc_id,
+            deregistration_delay=drain.deregistration_delay_seconds,
+            slow_start=0,
+            load_balancing_algorithm_type="round_robin",
+            stickiness=aws.lb.TargetGroupStickinessArgs(type="lb_cookie", enabled=False),
+            health_check=aws.lb.TargetGroupHealthCheckArgs(
+                enabled=True,
+                path=HEALTH_PATH,
+                port="traffic-port",
+                protocol="HTTP",
+                interval=drain.health_interval_seconds,
+                timeout=HEALTH_TIMEOUT_SECONDS,
+                healthy_threshold=drain.health_threshold,
+                unhealthy_threshold=drain.health_threshold,
+                matcher="200",
+            ),
+            opts=self._options(depends_on=[place]),
+        )
+        rule = aws.lb.ListenerRule(
+            "host",
+            listener_arn=self._contract.preview_listener_arn,
+            priority=FIRST_PRIORITY + self._place.number,
+            conditions=[
+                aws.lb.ListenerRuleConditionArgs(
+                    host_header=aws.lb.ListenerRuleConditionHostHeaderArgs(values=[self.host])
+                )
+            ],
+            actions=[aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=group.arn)],
+            opts=self._options(),
+        )
+        service = self._service(APPLICATION, SERVICE_PORT, PORT, [namespace])
+        binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+            "binding",
+            api_version="elbv2.k8s.aws/v1beta1",
+            kind="TargetGroupBinding",
+            metadata=self._metadata(APPLICATION),
+            spec={
+                "serviceRef": {"name": APPLICATION, "port": SERVICE_PORT},
+                "targetGroupARN": group.arn,
+                "targetType": "ip",
+            },
+            opts=self._options(depends_on=[service, rule]),
+        )
+        return binding
+
+    def _service(self, name: str, port: int, target: int, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        made: pulumi.Resource = kubernetes.core.v1.Service(
+            f"service-{name}",
+            # Its pods come later, so there are no endpoints to wait for.
+            metadata=self._metadata(name, annotations={"pulumi.com/skipAwait": "true"}),
+            spec={
+                "type": "ClusterIP",
+                "selector": selector(name),
+                "ports": [{"name": name, "port": port, "targetPort": target, "protocol": "TCP"}],
+            },
+            opts=self._options(depends_on=depends_on),
+        )
+        return made
+
+    def _database(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        service = self._service(DATABASE, DATABASE_PORT, DATABASE_PORT, depends_on)
+        spec = {
+            "replicas": 1,
+            "revisionHistoryLimit": 1,
+            "strategy": {"type": "Recreate"},
+            "selector": {"matchLabels": selector(DATABASE)},
+            "template": database_pod(self._settings.images.database, self._contract.priority_class),
+        }
+        return self._deployment(DATABASE, spec, [*depends_on, service], self._settings.drain.budget.grace_seconds)
+
+    def _application(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        drain = self._settings.drain.budget
+        spec = {
+            "replicas": 1,
+            "minReadySeconds": MINIMUM_READY_SECONDS,
+            "progressDeadlineSeconds": drain.progress_deadline_seconds,
+            "revisionHistoryLimit": 1,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": selector(APPLICATION)},
+            "template": application_pod(record(self._settings, self.image, self.url), self._contract.priority_class),
+        }
+        return self._deployment(APPLICATION, spec, depends_on, drain.grace_seconds)
+
+    def _deployment(
+        self, name: str, spec: Mapping[str, Any], depends_on: list[pulumi.Resource], grace_seconds: int
+    ) -> pulumi.Resource:
+        seconds = self._settings.drain.budget.pulumi_timeout_seconds
+        made: pulumi.Resource = kubernetes.apps.v1.Deployment(
+            f"deployment-{name}",
+            metadata=self._metadata(name, labels=selector(name)),
+            spec=spec,
+            opts=self._options(
+                depends_on=depends_on,
+                custom_timeouts=pulumi.CustomTimeouts(
+                    create=f"{seconds}s", update=f"{seconds}s", delete=f"{grace_seconds + 60}s"
+                ),
+            ),
+        )
+        return made
+
+    def export(self) -> None:
+        """The stack's outputs."""
+        pulumi.export("url", self.url)
+        pulumi.export("image", self.image)
+        pulumi.export("tag", self._settings.tag)
+        pulumi.export("place", f"{self._place.number} of {self._contract.previews}")

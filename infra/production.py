@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_aws as aws
 
-from infra import preflight, zone
+from infra import capacity, contract, preflight, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
 from infra.database import Database
 from infra.edge import Edge
 from infra.identity import Identity
-from infra.network import Network
+from infra.network import Network, subnets
 from infra.providers import aws_provider, eks_provider, kubernetes_provider
-from infra.registry import Registry
+from infra.record import REPOSITORY
+from infra.registry import PREVIEW_REPOSITORY, Registry
 from infra.release import BlueGreen
 
 if TYPE_CHECKING:
     from infra.settings import ExistingCluster, Settings
-
-CONTRACT = "/shopcat/contract"
-"""SSM parameter by which previews find cluster, listener, repository and domain; it holds nothing secret."""
 
 
 @dataclass(frozen=True)
@@ -127,30 +123,29 @@ class Production(pulumi.ComponentResource):
             platform=[*ready, *addons.ready, *edge.ready, *database.ready],
             opts=inner,
         )
-        self._contract(settings, region, network.vpc_id, registry, edge)
+        contract.publish(
+            {
+                "cluster": settings.cluster.name,
+                "region": region,
+                "domain": settings.domain,
+                "loadBalancerCidrs": [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0],
+                "previewRepository": PREVIEW_REPOSITORY,
+                "releaseRepository": REPOSITORY,
+                "previews": capacity.plan(settings.production).previews,
+            },
+            {
+                "vpcId": network.vpc_id,
+                "previewListenerArn": edge.previews.listener.arn,
+                "previewDnsName": edge.previews.balancer.dns_name,
+                "previewRepositoryUrl": registry.preview.repository_url,
+            },
+            self.kubeconfig,
+            ready,
+            inner,
+        )
         self.registry, self.edge, self.identity = registry, edge, identity
         self._settings = settings
         self.register_outputs({})
-
-    def _contract(
-        self, settings: Settings, region: str, vpc_id: pulumi.Input[str], registry: Registry, edge: Edge
-    ) -> None:
-        facts = pulumi.Output.all(
-            vpcId=vpc_id,
-            previewListenerArn=edge.previews.listener.arn,
-            previewDnsName=edge.previews.balancer.dns_name,
-            previewSecurityGroupId=edge.previews.group.id,
-            previewRepositoryUrl=registry.preview.repository_url,
-        )
-        plain = {"cluster": settings.cluster.name, "region": region, "domain": settings.domain}
-        aws.ssm.Parameter(
-            "contract",
-            name=CONTRACT,
-            type="String",
-            description="What a preview stack needs to know of production; nothing secret",
-            value=facts.apply(lambda found: json.dumps({**plain, **found}, sort_keys=True)),
-            opts=pulumi.ResourceOptions(parent=self),
-        )
 
     def export(self) -> None:
         """The stack's outputs."""

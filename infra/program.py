@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -11,16 +12,18 @@ from infra import preview, settings
 from infra.errors import Refused
 
 NAMESPACE = "shopcat"
+PREVIEW_SETTINGS = Path(__file__).resolve().parent.parent / "Pulumi.pr.yaml"
 
 
 def stack_values() -> dict[str, Any]:
     """The stack's settings as plain values; maps and lists come as JSON from the engine."""
-    values: dict[str, Any] = {}
-    for key, text in pulumi.runtime.config.get_config_env().items():
-        namespace, _, name = key.partition(":")
-        if namespace == NAMESPACE:
-            values[name] = _plain(text)
-    return values
+    found = all_values()
+    return {key.partition(":")[2]: value for key, value in found.items() if key.startswith(f"{NAMESPACE}:")}
+
+
+def all_values() -> dict[str, Any]:
+    """Every setting of the stack, keys with their namespace."""
+    return {key: _plain(text) for key, text in pulumi.runtime.config.get_config_env().items()}
 
 
 def _plain(text: str) -> Any:
@@ -41,7 +44,8 @@ def run() -> None:
     stack = pulumi.get_stack()
     number = preview.pull_request(stack)
     if number is not None:
-        raise Refused(f"stack {stack}: previews are not built yet; only prod is")
+        preview.Preview(number, *settings.read_preview(PREVIEW_SETTINGS, all_values())).export()
+        return
     given = settings.read(stack_values())
     region = pulumi.Config("aws").get("region")
     if not region:

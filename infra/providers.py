@@ -10,7 +10,7 @@ import pulumi_eks as eks
 import pulumi_kubernetes as kubernetes
 
 if TYPE_CHECKING:
-    from infra.settings import Settings
+    from infra.settings import Preview, Settings
 
 SERVICES = (
     "acm", "cloudwatch", "dynamodb", "ec2", "ecr", "eks", "elbv2", "iam", "kms",
@@ -19,7 +19,7 @@ SERVICES = (
 """Every AWS service this program uses, by the provider's names."""
 
 
-def aws_provider(settings: Settings, region: str, stack: str) -> aws.Provider:
+def aws_provider(settings: Settings | Preview, region: str, stack: str) -> aws.Provider:
     """The AWS provider, with the endpoint given to every service (none: AWS's own)."""
     endpoints = dict.fromkeys(SERVICES, settings.aws_endpoint)
     return aws.Provider(

@@ -8,14 +8,17 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from infra import capacity
 from infra.drain import DrainBudget, DrainError, DrainInputs, DrainOverrides
 from infra.errors import Refused
+from infra.record import check_tag
 
 _HOSTNAME = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z0-9-]{2,63}")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}")
@@ -355,12 +358,46 @@ class Settings(_Model):
         return f"https://{self.domain}"
 
 
+class PreviewImages(_Model):
+    """Tools of a preview, by digest."""
+
+    database: Annotated[str, Field(description="PostgreSQL")]
+
+    _by_digest = field_validator("database")(_image)
+
+
+class Preview(_Model):
+    """Everything of a preview stack; what is not here is production's and comes by its contract."""
+
+    tag: str
+    """The image in the previews' repository: the commit's sha."""
+    images: PreviewImages
+    drain: Drain
+    aws_endpoint: str | None = None
+    database_pool_size: Annotated[int, Field(ge=1, le=20)] = 5
+    env: Mapping[str, str] = Field(default_factory=dict)
+
+    @field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        try:
+            return check_tag(value)
+        except Refused as error:
+            raise ValueError(str(error)) from error
+
+    @field_validator("aws_endpoint")
+    @classmethod
+    def _endpoint(cls, value: str | None) -> str | None:
+        return None if value is None else _url(value)
+
+
 _HELP = {
     "apiAccess": (
         "has no default: set it to public (anyone may connect, IAM decides; needed by hosted CI runners), cidrs (only "
         "apiAccessCidrs) or private (only from inside the VPC)"
     ),
     "domain": "set it to the host name of the shop, such as shop.example.com",
+    "tag": "name the image in shopcat-preview, such as `pulumi up -s pr-<n> -c shopcat:tag=<sha>`",
 }
 
 
@@ -394,5 +431,40 @@ def read(values: Mapping[str, Any]) -> Settings:
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        lines = "\n".join(f"  - {line}" for line in _lines(error))
-        raise Refused(f"settings can't be used:\n{lines}") from error
+        raise _refusal(_lines(error)) from error
+
+
+def read_preview(path: Path, stack: Mapping[str, Any]) -> tuple[str, Preview]:
+    """Region and settings of a preview: the file's, and above them the stack's own, setting by setting.
+
+    Args:
+        path: Pulumi.pr.yaml.
+        stack: the stack's own configuration, keys with their namespace.
+
+    Raises:
+        Refused: one message with a line for everything that is wrong.
+    """
+    try:
+        committed = yaml.safe_load(path.read_text())["config"] or {}
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise Refused(f"{path.name}: expected a file with `config:` beside Pulumi.yaml ({error})") from error
+    values = {**committed, **stack}
+    region = str(values.pop("aws:region", ""))
+    lines = [] if region else ["aws:region: missing; set it in Pulumi.pr.yaml to the region of the cluster"]
+    ours = {key.partition(":")[2]: value for key, value in values.items() if key.startswith("shopcat:")}
+    lines += [
+        f"{key}: unknown setting of a preview; remove it"
+        for key in sorted(values)
+        if not key.startswith(("shopcat:", "pulumi:"))
+    ]
+    try:
+        given = Preview.model_validate(ours)
+    except ValidationError as error:
+        raise _refusal([*lines, *_lines(error)]) from error
+    if lines:
+        raise _refusal(lines)
+    return region, given
+
+
+def _refusal(lines: list[str]) -> Refused:
+    return Refused("settings can't be used:\n" + "\n".join(f"  - {line}" for line in lines))

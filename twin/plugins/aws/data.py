@@ -1,7 +1,8 @@
-"""RDS, Secrets Manager, SSM and CloudWatch Logs types. Force-new fields follow terraform-provider-aws internal/service."""
+"""RDS, Secrets Manager, SSM, DynamoDB and Logs types. Force-new fields follow terraform-provider-aws internal/service."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -401,3 +402,105 @@ class LogGroup(Kind):
             aws("logs").tag_resource(resourceArn=state["arn"], tags=add)
         if remove:
             aws("logs").untag_resource(resourceArn=state["arn"], tagKeys=remove)
+
+
+class Table(Kind):
+    """aws_dynamodb_table with a hash key alone, paid by request; the id is the name."""
+
+    token = "aws:dynamodb/table:Table"
+    inputs = frozenset({"name", "billingMode", "hashKey", "attributes", "deletionProtectionEnabled"})
+    replaces = frozenset({"name", "hashKey"})
+    name_property = "name"
+    name_limit = 255
+    tagged = True
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        name = str(inputs["name"])
+        aws("dynamodb").create_table(
+            TableName=name,
+            BillingMode=inputs.get("billingMode", "PROVISIONED"),
+            KeySchema=[{"AttributeName": inputs["hashKey"], "KeyType": "HASH"}],
+            AttributeDefinitions=[
+                {"AttributeName": one["name"], "AttributeType": one["type"]} for one in inputs["attributes"]
+            ],
+            **pick(inputs, DeletionProtectionEnabled="deletionProtectionEnabled"),
+        )
+        aws("dynamodb").get_waiter("table_exists").wait(TableName=name)
+        return name
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("dynamodb").describe_table(TableName=identifier)["Table"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"arn": found["TableArn"], "name": identifier}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        protection = "deletionProtectionEnabled"
+        if protection in changed:
+            aws("dynamodb").update_table(TableName=identifier, DeletionProtectionEnabled=bool(new.get(protection)))
+        super().update(aws, identifier, state, new, changed - {protection})
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("dynamodb").delete_table(TableName=identifier)
+        aws("dynamodb").get_waiter("table_not_exists").wait(TableName=identifier)
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del identifier
+        if add:
+            aws("dynamodb").tag_resource(ResourceArn=state["arn"], Tags=tag_list(add))
+        if remove:
+            aws("dynamodb").untag_resource(ResourceArn=state["arn"], TagKeys=remove)
+
+
+class TableItem(Kind):
+    """aws_dynamodb_table_item by hash key; as upstream it is created only if there is no such item yet."""
+
+    token = "aws:dynamodb/tableItem:TableItem"
+    inputs = frozenset({"tableName", "hashKey", "item"})
+    replaces = frozenset({"tableName", "hashKey"})
+    create_before_delete = False
+
+    def _key(self, state: Properties) -> dict[str, Any]:
+        return {state["hashKey"]: json.loads(state["item"])[state["hashKey"]]}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("dynamodb").put_item(
+            TableName=inputs["tableName"],
+            Item=json.loads(inputs["item"]),
+            ConditionExpression="attribute_not_exists(#key)",
+            ExpressionAttributeNames={"#key": inputs["hashKey"]},
+        )
+        ((_, value),) = self._key(inputs)[inputs["hashKey"]].items()
+        return f"{inputs['tableName']}|{inputs['hashKey']}||{value}|"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        try:
+            answer = aws("dynamodb").get_item(TableName=state["tableName"], Key=self._key(state), ConsistentRead=True)
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        if "Item" not in answer:
+            return None
+        same = answer["Item"] == json.loads(state["item"])
+        return {"item": state["item"] if same else json.dumps(answer["Item"], sort_keys=True)}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        if changed == {"item"} and self._key(state) == self._key(new):
+            aws("dynamodb").put_item(TableName=new["tableName"], Item=json.loads(new["item"]))
+        else:
+            super().update(aws, identifier, state, new, changed)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del identifier
+        try:
+            aws("dynamodb").delete_item(TableName=state["tableName"], Key=self._key(state))
+        except ClientError as error:
+            if not gone(error):
+                raise

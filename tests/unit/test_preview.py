@@ -1,0 +1,243 @@
+"""What a preview is, and what keeps one from being opened."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from infra import capacity, contract, preview, settings
+from infra.aws_clients import AwsClients
+from infra.contract import Contract
+from infra.errors import Refused
+from infra.preview import Place
+from infra.program import PREVIEW_SETTINGS
+from infra.record import render
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+REGION = "eu-central-1"
+DIGEST = "sha256:" + "a" * 64
+MEDIA = "application/vnd.oci.image.manifest.v1+json"
+
+
+def agreed(**changes: Any) -> Contract:
+    values: dict[str, Any] = {
+        "cluster": "shopcat",
+        "cluster_endpoint": "https://api",
+        "cluster_authority": "Q0E=",
+        "region": REGION,
+        "domain": "shop.example.com",
+        "vpc_id": "vpc-1",
+        "load_balancer_cidrs": ("10.64.0.0/19",),
+        "preview_listener_arn": "arn:listener",
+        "preview_dns_name": "previews.elb.example.com",
+        "preview_repository": "shopcat-preview",
+        "preview_repository_url": "1.dkr.ecr.example.com/shopcat-preview",
+        "release_repository": "shopcat",
+        "priority_class": contract.PRIORITY_CLASS,
+        "places_table": contract.PLACES_TABLE,
+        "previews": 3,
+    }
+    return Contract(**{**values, **changes})
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield AwsClients(REGION)
+
+
+def given(**stack: Any) -> settings.Preview:
+    return settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "abc123", **stack})[1]
+
+
+def test_everything_but_the_tag_comes_from_the_committed_file() -> None:
+    region, found = settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "abc123"})
+    assert region == REGION
+    assert found.tag == "abc123"
+    assert found.drain.budget.pre_stop_seconds == 70
+
+
+def test_the_stacks_own_settings_stand_above_the_file() -> None:
+    assert given(**{"shopcat:databasePoolSize": "2"}).database_pool_size == 2
+
+
+def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "Pulumi.pr.yaml"
+    path.write_text("config: {'shopcat:nonsense': 1, 'other:thing': 2}")
+    with pytest.raises(Refused) as refused:
+        settings.read_preview(path, {})
+    text = str(refused.value)
+    for word in ("aws:region", "other:thing", "shopcat:nonsense", "shopcat:tag", "shopcat:images", "shopcat:drain"):
+        assert word in text, word
+
+
+@pytest.mark.parametrize("tag", ["latest", "shopcat@sha256:abc", "shopcat:v1.0.0", "repo/shopcat"])
+def test_only_a_plain_tag_of_the_previews_repository_is_taken(tag: str) -> None:
+    with pytest.raises(Refused, match="shopcat:tag"):
+        given(**{"shopcat:tag": tag})
+
+
+def test_a_preview_keeps_its_place_and_a_new_one_takes_the_lowest_free() -> None:
+    places = [Place(1, "pr-1", NOW.isoformat()), Place(3, "pr-3", NOW.isoformat())]
+    assert preview.choose(places, "pr-3", 3, NOW + timedelta(days=1)) == places[1]
+    assert preview.choose(places, "pr-9", 3, NOW).number == 2
+
+
+def test_one_too_many_is_refused_with_who_is_there_and_for_how_long() -> None:
+    places = [
+        Place(1, "pr-1", (NOW - timedelta(days=3, hours=4)).isoformat()),
+        Place(2, "pr-22", (NOW - timedelta(minutes=7)).isoformat()),
+    ]
+    with pytest.raises(Refused) as refused:
+        preview.choose(places, "pr-9", 2, NOW)
+    text = str(refused.value)
+    assert "pr-1, open for 3 d 4 h" in text
+    assert "pr-22, open for 7 min" in text
+    assert preview.choose(places, "pr-22", 2, NOW) == places[1]
+
+
+def test_the_places_are_read_back_as_they_were_written(clients: AwsClients) -> None:
+    place = Place(2, "pr-7", NOW.isoformat())
+    table = boto3.resource("dynamodb", region_name=REGION).create_table(
+        TableName=contract.PLACES_TABLE,
+        KeySchema=[{"AttributeName": contract.PLACE_KEY, "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": contract.PLACE_KEY, "AttributeType": "S"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(place.item()))
+    assert preview.read_places(clients, table.name) == [place]
+
+
+def test_without_production_there_is_one_clear_error(clients: AwsClients) -> None:
+    with pytest.raises(Refused, match="pulumi up -s prod"):
+        contract.read(clients)
+
+
+def test_a_contract_of_another_version_is_refused_by_its_fields(clients: AwsClients) -> None:
+    text = agreed().model_copy(update={"region": "x"}).model_dump(mode="json", by_alias=True)
+    del text["vpcId"]
+    clients.get("ssm").put_parameter(Name=contract.PARAMETER, Type="String", Value=json.dumps(text))
+    with pytest.raises(Refused, match="vpcId"):
+        contract.read(clients)
+
+
+def test_the_contract_is_read_as_it_was_published(clients: AwsClients) -> None:
+    text = agreed().model_dump_json(by_alias=True)
+    clients.get("ssm").put_parameter(Name=contract.PARAMETER, Type="String", Value=text)
+    assert contract.read(clients) == agreed()
+
+
+def test_address_and_authority_are_all_that_is_taken_from_the_kubeconfig() -> None:
+    text = json.dumps(
+        {
+            "clusters": [{"cluster": {"server": "https://api", "certificate-authority-data": "Q0E="}}],
+            "users": [{"user": {"token": "secret"}}],
+        }
+    )
+    assert contract.cluster_of(text) == {"server": "https://api", "authority": "Q0E="}
+    with pytest.raises(Refused):
+        contract.cluster_of("{}")
+
+
+def test_an_image_that_is_not_pushed_is_refused_with_the_command(clients: AwsClients) -> None:
+    clients.get("ecr").create_repository(repositoryName="shopcat-preview")
+    with pytest.raises(Refused, match=r"docker push 1\.dkr\.ecr\.example\.com/shopcat-preview:abc123"):
+        preview.image(clients, agreed(), "abc123")
+
+
+def test_an_image_is_known_by_digest(clients: AwsClients) -> None:
+    ecr = clients.get("ecr")
+    ecr.create_repository(repositoryName="shopcat-preview")
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": MEDIA, "config": {"digest": DIGEST}, "layers": []})
+    ecr.put_image(repositoryName="shopcat-preview", imageManifest=manifest, imageTag="abc123")
+    pushed = ecr.describe_images(repositoryName="shopcat-preview")["imageDetails"][0]["imageDigest"]
+    assert preview.image(clients, agreed(), "abc123") == f"1.dkr.ecr.example.com/shopcat-preview@{pushed}"
+
+
+def test_productions_repository_is_refused(clients: AwsClients) -> None:
+    found = agreed(preview_repository="shopcat", preview_repository_url="1.dkr.ecr.example.com/shopcat")
+    with pytest.raises(Refused, match="never run"):
+        preview.image(clients, found, "abc123")
+
+
+def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
+    manager = clients.get("secretsmanager")
+    manager.create_secret(Name="shopcat-preview/pr-1/database")
+    values = []
+    for _ in range(2):
+        preview.ensure_secret(clients, "shopcat-preview/pr-1/database")
+        values.append(manager.get_secret_value(SecretId="shopcat-preview/pr-1/database")["SecretString"])
+    assert values[0] == values[1]
+    assert len(json.loads(values[0])["password"]) == preview.PASSWORD_LENGTH
+
+
+def pod(tag: str = "abc123") -> dict[str, Any]:
+    made = preview.record(given(**{"shopcat:tag": tag}), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
+    return preview.application_pod(made, contract.PRIORITY_CLASS)
+
+
+def test_the_application_lives_by_the_same_waits_and_probes_as_in_production() -> None:
+    made = preview.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
+    there, here = render(made, "blue")["spec"], pod()["spec"]
+    assert here["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"] == 140
+    for key in ("lifecycle", "readinessProbe", "livenessProbe", "startupProbe", "securityContext"):
+        assert here["containers"][0][key] == there["containers"][0][key]
+
+
+def test_nothing_of_production_is_left_in_the_applications_pod() -> None:
+    found = pod()
+    assert found["spec"]["priorityClassName"] == contract.PRIORITY_CLASS
+    assert "topologySpreadConstraints" not in found["spec"]
+    assert "shopcat/colour" not in found["metadata"]["labels"]
+    variables = found["spec"]["containers"][0]["env"]
+    assert "SHOPCAT_COLOUR" not in [one["name"] for one in variables]
+    secrets = {one["valueFrom"]["secretKeyRef"]["name"] for one in variables if "valueFrom" in one}
+    assert secrets == {"shopcat"}
+
+
+def test_both_pods_are_restricted_and_as_large_as_the_capacity_plan_counts() -> None:
+    database = preview.database_pod(f"r/postgres@{DIGEST}", contract.PRIORITY_CLASS)
+    for found, size in ((pod(), capacity.PREVIEW_APPLICATION), (database, capacity.PREVIEW_DATABASE)):
+        spec = found["spec"]
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        (container,) = spec["containers"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["requests"] == {
+            "cpu": f"{size.cpu_millicores}m",
+            "memory": f"{size.memory_mebibytes}Mi",
+        }
+
+
+def test_previews_yield_to_production() -> None:
+    from infra.release import PRIORITY
+
+    assert 0 < contract.PRIORITY < PRIORITY
+
+
+def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database() -> None:
+    policies = preview.network_policies(["10.64.0.0/19"])
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    (inward,) = policies["shopcat"]["ingress"]
+    assert inward["from"] == [{"ipBlock": {"cidr": "10.64.0.0/19"}}]
+    (inward,) = policies["database"]["ingress"]
+    assert inward["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "shopcat"}}}]
+    assert "egress" not in policies["database"]
+
+
+def test_a_preview_counted_by_capacity_leaves_room_for_one_update() -> None:
+    production = capacity.Production(2, capacity.PodRequest(200, 384), 5, 112)
+    plan = capacity.plan(production)
+    used = plan.previews * (capacity.PREVIEW_APPLICATION.memory_mebibytes + capacity.PREVIEW_DATABASE.memory_mebibytes)
+    whole = production.nodes * production.node.memory_mebibytes
+    assert plan.memory_mebibytes + used + capacity.PREVIEW_APPLICATION.memory_mebibytes <= whole
+    assert plan.pods + 2 * plan.previews + 1 <= production.nodes * production.node.pod_slots
