@@ -10,6 +10,7 @@ t3.medium's memory and the settings it wants, and the machine's stay as they are
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime as dt
 import fcntl
 import hashlib
@@ -47,6 +48,7 @@ _PROXY_HEALTH_PORT = 10256
 _START_SECONDS = 120.0
 _MAXIMUM_SOCKET_PATH = 100
 _CAP_SYS_RESOURCE = 24
+_INOTIFY_INSTANCES = 32  # a twin with production running had 31 open
 _MARKER = ".made-by-the-shopcat-twin"
 # Folders whose paths are fixed in the programs; each node has its own in their place (source below the node's folder).
 _OWN_DIRECTORIES = {
@@ -553,6 +555,29 @@ def _became_ready(node: Node, since: dt.datetime | None) -> bool:
     return since is None or dt.datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
 
 
+def require_inotify_instances(count: int) -> None:
+    """Return if so many more can be opened.
+
+    Raises:
+        TwinError: kubelet and containerd would die of "too many open files" a minute later.
+    """
+    library = ctypes.CDLL(None, use_errno=True)
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            found = library.inotify_init1(os.O_CLOEXEC)
+            if found < 0:
+                limit = Path("/proc/sys/fs/inotify/max_user_instances").read_text().strip()
+                raise TwinError(
+                    f"two nodes need {count} inotify instances, and this machine has {len(opened)} left of its {limit} "
+                    "(fs.inotify.max_user_instances): take another twin down, or raise the limit with sysctl"
+                )
+            opened.append(found)
+    finally:
+        for one in opened:
+            os.close(one)
+
+
 def up(twin: Twin) -> None:
     """Start what doesn't run on both nodes and wait until both are Ready.
 
@@ -563,6 +588,8 @@ def up(twin: Twin) -> None:
     # Heartbeats carry whole seconds.
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     since = {n.name: now for n in nodes(twin) if processes.find(twin, n.process("kubelet")) is None}
+    if since:
+        require_inotify_instances(_INOTIFY_INSTANCES)
     for node in nodes(twin):
         _start_node(node)
     for node in nodes(twin):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from twin import cgroups, config
+from twin import cgroups, config, node
 from twin.errors import TwinError
 from twin.paths import is_root
 
@@ -59,3 +59,9 @@ def test_without_any_hierarchy_the_way_out_is_named(
     monkeypatch.setattr(cgroups, "_MOUNTS", empty)
     with pytest.raises(TwinError, match="SHOPCAT_TWIN_SIMULATED=1"):
         cgroups.make(twin, 1)
+
+
+def test_too_few_inotify_instances_are_said_before_a_kubelet_dies_of_it() -> None:
+    node.require_inotify_instances(1)
+    with pytest.raises(TwinError, match=r"need 1000000 inotify instances.*max_user_instances"):
+        node.require_inotify_instances(1_000_000)
