@@ -8,6 +8,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from infra import capacity, contract, preview, settings
@@ -17,6 +18,8 @@ from infra.errors import Refused
 from infra.preview import Place
 from infra.program import PREVIEW_SETTINGS
 from infra.record import render
+from twin.plugins.aws import data
+from twin.plugins.aws.kind import Aws
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 REGION = "eu-central-1"
@@ -114,6 +117,27 @@ def test_the_places_are_read_back_as_they_were_written(clients: AwsClients) -> N
     )
     clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(place.item()))
     assert preview.read_places(clients, table.name) == [place]
+
+
+def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) -> None:
+    aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
+    table = {
+        "name": contract.PLACES_TABLE,
+        "billingMode": "PAY_PER_REQUEST",
+        "hashKey": contract.PLACE_KEY,
+        "attributes": [{"name": contract.PLACE_KEY, "type": "S"}],
+    }
+    data.Table().create(aws, table)
+    first, second = (
+        {"tableName": contract.PLACES_TABLE, "hashKey": contract.PLACE_KEY, "item": Place(1, stack, "x").item()}
+        for stack in ("pr-1", "pr-2")
+    )
+    data.TableItem().create(aws, first)
+    with pytest.raises(ClientError, match="ConditionalCheckFailed"):
+        data.TableItem().create(aws, second)
+    assert [place.stack for place in preview.read_places(clients, contract.PLACES_TABLE)] == ["pr-1"]
+    data.TableItem().delete(aws, "", first)
+    assert preview.read_places(clients, contract.PLACES_TABLE) == []
 
 
 def test_without_production_there_is_one_clear_error(clients: AwsClients) -> None:
