@@ -174,6 +174,14 @@ def test_client_and_load_balancer_have_to_agree_on_each_request() -> None:
     assert "HTTP 502" in str(disagreements([outcome("a")], [logged("a", 502)])[0])
     assert "knows nothing" in str(disagreements([], [logged("Root=1-a", 502)])[0])
     assert disagreements([], [logged("made-up", 502)]) == []
+
+
+def test_what_the_load_balancer_cut_is_a_failure_to_both() -> None:
+    cut = logged("Root=1-a", -1, "K-", by_target=False)
+    assert disagreements([outcome("Root=1-a", 502, "http-502")], [cut]) == []
+    assert disagreements([outcome("Root=1-a", 0, "closed")], [cut]) == []
+    assert "HTTP 200" in str(disagreements([outcome("Root=1-a")], [cut])[0])
+    assert "knows nothing" in str(disagreements([], [cut])[0])
     assert disagreements([outcome("a", 0, "reset")], [logged("a", 200)])
 
 
