@@ -325,7 +325,6 @@ class Bench:
         Raises:
             TwinError: one of them failed.
         """
-        production.bootstrap(self.twin)
         self.up(changes, {})
         self.push(tag)
         self.up(changes, {"tag": tag})

@@ -22,9 +22,11 @@ def _up(arguments: argparse.Namespace) -> None:
             "no root (or SHOPCAT_TWIN_SIMULATED=1): two KWOK nodes on a real control plane. `pulumi up` runs whole;"
             " pods don't, so pages, orders, drains and failed requests can only be seen with root."
         )
-    parts.up(twin)
-    if not arguments.platform_only:
-        production.up(twin)
+    if arguments.platform_only:
+        parts.up(twin)
+        return
+    # Nobody pulls the controller's image before the platform is half up.
+    production.up(twin, parts.begin(twin, later=("controller image",)))
 
 
 def _down(_: argparse.Namespace) -> None:

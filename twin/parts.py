@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol, cast
@@ -62,10 +62,12 @@ PARTS = (
     Part("control plane", "twin.controlplane", ("DNS",)),
     Part("nodes", "twin.node", ("control plane", "registry"), needs_root=True),
     Part("simulated nodes", "twin.kwok", ("control plane",), only_simulated=True),
-    Part("load balancer", "twin.loadbalancer.service", ("images",)),
+    Part("load balancer", "twin.loadbalancer.service", ("AWS",)),
+    Part("controller image", "twin.loadbalancer.packaging", ("images",)),
     Part("simulated controllers", "twin.host_controllers", ("control plane", "load balancer"), only_simulated=True),
     Part("host name", "twin.hostnames"),
     Part("Pulumi", "twin.pulumi", ("images",)),
+    Part("account", "twin.account", ("Pulumi",)),
 )
 
 
@@ -95,6 +97,15 @@ def took(twin: Twin, title: str, seconds: float) -> None:
 
 def up(twin: Twin) -> None:
     """Start every part once those it needs are up; what runs already is left alone."""
+    begin(twin)()
+
+
+def begin(twin: Twin, later: Collection[str] = ()) -> Callable[[], None]:
+    """As `up`, but return as soon as all are up but those of ``later``, which nothing else needs.
+
+    Returns:
+        What waits for the rest, and raises what went wrong with it.
+    """
     twin.directory.mkdir(parents=True, exist_ok=True)
     (twin.directory / "mode").write_text("simulated\n" if twin.simulated else "pods\n")
     waiting = [part for part in PARTS if part.applies_to(twin)]
@@ -102,20 +113,31 @@ def up(twin: Twin) -> None:
     done: set[str] = set()
     running: dict[Future[None], Part] = {}
     failures: list[BaseException] = []
-    with ThreadPoolExecutor(len(waiting)) as pool:
+    pool = ThreadPoolExecutor(len(waiting))
+
+    def step() -> None:
+        for part in [one for one in waiting if not failures and ours.intersection(one.after) <= done]:
+            waiting.remove(part)
+            running[pool.submit(_start, twin, part)] = part
+        finished, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in finished:
+            done.add(running.pop(future).title)
+            error = future.exception()
+            if error is not None:
+                failures.append(error)
+
+    def rest() -> None:
         while running or (waiting and not failures):
-            ready = [part for part in waiting if not failures and ours.intersection(part.after) <= done]
-            for part in ready:
-                waiting.remove(part)
-                running[pool.submit(_start, twin, part)] = part
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                done.add(running.pop(future).title)
-                error = future.exception()
-                if error is not None:
-                    failures.append(error)
+            step()
+        pool.shutdown()
+        if failures:
+            raise failures[0]
+
+    while not failures and not ours - set(later) <= done:
+        step()
     if failures:
-        raise failures[0]
+        rest()
+    return rest
 
 
 def _start(twin: Twin, part: Part) -> None:

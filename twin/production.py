@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,37 +29,6 @@ REPOSITORY_NAME = "shopcat"
 def registry_host() -> str:
     """The name ECR has in the image references of this account and region."""
     return f"{ACCOUNT_ID}.dkr.ecr.{region()}.amazonaws.com"
-
-
-def bootstrap(twin: Twin) -> None:
-    """``make bootstrap``, as on AWS, with the twin's endpoint.
-
-    Raises:
-        TwinError: it failed; its output is shown.
-    """
-    result = subprocess.run(
-        [sys.executable, "-m", "infra.bootstrap"],
-        cwd=REPOSITORY,
-        env={**os.environ, **pulumi.environment(twin)},
-        text=True,
-        check=False,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-    )
-    _own_domain(twin)
-    log = twin.logs / "bootstrap.log"
-    log.write_text(result.stdout + result.stderr)
-    if result.returncode != 0:
-        raise TwinError(f"bootstrap failed (log: {log}):\n{result.stdout}{result.stderr}")
-
-
-def _own_domain(twin: Twin) -> None:
-    """The zone that a person on AWS has from registering the domain."""
-    domain = str(pulumi.overlay(twin)["shopcat:domain"])
-    client = pulumi.client(twin, "route53")
-    zones = client.list_hosted_zones()["HostedZones"]
-    if domain not in [zone["Name"].rstrip(".") for zone in zones]:
-        client.create_hosted_zone(Name=domain, CallerReference=domain)
 
 
 def _wheels(twin: Twin, source: Path) -> Path:
@@ -177,17 +147,23 @@ def wait_until_served(twin: Twin, url: str) -> None:
     processes.wait_until(probe, f"a page from {url}", timeout_seconds=120)
 
 
-def up(twin: Twin) -> None:
-    """Platform, image and first release; on a stack that has a release, one `pulumi up` that changes nothing."""
-    with parts.timed(twin, "bootstrap"):
-        bootstrap(twin)
+def up(twin: Twin, rest: Callable[[], None] | None = None) -> None:
+    """Platform, image and first release; on a stack that has a release, one `pulumi up` that changes nothing.
+
+    ``rest`` waits for what `parts.begin` has left to be finished meanwhile.
+    """
     source = Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
     with ThreadPoolExecutor(1) as beside:
         built = None
         if not outputs(twin).get("liveRelease"):
             built = beside.submit(_build_image, twin, source, FIRST_TAG, REPOSITORY_NAME)
         print()
-        _pulumi_up(twin, "platform")
+        try:
+            _pulumi_up(twin, "platform")
+        finally:
+            # What went wrong there is why the platform failed, and is what has to be said.
+            if rest is not None:
+                rest()
         if built is not None:
             with parts.timed(twin, "image"):
                 _push(twin, built.result(), FIRST_TAG, REPOSITORY_NAME)

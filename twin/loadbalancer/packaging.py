@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from twin.config import Twin
+from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.loadbalancer import host_controller
 
@@ -111,3 +111,21 @@ def push_image(twin: Twin) -> None:
     )
     images.push(twin, reference, REPOSITORY_NAME, image_tag(), system=True)
     done.write_text(state)
+
+
+def up(twin: Twin) -> None:
+    """Build and push, unless nodes are simulated and pull nothing."""
+    if not twin.simulated:
+        push_image(twin)
+
+
+def down(twin: Twin) -> None:
+    """It goes with the registry's folder."""
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Whether it was pushed."""
+    if twin.simulated:
+        return [PartStatus("controller image", ok=True, detail="none: simulated nodes pull nothing")]
+    done = (twin.directory / "loadbalancer" / "image.pushed").exists()
+    return [PartStatus("controller image", ok=done, detail="pushed" if done else "missing")]

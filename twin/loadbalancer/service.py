@@ -13,7 +13,7 @@ from typing import Any
 from twin import config, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
-from twin.loadbalancer import front_door, packaging
+from twin.loadbalancer import front_door
 
 DAEMON = "load-balancer"
 _NODE_PREFIX = "alb-"
@@ -69,13 +69,11 @@ def set_faults(twin: Twin, **faults: Any) -> None:
 
 
 def up(twin: Twin) -> None:
-    """Push the controller's image and start the daemon; it starts the nodes as load balancers appear.
+    """Start the daemon; it starts the nodes as load balancers appear.
 
     Raises:
         TwinError: the front door's port is taken (says by whom and what moves it), or the daemon did not start.
     """
-    if not twin.simulated:
-        packaging.push_image(twin)
     ip = front_door.address(twin)
     if can_listen(twin) and processes.find(twin, front_door.PROCESS) is None:
         front_door.refuse_taken_ports(ip)

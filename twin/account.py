@@ -1,0 +1,54 @@
+"""What a person has on AWS before the first `pulumi up`: the domain's zone, and what `make bootstrap` makes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from twin import hostnames, pulumi
+from twin.config import PartStatus, Twin
+from twin.errors import TwinError
+from twin.paths import REPOSITORY
+
+
+def up(twin: Twin) -> None:
+    """``make bootstrap``, as on AWS, with the twin's endpoint.
+
+    Raises:
+        TwinError: it failed; its output is shown.
+    """
+    result = subprocess.run(
+        [sys.executable, "-m", "infra.bootstrap"],
+        cwd=REPOSITORY,
+        env={**os.environ, **pulumi.environment(twin)},
+        text=True,
+        check=False,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+    )
+    _own_domain(twin)
+    log = twin.logs / "bootstrap.log"
+    log.write_text(result.stdout + result.stderr)
+    if result.returncode != 0:
+        raise TwinError(f"bootstrap failed (log: {log}):\n{result.stdout}{result.stderr}")
+
+
+def _own_domain(twin: Twin) -> None:
+    """The zone that a person on AWS has from registering the domain."""
+    domain = hostnames.domain(twin)
+    client = pulumi.client(twin, "route53")
+    zones = client.list_hosted_zones()["HostedZones"]
+    if domain not in [zone["Name"].rstrip(".") for zone in zones]:
+        client.create_hosted_zone(Name=domain, CallerReference=domain)
+
+
+def down(twin: Twin) -> None:
+    """It goes with the twin's AWS."""
+
+
+def status(twin: Twin) -> list[PartStatus]:
+    """Whether the zone is there, which is made last."""
+    zones = pulumi.client(twin, "route53").list_hosted_zones()["HostedZones"]
+    found = hostnames.domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
+    return [PartStatus("account", ok=found, detail="bootstrapped" if found else "not bootstrapped")]
