@@ -22,6 +22,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench import run
+from bench.systems import execute
 from twin import config, production, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
@@ -98,6 +99,11 @@ def idle_colour(twin: Twin) -> str:
     return "green" if production.outputs(twin).get("liveColour") == "blue" else "blue"
 
 
+def _wanted_replicas(twin: Twin, colour: str) -> int:
+    command = ["kubectl", "-n", "shopcat", "get", "deployment", f"shopcat-{colour}", "-o", "jsonpath={.spec.replicas}"]
+    return int(execute(twin, command) or 0)
+
+
 def record_release(twin: Twin, tag: str) -> list[Event]:
     """Release the tag while the rollout of the colour that it takes is recorded.
 
@@ -111,10 +117,10 @@ def record_release(twin: Twin, tag: str) -> list[Event]:
         log = Path(directory) / "up.log"
         release = run.start_up(twin, settings, log, {"tag": tag})
         deadline = time.monotonic() + 180
-        while f"deployment-{colour} updating" not in log.read_text():
+        while not _wanted_replicas(twin, colour):
             if release.poll() is not None or time.monotonic() > deadline:
                 raise TwinError(f"the release never came to {colour}:\n{log.read_text()[-2000:]}")
-            time.sleep(0.1)
+            time.sleep(0.2)
         command = ["kubectl", "-n", "shopcat", "rollout", "status", f"deployment/shopcat-{colour}", "--watch"]
         events = record(command, environment)
         if release.wait(900) != 0:
