@@ -8,17 +8,19 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 from bench import run
 from tests.tools import command, kubectl
-from tests.twin.shop import Shop, fault, open_shop, stop, wait_for
+from tests.twin.shop import SHORT, Shop, fault, open_shop, stop, wait_for
 from tests.twin.test_release import CRASH, ERRORS_LATER
 from twin import postgres
 from twin.config import Twin
+from twin.loadbalancer import service
 from twin.paths import REPOSITORY
 
 WANTED = os.environ.get("SHOPCAT_FAULTS", "")
@@ -77,14 +79,14 @@ def last_line(said: str) -> str:
     return lines[-1][:160] if lines else ""
 
 
-def good(shop: Shop, **values: str) -> str:
-    code, said = shop.up(**values)
+def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    code, said = shop.up(changes, **values)
     assert code == 0, said
     return said
 
 
-def refused(shop: Shop, *words: str, **values: str) -> str:
-    code, said = shop.up(**values)
+def refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    code, said = shop.up(changes, **values)
     assert code != 0, said
     assert "Traceback" not in said
     for word in words:
@@ -180,6 +182,18 @@ def controller_stopped(shop: Shop, tag: str) -> str:
     return last_line(said) if code else "waits and goes on"
 
 
+def unused_without_weight(shop: Shop, tag: str) -> str:
+    """The load balancer calls a group unused that has weight 0 everywhere; the header rules keep both in use."""
+    shop.push(tag)
+    service.set_faults(shop.twin, weightZeroUnused=True)
+    try:
+        good(shop, tag=tag)
+    finally:
+        service.set_faults(shop.twin, weightZeroUnused=False)
+    assert live(shop) == tag
+    return "goes on"
+
+
 def node_drained(shop: Shop, tag: str) -> str:
     shop.push(tag)
     process, log = shop.start(tag=tag)
@@ -210,6 +224,44 @@ def database_restarted(shop: Shop, tag: str) -> str:
     return last_line(said) if code else "goes on"
 
 
+def migrate(statement: str) -> dict[str, Any]:
+    """Settings of a release whose migration Job runs a statement as the application's own role."""
+    program = f"import psycopg; from shopcat.__main__ import _database; psycopg.connect(_database()).{statement}"
+    return {"shopcat:release": {**SHORT["shopcat:release"], "migrate": ["/opt/venv/bin/python", "-c", program]}}
+
+
+def migrated(shop: Shop, tag: str) -> str:
+    """An expand-only migration, which the old release doesn't notice."""
+    shop.push(tag)
+    column = f"note_{tag.replace('.', '_')}"
+    change = migrate(f"execute('ALTER TABLE orders ADD COLUMN {column} text').connection.commit()")
+    good(shop, change, tag=tag)
+    assert live(shop) == tag
+    found = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
+    assert found == [["1"]]
+    return "goes on"
+
+
+def migration_fails(shop: Shop, tag: str) -> str:
+    before = live(shop)
+    shop.push(tag)
+    told = refused(
+        shop, f"migrate-{tag}", changes=migrate("execute('ALTER TABLE no_such_table ADD COLUMN x text')"), tag=tag
+    )
+    good(shop, abort=tag)
+    assert live(shop) == before
+    return told
+
+
+def pod_deleted(shop: Shop, tag: str) -> str:
+    """Not a release: somebody deletes a live pod; it leaves as its preStop hook and grace period say."""
+    del tag
+    colour, _ = colours(shop)
+    pods = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
+    command(shop.twin, ["kubectl", "delete", "pod", pods[0]["metadata"]["name"], "-n", "shopcat", "--timeout=300s"])
+    return "nothing: the Deployment makes another pod"
+
+
 def rollback(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
@@ -227,11 +279,9 @@ def two_at_once(shop: Shop, tag: str) -> str:
     state = shop.directory / f"backend-{tag}"
     shutil.copytree(shop.twin.directory / "pulumi-state", state)
     first, log = shop.start(tag=tag)
-    copy = shop.directory / f"second-{tag}" / "Pulumi.prod.yaml"
-    copy.parent.mkdir()
-    shutil.copy(shop.settings, copy)
     second_log = shop.directory / f"second-{tag}.log"
-    second = run.start_up(shop.twin, copy, second_log, {"tag": other}, more={"PULUMI_BACKEND_URL": f"file://{state}"})
+    backend = {"PULUMI_BACKEND_URL": f"file://{state}"}
+    second = run.start_up(shop.twin, shop.copy(), second_log, {"tag": other}, more=backend)
     codes = (first.wait(900), second.wait(900))
     assert sorted(code != 0 for code in codes) == [False, True], log.read_text() + second_log.read_text()
     lost = second_log.read_text() if codes[1] else log.read_text()
@@ -262,6 +312,7 @@ CELLS = (
     Cell("ELB API throttled during the shift", elb("throttle", 60), "waits; else the same up"),
     Cell("ELB API frozen during the shift", elb("freeze", 60), "waits; else the same up"),
     Cell("controller stopped while the new colour starts", controller_stopped, "waits; else the same up"),
+    Cell("groups without weight are called unused", unused_without_weight, "-"),
     Cell("new colour crash-looping", broken(CRASH), "abort"),
     Cell("new colour never ready", broken(NEVER_READY), "abort"),
     Cell("new colour failing its smoke test", broken(FAILS_SMOKE), "abort"),
@@ -283,7 +334,10 @@ CELLS = (
         ("http-503", "http-500", "http-504", "http-502"),
     ),
     Cell("two ups with two tags from two backends", two_at_once, "the loser: nothing to do"),
+    Cell("a compatible migration", migrated, "-"),
+    Cell("a migration that fails", migration_fails, "abort"),
     Cell("rollback", rollback, "-"),
+    Cell("a live pod is deleted (no release)", pod_deleted, "nothing to do"),
     Cell(
         "a live pod crashes (no release)",
         pod_crashed,
