@@ -41,6 +41,14 @@ class NoOp:
         """Median of ours ÷ median of the other's."""
         return statistics.median(self.ours) / statistics.median(other)
 
+    def __str__(self) -> str:
+        """For a person."""
+        return (
+            f"an update that has nothing to do takes {statistics.median(self.ours):.1f} s: "
+            f"{self.ratio(self.empty):.1f} times as long as an empty program, {self.ratio(self.importing):.1f} times as "
+            f"long as one that imports the same SDKs and declares nothing (medians of {len(self.ours)}, in turns)"
+        )
+
 
 def imports() -> str:
     """A program that loads the SDKs' modules that production's components name, and declares nothing."""
@@ -63,13 +71,15 @@ def _timed(argv: list[str], directory: Path, environment: dict[str, str]) -> tup
     return time.monotonic() - started, result.stdout
 
 
-def measure(twin: Twin, rounds: int = ROUNDS) -> NoOp:
-    """All three, in turns, on a twin whose production has nothing to do.
+def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> NoOp:
+    """All three, in turns, on a twin whose production has nothing to do with these settings (by default its own).
 
     Raises:
         TwinError: a run failed, or production had something to do.
     """
     ours_environment = {**os.environ, **pulumi.environment(twin)}
+    if settings is not None:
+        ours_environment["PULUMI_OPTION_CONFIG_FILE"] = str(settings)
     environment = {key: value for key, value in ours_environment.items() if key != "PULUMI_OPTION_CONFIG_FILE"}
     up = ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"]
     with tempfile.TemporaryDirectory(prefix="shopcat-empty-") as name:
@@ -105,8 +115,7 @@ def main() -> int:
         return 1
     for name, seconds in (("ours", found.ours), ("empty", found.empty), ("importing", found.importing)):
         print(f"{name:<10}{'  '.join(f'{one:.1f} s' for one in seconds)}")
-    for title, other in (("an empty program", found.empty), ("an empty program with the same SDKs", found.importing)):
-        print(f"ours ÷ {title}: {found.ratio(other):.2f} (at most {MOST_RATIO:g} is wanted)")
+    print(f"{found}; at most {MOST_RATIO:g} is wanted")
     return 0 if found.ratio(found.importing) <= MOST_RATIO else 1
 
 
