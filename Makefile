@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env logs build image release pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
+.PHONY: help up down status env logs build image release releases pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha ta
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 	@$(RUN) -m twin.preview close $(PR)
+
+releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
+	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.releases
 
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.bootstrap
