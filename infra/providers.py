@@ -46,5 +46,8 @@ def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.R
         # Without these the provider replaces a changed ConfigMap or Secret: delete first, then create.
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
+        # An update that was killed between a write and its checkpoint has made an object that the state doesn't know. All
+        # names are constants of ours, so the next update takes it up again instead of stopping at "already exists".
+        upsert_existing_objects=True,
         opts=pulumi.ResourceOptions(depends_on=depends_on),
     )

@@ -59,6 +59,17 @@ def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: 
     assert after == before
 
 
+def test_what_the_state_has_lost_is_taken_up_again(simulated: Twin) -> None:
+    """As after an update that was killed between a write and its checkpoint."""
+    stack = json.loads(command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout)
+    (urn,) = [one["urn"] for one in stack["deployment"]["resources"] if one["urn"].endswith("::disruption-green")]
+    command(simulated, ["pulumi", "state", "delete", urn, "-s", "prod", "--yes"])
+    counts = summary(command(simulated, UP).stdout)
+    assert counts.pop("unchanged") > 50
+    assert counts == {"created": 1}
+    assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
 def refusal(simulated: Twin, tmp_path: Path, changes: dict[str, Any], **environment: str) -> str:
     """What `pulumi preview` says when it refuses; it must be one message without a traceback."""
     path = settings_file(simulated, tmp_path, changes)
