@@ -266,10 +266,21 @@ def _release_parts(measured: Sequence[Measured]) -> str:
     )
 
 
+def as_text(document: dict[str, Any]) -> str:
+    """JSON with a line for each key, and for each item of a list: thousands of figures, and still a diff to read."""
+    parts = []
+    for key, value in document.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = "[\n" + ",\n".join(f"  {json.dumps(one)}" for one in value) + "\n ]"
+        parts.append(f" {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def write(result: Result, directory: Path, name: str) -> None:
     """The JSON and the page."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / f"{name}.json").write_text(json.dumps(raw(result), indent=1) + "\n")
+    (directory / f"{name}.json").write_text(as_text(raw(result)))
     found = problems(result)
     verdict = "".join(f"<li>{html.escape(one)}" for one in found)
     plots = [timeline(one, result.outcomes[one], result.measured) for one in result.outcomes]
