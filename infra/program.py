@@ -10,6 +10,7 @@ import pulumi
 
 from infra import preview, settings
 from infra.errors import Refused
+from infra.providers import own_fields
 
 NAMESPACE = "shopcat"
 PREVIEW_SETTINGS = Path(__file__).resolve().parent.parent / "Pulumi.pr.yaml"
@@ -41,6 +42,7 @@ def run() -> None:
     Raises:
         Refused: a person has to change something first.
     """
+    pulumi.runtime.register_stack_transformation(own_fields)
     stack = pulumi.get_stack()
     number = preview.pull_request(stack)
     if number is not None:

@@ -12,6 +12,7 @@ import pulumi_kubernetes as kubernetes
 if TYPE_CHECKING:
     from infra.settings import Preview, Settings
 
+FIELD_MANAGER = "shopcat"
 SERVICES = (
     "acm", "cloudwatch", "dynamodb", "ec2", "ecr", "eks", "elbv2", "iam", "kms",
     "logs", "rds", "route53", "secretsmanager", "ssm", "sts",
@@ -32,6 +33,20 @@ def aws_provider(settings: Settings | Preview, region: str, stack: str) -> aws.P
     )
 
 
+def own_fields(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+    """Every Kubernetes object's fields belong to one manager, whichever update wrote them.
+
+    Without this annotation the provider makes up a name for each object and keeps it in the state alone.
+    """
+    metadata = args.props.get("metadata")
+    if not args.type_.startswith("kubernetes:") or not isinstance(metadata, dict):
+        return None
+    annotations = {**(metadata.get("annotations") or {}), "pulumi.com/patchFieldManager": FIELD_MANAGER}
+    return pulumi.ResourceTransformationResult(
+        {**args.props, "metadata": {**metadata, "annotations": annotations}}, args.opts
+    )
+
+
 def eks_provider() -> eks.Provider:
     """The component plugin; it makes its resources with the AWS provider above."""
     return eks.Provider("eks")
@@ -47,7 +62,8 @@ def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.R
         enable_config_map_mutable=True,
         enable_secret_mutable=True,
         # An update that was killed between a write and its checkpoint has made an object that the state doesn't know. All
-        # names are constants of ours, so the next update takes it up again instead of stopping at "already exists".
+        # names are constants of ours, so the next update takes it up again instead of stopping at "already exists"; it is
+        # the same field manager (below), so it meets no conflict, and fields that go later really go.
         upsert_existing_objects=True,
         opts=pulumi.ResourceOptions(depends_on=depends_on),
     )

@@ -3,9 +3,10 @@
 import ipaddress
 import json
 
+import pulumi
 import pytest
 
-from infra import addons, capacity, cluster, identity, network, preview, registry
+from infra import addons, capacity, cluster, identity, network, preview, providers, registry
 from infra.errors import Refused
 
 
@@ -92,3 +93,19 @@ def test_stack_names(stack: str, number: int | None) -> None:
 def test_other_stack_names_are_refused_with_the_rule(stack: str) -> None:
     with pytest.raises(Refused, match=r"pr-<n>"):
         preview.pull_request(stack)
+
+
+def test_every_kubernetes_object_names_its_field_manager_and_nothing_else_does() -> None:
+    given = {"metadata": {"name": "x", "annotations": {"a": "b"}}, "spec": {}}
+
+    def transformed(kind: str, props: dict[str, object]) -> dict[str, object] | None:
+        args = pulumi.ResourceTransformationArgs(None, kind, "x", props, pulumi.ResourceOptions())  # type: ignore[arg-type]
+        found = providers.own_fields(args)
+        return None if found is None else dict(found.props)
+
+    assert transformed("kubernetes:core/v1:Service", given) == {
+        "metadata": {"name": "x", "annotations": {"a": "b", "pulumi.com/patchFieldManager": "shopcat"}},
+        "spec": {},
+    }
+    assert transformed("kubernetes:helm.sh/v3:Release", {"name": "x"}) is None
+    assert transformed("aws:ec2/vpc:Vpc", given) is None

@@ -302,6 +302,17 @@ class KubernetesProvider(Provider):
             return self.api.apply(inputs, manager, force=force, dry_run=dry_run)
         return self.api.create(inputs, ownership.CREATOR, dry_run=dry_run)
 
+    def _tried(self, manifest: Manifest, manager: str) -> Manifest:
+        """A creation as a dry run; one that replaces an object in ways an apply can't is tried under another name."""
+        try:
+            return self._make(manifest, manager, dry_run=True)
+        except ApiError as error:
+            if not self._flag("upsertExistingObjects") or error.status != 422 or "field is immutable" not in str(error):
+                raise
+            name = objects.unique_name(f"{manifest['metadata']['name']}-", b"")
+            other = {**manifest, "metadata": {**manifest["metadata"], "name": name}}
+            return self._make(other, manager, dry_run=True)
+
     def preview(self, type_name: str, inputs: Properties, outputs: Properties) -> Properties:
         """What the API server says an apply would make of it; the inputs where it can't be asked yet."""
         if type_name == helm.TYPE:
@@ -315,7 +326,7 @@ class KubernetesProvider(Provider):
             if outputs:
                 found = self._apply(manifest, objects.dashed(outputs), manager, dry_run=True)
             else:
-                found = self._make(manifest, manager, dry_run=True)
+                found = self._tried(manifest, manager)
         except ApiError as error:
             create = not outputs
             if error.status == 403 or (create and (error.namespace_missing or error.already_exists)):
