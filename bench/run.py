@@ -97,12 +97,24 @@ def start_up(
     """``pulumi up -s prod`` with settings for this one run, in the background; what it says goes to ``log``.
 
     ``values`` are settings without their prefix: ``{"tag": "v1.2.0"}``, ``{"abort": "v1.2.0"}``;
-    ``more`` is added to the environment.
+    ``more`` is added to the environment. It runs at a lower priority: where there is an AWS it runs on a machine of its own.
     """
     given = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
     with log.open("w") as out:
         return subprocess.Popen(
-            ["pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview", "--non-interactive", *given],
+            [
+                "nice",
+                "-n",
+                "10",
+                "pulumi",
+                "up",
+                "-s",
+                pulumi.STACK,
+                "--yes",
+                "--skip-preview",
+                "--non-interactive",
+                *given,
+            ],
             cwd=REPOSITORY,
             env={**environment(twin, settings), **(more or {})},
             text=True,
