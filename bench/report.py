@@ -98,9 +98,16 @@ def timeline(name: str, outcomes: Sequence[Outcome], measured: Sequence[Measured
     figure, axes = _axes(12, 2.8)
     for kind, points in series(outcomes).items():
         if kind != "failed":
-            seconds = [at - start for at, _ in points]
-            rates = [count / _WIDTH_SECONDS for _, count in points]
-            axes.plot(seconds, rates, color=_COLOURS.get(kind), label=kind, linewidth=1)
+            rates = {at: count / _WIDTH_SECONDS for at, count in points}
+            moments = range(int(points[0][0]), int(points[-1][0]) + 1, _WIDTH_SECONDS)
+            seconds = [at - start for at in moments]
+            axes.plot(
+                seconds,
+                [rates.get(float(at), 0.0) for at in moments],
+                color=_COLOURS.get(kind),
+                label=kind,
+                linewidth=1,
+            )
     bad = [one.due - start for one in outcomes if one.failure]
     axes.plot(bad, [0.0] * len(bad), "x", color="tab:red", label=f"failed ({len(bad)})")
     top = axes.get_ylim()[1]
