@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, contract, preview, settings
+from infra import capacity, contract, fence, preview, settings
 from infra.aws_clients import AwsClients
 from infra.contract import Contract
 from infra.errors import Refused
@@ -44,6 +44,8 @@ def agreed(**changes: Any) -> Contract:
         "priority_class": contract.PRIORITY_CLASS,
         "places_table": contract.PLACES_TABLE,
         "previews": 3,
+        "preview_role_id": "AROAPREVIEW",
+        "secrets_role": "arn:aws:iam::123456789012:role/shopcat-preview-secrets",
     }
     return Contract(**{**values, **changes})
 
@@ -249,7 +251,7 @@ def test_previews_yield_to_production() -> None:
 
 
 def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database() -> None:
-    policies = preview.network_policies(["10.64.0.0/19"])
+    policies = fence.network_policies(["10.64.0.0/19"])
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (inward,) = policies["shopcat"]["ingress"]
     assert inward["from"] == [{"ipBlock": {"cidr": "10.64.0.0/19"}}]
