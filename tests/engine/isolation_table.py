@@ -1,0 +1,65 @@
+"""The rows of docs/isolation.md, collected while the tests run."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Table:
+    denied: list[tuple[str, str, str]] = field(default_factory=list)
+    allowed: list[tuple[str, str]] = field(default_factory=list)
+
+
+ROWS = Table()
+
+_HEAD = """# What a pull request may do, and what it may not
+
+From a run: `make isolation` writes this page (`tests/engine/test_isolation.py`). Every row was tried as pull request 123,
+with the preview role's own session and the kubeconfig that a preview makes of production's contract, as if the pull
+request's code could say anything; rows that name an administrator hold whoever asks.
+
+* **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`), by admission (`infra/admission.py`) or by
+  Pod Security; its words are quoted.
+* **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
+  `tests/iam.py`; AWS itself was not asked.
+* **declared**: nothing on the twin enforces it; that it is declared, and can't be removed by a preview, is what was checked.
+"""
+
+
+def words(text: str) -> str:
+    """What the API server said, on one line."""
+    lines = [line for line in text.strip().splitlines() if line and not line.startswith("Warning:")]
+    said = " ".join(lines).replace("|", "\\|")
+    return re.sub(r"^Error from server \((\w+)\): (error when creating \"STDIN\": )?", r"\1: ", said)
+
+
+def denied(what: str, by: str, said: str) -> None:
+    ROWS.denied.append((what, by, said))
+
+
+def allowed(what: str, by: str) -> None:
+    ROWS.allowed.append((what, by))
+
+
+def write(path: Path) -> None:
+    lines = [_HEAD, "## Denied", "", "| what was tried | decided by | in these words |", "|---|---|---|"]
+    lines += [f"| {what} | {by} | {said} |" for what, by, said in ROWS.denied]
+    lines += ["", "## Allowed", "", "| what | decided by |", "|---|---|"]
+    lines += [f"| {what} | {by} |" for what, by in ROWS.allowed]
+    path.write_text("\n".join(lines) + "\n" + _TAIL)
+
+
+_TAIL = """
+## What this leaves
+
+* Pull requests share one table of places: one may take or free another's place, and by that open a preview too many or
+  keep one from opening. Production has its room by priority, whatever the table says.
+* On the previews' load balancer a pull request may make a rule for another preview's host name: rules are owned one by one,
+  host names are not. Production's names lead to another load balancer, whose target groups no second one can have.
+* Previews push into one repository. Its tags are immutable, so none is moved, but a tag can be taken that nobody has yet.
+* The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
+  (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
+  at their own end throughout; the database asks for a password.
+* GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
+"""
