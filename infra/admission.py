@@ -60,7 +60,11 @@ class Policy:
     """An expression that must hold, and what is said otherwise."""
     variables: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, str, str] | None = None
-    """API version, kind and name of an object of the same namespace (`params`) that must be there."""
+    """API version, kind and name of an object of the same namespace (`params`) that must be there.
+
+    It is looked for before the conditions are: such a policy applies to namespaces that carry the previews' label, which
+    those that the preview identity makes always do.
+    """
 
     def spec(self) -> dict[str, Any]:
         """The policy's spec."""
@@ -69,10 +73,11 @@ class Policy:
             found["paramKind"] = {"apiVersion": self.beside[0], "kind": self.beside[1]}
         if self.variables:
             found["variables"] = [{"name": name, "expression": text} for name, text in self.variables.items()]
+        selected = {"namespaceSelector": {"matchLabels": {fence.LABEL: "true"}}} if self.beside else {}
         return {
             **found,
             "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [dict(rule) for rule in self.rules]},
+            "matchConstraints": {**selected, "resourceRules": [dict(rule) for rule in self.rules]},
             "matchConditions": [{"name": name, "expression": text} for name, text in self.conditions.items()],
             "validations": [{"expression": text, "message": said} for text, said in self.validations],
         }
@@ -104,6 +109,16 @@ def same_quantities(path: str, wanted: Mapping[str, str]) -> str:
         for name, value in wanted.items()
     ]
     return " && ".join([f"{path}.size() == {len(wanted)}", *each])
+
+
+def _exact_quota(owner: str) -> list[str]:
+    """The quota that production sets and no more; `dyn`, since the API's schema can't say what a map of quantities is."""
+    spec = f"dyn({owner}.spec)"
+    hard = f"{spec}.hard"
+    return [
+        f"!has({spec}.scopes) && !has({spec}.scopeSelector) && has({hard})",
+        same_quantities(hard, fence.quota()),
+    ]
 
 
 def _all(*expressions: str) -> str:
@@ -185,7 +200,7 @@ def fenced_objects(facts: Facts) -> list[Policy]:
     """Each kind that the preview identity may write, exactly as production's own functions make it."""
     allowed = literal(fence.network_policies(facts.load_balancer_cidrs))
     limits = fence.container_limits()
-    item = "object.spec.limits[0]"
+    item = "dyn(object.spec).limits[0]"
     labels = literal(fence.namespace_labels("@")).replace('"@"', "object.metadata.name")
     stores = literal(fence.store("@", facts.region, facts.secrets_role)).replace('"@"', "request.namespace")
     group = f"arn:aws:elasticloadbalancing:{facts.region}:{facts.account}:targetgroup/shopcat-"
@@ -204,8 +219,7 @@ def fenced_objects(facts: Facts) -> list[Policy]:
             _rule("", "v1", ["resourcequotas"]),
             _all(
                 f"object.metadata.name == {literal(fence.LIMITS)}",
-                "object.spec.size() == 1 && has(object.spec.hard)",
-                same_quantities("object.spec.hard", fence.quota()),
+                *_exact_quota("object"),
             ),
             "a preview's quota is production's to set (infra/fence.py on the main branch)",
         ),
@@ -214,7 +228,8 @@ def fenced_objects(facts: Facts) -> list[Policy]:
             _rule("", "v1", ["limitranges"]),
             _all(
                 f"object.metadata.name == {literal(fence.LIMITS)}",
-                f"object.spec.limits.size() == 1 && {item}.type == 'Container' && {item}.size() == 3",
+                f"object.spec.limits.size() == 1 && {item}.type == 'Container'",
+                *(f"!has({item}.{key})" for key in ("max", "min", "maxLimitRequestRatio")),
                 *(f"has({item}.{key}) && {same_quantities(f'{item}.{key}', limits[key])}" for key in limits),
             ),
             "a preview's limits are production's to set (infra/fence.py on the main branch)",
@@ -222,7 +237,7 @@ def fenced_objects(facts: Facts) -> list[Policy]:
         (
             "network",
             _rule("networking.k8s.io", "v1", ["networkpolicies"]),
-            f"object.metadata.name in {allowed} && object.spec == {allowed}[object.metadata.name]",
+            f"object.metadata.name in {allowed} && dyn(object.spec) == {allowed}[object.metadata.name]",
             "a preview's network policies are production's to set (infra/fence.py on the main branch)",
         ),
         (
@@ -230,8 +245,8 @@ def fenced_objects(facts: Facts) -> list[Policy]:
             _rule("rbac.authorization.k8s.io", "v1", ["rolebindings"]),
             _all(
                 f"object.metadata.name == {literal(fence.ROLE)}",
-                f"object.roleRef == {literal(fence.role_reference())}",
-                f"object.subjects == {subjects}",
+                f"dyn(object.roleRef) == {literal(fence.role_reference())}",
+                f"dyn(object.subjects) == {subjects}",
             ),
             f"a preview binds the ClusterRole {fence.ROLE}, and to its own user alone",
         ),
@@ -328,7 +343,7 @@ def preview_pods(facts: Facts) -> list[Policy]:
             _IN_PREVIEW,
             [
                 (
-                    f"params.spec == {literal(fence.default_deny())}",
+                    f"dyn(params.spec) == {literal(fence.default_deny())}",
                     "the namespace's default-deny NetworkPolicy is wider",
                 )
             ],
@@ -340,7 +355,7 @@ def preview_pods(facts: Facts) -> list[Policy]:
             _IN_PREVIEW,
             [
                 (
-                    "params.spec.size() == 1 && " + same_quantities("params.spec.hard", fence.quota()),
+                    _all(*_exact_quota("params")),
                     "the namespace's ResourceQuota is not the one that production sets",
                 )
             ],
@@ -404,8 +419,16 @@ def smoke_images(configured: str, records: Sequence[Record]) -> list[str]:
     return sorted({configured, *(record.template.smoke_image for record in records)})
 
 
-def declare(facts: Facts, repository: pulumi.Output[str], opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
-    """Policies and bindings, with production's repository as its registry names it."""
+def declare(
+    facts: Facts, repository: pulumi.Output[str], *, protect: bool, opts: pulumi.ResourceOptions
+) -> list[pulumi.Resource]:
+    """Policies and bindings, with production's repository as its registry names it.
+
+    They are protected, and not only for what they keep out: an API server that has lost the last policy about some kind
+    beside the pod no longer watches that kind, and takes it up again only when it is started anew (Kubernetes 1.35,
+    apiserver/pkg/admission/plugin/policy/generic/policy_source.go). Until then no preview gets a pod.
+    """
+    opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=protect))
 
     def spec(name: str, *, binding: bool) -> pulumi.Output[dict[str, Any]]:
         def find(url: str) -> dict[str, Any]:

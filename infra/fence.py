@@ -30,6 +30,7 @@ SESSION_TAG = "shopcat-preview"
 """Tag of the session in which the operator reads a preview's secrets; its value is the namespace."""
 STORE = APPLICATION
 PRIORITY_CLASS = "shopcat-preview"
+LABEL = "shopcat/preview"
 GATES_LABEL = "elbv2.k8s.aws/pod-readiness-gate-inject"
 
 LIMITS = "preview"
@@ -46,9 +47,10 @@ def selector(name: str) -> dict[str, str]:
 
 
 def namespace_labels(namespace: str) -> dict[str, str]:
-    """Pods of it are restricted, and wait for the load balancer."""
+    """It is a preview's; pods of it are restricted, and wait for the load balancer."""
     return {
         "kubernetes.io/metadata.name": namespace,
+        LABEL: "true",
         GATES_LABEL: "enabled",
         "pod-security.kubernetes.io/enforce": "restricted",
     }

@@ -112,7 +112,10 @@ class Production(pulumi.ComponentResource):
             },
         )
         after = pulumi.ResourceOptions.merge(inner, pulumi.ResourceOptions(depends_on=ready))
-        confined = [*rbac.declare(after), *admission.declare(facts, repository, after)]
+        confined = [
+            *rbac.declare(after),
+            *admission.declare(facts, repository, protect=settings.protection, opts=after),
+        ]
         edge = Edge(
             "edge",
             settings,

@@ -47,7 +47,7 @@ class Attempt:
     manifest: Callable[[Facts], Manifest] | None = None
     unopened: bool = False
     """By the job of a pull request that has no namespace yet."""
-    prepare: tuple[str, ...] = ()
+    prepare: tuple[tuple[str, ...], ...] = ()
     restore: tuple[str, ...] = ()
 
 
@@ -378,6 +378,11 @@ def _digest(name: str) -> Callable[[Facts], str]:
     return lambda _: f"{name}@sha256:{'b' * 64}"
 
 
+def _quota(pods: int) -> tuple[str, ...]:
+    change = f'{{"spec":{{"hard":{{"pods":"{pods}"}}}}}}'
+    return ("patch", "resourcequota", fence.LIMITS, "-n", "pr-123", "--type=merge", "-p", change)
+
+
 ADMIN_ATTEMPTS = [
     Attempt(
         "an administrator: a preview's image in production's namespace",
@@ -412,9 +417,9 @@ ADMIN_ATTEMPTS = [
     Attempt(
         "an administrator: a pod in a namespace pr-<n> without its NetworkPolicy",
         ANYONE,
-        "behind-network-policy",
+        "no params found",
         manifest=_pod(lambda _: "pr-900"),
-        prepare=("create", "namespace", "pr-900"),
+        prepare=(("create", "namespace", "pr-900"), ("label", "namespace", "pr-900", f"{fence.LABEL}=true")),
         restore=("delete", "namespace", "pr-900"),
     ),
     Attempt(
@@ -422,25 +427,7 @@ ADMIN_ATTEMPTS = [
         ANYONE,
         "not the one that production sets",
         manifest=_pod(_own),
-        prepare=(
-            "patch",
-            "resourcequota",
-            "preview",
-            "-n",
-            "pr-123",
-            "--type=merge",
-            "-p",
-            '{"spec":{"hard":{"pods":"99"}}}',
-        ),
-        restore=(
-            "patch",
-            "resourcequota",
-            "preview",
-            "-n",
-            "pr-123",
-            "--type=merge",
-            "-p",
-            '{"spec":{"hard":{"pods":"4"}}}',
-        ),
+        prepare=(_quota(99),),
+        restore=_quota(4),
     ),
 ]

@@ -24,6 +24,8 @@ request's code could say anything; rows that name an administrator hold whoever 
 * **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
   `tests/iam.py`; AWS itself was not asked.
 * **declared**: nothing on the twin enforces it; that it is declared, and can't be removed by a preview, is what was checked.
+  (kube-network-policies 0.8.0 would enforce NetworkPolicies per node, but wants the kernel's nft_queue, which the machines
+  tried so far lack.)
 """
 
 
