@@ -9,7 +9,7 @@ from infra import fence
 RBAC = "API server: RBAC"
 ADMISSION = "API server: admission"
 ANYONE = "API server: admission, whoever asks"
-_FORBIDDEN = r"\(Forbidden\).*cannot"
+_FORBIDDEN = "forbidden: User .* cannot"
 
 
 @dataclass(frozen=True)

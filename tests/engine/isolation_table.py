@@ -63,5 +63,7 @@ _TAIL = """
 * The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
   (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
   at their own end throughout; the database asks for a password.
+* When production changes the fence, an open preview gets no new pod until it is brought up again from a branch that has the
+  change; the refusal says so.
 * GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
 """
