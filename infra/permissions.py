@@ -197,28 +197,15 @@ def _owned(place: Place, owner: str, *, only_delete: bool) -> list[Statement]:
     """What a preview has made, by its owner's tag."""
     group, rule = _groups(place)
     secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/*")
-    balancing, secrets = (
-        ["elasticloadbalancing:DeleteTargetGroup", "elasticloadbalancing:DeleteRule"],
-        [
-            "secretsmanager:DeleteSecret",
-            "secretsmanager:DescribeSecret",
-            "secretsmanager:GetResourcePolicy",
-        ],
-    )
+    balancing, secrets = ["DeleteRule", "DeleteTargetGroup"], ["DeleteSecret", "DescribeSecret", "GetResourcePolicy"]
     if not only_delete:
-        balancing += [
-            "elasticloadbalancing:ModifyTargetGroup",
-            "elasticloadbalancing:ModifyTargetGroupAttributes",
-            "elasticloadbalancing:ModifyRule",
-        ]
-        secrets += [
-            "secretsmanager:GetSecretValue",
-            "secretsmanager:PutSecretValue",
-            "secretsmanager:UpdateSecret",
-            "secretsmanager:ListSecretVersionIds",
-        ]
+        balancing += ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
+        secrets += ["GetSecretValue", "ListSecretVersionIds", "PutSecretValue", "UpdateSecret"]
     mine = {"StringLike": {_TAG: owner}}
-    return [_allow(sorted(balancing), [group, rule], **mine), _allow(sorted(secrets), secret, **mine)]
+    return [
+        _allow([f"elasticloadbalancing:{action}" for action in balancing], [group, rule], **mine),
+        _allow([f"secretsmanager:{action}" for action in secrets], secret, **mine),
+    ]
 
 
 def preview(place: Place, listener_arn: str) -> str:
@@ -261,119 +248,63 @@ def cleanup(place: Place, preview_role_id: str) -> str:
     )
 
 
+_LEDGER = ["ConditionCheckItem", "DescribeTable", "GetItem", "PutItem", "Query", "Scan", "UpdateItem"]
+_NETWORK = [
+    "Address", "InternetGateway", "LaunchTemplate", "NatGateway", "Route", "SecurityGroup", "Subnet", "Tags", "Vpc",
+]  # fmt: skip
+_READ = [
+    "acm:Describe*", "acm:List*", "cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "ec2:Describe*",
+    "eks:DescribeAddonVersions", "elasticloadbalancing:Describe*", "iam:Get*", "iam:List*", "kms:Describe*",
+    "kms:GetKey*", "kms:List*", "logs:DescribeLogGroups", "rds:Describe*", "rds:ListTagsForResource", "route53:Get*",
+    "route53:List*",
+]  # fmt: skip
+_ADMINISTRATORS = [
+    "ecr:BatchDeleteImage", "ecr:DeleteRepository", "ecr:PutImageTagMutability", "eks:AssociateAccessPolicy",
+    "eks:CreateAccessEntry", "eks:DeleteAccessEntry", "eks:DeleteCluster", "eks:DisassociateAccessPolicy",
+    "eks:UpdateAccessEntry", "rds:DeleteDBInstance", "secretsmanager:DeleteSecret",
+]  # fmt: skip
+"""Who may do what, what a tag means and what holds data: never changed by a release."""
+_PASSED = ["node", "shopcat-eksRole-role", "external-secrets", "aws-load-balancer-controller"]
+"""Names of the platform's own roles, to which the engine adds seven digits."""
+
+
 def release(place: Place) -> str:
     """The release role: `pulumi up -s prod` on a platform that an administrator has brought up once.
 
     Who may do what is changed by administrators alone: no IAM is written and no access entry, so a release can't raise
     itself or anybody else. A change of infra/ that needs it fails here by name.
     """
-    balancing = [
-        place.arn("elasticloadbalancing", f"{kind}/{APPLICATION}{rest}") for kind, rest in (("targetgroup", "-*/*"),)
-    ] + [
+    balancers = [
         place.arn("elasticloadbalancing", f"{kind}/app/{APPLICATION}*/*")
         for kind in ("loadbalancer", "listener", "listener-rule")
     ]
-    cluster = [
-        place.arn("eks", f"{kind}/{place.cluster}{rest}")
-        for kind, rest in (
-            ("cluster", ""),
-            ("nodegroup", "/*"),
-            ("addon", "/*"),
-            ("access-entry", "/*"),
-            ("podidentityassociation", "/*"),
-        )
-    ]
+    groups = place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-*/*")
+    parts = ("nodegroup", "addon", "access-entry", "podidentityassociation")
+    cluster = [place.arn("eks", f"cluster/{place.cluster}")]
+    cluster += [place.arn("eks", f"{part}/{place.cluster}/*") for part in parts]
+    repositories = [place.arn("ecr", f"repository/{name}") for name in (REPOSITORY, f"{REPOSITORY}-preview")]
+    databases = [place.arn("rds", f"{kind}:{APPLICATION}*") for kind in ("db", "pg", "subgrp", "snapshot")]
+    here = {"aws:RequestedRegion": place.region}
+    passed = {"iam:PassedToService": ["ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com"]}
     return document(
         [
             *_push(place, REPOSITORY),
-            _allow(
-                ["ecr:*"], [place.arn("ecr", f"repository/{name}") for name in (REPOSITORY, f"{REPOSITORY}-preview")]
-            ),
             *_state(place, backends.PRODUCTION, ""),
-            _allow(
-                [
-                    "dynamodb:ConditionCheckItem",
-                    "dynamodb:DescribeTable",
-                    "dynamodb:GetItem",
-                    "dynamodb:PutItem",
-                    "dynamodb:Query",
-                    "dynamodb:Scan",
-                    "dynamodb:UpdateItem",
-                ],
-                place.arn("dynamodb", f"table/{place.ledger_table}"),
-            ),
+            _allow([f"dynamodb:{action}" for action in _LEDGER], place.arn("dynamodb", f"table/{place.ledger_table}")),
             _allow(["dynamodb:*"], place.arn("dynamodb", f"table/{PLACES_TABLE}")),
+            _allow(["ecr:*"], repositories),
             _allow(["ssm:*"], place.arn("ssm", f"parameter{PARAMETER}")),
             _allow(["secretsmanager:*"], place.arn("secretsmanager", f"secret:{APPLICATION}/*")),
             _allow(["secretsmanager:GetRandomPassword"], "*"),
-            _allow(["elasticloadbalancing:*"], balancing),
-            _allow(["elasticloadbalancing:Describe*"], "*"),
+            _allow(["elasticloadbalancing:*"], [*balancers, groups]),
             _allow(["eks:*"], cluster),
-            _allow(
-                ["rds:*"], [place.arn("rds", f"{kind}:{APPLICATION}*") for kind in ("db", "pg", "subgrp", "snapshot")]
-            ),
+            _allow(["rds:*"], databases),
             _allow(["logs:*"], place.arn("logs", f"log-group:/aws/eks/{place.cluster}/cluster*")),
-            _allow(
-                [
-                    "acm:Describe*",
-                    "acm:List*",
-                    "cloudwatch:GetMetricData",
-                    "cloudwatch:GetMetricStatistics",
-                    "ec2:Describe*",
-                    "eks:DescribeAddonVersions",
-                    "iam:Get*",
-                    "iam:List*",
-                    "kms:Describe*",
-                    "kms:GetKey*",
-                    "kms:List*",
-                    "logs:DescribeLogGroups",
-                    "rds:Describe*",
-                    "rds:ListTagsForResource",
-                    "route53:Get*",
-                    "route53:List*",
-                ],
-                "*",
-            ),
             _allow(["acm:*"], place.arn("acm", "certificate/*")),
             _allow(["route53:ChangeResourceRecordSets"], "arn:aws:route53:::hostedzone/*"),
-            _allow(
-                [
-                    f"ec2:*{thing}*"
-                    for thing in (
-                        "Address",
-                        "InternetGateway",
-                        "LaunchTemplate",
-                        "NatGateway",
-                        "Route",
-                        "SecurityGroup",
-                        "Subnet",
-                        "Tags",
-                        "Vpc",
-                    )
-                ]
-                + ["ec2:RunInstances"],
-                "*",
-                StringEquals={"aws:RequestedRegion": place.region},
-            ),
-            _allow(
-                ["iam:PassRole"],
-                [
-                    place.role(f"{name}-*")
-                    for name in ("node", "shopcat-eksRole-role", "external-secrets", "aws-load-balancer-controller")
-                ],
-                StringEquals={
-                    "iam:PassedToService": ["ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com"]
-                },
-            ),
-            _deny(
-                [
-                    "eks:CreateAccessEntry",
-                    "eks:UpdateAccessEntry",
-                    "eks:DeleteAccessEntry",
-                    "eks:AssociateAccessPolicy",
-                    "eks:DisassociateAccessPolicy",
-                ],
-                "*",
-            ),
+            _allow(list(_READ), "*"),
+            _allow([*(f"ec2:*{thing}*" for thing in _NETWORK), "ec2:RunInstances"], "*", StringEquals=here),
+            _allow(["iam:PassRole"], [place.role(f"{name}-*") for name in _PASSED], StringEquals=passed),
+            _deny(list(_ADMINISTRATORS), "*"),
         ]
     )

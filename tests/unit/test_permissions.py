@@ -144,6 +144,10 @@ def test_a_release_raises_nobody() -> None:
     assert may("eks:UpdateClusterVersion", PLACE.arn("eks", "cluster/shopcat"))
     assert may("dynamodb:PutItem", PLACE.arn("dynamodb", "table/shopcat-releases"))
     assert not may("dynamodb:DeleteTable", PLACE.arn("dynamodb", "table/shopcat-releases"))
+    assert may("ecr:PutImage", PLACE.arn("ecr", "repository/shopcat"))
+    assert not may("ecr:PutImageTagMutability", PLACE.arn("ecr", "repository/shopcat"))
+    assert may("rds:ModifyDBInstance", PLACE.arn("rds", "db:shopcat"))
+    assert not may("rds:DeleteDBInstance", PLACE.arn("rds", "db:shopcat"))
     passed = {"iam:PassedToService": "eks.amazonaws.com"}
     assert may("iam:PassRole", PLACE.role("node-1234567"), **passed)
     assert not may("iam:PassRole", PLACE.role("admin"), **passed)
