@@ -71,7 +71,7 @@ bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches
 	@$(RUN) -m bench $(if $(FULL),--full)
 
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
-	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/engine/test_isolation.py
+	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
 
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

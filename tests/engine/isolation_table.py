@@ -23,9 +23,9 @@ request's code could say anything; rows that name an administrator hold whoever 
   Pod Security; its words are quoted.
 * **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
   `tests/iam.py`; AWS itself was not asked.
-* **declared**: nothing on the twin enforces it; that it is declared, and can't be removed by a preview, is what was checked.
-  (kube-network-policies 0.8.0 would enforce NetworkPolicies per node, but wants the kernel's nft_queue, which the machines
-  tried so far lack.)
+* **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI
+  (`tests/twin/test_network_policies.py`); pods stand where production's would, a listener where the database would.
+* **declared**: what was checked is that it is declared, and can't be removed by a preview; nothing enforced it in this run.
 """
 
 
@@ -49,7 +49,9 @@ def write(path: Path) -> None:
     lines += [f"| {what} | {by} | {said} |" for what, by, said in ROWS.denied]
     lines += ["", "## Allowed", "", "| what | decided by |", "|---|---|"]
     lines += [f"| {what} | {by} |" for what, by in ROWS.allowed]
-    path.write_text("\n".join(lines) + "\n" + _TAIL)
+    # What stands in angle brackets would be taken for a tag.
+    text = "\n".join(lines).replace("<", "&lt;").replace(">", "&gt;")
+    path.write_text(text + "\n" + _TAIL)
 
 
 _TAIL = """

@@ -265,7 +265,7 @@ def test_network_policies_stand_where_a_preview_can_not_remove_them(simulated: T
         one["metadata"]["name"] for one in kubectl(simulated, "get", "networkpolicy", "-n", f"pr-{NUMBER}")["items"]
     }
     assert names == {"default-deny", "shopcat", "database"}
-    by = "declared, and kept by the API server (rows above); nothing on the twin enforces NetworkPolicies"
+    by = "declared; kept by the API server (rows above)"
     isolation_table.denied(
         "TCP to production's pods", by, "production's own policy lets in the load balancers' subnets and the smoke test"
     )

@@ -12,6 +12,8 @@ from twin.config import Twin
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
+FOR_TESTS = ("network-policies",)
+"""With root, and not part of `make up`."""
 
 
 def needed(twin: Twin) -> tuple[str, ...]:
@@ -91,7 +93,7 @@ def everything(twin: Twin) -> None:
     from twin import images
 
     started = time.monotonic()
-    programs(twin, ALWAYS + SIMULATED + (() if twin.simulated else WITH_ROOT))
+    programs(twin, ALWAYS + SIMULATED + (() if twin.simulated else (*WITH_ROOT, *FOR_TESTS)))
     images.recipes(twin)
     print(table(cache.build_times(twin.cache)))
     print(f"everything is in {twin.cache} ({time.monotonic() - started:.0f} s just now)")
