@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env logs build image release pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults isolation
+.PHONY: help up down status env logs build image release pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -70,6 +70,7 @@ test: $(READY) ## everything it needs, then all tests
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
 	@$(RUN) -m bench $(if $(FULL),--full)
 
+.PHONY: isolation
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
 	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
 

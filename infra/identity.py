@@ -4,6 +4,10 @@
 * `shopcat-preview`: a pull request's jobs; a push to `shopcat-preview` and `pulumi up -s pr-<n>` for its own number.
 * `shopcat-preview-cleanup`: jobs on the main branch; `pulumi destroy -s pr-<n>` for whatever was left.
 
+None is made before `shopcat:github.repository` is set; an administrator's `pulumi up -s prod` makes and changes them, since
+a release may not. A pull request's job names its session by its number (10 or more: AWS wants two characters) and keeps its
+state in `s3://<previews' bucket>/<UserId that aws sts get-caller-identity prints>` (infra/backends.py).
+
 In the cluster they are who their access entries say: the release an administrator, previews the user of their number.
 """
 

@@ -10,10 +10,9 @@ from twin.build import cache, debian, golang, installed
 from twin.config import Twin
 
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
+FOR_TESTS = ("network-policies",)  # with root, and not part of `make up`
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
-FOR_TESTS = ("network-policies",)
-"""With root, and not part of `make up`."""
 
 
 def needed(twin: Twin) -> tuple[str, ...]:

@@ -27,10 +27,10 @@ LANGUAGE_HOST = "3.79.0"
 KUBERNETES = "1.35.4"
 EXTERNAL_SECRETS = "0.20.4"
 HELM = "3.19.0"
+KUBE_ROUTER = "2.1.0"
 KWOK = "0.7.0"
 COREDNS = "1.12.4"
 PAUSE = "3.10"
-KUBE_ROUTER = "2.1.0"
 _GO = "1.25.0"
 _OLDEST_GO = (1, 21)
 _MODULE = "shopcat.invalid/twin"  # a wrapper's own module path; never looked up
@@ -295,9 +295,6 @@ def programs() -> dict[str, Program]:
             replaces=("github.com/Masterminds/sprig/v3 => github.com/external-secrets/sprig/v3 v3.3.0",),
             after=_copy_external_secrets_files,
         ),
-        Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
-        Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
-        Program("pause", PAUSE, "", main=_PAUSE_MAIN, binary="pause"),
         Program(
             "network-policies",
             KUBE_ROUTER,
@@ -305,6 +302,9 @@ def programs() -> dict[str, Program]:
             main=_NETWORK_POLICIES_MAIN,
             binary="network-policies",
         ),
+        Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
+        Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
+        Program("pause", PAUSE, "", main=_PAUSE_MAIN, binary="pause"),
     )
     return {program.name: program for program in listed}
 
