@@ -237,12 +237,20 @@ def preview(place: Place, listener_arn: str) -> str:
 
 
 def cleanup(place: Place, preview_role_id: str) -> str:
-    """The clean-up role: finds and deletes any preview's things; it makes none and reads no secret."""
+    """The clean-up role: finds and deletes any preview's things, images too; it makes none and reads no secret.
+
+    A pull request's own session deletes no image: its tag could be pushed again with another one, which another's preview
+    might take.
+    """
     owner = f"{preview_role_id}:*"
     return document(
         [
             *_found(place),
             *_state(place, backends.PREVIEWS, f"{preview_role_id}:"),
+            _allow(
+                ["ecr:BatchDeleteImage", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories"],
+                place.arn("ecr", f"repository/{REPOSITORY}-preview"),
+            ),
             *_owned(place, owner, only_delete=True),
         ]
     )

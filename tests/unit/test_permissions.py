@@ -127,6 +127,9 @@ def test_the_clean_up_finds_every_preview_and_reads_no_secret() -> None:
     assert may("secretsmanager:DeleteSecret", SECRET, **tagged(77))
     assert not may("secretsmanager:GetSecretValue", SECRET, **tagged(77))
     assert not may("elasticloadbalancing:CreateRule", LISTENER)
+    assert may("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat-preview"))
+    assert not may("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat"))
+    assert not asks("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat-preview")).allowed
     bucket = f"arn:aws:s3:::shopcat-state-previews-{ACCOUNT}-{REGION}"
     assert may("s3:GetObject", f"{bucket}/{ROLE_ID}:77/.pulumi/stacks/shopcat/pr-77.json")
     assert may("s3:ListBucket", bucket, **{"s3:prefix": f"{ROLE_ID}:"})
