@@ -9,6 +9,7 @@ from pathlib import Path
 class Table:
     denied: list[tuple[str, str, str]] = field(default_factory=list)
     allowed: list[tuple[str, str]] = field(default_factory=list)
+    packets: list[tuple[str, str]] = field(default_factory=list)
 
 
 ROWS = Table()
@@ -44,16 +45,39 @@ def allowed(what: str, by: str) -> None:
     ROWS.allowed.append((what, by))
 
 
+def packet(what: str, came: str) -> None:
+    ROWS.packets.append((what, came))
+
+
+def _packets(page: str) -> str:
+    """This run's section, or that of the page where this run had no real nodes."""
+    if ROWS.packets:
+        lines = [_PACKETS, "", "| TCP from | with the policies |", "|---|---|"]
+        return "\n".join([*lines, *(f"| {what} | {came} |" for what, came in ROWS.packets)]) + "\n"
+    kept = re.search(rf"^{re.escape(_PACKETS)}\n.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    return kept[0].rstrip() + "\n" if kept else ""
+
+
+def write_packets(path: Path) -> None:
+    """Put this run's packets into the page, and leave the rest of it."""
+    page = path.read_text()
+    before, _, after = page.partition("## What this leaves")
+    before = before.partition(_PACKETS)[0].rstrip()
+    path.write_text(f"{before}\n\n{_packets(page)}\n## What this leaves{after}")
+
+
 def write(path: Path) -> None:
+    page = path.read_text() if path.exists() else ""
     lines = [_HEAD, "## Denied", "", "| what was tried | decided by | in these words |", "|---|---|---|"]
     lines += [f"| {what} | {by} | {said} |" for what, by, said in ROWS.denied]
     lines += ["", "## Allowed", "", "| what | decided by |", "|---|---|"]
     lines += [f"| {what} | {by} |" for what, by in ROWS.allowed]
     # What stands in angle brackets would be taken for a tag.
     text = "\n".join(lines).replace("<", "&lt;").replace(">", "&gt;")
-    path.write_text(text + "\n" + _TAIL)
+    path.write_text("\n".join((text, "", _packets(page), _TAIL.lstrip())))
 
 
+_PACKETS = "## Packets"
 _TAIL = """
 ## What this leaves
 

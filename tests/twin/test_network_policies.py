@@ -24,7 +24,7 @@ from tests.conftest import PREFIX
 from tests.engine import isolation_table
 from tests.twin.test_cluster import MODULES, take_down
 from twin import build, config, controlplane, images, network_policies
-from twin.paths import is_root
+from twin.paths import REPOSITORY, is_root
 
 pytestmark = [
     pytest.mark.twin,
@@ -177,14 +177,18 @@ def fenced(twin: config.Twin, database: str) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
 def test_with_the_programs_policies(twin: config.Twin, database: str, fenced: None, row: Row) -> None:
     assert reached(twin, database, row) == row.allowed
-    by = "packets: kube-router on two nodes; without the policies it connects"
-    if row.allowed:
-        isolation_table.allowed(f"TCP from {row.what}", by)
-    else:
-        isolation_table.denied(f"TCP from {row.what}", by, "no connection within two seconds")
+    isolation_table.packet(
+        row.what, "connects" if row.allowed else "no connection within two seconds; without, it connects"
+    )
 
 
 @pytest.mark.parametrize("namespace", [PREVIEW, PRODUCTION])
 def test_the_load_balancer_reaches_both_applications(twin: config.Twin, fenced: None, namespace: str) -> None:
     with socket.create_connection((address(twin, namespace, "shopcat"), 8080), 2):
         pass
+
+
+def test_the_rows_are_written(twin: config.Twin, fenced: None) -> None:
+    """Last, so that it holds every row; only when asked for."""
+    if os.environ.get("SHOPCAT_ISOLATION"):
+        isolation_table.write_packets(REPOSITORY / "docs" / "isolation.md")
