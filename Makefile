@@ -73,5 +73,9 @@ test: $(READY) ## everything it needs, then all tests
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
 	@$(RUN) -m bench $(if $(FULL),--full)
 
+.PHONY: isolation
+isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
+	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
+
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

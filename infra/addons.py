@@ -4,6 +4,7 @@
 * The controller runs twice, is never the first to be evicted, looks at shut gates every few seconds, and its pod webhook
   fails closed, but for our pods alone: nothing else in the cluster waits for it.
 * Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity.
+* External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import capacity
+from infra import capacity, permissions
 from infra.cluster import assume
 from infra.record import APPLICATION
 
 if TYPE_CHECKING:
+    from infra.permissions import Place
     from infra.settings import Settings
 
 CONTROLLER = "aws-load-balancer-controller"
@@ -130,8 +132,11 @@ def controller_policy() -> dict[str, Any]:
     }
 
 
-def external_secrets_policy() -> dict[str, Any]:
-    """Reading the secrets below our path and the database's master secret, each by its exact name."""
+def external_secrets_policy(preview_role_arn: str) -> dict[str, Any]:
+    """Reading the secrets below our path and the database's master secret, each by its exact name.
+
+    Previews' secrets are not among them: for those it has to take the role that a preview's store names.
+    """
     actions = [
         "secretsmanager:GetSecretValue",
         "secretsmanager:DescribeSecret",
@@ -146,10 +151,10 @@ def external_secrets_policy() -> dict[str, Any]:
                 "Action": actions,
                 "Resource": [
                     f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}/*",
-                    f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}-preview/*",
                     "arn:aws:secretsmanager:*:*:secret:rds!db-*",
                 ],
-            }
+            },
+            {"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": preview_role_arn},
         ],
     }
 
@@ -162,17 +167,24 @@ class Addons(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
+        place: Place,
         vpc_id: pulumi.Input[str],
-        region: str,
         depends_on: list[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:addons:Addons", name, None, opts)
         self._cluster = settings.cluster.name
-        controller = self._identity(CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, controller_policy(), depends_on)
-        secrets = self._identity(
-            EXTERNAL_SECRETS, EXTERNAL_SECRETS, EXTERNAL_SECRETS, external_secrets_policy(), depends_on
+        region = place.region
+        self.secrets_role = place.role(permissions.SECRETS_ROLE)
+        _, controller = self._identity(CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, controller_policy(), depends_on)
+        operator, secrets = self._identity(
+            EXTERNAL_SECRETS,
+            EXTERNAL_SECRETS,
+            EXTERNAL_SECRETS,
+            external_secrets_policy(self.secrets_role),
+            depends_on,
         )
+        reader = self._preview_secrets(operator, place)
         mirror, versions = settings.chart_mirror, settings.charts
         self.controller = self._chart(
             CONTROLLER,
@@ -190,8 +202,19 @@ class Addons(pulumi.ComponentResource):
             external_secrets_values(settings),
             [*depends_on, secrets],
         )
-        self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets]
+        self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets, reader]
         self.register_outputs({})
+
+    def _preview_secrets(self, operator: aws.iam.Role, place: Place) -> pulumi.Resource:
+        """The role in which the operator reads previews' secrets, each session those of one namespace."""
+        child = pulumi.ResourceOptions(parent=self)
+        name = permissions.SECRETS_ROLE
+        trusted = operator.arn.apply(permissions.secrets_trust)
+        role = aws.iam.Role(name, name=name, assume_role_policy=trusted, opts=child)
+        policy: pulumi.Resource = aws.iam.RolePolicy(
+            name, name=name, role=role.name, policy=permissions.secrets_policy(place), opts=child
+        )
+        return policy
 
     def _identity(
         self,
@@ -200,13 +223,13 @@ class Addons(pulumi.ComponentResource):
         service_account: str,
         policy: Mapping[str, Any],
         depends_on: list[pulumi.Resource],
-    ) -> aws.eks.PodIdentityAssociation:
+    ) -> tuple[aws.iam.Role, aws.eks.PodIdentityAssociation]:
         child = pulumi.ResourceOptions(parent=self)
         role = aws.iam.Role(
             name, assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"), opts=child
         )
         allowed = aws.iam.RolePolicy(name, role=role.name, policy=json.dumps(policy), opts=child)
-        return aws.eks.PodIdentityAssociation(
+        association = aws.eks.PodIdentityAssociation(
             name,
             cluster_name=self._cluster,
             namespace=namespace,
@@ -214,6 +237,7 @@ class Addons(pulumi.ComponentResource):
             role_arn=role.arn,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, allowed]),
         )
+        return role, association
 
     def _chart(
         self,

@@ -19,13 +19,11 @@ from typing import Any
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import settings
+from infra import backends, settings
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
-from infra.identity import AUDIENCE, ISSUER
 from infra.ledger import Ledger, table_definition
-
-STACKS = ("prod", "previews")
+from infra.permissions import AUDIENCE, ISSUER
 
 
 @dataclass(frozen=True)
@@ -46,17 +44,17 @@ class Bootstrap:
         self._table = ledger_table
 
     def bucket(self, stack: str) -> str:
-        """Bucket names are global, so the account and region are part of them."""
-        return f"shopcat-state-{stack}-{self._account}-{self._clients.region}"
+        """The bucket of a stack's state in this account and region."""
+        return backends.bucket(stack, self._account, self._clients.region)
 
     def alias(self, stack: str) -> str:
         """Name of the key that encrypts a stack's secrets and state."""
-        return f"alias/shopcat-state-{stack}"
+        return backends.alias(stack)
 
     def steps(self) -> list[Step]:
         """In the order they are needed: keys before the buckets they encrypt."""
         found: list[Step] = []
-        for stack in STACKS:
+        for stack in backends.STACKS:
             key, bucket = functools.partial(self._make_key, stack), functools.partial(self._make_bucket, stack)
             found.append(Step(f"KMS key {self.alias(stack)}", self._has_key(stack), key))
             found.append(Step(f"S3 bucket {self.bucket(stack)}", self._has_bucket(stack), bucket))

@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from infra import fence
 from infra.aws_clients import error_code, explain
 from infra.errors import Refused
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from infra.aws_clients import AwsClients
 
 PARAMETER = "/shopcat/contract"
-PRIORITY_CLASS = "shopcat-preview"
+PRIORITY_CLASS = fence.PRIORITY_CLASS
 PRIORITY = 1_000
 """Below production's 100000, above pods that name no class."""
 PLACES_TABLE = "shopcat-previews"
@@ -54,6 +55,10 @@ class Contract(BaseModel):
     release_repository: str
     priority_class: str
     places_table: str
+    preview_role_id: str
+    """Unique id of the role that pull requests' jobs take; empty if there is none."""
+    secrets_role: str
+    """ARN of the role in which the operator reads previews' secrets."""
     previews: Annotated[int, Field(ge=0)]
     """How many fit beside a full release."""
 

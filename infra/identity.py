@@ -1,79 +1,97 @@
-"""Roles for GitHub's workflows, by OIDC: no long-lived key anywhere.
+"""Roles for GitHub's workflows, by OIDC: no long-lived key anywhere. What each may do is in infra/permissions.py.
 
-* `release`: jobs of the protected environment alone may take it; pushes to `shopcat`.
-* `preview`: pull-request jobs may take it; pushes to `shopcat-preview`.
+* `shopcat-release`: jobs of the protected environment on the main branch; `pulumi up -s prod` and a push to `shopcat`.
+* `shopcat-preview`: a pull request's jobs; a push to `shopcat-preview` and `pulumi up -s pr-<n>` for its own number.
+* `shopcat-preview-cleanup`: jobs on the main branch; `pulumi destroy -s pr-<n>` for whatever was left.
+
+None is made before `shopcat:github.repository` is set; an administrator's `pulumi up -s prod` makes and changes them, since
+a release may not. A pull request's job names its session by its number (10 or more: AWS wants two characters) and keeps its
+state in `s3://<previews' bucket>/<UserId that aws sts get-caller-identity prints>` (infra/backends.py).
+
+In the cluster they are who their access entries say: the release an administrator, previews the user of their number.
 """
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_aws as aws
 
+from infra import fence, permissions
+from infra.cluster import ADMIN_POLICY
+from infra.permissions import CLEANUP, PREVIEW, RELEASE, Place
+
 if TYPE_CHECKING:
-    from infra.registry import Registry
+    from collections.abc import Mapping
+
     from infra.settings import Github
 
-ISSUER = "token.actions.githubusercontent.com"
-AUDIENCE = "sts.amazonaws.com"
-_PUSH = (
-    "ecr:BatchCheckLayerAvailability",
-    "ecr:BatchGetImage",
-    "ecr:CompleteLayerUpload",
-    "ecr:DescribeImages",
-    "ecr:GetDownloadUrlForLayer",
-    "ecr:InitiateLayerUpload",
-    "ecr:PutImage",
-    "ecr:UploadLayerPart",
-)
-
-
-def trust(account: str, subject: str) -> str:
-    """Only tokens of GitHub for exactly this subject (owner, repository and event or environment)."""
-    statement = {
-        "Effect": "Allow",
-        "Principal": {"Federated": f"arn:aws:iam::{account}:oidc-provider/{ISSUER}"},
-        "Action": "sts:AssumeRoleWithWebIdentity",
-        "Condition": {"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subject}},
-    }
-    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-
-
-def push_policy(repository_arn: str) -> str:
-    """Push to one repository; the log-in token can't be narrowed to one."""
-    statements: list[dict[str, Any]] = [
-        {"Effect": "Allow", "Action": ["ecr:GetAuthorizationToken"], "Resource": "*"},
-        {"Effect": "Allow", "Action": list(_PUSH), "Resource": repository_arn},
-    ]
-    return json.dumps({"Version": "2012-10-17", "Statement": statements})
+ENTRIES: Mapping[str, tuple[str, str]] = {
+    PREVIEW: (fence.GROUP, fence.USER),
+    CLEANUP: (fence.CLEANUP_GROUP, fence.CLEANUP_USER),
+}
+"""Role → group and user in Kubernetes; the session's name is the rest of the user's."""
 
 
 class Identity(pulumi.ComponentResource):
-    """The two roles; none if no repository is set."""
+    """The roles, what they may do, and who they are in the cluster; none of it if no repository is set."""
 
     def __init__(
-        self, name: str, settings: Github, *, account: str, registry: Registry, opts: pulumi.ResourceOptions
+        self,
+        name: str,
+        settings: Github,
+        *,
+        place: Place,
+        listener_arn: pulumi.Input[str],
+        in_our_cluster: bool,
+        depends_on: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:identity:Identity", name, None, opts)
         self.roles: dict[str, pulumi.Output[str]] = {}
+        self.preview_role_id: pulumi.Input[str] = ""
+        self._depends_on = depends_on
         if settings.repository:
-            prefix = f"repo:{settings.repository}"
-            subjects = {"release": f"{prefix}:environment:{settings.environment}", "preview": f"{prefix}:pull_request"}
-            repositories = {"release": registry.release, "preview": registry.preview}
-            for role, subject in subjects.items():
-                made = aws.iam.Role(
-                    role,
-                    name=f"shopcat-{role}",
-                    assume_role_policy=trust(account, subject),
-                    opts=pulumi.ResourceOptions(parent=self),
-                )
-                aws.iam.RolePolicy(
-                    f"{role}-push",
-                    role=made.name,
-                    policy=repositories[role].arn.apply(push_policy),
-                    opts=pulumi.ResourceOptions(parent=self),
-                )
-                self.roles[role] = made.arn
+            trusted = permissions.trust(place.account, settings.repository, settings.environment)
+            made = {role: self._role(role, text) for role, text in trusted.items()}
+            self.preview_role_id = made[PREVIEW].unique_id
+            listener = pulumi.Output.from_input(listener_arn)
+            documents: dict[str, pulumi.Input[str]] = {
+                RELEASE: permissions.release(place),
+                PREVIEW: listener.apply(lambda arn: permissions.preview(place, arn)),
+                CLEANUP: made[PREVIEW].unique_id.apply(lambda role_id: permissions.cleanup(place, role_id)),
+            }
+            for role, text in documents.items():
+                aws.iam.RolePolicy(role, name=role, role=made[role].name, policy=text, opts=self._child())
+            if in_our_cluster:
+                self._entries(place.cluster, made)
+            self.roles = {role: one.arn for role, one in made.items()}
         self.register_outputs({})
+
+    def _child(self, depends_on: list[pulumi.Resource] | None = None) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+
+    def _role(self, name: str, trusted: str) -> aws.iam.Role:
+        return aws.iam.Role(name, name=name, assume_role_policy=trusted, opts=self._child())
+
+    def _entries(self, cluster: str, roles: Mapping[str, aws.iam.Role]) -> None:
+        after = self._child(self._depends_on)
+        for role, (group, user) in ENTRIES.items():
+            aws.eks.AccessEntry(
+                role,
+                cluster_name=cluster,
+                principal_arn=roles[role].arn,
+                kubernetes_groups=[group],
+                user_name=f"{user}{{{{SessionName}}}}",
+                opts=after,
+            )
+        entry = aws.eks.AccessEntry(RELEASE, cluster_name=cluster, principal_arn=roles[RELEASE].arn, opts=after)
+        aws.eks.AccessPolicyAssociation(
+            RELEASE,
+            cluster_name=cluster,
+            principal_arn=roles[RELEASE].arn,
+            policy_arn=ADMIN_POLICY,
+            access_scope=aws.eks.AccessPolicyAssociationAccessScopeArgs(type="cluster"),
+            opts=self._child([entry]),
+        )

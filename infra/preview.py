@@ -4,6 +4,8 @@
 * A preview takes its place with its first resource, an item of the places table that is only written if there is none;
   it is the last to go, so a place is free once nothing of its preview is left, also after an update that failed.
 * Names are constants inside the namespace; only the Deployment differs from one commit to the next.
+* The namespace is fenced (infra/fence.py) before anything in it, and production's admission holds it to that. All that is
+  in it goes with it: `destroy` deletes the namespace and nothing inside, so it is done when the namespace is gone already.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -20,11 +23,14 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity, contract
+from infra import capacity, contract, fence, kubernetes_client
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.cluster import kubeconfig
 from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
+from infra.fence import DATABASE, DATABASE_PORT, SECRET_PATH, selector
+from infra.kubernetes_client import KubernetesClient, KubernetesUnreachable
+from infra.permissions import OWNER_TAG
 from infra.providers import aws_provider, kubernetes_provider
 from infra.record import (
     APPLICATION,
@@ -36,23 +42,23 @@ from infra.record import (
     TemplateInput,
     render,
 )
-from infra.release import GATES_LABEL, MINIMUM_READY_SECONDS, SERVICE_PORT
+from infra.release import MINIMUM_READY_SECONDS, SERVICE_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from infra.contract import Contract
     from infra.settings import Preview as Settings
 
 PRODUCTION = "prod"
-SECRET_PATH = "shopcat-preview"  # noqa: S105 - a path
-DATABASE = "database"
-DATABASE_PORT = 5432
 DATABASE_USER = 70
 """Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
 FIRST_PRIORITY = 100
 """Rule of place k on the previews' listener: FIRST_PRIORITY + k; places are unique, so priorities are."""
 PASSWORD_LENGTH = 32
+GRANT_SECONDS = 60
+"""How long the cluster may take until the binding just made counts; each API server learns of it by itself."""
+_GRANTED_IN_A_ROW = 3
 _SECRETS_API = "external-secrets.io/v1"
 _PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 
@@ -186,9 +192,24 @@ def ensure_secret(clients: AwsClients, name: str) -> None:
         raise explain(error, f"secret {name}", clients.endpoint_url) from error
 
 
-def selector(name: str) -> dict[str, str]:
-    """Pods of a workload in the preview's namespace."""
-    return {"app.kubernetes.io/name": name}
+async def granted(connect: Callable[[], KubernetesClient], namespace: str, pause_seconds: float = 0.2) -> None:
+    """Return once the cluster lets us into our own namespace, several times in a row and each time by a new connection.
+
+    Raises:
+        KubernetesUnreachable: it still doesn't after a minute, with what the API server says.
+    """
+    path = f"/api/v1/namespaces/{namespace}/resourcequotas/{fence.LIMITS}"
+    deadline, row = time.monotonic() + GRANT_SECONDS, 0
+    while row < _GRANTED_IN_A_ROW:
+        try:
+            await asyncio.to_thread(lambda: connect().get(path))
+        except KubernetesUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            row = 0
+        else:
+            row += 1
+        await asyncio.sleep(pause_seconds)
 
 
 def record(settings: Settings, image_by_digest: str, url: str) -> Record:
@@ -293,50 +314,6 @@ def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
     }
 
 
-def quota() -> dict[str, str]:
-    """Application and database, a second application while one is replaced, and a third that is still draining."""
-    application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
-    memory = f"{3 * application.memory_mebibytes + database.memory_mebibytes}Mi"
-    return {
-        "pods": "4",
-        "requests.cpu": f"{3 * application.cpu_millicores + database.cpu_millicores}m",
-        "requests.memory": memory,
-        "limits.memory": memory,
-        "persistentvolumeclaims": "0",
-        "services.loadbalancers": "0",
-        "services.nodeports": "0",
-    }
-
-
-def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Nothing in or out, but: load balancer to application, application to its database, names."""
-    app, database = {"matchLabels": selector(APPLICATION)}, {"matchLabels": selector(DATABASE)}
-    http, postgresql = {"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
-    dns = {
-        "to": [
-            {
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-            }
-        ],
-        "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
-    }
-    return {
-        "default-deny": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-        APPLICATION: {
-            "podSelector": app,
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"ipBlock": {"cidr": one}} for one in load_balancer_cidrs], "ports": [http]}],
-            "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, dns],
-        },
-        DATABASE: {
-            "podSelector": database,
-            "policyTypes": ["Ingress"],
-            "ingress": [{"from": [{"podSelector": app}], "ports": [postgresql]}],
-        },
-    }
-
-
 class Preview(pulumi.ComponentResource):
     """Everything of a stack `pr-<n>`."""
 
@@ -353,11 +330,13 @@ class Preview(pulumi.ComponentResource):
         self.host = f"{self.name}.preview.{self._contract.domain}"
         self.url = f"https://{self.host}"
 
-        cloud = aws_provider(settings, region, self.name)
-        text = kubeconfig(
+        role = self._contract.preview_role_id
+        owned = {OWNER_TAG: fence.owner(role, number)} if role else {}
+        cloud = aws_provider(settings, region, self.name, owned)
+        self._kubeconfig = kubeconfig(
             self._contract.cluster, self._contract.cluster_endpoint, self._contract.cluster_authority, region
         )
-        provider = kubernetes_provider(text, [])
+        provider = kubernetes_provider(self._kubeconfig, [])
         super().__init__(
             "shopcat:index:Preview", APPLICATION, None, pulumi.ResourceOptions(providers=[cloud, provider])
         )
@@ -368,68 +347,75 @@ class Preview(pulumi.ComponentResource):
             item=self._place.item(),
             opts=self._options(),
         )
-        namespace = self._namespace(place)
-        limits = self._limits(namespace)
-        secret = self._secret(place, namespace, region)
-        binding = self._edge(place, namespace)
-        database = self._database([*limits, secret])
-        self._application([*limits, secret, binding, database])
+        rule, group_arn = self._edge(place)
+        # Deleted before the rule and its group, as it was made after them: pods leave while requests still find them.
+        self._space = self._namespace([place, rule])
+        fenced = self._fence()
+        secret = self._secret(place, fenced, region)
+        binding = self._binding(rule, group_arn, fenced)
+        database = self._database([*fenced, secret])
+        self._application([*fenced, secret, binding, database])
         self.register_outputs({"url": self.url})
 
     def _options(self, **given: Any) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **given)
 
+    def _inside(self, **given: Any) -> pulumi.ResourceOptions:
+        """Options of what is in the namespace, and goes with it."""
+        return self._options(deleted_with=self._space, **given)
+
     def _metadata(self, name: str, **more: Any) -> dict[str, Any]:
         return {"name": name, "namespace": self.name, **more}
 
-    def _namespace(self, place: pulumi.Resource) -> pulumi.Resource:
+    def _namespace(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         made: pulumi.Resource = kubernetes.core.v1.Namespace(
             "namespace",
-            metadata={
-                "name": self.name,
-                "labels": {
-                    "kubernetes.io/metadata.name": self.name,
-                    GATES_LABEL: "enabled",
-                    "pod-security.kubernetes.io/enforce": "restricted",
-                },
-            },
-            opts=self._options(depends_on=[place], custom_timeouts=pulumi.CustomTimeouts(delete="5m")),
+            metadata={"name": self.name, "labels": fence.namespace_labels(self.name)},
+            opts=self._options(depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(delete="10m")),
         )
         return made
 
-    def _limits(self, namespace: pulumi.Resource) -> list[pulumi.Resource]:
-        size = capacity.PREVIEW_DATABASE
-        default = {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"}
-        found: list[pulumi.Resource] = [
-            kubernetes.core.v1.ResourceQuota(
-                "quota",
-                metadata=self._metadata("preview"),
-                spec={"hard": quota()},
-                opts=self._options(depends_on=[namespace]),
-            ),
-            kubernetes.core.v1.LimitRange(
-                "limits",
-                metadata=self._metadata("preview"),
-                spec={
-                    "limits": [
-                        {"type": "Container", "defaultRequest": default, "default": {"memory": default["memory"]}}
-                    ]
-                },
-                opts=self._options(depends_on=[namespace]),
-            ),
-        ]
-        found += [
-            kubernetes.networking.v1.NetworkPolicy(
-                f"policy-{name}",
-                metadata=self._metadata(name),
-                spec=spec,
-                opts=self._options(depends_on=[namespace]),
-            )
-            for name, spec in network_policies(self._contract.load_balancer_cidrs).items()
-        ]
-        return found
+    def _fence(self) -> list[pulumi.Resource]:
+        """Who may work in the namespace, how much of the cluster it gets, and whom its pods reach; before any pod."""
+        name = self.name
 
-    def _secret(self, place: pulumi.Resource, namespace: pulumi.Resource, region: str) -> pulumi.Resource:
+        async def let_in(_: pulumi.ResourceHookArgs) -> None:
+            await granted(lambda: kubernetes_client.from_kubeconfig(self._kubeconfig), name)
+
+        binding = kubernetes.rbac.v1.RoleBinding(
+            "access",
+            metadata=self._metadata(fence.ROLE),
+            role_ref=fence.role_reference(),
+            subjects=fence.role_subjects(name),
+            opts=self._inside(depends_on=[self._space]),
+        )
+        quota = kubernetes.core.v1.ResourceQuota(
+            "quota",
+            metadata=self._metadata(fence.LIMITS),
+            spec={"hard": fence.quota()},
+            opts=self._inside(
+                depends_on=[binding],
+                hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("preview-access", let_in)]),
+            ),
+        )
+        limits = kubernetes.core.v1.LimitRange(
+            "limits",
+            metadata=self._metadata(fence.LIMITS),
+            spec={"limits": [{"type": "Container", **fence.container_limits()}]},
+            opts=self._inside(depends_on=[quota]),
+        )
+        policies = [
+            kubernetes.networking.v1.NetworkPolicy(
+                f"policy-{policy}",
+                metadata=self._metadata(policy),
+                spec=spec,
+                opts=self._inside(depends_on=[quota]),
+            )
+            for policy, spec in fence.network_policies(self._contract.load_balancer_cidrs).items()
+        ]
+        return [quota, limits, *policies]
+
+    def _secret(self, place: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
         """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
         name, clients = f"{SECRET_PATH}/{self.name}/database", self._clients
         source = aws.secretsmanager.Secret(
@@ -449,9 +435,9 @@ class Preview(pulumi.ComponentResource):
             "secret-store",
             api_version=_SECRETS_API,
             kind="SecretStore",
-            metadata=self._metadata(APPLICATION, **waited),
-            spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
-            opts=self._options(depends_on=[namespace], custom_timeouts=timeouts),
+            metadata=self._metadata(fence.STORE, **waited),
+            spec=fence.store(self.name, region, self._contract.secrets_role),
+            opts=self._inside(depends_on=fenced, custom_timeouts=timeouts),
         )
         made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "secret",
@@ -460,13 +446,13 @@ class Preview(pulumi.ComponentResource):
             metadata=self._metadata(APPLICATION, **waited),
             spec={
                 "refreshPolicy": "CreatedOnce",
-                "secretStoreRef": {"kind": "SecretStore", "name": APPLICATION},
+                "secretStoreRef": {"kind": "SecretStore", "name": fence.STORE},
                 "target": {"name": APPLICATION, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
                 "data": [
                     {"secretKey": key, "remoteRef": {"key": name, "property": key}} for key in SECRET_KEYS.values()
                 ],
             },
-            opts=self._options(
+            opts=self._inside(
                 depends_on=[store, source],
                 custom_timeouts=timeouts,
                 hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("preview-secret", fill)]),
@@ -474,8 +460,8 @@ class Preview(pulumi.ComponentResource):
         )
         return made
 
-    def _edge(self, place: pulumi.Resource, namespace: pulumi.Resource) -> pulumi.Resource:
-        """Host rule, target group, Service and what binds them: there before any pod."""
+    def _edge(self, place: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
+        """Host rule and target group, there before any pod; the rule and the group's ARN."""
         drain = self._settings.drain.budget
         group = aws.lb.TargetGroup(
             "group",
@@ -514,20 +500,26 @@ class Preview(pulumi.ComponentResource):
             actions=[aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=group.arn)],
             opts=self._options(),
         )
-        service = self._service(APPLICATION, SERVICE_PORT, PORT, [namespace])
-        binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+        return rule, group.arn
+
+    def _binding(
+        self, rule: pulumi.Resource, group_arn: pulumi.Output[str], fenced: list[pulumi.Resource]
+    ) -> pulumi.Resource:
+        """The Service, and what puts its pods into the target group."""
+        service = self._service(APPLICATION, SERVICE_PORT, PORT, fenced)
+        made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "binding",
             api_version="elbv2.k8s.aws/v1beta1",
             kind="TargetGroupBinding",
             metadata=self._metadata(APPLICATION),
             spec={
                 "serviceRef": {"name": APPLICATION, "port": SERVICE_PORT},
-                "targetGroupARN": group.arn,
+                "targetGroupARN": group_arn,
                 "targetType": "ip",
             },
-            opts=self._options(depends_on=[service, rule]),
+            opts=self._inside(depends_on=[service, rule]),
         )
-        return binding
+        return made
 
     def _service(self, name: str, port: int, target: int, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         made: pulumi.Resource = kubernetes.core.v1.Service(
@@ -539,7 +531,7 @@ class Preview(pulumi.ComponentResource):
                 "selector": selector(name),
                 "ports": [{"name": name, "port": port, "targetPort": target, "protocol": "TCP"}],
             },
-            opts=self._options(depends_on=depends_on),
+            opts=self._inside(depends_on=depends_on),
         )
         return made
 
@@ -575,7 +567,7 @@ class Preview(pulumi.ComponentResource):
             f"deployment-{name}",
             metadata=self._metadata(name, labels=selector(name)),
             spec=spec,
-            opts=self._options(
+            opts=self._inside(
                 depends_on=depends_on,
                 custom_timeouts=pulumi.CustomTimeouts(
                     create=f"{seconds}s", update=f"{seconds}s", delete=f"{grace_seconds + 60}s"

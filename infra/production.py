@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra import capacity, contract, preflight, zone
+from infra import admission, capacity, contract, preflight, rbac, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
+from infra.database import NAMESPACE as DATABASE_NAMESPACE
 from infra.database import Database
 from infra.edge import Edge
 from infra.identity import Identity
 from infra.network import Network, subnets
+from infra.permissions import Place
 from infra.providers import aws_provider, eks_provider, kubernetes_provider
-from infra.record import REPOSITORY
+from infra.record import NAMESPACE, REPOSITORY
 from infra.registry import PREVIEW_REPOSITORY, Registry
 from infra.release import BlueGreen
 
@@ -66,7 +68,8 @@ class Production(pulumi.ComponentResource):
         zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
         plan = preflight.read(preflight.question(settings), clients)
 
-        cloud = aws_provider(settings, region, stack)
+        place = Place(account, region, settings.cluster.name, settings.ledger_table)
+        cloud = aws_provider(settings, region, stack, {})
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()])
         )
@@ -93,7 +96,26 @@ class Production(pulumi.ComponentResource):
             ready = []
         provider = kubernetes_provider(self.kubeconfig, ready)
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
-        addons = Addons("addons", settings, vpc_id=network.vpc_id, region=region, depends_on=ready, opts=inner)
+        addons = Addons("addons", settings, place=place, vpc_id=network.vpc_id, depends_on=ready, opts=inner)
+        repository = registry.release.repository_url
+        balancers = [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0]
+        facts = admission.Facts(
+            account=account,
+            region=region,
+            load_balancer_cidrs=balancers,
+            secrets_role=addons.secrets_role,
+            tools={
+                NAMESPACE: admission.smoke_images(
+                    settings.images.smoke, [one.record for one in plan.state.releases.values()]
+                ),
+                DATABASE_NAMESPACE: [settings.images.database],
+            },
+        )
+        after = pulumi.ResourceOptions.merge(inner, pulumi.ResourceOptions(depends_on=ready))
+        confined = [
+            *rbac.declare(after),
+            *admission.declare(facts, repository, protect=settings.protection, opts=after),
+        ]
         edge = Edge(
             "edge",
             settings,
@@ -113,14 +135,24 @@ class Production(pulumi.ComponentResource):
             depends_on=[*ready, *addons.ready],
             opts=inner,
         )
-        identity = Identity("identity", settings.github, account=account, registry=registry, opts=inner)
+        # In the cluster the previews' identity is known only once it is confined.
+        identity = Identity(
+            "identity",
+            settings.github,
+            place=place,
+            listener_arn=edge.previews.listener.arn,
+            in_our_cluster=given is None,
+            depends_on=[*ready, *confined],
+            opts=inner,
+        )
         self.release = BlueGreen(
             "shopcat",
             plan=plan,
             clients=clients,
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
-            platform=[*ready, *addons.ready, *edge.ready, *database.ready],
+            load_balancer_cidrs=balancers,
+            platform=[*ready, *addons.ready, *confined, *edge.ready, *database.ready],
             opts=inner,
         )
         contract.publish(
@@ -128,9 +160,10 @@ class Production(pulumi.ComponentResource):
                 "cluster": settings.cluster.name,
                 "region": region,
                 "domain": settings.domain,
-                "loadBalancerCidrs": [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0],
+                "loadBalancerCidrs": balancers,
                 "previewRepository": PREVIEW_REPOSITORY,
                 "releaseRepository": REPOSITORY,
+                "secretsRole": addons.secrets_role,
                 "previews": capacity.plan(settings.production).previews,
             },
             {
@@ -138,9 +171,10 @@ class Production(pulumi.ComponentResource):
                 "previewListenerArn": edge.previews.listener.arn,
                 "previewDnsName": edge.previews.balancer.dns_name,
                 "previewRepositoryUrl": registry.preview.repository_url,
+                "previewRoleId": identity.preview_role_id,
             },
             self.kubeconfig,
-            ready,
+            [*ready, *confined],
             inner,
         )
         self.registry, self.edge, self.identity = registry, edge, identity

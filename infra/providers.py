@@ -10,6 +10,8 @@ import pulumi_eks as eks
 import pulumi_kubernetes as kubernetes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from infra.settings import Preview, Settings
 
 FIELD_MANAGER = "shopcat"
@@ -20,15 +22,15 @@ SERVICES = (
 """Every AWS service this program uses, by the provider's names."""
 
 
-def aws_provider(settings: Settings | Preview, region: str, stack: str) -> aws.Provider:
-    """The AWS provider, with the endpoint given to every service (none: AWS's own)."""
+def aws_provider(settings: Settings | Preview, region: str, stack: str, tags: Mapping[str, str]) -> aws.Provider:
+    """The AWS provider, with the endpoint given to every service (none: AWS's own) and tags for all that it makes."""
     endpoints = dict.fromkeys(SERVICES, settings.aws_endpoint)
     return aws.Provider(
         "aws",
         region=region,
         endpoints=[aws.ProviderEndpointArgs(**endpoints)],
         default_tags=aws.ProviderDefaultTagsArgs(
-            tags={"shopcat:stack": stack, "shopcat:managed-by": "pulumi", "shopcat:project": "shopcat"}
+            tags={"shopcat:stack": stack, "shopcat:managed-by": "pulumi", "shopcat:project": "shopcat", **tags}
         ),
     )
 

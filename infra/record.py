@@ -30,6 +30,8 @@ APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
 """The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
 PRIORITY_CLASS = "shopcat-production"
 RUNTIME_USER = 10001
+SMOKE = f"{APPLICATION}-smoke"
+"""Label of the smoke test's pod."""
 SECRET_KEYS: Mapping[str, str] = {
     "DATABASE_HOST": "host",
     "DATABASE_PORT": "port",
@@ -406,7 +408,7 @@ that the image doesn't know."""
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
     """The pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
     pod = {
-        "metadata": {"labels": {"app.kubernetes.io/name": f"{APPLICATION}-smoke", "shopcat/release": record.name}},
+        "metadata": {"labels": {"app.kubernetes.io/name": SMOKE, "shopcat/release": record.name}},
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 5,

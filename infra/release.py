@@ -21,6 +21,7 @@ What `production.py` does with it::
 What it guarantees:
 
 * A colour is declared from its record and nothing else; no output of another resource can enter a pod template.
+* A NetworkPolicy lets the load balancers and the smoke test reach the pods, and nobody else in the cluster.
 * Names, selectors and ports of the two Services, bindings and Deployments are constants, and all of them are protected:
   a replacement, which would delete first, is refused by the engine.
 * Nothing of a colour loses replicas or changes its template before `Hooks.before_deployment` has proven that it carries
@@ -41,6 +42,7 @@ import pulumi_kubernetes as kubernetes
 from infra import proof
 from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
+from infra.fence import GATES_LABEL
 from infra.ledger import State, table_rows
 from infra.record import (
     APPLICATION,
@@ -48,6 +50,7 @@ from infra.record import (
     NAMESPACE,
     PORT,
     PRIORITY_CLASS,
+    SMOKE,
     Colour,
     Record,
     other,
@@ -70,7 +73,6 @@ MINIMUM_READY_SECONDS = 5
 PRIORITY = 100_000
 POINTER = "shopcat-live"
 INTENT_ANNOTATION = "shopcat/intent"
-GATES_LABEL = "elbv2.k8s.aws/pod-readiness-gate-inject"
 
 
 def loses(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
@@ -85,6 +87,24 @@ def loses(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> 
     if new.get("template") != old.get("template"):
         lost.append("template")
     return lost
+
+
+def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
+    """Who reaches a pod of this namespace: the load balancers' nodes and the smoke test, at the application's port.
+
+    A preview's pods are neither, whatever policies their own namespace has.
+    """
+    smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
+    return {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {
+                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
+                "ports": [{"protocol": "TCP", "port": PORT}],
+            }
+        ],
+    }
 
 
 class Hooks:
@@ -215,6 +235,7 @@ class BlueGreen(pulumi.ComponentResource):
         plan: Plan,
         clients: AwsClients,
         target_group_arns: Mapping[Colour, pulumi.Input[str]],
+        load_balancer_cidrs: Sequence[str],
         platform: Sequence[pulumi.Resource] = (),
         protect: bool = True,
         opts: pulumi.ResourceOptions | None = None,
@@ -250,8 +271,14 @@ class BlueGreen(pulumi.ComponentResource):
             description="ShopCat's production: above previews, below what the cluster itself needs",
             opts=self._options(depends_on=self._platform),
         )
+        fence = kubernetes.networking.v1.NetworkPolicy(
+            "ingress",
+            metadata={"name": "ingress", "namespace": NAMESPACE},
+            spec=ingress_policy(load_balancer_cidrs),
+            opts=self._options(depends_on=[namespace]),
+        )
         bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
-        ready: list[pulumi.Resource] = [*self._platform, namespace, priority, *bindings]
+        ready: list[pulumi.Resource] = [*self._platform, namespace, fence, priority, *bindings]
         self.pointer = self._release(clients.region, ready)
         self._outputs()
 

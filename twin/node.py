@@ -363,7 +363,8 @@ def _xtables(node: Node) -> Path:
     return folder
 
 
-def _environment(node: Node) -> dict[str, str]:
+def environment(node: Node) -> dict[str, str]:
+    """What a program needs that changes the node's packet filter."""
     environment = build.debian_environment(node.twin)
     libraries = [Path(path) / "xtables" for path in environment["LD_LIBRARY_PATH"].split(os.pathsep)]
     extensions = next((path for path in libraries if path.is_dir()), None)
@@ -438,7 +439,7 @@ def _hold_mounts(node: Node) -> processes.Process:
 def _start(node: Node, role: str, argv: Sequence[str | Path], holder: processes.Process) -> processes.Process:
     inside = ["nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", *argv]
     process = processes.start(
-        node.twin, node.process(role), inside, netns=node.netns, env=_environment(node), cwd=Path("/")
+        node.twin, node.process(role), inside, netns=node.netns, env=environment(node), cwd=Path("/")
     )
     # Here it is found again whatever becomes of the pid file, and so are shims, which outlive containerd.
     cgroups.enter(node.twin, node.number, process.pid)
@@ -448,7 +449,7 @@ def _start(node: Node, role: str, argv: Sequence[str | Path], holder: processes.
 def _redirect_dns(node: Node) -> None:
     """Port 53 of the resolver's address leads to the twin's DNS; rules of the node's own namespace."""
     twin = node.twin
-    environment = {**os.environ, **_environment(node)}
+    variables = {**os.environ, **environment(node)}
     program = str(node.directory / "bin" / "iptables")
     for chain in ("PREROUTING", "OUTPUT"):
         for protocol in ("udp", "tcp"):
@@ -456,13 +457,13 @@ def _redirect_dns(node: Node) -> None:
             rule += ["-j", "DNAT", "--to-destination", f"{twin.host_ip}:{twin.dns_port}"]
             table = [program, "-w", "-t", "nat"]
             present = subprocess.run(
-                network.in_netns(node.netns, *table, "-C", *rule), env=environment, check=False, capture_output=True
+                network.in_netns(node.netns, *table, "-C", *rule), env=variables, check=False, capture_output=True
             )
             if present.returncode == 0:
                 continue
             added = subprocess.run(
                 network.in_netns(node.netns, *table, "-A", *rule),
-                env=environment,
+                env=variables,
                 text=True,
                 check=False,
                 capture_output=True,

@@ -6,7 +6,8 @@ import pytest
 from moto import mock_aws
 
 from infra.aws_clients import AwsClients
-from infra.bootstrap import STACKS, Bootstrap
+from infra.backends import STACKS
+from infra.bootstrap import Bootstrap
 
 REGION = "eu-central-1"
 

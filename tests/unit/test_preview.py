@@ -11,13 +11,15 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, contract, preview, settings
+from infra import capacity, contract, fence, preview, settings
 from infra.aws_clients import AwsClients
 from infra.contract import Contract
 from infra.errors import Refused
+from infra.kubernetes_client import KubernetesUnreachable
 from infra.preview import Place
 from infra.program import PREVIEW_SETTINGS
 from infra.record import render
+from tests.unit.releases import run
 from twin.plugins.aws import data
 from twin.plugins.aws.kind import Aws
 
@@ -44,6 +46,8 @@ def agreed(**changes: Any) -> Contract:
         "priority_class": contract.PRIORITY_CLASS,
         "places_table": contract.PLACES_TABLE,
         "previews": 3,
+        "preview_role_id": "AROAPREVIEW",
+        "secrets_role": "arn:aws:iam::123456789012:role/shopcat-preview-secrets",
     }
     return Contract(**{**values, **changes})
 
@@ -186,6 +190,30 @@ def test_an_image_is_known_by_digest(clients: AwsClients) -> None:
     assert preview.image(clients, agreed(), "abc123") == f"1.dkr.ecr.example.com/shopcat-preview@{pushed}"
 
 
+class Cluster:
+    """Answers as told: `.` lets us in, `x` doesn't (yet)."""
+
+    def __init__(self, answers: str) -> None:
+        self.answers = iter(answers)
+
+    def get(self, path: str) -> None:
+        assert path == "/api/v1/namespaces/pr-1/resourcequotas/preview"
+        if next(self.answers) == "x":
+            raise KubernetesUnreachable("forbidden")
+
+
+def test_the_namespace_is_entered_once_every_api_server_seems_to_know() -> None:
+    cluster = Cluster("xx.x..x...")
+    run(preview.granted(lambda: cluster, "pr-1", pause_seconds=0))  # type: ignore[arg-type, return-value]
+    assert next(cluster.answers, None) is None
+
+
+def test_who_is_never_let_in_hears_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "GRANT_SECONDS", -1)
+    with pytest.raises(KubernetesUnreachable, match="forbidden"):
+        run(preview.granted(lambda: Cluster("x"), "pr-1"))  # type: ignore[arg-type, return-value]
+
+
 def test_productions_repository_is_refused(clients: AwsClients) -> None:
     found = agreed(preview_repository="shopcat", preview_repository_url="1.dkr.ecr.example.com/shopcat")
     with pytest.raises(Refused, match="never run"):
@@ -249,7 +277,7 @@ def test_previews_yield_to_production() -> None:
 
 
 def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database() -> None:
-    policies = preview.network_policies(["10.64.0.0/19"])
+    policies = fence.network_policies(["10.64.0.0/19"])
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (inward,) = policies["shopcat"]["ingress"]
     assert inward["from"] == [{"ipBlock": {"cidr": "10.64.0.0/19"}}]

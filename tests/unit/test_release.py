@@ -122,6 +122,7 @@ def declare(state: State, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], di
             plan=plan(state, wanted),
             clients=AwsClients(REGION),
             target_group_arns={"blue": pulumi.Output.from_input("arn:blue"), "green": "arn:green"},
+            load_balancer_cidrs=["10.64.0.0/19"],
         )
         outputs["notes"] = release.notes
         found = pulumi.Output.all(release.live_release, release.live_colour, release.table)
@@ -160,6 +161,15 @@ def test_services_do_not_wait_for_endpoints_and_bindings_name_their_group() -> N
         assert binding["spec"]["targetGroupARN"] == f"arn:{colour}"
         assert binding["spec"]["serviceRef"] == {"name": f"shopcat-{colour}", "port": 80}
         assert binding["spec"]["targetType"] == "ip"
+
+
+def test_only_the_load_balancers_and_the_smoke_test_reach_the_pods() -> None:
+    spec = one(declare(EMPTY, Nothing())[0], "ingress")["spec"]
+    assert spec["podSelector"] == {}
+    (rule,) = spec["ingress"]
+    smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "shopcat-smoke"}}}
+    assert rule["from"] == [{"ipBlock": {"cidr": "10.64.0.0/19"}}, smoke]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 8080}]
 
 
 def test_the_first_release_takes_the_colour_without_weight() -> None:

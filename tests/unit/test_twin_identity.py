@@ -5,7 +5,7 @@ import base64
 import pytest
 
 from twin import hostnames, images
-from twin.aws import authenticator, cli, pod_identity
+from twin.aws import authenticator, cli, eks, pod_identity
 from twin.registry import Repository, tag_refusal
 
 
@@ -46,6 +46,19 @@ def test_groups_of_access_entries() -> None:
     ]
     with pytest.raises(authenticator.RefusedError, match="not implemented"):
         authenticator.groups_of(entry, [{**admin, "accessScope": {"type": "namespace", "namespaces": ["a"]}}])
+
+
+def test_a_session_is_a_user_of_its_own() -> None:
+    assert authenticator.username("shopcat-preview:{{SessionName}}", "123") == "shopcat-preview:123"
+    role = "arn:aws:iam::123456789012:role/some/path/deployer"
+    assert eks.default_username(role) == "arn:aws:sts::123456789012:assumed-role/deployer/{{SessionName}}"
+    assert eks.default_username("arn:aws:iam::1:user/me") == "arn:aws:iam::1:user/me"
+
+
+def test_user_names_that_eks_refuses() -> None:
+    assert eks.username_refusal("previews:{{SessionName}}", "STANDARD") is None
+    assert "colon" in (eks.username_refusal("previews-{{SessionName}}", "STANDARD") or "")
+    assert "system:" in (eks.username_refusal("system:masters", "STANDARD") or "")
 
 
 def test_credentials_join_a_pods_own_environment() -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from twin import config
 from twin.aws import pod_identity
+from twin.aws.eks import SESSION_NAME
 from twin.config import Twin
 
 log = logging.getLogger("authenticator")
@@ -76,6 +77,11 @@ def groups_of(entry: dict[str, Any], policies: list[dict[str, Any]]) -> list[str
     return groups
 
 
+def username(template: str, session: str) -> str:
+    """The user of a session: EKS writes its name into the entry's, with `-` for what a user name may not hold."""
+    return template.replace(SESSION_NAME, session.replace("@", "-"))
+
+
 class Handler(BaseHTTPRequestHandler):
     """TokenReview requests of the API server."""
 
@@ -105,7 +111,8 @@ class Handler(BaseHTTPRequestHandler):
             found = self._get(f"/twin/access?{query}", None)
             if found:
                 groups = groups_of(found["entry"], found["policies"])
-                user = {"username": found["entry"]["username"], "groups": groups, "uid": found["principal"]}
+                name = username(found["entry"]["username"], found["session"])
+                user = {"username": name, "groups": groups, "uid": found["principal"]}
                 return {"authenticated": True, "user": user}
         raise RefusedError("no access entry for the caller")
 

@@ -21,6 +21,8 @@ from twin.config import ACCOUNT_ID, Twin, region
 
 Answer = tuple[int, dict[str, Any]]
 ADDONS = ("vpc-cni", "coredns", "kube-proxy", "eks-pod-identity-agent")
+SESSION_NAME = "{{SessionName}}"
+_RESERVED = ("system:", "eks:", "aws:", "amazon:", "iam:")
 POLICY_PREFIX = "arn:aws:eks::aws:cluster-access-policy/"
 
 
@@ -39,6 +41,21 @@ def _missing(what: str, name: str) -> EksError:
 
 def _arn(kind: str, *parts: str) -> str:
     return f"arn:aws:eks:{region()}:{ACCOUNT_ID}:{kind}/{'/'.join(parts)}"
+
+
+def default_username(principal: str) -> str:
+    """The Kubernetes user of an access entry that names none: a role's sessions, or the IAM user itself."""
+    role = re.fullmatch(r"arn:aws:iam::(\d+):role/(?:.*/)?([^/]+)", principal)
+    return f"arn:aws:sts::{role[1]}:assumed-role/{role[2]}/{SESSION_NAME}" if role else principal
+
+
+def username_refusal(username: str, kind: str) -> str | None:
+    """Why EKS would not take a user name (docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html)."""
+    if kind == "STANDARD" and username.startswith(_RESERVED):
+        return f"The username {username} must not begin with {', '.join(_RESERVED)}"
+    if SESSION_NAME in username and ":" not in username.partition(SESSION_NAME)[0]:
+        return f"The username {username} needs a colon before {SESSION_NAME}"
+    return None
 
 
 @dataclass
@@ -222,6 +239,10 @@ class EksStandIn:
     def _create_entry(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
         principal = body["principalArn"]
         state = self._cluster(cluster)
+        username = body.get("username") or default_username(principal)
+        reason = username_refusal(username, body.get("type", "STANDARD"))
+        if reason is not None:
+            raise EksError(400, "InvalidParameterException", reason)
         if principal in state.entries:
             message = "The specified access entry resource is already in use on this cluster."
             raise EksError(409, "ResourceInUseException", message)
@@ -234,7 +255,7 @@ class EksStandIn:
             "createdAt": now,
             "modifiedAt": now,
             "tags": body.get("tags", {}),
-            "username": body.get("username") or principal,
+            "username": username,
             "type": body.get("type", "STANDARD"),
         }
         state.entries[principal] = Entry(record)

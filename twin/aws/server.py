@@ -150,7 +150,8 @@ class Application:
             return self._pass_on(environ, body, respond)
         finally:
             milliseconds = (time.monotonic() - started) * 1000
-            self._calls.write(f"{time.time():.3f} {service} {action} {status_seen[0]} {milliseconds:.0f}\n")
+            key = scope.group(1) if scope else "-"
+            self._calls.write(f"{time.time():.3f} {service} {action} {status_seen[0]} {milliseconds:.0f} {key}\n")
 
     def _pass_on(self, environ: WSGIEnvironment, body: bytes, start_response: Any) -> Iterable[bytes]:
         import io
@@ -192,7 +193,7 @@ class Application:
                 name = found["cluster"]["name"]
                 if method == "POST" and path == "/clusters":
                     vpc, group = self._security_group(name, request["resourcesVpcConfig"]["subnetIds"])
-                    self._eks.created(name, request, self._principal(key), vpc_id=vpc, security_group_id=group)
+                    self._eks.created(name, request, self._principal(key)[0], vpc_id=vpc, security_group_id=group)
                 if method == "DELETE":
                     group = self._eks.deleted(name)
                     if group:
@@ -221,12 +222,14 @@ class Application:
         )["GroupId"]
         return vpc, made
 
-    def _principal(self, access_key: str) -> str:
-        """ARN of the IAM user or role behind an access key, as an access entry names it."""
+    def _principal(self, access_key: str) -> tuple[str, str]:
+        """ARN of the IAM user or role behind an access key, as an access entry names it, and the session's name."""
         client = self._client("sts", access_key)
         arn = client.get_caller_identity()["Arn"]
-        assumed = re.fullmatch(r"arn:aws:sts::(\d+):assumed-role/([^/]+)/.*", arn)
-        return f"arn:aws:iam::{assumed.group(1)}:role/{assumed.group(2)}" if assumed else arn
+        assumed = re.fullmatch(r"arn:aws:sts::(\d+):assumed-role/([^/]+)/(.*)", arn)
+        if assumed is None:
+            return arn, ""
+        return f"arn:aws:iam::{assumed.group(1)}:role/{assumed.group(2)}", assumed.group(3)
 
     def _own(
         self, path: str, method: str, body: bytes, environ: WSGIEnvironment, start_response: Any
@@ -260,12 +263,13 @@ class Application:
 
     def _access(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
         """For the token webhook: the access entry and policies of whoever holds an access key."""
-        principal = self._principal(query["key"][0])
+        principal, session = self._principal(query["key"][0])
         state = self._eks.clusters.get(query["cluster"][0])
         entry = state.entries.get(principal) if state is not None else None
         if entry is None:
             return _json(start_response, 404, {"message": f"no access entry for {principal}"})
-        answer = {"principal": principal, "entry": entry.record, "policies": list(entry.policies.values())}
+        policies = list(entry.policies.values())
+        answer = {"principal": principal, "session": session, "entry": entry.record, "policies": policies}
         return _json(start_response, 200, answer)
 
 

@@ -10,6 +10,7 @@ from twin.build import cache, debian, golang, installed
 from twin.config import Twin
 
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
+FOR_TESTS = ("network-policies",)  # with root, and not part of `make up`
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
 
@@ -91,7 +92,7 @@ def everything(twin: Twin) -> None:
     from twin import images
 
     started = time.monotonic()
-    programs(twin, ALWAYS + SIMULATED + (() if twin.simulated else WITH_ROOT))
+    programs(twin, ALWAYS + SIMULATED + (() if twin.simulated else (*WITH_ROOT, *FOR_TESTS)))
     images.recipes(twin)
     print(table(cache.build_times(twin.cache)))
     print(f"everything is in {twin.cache} ({time.monotonic() - started:.0f} s just now)")

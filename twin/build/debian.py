@@ -112,6 +112,11 @@ def part(*, with_root: bool) -> Part:
     return Part(name, _SUITE, f"6 {' '.join(packages)}", lambda step: _programs(packages, step))
 
 
+def ipset() -> Part:
+    """What the enforcer of NetworkPolicies keeps addresses with; tests alone need it."""
+    return Part("debian-ipset", _SUITE, "1 ipset", lambda step: unpack(("ipset",), step, leave_out=_LEFT_OUT))
+
+
 def environment(root: Path) -> dict[str, str]:
     """What an unpacked program needs to find its libraries and its companions."""
     libraries = [root / "usr/lib/x86_64-linux-gnu", root / "usr/lib/aarch64-linux-gnu", root / "usr/lib"]

@@ -27,6 +27,7 @@ LANGUAGE_HOST = "3.79.0"
 KUBERNETES = "1.35.4"
 EXTERNAL_SECRETS = "0.20.4"
 HELM = "3.19.0"
+KUBE_ROUTER = "2.1.0"
 KWOK = "0.7.0"
 COREDNS = "1.12.4"
 PAUSE = "3.10"
@@ -177,6 +178,76 @@ func main() {
 }
 """
 
+_NETWORK_POLICIES_MAIN = """package main
+
+import (
+	"context"
+	"flag"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
+	"github.com/cloudnativelabs/kube-router/v2/pkg/healthcheck"
+	"github.com/cloudnativelabs/kube-router/v2/pkg/options"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+)
+
+// Enforces NetworkPolicies for the pods of one node, in the network namespace it is started in.
+func main() {
+	kubeconfig := flag.String("kubeconfig", "", "file")
+	node := flag.String("node", "", "the node's name")
+	services := flag.String("services", "", "network of the cluster's Services")
+	klog.InitFlags(nil)
+	flag.Parse()
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer cancel()
+	access, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	check(err)
+	client, err := kubernetes.NewForConfig(access)
+	check(err)
+	config := options.NewKubeRouterConfig()
+	config.HostnameOverride = *node
+	config.ClusterIPCIDRs = []string{*services}
+	config.EnableIPv4, config.EnableIPv6 = true, false
+	config.IPTablesSyncPeriod = 5 * time.Second
+	factory := informers.NewSharedInformerFactory(client, 0)
+	pods := factory.Core().V1().Pods().Informer()
+	spaces := factory.Core().V1().Namespaces().Informer()
+	policies := factory.Networking().V1().NetworkPolicies().Informer()
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	tables, sets, err := netpol.NewIPTablesHandlers(config)
+	check(err)
+	controller, err := netpol.NewNetworkPolicyController(client, config, pods, policies, spaces, &sync.Mutex{}, tables, sets)
+	check(err)
+	_, err = pods.AddEventHandler(controller.PodEventHandler)
+	check(err)
+	_, err = spaces.AddEventHandler(controller.NamespaceEventHandler)
+	check(err)
+	_, err = policies.AddEventHandler(controller.NetworkPolicyEventHandler)
+	check(err)
+	beats := make(chan *healthcheck.ControllerHeartbeat, 10)
+	go func() {
+		for range beats {
+		}
+	}()
+	var group sync.WaitGroup
+	group.Add(1)
+	controller.Run(beats, ctx.Done(), &group)
+}
+
+func check(err error) {
+	if err != nil {
+		klog.Fatal(err)
+	}
+}
+"""
+
 _VERSION = "k8s.io/component-base/version"
 
 
@@ -223,6 +294,13 @@ def programs() -> dict[str, Program]:
             binary="external-secrets",
             replaces=("github.com/Masterminds/sprig/v3 => github.com/external-secrets/sprig/v3 v3.3.0",),
             after=_copy_external_secrets_files,
+        ),
+        Program(
+            "network-policies",
+            KUBE_ROUTER,
+            "github.com/cloudnativelabs/kube-router/v2",
+            main=_NETWORK_POLICIES_MAIN,
+            binary="network-policies",
         ),
         Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
         Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),

@@ -1,0 +1,138 @@
+"""What fences a preview, decided here once: the preview declares it (preview.py), production demands it (admission.py).
+
+Who a pull request is comes from its number alone: its jobs can take the preview role under the session name ``<n>`` and no
+other (infra/permissions.py), EKS makes that the Kubernetes user ``shopcat-preview:<n>``, and that user's namespace is
+``pr-<n>``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infra import capacity
+from infra.record import APPLICATION, PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMESPACE = "^pr-[1-9][0-9]{0,8}$"
+"""A preview's namespace, as a regular expression that Kubernetes and Python read alike."""
+GROUP = "shopcat-previews"
+USER = "shopcat-preview:"
+"""The Kubernetes user of pull request <n> is this and <n>; EKS wants the colon before the session's name."""
+CLEANUP_GROUP = "shopcat-preview-cleanup"
+CLEANUP_USER = "shopcat-preview-cleanup:"
+ROLE = "shopcat-preview"
+"""ClusterRole of what a preview may do inside its namespace, and the RoleBinding's name there."""
+
+SECRET_PATH = "shopcat-preview"  # noqa: S105 - a path
+SESSION_TAG = "shopcat-preview"
+"""Tag of the session in which the operator reads a preview's secrets; its value is the namespace."""
+STORE = APPLICATION
+PRIORITY_CLASS = "shopcat-preview"
+LABEL = "shopcat/preview"
+GATES_LABEL = "elbv2.k8s.aws/pod-readiness-gate-inject"
+
+LIMITS = "preview"
+"""Name of the ResourceQuota and of the LimitRange."""
+DEFAULT_DENY = "default-deny"
+DATABASE = "database"
+DATABASE_PORT = 5432
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def selector(name: str) -> dict[str, str]:
+    """Pods of a workload in the preview's namespace."""
+    return {"app.kubernetes.io/name": name}
+
+
+def namespace_labels(namespace: str) -> dict[str, str]:
+    """It is a preview's; pods of it are restricted, and wait for the load balancer."""
+    return {
+        "kubernetes.io/metadata.name": namespace,
+        LABEL: "true",
+        GATES_LABEL: "enabled",
+        "pod-security.kubernetes.io/enforce": "restricted",
+    }
+
+
+def quota() -> dict[str, str]:
+    """Application and database, a second application while one is replaced, and a third that is still draining."""
+    application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
+    memory = f"{3 * application.memory_mebibytes + database.memory_mebibytes}Mi"
+    return {
+        "pods": "4",
+        "requests.cpu": f"{3 * application.cpu_millicores + database.cpu_millicores}m",
+        "requests.memory": memory,
+        "limits.memory": memory,
+        "persistentvolumeclaims": "0",
+        "services.loadbalancers": "0",
+        "services.nodeports": "0",
+    }
+
+
+def container_limits() -> dict[str, dict[str, str]]:
+    """What a container gets that asks for nothing."""
+    size = capacity.PREVIEW_DATABASE
+    requested = {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"}
+    return {"defaultRequest": requested, "default": {"memory": requested["memory"]}}
+
+
+def default_deny() -> dict[str, Any]:
+    """Nothing in, nothing out, for every pod."""
+    return {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Nothing in or out, but: load balancer to application, application to its database, names."""
+    app, database = {"matchLabels": selector(APPLICATION)}, {"matchLabels": selector(DATABASE)}
+    http, postgresql = {"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
+    dns = {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            }
+        ],
+        "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
+    }
+    return {
+        DEFAULT_DENY: default_deny(),
+        APPLICATION: {
+            "podSelector": app,
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [{"ipBlock": {"cidr": one}} for one in load_balancer_cidrs], "ports": [http]}],
+            "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, dns],
+        },
+        DATABASE: {
+            "podSelector": database,
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"podSelector": app}], "ports": [postgresql]}],
+        },
+    }
+
+
+def role_reference() -> dict[str, str]:
+    """The ClusterRole that the preview's RoleBinding names."""
+    return {"apiGroup": _RBAC, "kind": "ClusterRole", "name": ROLE}
+
+
+def role_subjects(namespace: str) -> list[dict[str, str]]:
+    """The one user who may work in the namespace: its own pull request."""
+    return [{"apiGroup": _RBAC, "kind": "User", "name": f"{USER}{namespace.removeprefix('pr-')}"}]
+
+
+def store(namespace: str, region: str, role_arn: str) -> dict[str, Any]:
+    """Spec of the SecretStore: the operator reads in a session that can read this namespace's secrets alone."""
+    aws = {
+        "service": "SecretsManager",
+        "region": region,
+        "role": role_arn,
+        "sessionTags": [{"key": SESSION_TAG, "value": namespace}],
+    }
+    return {"provider": {"aws": aws}}
+
+
+def owner(role_id: str, number: int) -> str:
+    """`aws:userid` of the pull request's session, which owns everything that carries it as a tag."""
+    return f"{role_id}:{number}"

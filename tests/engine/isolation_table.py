@@ -1,0 +1,95 @@
+"""The rows of docs/isolation.md, collected while the tests run."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Table:
+    denied: list[tuple[str, str, str]] = field(default_factory=list)
+    allowed: list[tuple[str, str]] = field(default_factory=list)
+    packets: list[tuple[str, str]] = field(default_factory=list)
+
+
+ROWS = Table()
+
+_HEAD = """# What a pull request may do, and what it may not
+
+From a run: `make isolation` writes this page (`tests/engine/test_isolation.py`). Every row was tried as pull request 123,
+with the preview role's own session and the kubeconfig that a preview makes of production's contract, as if the pull
+request's code could say anything; rows that name an administrator hold whoever asks.
+
+* **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`), by admission (`infra/admission.py`) or by
+  Pod Security; its words are quoted.
+* **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
+  `tests/iam.py`; AWS itself was not asked.
+* **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI
+  (`tests/twin/test_network_policies.py`); pods stand where production's would, a listener where the database would.
+* **declared**: what was checked is that it is declared, and can't be removed by a preview; nothing enforced it in this run.
+"""
+
+
+def words(text: str) -> str:
+    """What the API server said, on one line."""
+    lines = [line for line in text.strip().splitlines() if line and not line.startswith("Warning:")]
+    said = " ".join(lines).replace("|", "\\|")
+    return re.sub(r"^Error from server \((\w+)\): (error when creating \"STDIN\": )?", r"\1: ", said)
+
+
+def denied(what: str, by: str, said: str) -> None:
+    ROWS.denied.append((what, by, said))
+
+
+def allowed(what: str, by: str) -> None:
+    ROWS.allowed.append((what, by))
+
+
+def packet(what: str, came: str) -> None:
+    ROWS.packets.append((what, came))
+
+
+def _packets(page: str) -> str:
+    """This run's section, or that of the page where this run had no real nodes."""
+    if ROWS.packets:
+        lines = [_PACKETS, "", "| TCP from | with the policies |", "|---|---|"]
+        return "\n".join([*lines, *(f"| {what} | {came} |" for what, came in ROWS.packets)]) + "\n"
+    kept = re.search(rf"^{re.escape(_PACKETS)}\n.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    return kept[0].rstrip() + "\n" if kept else ""
+
+
+def write_packets(path: Path) -> None:
+    """Put this run's packets into the page, and leave the rest of it."""
+    page = path.read_text()
+    before, _, after = page.partition("## What this leaves")
+    before = before.partition(_PACKETS)[0].rstrip()
+    path.write_text(f"{before}\n\n{_packets(page)}\n## What this leaves{after}")
+
+
+def write(path: Path) -> None:
+    page = path.read_text() if path.exists() else ""
+    lines = [_HEAD, "## Denied", "", "| what was tried | decided by | in these words |", "|---|---|---|"]
+    lines += [f"| {what} | {by} | {said} |" for what, by, said in ROWS.denied]
+    lines += ["", "## Allowed", "", "| what | decided by |", "|---|---|"]
+    lines += [f"| {what} | {by} |" for what, by in ROWS.allowed]
+    # What stands in angle brackets would be taken for a tag.
+    text = "\n".join(lines).replace("<", "&lt;").replace(">", "&gt;")
+    path.write_text("\n".join((text, "", _packets(page), _TAIL.lstrip())))
+
+
+_PACKETS = "## Packets"
+_TAIL = """
+## What this leaves
+
+* Pull requests share one table of places: one may take or free another's place, and by that open a preview too many or
+  keep one from opening. Production has its room by priority, whatever the table says.
+* On the previews' load balancer a pull request may make a rule for another preview's host name: rules are owned one by one,
+  host names are not. Production's names lead to another load balancer, whose target groups no second one can have.
+* Previews push into one repository. Its tags are immutable, so none is moved, but a tag can be taken that nobody has yet.
+* The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
+  (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
+  at their own end throughout; the database asks for a password.
+* When production changes the fence, an open preview gets no new pod until it is brought up again from a branch that has the
+  change; the refusal says so.
+* GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
+"""

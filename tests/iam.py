@@ -1,0 +1,115 @@
+"""IAM's decision on one request, for the policies this program writes. Whatever isn't here is refused by name.
+
+As in docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html: an explicit deny wins, then any
+allow, else the implicit deny. Policy variables and operators as in …/reference_policies_variables.html and
+…/reference_policies_elements_condition_operators.html. Resource policies, boundaries and organisations are left out.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Values = str | Sequence[str]
+_ELEMENTS = {"Sid", "Effect", "Action", "Resource", "Principal", "Condition"}
+
+
+@dataclass(frozen=True)
+class Request:
+    action: str
+    resource: str = "*"
+    context: Mapping[str, Values] = field(default_factory=dict)
+    principal: str = ""
+    """For trust policies: ARN of the identity provider, or of the role that asks."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    allowed: bool
+    why: str
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _pattern(text: str, context: Mapping[str, Values], *, wild: bool) -> re.Pattern[str] | None:
+    """The text as an expression; None if it holds a variable that the request has no single value for."""
+    parts, at = [], 0
+    for found in re.finditer(r"\$\{([^}]+)\}", text):
+        parts.append((text[at : found.start()], wild))
+        value = {key.lower(): one for key, one in context.items()}.get(found[1].lower())
+        if not isinstance(value, str):
+            return None
+        parts.append((value, False))  # what a variable holds is taken literally
+        at = found.end()
+    parts.append((text[at:], wild))
+    return re.compile(
+        "".join(
+            re.escape(part).replace(r"\*", ".*").replace(r"\?", ".") if stars else re.escape(part)
+            for part, stars in parts
+        )
+    )
+
+
+def _matches(pattern: str, value: str, context: Mapping[str, Values], *, wild: bool = True) -> bool:
+    compiled = _pattern(pattern, context, wild=wild)
+    return compiled is not None and compiled.fullmatch(value) is not None
+
+
+def _condition(operator: str, key: str, wanted: list[str], context: Mapping[str, Values]) -> bool:
+    quantifier, _, rest = operator.rpartition(":")
+    name = rest.removesuffix("IfExists")
+    found = {one.lower(): value for one, value in context.items()}.get(key.lower())
+    if name == "Null":
+        return (found is None) == (wanted == ["true"])
+    if found is None:
+        return rest.endswith("IfExists")
+    if name not in ("StringEquals", "StringLike", "Bool", "ArnLike") or quantifier not in ("", "ForAnyValue"):
+        raise NotImplementedError(f"condition operator {operator}")
+    values = [found] if isinstance(found, str) else list(found)
+    assert quantifier or len(values) == 1, f"{key} has several values, which {operator} doesn't compare"
+    wild = name in ("StringLike", "ArnLike")
+    return any(_matches(one, value, context, wild=wild) for one in wanted for value in values)
+
+
+def _applies(statement: Mapping[str, Any], request: Request) -> bool:
+    unknown = set(statement) - _ELEMENTS
+    if unknown:
+        raise NotImplementedError(f"policy element {sorted(unknown)}")
+    actions = [one.lower() for one in _list(statement["Action"])]
+    if not any(_matches(one, request.action.lower(), {}) for one in actions):
+        return False
+    if "Principal" in statement:
+        (named,) = statement["Principal"].values()
+        if request.principal not in _list(named):
+            return False
+    elif not any(_matches(one, request.resource, request.context) for one in _list(statement["Resource"])):
+        return False
+    return all(
+        _condition(operator, key, [str(one) for one in _list(wanted)], request.context)
+        for operator, keys in statement.get("Condition", {}).items()
+        for key, wanted in keys.items()
+    )
+
+
+def decide(policies: Sequence[Mapping[str, Any]], request: Request) -> Decision:
+    """What IAM says to the request of somebody with these policies."""
+    statements = [statement for policy in policies for statement in _list(policy["Statement"])]
+    applying = [statement for statement in statements if _applies(statement, request)]
+    if any(statement["Effect"] == "Deny" for statement in applying):
+        return Decision(allowed=False, why="explicit deny")
+    if applying:
+        return Decision(allowed=True, why="allowed")
+    return Decision(allowed=False, why="implicit deny: no statement allows it")
+
+
+def may_call(policies: Sequence[Mapping[str, Any]], action: str) -> bool:
+    """Whether the action is allowed for anything at all."""
+    return any(
+        _matches(one.lower(), action.lower(), {})
+        for policy in policies
+        for statement in _list(policy["Statement"])
+        if statement["Effect"] == "Allow"
+        for one in _list(statement["Action"])
+    )

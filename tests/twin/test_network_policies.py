@@ -1,0 +1,194 @@
+"""The program's own NetworkPolicies under real packets: what a preview's pods reach, and what they don't.
+
+A cluster of its own without production: pods stand where production's would, a listener on the host where the database
+would. kube-router enforces here what the VPC CNI enforces on EKS; each row is tried first without the policies, so that a
+refusal is theirs.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from infra import fence
+from infra.record import SMOKE
+from infra.release import ingress_policy
+from tests.conftest import PREFIX
+from tests.engine import isolation_table
+from tests.twin.test_cluster import MODULES, take_down
+from twin import build, config, controlplane, images, network_policies
+from twin.paths import REPOSITORY, is_root
+
+pytestmark = [
+    pytest.mark.twin,
+    pytest.mark.skipif(not is_root(), reason="real nodes need root: network namespaces, mounts and cgroups"),
+]
+
+PREVIEW, PRODUCTION = "pr-123", "shopcat"
+NAME = f"{PREFIX}policies"
+SERVER = "mkdir -p /tmp/page && exec python3 -m http.server {port} -d /tmp/page"
+
+
+def kubectl(twin: config.Twin, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(build.program(twin, "kubectl")), "--kubeconfig", str(twin.kubeconfig), *arguments],
+        text=True,
+        capture_output=True,
+        check=check,
+    )
+
+
+def pod(twin: config.Twin, namespace: str, name: str, label: str, port: int) -> dict[str, Any]:
+    """A pod that serves on the port, and from which others are called."""
+    container = {
+        "name": "main",
+        "image": f"docker.io/{images.BASE}",
+        "command": ["sh", "-c", SERVER.format(port=port)],
+        "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
+    }
+    spec = {"containers": [container], "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
+    metadata = {"name": name, "labels": fence.selector(label)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+@pytest.fixture(scope="module")
+def twin() -> Iterator[config.Twin]:
+    """Nodes, an enforcer on each, and a pod for everyone who might call or be called."""
+    take_down(config.load(NAME, simulated=False))
+    made = config.load(NAME, simulated=False)
+    made.directory.mkdir(parents=True)
+    for module in MODULES:
+        module.up(made)
+    network_policies.up(made)
+    for namespace in (PREVIEW, PRODUCTION):
+        labels = fence.namespace_labels(namespace) if namespace == PREVIEW else {}
+        labels.pop("pod-security.kubernetes.io/enforce", None)  # the servers here are no model of a pod
+        space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
+        controlplane.call(made, "POST", "/api/v1/namespaces", space)
+    _wait(lambda: all(_exists(made, one) for one in (PREVIEW, PRODUCTION)), "service accounts")
+    for namespace, name, label, port in (
+        (PREVIEW, "shopcat", "shopcat", 8080),
+        (PREVIEW, "database", "database", 5432),
+        (PREVIEW, "other", "other", 8080),
+        (PRODUCTION, "shopcat", "shopcat", 8080),
+        (PRODUCTION, "smoke", SMOKE, 9090),
+    ):
+        path = f"/api/v1/namespaces/{namespace}/pods"
+        controlplane.call(made, "POST", path, pod(made, namespace, name, label, port))
+    kubectl(made, "wait", "pods", "--all", "-A", "--for=condition=Ready", "--timeout=180s")
+    yield made
+    network_policies.down(made)
+    if not os.environ.get("SHOPCAT_KEEP_TWIN"):
+        take_down(made)
+
+
+def _exists(twin: config.Twin, namespace: str) -> bool:
+    try:
+        controlplane.call(twin, "GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+    except controlplane.ApiError:
+        return False
+    return True
+
+
+def _wait(probe: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not probe():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def database(twin: config.Twin) -> Iterator[str]:
+    """Where RDS would be: outside the cluster, at PostgreSQL's port."""
+    with socket.create_server((twin.host_ip, 5432)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    server.accept()[0].close()
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield twin.host_ip
+
+
+def address(twin: config.Twin, namespace: str, name: str) -> str:
+    found = json.loads(kubectl(twin, "get", "pod", name, "-n", namespace, "-o", "json").stdout)
+    return str(found["status"]["podIP"])
+
+
+def connects(twin: config.Twin, namespace: str, name: str, host: str, port: int) -> bool:
+    """Whether a TCP connection from that pod comes about within two seconds."""
+    code = f"import socket; socket.create_connection(({host!r}, {port}), 2)"
+    return kubectl(twin, "exec", name, "-n", namespace, "--", "python3", "-c", code, check=False).returncode == 0
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    source: tuple[str, str]
+    where: tuple[str, str, int]
+    """Namespace (empty: outside the cluster), pod and port."""
+    allowed: bool = False
+
+
+SHOP, DATABASE = (PRODUCTION, "shopcat", 8080), ("", "database", 5432)
+ROWS = [
+    Row("a preview's application to production's pods", (PREVIEW, "shopcat"), SHOP),
+    Row("another pod of a preview to production's pods", (PREVIEW, "other"), SHOP),
+    Row("a preview's application to production's database", (PREVIEW, "shopcat"), DATABASE),
+    Row("another pod of a preview to production's database", (PREVIEW, "other"), DATABASE),
+    Row("another pod of a preview to the preview's database", (PREVIEW, "other"), (PREVIEW, "database", 5432)),
+    Row("a preview's application to its database", (PREVIEW, "shopcat"), (PREVIEW, "database", 5432), allowed=True),
+    Row("production's smoke test to production's pods", (PRODUCTION, "smoke"), SHOP, allowed=True),
+    Row("production's pods to production's database", (PRODUCTION, "shopcat"), DATABASE, allowed=True),
+]
+
+
+def reached(twin: config.Twin, database: str, row: Row) -> bool:
+    namespace, name, port = row.where
+    return connects(twin, *row.source, address(twin, namespace, name) if namespace else database, port)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_without_policies_everything_connects(twin: config.Twin, database: str, row: Row) -> None:
+    assert reached(twin, database, row)
+
+
+@pytest.fixture(scope="module")
+def fenced(twin: config.Twin, database: str) -> None:
+    """Exactly what the program declares, with the twin's bridge as the load balancers' subnet."""
+    specs = {(PREVIEW, name): spec for name, spec in fence.network_policies([twin.bridge_cidr]).items()}
+    specs[PRODUCTION, "ingress"] = ingress_policy([twin.bridge_cidr])
+    for (namespace, name), spec in specs.items():
+        body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
+        controlplane.call(twin, "POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)
+    _wait(lambda: not any(reached(twin, database, row) for row in ROWS if not row.allowed), "the policies are in force")
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.what)
+def test_with_the_programs_policies(twin: config.Twin, database: str, fenced: None, row: Row) -> None:
+    assert reached(twin, database, row) == row.allowed
+    isolation_table.packet(
+        row.what, "connects" if row.allowed else "no connection within two seconds; without, it connects"
+    )
+
+
+@pytest.mark.parametrize("namespace", [PREVIEW, PRODUCTION])
+def test_the_load_balancer_reaches_both_applications(twin: config.Twin, fenced: None, namespace: str) -> None:
+    with socket.create_connection((address(twin, namespace, "shopcat"), 8080), 2):
+        pass
+
+
+def test_the_rows_are_written(twin: config.Twin, fenced: None) -> None:
+    """Last, so that it holds every row; only when asked for."""
+    if os.environ.get("SHOPCAT_ISOLATION"):
+        isolation_table.write_packets(REPOSITORY / "docs" / "isolation.md")

@@ -1,0 +1,80 @@
+"""Which roles and access entries are declared."""
+
+import json
+from typing import Any
+
+import pulumi
+
+from infra.permissions import CLEANUP, PREVIEW, RELEASE, Place
+from infra.settings import Github
+
+PLACE = Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
+
+
+class Recorder(pulumi.runtime.Mocks):
+    """Every resource's inputs, by type and name."""
+
+    def __init__(self) -> None:
+        self.resources: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        self.resources[args.typ, args.name] = dict(args.inputs)
+        return f"{args.name}-id", {**args.inputs, "arn": f"arn:{args.name}", "uniqueId": f"AROA-{args.name}"}
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        return {}
+
+
+def declared(repository: str, *, in_our_cluster: bool = True) -> dict[tuple[str, str], dict[str, Any]]:
+    from infra.identity import Identity
+
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, preview=False)
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        made = Identity(
+            "identity",
+            Github(repository=repository),
+            place=PLACE,
+            listener_arn="arn:listener",
+            in_our_cluster=in_our_cluster,
+            depends_on=[],
+            opts=pulumi.ResourceOptions(),
+        )
+        return pulumi.Output.all(made.preview_role_id, *made.roles.values())
+
+    program()
+    return recorder.resources
+
+
+def test_without_a_repository_there_is_nothing() -> None:
+    assert {kind for kind, _ in declared("")} == {"shopcat:identity:Identity"}
+
+
+def test_three_roles_each_with_one_policy() -> None:
+    found = declared("octo/shop")
+    for kind in ("aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy"):
+        assert {name for one, name in found if one == kind} == {RELEASE, PREVIEW, CLEANUP}
+    listeners = [
+        resource
+        for statement in json.loads(found["aws:iam/rolePolicy:RolePolicy", PREVIEW]["policy"])["Statement"]
+        if "elasticloadbalancing:CreateRule" in statement["Action"]
+        for resource in statement["Resource"]
+    ]
+    assert listeners[0] == "arn:listener"
+    assert f"AROA-{PREVIEW}:*" in found["aws:iam/rolePolicy:RolePolicy", CLEANUP]["policy"]
+
+
+def test_in_the_cluster_each_session_is_a_user_of_its_own_and_releases_administer() -> None:
+    found = declared("octo/shop")
+    entries = {name: inputs for (kind, name), inputs in found.items() if kind == "aws:eks/accessEntry:AccessEntry"}
+    assert entries[PREVIEW]["userName"] == "shopcat-preview:{{SessionName}}"
+    assert entries[PREVIEW]["kubernetesGroups"] == ["shopcat-previews"]
+    assert entries[CLEANUP]["kubernetesGroups"] == ["shopcat-preview-cleanup"]
+    (policy,) = [inputs for (kind, _), inputs in found.items() if kind.endswith("AccessPolicyAssociation")]
+    assert policy["principalArn"] == f"arn:{RELEASE}"
+
+
+def test_a_cluster_that_somebody_else_keeps_gets_no_entries() -> None:
+    assert not [kind for kind, _ in declared("octo/shop", in_our_cluster=False) if "eks" in kind]

@@ -1,0 +1,163 @@
+"""Who may take each role, and what a pull request's session may touch."""
+
+import json
+from typing import Any
+
+import pytest
+
+from infra import permissions
+from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, Place
+from tests.iam import Decision, Request, decide
+
+ACCOUNT, REGION, ROLE_ID = "123456789012", "eu-central-1", "AROAPREVIEW"
+PLACE = Place(ACCOUNT, REGION, "shopcat", "shopcat-releases")
+PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
+LISTENER = PLACE.arn("elasticloadbalancing", "listener/app/shopcat-preview/1/2")
+TRUST = permissions.trust(ACCOUNT, "octo/shop", "production")
+OURS = "repo:octo@1/shop@2"
+
+
+def takes(role: str, session: str = "run", **claims: str) -> bool:
+    """Whether a token with these claims gets the role under this session name."""
+    context = {"repository": "octo/shop", "aud": "sts.amazonaws.com", **claims}
+    request = Request(
+        "sts:AssumeRoleWithWebIdentity",
+        context={**{f"{ISSUER}:{key}": value for key, value in context.items()}, "sts:RoleSessionName": session},
+        principal=PROVIDER,
+    )
+    return decide([json.loads(TRUST[role])], request).allowed
+
+
+PULL = {"sub": f"{OURS}:pull_request", "ref": "refs/pull/123/merge"}
+DEPLOY = {"sub": f"{OURS}:environment:production", "environment": "production", "ref": "refs/heads/main"}
+MERGED = {"sub": f"{OURS}:pull_request", "ref": "refs/heads/main"}
+SCHEDULE = {"sub": f"{OURS}:ref:refs/heads/main", "ref": "refs/heads/main"}
+
+
+@pytest.mark.parametrize("prefix", ["repo:octo/shop", OURS])
+def test_subjects_count_with_and_without_numbers(prefix: str) -> None:
+    assert takes(PREVIEW, "123", **{**PULL, "sub": f"{prefix}:pull_request"})
+
+
+def test_a_session_is_named_by_its_own_pull_request() -> None:
+    assert takes(PREVIEW, "123", **PULL)
+    for name in ("77", "1234", "12", "prod", "123*"):
+        assert not takes(PREVIEW, name, **PULL), name
+
+
+def test_a_pull_request_gets_no_other_role() -> None:
+    assert not takes(RELEASE, "123", **PULL)
+    assert not takes(CLEANUP, "123", **PULL)
+
+
+def test_a_release_needs_branch_and_environment() -> None:
+    assert takes(RELEASE, **DEPLOY)
+    assert not takes(RELEASE, **{**DEPLOY, "ref": "refs/heads/feature"})
+    assert not takes(RELEASE, **SCHEDULE)
+    assert not takes(RELEASE, **{**DEPLOY, "environment": "staging", "sub": f"{OURS}:environment:staging"})
+
+
+def test_the_clean_up_runs_from_the_main_branch() -> None:
+    assert takes(CLEANUP, **SCHEDULE)
+    assert takes(CLEANUP, **MERGED)
+    assert not takes(CLEANUP, **{**SCHEDULE, "ref": "refs/heads/x", "sub": f"{OURS}:ref:refs/heads/x"})
+
+
+@pytest.mark.parametrize("role", [RELEASE, PREVIEW, CLEANUP])
+def test_other_repositories_get_nothing(role: str) -> None:
+    for claims in (PULL, DEPLOY, MERGED, SCHEDULE):
+        assert not takes(role, "123", **{**claims, "repository": "octo/shop-evil"})
+        assert not takes(role, "123", **{**claims, "aud": "other"})
+
+
+def session(number: int) -> dict[str, str]:
+    return {"aws:userid": f"{ROLE_ID}:{number}"}
+
+
+def asks(action: str, resource: str, number: int = 123, **context: Any) -> Decision:
+    policy = json.loads(permissions.preview(PLACE, LISTENER))
+    return decide([policy], Request(action, resource, {**session(number), **context}))
+
+
+def tagged(number: int) -> dict[str, str]:
+    return {"aws:ResourceTag/shopcat:owner": f"{ROLE_ID}:{number}"}
+
+
+def tagging(number: int) -> dict[str, str]:
+    return {"aws:RequestTag/shopcat:owner": f"{ROLE_ID}:{number}"}
+
+
+SECRET = PLACE.arn("secretsmanager", "secret:shopcat-preview/pr-123/database-AbCdEf")
+GROUP = PLACE.arn("elasticloadbalancing", "targetgroup/shopcat-pr-123/50dc6c495c0c9188")
+
+
+def test_what_a_pull_request_made_is_its_own() -> None:
+    assert asks("secretsmanager:CreateSecret", SECRET, **tagging(123)).allowed
+    assert asks("secretsmanager:GetSecretValue", SECRET, **tagged(123)).allowed
+    assert not asks("secretsmanager:GetSecretValue", SECRET, 77, **tagged(123)).allowed
+    assert not asks("secretsmanager:GetSecretValue", SECRET).allowed
+    assert asks("elasticloadbalancing:DeleteTargetGroup", GROUP, **tagged(123)).allowed
+    assert not asks("elasticloadbalancing:DeleteTargetGroup", GROUP, 77, **tagged(123)).allowed
+
+
+def test_tags_make_nothing_of_others_ones_own() -> None:
+    assert asks("secretsmanager:TagResource", SECRET, **tagging(123)).allowed  # while it is made it has none
+    assert not asks("secretsmanager:TagResource", SECRET, 77, **tagging(77), **tagged(123)).allowed
+    assert not asks("secretsmanager:CreateSecret", SECRET, **tagging(77)).allowed
+    production = PLACE.arn("elasticloadbalancing", "targetgroup/shopcat-blue/50dc6c495c0c9188")
+    assert not asks("elasticloadbalancing:AddTags", production, **tagging(123)).allowed
+    assert not asks("secretsmanager:UntagResource", SECRET, **tagged(123)).allowed
+
+
+def test_state_is_in_a_folder_of_ones_own() -> None:
+    bucket = f"arn:aws:s3:::shopcat-state-previews-{ACCOUNT}-{REGION}"
+    assert asks("s3:PutObject", f"{bucket}/{ROLE_ID}:123/.pulumi/stacks/shopcat/pr-123.json").allowed
+    assert not asks("s3:GetObject", f"{bucket}/{ROLE_ID}:77/.pulumi/stacks/shopcat/pr-77.json").allowed
+    assert not asks("s3:GetObject", f"{bucket}/{ROLE_ID}:1234/x").allowed
+    assert asks("s3:ListBucket", bucket, **{"s3:prefix": f"{ROLE_ID}:123/.pulumi/"}).allowed
+    assert not asks("s3:ListBucket", bucket, **{"s3:prefix": ""}).allowed
+
+
+def test_the_clean_up_finds_every_preview_and_reads_no_secret() -> None:
+    policy = json.loads(permissions.cleanup(PLACE, ROLE_ID))
+
+    def may(action: str, resource: str, **context: Any) -> bool:
+        return decide([policy], Request(action, resource, context)).allowed
+
+    assert may("secretsmanager:DeleteSecret", SECRET, **tagged(77))
+    assert not may("secretsmanager:GetSecretValue", SECRET, **tagged(77))
+    assert not may("elasticloadbalancing:CreateRule", LISTENER)
+    assert may("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat-preview"))
+    assert not may("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat"))
+    assert not asks("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat-preview")).allowed
+    bucket = f"arn:aws:s3:::shopcat-state-previews-{ACCOUNT}-{REGION}"
+    assert may("s3:GetObject", f"{bucket}/{ROLE_ID}:77/.pulumi/stacks/shopcat/pr-77.json")
+    assert may("s3:ListBucket", bucket, **{"s3:prefix": f"{ROLE_ID}:"})
+
+
+def test_a_release_raises_nobody() -> None:
+    policy = json.loads(permissions.release(PLACE))
+
+    def may(action: str, resource: str, **context: Any) -> bool:
+        return decide([policy], Request(action, resource, context)).allowed
+
+    for action in ("iam:PutRolePolicy", "iam:UpdateAssumeRolePolicy", "iam:CreateRole", "iam:AttachRolePolicy"):
+        assert not may(action, PLACE.role("shopcat-release")), action
+    assert not may("eks:CreateAccessEntry", PLACE.arn("eks", "cluster/shopcat"))
+    assert may("eks:UpdateClusterVersion", PLACE.arn("eks", "cluster/shopcat"))
+    assert may("dynamodb:PutItem", PLACE.arn("dynamodb", "table/shopcat-releases"))
+    assert not may("dynamodb:DeleteTable", PLACE.arn("dynamodb", "table/shopcat-releases"))
+    assert may("ecr:PutImage", PLACE.arn("ecr", "repository/shopcat"))
+    assert not may("ecr:PutImageTagMutability", PLACE.arn("ecr", "repository/shopcat"))
+    assert may("rds:ModifyDBInstance", PLACE.arn("rds", "db:shopcat"))
+    assert not may("rds:DeleteDBInstance", PLACE.arn("rds", "db:shopcat"))
+    passed = {"iam:PassedToService": "eks.amazonaws.com"}
+    assert may("iam:PassRole", PLACE.role("node-1234567"), **passed)
+    assert not may("iam:PassRole", PLACE.role("admin"), **passed)
+
+
+def test_policies_fit_what_aws_takes() -> None:
+    assert len(permissions.preview(PLACE, LISTENER)) < 10_240  # inline policies of a role, docs: IAM quotas
+    assert len(permissions.release(PLACE)) < 10_240
+    for text in TRUST.values():
+        assert len(text) < 2_048
