@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import urllib.error
 import urllib.request
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twin import build
+from twin import build, config
 from twin.build import cache, debian, golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -333,6 +334,15 @@ def _storage(twin: Twin) -> Iterator[Path]:
 
 
 def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Path, title: str) -> None:
+    command, environment = _invocation(twin, storage, arguments)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        output.write(f"$ buildah {' '.join(map(str, arguments))}\n")
+    cache.run_logged(command, log=log, title=title, cwd=storage, env=environment)
+
+
+def _invocation(twin: Twin, storage: Path, arguments: Sequence[str | Path]) -> tuple[list[str | Path], dict[str, str]]:
+    """How buildah is called with these arguments."""
     root = build.debian_root(twin)
     program = debian.self_starting(root, "buildah", storage / f"buildah-{root.parent.name}")
     policy = storage / "policy.json"
@@ -356,11 +366,25 @@ def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Pa
     }
     command = [*_ALONE, storage / "containers", _BLOB_CACHE, program, "--registries-conf", registries, arguments[0]]
     if arguments[0] in ("build", "push"):
-        command += ["--signature-policy", policy]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as output:
-        output.write(f"$ buildah {' '.join(map(str, arguments))}\n")
-    cache.run_logged([*command, *arguments[1:]], log=log, title=title, cwd=storage, env=environment)
+        command += ["--signature-policy", policy, "--tls-verify=false"]
+    return [*command, *arguments[1:]], environment
+
+
+def run_buildah(twin: Twin, arguments: Sequence[str]) -> int:
+    """Buildah as a program on PATH, for the pipeline: its output is ours, and pushes to ECR's name reach the twin's ECR.
+
+    Returns:
+        Its exit code.
+    """
+    ecr, here = f"docker://{config.registry_host()}/", f"docker://127.0.0.1:{twin.registry_port}/"
+    led = [here + one.removeprefix(ecr) if one.startswith(ecr) else one for one in arguments]
+    with _storage(twin) as storage:
+        if led[:1] == ["build"]:  # as in build_image
+            _buildah(
+                twin, storage, ["rm", "--all"], twin.logs / "buildah.log", "clearing up after earlier image builds"
+            )
+        command, environment = _invocation(twin, storage, led)
+        return subprocess.run(command, env=environment, check=False, stdin=subprocess.DEVNULL).returncode
 
 
 def build_image(
@@ -382,7 +406,7 @@ def build_image(
         TwinError: the build failed; names its log.
     """
     identifier = twin.directory / f"image-{_file_name(tag)}.id"
-    arguments: list[str | Path] = ["build", "--layers", "--tls-verify=false", "--timestamp=0", "--tag", tag]
+    arguments: list[str | Path] = ["build", "--layers", "--timestamp=0", "--tag", tag]
     arguments += ["--iidfile", identifier]
     if ignorefile is not None:
         arguments += ["--ignorefile", ignorefile]
@@ -419,7 +443,7 @@ def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool 
     port = twin.plain_registry_port if system else twin.registry_port
     path = twin.directory / f"digest-{repository.replace('/', '-')}"
     target = f"docker://127.0.0.1:{port}/{repository}:{tag}"
-    arguments: list[str | Path] = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
+    arguments: list[str | Path] = ["push", "--digestfile", path, reference, target]
     log = twin.logs / f"push-{repository.replace('/', '-')}.log"
     with _storage(twin) as storage:
         _buildah(twin, storage, arguments, log, f"pushing {repository}:{tag}")
