@@ -12,6 +12,7 @@ from twin.config import Twin
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
+LINTERS = ("actionlint",)
 
 
 def needed(twin: Twin) -> tuple[str, ...]:
