@@ -35,10 +35,10 @@ def _reaper(arguments: argparse.Namespace) -> None:
         raise Refused(f"{failures} previews could not be closed; why is above")
 
 
-def _build(_: argparse.Namespace) -> None:
+def _build(arguments: argparse.Namespace) -> None:
     context, steps = surroundings.source(os.environ), Steps()
     with steps.timed("build"):
-        print(image.builder(os.environ).build(context, "localhost/shopcat:checked", fresh=False))
+        print(image.builder(os.environ).build(context, "localhost/shopcat:checked", fresh=arguments.fresh))
     print(table(steps.done))
 
 
@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     swept = commands.add_parser("reaper", help="close previews that were missed")
     swept.add_argument("--days", type=int, default=reaper.DAYS, help="close what had no push for so long")
     swept.set_defaults(run=_reaper)
-    commands.add_parser("build", help="build the image, push nothing").set_defaults(run=_build)
+    built = commands.add_parser("build", help="build the image, push nothing; its configuration's digest")
+    built.add_argument("--fresh", action="store_true", help="without anything built before")
+    built.set_defaults(run=_build)
     released = commands.add_parser("release", help="build, push and release a version; aborted if it fails")
     released.add_argument("tag", type=_version_text)
     released.add_argument("--pushed", action="store_true", help="its image is in shopcat already")

@@ -71,16 +71,16 @@ class Docker:
     """BuildKit through `docker buildx`, with a builder of the driver docker-container (GitHub: setup-buildx-action)."""
 
     build_args: Mapping[str, str]
-    cache: Path | None = None
+    cache_from: Path | None = None
+    cache_to: Path | None = None
 
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
         """As :class:`Builder`; the result stays in BuildKit, so the push that follows builds nothing."""
         arguments: list[str] = ["--pull", "--no-cache"] if fresh else []
-        if self.cache is not None and not fresh:
-            if (self.cache / "index.json").exists():
-                arguments.append(f"--cache-from=type=local,src={self.cache}")
-            else:
-                arguments.append(f"--cache-to=type=local,dest={self.cache},mode=max")
+        if self.cache_from is not None and not fresh and (self.cache_from / "index.json").exists():
+            arguments.append(f"--cache-from=type=local,src={self.cache_from}")
+        if self.cache_to is not None:
+            arguments.append(f"--cache-to=type=local,dest={self.cache_to},mode=max")
         with tempfile.TemporaryDirectory() as folder:
             metadata = Path(folder) / "metadata.json"
             self._buildx([*arguments, f"--metadata-file={metadata}"], context, reference, push=False)
@@ -151,8 +151,8 @@ def builder(environment: Mapping[str, str]) -> Builder:
     build_args = {name: value for name, _, value in pairs}
     chosen = environment.get("SHOPCAT_BUILDER", "docker")
     if chosen == "docker":
-        cache = environment.get("SHOPCAT_BUILD_CACHE")
-        return Docker(build_args, Path(cache) if cache else None)
+        places = [environment.get(name) for name in ("SHOPCAT_BUILD_CACHE", "SHOPCAT_BUILD_CACHE_TO")]
+        return Docker(build_args, *(Path(one) if one else None for one in places))
     if chosen == "buildah":
         return Buildah(build_args)
     raise Refused(f"SHOPCAT_BUILDER={chosen}: expected docker or buildah")

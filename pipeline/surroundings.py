@@ -5,7 +5,7 @@
 | `APP_SRC` | the application's directory (app_docker/README.md) | refused when an image is to be built |
 | `SHOPCAT_BUILDER` | `docker` (buildx) or `buildah` | `docker` |
 | `SHOPCAT_BUILD_ARGS` | `NAME=value …` for the Dockerfile | none |
-| `SHOPCAT_BUILD_CACHE` | a directory that keeps layers from job to job (docker only) | no cache |
+| `SHOPCAT_BUILD_CACHE`, `SHOPCAT_BUILD_CACHE_TO` | directories with layers: to read, if there; to write (docker) | none |
 | `PULUMI_BACKEND_URL`, `SHOPCAT_SECRETS_PROVIDER` | where state is, and what encrypts its secrets | what `make bootstrap` made |
 | `SHOPCAT_STACK_FILE` | the stack's settings, copied for each command | Pulumi.prod.yaml; for a preview none (Pulumi.pr.yaml) |
 | `SHOPCAT_STARTED` | when the job began, seconds since 1970 | no deadline for Pulumi |

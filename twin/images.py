@@ -44,6 +44,25 @@ _BASE_PACKAGES = (
     "python3-setuptools-whl",
 )  # fmt: skip
 _TOOL_PACKAGES = (*_BASE_PACKAGES, "postgresql-client-15", "curl")
+_DATABASE_PACKAGES = (*_TOOL_PACKAGES, "postgresql-15")
+_DATABASE_LEFT_OUT = ("libllvm", "perl", "libperl", "postgresql-common", "ssl-cert", "ucf", "adduser", "debconf")
+"""What Debian's server package is installed and compiled just in time with; PostgreSQL itself runs without."""
+_DATABASE_USER = "postgres:x:70:70::/var/lib/postgresql:/bin/sh"
+_DATABASE_START = """#!/bin/bash
+# As docker-entrypoint.sh of github.com/docker-library/postgres: an empty PGDATA becomes a database, then the server runs.
+set -euo pipefail
+if [ "${1:-}" != postgres ]; then exec "$@"; fi
+export PATH=/usr/lib/postgresql/15/bin:$PATH
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s' "$POSTGRES_PASSWORD") --auth-host=scram-sha-256 --no-sync
+  echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
+  if [ "$POSTGRES_DB" != postgres ]; then
+    echo "CREATE DATABASE \\"$POSTGRES_DB\\"" | postgres --single -j postgres
+  fi
+fi
+exec "$@" -c listen_addresses='*'
+"""
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MEDIA = "application/vnd.oci.image.manifest.v1+json"
 _MANIFESTS = (_MEDIA, "application/vnd.docker.distribution.manifest.v2+json")
 
@@ -135,6 +154,32 @@ def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
     return cache.Part(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
 
 
+def _database_part() -> cache.Part:
+    """PostgreSQL's server and client, begun as the official image begins."""
+
+    def make(step: cache.Step) -> None:
+        debian.unpack(_DATABASE_PACKAGES, step, leave_out=_DATABASE_LEFT_OUT)
+        root = step.directory / "root"
+        _finish_root(root)
+        with (root / "etc/passwd").open("a") as users:
+            users.write(f"{_DATABASE_USER}\n")
+        # Debian's name for it leads to a script in Perl.
+        ready = root / "usr/bin/pg_isready"
+        ready.unlink()
+        ready.symlink_to("../lib/postgresql/15/bin/pg_isready")
+        # A provider that is there and can't be loaded is an error; one that isn't there is left alone.
+        (root / "usr/lib/postgresql/15/lib/llvmjit.so").unlink()
+        start = root / "usr/local/bin/docker-entrypoint.sh"
+        start.parent.mkdir(parents=True, exist_ok=True)
+        start.write_text(_DATABASE_START)
+        start.chmod(0o755)
+        _tar_tree(root, step.directory / "layer.tar.gz")
+        step.run(["rm", "-rf", "root"])
+
+    recipe = f"2 {' '.join(_DATABASE_PACKAGES)} {_DATABASE_LEFT_OUT} {_DATABASE_USER} {_DATABASE_START}"
+    return cache.Part("image-database", "bookworm", recipe, make)
+
+
 def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
     """A layer with one static program in it; another build of the program is another layer."""
 
@@ -164,8 +209,7 @@ def recipes(twin: Twin) -> list[Recipe]:
     def system(image: str, name: str, packages: tuple[str, ...], command: tuple[str, ...]) -> Recipe:
         layer = cache.ensure(twin.cache, _system_part(name, packages)) / "layer.tar.gz"
         repository, tag = _split(image)
-        paths = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        return Recipe(repository, tag, layer, command=command, environment=paths)
+        return Recipe(repository, tag, layer, command=command, environment={"PATH": _PATH, "LANG": "C.UTF-8"})
 
     if twin.simulated:
         return []
@@ -175,7 +219,19 @@ def recipes(twin: Twin) -> list[Recipe]:
         binary(EXTERNAL_SECRETS, "external-secrets", "/bin/external-secrets", user="65534:65534"),
         system(BASE, "python", _BASE_PACKAGES, ("python3",)),
     ]
-    found.extend(system(image, "tools", _TOOL_PACKAGES, ("bash",)) for image in TOOLS)
+    database, smoke = TOOLS
+    found.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
+    repository, tag = _split(database)
+    found.append(
+        Recipe(
+            repository,
+            tag,
+            cache.ensure(twin.cache, _database_part()) / "layer.tar.gz",
+            entrypoint=("/usr/local/bin/docker-entrypoint.sh",),
+            command=("postgres",),
+            environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+        )
+    )
     return found
 
 
