@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backend, settings
+from infra import settings
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.identity import AUDIENCE, ISSUER
@@ -47,11 +47,11 @@ class Bootstrap:
 
     def bucket(self, stack: str) -> str:
         """Bucket names are global, so the account and region are part of them."""
-        return backend.bucket(stack, self._account, self._clients.region)
+        return f"shopcat-state-{stack}-{self._account}-{self._clients.region}"
 
     def alias(self, stack: str) -> str:
         """Name of the key that encrypts a stack's secrets and state."""
-        return backend.key_alias(stack)
+        return f"alias/shopcat-state-{stack}"
 
     def steps(self) -> list[Step]:
         """In the order they are needed: keys before the buckets they encrypt."""
@@ -88,8 +88,8 @@ class Bootstrap:
         """How to go on, with this account's own names."""
         region = self._clients.region
         return (
-            f"next:\n  pulumi login {backend.url('prod', self._account, region)}\n"
-            f"  pulumi stack init prod --secrets-provider '{backend.secrets_provider('prod', region)}'\n"
+            f"next:\n  pulumi login s3://{self.bucket('prod')}?region={region}\n"
+            f"  pulumi stack init prod --secrets-provider 'awskms://{self.alias('prod')}?region={region}'\n"
             "  pulumi up -s prod"
         )
 

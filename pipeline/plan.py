@@ -26,7 +26,10 @@ OFF_LABEL = "no-preview"
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
-Action = Literal["up", "close", "fork"]
+Action = Literal["up", "close", "fork", "none"]
+
+LEAST_NUMBER = 10
+"""A session of the previews' role is named by its pull request, and AWS wants two characters (infra/permissions.py)."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ def decide(found: PullRequest) -> Action:
     """What its preview should be like from now on."""
     if found.fork:
         return "fork"
+    if found.number < LEAST_NUMBER:
+        return "none"
     return "up" if found.open and OFF_LABEL not in found.labels else "close"
 
 
@@ -105,11 +110,15 @@ def kept_out(access: str, environment: Mapping[str, str]) -> str:
     )
 
 
-FORK = (
-    "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
-    "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
-    "pull request from that branch."
-)
+WITHOUT: Mapping[Action, str] = {
+    "fork": (
+        "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
+        "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
+        "pull request from that branch."
+    ),
+    "none": "The first nine pull requests of a repository get no preview (pipeline/plan.py says why).",
+}
+"""Why there is no preview, for people."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -124,8 +133,8 @@ def main(arguments: Sequence[str]) -> int:
         print(f"::error title=pipeline::{error}")
         return 1
     print(f"pull request {found.number} at {found.sha}: {action}")
-    if action == "fork":
-        print(f"::notice title=no preview::{FORK.format(number=found.number)}")
+    if action in WITHOUT:
+        print(f"::notice title=no preview::{WITHOUT[action].format(number=found.number)}")
     _append(environment.get("GITHUB_OUTPUT"), f"action={action}")
     _append(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
     return 0
@@ -134,7 +143,7 @@ def main(arguments: Sequence[str]) -> int:
 def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
     found = read_event(environment)
     action = decide(found)
-    if action != "fork":
+    if action not in WITHOUT:
         _refuse_kept_out(environment)
     return found, action
 

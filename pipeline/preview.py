@@ -16,7 +16,7 @@ from typing import Any
 from infra.errors import Refused
 from pipeline import comment, image, stack, surroundings
 from pipeline.github import Github
-from pipeline.stack import Backend, Stack
+from pipeline.stack import Stack
 from pipeline.steps import BUDGET_SECONDS, Step, Steps, table
 
 ANSWER_SECONDS = 90
@@ -56,7 +56,7 @@ class Job:
         Raises:
             Refused: no usable credentials.
         """
-        where = Backend.find("previews", self.environment, surroundings.clients())
+        where = stack.preview_backend(self.number, self.environment, surroundings.clients())
         return stack.preview(self.number, where, self.environment)
 
     def run_url(self) -> str:

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from infra.errors import Refused
-from pipeline import comment, plan, preview, process, surroundings
+from pipeline import comment, plan, preview, process, stack, surroundings
 from pipeline.github import Github
 from pipeline.plan import PullRequest
-from pipeline.stack import Backend
 from pipeline.steps import Steps
 from pipeline.surroundings import REPOSITORY
 
@@ -75,10 +74,14 @@ def run(environment: Mapping[str, str], days: int) -> int:
     github = Github.find(environment)
     if github is None:
         raise Refused("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
-    where = Backend.find("previews", environment, surroundings.clients())
+    clients, command = surroundings.clients(), ["pulumi", "stack", "ls", "--json", "--non-interactive"]
     # The previews first: a pull request opened in between is then no preview without a pull request.
-    command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
-    seen = read(process.capture(command, environment=where.environment, cwd=REPOSITORY))
+    found: dict[int, Seen] = {}
+    for number in stack.preview_numbers(environment, clients):
+        where = stack.preview_backend(number, environment, clients)
+        listed = read(process.capture(command, environment=where.environment, cwd=REPOSITORY))
+        found |= {one.number: one for one in listed}
+    seen = sorted(found.values(), key=lambda one: one.number)
     requests = [PullRequest.read(one) for one in github.pages("/pulls?state=open")]
     wanted = {one.number for one in requests if plan.decide(one) == "up"}
     failures = 0
@@ -92,5 +95,5 @@ def run(environment: Mapping[str, str], days: int) -> int:
             print(f"::error title=pr-{number}::{error}", file=sys.stderr)
     for one in requests:
         if plan.decide(one) == "fork":
-            github.comment(one.number, comment.MARKER, plan.FORK.format(number=one.number))
+            github.comment(one.number, comment.MARKER, plan.WITHOUT["fork"].format(number=one.number))
     return failures

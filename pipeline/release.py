@@ -14,7 +14,7 @@ from infra.ledger import Ledger, LedgerUnknown, State, command
 from infra.record import REPOSITORY
 from infra.settings import Settings
 from pipeline import image, stack, surroundings
-from pipeline.stack import Backend, Stack
+from pipeline.stack import Stack
 from pipeline.steps import Steps
 from pipeline.version import check
 
@@ -32,7 +32,7 @@ class Job:
         Raises:
             Refused: no usable credentials.
         """
-        return stack.production(Backend.find("prod", self.environment, surroundings.clients()), self.environment)
+        return stack.production(stack.production_backend(self.environment, surroundings.clients()), self.environment)
 
 
 def push(job: Job, tag: str) -> str:

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backend
-from infra.aws_clients import AwsClients
+from infra import backends
+from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from pipeline import process, surroundings
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
 
+CONTRACT = "/shopcat/contract"
+_PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 _LOCKED = "the stack is currently locked by"
 _LOCKED_AT = re.compile(r"\(pid \d+\) at (\S+)")
 
@@ -46,17 +49,6 @@ class Backend:
     more: Mapping[str, str] = field(default_factory=dict)
     """Variables that Pulumi needs here, which this process lacks."""
 
-    @classmethod
-    def find(cls, state: str, environment: Mapping[str, str], clients: AwsClients) -> Backend:
-        """What the environment names, or else what `make bootstrap` made (`state`: prod or previews).
-
-        Raises:
-            Refused: no usable credentials.
-        """
-        url = environment.get("PULUMI_BACKEND_URL")
-        provider = environment.get("SHOPCAT_SECRETS_PROVIDER") or backend.secrets_provider(state, clients.region)
-        return cls(url or backend.url(state, clients.identity()[0], clients.region), provider)
-
     @property
     def environment(self) -> dict[str, str | None]:
         """For Pulumi."""
@@ -68,6 +60,89 @@ class Backend:
             "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
             "PULUMI_OPTION_CONFIG_FILE": None,
         }
+
+
+def _provider(state: str, environment: Mapping[str, str], clients: AwsClients) -> str:
+    given = environment.get("SHOPCAT_SECRETS_PROVIDER")
+    return given or f"awskms://{backends.alias(state)}?region={clients.region}"
+
+
+def production_backend(environment: Mapping[str, str], clients: AwsClients) -> Backend:
+    """What the environment names, or else what `make bootstrap` made.
+
+    Raises:
+        Refused: no usable credentials.
+    """
+    state = backends.PRODUCTION
+    url = environment.get("PULUMI_BACKEND_URL")
+    return Backend(
+        url or backends.backend(state, clients.identity()[0], clients.region), _provider(state, environment, clients)
+    )
+
+
+def preview_backend(number: int, environment: Mapping[str, str], clients: AwsClients) -> Backend:
+    """The pull request's own folder, which its job's session may use, and of others only the clean-up role.
+
+    Raises:
+        Refused: no usable credentials, or no contract that names whose folder it is.
+    """
+    state = backends.PREVIEWS
+    url = environment.get("PULUMI_BACKEND_URL")
+    if not url:
+        account, caller = _caller(clients)
+        owner = caller if caller.endswith(f":{number}") else f"{_preview_role(clients)}:{number}"
+        url = backends.backend(state, account, clients.region, owner)
+    return Backend(url, _provider(state, environment, clients))
+
+
+def preview_numbers(environment: Mapping[str, str], clients: AwsClients) -> list[int]:
+    """Pull requests that have a folder of state, or where all share one backend (the twin) a stack.
+
+    Raises:
+        Refused: no usable credentials, or the bucket can't be listed.
+    """
+    if environment.get("PULUMI_BACKEND_URL"):
+        found = names(preview_backend(0, environment, clients))
+        return sorted(int(match[1]) for match in map(_PREVIEW.fullmatch, found) if match)
+    account, _ = _caller(clients)
+    role = _preview_role(clients)
+    bucket = backends.bucket(backends.PREVIEWS, account, clients.region)
+    try:
+        pages = clients.get("s3").get_paginator("list_objects_v2")
+        listed = pages.paginate(Bucket=bucket, Prefix=f"{role}:", Delimiter="/")
+        folders = [one["Prefix"] for page in listed for one in page.get("CommonPrefixes", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"S3 bucket {bucket}", clients.endpoint_url) from error
+    texts = (folder.removeprefix(f"{role}:").rstrip("/") for folder in folders)
+    return sorted(int(text) for text in texts if text.isdigit())
+
+
+def _caller(clients: AwsClients) -> tuple[str, str]:
+    """Account, and `aws:userid` of this session: `AROA…:<session>`."""
+    try:
+        found = clients.get("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, "AWS credentials", clients.endpoint_url) from error
+    return str(found["Account"]), str(found["UserId"])
+
+
+def _preview_role(clients: AwsClients) -> str:
+    """Unique id of the previews' role, as production's contract names it (infra/contract.py)."""
+    try:
+        text = clients.get("ssm").get_parameter(Name=CONTRACT)["Parameter"]["Value"]
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ParameterNotFound":
+            raise Refused(
+                f"SSM parameter {CONTRACT} does not exist; bring the platform up: pulumi up -s prod"
+            ) from error
+        raise explain(error, f"SSM parameter {CONTRACT}", clients.endpoint_url) from error
+    found = str(json.loads(text).get("previewRoleId", ""))
+    if not found:
+        raise Refused(
+            f"{CONTRACT} names no role of previews: set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
+            "and run `pulumi up -s prod`"
+        )
+    return found
 
 
 def names(where: Backend) -> list[str]:

@@ -13,9 +13,10 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from infra import backend
+from infra import backends
 from infra.aws_clients import AwsClients
 from infra.bootstrap import Bootstrap
+from infra.contract import PARAMETER
 from infra.errors import Refused
 from infra.ledger import Live, Open, State
 from infra.registry import PREVIEW_REPOSITORY
@@ -267,12 +268,35 @@ def test_state_is_where_bootstrap_made_it_unless_the_environment_says_otherwise(
     with mock_aws():
         clients = AwsClients("eu-central-1")
         made = Bootstrap(clients, "123456789012", "shopcat-releases")
-        found = Backend.find("previews", {}, clients)
-        assert found.url == f"s3://{made.bucket('previews')}?region=eu-central-1"
+        production = stack.production_backend({}, clients)
+        assert production.url == f"s3://{made.bucket('prod')}?region=eu-central-1"
+        assert production.secrets_provider == f"awskms://{made.alias('prod')}?region=eu-central-1"
+        with pytest.raises(Refused, match="pulumi up -s prod"):
+            stack.preview_backend(12, {}, clients)
+        contract(clients, previewRoleId="")
+        with pytest.raises(Refused, match=r"shopcat:github\.repository"):
+            stack.preview_backend(12, {}, clients)
+        contract(clients, previewRoleId="AROAPREVIEW")
+        found = stack.preview_backend(12, {}, clients)
+        assert found.url == f"s3://{made.bucket('previews')}/AROAPREVIEW:12?region=eu-central-1"
         assert found.secrets_provider == f"awskms://{made.alias('previews')}?region=eu-central-1"
         given = {"PULUMI_BACKEND_URL": "file:///s", "SHOPCAT_SECRETS_PROVIDER": "passphrase"}
-        assert Backend.find("previews", given, clients) == Backend("file:///s", "passphrase")
-    assert backend.url("prod", "1", "eu-central-1") != backend.url("previews", "1", "eu-central-1")
+        assert stack.preview_backend(12, given, clients) == Backend("file:///s", "passphrase")
+
+
+def contract(clients: AwsClients, **fields: str) -> None:
+    clients.get("ssm").put_parameter(
+        Name=PARAMETER, Type="String", Value=json.dumps({"cluster": "shopcat", **fields}), Overwrite=True
+    )
+
+
+def test_the_reaper_finds_every_folder_of_state_and_no_other(clients: AwsClients) -> None:
+    contract(clients, previewRoleId="AROAPREVIEW")
+    bucket = backends.bucket(backends.PREVIEWS, "123456789012", "eu-central-1")
+    clients.get("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    for key in ("AROAPREVIEW:12/.pulumi/a", "AROAPREVIEW:7/.pulumi/a", "AROAPREVIEW:x/a", "AROAOTHER:9/a"):
+        clients.get("s3").put_object(Bucket=bucket, Key=key, Body=b"")
+    assert stack.preview_numbers({}, clients) == [7, 12]
 
 
 def test_production_runs_with_the_committed_settings() -> None:
@@ -308,8 +332,9 @@ def test_a_program_that_is_missing_is_one_clear_error() -> None:
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
-def test_both_know_the_previews_repository_by_one_name() -> None:
+def test_both_know_repository_and_contract_by_one_name() -> None:
     assert image.PREVIEWS == PREVIEW_REPOSITORY
+    assert stack.CONTRACT == PARAMETER
 
 
 @pytest.mark.parametrize(

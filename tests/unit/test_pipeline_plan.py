@@ -34,6 +34,7 @@ def event(**changes: Any) -> dict[str, Any]:
         ({"labels": [{"name": "bug"}]}, "up"),
         ({"labels": [{"name": "bug"}, {"name": "no-preview"}]}, "close"),
         ({"state": "closed"}, "close"),
+        ({"number": 9}, "none"),
         ({"head": {"sha": "b" * 40, "repo": {"full_name": "else/cat"}}}, "fork"),
         ({"head": {"sha": "b" * 40, "repo": None}}, "fork"),
         ({"state": "closed", "head": {"sha": "b" * 40, "repo": None}}, "fork"),
