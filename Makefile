@@ -7,7 +7,7 @@ REQUIREMENTS ?= requirements-dev.txt
 READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help ready up down status env logs build image release pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
+.PHONY: help ready up down status env logs build image release pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +49,9 @@ pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha ta
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 	@$(RUN) -m twin.preview close $(PR)
+
+pr-times: $(READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
+	@$(RUN) -m twin.pipeline_times
 
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.bootstrap

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import sys
 import time
@@ -22,9 +23,11 @@ from pipeline.steps import BUDGET_SECONDS, Step, Steps, table
 ANSWER_SECONDS = 90
 """How long a URL may take to answer once its pods are ready: the load balancer's nodes learn of a rule one by one."""
 ROW = 10
-_AFTER_PULUMI_SECONDS = 30
-"""Kept of the job's time for what follows `pulumi up`."""
-_LEAST_SECONDS = 60
+_AFTER_PULUMI_SECONDS = 45
+"""Kept of the job's time: for Pulumi to end in order once interrupted (process.GRACE_SECONDS), and for the comment."""
+_LEAST_SECONDS = 30
+_INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?\s*KeyboardInterrupt\n", re.MULTILINE)
+"""What the program says when Pulumi ends it, because another resource has failed."""
 
 
 @dataclass
@@ -36,12 +39,21 @@ class Job:
     steps: Steps
 
     def deadline_seconds(self, now: float) -> float | None:
-        """What Pulumi may take so that the job, which is cut off at its limit, is never cut off in the middle of it."""
+        """What Pulumi may take so that the job, which is cut off at its limit, is never cut off in the middle of it.
+
+        Raises:
+            Refused: so little that it isn't begun.
+        """
         started = self.environment.get("SHOPCAT_STARTED")
         if not started:
             return None
         left = BUDGET_SECONDS - (now - float(started)) - _AFTER_PULUMI_SECONDS
-        return max(left, _LEAST_SECONDS)
+        if left < _LEAST_SECONDS:
+            raise Refused(
+                f"{now - float(started):.0f} s of the job's {BUDGET_SECONDS} are over before Pulumi has begun, so it isn't: "
+                "run the job again, it finds more of its work done"
+            )
+        return left
 
     def before(self) -> list[Step]:
         """What the job did before this script began, as one step."""
@@ -190,6 +202,7 @@ def _failure(text: str, *, interrupted: bool) -> str:
             "Pulumi was interrupted, so that the job's time limit doesn't cut it off in the middle: run the job again, "
             "it goes on where it was"
         )
+    text = _INTERRUPTED.sub("", text)
     start = text.find("Diagnostics:")
     return (text[start:] if start >= 0 else text[-2000:]).strip()
 

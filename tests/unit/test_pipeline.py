@@ -25,6 +25,8 @@ from pipeline.comment import Preview
 from pipeline.reaper import Seen
 from pipeline.stack import Backend, Stack
 from pipeline.steps import Step, Steps, table
+from twin import pipeline_times
+from twin.errors import TwinError
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SHA = "a" * 40
@@ -319,9 +321,23 @@ def test_an_interrupted_program_has_time_to_end(tmp_path: Path) -> None:
 
 def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     job = preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps())
-    assert job.deadline_seconds(1100) == 300 - 100 - 30
-    assert job.deadline_seconds(1290) == 60
+    assert job.deadline_seconds(1100) == 300 - 100 - 45
+    assert process.GRACE_SECONDS < 45
+    with pytest.raises(Refused, match="run the job again"):
+        job.deadline_seconds(1240)
     assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
+
+
+def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_program() -> None:
+    said = (
+        "@ updating....\nDiagnostics:\n  pulumi:pulumi:Stack (shopcat-pr-7):\n    error: update failed\n\n"
+        "    Traceback (most recent call last):\n      File x, line 1\n    KeyboardInterrupt\n\n"
+        "  Deployment:\n    error: no room\n"
+    )
+    found = preview._failure(said, interrupted=False)
+    assert found.startswith("Diagnostics:")
+    assert "Traceback" not in found
+    assert found.endswith("error: no room")
 
 
 def test_a_program_that_is_missing_is_one_clear_error() -> None:
@@ -354,6 +370,49 @@ def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
         surroundings.source({})
     with pytest.raises(Refused, match=r"requirements\.txt and no shopcat"):
         surroundings.source({"APP_SRC": str(tmp_path)})
+
+
+DOCKER = """#!{python}
+import json, os, sys
+open(os.environ["LOG"], "a").write(" ".join(sys.argv[1:]) + "|" + repr(sys.stdin.read()) + "\\n")
+for one in sys.argv:
+    if one.startswith("--metadata-file="):
+        json.dump({{"containerimage.config.digest": "sha256:1"}}, open(one.partition("=")[2], "w"))
+"""
+
+
+def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to `docker`; no engine runs here."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(DOCKER.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    cache = tmp_path / "cache"
+    maker = image.builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
+    assert maker.build(tmp_path, "r/shopcat:x", fresh=False) == "sha256:1"
+    cache.mkdir()
+    (cache / "index.json").touch()
+    maker.build(tmp_path, "r/shopcat:x", fresh=False)
+    maker.build(tmp_path, "r/shopcat:x", fresh=True)
+    maker.push(tmp_path, "r/shopcat:x", image.Login("r", "AWS", "secret"))
+    cold, warm, fresh, login, push = (tmp_path / "log").read_text().splitlines()
+    for line in (cold, warm, fresh, push):
+        assert "--build-arg=SOURCE_DATE_EPOCH=0" in line
+        assert "rewrite-timestamp=true" in line
+        assert "--build-arg=A=1" in line
+        assert line.endswith("|''")
+    assert "--cache-from" not in cold
+    assert "--cache-from" in warm
+    assert "--no-cache" in fresh
+    assert "--cache-from" not in fresh
+    assert login == "login --username AWS --password-stdin r|'secret'"
+    assert "push=true" in push
+    assert not any(word in push for word in ("--no-cache", "--pull"))
+    assert all("push=false" in line for line in (cold, warm, fresh))
 
 
 class Layers:
@@ -430,6 +489,25 @@ def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, 
     assert registry.delete([SHA, "c" * 40]) == [SHA]
     assert registry.pushed(SHA) is None
     assert registry.delete([]) == []
+
+
+# The twin's table ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_measured_table_replaces_what_stood_between_its_marks() -> None:
+    text = pipeline_times.table({"opened": {"build": 10, "push": 1.5}, "closed": {"destroy": 80}})
+    assert text.splitlines()[0] == "| step | opened | closed |"
+    assert "| build | 10.0 |  |" in text
+    assert "| destroy |  | 80.0 |" in text
+    assert "| all together, of 300 s | **11.5** | **80.0** |" in text
+    page = f"a\n{pipeline_times.BEGIN}\nold\n{pipeline_times.END}\nz\n"
+    assert pipeline_times.written(page, "new") == f"a\n{pipeline_times.BEGIN}\nnew\n{pipeline_times.END}\nz\n"
+    with pytest.raises(TwinError, match="marks"):
+        pipeline_times.written("a", "new")
+
+
+def test_the_committed_page_has_its_marks() -> None:
+    assert pipeline_times.written(pipeline_times.PAGE.read_text(), "new")
 
 
 # Releases -------------------------------------------------------------------------------------------------------------
