@@ -7,7 +7,7 @@ REQUIREMENTS ?= requirements-dev.txt
 READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help ready up down status env logs build image release pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
+.PHONY: help ready up down status env logs build image release releases pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 
 pr-times: $(READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
 	@$(RUN) -m twin.pipeline_times
+
+releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
+	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.releases
 
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.bootstrap

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import load, report, scenarios
+from bench import load, postmortem, report, scenarios
 from twin import config, parts
 from twin.errors import TwinError
 from twin.paths import REPOSITORY, is_root, state_directory
@@ -79,6 +79,8 @@ def main() -> int:
     if found:
         return 1
     _publish(RESULTS, arguments.published, title)
+    if title == "bench":
+        postmortem.write(arguments.published)
     return 0
 
 

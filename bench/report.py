@@ -70,6 +70,7 @@ def raw(result: Result) -> dict[str, Any]:
         },
         "series": {name: series(outcomes) for name, outcomes in result.outcomes.items()},
         "requests": {name: len(outcomes) for name, outcomes in result.outcomes.items()},
+        "noop": dataclasses.asdict(result.noop) if result.noop else None,
         "disagreements": result.disagreements,
         "ordersLostOrDoubled": result.orders_wrong,
         "problems": problems(result),
@@ -283,6 +284,7 @@ agree on every request ({len(result.disagreements)} exceptions), and every ackno
 ({len(result.orders_wrong)} exceptions).</p>
 {f"<h2>This run proves nothing</h2><ul>{verdict}</ul>" if found else ""}
 {table(result.measured)}
+{f"<p>Nothing to release: {html.escape(str(result.noop))}.</p>" if result.noop else ""}
 <h2>Over time</h2>{"".join(plots)}
 <h2>Latency</h2>{latencies(result.measured)}
 {_release_parts(result.measured)}

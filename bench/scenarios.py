@@ -24,6 +24,7 @@ import yaml
 from bench import load as loads
 from bench import reconcile, run, steps
 from bench.load import LONG, ORDER, PAGE, Load, Outcome, Stream
+from bench.noop import NoOp, measure
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, Legacy, Patched, execute, host_prefix
 from infra.drain import DrainBudget, DrainInputs
@@ -143,6 +144,7 @@ class Result:
     orders_wrong: list[str]
     seconds: float
     full: bool = False
+    noop: NoOp | None = None
 
 
 @dataclass
@@ -296,13 +298,17 @@ class Bench:
 
     def start(self, changes: Mapping[str, Any], values: Mapping[str, str]) -> tuple[subprocess.Popen[str], Path]:
         """`pulumi up -s prod` with settings of its own, in the background; and its log."""
+        log = self.directory / f"up-{time.monotonic_ns()}.log"
+        return run.start_up(self.twin, self.settings(changes), log, values), log
+
+    def settings(self, changes: Mapping[str, Any]) -> Path:
+        """A throw-away copy of the twin's settings, with changes."""
         document = yaml.safe_load((self.twin.directory / "Pulumi.prod.yaml").read_text())
         document["config"].update(changes)
         settings = self.directory / f"settings-{time.monotonic_ns()}" / "Pulumi.prod.yaml"
         settings.parent.mkdir()
         settings.write_text(yaml.safe_dump(document, sort_keys=False))
-        log = self.directory / f"up-{time.monotonic_ns()}.log"
-        return run.start_up(self.twin, settings, log, values), log
+        return settings
 
     def up(self, changes: Mapping[str, Any], values: Mapping[str, str]) -> str:
         """`pulumi up -s prod` to its end; how long it took.
@@ -447,6 +453,7 @@ def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Resu
         measured = [*first.result(), *second.result()]
     stories = [bench.stories(started) for bench in benches]
     return Result(
+        noop=measure(twins[0], benches[0].settings(SHORT)),
         measured=measured,
         outcomes={**benches[0].by_load, **benches[1].by_load},
         disagreements=[line for differ, _ in stories for line in differ],

@@ -566,7 +566,7 @@ class Ledger:
                 ) from error
             raise LedgerUnknown(
                 f"release ledger {self._table} can't be read, so what was released is unknown and nothing is done: "
-                f"{error}"
+                f"{error}. Mend the access, or name another table in shopcat:ledgerTable; then run it again"
             ) from error
 
     def initialise(self) -> bool:

@@ -10,6 +10,9 @@ import pytest
 from twin import config, parts, production
 from twin.paths import is_root
 
+PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "")
+"""Before the names of the tests' twins, so that two checkouts can test side by side."""
+
 
 def _twin(name: str, *, simulated: bool) -> Iterator[config.Twin]:
     """A twin of its own name, fresh, gone afterwards (kept with SHOPCAT_KEEP_TWIN=1, to look into a failure)."""
@@ -36,7 +39,7 @@ def simulated() -> Iterator[config.Twin]:
     """Production on simulated nodes."""
     if not sys.platform.startswith("linux"):
         pytest.skip("the twin's control plane needs Linux")
-    yield from _twin("engine", simulated=True)
+    yield from _twin(f"{PREFIX}engine", simulated=True)
 
 
 @pytest.fixture(scope="module")
@@ -44,4 +47,4 @@ def twin() -> Iterator[config.Twin]:
     """Production on real pods."""
     if not is_root():
         pytest.skip("real pods need root: network namespaces, mounts and cgroups")
-    yield from _twin("test", simulated=False)
+    yield from _twin(f"{PREFIX}test", simulated=False)

@@ -27,11 +27,18 @@ STACK = "prod"
 PROVIDERS = ("aws", "kubernetes", "eks")
 
 
+_STAND_IN = "stand-in"
+"""A file of this name in a plugin's folder says that no person has installed it: `make env` points at a twin's home too."""
+
+
 def _upstream_plugin(name: str) -> Path | None:
     """The upstream plugin of exactly the SDK's version, if a person has installed it."""
     home = Path(os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi")))
     found = home / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
-    return found if (found / f"pulumi-resource-{name}").exists() else None
+    if found.is_symlink():  # another twin's, which follows the person's own
+        found = found.resolve()
+    there = (found / f"pulumi-resource-{name}").exists() and not (found / _STAND_IN).exists()
+    return found if there else None
 
 
 def _install_plugin(home: Path, name: str) -> None:
@@ -47,6 +54,7 @@ def _install_plugin(home: Path, name: str) -> None:
         directory.symlink_to(upstream)
         return
     directory.mkdir()
+    (directory / _STAND_IN).touch()
     program = directory / f"pulumi-resource-{name}"
     program.write_text(
         f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE= exec "{sys.executable}" -m twin.plugins.{name} "$@"\n'

@@ -118,6 +118,18 @@ def test_aws_endpoint_down(simulated: Twin, tmp_path: Path) -> None:
     assert "awsEndpoint" in text
 
 
+def test_no_ledger_says_bootstrap(simulated: Twin, tmp_path: Path) -> None:
+    text = refusal(simulated, tmp_path, {"shopcat:ledgerTable": "no-such-table"})
+    assert "no-such-table" in text
+    assert "make bootstrap" in text
+
+
+def test_a_ledger_that_can_not_be_read_is_unknown(simulated: Twin, tmp_path: Path) -> None:
+    """The previews' table has another key, so DynamoDB refuses to read a ledger from it."""
+    text = refusal(simulated, tmp_path, {"shopcat:ledgerTable": "shopcat-previews"})
+    assert "release ledger shopcat-previews can't be read" in text
+
+
 def test_stack_names_other_than_prod_and_pr_n_are_refused(simulated: Twin) -> None:
     command(simulated, ["pulumi", "stack", "init", "staging", "--secrets-provider", "passphrase"])
     try:

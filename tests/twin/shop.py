@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -64,18 +65,22 @@ class Shop:
         main.write_text(f"{text}# {tag}\n")
         production.push_image(self.twin, source, tag)
 
-    def start(self, **values: str) -> tuple["subprocess.Popen[str]", Path]:
-        """`pulumi up` in the background, on a throw-away copy of the settings."""
-        number = len(list(self.directory.glob("up-*.log")))
-        copy = self.directory / f"settings-{number}" / "Pulumi.prod.yaml"
-        copy.parent.mkdir()
-        shutil.copy(self.settings, copy)
-        log = self.directory / f"up-{number}.log"
-        return run.start_up(self.twin, copy, log, values), log
+    def copy(self, changes: Mapping[str, Any] | None = None) -> Path:
+        """A throw-away copy of the settings, with changes."""
+        copy = Path(tempfile.mkdtemp(dir=self.directory, prefix="settings-")) / "Pulumi.prod.yaml"
+        document = yaml.safe_load(self.settings.read_text())
+        document["config"].update(changes or {})
+        copy.write_text(yaml.safe_dump(document, sort_keys=False))
+        return copy
 
-    def up(self, **values: str) -> tuple[int, str]:
+    def start(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple["subprocess.Popen[str]", Path]:
+        """`pulumi up` in the background, on a throw-away copy of the settings."""
+        log = self.directory / f"up-{len(list(self.directory.glob('up-*.log')))}.log"
+        return run.start_up(self.twin, self.copy(changes), log, values), log
+
+    def up(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple[int, str]:
         """`pulumi up`: its exit code and what it said."""
-        process, log = self.start(**values)
+        process, log = self.start(changes, **values)
         try:
             code = process.wait(900)
         finally:

@@ -1,5 +1,7 @@
 """Releases under constant load, with a drain budget for delays a quarter as long; every request is counted."""
 
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,6 +12,7 @@ from bench.reconcile import disagreements, orders_lost_or_doubled
 from tests.tools import command
 from tests.twin.shop import Shop, open_shop, stop, wait_for
 from twin.config import Twin
+from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.twin
 
@@ -48,11 +51,8 @@ def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(s
 
 
 def test_a_tag_that_was_released_is_refused_in_preview(shop: Shop) -> None:
-    copy = shop.directory / "refused" / "Pulumi.prod.yaml"
-    copy.parent.mkdir()
-    copy.write_text(shop.settings.read_text())
     preview = ["pulumi", "preview", "-s", "prod", "-c", "shopcat:tag=v1.0.0", "--non-interactive"]
-    result = command(shop.twin, preview, check=False, PULUMI_OPTION_CONFIG_FILE=str(copy))
+    result = command(shop.twin, preview, check=False, PULUMI_OPTION_CONFIG_FILE=str(shop.copy()))
     said = result.stdout + result.stderr
     assert result.returncode != 0
     assert "v1.0.0" in said
@@ -88,6 +88,63 @@ def test_a_release_that_never_starts_hurts_nobody_and_is_aborted(shop: Shop) -> 
     assert shop.failed(since) == []
 
 
+NONE_OPEN = {
+    "nothing": ({}, 0, ["v1.1.0-r1 is live in blue"]),
+    "the live tag": ({"tag": "v1.1.0"}, 0, ["v1.1.0-r1 is live in blue"]),
+    "a new tag": ({"tag": "v1.2.1"}, 0, ["releases v1.2.1-r1 into green"]),
+    "a tag once live": ({"tag": "v1.0.0"}, 1, ["v1.0.0", "Only a rollback brings it back"]),
+    "an aborted tag": ({"tag": "v1.2.0"}, 0, ["releases v1.2.0-r1 into green again, attempt 2"]),
+    "an abort that is done": ({"abort": "v1.2.0"}, 0, ["v1.2.0 is already aborted"]),
+    "an abort of what is live": ({"abort": "v1.1.0"}, 1, ["it is live", "rollback"]),
+    "a rollback": ({"rollback": "v1.1.0->v1.0.0"}, 0, ["rolls back from v1.1.0-r1 to v1.0.0-r1 in green"]),
+    "a rollback that is done": ({"rollback": "v1.0.0->v1.1.0"}, 0, ["v1.1.0-r1 is live already"]),
+    "a rollback from what is not live": ({"rollback": "v1.2.1->v1.0.0"}, 1, ["v1.1.0-r1 is live, not v1.2.1"]),
+}
+"""What is wanted while no release is open → exit code of `pulumi preview`, and what it says."""
+BOTH_WAYS = ["go on: pulumi up -s prod", "abort: pulumi up -s prod", "shopcat:abort=v1.3.0"]
+OPEN = {
+    "nothing": ({}, 0, ["goes on with release v1.3.0-r1"]),
+    "the live tag": ({"tag": "v1.1.0"}, 1, BOTH_WAYS),
+    "the open tag": ({"tag": "v1.3.0"}, 0, ["goes on with release v1.3.0-r1"]),
+    "a new tag": ({"tag": "v1.2.1"}, 1, BOTH_WAYS),
+    "a tag once live": ({"tag": "v1.0.0"}, 1, BOTH_WAYS),
+    "an aborted tag": ({"tag": "v1.2.0"}, 1, BOTH_WAYS),
+    "its abort": ({"abort": "v1.3.0"}, 0, ["aborts release v1.3.0-r1: weights back, green to 0"]),
+    "an abort of another": ({"abort": "v1.2.0"}, 1, ["the open release is v1.3.0-r1"]),
+    "a rollback": ({"rollback": "v1.1.0->v1.0.0"}, 1, BOTH_WAYS),
+}
+"""The same while v1.3.0 is open."""
+
+
+def table(shop: Shop, cells: dict[str, tuple[dict[str, str], int, list[str]]]) -> dict[str, str]:
+    """Cells of the ledger's table that a checkout of its own doesn't find as they are written; empty if all are."""
+    checkout = shop.directory / "second-checkout"
+    if not checkout.exists():
+        shutil.copytree(REPOSITORY / "infra", checkout / "infra", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(REPOSITORY / "Pulumi.yaml", checkout)
+    wrong = {}
+    for name, (values, code, words) in cells.items():
+        given = [part for setting, value in values.items() for part in ("-c", f"shopcat:{setting}={value}")]
+        result = subprocess.run(
+            ["pulumi", "preview", "-s", "prod", "--non-interactive", *given],
+            cwd=checkout,
+            env=run.environment(shop.twin, shop.copy()),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        said = result.stdout + result.stderr
+        # The engine breaks no lines, but it says a refusal with its own indentation.
+        if (result.returncode != 0) != bool(code) or not all(word in said for word in words) or "Traceback" in said:
+            wrong[name] = f"exit {result.returncode}: {said[-1500:]}"
+    return wrong
+
+
+def test_every_cell_of_the_ledger_s_table_while_no_release_is_open(shop: Shop) -> None:
+    assert table(shop, NONE_OPEN) == {}
+
+
 def test_errors_after_the_shift_put_the_weights_back_in_the_same_update(shop: Shop) -> None:
     shop.push("v1.3.0", ERRORS_LATER)
     since = shop.load.outcomes[-1].due
@@ -100,6 +157,10 @@ def test_errors_after_the_shift_put_the_weights_back_in_the_same_update(shop: Sh
     assert {one.failure for one in hurt} <= {"http-500"}
     assert {one.release for one in hurt} <= {"v1.3.0"}
     assert len(hurt) < 16 * (15 + 15), Counter(one.failure for one in hurt)
+
+
+def test_every_cell_of_the_ledger_s_table_while_a_release_is_open(shop: Shop) -> None:
+    assert table(shop, OPEN) == {}
     code, said = shop.up(abort="v1.3.0")
     assert code == 0, said
     assert shop.replicas("green") == 0

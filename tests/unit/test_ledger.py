@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from moto import mock_aws
 
 from infra import ledger as module
+from infra import releases
 from infra.errors import Refused
 from infra.ledger import (
     Abort,
@@ -288,6 +289,10 @@ def test_a_release_through_the_table(open_ledger: Callable[[], Ledger]) -> None:
     assert (state.live.tag, state.live.colour) == ("v1.2.0", "green")
     assert state.occupants == {"green": "v1.2.0-r1", "blue": "v1.1.0-r1"}
     assert table_rows(state)[0]["who"] == "ann"
+    heading, youngest, *_ = releases.lines(table_rows(state))
+    assert heading.split() == ["TAG", "REVISION", "STATE", "COLOUR", "WHEN", "WHO", "COMMIT", "DIGEST"]
+    assert youngest.split()[:4] == ["v1.2.0", "1", "live", "green"]
+    assert heading.index("WHO") == youngest.index("ann")
 
 
 def test_of_two_checkouts_with_two_tags_one_wins(open_ledger: Callable[[], Ledger]) -> None:
