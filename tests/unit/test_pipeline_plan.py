@@ -1,6 +1,7 @@
 """The first step of a job: what a pull request's preview should be like, and whether the runner reaches the cluster."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,48 @@ def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tm
     assert result.returncode == 0, result.stderr
     assert files["GITHUB_OUTPUT"].read_text() == "action=up\n"
     assert files["GITHUB_ENV"].read_text().startswith("SHOPCAT_STARTED=")
+
+
+def test_the_bot_finds_every_image_that_is_pinned() -> None:
+    (manager,) = json.loads((ROOT / ".github" / "renovate.json").read_text())["customManagers"]
+    # JavaScript writes (?<name>…) where Python writes (?P<name>…).
+    wanted = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
+    found = {}
+    for path in (ROOT / "app_docker" / "Dockerfile", *ROOT.glob("Pulumi.*.yaml")):
+        name = path.relative_to(ROOT).as_posix()
+        assert any(re.search(pattern.strip("/"), name) for pattern in manager["managerFilePatterns"]), name
+        text = path.read_text()
+        found[name] = [match["depName"] for match in wanted.finditer(text)]
+        assert len(found[name]) == text.count("@sha256:"), name
+    assert found["app_docker/Dockerfile"] == ["docker.io/library/python"]
+
+
+def test_every_action_is_pinned_by_commit_with_its_version_beside_it() -> None:
+    lines = [
+        line.strip().removeprefix("- ")
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.fullmatch(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text()
+        assert "pull_request_target" not in text, path
+        assert "workflow_run" not in text, path
+        document = yaml.safe_load(text)
+        assert document["permissions"] == {}, path
+        for name, job in document["jobs"].items():
+            assert "permissions" in job, f"{path.name}: {name}"
+            assert job["timeout-minutes"], f"{path.name}: {name}"
+
+
+def test_the_pulumi_that_the_workflows_install_is_the_programs() -> None:
+    pinned = re.search(r"^pulumi==(\S+)", (ROOT / "requirements" / "infra.in").read_text(), re.MULTILINE)
+    assert pinned is not None
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert set(re.findall(r"pulumi-version: (\S+)", path.read_text())) <= {pinned[1]}, path
