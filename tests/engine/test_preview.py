@@ -257,8 +257,15 @@ def test_the_scripts_of_the_workflows_open_one_and_close_it(simulated: Twin, cap
     said = capfd.readouterr().out
     assert f"Preview of {tag}: **https://pr-41.preview.{_domain(simulated)}**" in said
     assert "created." in said
+    # A job that was killed has left its lock.
+    locks = simulated.directory / "pulumi-state-previews" / ".pulumi" / "locks" / "organization" / "shopcat" / "pr-41"
+    locks.mkdir(parents=True, exist_ok=True)
+    dead = {"pid": 1, "username": "runner", "hostname": "gone", "timestamp": "2026-11-25T01:00:00Z"}
+    (locks / "dead.json").write_text(json.dumps(dead))
     preview.up(simulated, 41)
-    assert f"{sum(summary(said).values())} unchanged" in capfd.readouterr().out
+    again = capfd.readouterr().out
+    assert "was killed; unlocking it" in again
+    assert f"{sum(summary(said).values())} unchanged" in again
     with pytest.raises(TwinError):
         preview.up(simulated, 41, "c" * 40)
     said = capfd.readouterr().out

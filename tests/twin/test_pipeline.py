@@ -118,19 +118,6 @@ def test_from_push_to_an_answering_url_and_back_to_nothing(
     assert tag not in tags
 
 
-def test_a_job_that_was_killed_leaves_a_lock_that_the_next_one_opens(
-    twin: Twin, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    locks = twin.directory / "pulumi-state-previews" / ".pulumi" / "locks" / "organization" / "shopcat" / "pr-32"
-    locks.mkdir(parents=True, exist_ok=True)
-    dead = {"pid": 1, "username": "runner", "hostname": "gone", "timestamp": "2026-11-25T01:00:00Z"}
-    (locks / "dead.json").write_text(json.dumps(dead))
-    with application(source(tmp_path, "locked")):
-        preview.up(twin, 32)
-    assert "was killed; unlocking it" in capfd.readouterr().out
-    preview.close(twin, 32)
-
-
 # What was once a trap: the preview's job overwrote the tag that production ran -----------------------------------------
 
 
