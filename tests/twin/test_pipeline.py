@@ -17,6 +17,7 @@ import pytest
 from tests.tools import aws, command, kubectl
 from twin import hostnames, pki, preview, production, rehearsal
 from twin.config import Twin
+from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.twin
@@ -179,3 +180,21 @@ def test_no_tag_that_a_pull_request_can_push_ever_runs_in_production(twin: Twin,
     assert "Cat tree merged" in page(twin, hostnames.domain(twin))
     rows: Any = production.outputs(twin)["releases"]
     assert any(row["tag"] == tag and len(row["commit"]) == 40 for row in rows)
+
+
+def test_a_release_that_fails_is_aborted_by_itself_and_the_job_says_so(
+    twin: Twin, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = live(twin)
+    broken = source(tmp_path, "broken")
+    main = broken / "shopcat" / "__main__.py"
+    main.write_text(f"raise SystemExit('broken')\n{main.read_text()}")
+    with application(broken), pytest.raises(TwinError):
+        rehearsal.release(twin, None, "fix: what was not broken")
+    said = capfd.readouterr()
+    assert f"failed (see above) and was aborted: {before['release']} is live as before" in said.err
+    assert {**live(twin), "intent": ""} == {**before, "intent": ""}
+    command(twin, ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"])
+    rows: Any = production.outputs(twin)["releases"]
+    assert rows[0]["state"] == "aborted"
+    assert digests(twin) == {before["digest"]}

@@ -20,6 +20,7 @@ class Served(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.comments: list[dict[str, Any]] = []
+        self.pulls: list[dict[str, Any]] = []
         self.tags: dict[str, str] = {}
         self.writes: list[str] = []
         self.status = 0
@@ -60,6 +61,10 @@ class Answers(BaseHTTPRequestHandler):
         elif self.command == "PATCH":
             served.comments[int(path.rpartition("/")[2])]["body"] = body["body"]
             self.reply(200, {})
+        elif self.command == "GET" and path == "/pulls":
+            self.reply(200, served.pulls)
+        elif self.command == "GET" and path.endswith(("/commits", "/comments")):
+            self.reply(200, [])
         elif self.command == "GET" and path.startswith("/git/ref/tags/"):
             sha = served.tags.get(path.rpartition("/")[2])
             self.reply(200 if sha else 404, {"object": {"sha": sha}} if sha else {"message": "Not Found"})
