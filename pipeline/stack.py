@@ -81,7 +81,7 @@ def production_backend(environment: Mapping[str, str], clients: AwsClients) -> B
 
 
 def preview_backend(number: int, environment: Mapping[str, str], clients: AwsClients) -> Backend:
-    """The pull request's own folder, which its job's session may use, and of others only the clean-up role.
+    """The pull request's own folder: named by `aws:userid` of its job's session, which alone and the clean-up role may use it.
 
     Raises:
         Refused: no usable credentials, or no contract that names whose folder it is.
@@ -89,9 +89,8 @@ def preview_backend(number: int, environment: Mapping[str, str], clients: AwsCli
     state = backends.PREVIEWS
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
-        account, caller = _caller(clients)
-        owner = caller if caller.endswith(f":{number}") else f"{_preview_role(clients)}:{number}"
-        url = backends.backend(state, account, clients.region, owner)
+        owner = f"{_preview_role(clients)}:{number}"
+        url = backends.backend(state, clients.identity()[0], clients.region, owner)
     return Backend(url, _provider(state, environment, clients))
 
 
@@ -104,9 +103,8 @@ def preview_numbers(environment: Mapping[str, str], clients: AwsClients) -> list
     if environment.get("PULUMI_BACKEND_URL"):
         found = names(preview_backend(0, environment, clients))
         return sorted(int(match[1]) for match in map(_PREVIEW.fullmatch, found) if match)
-    account, _ = _caller(clients)
     role = _preview_role(clients)
-    bucket = backends.bucket(backends.PREVIEWS, account, clients.region)
+    bucket = backends.bucket(backends.PREVIEWS, clients.identity()[0], clients.region)
     try:
         pages = clients.get("s3").get_paginator("list_objects_v2")
         listed = pages.paginate(Bucket=bucket, Prefix=f"{role}:", Delimiter="/")
@@ -115,15 +113,6 @@ def preview_numbers(environment: Mapping[str, str], clients: AwsClients) -> list
         raise explain(error, f"S3 bucket {bucket}", clients.endpoint_url) from error
     texts = (folder.removeprefix(f"{role}:").rstrip("/") for folder in folders)
     return sorted(int(text) for text in texts if text.isdigit())
-
-
-def _caller(clients: AwsClients) -> tuple[str, str]:
-    """Account, and `aws:userid` of this session: `AROA…:<session>`."""
-    try:
-        found = clients.get("sts").get_caller_identity()
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, "AWS credentials", clients.endpoint_url) from error
-    return str(found["Account"]), str(found["UserId"])
 
 
 def _preview_role(clients: AwsClients) -> str:
