@@ -3,19 +3,22 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-READY := $(VENV)/.ready-$(shell cat requirements-dev.txt 2>/dev/null | sha256sum | cut -c1-12)
+REQUIREMENTS ?= requirements-dev.txt
+READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cut -c1-12)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status env logs build image release releases pr pr-close bootstrap check lint types unit test test-engine test-twin bench faults
+.PHONY: help ready up down status env logs build image release releases pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-$(READY): requirements-dev.txt
+$(READY): | $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=python3.x'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes --requirement requirements-dev.txt
+	$(VENV)/bin/pip install --quiet --require-hashes --requirement $(REQUIREMENTS)
 	@touch $@
+
+ready: $(READY) ## the packages alone; make ready REQUIREMENTS=requirements.txt: only those of the Pulumi program
 
 up: $(READY) ## everything ShopCat's production needs on this machine, ending in an answering URL
 	@$(RUN) -m twin up
@@ -38,14 +41,17 @@ build: $(READY) ## build every program the twin needs into its cache
 image: $(READY) ## build APP_SRC and push it to the twin's ECR: make image TAG=v1.2.0
 	@$(RUN) -m twin image $(TAG)
 
-release: $(READY) ## release a pushed tag on the twin: make release TAG=v1.2.0
-	@$(RUN) -m twin release $(TAG)
+release: $(READY) ## rehearse a release of main on the twin: version, git tag, image, up; TAG=v1.2.0 releases a pushed tag
+	@$(RUN) -m twin release $(TAG) $(if $(MESSAGE),--message '$(MESSAGE)')
 
-pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image
-	@$(RUN) -m twin.preview up $(PR) $(if $(TAG),--tag $(TAG))
+pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
+	@$(RUN) -m twin.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(FRESH),--fresh)
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 	@$(RUN) -m twin.preview close $(PR)
+
+pr-times: $(READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
+	@$(RUN) -m twin.pipeline_times
 
 releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
 	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.releases
@@ -59,6 +65,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
+	$(VENV)/bin/zizmor --offline --quiet --no-progress .github
+	$(VENV)/bin/hadolint app_docker/Dockerfile
+	@$(RUN) -m twin.build.actionlint
 
 types: $(READY)
 	$(VENV)/bin/mypy

@@ -92,9 +92,9 @@ def _image(arguments: argparse.Namespace) -> None:
 
 
 def _release(arguments: argparse.Namespace) -> None:
-    from twin import production
+    from twin import rehearsal
 
-    production.release(config.load(), arguments.tag)
+    rehearsal.release(config.load(), arguments.tag, arguments.message)
 
 
 def main() -> int:
@@ -117,8 +117,11 @@ def main() -> int:
     image.add_argument("tag", help="an immutable tag such as v1.2.0")
     image.add_argument("--source", default=os.environ.get("APP_SRC", "twin/application"), help="APP_SRC")
     image.set_defaults(run=_image)
-    release = commands.add_parser("release", help="release a pushed tag: pulumi up with shopcat:tag set")
-    release.add_argument("tag")
+    release = commands.add_parser("release", help="release a pushed tag; without one: version, git tag, image, release")
+    release.add_argument("tag", nargs="?")
+    release.add_argument(
+        "--message", default="feat: a release rehearsed", help="the merged commit's, which says what is next"
+    )
     release.set_defaults(run=_release)
     arguments = parser.parse_args()
     try:

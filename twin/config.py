@@ -266,6 +266,11 @@ def region() -> str:
     return found
 
 
+def registry_host() -> str:
+    """The name ECR has in the image references of this account and region."""
+    return f"{ACCOUNT_ID}.dkr.ecr.{region()}.amazonaws.com"
+
+
 def _allocate_index(state: Path, name: str) -> int:
     state.mkdir(parents=True, exist_ok=True)
     register = state / "instances.json"

@@ -1,12 +1,14 @@
 """The shop's name on this machine: one marked line in /etc/hosts while the twin runs.
 
 curl and browsers take ``*.localhost`` to loopback by themselves; Python and most other clients ask the C library, which
-often doesn't. The line is added as root alone, and taken away by ``make down``, also after a crash, by its mark.
+often doesn't. Names of previews join it (`make pr`). The line is added as root alone, and taken away by ``make down``,
+also after a crash, by its mark.
 """
 
 from __future__ import annotations
 
 import fcntl
+from collections.abc import Callable
 from pathlib import Path
 
 from twin.config import PartStatus, Twin
@@ -33,12 +35,20 @@ def changed(text: str, mark: str, line: str | None) -> str:
     return "\n".join(kept) + "\n"
 
 
-def _write(twin: Twin, line: str | None) -> None:
+def marked(text: str, mark: str) -> list[str]:
+    """The names in the marked line; none without one."""
+    return next((one.split("#")[0].split()[1:] for one in text.splitlines() if one.endswith(mark)), [])
+
+
+def _write(twin: Twin, change: Callable[[list[str]], list[str]]) -> None:
+    """Set the marked line to what becomes of its names; without any, there is no line."""
     if not is_root() or not HOSTS.exists():
         return
     with HOSTS.open("r+") as file:  # in place: the file may be a mount of its own
         fcntl.flock(file, fcntl.LOCK_EX)
         before = file.read()
+        names = change(marked(before, _mark(twin)))
+        line = f"{front_door.address(twin)} {' '.join(names)}" if names else None
         after = changed(before, _mark(twin), line)
         if after != before:
             file.seek(0)
@@ -46,14 +56,24 @@ def _write(twin: Twin, line: str | None) -> None:
             file.truncate()
 
 
+def add(twin: Twin, name: str) -> None:
+    """A name leads to the front door as well."""
+    _write(twin, lambda names: [*names, *([] if name in names else [name])])
+
+
+def remove(twin: Twin, name: str) -> None:
+    """It doesn't any more."""
+    _write(twin, lambda names: [one for one in names if one != name])
+
+
 def up(twin: Twin) -> None:
-    """Add the line."""
-    _write(twin, f"{front_door.address(twin)} {domain(twin)}")
+    """Add the shop's own name."""
+    add(twin, domain(twin))
 
 
 def down(twin: Twin) -> None:
-    """Take it away."""
-    _write(twin, None)
+    """Take the line away."""
+    _write(twin, lambda _: [])
 
 
 def status(twin: Twin) -> list[PartStatus]:

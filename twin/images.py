@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import urllib.error
 import urllib.request
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twin import build
+from twin import build, config
 from twin.build import cache, debian, golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -43,6 +44,25 @@ _BASE_PACKAGES = (
     "python3-setuptools-whl",
 )  # fmt: skip
 _TOOL_PACKAGES = (*_BASE_PACKAGES, "postgresql-client-15", "curl")
+_DATABASE_PACKAGES = (*_TOOL_PACKAGES, "postgresql-15")
+_DATABASE_LEFT_OUT = ("libllvm", "perl", "libperl", "postgresql-common", "ssl-cert", "ucf", "adduser", "debconf")
+"""What Debian's server package is installed and compiled just in time with; PostgreSQL itself runs without."""
+_DATABASE_USER = "postgres:x:70:70::/var/lib/postgresql:/bin/sh"
+_DATABASE_START = """#!/bin/bash
+# As docker-entrypoint.sh of github.com/docker-library/postgres: an empty PGDATA becomes a database, then the server runs.
+set -euo pipefail
+if [ "${1:-}" != postgres ]; then exec "$@"; fi
+export PATH=/usr/lib/postgresql/15/bin:$PATH
+if [ ! -s "$PGDATA/PG_VERSION" ]; then
+  initdb --username="$POSTGRES_USER" --pwfile=<(printf '%s' "$POSTGRES_PASSWORD") --auth-host=scram-sha-256 --no-sync
+  echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
+  if [ "$POSTGRES_DB" != postgres ]; then
+    echo "CREATE DATABASE \\"$POSTGRES_DB\\"" | postgres --single -j postgres
+  fi
+fi
+exec "$@" -c listen_addresses='*'
+"""
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MEDIA = "application/vnd.oci.image.manifest.v1+json"
 _MANIFESTS = (_MEDIA, "application/vnd.docker.distribution.manifest.v2+json")
 
@@ -134,6 +154,32 @@ def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
     return cache.Part(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
 
 
+def _database_part() -> cache.Part:
+    """PostgreSQL's server and client, begun as the official image begins."""
+
+    def make(step: cache.Step) -> None:
+        debian.unpack(_DATABASE_PACKAGES, step, leave_out=_DATABASE_LEFT_OUT)
+        root = step.directory / "root"
+        _finish_root(root)
+        with (root / "etc/passwd").open("a") as users:
+            users.write(f"{_DATABASE_USER}\n")
+        # Debian's name for it leads to a script in Perl.
+        ready = root / "usr/bin/pg_isready"
+        ready.unlink()
+        ready.symlink_to("../lib/postgresql/15/bin/pg_isready")
+        # A provider that is there and can't be loaded is an error; one that isn't there is left alone.
+        (root / "usr/lib/postgresql/15/lib/llvmjit.so").unlink()
+        start = root / "usr/local/bin/docker-entrypoint.sh"
+        start.parent.mkdir(parents=True, exist_ok=True)
+        start.write_text(_DATABASE_START)
+        start.chmod(0o755)
+        _tar_tree(root, step.directory / "layer.tar.gz")
+        step.run(["rm", "-rf", "root"])
+
+    recipe = f"2 {' '.join(_DATABASE_PACKAGES)} {_DATABASE_LEFT_OUT} {_DATABASE_USER} {_DATABASE_START}"
+    return cache.Part("image-database", "bookworm", recipe, make)
+
+
 def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
     """A layer with one static program in it; another build of the program is another layer."""
 
@@ -163,8 +209,7 @@ def recipes(twin: Twin) -> list[Recipe]:
     def system(image: str, name: str, packages: tuple[str, ...], command: tuple[str, ...]) -> Recipe:
         layer = cache.ensure(twin.cache, _system_part(name, packages)) / "layer.tar.gz"
         repository, tag = _split(image)
-        paths = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
-        return Recipe(repository, tag, layer, command=command, environment=paths)
+        return Recipe(repository, tag, layer, command=command, environment={"PATH": _PATH, "LANG": "C.UTF-8"})
 
     if twin.simulated:
         return []
@@ -174,7 +219,19 @@ def recipes(twin: Twin) -> list[Recipe]:
         binary(EXTERNAL_SECRETS, "external-secrets", "/bin/external-secrets", user="65534:65534"),
         system(BASE, "python", _BASE_PACKAGES, ("python3",)),
     ]
-    found.extend(system(image, "tools", _TOOL_PACKAGES, ("bash",)) for image in TOOLS)
+    database, smoke = TOOLS
+    found.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
+    repository, tag = _split(database)
+    found.append(
+        Recipe(
+            repository,
+            tag,
+            cache.ensure(twin.cache, _database_part()) / "layer.tar.gz",
+            entrypoint=("/usr/local/bin/docker-entrypoint.sh",),
+            command=("postgres",),
+            environment={"PATH": _PATH, "LANG": "C.UTF-8"},
+        )
+    )
     return found
 
 
@@ -333,6 +390,15 @@ def _storage(twin: Twin) -> Iterator[Path]:
 
 
 def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Path, title: str) -> None:
+    command, environment = _invocation(twin, storage, arguments)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as output:
+        output.write(f"$ buildah {' '.join(map(str, arguments))}\n")
+    cache.run_logged(command, log=log, title=title, cwd=storage, env=environment)
+
+
+def _invocation(twin: Twin, storage: Path, arguments: Sequence[str | Path]) -> tuple[list[str | Path], dict[str, str]]:
+    """How buildah is called with these arguments."""
     root = build.debian_root(twin)
     program = debian.self_starting(root, "buildah", storage / f"buildah-{root.parent.name}")
     policy = storage / "policy.json"
@@ -356,11 +422,25 @@ def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Pa
     }
     command = [*_ALONE, storage / "containers", _BLOB_CACHE, program, "--registries-conf", registries, arguments[0]]
     if arguments[0] in ("build", "push"):
-        command += ["--signature-policy", policy]
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as output:
-        output.write(f"$ buildah {' '.join(map(str, arguments))}\n")
-    cache.run_logged([*command, *arguments[1:]], log=log, title=title, cwd=storage, env=environment)
+        command += ["--signature-policy", policy, "--tls-verify=false"]
+    return [*command, *arguments[1:]], environment
+
+
+def run_buildah(twin: Twin, arguments: Sequence[str]) -> int:
+    """Buildah as a program on PATH, for the pipeline: its output is ours, and pushes to ECR's name reach the twin's ECR.
+
+    Returns:
+        Its exit code.
+    """
+    ecr, here = f"docker://{config.registry_host()}/", f"docker://127.0.0.1:{twin.registry_port}/"
+    led = [here + one.removeprefix(ecr) if one.startswith(ecr) else one for one in arguments]
+    with _storage(twin) as storage:
+        if led[:1] == ["build"]:  # as in build_image
+            _buildah(
+                twin, storage, ["rm", "--all"], twin.logs / "buildah.log", "clearing up after earlier image builds"
+            )
+        command, environment = _invocation(twin, storage, led)
+        return subprocess.run(command, env=environment, check=False, stdin=subprocess.DEVNULL).returncode
 
 
 def build_image(
@@ -382,7 +462,7 @@ def build_image(
         TwinError: the build failed; names its log.
     """
     identifier = twin.directory / f"image-{_file_name(tag)}.id"
-    arguments: list[str | Path] = ["build", "--layers", "--tls-verify=false", "--timestamp=0", "--tag", tag]
+    arguments: list[str | Path] = ["build", "--layers", "--timestamp=0", "--tag", tag]
     arguments += ["--iidfile", identifier]
     if ignorefile is not None:
         arguments += ["--ignorefile", ignorefile]
@@ -419,7 +499,7 @@ def push(twin: Twin, reference: str, repository: str, tag: str, *, system: bool 
     port = twin.plain_registry_port if system else twin.registry_port
     path = twin.directory / f"digest-{repository.replace('/', '-')}"
     target = f"docker://127.0.0.1:{port}/{repository}:{tag}"
-    arguments: list[str | Path] = ["push", "--tls-verify=false", "--digestfile", path, reference, target]
+    arguments: list[str | Path] = ["push", "--digestfile", path, reference, target]
     log = twin.logs / f"push-{repository.replace('/', '-')}.log"
     with _storage(twin) as storage:
         _buildah(twin, storage, arguments, log, f"pushing {repository}:{tag}")

@@ -1,26 +1,30 @@
-"""Previews on the twin: `make pr PR=123` and `make pr-close PR=123`, with the state backend that previews have of their own."""
+"""Previews on the twin: `make pr PR=123` and `make pr-close PR=123` run the pipeline's own scripts (pipeline/preview.py).
+
+What differs from GitHub and AWS is here: a state backend in a folder, and the stack's settings that say where the twin's
+AWS and images are.
+"""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import yaml
 
-from twin import config, hostnames, images, parts, production, pulumi
+from pipeline import stack as pipeline_stack
+from pipeline.image import PREVIEWS as REPOSITORY_NAME
+from pipeline.stack import Backend, Stack
+from twin import config, hostnames, images, production, pulumi, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
-REPOSITORY_NAME = f"{production.REPOSITORY_NAME}-preview"
+__all__ = ["REPOSITORY_NAME", "close", "environment", "exists", "run", "select", "settings_file", "up"]
 
 
 def settings_file(twin: Twin, stack: str) -> Path:
@@ -38,20 +42,17 @@ def environment(twin: Twin, stack: str) -> dict[str, str]:
 
 
 def run(
-    twin: Twin, stack: str, *arguments: str, capture: bool = False, check: bool = True, directory: Path = REPOSITORY
+    twin: Twin, stack: str, *arguments: str, capture: bool = False, check: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``pulumi`` on a preview's stack.
+    """Run ``pulumi`` on a preview's stack, as a person would by hand.
 
     Raises:
         TwinError: it failed (only with ``check``).
     """
-    env = {**os.environ, **environment(twin, stack)}
-    if directory != REPOSITORY:
-        del env["PULUMI_OPTION_CONFIG_FILE"]
     result = subprocess.run(
         ["pulumi", *arguments, "--non-interactive"],
-        cwd=directory,
-        env=env,
+        cwd=REPOSITORY,
+        env={**os.environ, **environment(twin, stack)},
         text=True,
         check=False,
         stdin=subprocess.DEVNULL,
@@ -63,73 +64,93 @@ def run(
     return result
 
 
+def _backend(twin: Twin, stack: str) -> Backend:
+    (twin.directory / "pulumi-state-previews").mkdir(exist_ok=True)
+    found = environment(twin, stack)
+    return Backend(found["PULUMI_BACKEND_URL"], "passphrase", more=found)
+
+
 def exists(twin: Twin, stack: str) -> bool:
     """Whether the stack is there, whatever is in it."""
-    (twin.directory / "pulumi-state-previews").mkdir(exist_ok=True)
-    listed = json.loads(run(twin, stack, "stack", "ls", "--json", capture=True).stdout)
-    return stack in [one["name"].rpartition("/")[2] for one in listed]
+    return stack in pipeline_stack.names(_backend(twin, stack))
 
 
 def select(twin: Twin, stack: str) -> None:
-    """``pulumi stack select --create``; on a copy, since making a stack writes its salt beside Pulumi.yaml."""
-    path = settings_file(twin, stack)
-    path.parent.mkdir(exist_ok=True)
-    salt = yaml.safe_load(path.read_text()).get("encryptionsalt") if path.exists() else None
-    if not exists(twin, stack) or salt is None:
-        with tempfile.TemporaryDirectory(dir=twin.directory) as copy:
-            directory = Path(copy)
-            shutil.copy(REPOSITORY / "Pulumi.yaml", directory)
-            arguments = ("stack", "select", "--create", stack, "--secrets-provider", "passphrase")
-            run(twin, stack, *arguments, capture=True, directory=directory)
-            made = directory / f"Pulumi.{stack}.yaml"
-            salt = yaml.safe_load(made.read_text())["encryptionsalt"] if made.exists() else salt
+    """Write the stack's settings, and make it unless it is there."""
+    _write_settings(twin, stack)
+    Stack(stack, _backend(twin, stack)).select_or_create()
+
+
+def _write_settings(twin: Twin, stack: str) -> None:
     overlay = {
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:images": {"database": images.tool_images(twin)["database"]},
     }
-    document = {"secretsprovider": "passphrase", "config": overlay}
-    if salt is not None:
-        document["encryptionsalt"] = salt
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    path = settings_file(twin, stack)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(yaml.safe_dump({"secretsprovider": "passphrase", "config": overlay}, sort_keys=False))
 
 
-def up(twin: Twin, number: int, tag: str | None) -> str:
-    """Build and push unless a tag is given, then `pulumi up`; returns the preview's URL.
+def _script_environment(twin: Twin, stack: str) -> dict[str, str]:
+    found = environment(twin, stack)
+    (twin.directory / "pulumi-state-previews").mkdir(exist_ok=True)
+    return {
+        **{name: found[name] for name in ("PULUMI_BACKEND_URL", "PULUMI_OPTION_CONFIG_FILE")},
+        "SHOPCAT_STACK_FILE": str(settings_file(twin, stack)),
+        "SHOPCAT_TIMES": str(times_file(twin)),
+    }
+
+
+def times_file(twin: Twin) -> Path:
+    """Steps and seconds of the latest run."""
+    return twin.directory / "pipeline-times.json"
+
+
+def up(twin: Twin, number: int, tag: str | None = None, *, fresh: bool = False) -> str:
+    """Open or update a preview as its workflow does; its URL.
+
+    Args:
+        twin: where.
+        number: the pull request.
+        tag: an image that is pushed already; without it APP_SRC is built and pushed.
+        fresh: build it without anything built before.
 
     Raises:
         TwinError: a step failed.
     """
     stack = f"pr-{number}"
+    host = f"{stack}.preview.{hostnames.domain(twin)}"
+    _write_settings(twin, stack)
+    hostnames.add(twin, host)
+    found, arguments = _script_environment(twin, stack), ["preview", "up", "--number", str(number)]
     if tag is None:
-        source = Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
-        tag = _content_tag(source)
-        with parts.timed(twin, "image"):
-            production.push_image(twin, source, tag, REPOSITORY_NAME)
-    select(twin, stack)
-    with parts.timed(twin, f"up {stack}"):
-        run(twin, stack, "up", "-s", stack, "--yes", "--skip-preview", "-c", f"shopcat:tag={tag}")
-    url = f"https://{stack}.preview.{hostnames.domain(twin)}"
-    if not twin.simulated:
-        with parts.timed(twin, "answers"):
-            production.wait_until_served(twin, url)
-    return url
+        tag = content_tag(rehearsal.source())
+        if twin.simulated:  # nodes that run no pods need no image that could be built
+            production.push_image(twin, rehearsal.source(), tag, REPOSITORY_NAME)
+            arguments.append("--pushed")
+        else:
+            found |= rehearsal.build_environment(twin)
+    else:
+        arguments.append("--pushed")
+    arguments += ["--sha", tag, *(["--fresh"] if fresh else []), *(["--no-wait"] if twin.simulated else [])]
+    rehearsal.run(twin, *arguments, more=found)
+    return f"https://{host}"
 
 
 def close(twin: Twin, number: int) -> None:
-    """`pulumi destroy` and `stack rm`; a preview that never was is closed already.
+    """Close a preview as its workflow does; one that never was is closed already.
 
     Raises:
         TwinError: a step failed.
     """
     stack = f"pr-{number}"
-    if exists(twin, stack):
-        with parts.timed(twin, f"destroy {stack}"):
-            run(twin, stack, "destroy", "-s", stack, "--yes", "--skip-preview")
-        run(twin, stack, "stack", "rm", stack, "--yes", capture=True)
+    _write_settings(twin, stack)
+    rehearsal.run(twin, "preview", "close", "--number", str(number), more=_script_environment(twin, stack))
     settings_file(twin, stack).unlink(missing_ok=True)
+    hostnames.remove(twin, f"{stack}.preview.{hostnames.domain(twin)}")
 
 
-def _content_tag(source: Path) -> str:
+def content_tag(source: Path) -> str:
     """A tag as long as a commit's, of what is in the source: the same source is the same image."""
     found = hashlib.sha256()
     for path in sorted(one for one in source.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
@@ -150,12 +171,13 @@ def main() -> int:
     opened = commands.add_parser("up", help="open or update the preview of a pull request")
     opened.add_argument("number", type=_number)
     opened.add_argument("--tag", help="an image that is pushed already; without it APP_SRC is built and pushed")
+    opened.add_argument("--fresh", action="store_true", help="build without anything built before")
     commands.add_parser("close", help="destroy it").add_argument("number", type=_number)
     arguments = parser.parse_args()
     try:
         twin = config.load()
         if arguments.command == "up":
-            print(up(twin, arguments.number, arguments.tag))
+            up(twin, arguments.number, arguments.tag, fresh=arguments.fresh)
         else:
             close(twin, arguments.number)
     except TwinError as error:

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from twin import images, parts, pki, processes, pulumi
-from twin.config import ACCOUNT_ID, Twin, region
+from twin import config, images, parts, pki, processes, pulumi
+from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
@@ -28,7 +28,7 @@ REPOSITORY_NAME = "shopcat"
 
 def registry_host() -> str:
     """The name ECR has in the image references of this account and region."""
-    return f"{ACCOUNT_ID}.dkr.ecr.{region()}.amazonaws.com"
+    return config.registry_host()
 
 
 def _wheels(twin: Twin, source: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -63,13 +64,12 @@ def _install_plugin(home: Path, name: str) -> None:
     (directory / "PulumiPlugin.yaml").unlink(missing_ok=True)
 
 
-def _install_aws_command(twin: Twin) -> None:
-    """Kubeconfigs call `aws eks get-token`; a real aws command further back on PATH is not needed for that."""
-    program = twin.directory / "bin" / "aws"
+def _install_command(twin: Twin, name: str, module: str) -> None:
+    """A program of the twin's own under the name that others call it by, before any real one on PATH."""
+    program = twin.directory / "bin" / name
     program.parent.mkdir(exist_ok=True)
-    program.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE=1 exec "{sys.executable}" -m twin.aws.cli "$@"\n'
-    )
+    known = " ".join(f"{key}={shlex.quote(value)}" for key, value in config.module_environment(twin).items())
+    program.write_text(f'#!/bin/sh\n{known} PYTHONDONTWRITEBYTECODE=1 exec "{sys.executable}" -m {module} "$@"\n')
     program.chmod(0o755)
 
 
@@ -205,7 +205,9 @@ def up(twin: Twin) -> None:
     home = twin.directory / "pulumi-home"
     for name in PROVIDERS:
         _install_plugin(home, name)
-    _install_aws_command(twin)
+    # Kubeconfigs call `aws eks get-token`; the pipeline calls buildah.
+    _install_command(twin, "aws", "twin.aws.cli")
+    _install_command(twin, "buildah", "twin.buildah")
     (twin.directory / "pulumi-state").mkdir(exist_ok=True)
     passphrase = twin.directory / "passphrase"
     if not passphrase.exists():

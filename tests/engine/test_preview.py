@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from tests.tools import aws, command, kubectl, summary
-from twin import preview, production
+from twin import preview, production, rehearsal
 from twin.config import Twin
+from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.engine
@@ -248,6 +249,34 @@ def test_destroy_leaves_nothing_when_the_namespace_is_already_gone(simulated: Tw
 
 def test_a_preview_that_never_was_is_closed_already(simulated: Twin) -> None:
     preview.close(simulated, 4711)
+
+
+def test_the_scripts_of_the_workflows_open_one_and_close_it(simulated: Twin, capfd: pytest.CaptureFixture[str]) -> None:
+    preview.up(simulated, 41)
+    tag = preview.content_tag(rehearsal.source())
+    said = capfd.readouterr().out
+    assert f"Preview of {tag}: **https://pr-41.preview.{_domain(simulated)}**" in said
+    assert "created." in said
+    # A job that was killed has left its lock.
+    locks = simulated.directory / "pulumi-state-previews" / ".pulumi" / "locks" / "organization" / "shopcat" / "pr-41"
+    locks.mkdir(parents=True, exist_ok=True)
+    dead = {"pid": 1, "username": "runner", "hostname": "gone", "timestamp": "2026-11-25T01:00:00Z"}
+    (locks / "dead.json").write_text(json.dumps(dead))
+    preview.up(simulated, 41)
+    again = capfd.readouterr().out
+    assert "was killed; unlocking it" in again
+    assert f"{sum(summary(said).values())} unchanged" in again
+    with pytest.raises(TwinError):
+        preview.up(simulated, 41, "c" * 40)
+    said = capfd.readouterr().out
+    assert f"The preview of {'c' * 40} failed" in said
+    assert "docker push" in said
+    assert "Traceback" not in said
+    preview.close(simulated, 41)
+    assert "Preview `pr-41` is closed" in capfd.readouterr().out
+    assert left(simulated, 41) == {}
+    images = aws(simulated, "ecr").list_images(repositoryName=preview.REPOSITORY_NAME)["imageIds"]
+    assert tag not in [one.get("imageTag") for one in images]
 
 
 def test_nothing_is_written_beside_the_committed_files(simulated: Twin) -> None:

@@ -103,3 +103,5 @@ def test_the_hosts_file_gets_one_marked_line_and_loses_it_again() -> None:
     assert once == before + "127.0.0.1 shopcat.localhost # shopcat twin main\n"
     assert hostnames.changed(once, "# shopcat twin main", "127.0.0.1 shopcat.localhost") == once
     assert hostnames.changed(once, "# shopcat twin main", None) == before
+    assert hostnames.marked(once, "# shopcat twin main") == ["shopcat.localhost"]
+    assert hostnames.marked(before, "# shopcat twin main") == []

@@ -13,6 +13,7 @@ ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-se
 FOR_TESTS = ("network-policies",)  # with root, and not part of `make up`
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
+LINTERS = ("actionlint",)
 
 
 def needed(twin: Twin) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ KUBE_ROUTER = "2.1.0"
 KWOK = "0.7.0"
 COREDNS = "1.12.4"
 PAUSE = "3.10"
+ACTIONLINT = "1.7.12"
 _GO = "1.25.0"
 _OLDEST_GO = (1, 21)
 _MODULE = "shopcat.invalid/twin"  # a wrapper's own module path; never looked up
@@ -305,6 +306,13 @@ def programs() -> dict[str, Program]:
         Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
         Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
         Program("pause", PAUSE, "", main=_PAUSE_MAIN, binary="pause"),
+        Program(
+            "actionlint",
+            ACTIONLINT,
+            "github.com/rhysd/actionlint",
+            package="github.com/rhysd/actionlint/cmd/actionlint",
+            binary="actionlint",
+        ),
     )
     return {program.name: program for program in listed}
 

@@ -1,0 +1,164 @@
+"""The first step of a job: what is to be done, and whether this runner can do it (`python3 -m pipeline.plan`).
+
+It needs Python alone, so it speaks before anything is installed. What is to be done follows from how the pull request
+stands, never from which event came: of several events that wait, GitHub keeps only the last one
+(docs.github.com/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency), and the last
+one says it all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from infra.errors import Refused
+
+OFF_LABEL = "no-preview"
+"""Closes the preview of the pull request that has it; without it again, the preview comes back."""
+
+PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
+_API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+
+Action = Literal["up", "close", "fork", "none"]
+
+LEAST_NUMBER = 10
+"""A session of the previews' role is named by its pull request, and AWS wants two characters (infra/permissions.py)."""
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """A pull request as an event tells of it."""
+
+    number: int
+    sha: str
+    open: bool
+    fork: bool
+    labels: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, event: Mapping[str, Any]) -> PullRequest:
+        """From an event's payload, or from the API (docs.github.com/rest/pulls/pulls).
+
+        Raises:
+            Refused: there is none in it.
+        """
+        found = event.get("pull_request", event)
+        try:
+            head = found["head"]
+            return cls(
+                number=int(found["number"]),
+                sha=str(head["sha"]),
+                open=found["state"] == "open",
+                # The repository of a fork may be gone.
+                fork=(head["repo"] or {}).get("full_name") != found["base"]["repo"]["full_name"],
+                labels=tuple(str(one["name"]) for one in found["labels"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise Refused(f"the event names no pull request ({error!r}); run this on pull_request alone") from error
+
+
+def decide(found: PullRequest) -> Action:
+    """What its preview should be like from now on."""
+    if found.fork:
+        return "fork"
+    if found.number < LEAST_NUMBER:
+        return "none"
+    return "up" if found.open and OFF_LABEL not in found.labels else "close"
+
+
+def read_event(environment: Mapping[str, str]) -> PullRequest:
+    """The pull request of the event that started this job.
+
+    Raises:
+        Refused: there is none.
+    """
+    path = environment.get("GITHUB_EVENT_PATH")
+    if not path:
+        raise Refused("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
+    found: dict[str, Any] = json.loads(Path(path).read_text())
+    return PullRequest.read(found)
+
+
+def api_access(text: str) -> str:
+    """`shopcat:apiAccess` in the text of Pulumi.prod.yaml; a line of its own there, as the committed file has it.
+
+    Raises:
+        Refused: there is no such line.
+    """
+    match = _API_ACCESS.search(text)
+    if match is None:
+        raise Refused("Pulumi.prod.yaml has no line `  shopcat:apiAccess: …`; set it to public, cidrs or private")
+    return match[1]
+
+
+def kept_out(access: str, environment: Mapping[str, str]) -> str:
+    """Why this runner can't reach the Kubernetes API; empty if nothing says so."""
+    if access == "public" or environment.get("RUNNER_ENVIRONMENT") != "github-hosted":
+        return ""
+    where = {"cidrs": "from the networks of shopcat:apiAccessCidrs", "private": "from inside the VPC"}.get(access, "")
+    return (
+        f"shopcat:apiAccess is {access}: the Kubernetes API is reached only {where}, and this runner is GitHub's, whose "
+        "address is any. Set the repository variable RUNNER to the label of a self-hosted runner in there, or "
+        "shopcat:apiAccess to public (IAM alone decides then)"
+    )
+
+
+WITHOUT: Mapping[Action, str] = {
+    "fork": (
+        "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
+        "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
+        "pull request from that branch."
+    ),
+    "none": "The first nine pull requests of a repository get no preview (pipeline/plan.py says why).",
+}
+"""Why there is no preview, for people."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write `action` for the steps that follow, and when the job began; with ``access`` ask about the runner alone."""
+    environment = os.environ
+    try:
+        if list(arguments) == ["access"]:
+            _refuse_kept_out(environment)
+            return 0
+        found, action = _plan(environment)
+    except Refused as error:
+        print(f"::error title=pipeline::{error}")
+        return 1
+    print(f"pull request {found.number} at {found.sha}: {action}")
+    if action in WITHOUT:
+        print(f"::notice title=no preview::{WITHOUT[action].format(number=found.number)}")
+    _append(environment.get("GITHUB_OUTPUT"), f"action={action}")
+    _append(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
+    return 0
+
+
+def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
+    found = read_event(environment)
+    action = decide(found)
+    if action not in WITHOUT:
+        _refuse_kept_out(environment)
+    return found, action
+
+
+def _refuse_kept_out(environment: Mapping[str, str]) -> None:
+    reason = kept_out(api_access(PRODUCTION_FILE.read_text()), environment)
+    if reason:
+        raise Refused(reason)
+
+
+def _append(path: str | None, line: str) -> None:
+    if path:
+        with Path(path).open("a") as file:
+            file.write(f"{line}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

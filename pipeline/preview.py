@@ -1,0 +1,260 @@
+"""A pull request's preview: image, stack, an answering URL, one comment; and all of it taken away again."""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import Refused
+from pipeline import comment, image, stack, surroundings
+from pipeline.github import Github
+from pipeline.stack import Stack
+from pipeline.steps import BUDGET_SECONDS, Step, Steps, table
+
+ANSWER_SECONDS = 90
+"""How long a URL may take to answer once its pods are ready: the load balancer's nodes learn of a rule one by one."""
+ROW = 10
+_AFTER_PULUMI_SECONDS = 45
+"""Kept of the job's time: for Pulumi to end in order once interrupted (process.GRACE_SECONDS), and for the comment."""
+_LEAST_SECONDS = 30
+_INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?\s*KeyboardInterrupt\n", re.MULTILINE)
+"""What the program says when Pulumi ends it, because another resource has failed."""
+
+
+@dataclass
+class Job:
+    """One run for one pull request."""
+
+    number: int
+    environment: Mapping[str, str]
+    steps: Steps
+
+    def deadline_seconds(self, now: float) -> float | None:
+        """What Pulumi may take so that the job, which is cut off at its limit, is never cut off in the middle of it.
+
+        Raises:
+            Refused: so little that it isn't begun.
+        """
+        started = self.environment.get("SHOPCAT_STARTED")
+        if not started:
+            return None
+        left = BUDGET_SECONDS - (now - float(started)) - _AFTER_PULUMI_SECONDS
+        if left < _LEAST_SECONDS:
+            raise Refused(
+                f"{now - float(started):.0f} s of the job's {BUDGET_SECONDS} are over before Pulumi has begun, so it isn't: "
+                "run the job again, it finds more of its work done"
+            )
+        return left
+
+    def before(self) -> list[Step]:
+        """What the job did before this script began, as one step."""
+        started = self.environment.get("SHOPCAT_STARTED")
+        if not started:
+            return []
+        return [Step("packages, plugins, roles", time.time() - float(started) - self.steps.seconds)]
+
+    def stack(self) -> Stack:
+        """The stack.
+
+        Raises:
+            Refused: no usable credentials.
+        """
+        where = stack.preview_backend(self.number, self.environment, surroundings.clients())
+        return stack.preview(self.number, where, self.environment)
+
+    def run_url(self) -> str:
+        """Where this run is seen; empty by hand."""
+        run = self.environment.get("GITHUB_RUN_ID")
+        return f"{self._repository_url()}/actions/runs/{run}" if run else ""
+
+    def compare_url(self, before: str, sha: str) -> str:
+        """Where what changed is seen; empty by hand."""
+        url = self._repository_url()
+        return f"{url}/compare/{before}...{sha}" if url and before else ""
+
+    def _repository_url(self) -> str:
+        repository = self.environment.get("GITHUB_REPOSITORY")
+        server = self.environment.get("GITHUB_SERVER_URL", "https://github.com")
+        return f"{server}/{repository}" if repository else ""
+
+    def say(self, found: comment.Preview) -> None:
+        """Put the comment below the pull request; by hand, print it."""
+        github, text = Github.find(self.environment), comment.render(found)
+        if github is None:
+            print(f"\n{text}\n", flush=True)
+            return
+        try:
+            github.comment(self.number, comment.MARKER, text, only_change=found.state == "closed")
+        except Refused as error:  # the preview is what counts
+            print(f"::warning title=comment::{error}", file=sys.stderr)
+
+
+def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
+    """Open or update the preview; its URL.
+
+    Args:
+        job: the run.
+        sha: the commit, and the image's tag.
+        pushed: its image is there already; none is built.
+        fresh: build it without anything built before.
+        wait: until the URL answers.
+
+    Raises:
+        Refused: a step failed; the comment says which and why.
+    """
+    before: dict[str, Any] = {}
+    url, changes = "", {}
+    name = f"pr-{job.number}"
+    try:
+        if not pushed:
+            registry = image.Registry(surroundings.clients(), image.PREVIEWS)
+            context = surroundings.source(job.environment)
+            image.ensure_pushed(registry, image.builder(job.environment), context, sha, job.steps, fresh=fresh)
+        with job.steps.timed("stack"):
+            made = job.stack()
+            made.select_or_create()
+            before = made.outputs()
+        with job.steps.timed("pulumi up"):
+            _apply(job, made, "up", "-c", f"shopcat:tag={sha}")
+        with job.steps.timed("outputs"):
+            url, changes = str(made.outputs()["url"]), made.changes()
+        if wait:
+            with job.steps.timed("answers"):
+                wait_until_answering(url)
+    except Refused as error:
+        job.say(
+            comment.Preview(
+                "failed",
+                name,
+                sha,
+                url=str(before.get("url", "")),
+                before=str(before.get("tag", "")),
+                steps=[*job.before(), *job.steps.done],
+                message=str(error),
+                run=job.run_url(),
+            )
+        )
+        raise
+    finally:
+        _record(job)
+    old = str(before.get("tag", ""))
+    job.say(
+        comment.Preview(
+            "open",
+            name,
+            sha,
+            url=url,
+            before=old,
+            changes=changes,
+            steps=[*job.before(), *job.steps.done],
+            run=job.run_url(),
+            compare=job.compare_url(old, sha),
+        )
+    )
+    return url
+
+
+def close(job: Job, *, reason: str = "", stale_after_seconds: float = 0) -> bool:
+    """Destroy the preview, its stack and its images; whether there was one.
+
+    Raises:
+        Refused: something could not be taken away.
+    """
+    try:
+        made = job.stack()
+        with job.steps.timed("stack"):
+            there = made.name in stack.names(made.where)
+            tag = str(made.outputs().get("tag", "")) if there else ""
+        if there:
+            with job.steps.timed("pulumi destroy"):
+                _apply(job, made, "destroy", stale_after_seconds=stale_after_seconds)
+            with job.steps.timed("stack rm"):
+                made.remove()
+        with job.steps.timed("images"):
+            _delete_images(job, tag)
+    finally:
+        _record(job)
+    job.say(comment.Preview("closed", made.name, message=reason))
+    return there
+
+
+def _apply(job: Job, made: Stack, *arguments: str, stale_after_seconds: float = 0) -> None:
+    """Jobs of one pull request run one after the other (preview.yml), so for them any lock is a dead one's."""
+    deadline = job.deadline_seconds(time.time())
+    finished = made.show(*arguments, stale_after_seconds=stale_after_seconds, deadline_seconds=deadline)
+    if finished.code != 0:
+        raise Refused(_failure(finished.text, interrupted=finished.interrupted))
+
+
+def _failure(text: str, *, interrupted: bool) -> str:
+    """The part of the engine's output that says what went wrong."""
+    if interrupted:
+        return (
+            "Pulumi was interrupted, so that the job's time limit doesn't cut it off in the middle: run the job again, "
+            "it goes on where it was"
+        )
+    text = _INTERRUPTED.sub("", text)
+    start = text.find("Diagnostics:")
+    return (text[start:] if start >= 0 else text[-2000:]).strip()
+
+
+def image_tags(deployed: str, commits: Sequence[str], open_heads: Sequence[str]) -> list[str]:
+    """Tags of a closed pull request's images: what it ran and all its commits, without what other previews may run."""
+    return sorted({tag for tag in (deployed, *commits) if tag} - set(open_heads))
+
+
+def _delete_images(job: Job, deployed: str) -> None:
+    """Best effort: what stays is deleted by the repository's own rule two weeks later."""
+    try:
+        commits: list[str] = []
+        heads: list[str] = []
+        github = Github.find(job.environment)
+        if github is not None:
+            commits = [str(one["sha"]) for one in github.pages(f"/pulls/{job.number}/commits")]
+            others = (one for one in github.pages("/pulls?state=open") if one["number"] != job.number)
+            heads = [str(one["head"]["sha"]) for one in others]
+        registry = image.Registry(surroundings.clients(), image.PREVIEWS)
+        gone = registry.delete(image_tags(deployed, commits, heads))
+        print(f"images deleted: {', '.join(gone) or 'none'}", flush=True)
+    except Refused as error:
+        print(f"::warning title=images::{error}", file=sys.stderr)
+
+
+def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, pause_seconds: float = 0.2) -> None:
+    """Until the page has come ten times in a row.
+
+    Raises:
+        Refused: not in time; with what came instead.
+    """
+    context = ssl.create_default_context()
+    last, row, end = "nothing", 0, time.monotonic() + timeout_seconds
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+                row, last = row + 1, f"HTTP {answer.status}"
+        except urllib.error.HTTPError as error:
+            row, last = 0, f"HTTP {error.code}"
+        except OSError as error:
+            row, last = 0, str(error)
+        if row >= ROW:
+            return
+        time.sleep(pause_seconds if row == 0 else 0)
+    raise Refused(f"{url} does not answer {timeout_seconds:.0f} s after its pods were ready: last came {last}")
+
+
+def _record(job: Job) -> None:
+    """The steps' times: for a person, and as JSON where the environment asks for it."""
+    done = [*job.before(), *job.steps.done]
+    print(f"\n{table(done)}", flush=True)
+    path = job.environment.get("SHOPCAT_TIMES")
+    if path:
+        Path(path).write_text(json.dumps({one.title: round(one.seconds, 1) for one in done}, indent=2) + "\n")

@@ -1,0 +1,126 @@
+"""Other programs: called with an argument list, their standard input closed, their output shown as it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from infra.errors import Refused
+
+GRACE_SECONDS = 30
+"""How long a program has to end by itself once it was interrupted."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended."""
+
+    code: int
+    text: str
+    """Standard output, and unless only that was captured, standard error in between."""
+    interrupted: bool = False
+
+
+Environment: TypeAlias = Mapping[str, str | None]
+"""Variables on top of this process's own; None takes one away."""
+
+
+def capture(arguments: Sequence[str], *, environment: Environment | None = None, cwd: Path | None = None) -> str:
+    """Standard output of a program that must succeed.
+
+    Raises:
+        Refused: it is not there, or it failed; with what it said.
+    """
+    try:
+        result = subprocess.run(
+            arguments,
+            env=_merged(environment),
+            cwd=cwd,
+            text=True,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+        )
+    except OSError as error:
+        raise _absent(arguments[0], error) from error
+    if result.returncode != 0:
+        said = (result.stderr.strip() or result.stdout.strip())[-2000:]
+        raise Refused(f"`{' '.join(arguments[:3])} …` failed (exit {result.returncode}): {said}")
+    return result.stdout
+
+
+def show(
+    arguments: Sequence[str],
+    *,
+    environment: Environment | None = None,
+    cwd: Path | None = None,
+    text: str | None = None,
+    deadline_seconds: float | None = None,
+) -> Finished:
+    """Run a program and print what it says, line by line.
+
+    Args:
+        arguments: the program and what it is given.
+        environment: on top of this process's own.
+        cwd: where it runs.
+        text: its standard input; closed without one.
+        deadline_seconds: then it is interrupted (SIGINT, on which Pulumi ends in order: what it has begun is finished
+            and recorded, its lock given back), and killed :data:`GRACE_SECONDS` later.
+
+    Raises:
+        Refused: there is no such program.
+    """
+    try:
+        running = subprocess.Popen(
+            arguments,
+            env=_merged(environment),
+            cwd=cwd,
+            text=True,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise _absent(arguments[0], error) from error
+    if text is not None and running.stdin is not None:
+        running.stdin.write(text)
+        running.stdin.close()
+    late = threading.Event()
+
+    def interrupt() -> None:
+        late.set()
+        running.send_signal(signal.SIGINT)
+
+    timers = []
+    if deadline_seconds is not None:
+        timers = [
+            threading.Timer(deadline_seconds, interrupt),
+            threading.Timer(deadline_seconds + GRACE_SECONDS, running.kill),
+        ]
+        for timer in timers:
+            timer.start()
+    lines: list[str] = []
+    try:
+        for line in running.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+        code = running.wait()
+    finally:
+        for timer in timers:
+            timer.cancel()
+    return Finished(code, "".join(lines), late.is_set())
+
+
+def _merged(environment: Environment | None) -> dict[str, str]:
+    both: dict[str, str | None] = {**os.environ, **(environment or {})}
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _absent(program: str, error: OSError) -> Refused:
+    return Refused(f"{program} can't be started ({error.strerror}); install it or put it on PATH")

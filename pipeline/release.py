@@ -1,0 +1,136 @@
+"""A release of main: the image of the merged commit, then `pulumi up -s prod`; one that fails is aborted at once.
+
+The image is built here, from the commit that is checked out, with nothing that was built before: a pull request can
+write whatever it likes into `shopcat-preview` and into its own build cache, so neither is ever read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from infra.errors import Refused
+from infra.ledger import Ledger, LedgerUnknown, State, command
+from infra.record import REPOSITORY
+from infra.settings import Settings
+from pipeline import image, stack, surroundings
+from pipeline.stack import Stack
+from pipeline.steps import Steps
+from pipeline.version import check
+
+
+@dataclass
+class Job:
+    """One run on production's stack."""
+
+    environment: Mapping[str, str]
+    steps: Steps
+
+    def stack(self) -> Stack:
+        """The stack.
+
+        Raises:
+            Refused: no usable credentials.
+        """
+        return stack.production(stack.production_backend(self.environment, surroundings.clients()), self.environment)
+
+
+def push(job: Job, tag: str) -> str:
+    """Build from the checked-out commit and push to `shopcat`; the digest.
+
+    Raises:
+        Refused: a step failed.
+    """
+    registry = image.Registry(surroundings.clients(), REPOSITORY)
+    context, maker = surroundings.source(job.environment), image.builder(job.environment)
+    return image.ensure_pushed(registry, maker, context, check(tag), job.steps, fresh=True)
+
+
+def release(job: Job, tag: str, *, pushed: bool = False) -> None:
+    """Push, unless it is pushed, and release.
+
+    Raises:
+        Refused: it did not go live; the message says what was done about it.
+    """
+    if not pushed:
+        push(job, tag)
+    _move(job, "tag", tag, tag)
+
+
+def rollback(job: Job, live: str, former: str) -> None:
+    """From the live release back to a former one.
+
+    Raises:
+        Refused: it did not go live; the message says what was done about it.
+    """
+    _move(job, "rollback", f"{live}->{former}", former)
+
+
+def abort(job: Job, tag: str) -> None:
+    """Take an open release back.
+
+    Raises:
+        Refused: it could not be.
+    """
+    with job.steps.timed(f"abort {tag}"):
+        if job.stack().show("up", "-c", f"shopcat:abort={tag}").code != 0:
+            raise Refused(f"{tag} could not be aborted; what Pulumi said is above")
+
+
+def resume(job: Job) -> None:
+    """Go on with whatever is open: a plain `pulumi up -s prod`.
+
+    Raises:
+        Refused: it failed.
+    """
+    with job.steps.timed("pulumi up"):
+        if job.stack().show("up").code != 0:
+            raise Refused("`pulumi up -s prod` failed; what it said is above")
+
+
+def _move(job: Job, setting: str, value: str, tag: str) -> None:
+    made = job.stack()
+    with job.steps.timed(f"pulumi up, {setting} {value}"):
+        finished = made.show("up", "-c", f"shopcat:{setting}={value}")
+    if finished.code == 0:
+        return
+    state = read_ledger(made)
+    verdict = after_failure(state, tag)
+    if verdict:
+        raise Refused(f"{setting} {value} failed: {verdict}")
+    try:
+        abort(job, tag)
+    except Refused as error:
+        raise Refused(
+            f"{setting} {value} failed, and {error}: the traffic is where the last lines say; abort it by hand: "
+            f"{command('abort', tag)}"
+        ) from error
+    live = f"{state.live.name} is live as before" if state.live else "nothing is live"
+    raise Refused(f"{setting} {value} failed (see above) and was aborted: {live}")
+
+
+def after_failure(state: State, tag: str) -> str:
+    """Why a failed update leaves nothing to abort; empty if its release is open."""
+    if state.open and tag in (state.open.tag, state.open.name):
+        return ""
+    if state.live and tag in (state.live.tag, state.live.name):
+        return f"{state.live.name} is live, but the update did not end; go on with the manual workflow, resume"
+    if state.open:
+        return f"refused while {state.open.kind} {state.open.name} is open; resume or abort that by the manual workflow"
+    return "refused before anything was touched; what Pulumi said is above"
+
+
+def read_ledger(made: Stack) -> State:
+    """What the ledger says now.
+
+    Raises:
+        LedgerUnknown: it can't be read.
+    """
+    settings = made.document["config"]
+    table = str(settings.get("shopcat:ledgerTable", Settings.model_fields["ledger_table"].default))
+    try:
+        return Ledger(surroundings.clients().get("dynamodb"), table).read()
+    except LedgerUnknown as error:
+        raise LedgerUnknown(
+            f"{error}; so it is unknown whether the release is open: {command('abort', '<tag>')} takes it back"
+        ) from error

@@ -1,0 +1,246 @@
+"""Pulumi on one stack: each command with a throw-away copy of its settings, since `pulumi up -c` writes into its file.
+
+A stack that is locked by an update that no longer runs is unlocked where that is known (`stale_after_seconds`), and
+otherwise refused with what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import backends
+from infra.aws_clients import AwsClients, error_code, explain
+from infra.errors import Refused
+from pipeline import process, surroundings
+from pipeline.process import Finished
+from pipeline.surroundings import REPOSITORY
+
+CONTRACT = "/shopcat/contract"
+_PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
+_LOCKED = "the stack is currently locked by"
+_LOCKED_AT = re.compile(r"\(pid \d+\) at (\S+)")
+
+
+def lock_ages(text: str, now: datetime) -> list[float] | None:
+    """Seconds since each lock that Pulumi names was taken; None if it names no lock."""
+    if _LOCKED not in text:
+        return None
+    return [(now - datetime.fromisoformat(found)).total_seconds() for found in _LOCKED_AT.findall(text)]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where the state is, and what encrypts the secrets in it."""
+
+    url: str
+    secrets_provider: str
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Variables that Pulumi needs here, which this process lacks."""
+
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """For Pulumi."""
+        return {
+            **self.more,
+            "PULUMI_BACKEND_URL": self.url,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            # A stack that is there already says itself how its secrets are encrypted.
+            "PULUMI_FALLBACK_TO_STATE_SECRETS_MANAGER": "true",
+            "PULUMI_OPTION_CONFIG_FILE": None,
+        }
+
+
+def _provider(state: str, environment: Mapping[str, str], clients: AwsClients) -> str:
+    given = environment.get("SHOPCAT_SECRETS_PROVIDER")
+    return given or f"awskms://{backends.alias(state)}?region={clients.region}"
+
+
+def production_backend(environment: Mapping[str, str], clients: AwsClients) -> Backend:
+    """What the environment names, or else what `make bootstrap` made.
+
+    Raises:
+        Refused: no usable credentials.
+    """
+    state = backends.PRODUCTION
+    url = environment.get("PULUMI_BACKEND_URL")
+    return Backend(
+        url or backends.backend(state, clients.identity()[0], clients.region), _provider(state, environment, clients)
+    )
+
+
+def preview_backend(number: int, environment: Mapping[str, str], clients: AwsClients) -> Backend:
+    """The pull request's own folder: named by `aws:userid` of its job's session, which alone and the clean-up role may use it.
+
+    Raises:
+        Refused: no usable credentials, or no contract that names whose folder it is.
+    """
+    state = backends.PREVIEWS
+    url = environment.get("PULUMI_BACKEND_URL")
+    if not url:
+        owner = f"{_preview_role(clients)}:{number}"
+        url = backends.backend(state, clients.identity()[0], clients.region, owner)
+    return Backend(url, _provider(state, environment, clients))
+
+
+def preview_numbers(environment: Mapping[str, str], clients: AwsClients) -> list[int]:
+    """Pull requests that have a folder of state, or where all share one backend (the twin) a stack.
+
+    Raises:
+        Refused: no usable credentials, or the bucket can't be listed.
+    """
+    if environment.get("PULUMI_BACKEND_URL"):
+        found = names(preview_backend(0, environment, clients))
+        return sorted(int(match[1]) for match in map(_PREVIEW.fullmatch, found) if match)
+    role = _preview_role(clients)
+    bucket = backends.bucket(backends.PREVIEWS, clients.identity()[0], clients.region)
+    try:
+        pages = clients.get("s3").get_paginator("list_objects_v2")
+        listed = pages.paginate(Bucket=bucket, Prefix=f"{role}:", Delimiter="/")
+        folders = [one["Prefix"] for page in listed for one in page.get("CommonPrefixes", [])]
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"S3 bucket {bucket}", clients.endpoint_url) from error
+    texts = (folder.removeprefix(f"{role}:").rstrip("/") for folder in folders)
+    return sorted(int(text) for text in texts if text.isdigit())
+
+
+def _preview_role(clients: AwsClients) -> str:
+    """Unique id of the previews' role, as production's contract names it (infra/contract.py)."""
+    try:
+        text = clients.get("ssm").get_parameter(Name=CONTRACT)["Parameter"]["Value"]
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ParameterNotFound":
+            raise Refused(
+                f"SSM parameter {CONTRACT} does not exist; bring the platform up: pulumi up -s prod"
+            ) from error
+        raise explain(error, f"SSM parameter {CONTRACT}", clients.endpoint_url) from error
+    found = str(json.loads(text).get("previewRoleId", ""))
+    if not found:
+        raise Refused(
+            f"{CONTRACT} names no role of previews: set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
+            "and run `pulumi up -s prod`"
+        )
+    return found
+
+
+def names(where: Backend) -> list[str]:
+    """Every stack of this project in the backend."""
+    command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
+    listed = json.loads(process.capture(command, environment=where.environment, cwd=REPOSITORY))
+    return [str(one["name"]).rpartition("/")[2] for one in listed]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """One stack and the settings its commands get."""
+
+    name: str
+    where: Backend
+    document: Mapping[str, Any] = field(default_factory=dict)
+    """The stack file's content."""
+
+    @contextmanager
+    def _environment(self) -> Iterator[dict[str, str | None]]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"Pulumi.{self.name}.yaml"
+            path.write_text(yaml.safe_dump(dict(self.document), sort_keys=False))
+            yield {**self.where.environment, "PULUMI_OPTION_CONFIG_FILE": str(path)}
+
+    def select_or_create(self) -> None:
+        """`pulumi stack select --create`; in a folder of its own, since it writes beside Pulumi.yaml.
+
+        Raises:
+            Refused: Pulumi says no.
+        """
+        if self.name in names(self.where):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(REPOSITORY / "Pulumi.yaml", folder)
+            command = ["pulumi", "stack", "select", "--create", self.name, "--non-interactive"]
+            command += ["--secrets-provider", self.where.secrets_provider]
+            process.capture(command, environment=self.where.environment, cwd=Path(folder))
+
+    def show(
+        self,
+        *arguments: str,
+        stale_after_seconds: float | None = None,
+        deadline_seconds: float | None = None,
+    ) -> Finished:
+        """Run `pulumi` on the stack and show what it says.
+
+        Args:
+            arguments: the command and what only it needs.
+            stale_after_seconds: a lock this old belongs to no running update; None: never to be known from here.
+            deadline_seconds: when to interrupt it.
+
+        Raises:
+            Refused: the stack is locked.
+        """
+        command = ["pulumi", *arguments, "-s", self.name, "--yes", "--skip-preview", "--non-interactive"]
+        with self._environment() as environment:
+            for again in (False, True):
+                finished = process.show(
+                    command, environment=environment, cwd=REPOSITORY, deadline_seconds=deadline_seconds
+                )
+                ages = lock_ages(finished.text, datetime.now(UTC)) if finished.code else None
+                if ages is None:
+                    return finished
+                if again or stale_after_seconds is None or min(ages, default=0) < stale_after_seconds:
+                    raise Refused(
+                        f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
+                        f"was killed, `pulumi cancel -s {self.name}`, then run this again"
+                    )
+                print(f"stack {self.name} is locked by an update that was killed; unlocking it", flush=True)
+                self._capture(["pulumi", "cancel", self.name, "--yes", "--non-interactive"], environment)
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    @staticmethod
+    def _capture(command: Sequence[str], environment: Mapping[str, str | None]) -> str:
+        return process.capture(command, environment=environment, cwd=REPOSITORY)
+
+    def outputs(self) -> dict[str, Any]:
+        """The stack's outputs; secrets stay hidden."""
+        with self._environment() as environment:
+            command = ["pulumi", "stack", "output", "-s", self.name, "--json", "--non-interactive"]
+            found: dict[str, Any] = json.loads(self._capture(command, environment) or "{}")
+            return found
+
+    def changes(self) -> dict[str, int]:
+        """What the latest update did, counted: {"create": 20}."""
+        with self._environment() as environment:
+            command = ["pulumi", "stack", "history", "-s", self.name, "--json", "--page-size", "1", "--non-interactive"]
+            listed: list[dict[str, Any]] = json.loads(self._capture(command, environment) or "[]")
+            return dict(listed[0].get("resourceChanges") or {}) if listed else {}
+
+    def remove(self) -> None:
+        """`pulumi stack rm`.
+
+        Raises:
+            Refused: something is left in it.
+        """
+        with self._environment() as environment:
+            self._capture(["pulumi", "stack", "rm", self.name, "--yes", "--non-interactive"], environment)
+
+
+def preview(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:
+    """The stack of a pull request; its settings are Pulumi.pr.yaml, which the program reads itself."""
+    path = environment.get("SHOPCAT_STACK_FILE")
+    document = surroundings.stack_file(Path(path)) if path else {"config": {}}
+    return Stack(f"pr-{number}", where, {"secretsprovider": where.secrets_provider, **document})
+
+
+def production(where: Backend, environment: Mapping[str, str]) -> Stack:
+    """Production's stack, with the committed settings."""
+    document = surroundings.stack_file(Path(environment.get("SHOPCAT_STACK_FILE") or surroundings.PRODUCTION_FILE))
+    return Stack("prod", where, {"secretsprovider": where.secrets_provider, **document})

@@ -1,0 +1,80 @@
+"""Where a job runs: everything the scripts take from the environment, by name, with what holds if it is not set.
+
+| variable | what | without it |
+|---|---|---|
+| `APP_SRC` | the application's directory (app_docker/README.md) | refused when an image is to be built |
+| `SHOPCAT_BUILDER` | `docker` (buildx) or `buildah` | `docker` |
+| `SHOPCAT_BUILD_ARGS` | `NAME=value …` for the Dockerfile | none |
+| `SHOPCAT_BUILD_CACHE`, `SHOPCAT_BUILD_CACHE_TO` | directories with layers: to read, if there; to write (docker) | none |
+| `PULUMI_BACKEND_URL`, `SHOPCAT_SECRETS_PROVIDER` | where state is, and what encrypts its secrets | what `make bootstrap` made |
+| `SHOPCAT_STACK_FILE` | the stack's settings, copied for each command | Pulumi.prod.yaml; for a preview none (Pulumi.pr.yaml) |
+| `SHOPCAT_STARTED` | when the job began, seconds since 1970 | no deadline for Pulumi |
+| `SHOPCAT_TIMES` | a file that gets the steps and their seconds as JSON | none |
+
+GITHUB_* are as GitHub documents them (docs.github.com/actions/reference/workflows-and-actions/variables).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.aws_clients import AwsClients
+from infra.errors import Refused
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PRODUCTION_FILE = REPOSITORY / "Pulumi.prod.yaml"
+
+
+def stack_file(path: Path) -> dict[str, Any]:
+    """A stack's settings.
+
+    Raises:
+        Refused: it can't be read or has no `config`.
+    """
+    try:
+        document = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise Refused(f"{path} can't be read ({error}); restore it from git") from error
+    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
+        raise Refused(f"{path} has no `config:`; restore it from git")
+    return document
+
+
+def region() -> str:
+    """Where production and its previews are, as Pulumi.prod.yaml says.
+
+    Raises:
+        Refused: it doesn't.
+    """
+    found = stack_file(PRODUCTION_FILE)["config"].get("aws:region")
+    if not isinstance(found, str):
+        raise Refused("Pulumi.prod.yaml sets no aws:region; set it to the region of the cluster")
+    return found
+
+
+def clients() -> AwsClients:
+    """AWS, by the job's own credentials."""
+    return AwsClients(region())
+
+
+def source(environment: Mapping[str, str]) -> Path:
+    """The application's directory.
+
+    Raises:
+        Refused: not set, or not what app_docker/README.md says it holds.
+    """
+    given = environment.get("APP_SRC", "")
+    if not given:
+        raise Refused(
+            "APP_SRC is not set: set it (on GitHub as a repository variable) to the directory that holds the application; "
+            "app_docker/README.md says what is in it"
+        )
+    found = (REPOSITORY / given).resolve()
+    missing = [name for name in ("requirements.txt", "shopcat") if not (found / name).exists()]
+    if missing:
+        raise Refused(f"APP_SRC={given} has no {' and no '.join(missing)}; app_docker/README.md says what it must hold")
+    return found

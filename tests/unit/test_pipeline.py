@@ -1,0 +1,530 @@
+"""The pipeline's decisions: comment, version, reaper, image tags, throw-away settings, locks, what follows a failure."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from moto import mock_aws
+
+from infra import backends
+from infra.aws_clients import AwsClients
+from infra.bootstrap import Bootstrap
+from infra.contract import PARAMETER
+from infra.errors import Refused
+from infra.ledger import Live, Open, State
+from infra.registry import PREVIEW_REPOSITORY
+from pipeline import comment, image, preview, process, reaper, release, stack, surroundings, version
+from pipeline.comment import Preview
+from pipeline.reaper import Seen
+from pipeline.stack import Backend, Stack
+from pipeline.steps import Step, Steps, table
+from twin import pipeline_times
+from twin.errors import TwinError
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+SHA = "a" * 40
+
+
+# The comment ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_comment_tells_url_commit_changes_and_times() -> None:
+    text = comment.render(
+        Preview(
+            "open",
+            "pr-7",
+            SHA,
+            url="https://pr-7.preview.example",
+            before="b" * 40,
+            changes={"same": 19, "update": 1},
+            steps=[Step("build", 12.4), Step("pulumi up", 40.2)],
+            run="https://github.com/shop/cat/actions/runs/1",
+            compare="https://github.com/shop/cat/compare/b...a",
+        )
+    )
+    for words in (
+        f"Preview of {SHA}: **https://pr-7.preview.example**",
+        "1 updated, 19 unchanged",
+        "[what changed](https://github.com/shop/cat/compare/b...a)",
+        "| build | 12 |",
+        "| all together, of 300 | 53 |",
+        "no-preview",
+    ):
+        assert words in text
+
+
+def test_a_failure_is_shown_whole_and_can_not_end_its_own_block() -> None:
+    text = comment.render(
+        Preview("failed", "pr-7", SHA, steps=[Step("build", 3, failed=True)], message="no room\n``` <b>")
+    )
+    assert "no room" in text
+    assert text.count("```") == 2
+    assert "build (failed)" in text
+
+
+def test_a_closed_preview_says_why_only_if_the_label_did_it() -> None:
+    assert "no-preview" not in comment.render(Preview("closed", "pr-7"))
+    assert "no-preview" in comment.render(Preview("closed", "pr-7", message="label"))
+
+
+def test_what_changed_in_words() -> None:
+    assert comment.changed({"create": 20, "same": 0}) == "20 created"
+    assert comment.changed({}) == "nothing"
+
+
+# Steps ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_that_fails_is_timed_too() -> None:
+    steps = Steps()
+    with pytest.raises(ValueError, match="no"), steps.timed("build"):
+        raise ValueError("no")
+    assert steps.done[0].failed
+    assert "failed" in table(steps.done)
+
+
+def test_the_table_says_what_of_the_budget_is_used() -> None:
+    assert table([Step("a", 30), Step("b", 60)]).endswith("90.0 s  of 300 s (30 %)")
+    assert table([Step("a", 30)], budget_seconds=None).endswith("30.0 s")
+
+
+# Reaper ---------------------------------------------------------------------------------------------------------------
+
+
+def test_closed_and_old_previews_are_chosen_and_no_others() -> None:
+    seen = [Seen(1, NOW), Seen(2, NOW - timedelta(days=14)), Seen(3, NOW - timedelta(days=13)), Seen(4, None)]
+    chosen = reaper.choose(seen, {2, 3, 4}, NOW)
+    assert set(chosen) == {1, 2}
+    assert "closed" in chosen[1]
+    assert "14 days" in chosen[2]
+
+
+def test_what_is_no_preview_is_none_of_the_reapers_business() -> None:
+    listed = [
+        {"name": "organization/shopcat/pr-12", "lastUpdate": "2026-11-25T01:02:03.000Z"},
+        {"name": "pr-3"},
+        {"name": "prod", "lastUpdate": "2026-11-25T01:02:03.000Z"},
+    ]
+    found = reaper.read(json.dumps(listed))
+    assert [one.number for one in found] == [3, 12]
+    assert found[0].updated is None
+    assert found[1].updated == datetime(2026, 11, 25, 1, 2, 3, tzinfo=UTC)
+
+
+def test_images_of_a_closed_pull_request_without_those_of_open_ones() -> None:
+    assert preview.image_tags("c", ["a", "b", "c"], ["b", "z"]) == ["a", "c"]
+    assert preview.image_tags("", [], []) == []
+
+
+# Versions -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "--quiet")
+    return tmp_path
+
+
+def git(directory: Path, *arguments: str) -> str:
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    result = subprocess.run(["git", *who, *arguments], cwd=directory, check=True, text=True, capture_output=True)
+    return result.stdout.strip()
+
+
+def commit(directory: Path, message: str) -> str:
+    git(directory, "commit", "--quiet", "--allow-empty", "--message", message)
+    return git(directory, "rev-parse", "HEAD")
+
+
+@pytest.mark.parametrize(
+    ("messages", "wanted"),
+    [
+        (["fix: a price"], "v1.4.1"),
+        (["feat(cart): more cats", "fix: a price"], "v1.5.0"),
+        (["feat!: other orders"], "v2.0.0"),
+        (["fix: a price\n\nBREAKING CHANGE: other orders"], "v2.0.0"),
+        (["docs: a word", "chore(deps): newer base image", "Merge pull request #3 from shop/fix"], None),
+        (["chore!: other orders"], "v2.0.0"),
+        ([], None),
+    ],
+)
+def test_the_next_version_follows_from_the_commits(clone: Path, messages: list[str], wanted: str | None) -> None:
+    commit(clone, "feat: before")
+    git(clone, "tag", "v1.4.0")
+    git(clone, "tag", "not-a-version")
+    for message in messages:
+        commit(clone, message)
+    if messages:
+        assert version.next_version(clone) == wanted
+    else:
+        assert version.next_version(clone) == "v1.4.0"  # a job that runs again for a commit that has its version
+
+
+def test_the_first_version_of_all(clone: Path) -> None:
+    commit(clone, "Plain words")
+    assert version.next_version(clone) is None
+    commit(clone, "feat: a shop")
+    assert version.next_version(clone) == "v1.0.0"
+
+
+def test_a_tag_stays_where_it_is(clone: Path) -> None:
+    commit(clone, "feat: a shop")
+    version.put_tag(clone, "v1.0.0", {})
+    version.put_tag(clone, "v1.0.0", {})
+    commit(clone, "feat: more")
+    with pytest.raises(Refused, match="never moves"):
+        version.put_tag(clone, "v1.0.0", {})
+
+
+def test_a_shallow_clone_is_refused(clone: Path, tmp_path: Path) -> None:
+    for message in ("feat: one", "feat: two"):
+        commit(clone, message)
+    git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{clone}", "shallow")
+    with pytest.raises(Refused, match="fetch-depth"):
+        version.next_version(tmp_path / "shallow")
+
+
+@pytest.mark.parametrize("text", ["1.4.0", "v1.4", "v01.4.0", "latest", "v1.4.0-rc1"])
+def test_what_is_no_version_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match=r"v1\.4\.0"):
+        version.check(text)
+
+
+# Stacks ---------------------------------------------------------------------------------------------------------------
+
+
+def test_locks_are_read_from_what_pulumi_says() -> None:
+    said = (
+        "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
+        "lock file with `pulumi cancel`.\n  file:///s/.pulumi/locks/organization/shopcat/pr-7/x.json: created by "
+        "runner@host (pid 12) at 2026-11-25T11:00:00Z\n"
+    )
+    assert stack.lock_ages(said, NOW) == [3600]
+    assert stack.lock_ages("error: no room", NOW) is None
+
+
+PULUMI = """#!{python}
+import os, sys
+log = os.environ["LOG"]
+settings = os.environ["PULUMI_OPTION_CONFIG_FILE"]
+open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replace("\\n", " ") + "\\n")
+if sys.argv[1] == "up":
+    open(settings, "a").write("  shopcat:tag: written\\n")
+    if not any("cancel" in line for line in open(log)) and os.environ.get("LOCKED"):
+        print("error: the stack is currently locked by 1 lock(s).\\n  x: created by a@b (pid 1) at " + os.environ["LOCKED"])
+        sys.exit(255)
+"""
+
+
+@pytest.fixture
+def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in Pulumi's place that writes into its settings as `up -c` does; the real one runs in tests/engine."""
+    program = tmp_path / "bin" / "pulumi"
+    program.parent.mkdir()
+    program.write_text(PULUMI.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    return tmp_path / "log"
+
+
+def made() -> Stack:
+    return Stack("pr-7", Backend("file:///s", "passphrase"), {"config": {"shopcat:env": {}}})
+
+
+def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None:
+    for _ in range(2):
+        assert made().show("up", "-c", "shopcat:tag=x").code == 0
+    assert "written" not in pulumi.read_text()
+
+
+def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKED", "2026-11-25T01:00:00Z")
+    assert made().show("up", stale_after_seconds=0).code == 0
+    assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
+
+
+@pytest.mark.parametrize("age", [None, 10**12])
+def test_a_lock_that_may_be_a_living_ones_is_left(
+    pulumi: Path, monkeypatch: pytest.MonkeyPatch, age: float | None
+) -> None:
+    monkeypatch.setenv("LOCKED", "2026-11-25T01:00:00Z")
+    with pytest.raises(Refused, match="pulumi cancel -s pr-7"):
+        made().show("up", stale_after_seconds=age)
+    assert "cancel" not in pulumi.read_text()
+
+
+def test_state_is_where_bootstrap_made_it_unless_the_environment_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        clients = AwsClients("eu-central-1")
+        made = Bootstrap(clients, "123456789012", "shopcat-releases")
+        production = stack.production_backend({}, clients)
+        assert production.url == f"s3://{made.bucket('prod')}?region=eu-central-1"
+        assert production.secrets_provider == f"awskms://{made.alias('prod')}?region=eu-central-1"
+        with pytest.raises(Refused, match="pulumi up -s prod"):
+            stack.preview_backend(12, {}, clients)
+        contract(clients, previewRoleId="")
+        with pytest.raises(Refused, match=r"shopcat:github\.repository"):
+            stack.preview_backend(12, {}, clients)
+        contract(clients, previewRoleId="AROAPREVIEW")
+        found = stack.preview_backend(12, {}, clients)
+        assert found.url == f"s3://{made.bucket('previews')}/AROAPREVIEW:12?region=eu-central-1"
+        assert found.secrets_provider == f"awskms://{made.alias('previews')}?region=eu-central-1"
+        given = {"PULUMI_BACKEND_URL": "file:///s", "SHOPCAT_SECRETS_PROVIDER": "passphrase"}
+        assert stack.preview_backend(12, given, clients) == Backend("file:///s", "passphrase")
+
+
+def contract(clients: AwsClients, **fields: str) -> None:
+    clients.get("ssm").put_parameter(
+        Name=PARAMETER, Type="String", Value=json.dumps({"cluster": "shopcat", **fields}), Overwrite=True
+    )
+
+
+def test_the_reaper_finds_every_folder_of_state_and_no_other(clients: AwsClients) -> None:
+    contract(clients, previewRoleId="AROAPREVIEW")
+    bucket = backends.bucket(backends.PREVIEWS, "123456789012", "eu-central-1")
+    clients.get("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    for key in ("AROAPREVIEW:12/.pulumi/a", "AROAPREVIEW:7/.pulumi/a", "AROAPREVIEW:x/a", "AROAOTHER:9/a"):
+        clients.get("s3").put_object(Bucket=bucket, Key=key, Body=b"")
+    assert stack.preview_numbers({}, clients) == [7, 12]
+
+
+def test_production_runs_with_the_committed_settings() -> None:
+    found = stack.production(Backend("file:///s", "awskms://k"), {})
+    committed = yaml.safe_load((surroundings.REPOSITORY / "Pulumi.prod.yaml").read_text())
+    assert found.document["config"] == committed["config"]
+    assert found.document["secretsprovider"] == "awskms://k"
+
+
+def test_an_interrupted_program_has_time_to_end(tmp_path: Path) -> None:
+    script = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: (print('ending'), sys.exit(3)))\n"
+        "time.sleep(60)\n"
+    )
+    finished = process.show([sys.executable, "-c", script], deadline_seconds=1)
+    assert (finished.code, finished.interrupted) == (3, True)
+    assert "ending" in finished.text
+
+
+def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
+    job = preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps())
+    assert job.deadline_seconds(1100) == 300 - 100 - 45
+    assert process.GRACE_SECONDS < 45
+    with pytest.raises(Refused, match="run the job again"):
+        job.deadline_seconds(1240)
+    assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
+
+
+def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_program() -> None:
+    said = (
+        "@ updating....\nDiagnostics:\n  pulumi:pulumi:Stack (shopcat-pr-7):\n    error: update failed\n\n"
+        "    Traceback (most recent call last):\n      File x, line 1\n    KeyboardInterrupt\n\n"
+        "  Deployment:\n    error: no room\n"
+    )
+    found = preview._failure(said, interrupted=False)
+    assert found.startswith("Diagnostics:")
+    assert "Traceback" not in found
+    assert found.endswith("error: no room")
+
+
+def test_a_program_that_is_missing_is_one_clear_error() -> None:
+    with pytest.raises(Refused, match="PATH"):
+        process.show(["no-such-program-anywhere"])
+
+
+# Images ---------------------------------------------------------------------------------------------------------------
+
+
+def test_both_know_repository_and_contract_by_one_name() -> None:
+    assert image.PREVIEWS == PREVIEW_REPOSITORY
+    assert stack.CONTRACT == PARAMETER
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"SHOPCAT_BUILDER": "kaniko"}, "docker or buildah"),
+        ({"SHOPCAT_BUILD_ARGS": "BASE_IMAGE"}, "NAME=value"),
+    ],
+)
+def test_a_builder_that_is_not_known_is_refused(given: dict[str, str], words: str) -> None:
+    with pytest.raises(Refused, match=words):
+        image.builder(given)
+
+
+def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="APP_SRC is not set"):
+        surroundings.source({})
+    with pytest.raises(Refused, match=r"requirements\.txt and no shopcat"):
+        surroundings.source({"APP_SRC": str(tmp_path)})
+
+
+DOCKER = """#!{python}
+import json, os, sys
+open(os.environ["LOG"], "a").write(" ".join(sys.argv[1:]) + "|" + repr(sys.stdin.read()) + "\\n")
+for one in sys.argv:
+    if one.startswith("--metadata-file="):
+        json.dump({{"containerimage.config.digest": "sha256:1"}}, open(one.partition("=")[2], "w"))
+"""
+
+
+def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said to `docker`; no engine runs here."""
+    program = tmp_path / "bin" / "docker"
+    program.parent.mkdir()
+    program.write_text(DOCKER.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    cache = tmp_path / "cache"
+    maker = image.builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
+    assert maker.build(tmp_path, "r/shopcat:x", fresh=False) == "sha256:1"
+    cache.mkdir()
+    (cache / "index.json").touch()
+    maker.build(tmp_path, "r/shopcat:x", fresh=False)
+    maker.build(tmp_path, "r/shopcat:x", fresh=True)
+    maker.push(tmp_path, "r/shopcat:x", image.Login("r", "AWS", "secret"))
+    cold, warm, fresh, login, push = (tmp_path / "log").read_text().splitlines()
+    for line in (cold, warm, fresh, push):
+        assert "--build-arg=SOURCE_DATE_EPOCH=0" in line
+        assert "rewrite-timestamp=true" in line
+        assert "--build-arg=A=1" in line
+        assert line.endswith("|''")
+    assert "--cache-from" not in cold
+    assert "--cache-from" in warm
+    assert "--no-cache" in fresh
+    assert "--cache-from" not in fresh
+    assert login == "login --username AWS --password-stdin r|'secret'"
+    assert "push=true" in push
+    assert not any(word in push for word in ("--no-cache", "--pull"))
+    assert all("push=false" in line for line in (cold, warm, fresh))
+
+
+class Layers:
+    """A builder whose push puts a manifest into ECR; what it builds is given."""
+
+    def __init__(self, registry: image.Registry, clients: AwsClients, built: str) -> None:
+        self.registry, self.clients, self.built, self.pushes = registry, clients, built, 0
+
+    def build(self, context: Path, reference: str, *, fresh: bool) -> str:
+        return self.built
+
+    def push(self, context: Path, reference: str, login: image.Login) -> None:
+        self.pushes += 1
+        manifest = {
+            "schemaVersion": 2,
+            "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": {"digest": self.built},
+            "layers": [],
+        }
+        self.clients.get("ecr").put_image(
+            repositoryName=self.registry.repository,
+            imageManifest=json.dumps(manifest),
+            imageManifestMediaType=manifest["mediaType"],
+            imageTag=reference.rpartition(":")[2],
+        )
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        found = AwsClients("eu-central-1")
+        found.get("ecr").create_repository(repositoryName=image.PREVIEWS, imageTagMutability="IMMUTABLE")
+        yield found
+
+
+def test_the_same_image_is_pushed_once_and_another_is_an_error(clients: AwsClients, tmp_path: Path) -> None:
+    registry = image.Registry(clients, image.PREVIEWS)
+    maker = Layers(registry, clients, f"sha256:{'1' * 64}")
+    first = image.ensure_pushed(registry, maker, tmp_path, SHA, Steps())
+    assert image.ensure_pushed(registry, maker, tmp_path, SHA, Steps()) == first
+    assert maker.pushes == 1
+    other = Layers(registry, clients, f"sha256:{'2' * 64}")
+    with pytest.raises(Refused, match=rf"{SHA} holds another image \({first}") as refused:
+        image.ensure_pushed(registry, other, tmp_path, SHA, Steps())
+    assert "immutable" in str(refused.value)
+    assert other.pushes == 0
+
+
+def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Path) -> None:
+    registry = image.Registry(clients, image.PREVIEWS)
+
+    class Late(Layers):
+        def push(self, context: Path, reference: str, login: image.Login) -> None:
+            Layers(registry, clients, f"sha256:{'1' * 64}").push(context, reference, login)
+            raise Refused("the tag is immutable")
+
+    same = Late(registry, clients, f"sha256:{'1' * 64}")
+    assert image.ensure_pushed(registry, same, tmp_path, SHA, Steps()).startswith("sha256:")
+    with pytest.raises(Refused, match="holds another image"):
+        image.ensure_pushed(registry, Late(registry, clients, f"sha256:{'3' * 64}"), tmp_path, "b" * 40, Steps())
+
+
+def test_without_the_repository_the_platform_comes_first(clients: AwsClients) -> None:
+    with pytest.raises(Refused, match="pulumi up -s prod"):
+        image.Registry(clients, "shopcat").url()
+
+
+def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, tmp_path: Path) -> None:
+    registry = image.Registry(clients, image.PREVIEWS)
+    image.ensure_pushed(registry, Layers(registry, clients, f"sha256:{'1' * 64}"), tmp_path, SHA, Steps())
+    assert registry.delete([SHA, "c" * 40]) == [SHA]
+    assert registry.pushed(SHA) is None
+    assert registry.delete([]) == []
+
+
+# The twin's table ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_measured_table_replaces_what_stood_between_its_marks() -> None:
+    text = pipeline_times.table({"opened": {"build": 10, "push": 1.5}, "closed": {"destroy": 80}})
+    assert text.splitlines()[0] == "| step | opened | closed |"
+    assert "| build | 10.0 |  |" in text
+    assert "| destroy |  | 80.0 |" in text
+    assert "| all together, of 300 s | **11.5** | **80.0** |" in text
+    page = f"a\n{pipeline_times.BEGIN}\nold\n{pipeline_times.END}\nz\n"
+    assert pipeline_times.written(page, "new") == f"a\n{pipeline_times.BEGIN}\nnew\n{pipeline_times.END}\nz\n"
+    with pytest.raises(TwinError, match="marks"):
+        pipeline_times.written("a", "new")
+
+
+def test_the_committed_page_has_its_marks() -> None:
+    assert pipeline_times.written(pipeline_times.PAGE.read_text(), "new")
+
+
+# Releases -------------------------------------------------------------------------------------------------------------
+
+LIVE = Live("v1.0.0", 1, "blue")
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (State(live=LIVE, open=Open("v1.1.0", 1, 1, "green", "release")), ""),
+        (State(live=Live("v1.1.0", 1, "green")), "v1.1.0-r1 is live"),
+        (State(live=LIVE, open=Open("v1.0.5", 1, 1, "green", "release")), "while release v1.0.5-r1 is open"),
+        (State(live=LIVE), "before anything was touched"),
+    ],
+)
+def test_only_a_release_that_is_open_is_aborted(state: State, words: str) -> None:
+    found = release.after_failure(state, "v1.1.0")
+    assert bool(found) is bool(words)
+    assert words in found

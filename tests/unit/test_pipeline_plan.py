@@ -1,0 +1,156 @@
+"""The first step of a job: what a pull request's preview should be like, and whether the runner reaches the cluster."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from infra.errors import Refused
+from pipeline import plan
+from pipeline.plan import PullRequest
+
+ROOT = Path(__file__).parents[2]
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    request: dict[str, Any] = {
+        "number": 12,
+        "state": "open",
+        "labels": [],
+        "head": {"sha": "a" * 40, "repo": {"full_name": "shop/cat"}},
+        "base": {"repo": {"full_name": "shop/cat"}},
+    }
+    return {"action": "synchronize", "pull_request": {**request, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "action"),
+    [
+        ({}, "up"),
+        ({"labels": [{"name": "bug"}]}, "up"),
+        ({"labels": [{"name": "bug"}, {"name": "no-preview"}]}, "close"),
+        ({"state": "closed"}, "close"),
+        ({"number": 9}, "none"),
+        ({"head": {"sha": "b" * 40, "repo": {"full_name": "else/cat"}}}, "fork"),
+        ({"head": {"sha": "b" * 40, "repo": None}}, "fork"),
+        ({"state": "closed", "head": {"sha": "b" * 40, "repo": None}}, "fork"),
+    ],
+)
+def test_what_is_done_follows_from_how_the_pull_request_stands(changes: dict[str, Any], action: str) -> None:
+    assert plan.decide(PullRequest.read(event(**changes))) == action
+
+
+@pytest.mark.parametrize("which", ["labeled", "opened", "closed", "anything"])
+def test_the_kind_of_event_decides_nothing(which: str) -> None:
+    assert plan.decide(PullRequest.read({**event(), "action": which})) == "up"
+
+
+def test_the_api_tells_of_a_pull_request_in_the_same_words() -> None:
+    assert PullRequest.read(event()["pull_request"]) == PullRequest.read(event())
+
+
+def test_an_event_without_a_pull_request_is_refused() -> None:
+    with pytest.raises(Refused, match="pull_request alone"):
+        PullRequest.read({"ref": "refs/heads/main"})
+
+
+def test_the_setting_is_found_in_the_committed_file_as_yaml_finds_it() -> None:
+    text = (ROOT / "Pulumi.prod.yaml").read_text()
+    assert plan.api_access(text) == yaml.safe_load(text)["config"]["shopcat:apiAccess"]
+
+
+@pytest.mark.parametrize("line", ['  shopcat:apiAccess: "private"', "  shopcat:apiAccess: private # inside the VPC"])
+def test_other_ways_to_write_it(line: str) -> None:
+    assert plan.api_access(f"config:\n{line}\n") == "private"
+
+
+def test_a_file_without_the_setting_is_refused() -> None:
+    with pytest.raises(Refused, match="shopcat:apiAccess"):
+        plan.api_access("config:\n  shopcat:domain: a.example\n")
+
+
+@pytest.mark.parametrize(
+    ("access", "runner", "out"),
+    [
+        ("public", "github-hosted", False),
+        ("public", "self-hosted", False),
+        ("cidrs", "github-hosted", True),
+        ("private", "github-hosted", True),
+        ("private", "self-hosted", False),
+        ("private", "", False),
+    ],
+)
+def test_a_hosted_runner_reaches_a_public_api_alone(access: str, runner: str, *, out: bool) -> None:
+    reason = plan.kept_out(access, {"RUNNER_ENVIRONMENT": runner})
+    assert bool(reason) is out
+    assert not out or ("RUNNER" in reason and access in reason)
+
+
+def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tmp_path: Path) -> None:
+    files = {name: tmp_path / name for name in ("GITHUB_EVENT_PATH", "GITHUB_OUTPUT", "GITHUB_ENV")}
+    files["GITHUB_EVENT_PATH"].write_text(json.dumps(event()))
+    # -I -S: no packages, neither the environment's nor the user's.
+    program = (
+        f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = []; "
+        "runpy.run_module('pipeline.plan', run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        env={name: str(path) for name, path in files.items()},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert files["GITHUB_OUTPUT"].read_text() == "action=up\n"
+    assert files["GITHUB_ENV"].read_text().startswith("SHOPCAT_STARTED=")
+
+
+def test_the_bot_finds_every_image_that_is_pinned() -> None:
+    (manager,) = json.loads((ROOT / ".github" / "renovate.json").read_text())["customManagers"]
+    # JavaScript writes (?<name>…) where Python writes (?P<name>…).
+    wanted = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
+    found = {}
+    for path in (ROOT / "app_docker" / "Dockerfile", *ROOT.glob("Pulumi.*.yaml")):
+        name = path.relative_to(ROOT).as_posix()
+        assert any(re.search(pattern.strip("/"), name) for pattern in manager["managerFilePatterns"]), name
+        text = path.read_text()
+        found[name] = [match["depName"] for match in wanted.finditer(text)]
+        assert len(found[name]) == text.count("@sha256:"), name
+    assert found["app_docker/Dockerfile"] == ["docker.io/library/python"]
+
+
+def test_every_action_is_pinned_by_commit_with_its_version_beside_it() -> None:
+    lines = [
+        line.strip().removeprefix("- ")
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for line in path.read_text().splitlines()
+        if "uses:" in line
+    ]
+    assert len(lines) > 20
+    for line in lines:
+        assert re.fullmatch(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        text = path.read_text()
+        assert "pull_request_target" not in text, path
+        assert "workflow_run" not in text, path
+        document = yaml.safe_load(text)
+        assert document["permissions"] == {}, path
+        for name, job in document["jobs"].items():
+            assert "permissions" in job, f"{path.name}: {name}"
+            assert job["timeout-minutes"], f"{path.name}: {name}"
+
+
+def test_the_pulumi_that_the_workflows_install_is_the_programs() -> None:
+    pinned = re.search(r"^pulumi==(\S+)", (ROOT / "requirements" / "infra.in").read_text(), re.MULTILINE)
+    assert pinned is not None
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert set(re.findall(r"pulumi-version: (\S+)", path.read_text())) <= {pinned[1]}, path

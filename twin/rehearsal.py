@@ -1,0 +1,105 @@
+"""The pipeline on the twin: the scripts that the workflows call, with moto, the local registry and buildah.
+
+Here is what they find in their environment, in place of AWS and GitHub's runner; what they do is theirs (pipeline/).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from twin import images, production, pulumi
+from twin.config import Twin
+from twin.errors import TwinError
+from twin.paths import REPOSITORY
+
+MESSAGE = "feat: a release rehearsed"
+
+
+def source() -> Path:
+    """The application, as a person names it by APP_SRC."""
+    return Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
+
+
+def environment(twin: Twin) -> dict[str, str]:
+    """What every script finds."""
+    return {
+        **pulumi.environment(twin),
+        "SHOPCAT_SECRETS_PROVIDER": "passphrase",
+        # Nothing of a real GitHub, also where the twin runs in one of its jobs.
+        **dict.fromkeys(("GITHUB_TOKEN", "GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_RUN_ID", "SHOPCAT_STARTED"), ""),
+        "GITHUB_SHA": _git(REPOSITORY, "rev-parse", "HEAD"),
+    }
+
+
+def build_environment(twin: Twin) -> dict[str, str]:
+    """What a script that builds finds besides: the application with its wheels, and the twin's base image."""
+    return {
+        "SHOPCAT_BUILDER": "buildah",
+        "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={images.base_image(twin)} PIP_NO_INDEX=1",
+        "APP_SRC": str(production.build_context(twin, source())),
+    }
+
+
+def run(twin: Twin, *arguments: str, more: Mapping[str, str] | None = None, module: str = "pipeline") -> None:
+    """Run ``python -m pipeline``, or another of its modules.
+
+    Raises:
+        TwinError: it failed; it has said why.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    found = {**os.environ, **environment(twin), **(more or {})}
+    if subprocess.run(command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+        raise TwinError(f"`python -m {module} {' '.join(arguments)}` failed; why is above")
+
+
+def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:
+    """Release a pushed tag; without one rehearse all of it: version, git tag, image, `pulumi up -s prod`.
+
+    Returns:
+        The tag.
+
+    Raises:
+        TwinError: a step failed.
+    """
+    settings = {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
+    if tag is not None:
+        run(twin, "release", tag, "--pushed", more=settings)
+        return tag
+    live = str(production.outputs(twin).get("liveRelease") or "")
+    if not live:
+        raise TwinError("nothing is live on the twin yet; `make up` releases the first version")
+    with tempfile.TemporaryDirectory(dir=twin.directory) as folder:
+        clone = _history(Path(folder), live.rpartition("-r")[0] or live, message)
+        run(twin, "--tag", "--directory", str(clone), module="pipeline.version")
+        found = _git(clone, "tag", "--points-at", "HEAD")
+        if not found:
+            raise TwinError(f"{message!r} releases nothing; a message such as 'fix: …' or 'feat: …' does")
+        more = {**settings, "GITHUB_SHA": _git(clone, "rev-parse", "HEAD")}
+        if twin.simulated:
+            production.push_image(twin, source(), found)
+            run(twin, "release", found, "--pushed", more=more)
+        else:
+            run(twin, "release", found, more={**more, **build_environment(twin)})
+    return found
+
+
+def _history(folder: Path, live: str, message: str) -> Path:
+    """A history of two commits: the live version, and on top of it what is rehearsed."""
+    _git(folder, "init", "--quiet")
+    who = ("-c", "user.name=ShopCat", "-c", "user.email=shopcat@example.com")
+    _git(folder, *who, "commit", "--quiet", "--allow-empty", "--message", f"feat: what became {live}")
+    _git(folder, "tag", live)
+    _git(folder, *who, "commit", "--quiet", "--allow-empty", "--message", message)
+    return folder
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", *arguments], cwd=directory, text=True, check=False, capture_output=True)
+    if result.returncode != 0:
+        raise TwinError(f"`git {' '.join(arguments)}` failed in {directory}: {result.stderr.strip()}")
+    return result.stdout.strip()
