@@ -207,10 +207,13 @@ def floor_ratio(one: Measured) -> float:
     return (one.ended - one.began) / sum(seconds for _, seconds in one.floor)
 
 
-def released_under(one: Measured, outcomes: Sequence[Outcome]) -> int:
-    """Requests due between the new colour's start and the last pod of the old one."""
-    begun = next((step.at for step in one.steps if step.name == "idle colour up"), one.began)
-    return sum(begun <= each.due <= max(one.ended, one.drained) for each in outcomes)
+def released_under(releases: Iterable[Measured], outcomes: Sequence[Outcome]) -> int:
+    """Requests due between a new colour's start and the last pod of the old one, each counted once."""
+    windows = []
+    for one in releases:
+        begun = next((step.at for step in one.steps if step.name == "idle colour up"), one.began)
+        windows.append((begun, max(one.ended, one.drained)))
+    return sum(any(begun <= each.due <= end for begun, end in windows) for each in outcomes)
 
 
 def long_in_flight(one: Measured, outcomes: Sequence[Outcome]) -> int:
@@ -248,7 +251,10 @@ def _full_problems(result: Result) -> list[str]:
     sent = sum(len(outcomes) for outcomes in result.outcomes.values())
     if len(releases) < FULL_RELEASES or sent < FULL_REQUESTS:
         found.append(f"{len(releases)} releases and {sent} requests: {FULL_RELEASES} and {FULL_REQUESTS} are needed")
-    under = sum(released_under(one, result.outcomes[one.load]) for one in releases)
+    under = sum(
+        released_under([one for one in releases if one.load == load], outcomes)
+        for load, outcomes in result.outcomes.items()
+    )
     if under < sent / 2:
         found.append(f"{under} of {sent} requests came while a release ran; at least half are needed")
     fewest = min((long_in_flight(one, result.outcomes[one.load]) for one in releases), default=0)

@@ -13,7 +13,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -61,12 +61,12 @@ SHORT_MIX = (
     Stream("long", 1.0, path=f"/slow?seconds={LONGEST_REQUEST_SECONDS}", contains=LONG),
 )
 FULL_MIX = (
-    Stream("page, kept alive", 90.0, contains=PAGE),
-    Stream("page, fresh", 8.0, fresh=True, contains=PAGE),
-    Stream("order", 8.0, path="/orders", order=True, expected=201, contains=ORDER),
+    Stream("page, kept alive", 150.0, contains=PAGE),
+    Stream("page, fresh", 12.0, fresh=True, contains=PAGE),
+    Stream("order", 12.0, path="/orders", order=True, expected=201, contains=ORDER),
     Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
 )
-"""30 long requests are in flight at any moment."""
+"""30 long requests are in flight at any moment; a million requests take a little over an hour and a half."""
 
 
 def inputs(propagation_seconds: float, controller_lag_seconds: float) -> DrainInputs:
@@ -398,6 +398,19 @@ class Bench:
                 raise TwinError(f"{system} has not settled: {unready or len(pods)}")
             time.sleep(1)
 
+    def drained(self) -> None:
+        """Wait until no pod that the latest action sent away is left, and note when that was.
+
+        Raises:
+            TwinError: one is still there although its grace period is over.
+        """
+        one, deadline = self._runs[-1], self.drained_by
+        while leaving := [pod for pod in self._pods(one.system) if "deletionTimestamp" in pod["metadata"]]:
+            if time.monotonic() > deadline:
+                raise TwinError(f"{leaving[0]['metadata']['name']} does not leave")
+            time.sleep(2)
+        one.drained = time.time()
+
     def drain_node(self) -> str:
         """`kubectl drain` of the first node, with everything on it, and back."""
         node = self.twin.node_names[0]
@@ -548,15 +561,19 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     bench.first({}, "v1.0.0")
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
-    with bench.under_load(OURS, maximum_seconds=6 * 3600.0):
+    with bench.under_load(OURS, maximum_seconds=6 * 3600.0), ThreadPoolExecutor(1) as beside:
+        leaving: Future[None] | None = None
         for number in range(1, FULL_MOST_RELEASES + 1):
             if number > releases and len(bench.loads[OURS].outcomes) >= enough:
                 break
             tag = f"v1.{number}.0"
             bench.push(tag)
-            bench.settled(OURS, bench.drained_by)
+            # The next release does not wait for the pods of the one before: a node has room for them too.
             time.sleep(STEADY_SECONDS)
             bench.measure(RELEASE, {OURS: partial(bench.up, {}, {"tag": tag})})
+            if leaving is not None:
+                leaving.result()
+            leaving = beside.submit(bench.drained)
         bench.settled(OURS, bench.drained_by)
     measured = bench.finish()
     differ, wrong = bench.stories(started)

@@ -91,4 +91,5 @@ def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None
     one = measured(RELEASE, OURS, 0)
     sent = [Outcome("long", "x", due, ended) for due, ended in ((1.0, 3.9), (1.0, 4.1), (4.1, 9.0))]
     assert report.long_in_flight(one, [*sent, Outcome("page, fresh", "y", 3.0, 5.0)]) == 1
-    assert report.released_under(dataclasses.replace(one, drained=12.0), [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
+    assert report.released_under([dataclasses.replace(one, drained=12.0)], [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
+    assert report.released_under([one, dataclasses.replace(one, drained=12.0)], sent) == 3, "each is counted once"
