@@ -80,13 +80,14 @@ def colours(shop: Shop) -> tuple[str, str]:
 
 
 def last_line(said: str) -> str:
-    """The first line of what went wrong, as the engine prints it last."""
+    """What went wrong in one line, as the engine prints it last; not that something did."""
     lines = [
         line.strip()
         for line in said.splitlines()
-        if "error:" in line or "is refused" in line or "everything is" in line
+        if ("error:" in line or "is refused" in line or "everything is" in line)
+        and not any(words in line for words in ("unhandled error", "update failed", "preview failed"))
     ]
-    return lines[-1][:160] if lines else ""
+    return lines[-1].removeprefix("error: ")[:240] if lines else ""
 
 
 def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
