@@ -263,7 +263,8 @@ def fenced_objects(facts: Facts) -> list[Policy]:
                 "has(object.spec.targetGroupARN)",
                 f"object.spec.targetGroupARN.startsWith({literal(group)} + request.namespace + '/')",
                 "!has(object.spec.targetGroupName) && !has(object.spec.networking)",
-                "!has(object.spec.multiClusterTargetGroup)",
+                # `dyn`: not every version of the definition has both, and the controller may take no role anyway.
+                "!has(dyn(object.spec).multiClusterTargetGroup) && !has(dyn(object.spec).iamRoleArnToAssume)",
             ),
             "a preview binds the target group shopcat-pr-<n> of its own number alone",
         ),
