@@ -36,8 +36,10 @@ def opener() -> list[dict[str, Any]]:
     """In the whole cluster, for every pull request."""
     group = "rbac.authorization.k8s.io"
     return [
-        _rule("", ["namespaces"], ["create", "get", "delete"]),
-        _rule(group, ["rolebindings"], ["create"]),
+        # Both are made by an apply, so that an update that was killed half-way can go on: that is a create and a patch. For a
+        # patch as for a create, admission asks for exactly the object that infra/fence.py makes, in its own namespace.
+        _rule("", ["namespaces"], ["create", "get", "patch", "delete"]),
+        _rule(group, ["rolebindings"], ["create", "patch"]),
         _rule(group, ["clusterroles"], ["bind"], [fence.ROLE]),
     ]
 

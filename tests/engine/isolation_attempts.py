@@ -187,12 +187,18 @@ ATTEMPTS = [
         manifest=lambda facts: _namespace(f"pr-{facts.unopened}", {}),
         unopened=True,
     ),
+    Attempt(
+        "take Pod Security off production's namespace",
+        ADMISSION,
+        "exactly the labels",
+        ("label", "namespace", "shopcat", "pod-security.kubernetes.io/enforce-"),
+    ),
     Attempt("delete production's namespace", ADMISSION, _CONFINED, ("delete", "namespace", "shopcat")),
     Attempt("delete another pull request's namespace", ADMISSION, _CONFINED, ("delete", "namespace", "{other}")),
     Attempt(
         "take Pod Security off its namespace",
-        RBAC,
-        _FORBIDDEN,
+        ADMISSION,
+        "exactly the labels",
         ("label", "namespace", "{own}", "pod-security.kubernetes.io/enforce-"),
     ),
     Attempt(
