@@ -10,7 +10,7 @@ READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cu
 .PHONY: help ready up down status env logs build image release releases pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(READY): | $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=python3.x'; exit 1; }
@@ -81,6 +81,10 @@ test: $(READY) ## everything it needs, then all tests
 
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
 	@$(RUN) -m bench $(if $(FULL),--full)
+
+.PHONY: bench-previews
+bench-previews: $(READY) ## as many previews as fit, opened, updated and closed while production releases under load; docs/previews.md
+	@$(RUN) -m bench.previews
 
 .PHONY: isolation
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md

@@ -9,24 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import load, postmortem, report, scenarios
-from twin import config, parts
+from bench import load, postmortem, report, run, scenarios
 from twin.errors import TwinError
 from twin.paths import REPOSITORY, is_root, state_directory
 
 RESULTS = REPOSITORY / "bench" / "results"
 PUBLISHED = REPOSITORY / "docs"
-
-
-def _take_down(names: list[str]) -> None:
-    for name in names:
-        twin = config.load(name, simulated=False)
-        left = parts.down(twin)
-        if left:
-            print("\n".join(left), file=sys.stderr)
-            continue
-        shutil.rmtree(twin.directory, ignore_errors=True)
-        config.release_index(twin)
 
 
 def _publish(results: Path, published: Path, name: str) -> None:
@@ -66,7 +54,7 @@ def main() -> int:
         return 1
     finally:
         if not arguments.keep:
-            _take_down(names)
+            run.take_down(names)
     RESULTS.mkdir(exist_ok=True)
     for name, outcomes in result.outcomes.items():
         load.write(outcomes, RESULTS / f"{name.replace(' ', '-')}.jsonl")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.load import MIX, Load, Stream
-from twin import hostnames, pki, pulumi
+from twin import config, hostnames, parts, pki, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import access_log, front_door
@@ -17,6 +19,18 @@ from twin.paths import REPOSITORY
 
 LOAD_BALANCER = "shopcat"
 PREVIEW_LOAD_BALANCER = "shopcat-preview"
+
+
+def take_down(names: Iterable[str]) -> None:
+    """Take twins down whole; what of one can't be is said, and the twin is kept."""
+    for name in names:
+        twin = config.load(name, simulated=False)
+        left = parts.down(twin)
+        if left:
+            print("\n".join(left), file=sys.stderr)
+            continue
+        shutil.rmtree(twin.directory, ignore_errors=True)
+        config.release_index(twin)
 
 
 def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0, prefix: str = "") -> Load:

@@ -56,6 +56,11 @@ def _write(twin: Twin, change: Callable[[list[str]], list[str]]) -> None:
             file.truncate()
 
 
+def names(twin: Twin) -> list[str]:
+    """Every name that leads to the front door."""
+    return marked(HOSTS.read_text(), _mark(twin)) if HOSTS.exists() else []
+
+
 def add(twin: Twin, name: str) -> None:
     """A name leads to the front door as well."""
     _write(twin, lambda names: [*names, *([] if name in names else [name])])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 import time
@@ -52,14 +51,6 @@ def written(page: str, text: str) -> str:
     return f"{head}{BEGIN}\n{text}\n{END}{tail}"
 
 
-def _changed_source(source: Path, folder: Path, word: str) -> Path:
-    """The application with one file more in its source: a commit that touches no package."""
-    target = folder / word
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    (target / "shopcat" / "commit.txt").write_text(f"{word} {time.time_ns()}\n")
-    return target
-
-
 def measure(twin: Twin) -> dict[str, dict[str, float]]:
     """Seconds by run and step.
 
@@ -75,13 +66,13 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            os.environ["APP_SRC"] = str(_changed_source(source, Path(folder), "first"))
+            os.environ["APP_SRC"] = str(rehearsal.changed_source(source, Path(folder), "first"))
             preview.up(twin, first, fresh=True)
             took("opened, no layer cached")
-            os.environ["APP_SRC"] = str(_changed_source(source, Path(folder), "next"))
+            os.environ["APP_SRC"] = str(rehearsal.changed_source(source, Path(folder), "next"))
             preview.up(twin, first)
             took("next commit")
-            os.environ["APP_SRC"] = str(_changed_source(source, Path(folder), "second"))
+            os.environ["APP_SRC"] = str(rehearsal.changed_source(source, Path(folder), "second"))
             preview.up(twin, second)
             took("opened, layers cached")
             preview.close(twin, second)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -24,7 +27,18 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
-__all__ = ["REPOSITORY_NAME", "close", "environment", "exists", "run", "select", "settings_file", "up"]
+__all__ = [
+    "REPOSITORY_NAME",
+    "close",
+    "contract",
+    "environment",
+    "exists",
+    "run",
+    "select",
+    "settings_file",
+    "stacks",
+    "up",
+]
 
 
 def settings_file(twin: Twin, stack: str) -> Path:
@@ -70,9 +84,21 @@ def _backend(twin: Twin, stack: str) -> Backend:
     return Backend(found["PULUMI_BACKEND_URL"], "passphrase", more=found)
 
 
+def contract(twin: Twin) -> dict[str, Any]:
+    """What production publishes for previews (infra/contract.py)."""
+    parameter = pulumi.client(twin, "ssm").get_parameter(Name=pipeline_stack.CONTRACT)["Parameter"]
+    found: dict[str, Any] = json.loads(parameter["Value"])
+    return found
+
+
+def stacks(twin: Twin) -> list[str]:
+    """Every stack in the previews' backend, whatever is in it."""
+    return pipeline_stack.names(_backend(twin, "pr-0"))
+
+
 def exists(twin: Twin, stack: str) -> bool:
     """Whether the stack is there, whatever is in it."""
-    return stack in pipeline_stack.names(_backend(twin, stack))
+    return stack in stacks(twin)
 
 
 def select(twin: Twin, stack: str) -> None:
@@ -81,8 +107,9 @@ def select(twin: Twin, stack: str) -> None:
     Stack(stack, _backend(twin, stack)).select_or_create()
 
 
-def _write_settings(twin: Twin, stack: str) -> None:
+def _write_settings(twin: Twin, stack: str, given: Mapping[str, Any] | None = None) -> None:
     overlay = {
+        **(given or {}),
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:images": {"database": images.tool_images(twin)["database"]},
     }
@@ -106,46 +133,68 @@ def times_file(twin: Twin) -> Path:
     return twin.directory / "pipeline-times.json"
 
 
-def up(twin: Twin, number: int, tag: str | None = None, *, fresh: bool = False) -> str:
+def up(
+    twin: Twin,
+    number: int,
+    tag: str | None = None,
+    *,
+    fresh: bool = False,
+    source: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    more: Mapping[str, str] | None = None,
+    log: Path | None = None,
+) -> str:
     """Open or update a preview as its workflow does; its URL.
 
     Args:
         twin: where.
         number: the pull request.
-        tag: an image that is pushed already; without it APP_SRC is built and pushed.
+        tag: an image that is pushed already; without it the application is built and pushed.
         fresh: build it without anything built before.
+        source: the application; without it APP_SRC.
+        settings: of the stack, above those of Pulumi.pr.yaml.
+        more: what the script finds in its environment besides.
+        log: where what it says goes.
 
     Raises:
         TwinError: a step failed.
     """
     stack = f"pr-{number}"
     host = f"{stack}.preview.{hostnames.domain(twin)}"
-    _write_settings(twin, stack)
+    _write_settings(twin, stack, settings)
     hostnames.add(twin, host)
     found, arguments = _script_environment(twin, stack), ["preview", "up", "--number", str(number)]
     if tag is None:
-        tag = content_tag(rehearsal.source())
+        source = source or rehearsal.source()
+        tag = content_tag(source)
         if twin.simulated:  # nodes that run no pods need no image that could be built
-            production.push_image(twin, rehearsal.source(), tag, REPOSITORY_NAME)
+            production.push_image(twin, source, tag, REPOSITORY_NAME)
             arguments.append("--pushed")
         else:
-            found |= rehearsal.build_environment(twin)
+            found |= rehearsal.build_environment(twin, source)
     else:
         arguments.append("--pushed")
     arguments += ["--sha", tag, *(["--fresh"] if fresh else []), *(["--no-wait"] if twin.simulated else [])]
-    rehearsal.run(twin, *arguments, more=found)
+    rehearsal.run(twin, *arguments, more={**found, **(more or {})}, log=log)
     return f"https://{host}"
 
 
-def close(twin: Twin, number: int) -> None:
+def close(twin: Twin, number: int, *, more: Mapping[str, str] | None = None, log: Path | None = None) -> None:
     """Close a preview as its workflow does; one that never was is closed already.
+
+    Args:
+        twin: where.
+        number: the pull request.
+        more: what the script finds in its environment besides.
+        log: where what it says goes.
 
     Raises:
         TwinError: a step failed.
     """
     stack = f"pr-{number}"
     _write_settings(twin, stack)
-    rehearsal.run(twin, "preview", "close", "--number", str(number), more=_script_environment(twin, stack))
+    found = {**_script_environment(twin, stack), **(more or {})}
+    rehearsal.run(twin, "preview", "close", "--number", str(number), more=found, log=log)
     settings_file(twin, stack).unlink(missing_ok=True)
     hostnames.remove(twin, f"{stack}.preview.{hostnames.domain(twin)}")
 

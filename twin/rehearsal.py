@@ -6,9 +6,11 @@ Here is what they find in their environment, in place of AWS and GitHub's runner
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,6 +27,14 @@ def source() -> Path:
     return Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
 
 
+def changed_source(given: Path, folder: Path, word: str) -> Path:
+    """The application with one file more in its source: a commit that touches no package."""
+    target = folder / word
+    shutil.copytree(given, target, ignore=shutil.ignore_patterns("__pycache__"))
+    (target / "shopcat" / "commit.txt").write_text(f"{word} {time.time_ns()}\n")
+    return target
+
+
 def environment(twin: Twin) -> dict[str, str]:
     """What every script finds."""
     return {
@@ -36,25 +46,40 @@ def environment(twin: Twin) -> dict[str, str]:
     }
 
 
-def build_environment(twin: Twin) -> dict[str, str]:
-    """What a script that builds finds besides: the application with its wheels, and the twin's base image."""
+def build_environment(twin: Twin, given: Path | None = None) -> dict[str, str]:
+    """What a script that builds finds besides: the application (APP_SRC) with its wheels, and the twin's base image."""
     return {
         "SHOPCAT_BUILDER": "buildah",
         "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={images.base_image(twin)} PIP_NO_INDEX=1",
-        "APP_SRC": str(production.build_context(twin, source())),
+        "APP_SRC": str(production.build_context(twin, given or source())),
     }
 
 
-def run(twin: Twin, *arguments: str, more: Mapping[str, str] | None = None, module: str = "pipeline") -> None:
-    """Run ``python -m pipeline``, or another of its modules.
+def run(
+    twin: Twin,
+    *arguments: str,
+    more: Mapping[str, str] | None = None,
+    module: str = "pipeline",
+    log: Path | None = None,
+) -> None:
+    """Run ``python -m pipeline``, or another of its modules; what it says goes to ``log``, if there is one.
 
     Raises:
-        TwinError: it failed; it has said why.
+        TwinError: it failed; it has said why, and the end of a log stands in the message.
     """
     command = [sys.executable, "-m", module, *arguments]
     found = {**os.environ, **environment(twin), **(more or {})}
-    if subprocess.run(command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL).returncode != 0:
-        raise TwinError(f"`python -m {module} {' '.join(arguments)}` failed; why is above")
+    title = f"`python -m {module} {' '.join(arguments)}`"
+    if log is None:
+        if subprocess.run(command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+            raise TwinError(f"{title} failed; why is above")
+        return
+    with log.open("w") as out:
+        result = subprocess.run(
+            command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+        )
+    if result.returncode != 0:
+        raise TwinError(f"{title} failed:\n{log.read_text()[-3000:]}")
 
 
 def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:

@@ -12,6 +12,7 @@ from tests.tools import aws, command, kubectl, summary
 from twin import preview, production, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.leftovers import declared, everything
 from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.engine
@@ -42,34 +43,6 @@ def refusal(twin: Twin, number: int, *arguments: str) -> str:
     return text
 
 
-def left(twin: Twin, number: int) -> dict[str, list[str]]:
-    """Everything of a preview that is anywhere; only what there is has a key."""
-    stack = f"pr-{number}"
-    elb = aws(twin, "elbv2")
-    groups = [one["TargetGroupName"] for one in elb.describe_target_groups()["TargetGroups"]]
-    hosts = [
-        value
-        for balancer in elb.describe_load_balancers()["LoadBalancers"]
-        for listener in elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
-        for rule in elb.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]
-        for condition in rule["Conditions"]
-        for value in condition.get("HostHeaderConfig", {}).get("Values", [])
-    ]
-    secrets = [
-        one["Name"] for one in aws(twin, "secretsmanager").list_secrets(IncludePlannedDeletion=True)["SecretList"]
-    ]
-    places = aws(twin, "dynamodb").scan(TableName=TABLE)["Items"]
-    spaces = [one["metadata"]["name"] for one in kubectl(twin, "get", "namespaces")["items"]]
-    found = {
-        "namespaces": [name for name in spaces if name == stack],
-        "target groups": [name for name in groups if name == f"shopcat-{stack}"],
-        "rules": [host for host in hosts if host.startswith(f"{stack}.")],
-        "secrets": [name for name in secrets if f"/{stack}/" in name],
-        "places": [one["place"]["S"] for one in places if one["stack"]["S"] == stack],
-    }
-    return {name: values for name, values in found.items() if values}
-
-
 def places(twin: Twin) -> dict[str, str]:
     """Place → stack."""
     return {one["place"]["S"]: one["stack"]["S"] for one in aws(twin, "dynamodb").scan(TableName=TABLE)["Items"]}
@@ -88,8 +61,7 @@ def images(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def full(simulated: Twin) -> Iterator[int]:
     """Every place taken but by previews of others; how many there are."""
-    contract = json.loads(aws(simulated, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"])
-    count = int(contract["previews"])
+    count = int(preview.contract(simulated)["previews"])
     table = aws(simulated, "dynamodb")
     mine = [str(number) for number in range(1, count + 1) if str(number) not in places(simulated)]
     for place in mine:
@@ -109,7 +81,7 @@ def test_a_preview_comes_up_by_one_command(simulated: Twin) -> None:
         repositoryName=preview.REPOSITORY_NAME, imageIds=[{"imageTag": SHAS[0]}]
     )["imageDetails"][0]["imageDigest"]
     assert container["image"].endswith(f"/shopcat-preview@{pushed}")
-    assert {*left(simulated, 123)} == {"namespaces", "target groups", "rules", "secrets", "places"}
+    assert {*declared(simulated, 123)} == {"namespaces", "target groups", "rules", "secrets", "places"}
 
 
 def test_the_namespace_is_fenced(simulated: Twin) -> None:
@@ -134,7 +106,7 @@ def test_its_requests_find_its_target_group(simulated: Twin) -> None:
     (group,) = elb.describe_target_groups(Names=["shopcat-pr-123"])["TargetGroups"]
     targets = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
     assert [one["TargetHealth"]["State"] for one in targets] == ["healthy"]
-    assert left(simulated, 123)["rules"] == [f"pr-123.preview.{_domain(simulated)}"]
+    assert declared(simulated, 123)["rules"] == [f"pr-123.preview.{_domain(simulated)}"]
 
 
 def _domain(twin: Twin) -> str:
@@ -167,7 +139,7 @@ def test_a_second_preview_takes_a_place_of_its_own_and_leaves_nothing(simulated:
     up(simulated, 7)
     assert sorted(places(simulated).values()) == ["pr-123", "pr-7"]
     run(simulated, 7, "destroy")
-    assert left(simulated, 7) == {}
+    assert declared(simulated, 7) == {}
     assert list(places(simulated).values()) == ["pr-123"]
 
 
@@ -176,7 +148,7 @@ def test_one_too_many_is_refused_with_the_list_and_nothing_is_made(simulated: Tw
     assert f"{full} previews fit" in text
     assert "pr-123, open for" in text
     assert f"pr-9{full}, open for" in text
-    assert left(simulated, 8) == {}
+    assert declared(simulated, 8) == {}
     # Who has a place can still be updated.
     assert "updated" not in up(simulated, 123, SHAS[1])
 
@@ -184,7 +156,7 @@ def test_one_too_many_is_refused_with_the_list_and_nothing_is_made(simulated: Tw
 def test_a_preview_without_an_image_is_refused(simulated: Twin) -> None:
     text = refusal(simulated, 8, "-c", f"shopcat:tag={'c' * 40}")
     assert "docker push" in text
-    assert left(simulated, 8) == {}
+    assert declared(simulated, 8) == {}
 
 
 def test_what_is_missing_or_unknown_is_listed_in_one_message(simulated: Twin) -> None:
@@ -234,15 +206,15 @@ def test_destroy_after_an_up_that_failed_half_way_leaves_nothing(simulated: Twin
     finally:
         command(simulated, ["kubectl", "uncordon", "-l", "kubernetes.io/os"])
     assert result.returncode != 0, result.stdout
-    assert {*left(simulated, 9)} == {"namespaces", "target groups", "rules", "secrets", "places"}
+    assert {*declared(simulated, 9)} == {"namespaces", "target groups", "rules", "secrets", "places"}
     run(simulated, 9, "destroy")
-    assert left(simulated, 9) == {}
+    assert declared(simulated, 9) == {}
 
 
 def test_destroy_leaves_nothing_when_the_namespace_is_already_gone(simulated: Twin) -> None:
     command(simulated, ["kubectl", "delete", "namespace", "pr-123", "--timeout=200s"])
     preview.close(simulated, 123)
-    assert left(simulated, 123) == {}
+    assert declared(simulated, 123) == {}
     assert places(simulated) == {}
     assert not preview.exists(simulated, "pr-123")
 
@@ -274,9 +246,7 @@ def test_the_scripts_of_the_workflows_open_one_and_close_it(simulated: Twin, cap
     assert "Traceback" not in said
     preview.close(simulated, 41)
     assert "Preview `pr-41` is closed" in capfd.readouterr().out
-    assert left(simulated, 41) == {}
-    images = aws(simulated, "ecr").list_images(repositoryName=preview.REPOSITORY_NAME)["imageIds"]
-    assert tag not in [one.get("imageTag") for one in images]
+    assert everything(simulated, 41, [tag]) == {}
 
 
 def test_nothing_is_written_beside_the_committed_files(simulated: Twin) -> None:

@@ -1,0 +1,294 @@
+"""``make bench-previews``: as many previews as fit, opened, updated and closed while production releases under load.
+
+On a twin of its own with real pods. First alone, to see whether the time of one more is flat; then beside production's
+releases and rollbacks, which go on one after the other until the last previews are being closed. Every step of a preview is
+the script that `make pr` and its workflow run; GitHub answers from memory (twin/github.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shutil
+import ssl
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from bench import load as loads
+from bench import previews_report, run
+from bench.previews_report import BUSY, CLOSED, OPENED, QUIET, UPDATED, Operation, Result
+from bench.scenarios import PROPAGATION_SECONDS, SHORT, SHORT_MIX, STEADY_SECONDS, Bench
+from bench.systems import OURS
+from infra import capacity
+from infra import settings as program_settings
+from infra.errors import Refused
+from twin import config, github, hostnames, leftovers, parts, pki, preview, rehearsal
+from twin.errors import TwinError
+from twin.github import Github
+from twin.paths import REPOSITORY, is_root, state_directory
+
+RESULTS = REPOSITORY / "bench" / "results"
+PUBLISHED = REPOSITORY / "docs"
+APPLICATION = REPOSITORY / "twin" / "application"
+TITLE = "previews"
+FIRST_TAG = "v1.0.0"
+TAGS = ("v1.1.0", "v1.2.0", "v1.3.0")
+SETTINGS = {"shopcat:drain": SHORT["shopcat:drain"], "shopcat:env": SHORT["shopcat:release"]["env"]}
+"""Of each preview: drain numbers as production's."""
+SIDE_BY_SIDE = 4
+"""Previews that are closed at the same time: most of it is their pods' drain, which nothing else waits for."""
+LONGEST_SECONDS = 7200.0
+STALE_SECONDS = 60.0
+
+
+def changes(tags: Sequence[str] = TAGS, first: str = FIRST_TAG) -> Iterator[tuple[str, dict[str, str]]]:
+    """What is done to production, one after the other, and its settings: each tag released, and rolled back."""
+    for tag in tags:
+        yield f"release of {tag}", {"tag": tag}
+        yield f"rollback of {tag} to {first}", {"rollback": f"{tag}->{first}"}
+
+
+def room_of(path: Path) -> tuple[capacity.CapacityPlan, capacity.Production]:
+    """Production's capacity plan by its settings, as the program makes it."""
+    document = yaml.safe_load(path.read_text())["config"]
+    values = {key.removeprefix("shopcat:"): value for key, value in document.items() if key.startswith("shopcat:")}
+    production = program_settings.read(values).production
+    return capacity.plan(production), production
+
+
+class Previews:
+    """Previews of one twin, each step by the pipeline's script, and what each took."""
+
+    def __init__(self, bench: Bench, hub: Github, directory: Path, say: Callable[[str], None] = print) -> None:
+        self._twin, self._hub, self._say = bench.twin, hub, say
+        self._directory = directory / "previews"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._head: dict[int, str] = {}
+        self.operations: list[Operation] = []
+
+    def push(self, number: int) -> Path:
+        """A commit of its own on the pull request; the application at that commit."""
+        word = f"pr-{number}-{time.monotonic_ns()}"
+        source = rehearsal.changed_source(APPLICATION, self._directory, word)
+        self._head[number] = preview.content_tag(source)
+        self._hub.push(number, self._head[number])
+        return source
+
+    def up(self, what: str, number: int, phase: str) -> None:
+        """Open it, or update it to a commit of its own; returns once its URL answers.
+
+        Raises:
+            TwinError: the script failed.
+        """
+        source = self.push(number)
+        began = time.time()
+        steps = self._script(
+            number, partial(preview.up, self._twin, number, source=source, settings=SETTINGS), f"{what}-{phase}"
+        )
+        self._done(Operation(what, number, phase, began, time.time(), steps))
+
+    def close(self, numbers: Sequence[int], phase: str, last: Callable[[], None] | None = None) -> None:
+        """Close them, a few at a time; ``last`` is called before the last few are.
+
+        Raises:
+            TwinError: a script failed.
+        """
+        groups = [numbers[at : at + SIDE_BY_SIDE] for at in range(0, len(numbers), SIDE_BY_SIDE)]
+        for place, group in enumerate(groups):
+            if last is not None and place == len(groups) - 1:
+                last()
+            with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+                for future in [pool.submit(self._close, number, phase) for number in group]:
+                    future.result()
+
+    def refused(self, number: int) -> tuple[str, dict[str, list[str]]]:
+        """Open one that has no place: what its pull request is told (nothing if it was let in), and what is left of it."""
+        source, tag = self.push(number), self._head[number]
+        try:
+            self._script(number, partial(preview.up, self._twin, number, source=source, settings=SETTINGS), "refused")
+        except TwinError as error:
+            told = "\n".join(self._hub.comments(number)) or str(error)
+        else:
+            told = ""
+        left = leftovers.declared(self._twin, number) if told else {}
+        self._hub.close(number)
+        self._script(number, partial(preview.close, self._twin, number), "refused-closed")
+        self._say(f"one more              pr-{number}  {'refused' if told else 'let in'}")
+        return told, {**left, **leftovers.everything(self._twin, number, [tag])}
+
+    def stale(self, numbers: Sequence[int]) -> list[str]:
+        """Those that do not serve the commit that was pushed last, a minute later."""
+        deadline = time.monotonic() + STALE_SECONDS
+        left = list(numbers)
+        while left and time.monotonic() < deadline:
+            left = [number for number in left if self._served(number) != self._head[number]]
+            time.sleep(1 if left else 0)
+        return [f"pr-{number}" for number in left]
+
+    def _close(self, number: int, phase: str) -> None:
+        self._hub.close(number)
+        began = time.time()
+        steps = self._script(number, partial(preview.close, self._twin, number), f"closed-{phase}")
+        self._done(Operation(CLOSED, number, phase, began, time.time(), steps))
+
+    def _script(self, number: int, action: Callable[..., object], title: str) -> dict[str, float]:
+        """Run one; its steps' seconds."""
+        name = f"pr-{number}-{title.replace(' ', '-')}"
+        times = self._directory / f"{name}.json"
+        action(more={**self._hub.environment, "SHOPCAT_TIMES": str(times)}, log=self._directory / f"{name}.log")
+        found: dict[str, float] = json.loads(times.read_text())
+        return found
+
+    def _done(self, one: Operation) -> None:
+        self.operations.append(one)
+        up = one.steps.get(previews_report.UP)
+        shown = "" if up is None else f"  (pulumi up {up:.1f} s)"
+        self._say(f"{one.what:<8} {one.phase:<16} pr-{one.number} {one.seconds:6.1f} s{shown}")
+
+    def _served(self, number: int) -> str:
+        context = ssl.create_default_context(cafile=str(pki.ca_file(self._twin)))
+        url = f"https://pr-{number}.preview.{hostnames.domain(self._twin)}/"
+        try:
+            with urllib.request.urlopen(url, context=context, timeout=5) as answer:
+                return str(answer.headers.get("X-ShopCat-Release", ""))
+        except OSError:
+            return ""
+
+
+def _change(bench: Bench, enough: threading.Event) -> None:
+    """Release and roll back, one after the other, until it is enough."""
+    for title, values in changes():
+        if enough.is_set():
+            return
+        bench.measure(title, {OURS: partial(bench.up, SHORT, values)})
+
+
+def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Result:
+    """The whole scenario on a fresh twin.
+
+    Raises:
+        TwinError: a step failed for a reason that is no failed request.
+    """
+    started = time.time()
+    twin = config.load(name, simulated=False)
+    bench = Bench(twin, directory, SHORT_MIX, say)
+    parts.up(twin)
+    bench.first(SHORT, FIRST_TAG)
+    bench.push(*TAGS)
+    bench.delays(1.0, PROPAGATION_SECONDS)
+    plan, production = room_of(bench.settings(SHORT))
+    places = int(preview.contract(twin)["previews"])
+    if places != plan.previews or places < 1:
+        raise TwinError(f"the contract has {places} places for previews, the capacity plan {plan.previews}")
+    say(f"{plan.describe(production)}")
+    before = leftovers.cluster_scoped(twin)
+    with github.serve() as hub, bench.under_load(OURS, maximum_seconds=LONGEST_SECONDS):
+        found, numbers, enough = Previews(bench, hub, directory, say), range(1, places + 1), threading.Event()
+        time.sleep(STEADY_SECONDS)
+        for number in numbers:
+            found.up(OPENED, number, QUIET)
+        found.close(numbers, QUIET)
+        with ThreadPoolExecutor(1) as beside:
+            changing = beside.submit(_change, bench, enough)
+
+            def each(what: str) -> None:
+                for number in numbers:
+                    if changing.done():
+                        changing.result()  # raises what went wrong with production, now and not at the end
+                    found.up(what, number, BUSY)
+
+            try:
+                each(OPENED)
+                refusal, left_by_refused = found.refused(places + 1)
+                each(UPDATED)
+                stale = found.stale(numbers)
+                found.close(numbers, BUSY, enough.set)
+            finally:
+                enough.set()
+            changing.result()
+        bench.settled(OURS, bench.drained_by)
+        left, after = leftovers.everything(twin), leftovers.cluster_scoped(twin)
+    total = loads.summarize(bench.loads[OURS].outcomes)
+    differ, wrong = bench.stories(started)
+    return Result(
+        places=places,
+        arithmetic=plan.describe(production),
+        room=previews_report.room(plan, production),
+        operations=found.operations,
+        changes=bench.finish(),
+        requests=total.requests,
+        failed=total.failed,
+        by_failure=total.by_failure,
+        disagreements=differ,
+        orders_wrong=wrong,
+        refusal=refusal,
+        left_by_refused=left_by_refused,
+        stale=stale,
+        left=left,
+        new_objects=sorted(after - before),
+        seconds=time.time() - started,
+    )
+
+
+def _keep_logs(directory: Path, target: Path) -> None:
+    """What the engine and the scripts have said, for whoever looks into a run; those of the run before go."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in directory.rglob("*.log"):
+        shutil.copy(path, target)
+
+
+def main() -> int:
+    """Run, report, take the twin down.
+
+    Exit code 1 if a step failed or the run proves nothing; only a run that proves something is published.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench.previews", description=__doc__)
+    parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
+    parser.add_argument("--keep", action="store_true", help="leave the twin running")
+    arguments = parser.parse_args()
+    if not is_root():
+        print("error: the bench needs real pods, and those need root", file=sys.stderr)
+        return 1
+    name = os.environ.get("SHOPCAT_TWIN_NAME", "bench-previews")
+    if (state_directory() / name).exists():
+        print(f"error: twin {name} exists; SHOPCAT_TWIN_NAME={name} make down, then again", file=sys.stderr)
+        return 1
+    try:
+        with tempfile.TemporaryDirectory(prefix="shopcat-previews-") as directory:
+            try:
+                result = play(name, Path(directory))
+            finally:
+                _keep_logs(Path(directory), RESULTS / f"{TITLE}-logs")
+    except (TwinError, Refused) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if not arguments.keep:
+            run.take_down([name])
+    previews_report.write(result, RESULTS, TITLE)
+    problems = previews_report.problems(result)
+    print(f"{math.ceil(result.seconds)} s; report: {RESULTS / TITLE}.md")
+    for one in problems:
+        print(f"error: {one}", file=sys.stderr)
+    if problems:
+        return 1
+    arguments.published.mkdir(parents=True, exist_ok=True)
+    for ending in ("json", "md"):
+        shutil.copy(RESULTS / f"{TITLE}.{ending}", arguments.published)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

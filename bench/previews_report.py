@@ -1,0 +1,338 @@
+"""What opening as many previews as fit has shown: is the time of one more flat, does the run prove anything, and the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from bench.report import as_text
+from bench.scenarios import Measured
+from infra import capacity
+from pipeline.steps import BUDGET_SECONDS
+from twin import leftovers
+
+OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
+QUIET, BUSY = "quiet", "beside releases"
+UP = "pulumi up"
+MOST_TREND = 0.10
+FLATNESS = (
+    "Flat is judged by the Theil-Sen slope: the median of the slopes between every two openings, times the steps from the "
+    "first to the last, relative to the median opening. It uses every opening, and up to a quarter of them may be off "
+    "(the first is cold, the machine has other work) without moving it much; a difference of first and last, or a line of "
+    "least squares, has no such patience."
+)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something done to one preview by the pipeline's script; times in seconds since the epoch."""
+
+    what: str
+    """OPENED, UPDATED or CLOSED."""
+    number: int
+    phase: str
+    """QUIET or BUSY."""
+    began: float
+    ended: float
+    steps: Mapping[str, float]
+    """The script's own steps and their seconds."""
+
+    @property
+    def seconds(self) -> float:
+        """From the push to an answering URL, or from the close to nothing left."""
+        return self.ended - self.began
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything that the page is made of."""
+
+    places: int
+    """Previews that fit, by production's contract."""
+    arithmetic: str
+    room: Sequence[tuple[str, int, int, int, int]]
+    """Resource, how much there is, what a full release takes, these previews, and what one more would make of them."""
+    operations: Sequence[Operation]
+    changes: Sequence[Measured]
+    """What was done to production meanwhile."""
+    requests: int
+    failed: int
+    by_failure: Mapping[str, int]
+    disagreements: Sequence[str]
+    orders_wrong: Sequence[str]
+    refusal: str
+    """What the preview that was one too many was told; empty if it was let in."""
+    left_by_refused: Mapping[str, Sequence[str]]
+    stale: Sequence[str]
+    """Previews that don't serve the commit they were updated to."""
+    left: Mapping[str, Sequence[str]]
+    new_objects: Sequence[str]
+    """Cluster-scoped objects that were not there before the first preview."""
+    seconds: float
+
+    def of(self, what: str, phase: str) -> list[Operation]:
+        """Operations of one kind, in their order."""
+        return sorted((one for one in self.operations if (one.what, one.phase) == (what, phase)), key=lambda o: o.began)
+
+
+def room(plan: capacity.CapacityPlan, production: capacity.Production) -> list[tuple[str, int, int, int, int]]:
+    """Per resource: how much there is, what a full release takes, its previews, and what one more would make of them.
+
+    With the previews counts one application pod more, for the one that is being updated (infra/capacity.py).
+    """
+    application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
+    node, nodes = production.node, production.nodes
+    rows = [
+        ("pod slots", node.pod_slots, plan.pods, 2, 1),
+        (
+            "millicores",
+            node.cpu_millicores,
+            plan.cpu_millicores,
+            application.cpu_millicores + database.cpu_millicores,
+            application.cpu_millicores,
+        ),
+        (
+            "MiB",
+            node.memory_mebibytes,
+            plan.memory_mebibytes,
+            application.memory_mebibytes + database.memory_mebibytes,
+            application.memory_mebibytes,
+        ),
+    ]
+    return [
+        (title, nodes * there, release, plan.previews * each + surge, (plan.previews + 1) * each + surge)
+        for title, there, release, each, surge in rows
+    ]
+
+
+# --- flatness
+
+
+def slope(values: Sequence[float]) -> float:
+    """Theil-Sen: the median of the slopes between every two of them; 0 of fewer than two."""
+    found = [(later - earlier) / (j - i) for (i, earlier), (j, later) in combinations(enumerate(values), 2)]
+    return statistics.median(found) if found else 0.0
+
+
+def trend(values: Sequence[float]) -> float:
+    """How much longer the last takes than the first, by the slope, as a share of the median: 0.05 is five per cent."""
+    middle = statistics.median(values) if values else 0.0
+    return slope(values) * (len(values) - 1) / middle if middle else 0.0
+
+
+def scatter(values: Sequence[float]) -> float:
+    """Median distance from the median, as a share of it: what this machine's other work adds."""
+    middle = statistics.median(values) if values else 0.0
+    return statistics.median(abs(one - middle) for one in values) / middle if middle else 0.0
+
+
+def up_seconds(result: Result, phase: str) -> list[float]:
+    """Seconds of `pulumi up` of each opening, from the first to the last that fits."""
+    return [one.steps.get(UP, 0.0) for one in result.of(OPENED, phase)]
+
+
+# --- what it proves
+
+
+def beside(one: Operation, changes: Sequence[Measured]) -> list[str]:
+    """What production went through while it was done."""
+    return [change.scenario for change in changes if change.began <= one.ended and one.began <= change.ended]
+
+
+def problems(result: Result) -> list[str]:
+    """Why this run proves nothing; empty when it does."""
+    found = [f"client and load balancer disagree: {one}" for one in result.disagreements[:5]]
+    found += [f"acknowledged order not stored exactly once: {key}" for key in result.orders_wrong[:5]]
+    if result.failed or not result.requests:
+        found.append(f"{result.failed} of {result.requests} production requests failed: {dict(result.by_failure)}")
+    for what, phase in ((OPENED, QUIET), (OPENED, BUSY), (UPDATED, BUSY), (CLOSED, QUIET), (CLOSED, BUSY)):
+        done = result.of(what, phase)
+        if len({one.number for one in done}) != result.places:
+            found.append(f"{what}, {phase}: {len(done)} previews of the {result.places} that fit")
+        if phase == BUSY and done and not any(beside(one, result.changes) for one in done):
+            found.append(f"{what}, {phase}: production stood still meanwhile")
+    if not any(step.name == "live" for change in result.changes for step in change.steps):
+        found.append("no release of production went live meanwhile")
+    late = [one for one in result.operations if one.what != CLOSED and one.seconds > BUDGET_SECONDS]
+    found += [f"pr-{one.number} {one.what} after {one.seconds:.0f} s; {BUDGET_SECONDS} are allowed" for one in late]
+    found += _of_refusal(result)
+    found += [f"{one} does not serve the commit it was updated to" for one in result.stale]
+    found += [f"left of previews: {kind}: {', '.join(values)}" for kind, values in result.left.items()]
+    found += [f"left of previews: {one}" for one in result.new_objects]
+    drift = trend(up_seconds(result, QUIET))
+    if abs(drift) > MOST_TREND:
+        found.append(
+            f"`pulumi up` of a preview changes by {drift:+.0%} from the first to the last; {MOST_TREND:.0%} is flat"
+        )
+    return found
+
+
+def _of_refusal(result: Result) -> list[str]:
+    if not result.refusal:
+        return [f"pr-{result.places + 1}, one too many, was not refused"]
+    found = []
+    if f"{result.places} previews fit" not in result.refusal:
+        found.append(f"one too many was refused for another reason: {result.refusal[-500:]}")
+    unnamed = [f"pr-{n}" for n in range(1, result.places + 1) if f"pr-{n}, open for" not in result.refusal]
+    if unnamed:
+        found.append(f"the refusal does not name {', '.join(unnamed)}, which are open")
+    found += [f"left by the refused one: {kind}: {', '.join(them)}" for kind, them in result.left_by_refused.items()]
+    return found
+
+
+# --- what it says
+
+
+def raw(result: Result) -> dict[str, Any]:
+    """What the JSON holds."""
+    quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
+    return {
+        "seconds": round(result.seconds, 1),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "cores": os.cpu_count(),
+        "places": result.places,
+        "arithmetic": result.arithmetic,
+        "room": [list(one) for one in result.room],
+        "trend": {
+            QUIET: round(trend(quiet), 4),
+            "quiet, push to URL": round(trend([one.seconds for one in result.of(OPENED, QUIET)]), 4),
+            BUSY: round(trend(busy), 4),
+        },
+        "scatter": {QUIET: round(scatter(quiet), 4), BUSY: round(scatter(busy), 4)},
+        "operations": [
+            {**dataclasses.asdict(one), "beside": beside(one, result.changes)}
+            for one in sorted(result.operations, key=lambda each: each.began)
+        ],
+        "changes": [dataclasses.asdict(one) for one in result.changes],
+        "requests": result.requests,
+        "failed": result.failed,
+        "byFailure": dict(result.by_failure),
+        "disagreements": list(result.disagreements),
+        "ordersLostOrDoubled": list(result.orders_wrong),
+        "refusal": result.refusal,
+        "leftByRefused": dict(result.left_by_refused),
+        "stale": list(result.stale),
+        "left": dict(result.left),
+        "newClusterScopedObjects": list(result.new_objects),
+        "problems": problems(result),
+    }
+
+
+def table(result: Result) -> str:
+    """One row a preview: its seconds, alone and beside releases."""
+    columns = [
+        ("quiet: `pulumi up`", OPENED, QUIET, True),
+        ("quiet: push → answering URL", OPENED, QUIET, False),
+        ("beside releases: `pulumi up`", OPENED, BUSY, True),
+        ("beside releases: push → answering URL", OPENED, BUSY, False),
+        ("next commit → answering URL", UPDATED, BUSY, False),
+        ("close → nothing left", CLOSED, BUSY, False),
+    ]
+    lines = [f"| preview | {' | '.join(title for title, *_ in columns)} |", f"|---|{'---:|' * len(columns)}"]
+    for number in range(1, result.places + 1):
+        cells = []
+        for _, what, phase, only_up in columns:
+            one = next((each for each in result.of(what, phase) if each.number == number), None)
+            seconds = None if one is None else one.steps.get(UP) if only_up else one.seconds
+            cells.append("" if seconds is None else f"{seconds:.1f}")
+        lines.append(f"| {number} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _changes(result: Result) -> str:
+    lines = ["| production meanwhile | took, s | requests | failed |", "|---|---:|---:|---:|"]
+    lines += [
+        f"| {one.scenario} | {one.ended - one.began:.0f} | {one.requests} | {one.failed} |" for one in result.changes
+    ]
+    return "\n".join(lines)
+
+
+def _room(result: Result) -> str:
+    head = f"{result.places} previews, one being updated"
+    lines = [
+        f"| | there are | a full release | left | {head} | {result.places + 1} previews |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {title} | {there} | {release} | {there - release} | {taken} | {more} |"
+        for title, there, release, taken, more in result.room
+    ]
+    return "\n".join(lines)
+
+
+def _median(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.1f}" if values else "none"
+
+
+def _listed(left: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{kind}: {', '.join(values)}" for kind, values in left.items()) or "Nothing"
+
+
+def page(result: Result) -> str:
+    """Markdown."""
+    quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
+    found = problems(result)
+    verdict = "".join(f"- {one}\n" for one in found)
+    nothing = f"**This run proves nothing:**\n\n{verdict}\n" if found else ""
+    return f"""# As many previews as fit
+
+Made by `make bench-previews` on the twin, not on AWS; nothing here is typed. {os.cpu_count()} cores,
+{time.strftime("%Y-%m-%d", time.gmtime())}, {result.seconds / 60:.0f} minutes. Previews are opened, updated and closed by the
+pipeline's own scripts (`make pr`), with real pods. Drain numbers of production and previews are the bench's short ones.
+
+{nothing}## How many
+
+By production's contract {result.places}: {result.arithmetic}.
+
+{_room(result)}
+
+Pods are placed node by node, which may leave room for fewer than these sums do (infra/capacity.py).
+
+## Requests to production
+
+{result.requests} requests, **{result.failed} failed**. The clients' and the load balancers' logs agree on every one
+({len(result.disagreements)} exceptions); every acknowledged order is in PostgreSQL exactly once
+({len(result.orders_wrong)} exceptions). What production did while previews were opened, updated and closed:
+
+{_changes(result)}
+
+## Seconds
+
+{table(result)}
+
+{FLATNESS}
+
+Alone, from the first to the last that fits, `pulumi up` changes by **{trend(quiet):+.1%}** (flat is ± {MOST_TREND:.0%};
+median {_median(quiet)} s, median distance from it {scatter(quiet):.1%}), the whole way from push to answering URL by
+{trend([one.seconds for one in result.of(OPENED, QUIET)]):+.1%}. Beside releases, where nothing is judged, `pulumi up` changes
+by {trend(busy):+.1%} (median {_median(busy)} s, {scatter(busy):.1%}).
+
+## One too many
+
+pr-{result.places + 1} was told:
+
+````
+{result.refusal.strip()}
+````
+
+{_listed(result.left_by_refused)} was left of it, both at once and when it was closed.
+
+## Left over at the end
+
+{_listed(result.left)}. Looked for, of any preview:
+{", ".join(leftovers.KINDS)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
+"""
+
+
+def write(result: Result, directory: Path, name: str) -> None:
+    """The JSON and the page."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{name}.json").write_text(as_text(raw(result)))
+    (directory / f"{name}.md").write_text(page(result))
