@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +95,8 @@ def test_a_change_in_the_source_rebuilds_the_last_layer_alone(
     twin: Twin, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     build(twin, source(tmp_path, "before"), capfd)
-    log = build(twin, source(tmp_path, "after"), capfd)
+    # Layers outlive a run of the tests, so the change is one that no run has built before.
+    log = build(twin, source(tmp_path, f"after {uuid.uuid4()}"), capfd)
     made = [instruction for instruction, cached in steps(log) if not cached and not instruction.startswith("FROM ")]
     assert made == ["COPY shopcat /app/shopcat"], log
 
