@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from bench.previews import SETTINGS
 from tests.tools import aws, command, kubectl
 from twin import hostnames, pki, preview, production, rehearsal
 from twin.config import Twin
@@ -106,7 +107,7 @@ def test_from_push_to_an_answering_url_and_back_to_nothing(
 ) -> None:
     host = f"pr-31.preview.{hostnames.domain(twin)}"
     with application(source(tmp_path, "offered")):
-        preview.up(twin, 31)
+        preview.up(twin, 31, settings=SETTINGS)
         tag = preview.content_tag(rehearsal.source())
     said = capfd.readouterr().out
     assert f"Preview of {tag}: **https://{host}**" in said
