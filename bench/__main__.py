@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import load, postmortem, report, run, scenarios
 from twin.errors import TwinError
-from twin.paths import REPOSITORY, is_root, state_directory
+from twin.paths import REPOSITORY
 
 RESULTS = REPOSITORY / "bench" / "results"
 PUBLISHED = REPOSITORY / "docs"
@@ -34,15 +34,11 @@ def main() -> int:
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
     parser.add_argument("--keep", action="store_true", help="leave the twins running")
     arguments = parser.parse_args()
-    if not is_root():
-        print("error: the bench needs real pods, and those need root", file=sys.stderr)
-        return 1
     first = os.environ.get("SHOPCAT_TWIN_NAME", "bench")
     names = [first] if arguments.full else [first, scenarios.second_name(first)]
-    for name in names:
-        if (state_directory() / name).exists():
-            print(f"error: twin {name} exists; SHOPCAT_TWIN_NAME={name} make down, then again", file=sys.stderr)
-            return 1
+    if reason := run.why_not(names):
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
             if arguments.full:

@@ -25,7 +25,6 @@ ROUNDS = 5
 MOST_RATIO = 2.0
 _STACK = "empty"
 _PROJECT = "name: empty\nruntime: python\n"
-_SDKS = {"aws": "pulumi_aws", "kubernetes": "pulumi_kubernetes", "eks": "pulumi_eks"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def imports() -> str:
     for path in (REPOSITORY / "infra").glob("*.py"):
         if path.name != "preview.py":
             for sdk, module in re.findall(r"\b(aws|kubernetes)((?:\.[a-z0-9]+)+)\.[A-Z]", path.read_text()):
-                found.add(f"{_SDKS[sdk]}{module}")
+                found.add(f"pulumi_{sdk}{module}")
     # The SDKs' modules load themselves when something in them is asked for.
     return "".join(f"import {module}\nhasattr({module}, 'loaded')\n" for module in sorted(found | {"pulumi_eks"}))
 
@@ -107,7 +106,7 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
 
 
 def main() -> int:
-    """Measure on a twin that is up; exit code 1 if ours takes too long."""
+    """Measure on a twin that is up; exit code 1 if ours takes too long beside the empty program."""
     try:
         found = measure(config.load())
     except TwinError as error:
@@ -115,8 +114,8 @@ def main() -> int:
         return 1
     for name, seconds in (("ours", found.ours), ("empty", found.empty), ("importing", found.importing)):
         print(f"{name:<10}{'  '.join(f'{one:.1f} s' for one in seconds)}")
-    print(f"{found}; at most {MOST_RATIO:g} is wanted")
-    return 0 if found.ratio(found.importing) <= MOST_RATIO else 1
+    print(f"{found}; at most {MOST_RATIO:g} times the empty program is wanted")
+    return 0 if found.ratio(found.empty) <= MOST_RATIO else 1
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from infra.errors import Refused
 from twin import config, github, hostnames, leftovers, parts, pki, preview, rehearsal
 from twin.errors import TwinError
 from twin.github import Github
-from twin.paths import REPOSITORY, is_root, state_directory
+from twin.paths import REPOSITORY
 
 RESULTS = REPOSITORY / "bench" / "results"
 PUBLISHED = REPOSITORY / "docs"
@@ -258,12 +258,9 @@ def main() -> int:
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
     parser.add_argument("--keep", action="store_true", help="leave the twin running")
     arguments = parser.parse_args()
-    if not is_root():
-        print("error: the bench needs real pods, and those need root", file=sys.stderr)
-        return 1
     name = os.environ.get("SHOPCAT_TWIN_NAME", "bench-previews")
-    if (state_directory() / name).exists():
-        print(f"error: twin {name} exists; SHOPCAT_TWIN_NAME={name} make down, then again", file=sys.stderr)
+    if reason := run.why_not([name]):
+        print(f"error: {reason}", file=sys.stderr)
         return 1
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-previews-") as directory:

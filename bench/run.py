@@ -15,10 +15,20 @@ from twin import config, hostnames, parts, pki, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import access_log, front_door
-from twin.paths import REPOSITORY
+from twin.paths import REPOSITORY, is_root, state_directory
 
 LOAD_BALANCER = "shopcat"
 PREVIEW_LOAD_BALANCER = "shopcat-preview"
+
+
+def why_not(names: Iterable[str]) -> str:
+    """What keeps a bench from making its twins; empty if nothing does."""
+    if not is_root():
+        return "the bench needs real pods, and those need root"
+    for name in names:
+        if (state_directory() / name).exists():
+            return f"twin {name} exists; SHOPCAT_TWIN_NAME={name} make down, then again"
+    return ""
 
 
 def take_down(names: Iterable[str]) -> None:
