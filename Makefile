@@ -73,11 +73,11 @@ types: $(READY)
 	$(VENV)/bin/mypy
 
 unit: $(READY)
-	$(VENV)/bin/pytest -q tests/unit
+	$(VENV)/bin/pytest -q -n 4 tests/unit
 
 test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
-	$(VENV)/bin/pytest tests
+	$(VENV)/bin/pytest -n 2 --dist loadfile tests
 
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
 	@$(RUN) -m bench $(if $(FULL),--full)

@@ -47,6 +47,7 @@ POINTS = (0.25, 0.5, 1.0, 2.0, 3.0)
 FULL_RELEASES = 20
 FULL_REQUESTS = 1_000_000
 FULL_MOST_RELEASES = 60
+FULL_MOST_SECONDS = 4 * 3600.0
 NAMESPACES = {OURS: "shopcat", LEGACY: LEGACY, PATCHED: PATCHED}
 SELECTORS = {OURS: "app.kubernetes.io/name=shopcat,shopcat/colour", LEGACY: "app=shopcat", PATCHED: "app=shopcat"}
 TOO_SMALL = "budget too small: eviction"
@@ -561,7 +562,7 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     bench.first({}, "v1.0.0")
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
-    with bench.under_load(OURS, maximum_seconds=6 * 3600.0), ThreadPoolExecutor(1) as beside:
+    with bench.under_load(OURS, maximum_seconds=FULL_MOST_SECONDS), ThreadPoolExecutor(1) as beside:
         leaving: Future[None] | None = None
         for number in range(1, FULL_MOST_RELEASES + 1):
             if number > releases and len(bench.loads[OURS].outcomes) >= enough:

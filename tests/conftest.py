@@ -10,8 +10,9 @@ import pytest
 from twin import config, parts, production
 from twin.paths import is_root
 
-PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "")
-"""Before the names of the tests' twins, so that two checkouts can test side by side."""
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")
+"""Before the names of the tests' twins, so that two checkouts, or two files of tests, can run side by side."""
 
 
 def _twin(name: str, *, simulated: bool) -> Iterator[config.Twin]:

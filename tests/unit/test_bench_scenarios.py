@@ -55,6 +55,13 @@ def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
     assert long.rate * 20 >= 20, "twenty long requests in flight"
 
 
+def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
+    most = scenarios.FULL_MOST_SECONDS
+    assert sum(one.rate for one in scenarios.FULL_MIX) * most > scenarios.FULL_REQUESTS
+    # Refuses what is too much.
+    Load("127.0.0.1", "shop", ca_file=None, streams=scenarios.FULL_MIX, maximum_seconds=most)
+
+
 def test_each_system_has_a_host_of_its_own() -> None:
     assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.preview.", "patched.preview."]
 
