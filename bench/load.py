@@ -79,7 +79,7 @@ class Outcome:
         return self.ended - self.due
 
 
-PAGE, ORDER, LONG = "orders so far", '"id"', '"slept"'
+PAGE, ORDER, LONG = "Latest order", '"id"', '"slept"'
 """What the shop's answers hold."""
 
 MIX = (

@@ -67,6 +67,16 @@ def test_the_slope_sees_a_steady_growth_and_forgives_one_that_is_off() -> None:
     assert previews_report.trend([30.0 + n for n in range(7)]) > previews_report.MOST_TREND
 
 
+def test_what_was_done_several_times_counts_with_its_median() -> None:
+    again = [
+        dataclasses.replace(one, began=one.began + 5000, steps={"pulumi up": up})
+        for one, up in zip(GOOD.of(OPENED, QUIET) * 2, (61.0, 30.2, 30.5, 33.0, 10.0, 30.5), strict=True)
+    ]
+    result = dataclasses.replace(GOOD, operations=[*GOOD.operations, *again])
+    assert previews_report.up_seconds(result, QUIET) == [33.0, 30.0, 30.5]
+    assert previews_report.up_seconds(result, BUSY) == [31.0, 30.0, 30.5]
+
+
 @pytest.mark.parametrize("few", [[], [30.0]])
 def test_fewer_than_two_have_no_trend(few: list[float]) -> None:
     assert previews_report.trend(few) == 0.0

@@ -479,6 +479,7 @@ _ = errors_pb2  # registers the error messages of the protocol
 
 def serve(provider: Provider, *, workers: int = 64) -> None:
     """Listen, tell the engine the port on standard output, and serve until the engine goes away."""
+    engine = os.getppid()  # asked before it hears of us: from then on it may die at any moment
     options = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
     provider.engine = Engine(sys.argv[1] if len(sys.argv) > 1 else None)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
@@ -490,9 +491,8 @@ def serve(provider: Provider, *, workers: int = 64) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    parent = os.getppid()
     while not stop.wait(1.0):
-        if os.getppid() != parent:  # the engine died without a word
+        if os.getppid() != engine:  # it died without a word
             break
     with contextlib.suppress(Exception):
         server.stop(grace=0.5)
