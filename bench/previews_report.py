@@ -134,22 +134,25 @@ def scatter(values: Sequence[float]) -> float:
     return statistics.median(abs(one - middle) for one in values) / middle if middle else 0.0
 
 
-def by_place(result: Result, what: str, phase: str, *, only_up: bool = False) -> list[float]:
-    """Seconds for each place, from the first to the last that fits; the median if it was done several times.
+def by_place(result: Result, what: str, phase: str, *, only_up: bool = False) -> dict[int, float]:
+    """Preview's number → seconds, from the first to the last that fits; the median if it was done several times.
 
     ``only_up`` counts `pulumi up` alone, not the whole way.
     """
     found: dict[int, list[float]] = {}
     for one in result.of(what, phase):
-        seconds = one.steps.get(UP) if only_up else one.seconds
-        if seconds is not None:
-            found.setdefault(one.number, []).append(seconds)
-    return [statistics.median(found[number]) for number in sorted(found)]
+        found.setdefault(one.number, []).append(one.steps[UP] if only_up else one.seconds)
+    return {number: statistics.median(found[number]) for number in sorted(found)}
 
 
 def up_seconds(result: Result, phase: str) -> list[float]:
     """Seconds of `pulumi up` of an opening, for each place."""
-    return by_place(result, OPENED, phase, only_up=True)
+    return list(by_place(result, OPENED, phase, only_up=True).values())
+
+
+def whole_way_trend(result: Result) -> float:
+    """Trend of the openings alone, from push to answering URL."""
+    return trend(list(by_place(result, OPENED, QUIET).values()))
 
 
 # --- what it proves
@@ -216,7 +219,7 @@ def raw(result: Result) -> dict[str, Any]:
         "room": [list(one) for one in result.room],
         "trend": {
             QUIET: round(trend(quiet), 4),
-            "quiet, push to URL": round(trend(by_place(result, OPENED, QUIET)), 4),
+            "quiet, push to URL": round(whole_way_trend(result), 4),
             BUSY: round(trend(busy), 4),
         },
         "scatter": {QUIET: round(scatter(quiet), 4), BUSY: round(scatter(busy), 4)},
@@ -251,9 +254,9 @@ def table(result: Result) -> str:
     ]
     lines = [f"| preview | {' | '.join(title for title, *_ in columns)} |", f"|---|{'---:|' * len(columns)}"]
     found = [by_place(result, what, phase, only_up=only_up) for _, what, phase, only_up in columns]
-    for place in range(result.places):
-        cells = [f"{column[place]:.1f}" if place < len(column) else "" for column in found]
-        lines.append(f"| {place + 1} | {' | '.join(cells)} |")
+    for number in range(1, result.places + 1):
+        cells = [f"{column[number]:.1f}" if number in column else "" for column in found]
+        lines.append(f"| {number} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -322,7 +325,7 @@ Pods are placed node by node, which may leave room for fewer than these sums do 
 
 Alone, from the first to the last that fits, `pulumi up` changes by **{trend(quiet):+.1%}** (flat is ± {MOST_TREND:.0%};
 median {_median(quiet)} s, median distance from it {scatter(quiet):.1%}), the whole way from push to answering URL by
-{trend(by_place(result, OPENED, QUIET)):+.1%}. Beside releases, where nothing is judged, `pulumi up` changes
+{whole_way_trend(result):+.1%}. Beside releases, where nothing is judged, `pulumi up` changes
 by {trend(busy):+.1%} (median {_median(busy)} s, {scatter(busy):.1%}).
 
 ## One too many

@@ -157,6 +157,6 @@ def start_up(
 
 
 def no_full_collections() -> None:
-    """Never look through every outcome for garbage: with a million of them it would stop the client for a second."""
+    """Never look through every outcome for garbage: the more there are, the longer the client would stand still."""
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1 << 30)
