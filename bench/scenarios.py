@@ -210,10 +210,16 @@ class Bench:
         # What was due until now may still fail.
         time.sleep(max(0.0, self.longest_seconds + 2))
         for system, one in runs.items():
-            due = [each for each in self.loads[system].outcomes if one.began <= each.due]
+            outcomes = self.loads[system].outcomes
+            due = [each for each in outcomes if one.began <= each.due]
             kinds = dict(Counter(each.failure for each in due if each.failure))
+            during, before = (
+                loads.summarize(each for each in due if each.due <= one.ended),
+                _steady(outcomes, one.began),
+            )
             self._say(
-                f"{scenario:<30} {system:<8} {one.ended - one.began:5.0f} s {len(due):6} requests, failed: {kinds or 0}"
+                f"{scenario:<30} {system:<8} {one.ended - one.began:5.0f} s {len(due):6} requests, failed: {kinds or 0}; "
+                f"p99 {during.p99 * 1000:.1f} ms, before {before.p99 * 1000:.1f} ms"
             )
 
     @property
@@ -231,7 +237,7 @@ class Bench:
             due = [each for each in outcomes if one.began <= each.due < counted_until]
             total = loads.summarize(due)
             during = loads.summarize(each for each in due if each.due <= one.ended)
-            steady = loads.summarize(each for each in outcomes if one.began - STEADY_SECONDS <= each.due < one.began)
+            steady = _steady(outcomes, one.began)
             found.append(
                 Measured(
                     scenario=one.scenario,
@@ -448,6 +454,11 @@ class Bench:
         with urllib.request.urlopen(request, timeout=10):
             pass
         return self.up(SHORT, {"abort": tag})
+
+
+def _steady(outcomes: Sequence[Outcome], began: float) -> loads.Summary:
+    """Of what was due just before an action began."""
+    return loads.summarize(each for each in outcomes if began - STEADY_SECONDS <= each.due < began)
 
 
 def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Result:
