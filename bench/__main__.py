@@ -39,7 +39,7 @@ def main() -> int:
     if reason := run.why_not(names):
         print(f"error: {reason}", file=sys.stderr)
         return 1
-    run.no_full_collections()
+    run.prepare_process()
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
             if arguments.full:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from twin.errors import TwinError
+
 TRACE_PREFIX = "Root=1-"
 """How the ids of our requests begin."""
 MAXIMUM_REQUESTS = 3_000_000
@@ -33,7 +35,7 @@ is longer): as browsers and HTTP libraries do, so that only what a release does 
 _LARGEST_ANSWER = 1 << 20
 
 
-class LoadError(Exception):
+class LoadError(TwinError):
     """The load can't be run as asked."""
 
 

@@ -268,7 +268,7 @@ def main() -> int:
     if reason := run.why_not([name]):
         print(f"error: {reason}", file=sys.stderr)
         return 1
-    run.no_full_collections()
+    run.prepare_process()
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-previews-") as directory:
             try:

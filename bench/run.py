@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import os
 import shutil
@@ -156,7 +157,12 @@ def start_up(
     return process
 
 
-def no_full_collections() -> None:
-    """Never look through every outcome for garbage: the more there are, the longer the client would stand still."""
+def prepare_process() -> None:
+    """For a process that sends load for long: what it says is seen at once, also in a file, and the client never stops.
+
+    It would stop to look through every outcome for garbage, the longer the more there are.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1 << 30)

@@ -173,6 +173,39 @@ def remove(twin: Twin, node: int) -> None:
             _remove_tree(folder)
 
 
+def _behind(twin: Twin) -> list[Path]:
+    return [root / f"{twin.bridge}-behind" for root, _ in hierarchies()]
+
+
+def put_behind(twin: Twin, pid: int) -> bool:
+    """Let a process, and what it will start, run only while nothing else wants the processor.
+
+    It goes into a group of the kernel's idle class (``cpu.idle``, Linux 5.15), which :func:`remove_behind` removes.
+
+    Returns:
+        Whether the machine can do so; if it can't, nothing has changed.
+    """
+    for folder in _behind(twin):
+        with contextlib.suppress(OSError):
+            folder.mkdir(exist_ok=True)
+            if (folder / "cpu.idle").exists():
+                (folder / "cpu.idle").write_text("1")
+                (folder / "cgroup.procs").write_text(str(pid))
+                return True
+            folder.rmdir()
+    return False
+
+
+def remove_behind(twin: Twin) -> None:
+    """Remove the group of :func:`put_behind`; what is in it goes on as before."""
+    for folder in _behind(twin):
+        if folder.exists():
+            for pid in _pids([folder]):
+                with contextlib.suppress(ProcessLookupError):
+                    (folder.parent / "cgroup.procs").write_text(str(pid))
+            _remove_tree(folder)
+
+
 def put_back_controllers(twin: Twin) -> None:
     """Undo :func:`make` at the root, unless another twin needs the controllers now."""
     roots = [root for root, is_v2 in hierarchies() if is_v2]

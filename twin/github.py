@@ -75,13 +75,23 @@ class Github:
 
     def _listed(self, path: str, asked: dict[str, list[str]]) -> list[dict[str, Any]] | None:
         if path == "/pulls" and asked.get("state") == ["open"]:
-            return [{"number": one, "head": {"sha": self._commits[one][-1]}} for one in sorted(self._open)]
+            return [self._pull_request(one) for one in sorted(self._open)]
         if found := _PULL.fullmatch(path):
             return [{"sha": sha} for sha in self._commits.get(int(found[1]), [])]
         if found := _COMMENTS.fullmatch(path):
             number = int(found[1])
             return [{"id": at + 1, "body": text} for at, (one, text) in enumerate(self._comments) if one == number]
         return None
+
+    def _pull_request(self, number: int) -> dict[str, Any]:
+        repository = {"full_name": REPOSITORY}
+        return {
+            "number": number,
+            "state": "open",
+            "head": {"sha": self._commits[number][-1], "repo": repository},
+            "base": {"repo": repository},
+            "labels": [],
+        }
 
 
 @contextmanager

@@ -636,6 +636,7 @@ def down(twin: Twin) -> None:
     for node in nodes(twin):
         cgroups.remove(twin, node.number)
         _delete_directory(node.directory)
+    cgroups.remove_behind(twin)
     cgroups.put_back_controllers(twin)
     _remove_shared_directories(twin)
 

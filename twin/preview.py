@@ -33,6 +33,7 @@ __all__ = [
     "contract",
     "environment",
     "exists",
+    "reap",
     "run",
     "select",
     "settings_file",
@@ -195,6 +196,29 @@ def close(twin: Twin, number: int, *, more: Mapping[str, str] | None = None, log
     _write_settings(twin, stack)
     found = {**_script_environment(twin, stack), **(more or {})}
     rehearsal.run(twin, "preview", "close", "--number", str(number), more=found, log=log)
+    _forget(twin, stack)
+
+
+def reap(twin: Twin, *, more: Mapping[str, str]) -> None:
+    """Close what was missed, as the scheduled workflow does.
+
+    Args:
+        twin: where.
+        more: what says which pull requests are open, in place of GitHub's variables.
+
+    Raises:
+        TwinError: one could not be closed.
+    """
+    before = stacks(twin)
+    backend = {"PULUMI_BACKEND_URL": environment(twin, "")["PULUMI_BACKEND_URL"]}
+    try:
+        rehearsal.run(twin, "reaper", more={**backend, **more})
+    finally:
+        for stack in sorted({*before} - {*stacks(twin)}):
+            _forget(twin, stack)
+
+
+def _forget(twin: Twin, stack: str) -> None:
     settings_file(twin, stack).unlink(missing_ok=True)
     hostnames.remove(twin, f"{stack}.preview.{hostnames.domain(twin)}")
 

@@ -82,6 +82,11 @@ def run(
         raise TwinError(f"{title} failed:\n{log.read_text()[-3000:]}")
 
 
+def production_settings(twin: Twin) -> dict[str, str]:
+    """What a script that works on production finds besides: the settings of its stack on the twin."""
+    return {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
+
+
 def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:
     """Release a pushed tag; without one rehearse all of it: version, git tag, image, `pulumi up -s prod`.
 
@@ -91,7 +96,7 @@ def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:
     Raises:
         TwinError: a step failed.
     """
-    settings = {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
+    settings = production_settings(twin)
     if tag is not None:
         run(twin, "release", tag, "--pushed", more=settings)
         return tag

@@ -1,6 +1,7 @@
 """Preview stacks under the real engine: up, no-op, a new commit, the last place, bad names, destroy. Nodes are simulated."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from tests.tools import aws, command, kubectl, summary
-from twin import preview, production, rehearsal
+from twin import github, preview, production, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.leftovers import declared, everything
@@ -247,6 +248,25 @@ def test_the_scripts_of_the_workflows_open_one_and_close_it(simulated: Twin, cap
     preview.close(simulated, 41)
     assert "Preview `pr-41` is closed" in capfd.readouterr().out
     assert everything(simulated, 41, [tag]) == {}
+
+
+def test_the_reaper_closes_what_was_missed_and_nothing_else(simulated: Twin, capfd: pytest.CaptureFixture[str]) -> None:
+    with github.serve() as hub:
+        for number in (42, 43):
+            hub.push(number, preview.content_tag(rehearsal.source()))
+            preview.up(simulated, number, more=hub.environment)
+        hub.close(42)
+        preview.reap(simulated, more=hub.environment)
+        assert re.findall("^closing (.*):", capfd.readouterr().out, re.MULTILINE) == ["pr-42"]
+        assert "is closed" in hub.comments(42)[0]
+        assert "is closed" not in hub.comments(43)[0]
+        assert preview.stacks(simulated) == ["pr-43"]
+        assert declared(simulated, 42) == {}
+        assert declared(simulated, 43) != {}
+        hub.close(43)
+        preview.reap(simulated, more=hub.environment)
+        assert preview.stacks(simulated) == []
+        assert everything(simulated, 43, [preview.content_tag(rehearsal.source())]) == {}
 
 
 def test_nothing_is_written_beside_the_committed_files(simulated: Twin) -> None:

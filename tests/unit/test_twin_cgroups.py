@@ -65,3 +65,23 @@ def test_too_few_inotify_instances_are_said_before_a_kubelet_dies_of_it() -> Non
     node.require_inotify_instances(1)
     with pytest.raises(TwinError, match=r"need 1000000 inotify instances.*max_user_instances"):
         node.require_inotify_instances(1_000_000)
+
+
+def test_what_is_put_behind_is_of_the_idle_class_and_outlives_its_group(twin: config.Twin) -> None:
+    if not is_root():
+        pytest.skip("cgroups need root")
+    child = subprocess.Popen(["sleep", "600"])
+    try:
+        if not cgroups.put_behind(twin, child.pid):
+            pytest.skip("no cgroup hierarchy here has cpu.idle: Linux before 5.15, or the v2 root hands down no cpu")
+        groups = Path(f"/proc/{child.pid}/cgroup")
+        assert f"/{twin.bridge}-behind" in groups.read_text()
+        assert [folder for folder in cgroups._behind(twin) if folder.exists()] != []
+        cgroups.remove_behind(twin)
+        assert "-behind" not in groups.read_text()
+        assert [folder for folder in cgroups._behind(twin) if folder.exists()] == []
+        assert child.poll() is None
+        cgroups.remove_behind(twin)
+    finally:
+        child.kill()
+        child.wait()
