@@ -76,10 +76,10 @@ def test_what_is_put_behind_is_of_the_idle_class_and_outlives_its_group(twin: co
             pytest.skip("no cgroup hierarchy here has cpu.idle: Linux before 5.15, or the v2 root hands down no cpu")
         groups = Path(f"/proc/{child.pid}/cgroup")
         assert f"/{twin.bridge}-behind" in groups.read_text()
-        assert [folder for folder in cgroups._behind(twin) if folder.exists()] != []
+        assert [(one / "cpu.idle").read_text() for one in cgroups._behind(twin) if one.exists()] == ["1\n"]
         cgroups.remove_behind(twin)
         assert "-behind" not in groups.read_text()
-        assert [folder for folder in cgroups._behind(twin) if folder.exists()] == []
+        assert [one for one in cgroups._behind(twin) if one.exists()] == []
         assert child.poll() is None
         cgroups.remove_behind(twin)
     finally:
