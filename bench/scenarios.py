@@ -578,10 +578,11 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     bench = Bench(twin, directory, FULL_MIX, say)
     enough = FULL_REQUESTS if releases >= FULL_RELEASES else 0
     parts.up(twin)
+    bench.first({}, "v1.0.0")
     bench.aside = True
+    # Now, when it has started the database: what it starts later would run behind the shop too.
     if (aws := processes.find(twin, "aws")) is not None:
         cgroups.put_behind(twin, aws.pid)
-    bench.first({}, "v1.0.0")
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
     with bench.under_load(OURS, maximum_seconds=FULL_MOST_SECONDS), ThreadPoolExecutor(1) as beside:
