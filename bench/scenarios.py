@@ -192,8 +192,13 @@ class Bench:
                 self.loads[system] = stack.enter_context(found)
             yield
 
-    def measure(self, scenario: str, actions: Mapping[str, Callable[[], str]]) -> None:
+    def measure(self, scenario: str, actions: Mapping[str, Callable[[], str]], *, wait: bool = True) -> None:
         """Run the systems' actions at the same time.
+
+        Args:
+            scenario: what it is called.
+            actions: by system.
+            wait: until what was due meanwhile has ended, so that what is said holds it all (:meth:`finish` always does).
 
         Raises:
             TwinError: an action failed.
@@ -212,8 +217,8 @@ class Bench:
         with ThreadPoolExecutor(len(actions)) as pool:
             for future in [pool.submit(act, system) for system in actions]:
                 future.result()
-        # What was due until now may still fail.
-        time.sleep(max(0.0, self.longest_seconds + 2))
+        if wait:
+            time.sleep(self.longest_seconds + 2)
         for system, one in runs.items():
             outcomes = self.loads[system].outcomes
             due = [each for each in outcomes if one.began <= each.due]
@@ -577,24 +582,26 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     twin = config.load(name, simulated=False)
     bench = Bench(twin, directory, FULL_MIX, say)
     enough = FULL_REQUESTS if releases >= FULL_RELEASES else 0
+    tags = [f"v1.{number}.0" for number in range(1, FULL_MOST_RELEASES + 1)]
     parts.up(twin)
     bench.first({}, "v1.0.0")
     bench.aside = True
     # Now, when it has started the database: what it starts later would run behind the shop too.
     if (aws := processes.find(twin, "aws")) is not None:
         cgroups.put_behind(twin, aws.pid)
+    bench.push(*tags[:releases])
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
     with bench.under_load(OURS, maximum_seconds=FULL_MOST_SECONDS), ThreadPoolExecutor(1) as beside:
         leaving: Future[None] | None = None
-        for number in range(1, FULL_MOST_RELEASES + 1):
-            if number > releases and len(bench.loads[OURS].outcomes) >= enough:
-                break
-            tag = f"v1.{number}.0"
-            bench.push(tag)
+        for number, tag in enumerate(tags, start=1):
+            if number > releases:
+                if len(bench.loads[OURS].outcomes) >= enough:
+                    break
+                bench.push(tag)
             # The next release does not wait for the pods of the one before: a node has room for them too.
             time.sleep(STEADY_SECONDS)
-            bench.measure(RELEASE, {OURS: partial(bench.up, {}, {"tag": tag})})
+            bench.measure(RELEASE, {OURS: partial(bench.up, {}, {"tag": tag})}, wait=False)
             if leaving is not None:
                 leaving.result()
             leaving = beside.submit(bench.drained)
