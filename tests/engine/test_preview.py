@@ -257,7 +257,9 @@ def test_the_reaper_closes_what_was_missed_and_nothing_else(simulated: Twin, cap
             preview.up(simulated, number, more=hub.environment)
         hub.close(42)
         preview.reap(simulated, more=hub.environment)
-        assert re.findall("^closing (.*):", capfd.readouterr().out, re.MULTILINE) == ["pr-42"]
+        closed = re.findall("^closing (.*):", capfd.readouterr().out, re.MULTILINE)
+        assert "pr-42" in closed  # and what other tests have left
+        assert "pr-43" not in closed
         assert "is closed" in hub.comments(42)[0]
         assert "is closed" not in hub.comments(43)[0]
         assert preview.stacks(simulated) == ["pr-43"]
