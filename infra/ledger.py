@@ -235,11 +235,13 @@ def command(setting: str, value: str) -> str:
     return f"pulumi up -s prod --config-file <copy of Pulumi.prod.yaml> -c 'shopcat:{setting}={value}'"
 
 
-def _go_on_or_abort(state: State) -> str:
-    opened = state.open
-    if opened is None:
-        return ""
+def go_on_or_abort(opened: Open) -> str:
+    """What is to be done about an open release: one command each."""
     return f"go on: pulumi up -s prod; abort: {command('abort', opened.tag)}"
+
+
+def _go_on_or_abort(state: State) -> str:
+    return go_on_or_abort(state.open) if state.open else ""
 
 
 def decide(wanted: Wanted, state: State, unweighted: Colour = "green") -> Decision:

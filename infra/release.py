@@ -43,7 +43,7 @@ from infra import proof
 from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
 from infra.fence import GATES_LABEL
-from infra.ledger import State, table_rows
+from infra.ledger import State, go_on_or_abort, table_rows
 from infra.record import (
     APPLICATION,
     COLOURS,
@@ -126,7 +126,10 @@ class Hooks:
         """
         decision = self._plan.decision
         if decision.moves and decision.open and await asyncio.to_thread(self._plan.session.take):
-            self._log(f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}")
+            self._log(
+                f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
+                f"should this update end before it is live, {go_on_or_abort(decision.open)}"
+            )
 
     async def before_deployment(
         self, colour: Colour, before: Mapping[str, Any] | None, after: Mapping[str, Any] | None

@@ -114,11 +114,14 @@ def start(
     return Process(name, child.pid, record["started_ticks"], log)  # type: ignore[arg-type]
 
 
-def stop(twin: Twin, name: str, *, grace_seconds: float = 10.0) -> None:
-    """Stop a process and what it started in its session: SIGTERM, then SIGKILL. Nothing happens if it doesn't run."""
+def stop(twin: Twin, name: str, *, grace_seconds: float = 10.0, by: signal.Signals = signal.SIGTERM) -> None:
+    """Stop a process and what it started in its session: SIGTERM or what is given, then SIGKILL.
+
+    Nothing happens if it doesn't run.
+    """
     process = find(twin, name)
     if process is not None:
-        _signal(process.pid, signal.SIGTERM)
+        _signal(process.pid, by)
         deadline = time.monotonic() + grace_seconds
         while process.alive() and time.monotonic() < deadline:
             _reap(process.pid)

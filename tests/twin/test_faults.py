@@ -19,6 +19,7 @@ import pytest
 
 from bench import run
 from bench.reconcile import disagreements, orders_lost_or_doubled
+from infra import ledger
 from infra.ledger import Ledger
 from tests.tools import aws, command, kubectl
 from tests.twin.shop import SHORT, Shop, fault, open_shop, stop, wait_for
@@ -87,6 +88,9 @@ def last_line(said: str) -> str:
         if ("error:" in line or "is refused" in line or "everything is" in line)
         and not any(words in line for words in ("unhandled error", "update failed", "preview failed"))
     ]
+    if lines and lines[-1].endswith("errors occurred:"):  # the cause is the last of them: a pod's own
+        causes = [line.strip() for line in said.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
+        return " ".join(causes[-1:]).removeprefix("* ")[:240]
     return lines[-1].removeprefix("error: ")[:240] if lines else ""
 
 
@@ -147,7 +151,7 @@ def broken(edits: dict[str, str], *words: str) -> Callable[[Shop, str], str]:
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
         shop.push(tag, edits)
-        told = refused(shop, *words, tag=tag)
+        told = refused(shop, *words, ledger.command("abort", tag), tag=tag)
         good(shop, abort=tag)
         assert live(shop) == before
         return told
