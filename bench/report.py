@@ -70,12 +70,19 @@ def raw(result: Result) -> dict[str, Any]:
         },
         "series": {name: series(outcomes) for name, outcomes in result.outcomes.items()},
         "requests": {name: len(outcomes) for name, outcomes in result.outcomes.items()},
+        "behind": result.behind,
         "noop": dataclasses.asdict(result.noop) if result.noop else None,
         "disagreements": result.disagreements,
         "ordersLostOrDoubled": result.orders_wrong,
         "problems": problems(result),
     }
 
+
+_BEHIND = {
+    True: "ran only while nothing else wanted the processor (the kernel's idle class); the database, the cluster, the load "
+    "balancer and the clients took it as they needed.",
+    False: "took the processor from it here: this machine's kernel has no idle class for groups.",
+}
 
 # --- plots
 
@@ -298,14 +305,16 @@ def write(result: Result, directory: Path, name: str) -> None:
     verdict = "".join(f"<li>{html.escape(one)}" for one in found)
     plots = [timeline(one, result.outcomes[one], result.measured) for one in result.outcomes]
     shown_curve = curve(result.measured) if curve_points(result.measured, OURS) else ""
+    command = "make bench FULL=1" if result.full else "make bench"
     page = f"""<!doctype html><meta charset="utf-8"><title>ShopCat: requests that failed at a release</title>
 <style>body{{font:14px sans-serif;max-width:75em;margin:2em auto}}td,th{{padding:.2em .7em;text-align:left}}</style>
 <h1>Requests that failed at a release</h1>
-<p>Made by <code>make bench</code> on the twin, not on AWS. What stands in one scenario ran at the same time, on the same
+<p>Made by <code>{command}</code> on the twin, not on AWS. What stands in one scenario ran at the same time, on the same
 cluster, under the same load and delays. Latencies count from when a request was due, and tell this machine's noise as well.
 Each failure stands in the JSON beside this page, with its time, kind and step; the clients' and the load balancers' own logs
 agree on every request ({len(result.disagreements)} exceptions), and every acknowledged order is in PostgreSQL exactly once
 ({len(result.orders_wrong)} exceptions).</p>
+{f"<p>Engine and AWS stand-in, which on AWS share no machine with the shop, {_BEHIND[result.behind]}</p>" if result.full else ""}
 {f"<h2>This run proves nothing</h2><ul>{verdict}</ul>" if found else ""}
 {table(result.measured)}
 {f"<p>Nothing to release: {html.escape(str(result.noop))}.</p>" if result.noop else ""}

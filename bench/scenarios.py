@@ -146,6 +146,8 @@ class Result:
     seconds: float
     full: bool = False
     noop: NoOp | None = None
+    behind: bool = False
+    """Whether the engine and the AWS stand-in ran only while the shop left them the processor."""
 
 
 @dataclass
@@ -318,7 +320,7 @@ class Bench:
         log = self.directory / f"up-{time.monotonic_ns()}.log"
         process = run.start_up(self.twin, self.settings(changes), log, values)
         if self.aside:
-            cgroups.put_behind(self.twin, process.pid)
+            self.aside = cgroups.put_behind(self.twin, process.pid)
         return process, log
 
     def settings(self, changes: Mapping[str, Any]) -> Path:
@@ -585,10 +587,9 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     tags = [f"v1.{number}.0" for number in range(1, FULL_MOST_RELEASES + 1)]
     parts.up(twin)
     bench.first({}, "v1.0.0")
-    bench.aside = True
     # Now, when it has started the database: what it starts later would run behind the shop too.
-    if (aws := processes.find(twin, "aws")) is not None:
-        cgroups.put_behind(twin, aws.pid)
+    aws = processes.find(twin, "aws")
+    bench.aside = aws is not None and cgroups.put_behind(twin, aws.pid)
     bench.push(*tags[:releases])
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
@@ -608,7 +609,7 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
         bench.settled(OURS, bench.drained_by)
     measured = bench.finish()
     differ, wrong = bench.stories(started)
-    return Result(measured, bench.by_load, differ, wrong, time.time() - started, full=True)
+    return Result(measured, bench.by_load, differ, wrong, time.time() - started, full=True, behind=bench.aside)
 
 
 def _serves(bench: Bench, system: str) -> None:

@@ -87,6 +87,19 @@ def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -
     assert "1.38 of its floor" in said[4]
 
 
+def test_a_full_runs_page_says_what_ran_behind_the_shop(tmp_path: Path) -> None:
+    full = dataclasses.replace(GOOD, full=True, behind=True)
+    report.write(full, tmp_path, "full")
+    page = (tmp_path / "full.html").read_text()
+    assert "idle class); the database" in page
+    assert "make bench FULL=1" in page
+    assert json.loads((tmp_path / "full.json").read_text())["behind"] is True
+    report.write(dataclasses.replace(full, behind=False), tmp_path, "full")
+    assert "has no idle class" in (tmp_path / "full.html").read_text()
+    report.write(GOOD, tmp_path, "short")
+    assert "idle class" not in (tmp_path / "short.html").read_text()
+
+
 def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None:
     one = measured(RELEASE, OURS, 0)
     sent = [Outcome("long", "x", due, ended) for due, ended in ((1.0, 3.9), (1.0, 4.1), (4.1, 9.0))]
