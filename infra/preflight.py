@@ -119,6 +119,13 @@ class Checks:
     record: Record
     colour: Colour
     attempt: int
+    again: bool = False
+    """It was live before: a rollback."""
+
+    @property
+    def migrates(self) -> bool:
+        """Whether the release's migration is run: not again for one that was live, since migrations are not undone."""
+        return bool(self.record.template.migrate) and not self.again
 
     @property
     def smoke_name(self) -> str:
@@ -240,12 +247,14 @@ def _colours(decision: Decision, state: State) -> dict[Colour, ColourPlan]:
 def _checks(decision: Decision, state: State) -> Checks | None:
     """The open release's Jobs, or else the live one's: they stay declared, so that the next update changes nothing."""
     if decision.action in ("release", "resume") and decision.open and decision.record:
-        return Checks(decision.record, decision.open.colour, decision.open.attempt)
+        return Checks(
+            decision.record, decision.open.colour, decision.open.attempt, again=decision.open.kind == "rollback"
+        )
     if state.live is None:
         return None
     release = state.release(state.live.name)
-    number = next((each.number for each in reversed(release.attempts) if each.outcome == "live"), 1)
-    return Checks(release.record, state.live.colour, number)
+    went_live = [each.number for each in release.attempts if each.outcome == "live"]
+    return Checks(release.record, state.live.colour, went_live[-1] if went_live else 1, again=len(went_live) > 1)
 
 
 def _intent(decision: Decision, state: State) -> str:

@@ -254,9 +254,9 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def fingerprint(template: TemplateInput) -> str:
-    """A short hash of the whole template input."""
-    text = json.dumps(_open(template), sort_keys=True, separators=(",", ":"))
+def fingerprint(document: Mapping[str, Any]) -> str:
+    """A short hash of plain values, such as a pod template; the order of keys doesn't matter."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -53,6 +53,7 @@ from infra.record import (
     SMOKE,
     Colour,
     Record,
+    fingerprint,
     other,
     render,
     render_migration,
@@ -73,20 +74,37 @@ MINIMUM_READY_SECONDS = 5
 PRIORITY = 100_000
 POINTER = "shopcat-live"
 INTENT_ANNOTATION = "shopcat/intent"
+TEMPLATE_ANNOTATION = "shopcat/template"
 
 
-def loses(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> list[str]:
-    """What a change of a Deployment takes from its running pods: replicas, or the template they were made from."""
-    if not before:
-        return []
-    old, new = dict(before.get("spec") or {}), dict((after or {}).get("spec") or {})
-    lost = []
+def loses(
+    before: Mapping[str, Any] | None, after: Mapping[str, Any] | None, found: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What the write of a Deployment takes from its running pods: replicas, or the template they were made from.
+
+    Args:
+        before: its inputs by the engine's state.
+        after: its inputs as they are to be.
+        found: as it stands in the cluster. Where that is known it counts: another checkout's state may be older.
+    """
+    old, new = dict((before or {}).get("spec") or {}), dict((after or {}).get("spec") or {})
     had, has = int(old.get("replicas") or 0), int(new.get("replicas") or 0)
-    if has < had:
-        lost.append(f"replicas {had} -> {has}")
-    if new.get("template") != old.get("template"):
-        lost.append("template")
-    return lost
+    now = had if found is None else int(found["spec"].get("replicas") or 0)
+    lost = []
+    # Scaled up by hand and back by this: pods leave one after the other, as they do at an eviction.
+    if has < now and (has < had or has == 0):
+        lost.append(f"replicas {now} -> {has}")
+    if made := _template_mark(found):
+        changed = made != _template_mark(after)
+    else:
+        changed = bool(old) and new.get("template") != old.get("template")
+    return [*lost, "template"] if changed else lost
+
+
+def _template_mark(deployment: Mapping[str, Any] | None) -> str:
+    """Which template a Deployment was made from; empty if it doesn't say."""
+    metadata = (deployment or {}).get("metadata") or {}
+    return str((metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
 
 
 def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
@@ -137,12 +155,16 @@ class Hooks:
         """Claim the slot for the colour that is about to change, and guard its pods.
 
         Raises:
-            Refused: somebody else has the slot, or the colour can't be proven to carry nothing.
+            Refused: somebody else has the slot or has written the ledger meanwhile, or the colour can't be proven to
+                carry nothing.
         """
         opened = self._plan.decision.open
         if opened and opened.colour == colour:
             await self.claim()
-        lost = loses(before, after)
+        # What is declared comes from the ledger as it was read; a colour may be another update's by now.
+        await asyncio.to_thread(self._plan.session.still_ours)
+        found = await asyncio.to_thread(self._plan.kubernetes().deployment, NAMESPACE, workload_name(colour))
+        lost = loses(before, after, found)
         if lost:
             await self.guard(colour, ", ".join(lost))
 
@@ -353,7 +375,7 @@ class BlueGreen(pulumi.ComponentResource):
         }
         done: list[pulumi.Resource] = []
         before = list(ready)
-        if plan.checks and plan.checks.record.template.migrate:
+        if plan.checks and plan.checks.migrates:
             before.append(self._migrate(plan.checks, [*ready, secrets[plan.checks.record.name]]))
         deployments: dict[Colour, pulumi.Resource] = {}
         for colour, each in plan.colours.items():
@@ -378,6 +400,7 @@ class BlueGreen(pulumi.ComponentResource):
 
     def _deployment(self, each: ColourPlan, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         colour, record, drain = each.colour, each.record, each.record.template.drain
+        template = render(record, colour)
 
         async def hook(args: pulumi.ResourceHookArgs) -> None:
             await self.hooks.before_deployment(colour, args.old_inputs, args.new_inputs)
@@ -390,7 +413,7 @@ class BlueGreen(pulumi.ComponentResource):
                 "namespace": NAMESPACE,
                 "labels": selector(colour),
                 # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
-                "annotations": {INTENT_ANNOTATION: self._plan.intent},
+                "annotations": {INTENT_ANNOTATION: self._plan.intent, TEMPLATE_ANNOTATION: fingerprint(template)},
             },
             spec={
                 "replicas": each.replicas,
@@ -399,7 +422,7 @@ class BlueGreen(pulumi.ComponentResource):
                 "revisionHistoryLimit": 2,
                 "selector": {"matchLabels": selector(colour)},
                 "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-                "template": render(record, colour),
+                "template": template,
             },
             opts=self._options(
                 depends_on=depends_on,

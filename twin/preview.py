@@ -210,7 +210,7 @@ def reap(twin: Twin, *, more: Mapping[str, str]) -> None:
         TwinError: one could not be closed.
     """
     before = stacks(twin)
-    backend = {"PULUMI_BACKEND_URL": environment(twin, "")["PULUMI_BACKEND_URL"]}
+    backend = {"PULUMI_BACKEND_URL": _backend(twin, "pr-0").url}
     try:
         rehearsal.run(twin, "reaper", more={**backend, **more})
     finally:

@@ -88,10 +88,12 @@ def last_line(said: str) -> str:
         if ("error:" in line or "is refused" in line or "everything is" in line)
         and not any(words in line for words in ("unhandled error", "update failed", "preview failed"))
     ]
-    if lines and lines[-1].endswith("errors occurred:"):  # the cause is the last of them: a pod's own
+    assert lines, said
+    if lines[-1].endswith("errors occurred:"):  # the cause is the last of them: a pod's own
         causes = [line.strip() for line in said.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
-        return " ".join(causes[-1:]).removeprefix("* ")[:240]
-    return lines[-1].removeprefix("error: ")[:240] if lines else ""
+        assert causes, said
+        return causes[-1].removeprefix("* ")[:240]
+    return lines[-1].removeprefix("error: ")[:240]
 
 
 def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:

@@ -133,7 +133,8 @@ def test_equal_records_make_equal_pods_whoever_released_them() -> None:
     one = replace(record(), provenance=Provenance("ann", "abc", "1"))
     other = replace(record(), provenance=Provenance("bob", "def", "2"))
     assert render(one, "green") == render(other, "green")
-    assert fingerprint(one.template) == fingerprint(other.template)
+    assert fingerprint(render(one, "green")) == fingerprint(render(other, "green"))
+    assert fingerprint(render(one, "green")) != fingerprint(render(one, "blue"))
 
 
 def test_differences_name_each_value() -> None:

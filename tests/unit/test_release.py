@@ -178,6 +178,7 @@ def test_the_first_release_takes_the_colour_without_weight() -> None:
     assert green["spec"]["replicas"] == 2
     assert blue["spec"]["replicas"] == 0
     assert green["metadata"]["annotations"]["shopcat/intent"] == "v1.0.0-r1-a1"
+    assert green["metadata"]["annotations"]["shopcat/template"] != blue["metadata"]["annotations"]["shopcat/template"]
     assert one(resources, "live")["data"]["colour"] == "green"
     assert "smoke-v1.0.0-r1-a1" in {key.partition("::")[2] for key in resources}
 
@@ -246,6 +247,22 @@ def test_a_rollback_declares_the_former_record_in_the_idle_colour() -> None:
     assert one(resources, "deployment-blue")["spec"]["replicas"] == 0
 
 
+def test_a_rollback_does_not_migrate_again() -> None:
+    def migrations(state: State, wanted: Wanted) -> list[str]:
+        return [key.partition("::")[2] for key in declare(state, wanted)[0] if "::migrate-" in key]
+
+    first = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
+    second = ledger.gone_live(claim(first, tag("v1.1.0", 2)))
+    assert migrations(first, Nothing()) == ["migrate-v1.0.0-r1-a1"]
+    assert migrations(second, Rollback("v1.1.0", "v1.0.0")) == []
+    back = claim(second, Rollback("v1.1.0", "v1.0.0"))
+    assert migrations(back, Nothing()) == []
+    assert migrations(ledger.gone_live(back), Nothing()) == [], "nor once it is live"
+    aborted = ledger.aborted(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
+    again = migrations(aborted, tag("v1.0.0", 1, migrate=("migrate",)))
+    assert again == ["migrate-v1.0.0-r1-a2"], "an aborted attempt proves nothing about its migration"
+
+
 def test_jobs_are_tried_once_and_replaced_when_they_failed() -> None:
     resources, _ = declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
     for name in ("smoke-v1.0.0-r1-a1", "migrate-v1.0.0-r1-a1"):
@@ -297,7 +314,8 @@ class Cluster:
     """Pods and Jobs of a healthy release."""
 
     def __init__(self, number: int, colour: str, *, pods: int = 2, smoke: bool = True, replicas: int = 0) -> None:
-        self.number, self.colour, self.count, self.smoke, self.replicas = number, colour, pods, smoke, replicas
+        self.number, self.colour, self.count, self.smoke = number, colour, pods, smoke
+        self.stands: dict[str, Any] | None = {"spec": {"replicas": replicas}}
 
     def pods(self, *_: Any) -> list[dict[str, Any]]:
         gate = f"target-health.elbv2.k8s.aws/shopcat-{self.colour}"
@@ -322,21 +340,27 @@ class Cluster:
     def job(self, *_: Any) -> dict[str, Any]:
         return {"status": {"succeeded": 1} if self.smoke else {}}
 
-    def deployment(self, *_: Any) -> dict[str, Any]:
-        return {"spec": {"replicas": self.replicas}}
+    def deployment(self, *_: Any) -> dict[str, Any] | None:
+        return self.stands
 
 
 def hooks(state: State, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
     from infra.release import Hooks
 
+    cluster = cluster or Cluster(1, "blue", pods=0)
     made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), lambda _: None)
-    made._traffic = FakeTraffic(weights, cluster.targets() if cluster else [])  # type: ignore[assignment]
+    made._traffic = FakeTraffic(weights, cluster.targets())  # type: ignore[assignment]
     return made
 
 
-FULL = {"spec": {"replicas": 2, "template": {"a": 1}}}
-EMPTIED = {"spec": {"replicas": 0, "template": {"a": 1}}}
-CHANGED = {"spec": {"replicas": 2, "template": {"a": 2}}}
+def deployment(replicas: int, template: int) -> dict[str, Any]:
+    marks = {"shopcat/template": str(template), "shopcat/intent": "x"}
+    return {"metadata": {"annotations": marks}, "spec": {"replicas": replicas, "template": {"a": template}}}
+
+
+FULL = deployment(2, 1)
+EMPTIED = deployment(0, 1)
+CHANGED = deployment(2, 2)
 
 
 def test_what_a_change_takes_from_running_pods() -> None:
@@ -347,6 +371,20 @@ def test_what_a_change_takes_from_running_pods() -> None:
     assert loses(EMPTIED, FULL) == []
     assert loses(FULL, EMPTIED) == ["replicas 2 -> 0"]
     assert loses(FULL, CHANGED) == ["template"]
+
+
+def test_what_stands_in_the_cluster_counts_more_than_an_older_state() -> None:
+    from infra.release import loses
+
+    assert loses(EMPTIED, CHANGED, CHANGED) == [], "another checkout has written what is wanted"
+    assert loses(FULL, EMPTIED, EMPTIED) == []
+    assert loses(CHANGED, CHANGED, FULL) == ["template"], "nothing to change by the state, and all the pods"
+    assert loses(EMPTIED, EMPTIED, FULL) == ["replicas 2 -> 0"]
+    assert loses(None, EMPTIED, CHANGED) == ["replicas 2 -> 0", "template"], "a state that never had it"
+    assert loses(FULL, FULL, deployment(3, 1)) == [], "scaled up by hand, and back"
+    unmarked = {"spec": {"replicas": 2}}
+    assert loses(FULL, CHANGED, unmarked) == ["template"]
+    assert loses(FULL, FULL, unmarked) == []
 
 
 def test_the_slot_is_claimed_before_the_idle_deployment_changes() -> None:
@@ -401,15 +439,32 @@ def test_a_colour_without_weight_may_lose_its_pods() -> None:
     assert made._traffic.moved == []
 
 
+def test_a_checkout_with_an_older_state_writes_what_is_there_already() -> None:
+    cluster = Cluster(1, "green", pods=0)
+    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, cluster)
+    cluster.stands = CHANGED
+    run(made.before_deployment("blue", EMPTIED, CHANGED))
+    cluster.stands = EMPTIED
+    run(made.before_deployment("green", FULL, EMPTIED))
+    assert made._traffic.moved == []
+
+
+def test_a_colour_that_another_update_has_taken_meanwhile_is_not_written() -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
+    made._plan.session._ledger.state = claim(SECOND, tag("v1.2.0", 3))
+    with pytest.raises(Refused, match=r"another update was first: release v1\.2\.0-r1 holds the slot"):
+        run(made.before_deployment("green", EMPTIED, EMPTIED))
+
+
 def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
-    made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue"))
+    made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
     run(made.before_deployment("green", FULL, EMPTIED))
     assert made._traffic.moved == ["blue watched"]
 
 
 @pytest.mark.parametrize("change", [EMPTIED, CHANGED])
 def test_the_live_colours_pods_stay_when_the_other_is_not_proven(change: dict[str, Any]) -> None:
-    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, Cluster(1, "green", pods=0))
+    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, Cluster(1, "green", pods=0, replicas=2))
     with pytest.raises(Refused, match="0 of 2 pods"):
         run(made.before_deployment("blue", FULL, change))
 
