@@ -711,7 +711,8 @@ class Session:
     def __init__(self, ledger: Ledger, state: State, decision: Decision) -> None:
         self._ledger = ledger
         self._held = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Hooks ask side by side: nobody compares the ledger with `state` while it is being written."""
         self.state = state
         self.decision = decision
 
@@ -732,26 +733,29 @@ class Session:
             return True
 
     def still_ours(self) -> None:
-        """The slot has not been taken over since `take`.
+        """Nobody has written the ledger since this update read it or wrote it itself.
 
         Raises:
-            LedgerConflict: it has.
+            LedgerConflict: somebody has.
         """
-        found = self._ledger.read()
-        if found.version != self.state.version:
-            raise LedgerConflict(_conflict(found))
+        with self._lock:
+            found = self._ledger.read()
+            if found.version != self.state.version:
+                raise LedgerConflict(_conflict(found))
 
     def go_live(self) -> State:
         """The open release becomes the live one."""
-        self.take()
-        self.state = self._ledger.go_live(self.state)
-        return self.state
+        with self._lock:
+            self.take()
+            self.state = self._ledger.go_live(self.state)
+            return self.state
 
     def abort(self) -> State:
         """The open release is taken back."""
-        self.take()
-        self.state = self._ledger.abort(self.state)
-        return self.state
+        with self._lock:
+            self.take()
+            self.state = self._ledger.abort(self.state)
+            return self.state
 
 
 def table_rows(state: State) -> list[dict[str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -320,6 +322,34 @@ def test_who_was_overtaken_can_not_go_live(open_ledger: Callable[[], Ledger]) ->
     second.abort()
     assert open_ledger().read().releases["v1.0.0-r1"].state == "aborted"
     assert open_ledger().read().live is None
+
+
+def test_a_hook_that_looks_while_another_writes_sees_no_stranger() -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        state = State(version=1)
+
+        def claim(self, state: State, decision: Decision) -> State:
+            self.state = module.claimed(state, decision, "now")
+            writing.set()
+            assert go_on.wait(10)
+            return self.state
+
+        def read(self) -> State:
+            return self.state
+
+    slow = Slow()
+    session = Session(slow, slow.state, decide(tag("v1.0.0", 1), slow.state))  # type: ignore[arg-type]
+    with ThreadPoolExecutor(2) as pool:
+        taking = pool.submit(session.take)
+        assert writing.wait(10)
+        looking = pool.submit(session.still_ours)
+        with pytest.raises(TimeoutError):  # the write has arrived, its answer has not
+            looking.result(0.2)
+        go_on.set()
+        assert taking.result()
+        looking.result()
 
 
 def test_a_lost_answer_is_no_conflict(open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch) -> None:
