@@ -40,12 +40,16 @@ def main() -> int:
         print(f"error: {reason}", file=sys.stderr)
         return 1
     run.prepare_process()
+    title = "bench-full" if arguments.full else "bench"
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
-            if arguments.full:
-                result = scenarios.play_full(first, Path(directory), arguments.releases)
-            else:
-                result = scenarios.play(first, Path(directory))
+            try:
+                if arguments.full:
+                    result = scenarios.play_full(first, Path(directory), arguments.releases)
+                else:
+                    result = scenarios.play(first, Path(directory))
+            finally:
+                run.keep_logs(Path(directory), RESULTS / f"{title}-logs")
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -55,7 +59,6 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     for name, outcomes in result.outcomes.items():
         load.write(outcomes, RESULTS / f"{name.replace(' ', '-')}.jsonl")
-    title = "bench-full" if arguments.full else "bench"
     report.write(result, RESULTS, title)
     found = report.problems(result)
     print(f"{result.seconds:.0f} s; report: {RESULTS / title}.html")

@@ -247,14 +247,6 @@ def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Resu
     )
 
 
-def _keep_logs(directory: Path, target: Path) -> None:
-    """What the engine and the scripts have said, for whoever looks into a run; those of the run before go."""
-    shutil.rmtree(target, ignore_errors=True)
-    target.mkdir(parents=True)
-    for path in directory.rglob("*.log"):
-        shutil.copy(path, target)
-
-
 def main() -> int:
     """Run, report, take the twin down.
 
@@ -274,7 +266,7 @@ def main() -> int:
             try:
                 result = play(name, Path(directory))
             finally:
-                _keep_logs(Path(directory), RESULTS / f"{TITLE}-logs")
+                run.keep_logs(Path(directory), RESULTS / f"{TITLE}-logs")
     except (TwinError, Refused) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

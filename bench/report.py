@@ -71,6 +71,7 @@ def raw(result: Result) -> dict[str, Any]:
         "series": {name: series(outcomes) for name, outcomes in result.outcomes.items()},
         "requests": {name: len(outcomes) for name, outcomes in result.outcomes.items()},
         "behind": result.behind,
+        "goneOn": list(result.gone_on),
         "noop": dataclasses.asdict(result.noop) if result.noop else None,
         "disagreements": result.disagreements,
         "ordersLostOrDoubled": result.orders_wrong,
@@ -253,7 +254,7 @@ def _short_problems(result: Result) -> list[str]:
 
 
 def _full_problems(result: Result) -> list[str]:
-    found = []
+    found = [f"the run ended early: {result.broken}"] if result.broken else []
     releases = [one for one in result.measured if one.floor]
     sent = sum(len(outcomes) for outcomes in result.outcomes.values())
     if len(releases) < FULL_RELEASES or sent < FULL_REQUESTS:
@@ -315,6 +316,7 @@ Each failure stands in the JSON beside this page, with its time, kind and step; 
 agree on every request ({len(result.disagreements)} exceptions), and every acknowledged order is in PostgreSQL exactly once
 ({len(result.orders_wrong)} exceptions).</p>
 {f"<p>Engine and AWS stand-in, which on AWS share no machine with the shop, {_BEHIND[result.behind]}</p>" if result.full else ""}
+{"".join(f"<p>An update failed and the same command went on with it: {html.escape(one)}</p>" for one in result.gone_on)}
 {f"<h2>This run proves nothing</h2><ul>{verdict}</ul>" if found else ""}
 {table(result.measured)}
 {f"<p>Nothing to release: {html.escape(str(result.noop))}.</p>" if result.noop else ""}

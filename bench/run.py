@@ -166,3 +166,11 @@ def prepare_process() -> None:
         sys.stdout.reconfigure(line_buffering=True)
     young, middle, _ = gc.get_threshold()
     gc.set_threshold(young, middle, 1 << 30)
+
+
+def keep_logs(directory: Path, target: Path) -> None:
+    """What the engine and the scripts have said, for whoever looks into a run; those of the run before go."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in directory.rglob("*.log"):
+        shutil.copy(path, target)

@@ -148,6 +148,10 @@ class Result:
     noop: NoOp | None = None
     behind: bool = False
     """Whether the engine and the AWS stand-in ran only while the shop left them the processor."""
+    gone_on: Sequence[str] = ()
+    """Updates that failed and were gone on with: why."""
+    broken: str = ""
+    """Why the run ended before its end."""
 
 
 @dataclass
@@ -176,6 +180,7 @@ class Bench:
         self._runs: list[_Run] = []
         self._steps: list[Step] = []
         self._ratio = self._scale = 0.0
+        self.gone_on: list[str] = []
         self.aside = False
         """Whether the engine runs only while nothing else wants the processor: on AWS it shares no machine with the shop.
 
@@ -211,10 +216,12 @@ class Bench:
 
         def act(system: str) -> None:
             self._steps = [] if system == OURS else self._steps
-            runs[system].note = actions[system]()
-            runs[system].ended = time.time()
-            if system == OURS:
-                runs[system].steps = self._steps
+            try:
+                runs[system].note = actions[system]()
+            finally:
+                runs[system].ended = time.time()
+                if system == OURS:
+                    runs[system].steps = self._steps
 
         with ThreadPoolExecutor(len(actions)) as pool:
             for future in [pool.submit(act, system) for system in actions]:
@@ -344,8 +351,23 @@ class Bench:
             code = process.wait(1800)
         self._steps += follower.steps
         if code != 0:
-            raise TwinError(f"`pulumi up` with {dict(values)} failed:\n{log.read_text()[-3000:]}")
+            raise TwinError(f"`pulumi up` with {dict(values)} failed:\n{errors_of(log.read_text())}")
         return f"{time.monotonic() - started:.0f} s"
+
+    def up_or_on(self, changes: Mapping[str, Any], values: Mapping[str, str]) -> str:
+        """`pulumi up -s prod`, and should it fail the same once more, as a person would; both are counted.
+
+        Raises:
+            TwinError: it failed again.
+        """
+        started = time.monotonic()
+        try:
+            return self.up(changes, values)
+        except TwinError as error:
+            self.gone_on.append(str(error))
+            self._say(f"{error}; going on")
+        self.up(changes, values)
+        return f"{time.monotonic() - started:.0f} s, gone on with once"
 
     def first(self, changes: Mapping[str, Any], tag: str) -> None:
         """Platform, image and first release, as `make up` makes them, with these settings.
@@ -471,6 +493,12 @@ class Bench:
         return self.up(SHORT, {"abort": tag})
 
 
+def errors_of(log: str) -> str:
+    """What an update that failed said of it; all of its end if it named no error."""
+    _, diagnostics, said = log.partition("\nDiagnostics:\n")
+    return said.partition("\nOutputs:\n")[0].strip()[:3000] if diagnostics else log[-3000:]
+
+
 def _steady(outcomes: Sequence[Outcome], began: float) -> loads.Summary:
     """Of what was due just before an action began."""
     return loads.summarize(each for each in outcomes if began - STEADY_SECONDS <= each.due < began)
@@ -593,23 +621,37 @@ def play_full(name: str, directory: Path, releases: int = FULL_RELEASES, say: Ca
     bench.push(*tags[:releases])
     bench.delays(parameters.load().deregistration_seconds.maximum / bench.budget.propagation_seconds,
                  bench.budget.propagation_seconds)  # fmt: skip
+    broken = ""
     with bench.under_load(OURS, maximum_seconds=FULL_MOST_SECONDS), ThreadPoolExecutor(1) as beside:
         leaving: Future[None] | None = None
-        for number, tag in enumerate(tags, start=1):
-            if number > releases:
-                if len(bench.loads[OURS].outcomes) >= enough:
-                    break
-                bench.push(tag)
-            # The next release does not wait for the pods of the one before: a node has room for them too.
-            time.sleep(STEADY_SECONDS)
-            bench.measure(RELEASE, {OURS: partial(bench.up, {}, {"tag": tag})}, wait=False)
-            if leaving is not None:
-                leaving.result()
-            leaving = beside.submit(bench.drained)
-        bench.settled(OURS, bench.drained_by)
+        try:
+            for number, tag in enumerate(tags, start=1):
+                if number > releases:
+                    if len(bench.loads[OURS].outcomes) >= enough:
+                        break
+                    bench.push(tag)
+                # The next release does not wait for the pods of the one before: a node has room for them too.
+                time.sleep(STEADY_SECONDS)
+                bench.measure(RELEASE, {OURS: partial(bench.up_or_on, {}, {"tag": tag})}, wait=False)
+                if leaving is not None:
+                    leaving.result()
+                leaving = beside.submit(bench.drained)
+            bench.settled(OURS, bench.drained_by)
+        except TwinError as error:  # hours of figures are worth looking at all the same
+            broken = str(error)
     measured = bench.finish()
     differ, wrong = bench.stories(started)
-    return Result(measured, bench.by_load, differ, wrong, time.time() - started, full=True, behind=bench.aside)
+    return Result(
+        measured,
+        bench.by_load,
+        differ,
+        wrong,
+        time.time() - started,
+        full=True,
+        behind=bench.aside,
+        gone_on=bench.gone_on,
+        broken=broken,
+    )
 
 
 def _serves(bench: Bench, system: str) -> None:

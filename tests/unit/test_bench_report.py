@@ -88,11 +88,13 @@ def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -
 
 
 def test_a_full_runs_page_says_what_ran_behind_the_shop(tmp_path: Path) -> None:
-    full = dataclasses.replace(GOOD, full=True, behind=True)
+    full = dataclasses.replace(GOOD, full=True, behind=True, gone_on=["smoke <failed>"], broken="stopped")
+    assert report.problems(full)[0] == "the run ended early: stopped"
     report.write(full, tmp_path, "full")
     page = (tmp_path / "full.html").read_text()
     assert "idle class); the database" in page
     assert "make bench FULL=1" in page
+    assert "went on with it: smoke &lt;failed&gt;" in page
     assert json.loads((tmp_path / "full.json").read_text())["behind"] is True
     report.write(dataclasses.replace(full, behind=False), tmp_path, "full")
     assert "has no idle class" in (tmp_path / "full.html").read_text()

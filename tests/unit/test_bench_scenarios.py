@@ -66,6 +66,30 @@ def test_each_system_has_a_host_of_its_own() -> None:
     assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.preview.", "patched.preview."]
 
 
+def test_what_an_update_that_failed_said_is_its_diagnostics() -> None:
+    log = "Updating\n\nDiagnostics:\n  Job (smoke):\n    error: no\n\nOutputs:\n  - releases: [...]\n"
+    assert scenarios.errors_of(log) == "Job (smoke):\n    error: no"
+    assert scenarios.errors_of("killed") == "killed"
+
+
+def test_an_update_that_fails_is_gone_on_with_once_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    bench, left = Bench(twin, tmp_path, scenarios.FULL_MIX, lambda _: None), [TwinError("smoke failed")]
+
+    def up(*_: Any) -> str:
+        if left:
+            raise left.pop()
+        return "9 s"
+
+    monkeypatch.setattr(bench, "up", up)
+    assert "gone on" in bench.up_or_on({}, {"tag": "v1.0.0"})
+    assert bench.gone_on == ["smoke failed"]
+    assert bench.up_or_on({}, {"tag": "v1.1.0"}) == "9 s"
+    left += [TwinError("smoke failed")] * 2
+    with pytest.raises(TwinError):
+        bench.up_or_on({}, {"tag": "v1.2.0"})
+
+
 class Sent:
     """A load that has ended."""
 
