@@ -385,24 +385,34 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
 done
 [ "$reached" = yes ] || { echo "no connection to $SERVICE_URL" >&2; exit 1; }
 check() {
-  headers=$(curl --silent --show-error --fail --max-time 10 --output /dev/null --dump-header - "$@")
+  headers=$(curl --silent --show-error --fail --max-time 10 --output /dev/null --dump-header - "$@") || return 1
   found=$(printf '%s' "$headers" | tr -d '\\r' | sed -n 's/^[Xx]-[Ss]hop[Cc]at-[Rr]elease: *//p')
   if [ -n "$found" ] && [ "$found" != "$RELEASE" ]; then
     echo "$*: expected release $RELEASE, got $found" >&2
-    exit 1
+    return 1
   fi
   echo "ok: $*"
 }
-for path in /healthz / / / / /; do check "$SERVICE_URL$path"; done
+for path in /healthz / / / / /; do check "$SERVICE_URL$path" || exit 1; done
 if [ -n "$PUBLIC_URL" ]; then
-  for path in /healthz / /; do
-    check --insecure --connect-to "::$LOAD_BALANCER:" --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"
+  late=$(($(date +%s) + PATIENCE_SECONDS))
+  nodes=$(getent ahostsv4 "$LOAD_BALANCER" | cut -d ' ' -f 1 | sort -u)
+  for node in ${nodes:-$LOAD_BALANCER}; do
+    for path in /healthz / /; do
+      until check --insecure --connect-to "::$node:" --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"; do
+        [ "$(date +%s)" -lt "$late" ] || exit 1
+        sleep 1
+      done
+    done
   done
 fi
 """
-"""Connecting may take a moment after the pods are ready; from then on every answer counts, without a retry. By header
-the load balancer answers from the new colour; its certificate is not what is tested here, and its authority may be one
-that the image doesn't know."""
+"""Connecting may take a moment after the pods are ready; from then on every answer of the Service counts, without a retry.
+By header each node of the load balancer answers from the new colour: a target that is healthy to one of them may not have
+reached the next, which answers 503 until then, so no weight moves before all have it. The certificate is not what is tested
+here, and its authority may be one that the image doesn't know."""
+SMOKE_SECONDS = 120
+"""What a smoke test takes at most, besides its patience with the load balancer's nodes."""
 
 
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
@@ -426,6 +436,7 @@ def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
                         {"name": "COLOUR", "value": colour},
                         {"name": "PUBLIC_URL", "value": record.template.smoke_url},
                         {"name": "LOAD_BALANCER", "value": record.template.smoke_connect},
+                        {"name": "PATIENCE_SECONDS", "value": str(record.template.drain.pre_stop_seconds)},
                         {"name": "SERVICE_URL", "value": f"http://{workload_name(colour)}.{NAMESPACE}"},
                     ],
                     "resources": _resources(50, 64),

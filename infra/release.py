@@ -51,6 +51,7 @@ from infra.record import (
     PORT,
     PRIORITY_CLASS,
     SMOKE,
+    SMOKE_SECONDS,
     Colour,
     Record,
     fingerprint,
@@ -446,7 +447,8 @@ class BlueGreen(pulumi.ComponentResource):
         )
 
     def _smoke(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), 120, depends_on)
+        seconds = SMOKE_SECONDS + checks.record.template.drain.pre_stop_seconds
+        return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), seconds, depends_on)
 
     def _job(
         self, name: str, template: dict[str, Any], deadline_seconds: int, depends_on: list[pulumi.Resource]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pytest
@@ -15,6 +17,7 @@ from infra.errors import Refused
 from infra.record import (
     COLOURS,
     PORT,
+    SMOKE_SCRIPT,
     Provenance,
     Record,
     assert_plain,
@@ -28,6 +31,10 @@ from infra.record import (
     validated,
 )
 from tests.unit.releases import DRAIN, digest, record, template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def container(pod: dict[str, Any]) -> dict[str, Any]:
@@ -153,3 +160,63 @@ def test_jobs_run_once_and_never_count_as_the_colours_pods() -> None:
         assert not selector("green").items() <= pod["metadata"]["labels"].items()
         assert "lifecycle" not in container(pod)
     assert {"name": "SERVICE_URL", "value": "http://shopcat-green.shopcat"} in container(smoke)["env"]
+
+
+CURL = """#!/bin/sh
+echo "$*" >> "$LOG"
+case "$*" in
+  *"::10.0.0.2:"*)
+    echo >> "$LOG.second"
+    [ "$(wc -l < "$LOG.second")" -gt "$LATE" ] || exit 22;;
+  *"$BROKEN") exit 22;;
+esac
+printf 'HTTP/1.1 200 OK\\r\\nX-ShopCat-Release: v1.0.0\\r\\n'
+"""
+GETENT = "#!/bin/sh\nprintf '10.0.0.1  STREAM lb\\n10.0.0.1  DGRAM\\n10.0.0.2  STREAM lb\\n10.0.0.2  DGRAM\\n'\n"
+
+
+@pytest.fixture
+def smoke(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
+    """Runs the smoke test with a curl of our own; its exit code and what was asked of the load balancer's nodes."""
+    for name, text in (("curl", CURL), ("getent", GETENT), ("sleep", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    asked = tmp_path / "asked"
+
+    def run(late: int = 0, patience: int = 30, broken: str = "nothing") -> tuple[int, list[str]]:
+        given = {each["name"]: each["value"] for each in container(render_smoke(record(), "green"))["env"]}
+        environment = {
+            **given,
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "LOG": str(asked),
+            "LATE": str(late),
+            "BROKEN": broken,
+            "PUBLIC_URL": "https://shop.example",
+            "LOAD_BALANCER": "lb",
+            "PATIENCE_SECONDS": str(patience),
+        }
+        done = subprocess.run(["/bin/sh", "-c", SMOKE_SCRIPT], env=environment, check=False, capture_output=True)
+        return done.returncode, [line for line in asked.read_text().splitlines() if "--connect-to" in line]
+
+    return run
+
+
+def test_the_smoke_test_asks_each_node_of_the_load_balancer(smoke: Callable[..., tuple[int, list[str]]]) -> None:
+    code, asked = smoke()
+    assert code == 0
+    assert [sum(f"::{node}:" in line for line in asked) for node in ("10.0.0.1", "10.0.0.2")] == [3, 3]
+    assert all("X-ShopCat-Colour: green" in line for line in asked)
+
+
+def test_a_node_that_learns_of_the_targets_late_is_waited_for(smoke: Callable[..., tuple[int, list[str]]]) -> None:
+    code, asked = smoke(late=4)
+    assert code == 0
+    assert sum("::10.0.0.2:" in line for line in asked) == 7
+
+
+def test_a_node_that_never_does_fails_the_smoke_test(smoke: Callable[..., tuple[int, list[str]]]) -> None:
+    assert smoke(late=1000, patience=0)[0] == 1
+
+
+def test_the_service_has_no_second_try(smoke: Callable[..., tuple[int, list[str]]]) -> None:
+    assert smoke(broken="http://shopcat-green.shopcat/") == (1, [])
