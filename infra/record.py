@@ -378,12 +378,6 @@ def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
 
 SMOKE_SCRIPT = """\
 set -eu
-reached=no
-for attempt in 1 2 3 4 5 6 7 8 9 10; do
-  if curl --silent --output /dev/null --max-time 5 "$SERVICE_URL/healthz"; then reached=yes; break; fi
-  sleep 1
-done
-[ "$reached" = yes ] || { echo "no connection to $SERVICE_URL" >&2; exit 1; }
 check() {
   headers=$(curl --silent --show-error --fail --max-time 10 --output /dev/null --dump-header - "$@") || return 1
   found=$(printf '%s' "$headers" | tr -d '\\r' | sed -n 's/^[Xx]-[Ss]hop[Cc]at-[Rr]elease: *//p')
@@ -393,6 +387,12 @@ check() {
   fi
   echo "ok: $*"
 }
+left=10
+until check "$SERVICE_URL/healthz"; do
+  left=$((left - 1))
+  [ "$left" -gt 0 ] || { echo "no answer of release $RELEASE from $SERVICE_URL" >&2; exit 1; }
+  sleep 1
+done
 for path in /healthz / / / / /; do check "$SERVICE_URL$path" || exit 1; done
 if [ -n "$PUBLIC_URL" ]; then
   late=$(($(date +%s) + PATIENCE_SECONDS))
@@ -407,10 +407,13 @@ if [ -n "$PUBLIC_URL" ]; then
   done
 fi
 """
-"""Connecting may take a moment after the pods are ready; from then on every answer of the Service counts, without a retry.
-By header each node of the load balancer answers from the new colour: a target that is healthy to one of them may not have
-reached the next, which answers 503 until then, so no weight moves before all have it. The certificate is not what is tested
-here, and its authority may be one that the image doesn't know."""
+"""Connecting may take a moment after the pods are ready, and until then pods of the colour's former release that are on their
+way out may answer; from then on every answer of the Service counts, without a retry.
+
+By header each node of the load balancer answers from the new colour. A target that is healthy to one node may not have
+reached the next, which answers 503 until then, and one that was deregistered goes on getting requests for a while; so each
+node has the time that preStop allows for it, and no weight moves before all have followed. The certificate is not what is
+tested here, and its authority may be one that the image doesn't know."""
 SMOKE_SECONDS = 120
 """What a smoke test takes at most, besides its patience with the load balancer's nodes."""
 

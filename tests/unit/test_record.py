@@ -167,10 +167,10 @@ echo "$*" >> "$LOG"
 case "$*" in
   *"::10.0.0.2:"*)
     echo >> "$LOG.second"
-    [ "$(wc -l < "$LOG.second")" -gt "$LATE" ] || exit 22;;
+    [ "$(wc -l < "$LOG.second")" -gt "$LATE" ] || { [ -n "$FORMER" ] || exit 22; RELEASE="$FORMER"; };;
   *"$BROKEN") exit 22;;
 esac
-printf 'HTTP/1.1 200 OK\\r\\nX-ShopCat-Release: v1.0.0\\r\\n'
+printf 'HTTP/1.1 200 OK\\r\\nX-ShopCat-Release: %s\\r\\n' "$RELEASE"
 """
 GETENT = "#!/bin/sh\nprintf '10.0.0.1  STREAM lb\\n10.0.0.1  DGRAM\\n10.0.0.2  STREAM lb\\n10.0.0.2  DGRAM\\n'\n"
 
@@ -183,7 +183,7 @@ def smoke(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
         (tmp_path / name).chmod(0o755)
     asked = tmp_path / "asked"
 
-    def run(late: int = 0, patience: int = 30, broken: str = "nothing") -> tuple[int, list[str]]:
+    def run(late: int = 0, patience: int = 30, broken: str = "nothing", former: str = "") -> tuple[int, list[str]]:
         given = {each["name"]: each["value"] for each in container(render_smoke(record(), "green"))["env"]}
         environment = {
             **given,
@@ -191,6 +191,7 @@ def smoke(tmp_path: Path) -> Callable[..., tuple[int, list[str]]]:
             "LOG": str(asked),
             "LATE": str(late),
             "BROKEN": broken,
+            "FORMER": former,
             "PUBLIC_URL": "https://shop.example",
             "LOAD_BALANCER": "lb",
             "PATIENCE_SECONDS": str(patience),
@@ -212,6 +213,13 @@ def test_a_node_that_learns_of_the_targets_late_is_waited_for(smoke: Callable[..
     code, asked = smoke(late=4)
     assert code == 0
     assert sum("::10.0.0.2:" in line for line in asked) == 7
+
+
+def test_a_node_that_still_asks_the_former_release_is_waited_for(smoke: Callable[..., tuple[int, list[str]]]) -> None:
+    code, asked = smoke(late=4, former="v0.9.0")
+    assert code == 0
+    assert sum("::10.0.0.2:" in line for line in asked) == 7
+    assert smoke(late=1000, former="v0.9.0", patience=0)[0] == 1
 
 
 def test_a_node_that_never_does_fails_the_smoke_test(smoke: Callable[..., tuple[int, list[str]]]) -> None:
