@@ -22,7 +22,7 @@ from bench.reconcile import disagreements, orders_lost_or_doubled
 from infra import ledger
 from infra.ledger import Ledger
 from tests.tools import aws, command, kubectl
-from tests.twin.shop import SHORT, Shop, fault, open_shop, stop, wait_for
+from tests.twin.shop import DELAY_SCALE, SHORT, Shop, fault, open_shop, stop, wait_for
 from tests.twin.test_release import CRASH, ERRORS_LATER
 from twin import postgres
 from twin.config import Twin
@@ -288,6 +288,28 @@ def rollback(shop: Shop, tag: str) -> str:
     return "former record, all steps"
 
 
+def right_after(shop: Shop, tag: str) -> str:
+    """The next release starts in a colour whose former pods are on their way out and still asked by the load balancer.
+
+    With the real delays, each its worst: only those last longer than an update needs to come to its smoke test.
+    """
+    other = f"{tag}1"
+    shop.push(tag)
+    shop.push(other)
+    real = {"shopcat:drain": {**SHORT["shopcat:drain"], "propagation": 60}}
+    before = live(shop)
+    service.set_faults(shop.twin, delayScale=1.0, delayWorst=True)
+    try:
+        good(shop, real, tag=tag)
+        good(shop, real, tag=other)
+    finally:
+        service.set_faults(shop.twin, delayScale=DELAY_SCALE, delayWorst=False)
+    assert live(shop) == other
+    said = command(shop.twin, ["kubectl", "logs", "-n", "shopcat", f"job/smoke-{other}-r1-a1"]).stdout
+    assert f"expected release {other}, got {before}" in said, f"nobody asked the former pods any more:\n{said}"
+    return "waits and goes on"
+
+
 def two_at_once(shop: Shop, tag: str) -> str:
     """Two tags from two backends that hold the same state; the ledger's one slot decides."""
     other = f"{tag}1"
@@ -368,6 +390,7 @@ CELLS = (
     Cell("a compatible migration", migrated, "-"),
     Cell("a migration that fails", migration_fails, "abort"),
     Cell("rollback", rollback, "-"),
+    Cell("a release right after the one before", right_after, "waits"),
     Cell("a live pod is deleted (no release)", pod_deleted, "nothing to do"),
     Cell(
         "a live pod crashes (no release)",
