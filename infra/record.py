@@ -398,11 +398,16 @@ if [ -n "$PUBLIC_URL" ]; then
   late=$(($(date +%s) + PATIENCE_SECONDS))
   nodes=$(getent ahostsv4 "$LOAD_BALANCER" | cut -d ' ' -f 1 | sort -u)
   for node in ${nodes:-$LOAD_BALANCER}; do
-    for path in /healthz / /; do
-      until check --insecure --connect-to "::$node:" --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"; do
+    row=0
+    while [ "$row" -lt 6 ]; do
+      path=/; [ "$row" -gt 0 ] || path=/healthz
+      if check --insecure --connect-to "::$node:" --header "X-ShopCat-Colour: $COLOUR" "$PUBLIC_URL$path"; then
+        row=$((row + 1))
+      else
+        row=0
         [ "$(date +%s)" -lt "$late" ] || exit 1
         sleep 1
-      done
+      fi
     done
   done
 fi
@@ -410,10 +415,10 @@ fi
 """Connecting may take a moment after the pods are ready, and until then pods of the colour's former release that are on their
 way out may answer; from then on every answer of the Service counts, without a retry.
 
-By header each node of the load balancer answers from the new colour. A target that is healthy to one node may not have
-reached the next, which answers 503 until then, and one that was deregistered goes on getting requests for a while; so each
-node has the time that preStop allows for it, and no weight moves before all have followed. The certificate is not what is
-tested here, and its authority may be one that the image doesn't know."""
+By header each node of the load balancer answers from the new colour, six times in a row. A target that is healthy to one node
+may not have reached the next, which answers 503 until then, and one that was deregistered goes on getting requests for a
+while; so the nodes have the time that preStop allows for it, and no weight moves before each has answered so. The certificate
+is not what is tested here, and its authority may be one that the image doesn't know."""
 SMOKE_SECONDS = 120
 """What a smoke test takes at most, besides its patience with the load balancer's nodes."""
 
