@@ -42,10 +42,12 @@ class NoOp:
 
     def __str__(self) -> str:
         """For a person."""
+        ours, empty, importing = map(statistics.median, (self.ours, self.empty, self.importing))
         return (
-            f"an update that has nothing to do takes {statistics.median(self.ours):.1f} s: "
-            f"{self.ratio(self.empty):.1f} times as long as an empty program, {self.ratio(self.importing):.1f} times as "
-            f"long as one that imports the same SDKs and declares nothing (medians of {len(self.ours)}, in turns)"
+            f"an update that has nothing to do takes {ours:.1f} s: {ours / empty:.1f} times as long as an empty program "
+            f"(wanted: {MOST_RATIO:g}). A program that imports the same SDKs and declares nothing takes "
+            f"{importing / empty:.1f} times as long as the empty one; ours takes {ours / importing:.1f} times as long as "
+            f"that (medians of {len(self.ours)}, in turns)"
         )
 
 
@@ -57,7 +59,9 @@ def imports() -> str:
             for sdk, module in re.findall(r"\b(aws|kubernetes)((?:\.[a-z0-9]+)+)\.[A-Z]", path.read_text()):
                 found.add(f"pulumi_{sdk}{module}")
     # The SDKs' modules load themselves when something in them is asked for.
-    return "".join(f"import {module}\nhasattr({module}, 'loaded')\n" for module in sorted(found | {"pulumi_eks"}))
+    loading = "".join(f"import {module}\nhasattr({module}, 'loaded')\n" for module in sorted(found | {"pulumi_eks"}))
+    # Nor does ours collect garbage.
+    return f"import gc\ngc.disable()\n{loading}gc.freeze()\n"
 
 
 def _timed(argv: list[str], directory: Path, environment: dict[str, str]) -> tuple[float, str]:
@@ -114,7 +118,7 @@ def main() -> int:
         return 1
     for name, seconds in (("ours", found.ours), ("empty", found.empty), ("importing", found.importing)):
         print(f"{name:<10}{'  '.join(f'{one:.1f} s' for one in seconds)}")
-    print(f"{found}; at most {MOST_RATIO:g} times the empty program is wanted")
+    print(found)
     return 0 if found.ratio(found.empty) <= MOST_RATIO else 1
 
 

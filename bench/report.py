@@ -82,7 +82,7 @@ def raw(result: Result) -> dict[str, Any]:
 _BEHIND = {
     True: "ran only while nothing else wanted the processor (the kernel's idle class); the database, the cluster, the load "
     "balancer and the clients took it as they needed.",
-    False: "took the processor from it here: this machine's kernel has no idle class for groups.",
+    False: "took the processor from it here: they could not be put into the kernel's idle class (for groups: Linux 5.15).",
 }
 
 # --- plots

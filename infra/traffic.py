@@ -93,6 +93,7 @@ class Minute:
 
     start: datetime
     requests: float
+    """Those that were given a target, and the 503s for which there was none: CloudWatch's RequestCount leaves these out."""
     errors: float
 
     @property
@@ -523,7 +524,8 @@ class Traffic:
             for result in page["MetricDataResults"]:
                 points = values.setdefault(result["Id"], {})
                 points.update(zip(result["Timestamps"], result["Values"], strict=True))
-        requests = values.pop("requests", {})
+        served, without_target = values.pop("requests", {}), values.get("elb503", {})
+        requests = {at: served.get(at, 0.0) + without_target.get(at, 0.0) for at in {*served, *without_target}}
         return [
             Minute(at, requests[at], sum(points.get(at, 0.0) for points in values.values()))
             for at in sorted(requests)

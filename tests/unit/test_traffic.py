@@ -74,6 +74,12 @@ class Metrics:
         self.requests = 100.0
         self.errors_from: float | None = None
         self.silent_from: float | None = None
+        self.no_target_until: float | None = None
+        self.no_target_from: float | None = None
+
+    def without_target(self, second: float) -> bool:
+        early = self.no_target_until is not None and second < self.no_target_until
+        return early or (self.no_target_from is not None and second >= self.no_target_from)
 
     def get_paginator(self, _: str) -> Metrics:
         return self
@@ -91,7 +97,9 @@ class Metrics:
         for query in MetricDataQueries:
             name = query["MetricStat"]["Metric"]["MetricName"]
             if name == "RequestCount":
-                points = dict.fromkeys(minutes, self.requests)
+                points = {minute: self.requests for minute in minutes if not self.without_target(seconds[minute])}
+            elif name == "HTTPCode_ELB_503_Count":
+                points = {minute: self.requests for minute in minutes if self.without_target(seconds[minute])}
             elif name == "HTTPCode_Target_5XX_Count" and self.errors_from is not None:
                 points = {minute: 5.0 for minute in minutes if seconds[minute] >= self.errors_from}
             else:
@@ -332,6 +340,20 @@ def test_the_same_errors_before_are_no_reason(stage: Stage) -> None:
     stage.metrics.requests = 1000
     stage.move("green")
     assert stage.weights() == GREEN
+
+
+def test_requests_for_which_there_is_no_target_are_requests_that_fail(stage: Stage) -> None:
+    stage.metrics.no_target_from = 60
+    with pytest.raises(TrafficError, match="100 of 100 requests failed in the minute"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_a_release_in_an_outage_is_measured_against_all_requests_of_the_minutes_before(stage: Stage) -> None:
+    stage.metrics.no_target_until = 0
+    stage.move("green")
+    assert stage.weights() == GREEN
+    assert any("errors in the 10 minutes before: 100.00% of 1000 requests" in line for line in stage.lines)
 
 
 def test_missing_metrics_are_not_health(stage: Stage) -> None:
