@@ -31,7 +31,7 @@ from infra.drain import DrainBudget, DrainInputs
 from twin import cgroups, config, parts, processes, production
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.loadbalancer import parameters, service
+from twin.loadbalancer import metrics, parameters, service
 from twin.paths import REPOSITORY
 
 PROPAGATION_SECONDS = 15
@@ -164,7 +164,6 @@ class _Run:
     began: float
     ended: float = 0.0
     drained: float = 0.0
-    scale: float = 0.0
     note: str = ""
     steps: list[Step] = field(default_factory=list)
 
@@ -179,7 +178,7 @@ class Bench:
         self.loads: dict[str, Load] = {}
         self._runs: list[_Run] = []
         self._steps: list[Step] = []
-        self._ratio = self._scale = 0.0
+        self._ratio = 0.0
         self.gone_on: list[str] = []
         self.aside = False
         """Whether the engine runs only while nothing else wants the processor: on AWS it shares no machine with the shop.
@@ -211,7 +210,7 @@ class Bench:
             TwinError: an action failed.
         """
         began = time.time()
-        runs = {system: _Run(scenario, system, self._ratio, began, scale=self._scale) for system in actions}
+        runs = {system: _Run(scenario, system, self._ratio, began) for system in actions}
         self._runs += runs.values()
 
         def act(system: str) -> None:
@@ -284,7 +283,8 @@ class Bench:
         shifted = next((step.at for step in one.steps if step.name == "shift"), None)
         if shifted is None or not any(step.name == "live" for step in one.steps):
             return []
-        return steps.floor(self.budget, shifted, parameters.load().metrics_delay_seconds.median * one.scale)
+        known = steps.known(shifted, metrics.written(self.twin))
+        return steps.floor(self.budget, shifted, known) if known else []
 
     @property
     def budget(self) -> DrainBudget:
@@ -294,8 +294,8 @@ class Bench:
     def delays(self, ratio: float, budget_seconds: float, *, every: bool = False) -> None:
         """Make the load balancer's worst delay that many times what a budget allows for; or every delay the worst."""
         self._ratio = ratio
-        self._scale = ratio * budget_seconds / parameters.load().deregistration_seconds.maximum
-        service.set_faults(self.twin, delayScale=self._scale, delayWorst=every)
+        scale = ratio * budget_seconds / parameters.load().deregistration_seconds.maximum
+        service.set_faults(self.twin, delayScale=scale, delayWorst=every)
 
     @property
     def drained_by(self) -> float:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -65,20 +64,30 @@ def parts(began: float, steps: Sequence[Step], end: float) -> list[tuple[str, fl
     return [(step.name, until - step.at) for step, until in zip(every, ends, strict=True)]
 
 
-def floor(budget: DrainBudget, shifted: float, metrics_delay_seconds: float) -> list[tuple[str, float]]:
+def known(shifted: float, written: Mapping[int, float]) -> float | None:
+    """When a release could know two whole minutes of metrics, in seconds since the epoch; nothing if it never could.
+
+    Args:
+        shifted: when everything went to the new colour (seconds since the epoch): metric minutes begin on the minute.
+        written: when CloudWatch had each minute, by the minute's begin (both in seconds since the epoch).
+    """
+    minutes = round(METRIC_MINUTES_SECONDS / 60)
+    there = sorted(at for minute, at in written.items() if minute >= shifted)
+    return there[minutes - 1] if len(there) >= minutes else None
+
+
+def floor(budget: DrainBudget, shifted: float, known: float) -> list[tuple[str, float]]:
     """What a release takes even if Pulumi, Kubernetes and the image cost no time at all, part by part, in seconds.
 
     Args:
         budget: of the release.
-        shifted: when everything went to the new colour (seconds since the epoch): metric minutes begin on the minute.
-        metrics_delay_seconds: how late CloudWatch has a minute's points.
+        shifted: when everything went to the new colour (seconds since the epoch).
+        known: when CloudWatch had the metric minutes that are counted (seconds since the epoch): it may be late.
     """
-    to_next_minute = math.ceil(shifted / 60) * 60 - shifted
-    counted = to_next_minute + METRIC_MINUTES_SECONDS + metrics_delay_seconds
     return [
         ("targets healthy", float(budget.health_interval_seconds * budget.health_threshold)),
         ("canary", float(budget.propagation_seconds)),
-        ("settle and two metric minutes", max(float(budget.settle_seconds), counted)),
+        ("settle and two metric minutes", max(float(budget.settle_seconds), known - shifted)),
     ]
 
 

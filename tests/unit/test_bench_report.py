@@ -97,7 +97,7 @@ def test_a_full_runs_page_says_what_ran_behind_the_shop(tmp_path: Path) -> None:
     assert "went on with it: smoke &lt;failed&gt;" in page
     assert json.loads((tmp_path / "full.json").read_text())["behind"] is True
     report.write(dataclasses.replace(full, behind=False), tmp_path, "full")
-    assert "has no idle class" in (tmp_path / "full.html").read_text()
+    assert "could not be put into the kernel's idle class" in (tmp_path / "full.html").read_text()
     report.write(GOOD, tmp_path, "short")
     assert "idle class" not in (tmp_path / "short.html").read_text()
 

@@ -1,5 +1,6 @@
 """What the bench asks of the program and of the load balancer."""
 
+import json
 from pathlib import Path
 from typing import Any, cast
 
@@ -113,11 +114,15 @@ def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
     assert found[0].steady_p99 == pytest.approx(0.1)
 
 
-def test_the_floor_counts_metrics_as_late_as_they_were_while_the_release_ran(tmp_path: Path) -> None:
-    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", scenarios.SHORT_MIX)
-    reached = [Step(600.0, "shift"), Step(800.0, "live")]
-    one = scenarios._Run("new tag", OURS, 1.0, 500.0, 810.0, scale=2.0, steps=reached)
-    delay = parameters.load().metrics_delay_seconds.median
-    assert dict(bench._floor(one))["settle and two metric minutes"] == METRIC_MINUTES_SECONDS + 2.0 * delay
+def test_the_floor_counts_metrics_as_late_as_they_were(tmp_path: Path) -> None:
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    bench = Bench(twin, tmp_path / "b", scenarios.SHORT_MIX)
+    reached = [Step(600.0, "shift"), Step(900.0, "live")]
+    one = scenarios._Run("new tag", OURS, 1.0, 500.0, 910.0, steps=reached)
+    assert bench._floor(one) == [], "without two minutes of metrics nothing can be said"
+    twin.logs.mkdir(parents=True)
+    lines = [json.dumps({"minute": minute, "written": at}) for minute, at in ((540, 650.0), (600, 777.0), (660, 888.0))]
+    (twin.logs / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    assert dict(bench._floor(one))["settle and two metric minutes"] == 288.0
     one.steps = reached[:1]
     assert bench._floor(one) == [], "a release that was taken back has none"

@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from bench.steps import Follower, Step, floor, parts, step_at, steps_of
+from bench.steps import Follower, Step, floor, known, parts, step_at, steps_of
 from infra.drain import DrainBudget, DrainInputs
 
 SAID = """
@@ -39,11 +39,14 @@ def test_a_moment_belongs_to_the_step_that_began_last() -> None:
     assert parts(3.0, steps, 100.0) == [("engine", 7.0), ("canary", 20.0), ("shift", 70.0)]
 
 
-def test_the_floor_waits_for_two_whole_metric_minutes_and_their_delay() -> None:
+def test_the_floor_waits_until_cloudwatch_has_two_whole_minutes() -> None:
     budget = DrainBudget.derive(DrainInputs())
-    found = dict(floor(budget, shifted=615.0, metrics_delay_seconds=20.0))
-    assert found == {"targets healthy": 10.0, "canary": 45.0, "settle and two metric minutes": 45.0 + 120.0 + 20.0}
-    at_once = dict(floor(budget, shifted=600.0, metrics_delay_seconds=0.0))
+    written = {600: 700.0, 660: 820.0, 720: 790.0, 780: 990.0}
+    assert known(615.0, written) == 820.0, "two that begin after the shift, in whatever order they came"
+    assert known(725.0, written) is None, "there is one only"
+    found = dict(floor(budget, shifted=615.0, known=820.0))
+    assert found == {"targets healthy": 10.0, "canary": 45.0, "settle and two metric minutes": 205.0}
+    at_once = dict(floor(budget, shifted=600.0, known=600.0))
     assert at_once["settle and two metric minutes"] == budget.settle_seconds
 
 

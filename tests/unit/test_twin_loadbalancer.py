@@ -4,12 +4,13 @@ import ast
 import random
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twin import config
 from twin.errors import TwinError
 from twin.loadbalancer import access_log, haproxy_config, metrics, names, parameters
 from twin.loadbalancer.controller import bindings, flags
@@ -338,6 +339,32 @@ def test_metrics_count_what_elb_counts() -> None:
     assert found["TargetConnectionErrorCount", blue] == 1
     assert ("HTTPCode_ELB_500_Count", whole) not in found, "no zeros"
     assert all(entry["Value"] > 0 for entry in metrics.metric_data(found, 1))
+
+
+def test_a_minute_is_written_when_its_delay_is_over_and_the_moment_is_kept(tmp_path: Path) -> None:
+    class Sources:
+        parameters = parameters.load()
+        delay_scale = 0.0
+
+        def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
+            return [("alb", "app/s/1", {"blue": "targetgroup/blue/1"})]
+
+    class CloudWatch:
+        calls = 0
+
+        def put_metric_data(self, **_: Any) -> None:
+            self.calls += 1
+
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    twin.logs.mkdir(parents=True)
+    (twin.logs / "alb.log").touch()
+    cloudwatch = CloudWatch()
+    found = metrics.Metrics(twin, cast("Any", Sources()), cloudwatch, 1)
+    found._minutes[10] = metrics.count([request()], "app/s/1", {})
+    for now in (661.0, 664.5, 670.0):
+        found.step(now)
+    assert cloudwatch.calls == 1
+    assert metrics.written(twin) == {600: 664.5}
 
 
 # --- controller ---

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import logging
 import random
 import time
@@ -25,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 NAMESPACE = "AWS/ApplicationELB"
 _READ_SECONDS = 2.0
+_WRITTEN = "metrics.jsonl"
+"""Which minute was written to CloudWatch when."""
 
 Dimensions = tuple[tuple[str, str], ...]
 Counts = Counter[tuple[str, Dimensions]]
@@ -123,4 +126,13 @@ class Metrics:
                 data = metric_data(self._minutes[minute], minute)
                 for start in range(0, len(data), 100):
                     self._cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + 100])
+                with (self._twin.logs / _WRITTEN).open("a") as known:
+                    known.write(json.dumps({"minute": minute * 60, "written": now}) + "\n")
                 del self._minutes[minute], self._due[minute]
+
+
+def written(twin: Twin) -> dict[int, float]:
+    """When CloudWatch first had points of each minute with requests: minute's begin and moment, seconds since the epoch."""
+    log = twin.logs / _WRITTEN
+    lines = log.read_text().splitlines() if log.exists() else []
+    return {one["minute"]: one["written"] for one in map(json.loads, reversed(lines))}
