@@ -79,7 +79,7 @@ test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest -n 2 --dist loadfile tests
 
-bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: hours
+bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: two hours
 	@$(RUN) -m bench $(if $(FULL),--full)
 
 .PHONY: bench-previews

@@ -40,6 +40,9 @@ APP_DRAIN_SECONDS = 10
 LONGEST_REQUEST_SECONDS = 8
 CONTROLLER_LAG_SECONDS = 25
 STEADY_SECONDS = 20.0
+"""Nothing is done for so long before an action."""
+_RECKONED_SECONDS = 5.0
+"""At the begin of these the bench reckons up the scenario before, in the clients' own process; they wait for it."""
 TOO_SMALL_SECONDS = 1
 """Propagation and controller lag of a budget that is too small on purpose."""
 POINTS = (0.25, 0.5, 1.0, 2.0, 3.0)
@@ -229,7 +232,7 @@ class Bench:
             time.sleep(self.longest_seconds + 2)
         for system, one in runs.items():
             outcomes = self.loads[system].outcomes
-            due = [each for each in outcomes if one.began <= each.due]
+            due = [each for each in _ended_since(outcomes, one.began) if one.began <= each.due]
             kinds = dict(Counter(each.failure for each in due if each.failure))
             during, before = (
                 loads.summarize(each for each in due if each.due <= one.ended),
@@ -501,7 +504,16 @@ def errors_of(log: str) -> str:
 
 def _steady(outcomes: Sequence[Outcome], began: float) -> loads.Summary:
     """Of what was due just before an action began."""
-    return loads.summarize(each for each in outcomes if began - STEADY_SECONDS <= each.due < began)
+    since = began - STEADY_SECONDS + _RECKONED_SECONDS
+    return loads.summarize(each for each in _ended_since(outcomes, since) if since <= each.due < began)
+
+
+def _ended_since(outcomes: Sequence[Outcome], moment: float) -> Iterator[Outcome]:
+    """The last of a list that grows as requests end; everything that was due since then is among them."""
+    for one in reversed(outcomes):
+        if one.ended < moment - 1:  # two may be told in the other order
+            return
+        yield one
 
 
 def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Result:

@@ -114,6 +114,14 @@ def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
     assert found[0].steady_p99 == pytest.approx(0.1)
 
 
+def test_what_the_bench_itself_holds_up_before_an_action_is_not_what_the_shop_takes() -> None:
+    slow = [Outcome("page", str(at), at, at + 0.8, 200) for at in (70.0, 80.5, 84.9)]
+    quick = [Outcome("page", str(at), at, at + 0.01, 200) for at in (85.0, 90.0, 99.9)]
+    later = [Outcome("page", "during", 100.0, 100.5, 200)]
+    found = scenarios._steady([*slow, *quick, *later], 100.0)
+    assert (found.requests, found.p99) == (3, pytest.approx(0.01))
+
+
 def test_the_floor_counts_metrics_as_late_as_they_were(tmp_path: Path) -> None:
     twin = config.Twin("x", 1, tmp_path, tmp_path, True)
     bench = Bench(twin, tmp_path / "b", scenarios.SHORT_MIX)
