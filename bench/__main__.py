@@ -29,7 +29,9 @@ def main() -> int:
     Exit code 1 if a step failed or the run proves nothing; only a run that proves something is published.
     """
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--full", action="store_true", help="consecutive releases with the committed settings: two hours")
+    parser.add_argument(
+        "--full", action="store_true", help="consecutive releases with the committed settings: two hours"
+    )
     parser.add_argument("--releases", type=int, default=scenarios.FULL_RELEASES, help="with --full; fewer proves less")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
     parser.add_argument("--keep", action="store_true", help="leave the twins running")

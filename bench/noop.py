@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import run
 from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
@@ -111,6 +112,7 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
 
 def main() -> int:
     """Measure on a twin that is up; exit code 1 if ours takes too long beside the empty program."""
+    run.heed_interrupts()
     try:
         found = measure(config.load())
     except TwinError as error:
