@@ -286,7 +286,7 @@ class Bench:
         shifted = next((step.at for step in one.steps if step.name == "shift"), None)
         if shifted is None or not any(step.name == "live" for step in one.steps):
             return []
-        known = steps.known(shifted, metrics.written(self.twin))
+        known = steps.metrics_known(shifted, metrics.written(self.twin))
         return steps.floor(self.budget, shifted, known) if known else []
 
     @property

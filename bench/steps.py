@@ -64,7 +64,7 @@ def parts(began: float, steps: Sequence[Step], end: float) -> list[tuple[str, fl
     return [(step.name, until - step.at) for step, until in zip(every, ends, strict=True)]
 
 
-def known(shifted: float, written: Mapping[int, float]) -> float | None:
+def metrics_known(shifted: float, written: Mapping[int, float]) -> float | None:
     """When a release could know two whole minutes of metrics, in seconds since the epoch; nothing if it never could.
 
     Args:

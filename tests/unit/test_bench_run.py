@@ -6,7 +6,7 @@ import sys
 from twin.paths import REPOSITORY
 
 _IGNORES_INTERRUPT = """
-import pathlib, signal, subprocess, sys
+import signal, subprocess, sys
 from bench import run
 if sys.argv[1:]:
     run.heed_interrupts()

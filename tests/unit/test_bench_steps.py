@@ -3,7 +3,7 @@
 import time
 from pathlib import Path
 
-from bench.steps import Follower, Step, floor, known, parts, step_at, steps_of
+from bench.steps import Follower, Step, floor, metrics_known, parts, step_at, steps_of
 from infra.drain import DrainBudget, DrainInputs
 
 SAID = """
@@ -42,8 +42,8 @@ def test_a_moment_belongs_to_the_step_that_began_last() -> None:
 def test_the_floor_waits_until_cloudwatch_has_two_whole_minutes() -> None:
     budget = DrainBudget.derive(DrainInputs())
     written = {600: 700.0, 660: 820.0, 720: 790.0, 780: 990.0}
-    assert known(615.0, written) == 820.0, "two that begin after the shift, in whatever order they came"
-    assert known(725.0, written) is None, "there is one only"
+    assert metrics_known(615.0, written) == 820.0, "two that begin after the shift, in whatever order they came"
+    assert metrics_known(725.0, written) is None, "there is one only"
     found = dict(floor(budget, shifted=615.0, known=820.0))
     assert found == {"targets healthy": 10.0, "canary": 45.0, "settle and two metric minutes": 205.0}
     at_once = dict(floor(budget, shifted=600.0, known=600.0))
