@@ -16,8 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import run
-from twin import config, pulumi
+import yaml
+
+from twin import config, processes, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -25,7 +26,6 @@ from twin.paths import REPOSITORY
 ROUNDS = 5
 MOST_RATIO = 2.0
 _STACK = "empty"
-_PROJECT = "name: empty\nruntime: python\n"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,13 @@ def imports() -> str:
     return f"import gc\ngc.disable()\n{loading}gc.freeze()\n"
 
 
+def project() -> str:
+    """Pulumi.yaml of the programs beside ours: the same engine starts the same Python in the same way."""
+    runtime = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["runtime"]
+    runtime["options"]["virtualenv"] = str(REPOSITORY / runtime["options"]["virtualenv"])
+    return yaml.safe_dump({"name": "empty", "runtime": runtime})
+
+
 def _timed(argv: list[str], directory: Path, environment: dict[str, str]) -> tuple[float, str]:
     started = time.monotonic()
     result = subprocess.run(
@@ -91,7 +98,7 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
         for program, text in programs.items():
             directory = Path(name) / program
             directory.mkdir()
-            (directory / "Pulumi.yaml").write_text(_PROJECT)
+            (directory / "Pulumi.yaml").write_text(project())
             (directory / "__main__.py").write_text(text)
         environment["PULUMI_BACKEND_URL"] = f"file://{name}"
         _timed(["pulumi", "stack", "init", _STACK, "--non-interactive"], Path(name) / "empty", environment)
@@ -112,7 +119,7 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
 
 def main() -> int:
     """Measure on a twin that is up; exit code 1 if ours takes too long beside the empty program."""
-    run.heed_interrupts()
+    processes.heed_interrupts()
     try:
         found = measure(config.load())
     except TwinError as error:

@@ -8,14 +8,13 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.load import MIX, Load, Stream
-from twin import config, hostnames, parts, pki, pulumi
+from twin import config, hostnames, parts, pki, processes, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import access_log, front_door
@@ -158,20 +157,12 @@ def start_up(
     return process
 
 
-def heed_interrupts() -> None:
-    """Let this process, and what it starts, be interrupted, also where a shell has put it into the background.
-
-    Such a shell has it ignore SIGINT, and so does all that it starts: Pulumi then waits 5 s for a plugin to heed one.
-    """
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def prepare_process() -> None:
     """For a process that sends load for long: what it says is seen at once, also in a file, and the client never stops.
 
     It would stop to look through every outcome for garbage, the longer the more there are.
     """
-    heed_interrupts()
+    processes.heed_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
     young, middle, _ = gc.get_threshold()

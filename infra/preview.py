@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from infra.contract import Contract
     from infra.settings import Preview as Settings
 
-PRODUCTION = "prod"
 DATABASE_USER = 70
 """Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
 FIRST_PRIORITY = 100
@@ -63,14 +62,12 @@ _SECRETS_API = "external-secrets.io/v1"
 _PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 
 
-def pull_request(stack: str) -> int | None:
-    """The pull request of a preview stack; None for production.
+def pull_request(stack: str) -> int:
+    """The pull request of a preview stack.
 
     Raises:
         Refused: the stack is neither.
     """
-    if stack == PRODUCTION:
-        return None
     match = _PREVIEW.fullmatch(stack)
     if match is None:
         raise Refused(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra import admission, capacity, contract, preflight, rbac, zone
+from infra import admission, capacity, contract, engine, preflight, rbac, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -62,16 +62,18 @@ class Production(pulumi.ComponentResource):
     """Everything of the stack `prod`."""
 
     def __init__(self, settings: Settings, region: str, stack: str) -> None:
-        # Everything is read before anything is declared: a refusal leaves no half plan.
+        # Everything is read before anything but the providers is declared: a refusal leaves no half plan. Their plugins
+        # start meanwhile; with credentials that don't work they would only say the same in other words.
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = clients.identity()
+        cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
+        engine.hear()
         zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
         plan = preflight.read(preflight.question(settings), clients)
 
         place = Place(account, region, settings.cluster.name, settings.ledger_table)
-        cloud = aws_provider(settings, region, stack, {})
         super().__init__(
-            "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, eks_provider()])
+            "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
@@ -95,6 +97,7 @@ class Production(pulumi.ComponentResource):
             security_group = given.security_group_id
             ready = []
         provider = kubernetes_provider(self.kubeconfig, ready)
+        engine.hear()
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons("addons", settings, place=place, vpc_id=network.vpc_id, depends_on=ready, opts=inner)
         repository = registry.release.repository_url

@@ -8,7 +8,8 @@ from typing import Any
 
 import pulumi
 
-from infra import preview, settings
+from infra import settings
+from infra.backends import PRODUCTION
 from infra.errors import Refused
 from infra.providers import own_fields
 
@@ -44,8 +45,10 @@ def run() -> None:
     """
     pulumi.runtime.register_stack_transformation(own_fields)
     stack = pulumi.get_stack()
-    number = preview.pull_request(stack)
-    if number is not None:
+    if stack != PRODUCTION:
+        from infra import preview
+
+        number = preview.pull_request(stack)
         preview.Preview(number, *settings.read_preview(PREVIEW_SETTINGS, all_values())).export()
         return
     given = settings.read(stack_values())

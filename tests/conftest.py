@@ -7,12 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from twin import config, parts, production
+from twin import config, parts, processes, production
 from twin.paths import is_root
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")
 """Before the names of the tests' twins, so that two checkouts, or two files of tests, can run side by side."""
+
+
+def pytest_configure() -> None:
+    processes.heed_interrupts()
 
 
 def _twin(name: str, *, simulated: bool) -> Iterator[config.Twin]:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from twin import config
+from twin import config, processes
 from twin.errors import TwinError
 
 
@@ -99,6 +99,7 @@ def _release(arguments: argparse.Namespace) -> None:
 
 def main() -> int:
     """Parse, run, and turn a TwinError into one line."""
+    processes.heed_interrupts()
     parser = argparse.ArgumentParser(prog="python -m twin", description=__doc__)
     commands = parser.add_subparsers(required=True)
     up = commands.add_parser("up", help="start everything, then production")

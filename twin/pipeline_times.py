@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.steps import BUDGET_SECONDS
-from twin import config, preview, rehearsal
+from twin import config, preview, processes, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -89,6 +89,7 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
 
 def main(arguments: Sequence[str]) -> int:
     """Measure and write the page; with ``--print`` only print."""
+    processes.heed_interrupts()
     try:
         twin = config.load()
         text = table(measure(twin))

@@ -22,7 +22,7 @@ import yaml
 from pipeline import stack as pipeline_stack
 from pipeline.image import PREVIEWS as REPOSITORY_NAME
 from pipeline.stack import Backend, Stack
-from twin import config, hostnames, images, production, pulumi, rehearsal
+from twin import config, hostnames, images, processes, production, pulumi, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -239,6 +239,7 @@ def _number(text: str) -> int:
 
 def main() -> int:
     """``python -m twin.preview up|close <number>``."""
+    processes.heed_interrupts()
     parser = argparse.ArgumentParser(prog="python -m twin.preview", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     opened = commands.add_parser("up", help="open or update the preview of a pull request")

@@ -19,6 +19,14 @@ from twin.errors import TwinError
 _POLL_SECONDS = 0.1
 
 
+def heed_interrupts() -> None:
+    """Let this process, and what it starts, be interrupted, also where a shell has put it into the background.
+
+    Such a shell has it ignore SIGINT, and so does all that it starts: Pulumi then waits 5 s for a plugin to heed one.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @dataclass(frozen=True)
 class Process:
     """A started process. The start time (clock ticks after boot) tells it from a later one with the same pid."""

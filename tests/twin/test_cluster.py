@@ -161,6 +161,23 @@ def eventually(probe: Callable[[], Any], what: str, seconds: float = 60.0) -> An
         time.sleep(0.2)
 
 
+ASK_OFTEN = """
+from urllib.request import urlopen
+for _ in range(30):
+    try:
+        print(urlopen("http://echo.default.svc.cluster.local", timeout=5).read().decode().strip())
+    except OSError as error:
+        print(error)
+"""
+
+
+def get_or_error(url: str) -> str:
+    try:
+        return get(url)
+    except OSError as error:
+        return str(error)
+
+
 def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as response:
         return str(response.read().decode().strip())
@@ -243,15 +260,13 @@ def test_pods_answer_the_host_at_their_own_addresses(cluster: config.Twin, echo:
 
 def test_a_cluster_ip_reaches_both_nodes_from_pods_and_host(cluster: config.Twin, echo: list[dict[str, Any]]) -> None:
     names = {pod["metadata"]["name"] for pod in echo}
-    ask = "urlopen('http://echo.default.svc.cluster.local', timeout=5).read().decode().strip()"
-    program = f"from urllib.request import urlopen; print(*{{{ask} for _ in range(30)}})"
     address = kubectl(cluster, "get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}")
-    # kube-proxy takes a second or so to hear of an endpoint.
+    # kube-proxy takes a second or so to hear of an endpoint; until then a connection is refused.
     for pod in names:
         eventually(
-            lambda pod=pod: set(inside(cluster, pod, program).split()) == names, f"{pod} reaches both, also itself"
+            lambda pod=pod: set(inside(cluster, pod, ASK_OFTEN).split()) == names, f"{pod} reaches both, also itself"
         )
-    eventually(lambda: {get(f"http://{address}/") for _ in range(30)} == names, "the host reaches both")
+    eventually(lambda: {get_or_error(f"http://{address}/") for _ in range(30)} == names, "the host reaches both")
 
 
 def test_names_of_the_cluster_and_of_the_twin_resolve_and_no_others(

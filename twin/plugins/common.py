@@ -8,6 +8,7 @@ same outputs again afterwards (``acceptSecrets`` is false); a plugin wraps an ou
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -486,6 +487,8 @@ def serve(provider: Provider, *, workers: int = 64) -> None:
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(provider), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
+    gc.freeze()  # modules live until the end; a plugin's own start turns collecting off while it loads them
+    gc.enable()
     sys.stdout.write(f"{port}\n")
     sys.stdout.flush()
     stop = threading.Event()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import boto3
-import botocore.config
 from botocore.exceptions import ClientError
 
 from twin.plugins.common import Properties, ProviderError
@@ -27,24 +26,36 @@ class Aws:
         for entry in _maybe_json(settings.get("endpoints")) or []:
             endpoints.update({name.lower(): url for name, url in entry.items() if url})
         self._endpoints = endpoints
-        self._session = boto3.Session(
-            aws_access_key_id=settings.get("accessKey"),
-            aws_secret_access_key=settings.get("secretKey"),
-            aws_session_token=settings.get("token"),
-            profile_name=settings.get("profile"),
-            region_name=self.region or None,
-        )
+        self._settings = {
+            "aws_access_key_id": settings.get("accessKey"),
+            "aws_secret_access_key": settings.get("secretKey"),
+            "aws_session_token": settings.get("token"),
+            "profile_name": settings.get("profile"),
+            "region_name": self.region or None,
+        }
+        self._session: Any = None
         self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
 
     def __call__(self, service: str) -> Any:
         """The client of a service; the endpoint is the provider's, by the provider's name for the service."""
-        if service not in self._clients:
-            names = {"events": "eventbridge", "logs": "cloudwatchlogs", "elbv2": "elbv2"}
-            url = self._endpoints.get(service) or self._endpoints.get(names.get(service, service))
-            settings = botocore.config.Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5)
-            make: Any = self._session.client
-            self._clients[service] = make(service, endpoint_url=url, config=settings)
-        return self._clients[service]
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._client(service)
+            return self._clients[service]
+
+    def _client(self, service: str) -> Any:
+        # Loaded when AWS is first asked: an update that has nothing to do never asks, and boto3 takes half a plugin's start.
+        import boto3
+        import botocore.config
+
+        if self._session is None:
+            make: Any = boto3.Session
+            self._session = make(**self._settings)
+        names = {"events": "eventbridge", "logs": "cloudwatchlogs", "elbv2": "elbv2"}
+        url = self._endpoints.get(service) or self._endpoints.get(names.get(service, service))
+        settings = botocore.config.Config(retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5)
+        return self._session.client(service, endpoint_url=url, config=settings)
 
     @property
     def account(self) -> str:

@@ -1,14 +1,18 @@
 """``pulumi-resource-eks`` of the twin."""
 
+import gc
 import os
 import sys
 import threading
 import time
-from importlib.metadata import version
 
-from pulumi.provider import main
+gc.disable()  # while the SDK's modules are loaded
 
-from twin.plugins.eks.provider import EksProvider
+from importlib.metadata import version  # noqa: E402
+
+from pulumi.provider import main  # noqa: E402
+
+from twin.plugins.eks.provider import EksProvider  # noqa: E402
 
 
 def leave_with_the_engine(parent: int) -> None:
@@ -20,4 +24,6 @@ def leave_with_the_engine(parent: int) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=leave_with_the_engine, args=(os.getppid(),), daemon=True).start()
+    gc.freeze()
+    gc.enable()
     main(EksProvider(version("pulumi-eks")), sys.argv[1:])

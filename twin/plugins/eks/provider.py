@@ -10,6 +10,8 @@ import pulumi
 import pulumi_aws as aws
 from pulumi.provider import ConstructResult, Provider
 
+_LOADED = (aws.eks.Cluster, aws.iam.Role)
+"""The SDK's modules load when something in them is asked for; so they do before the engine asks for a component."""
 CLUSTER = "eks:index:Cluster"
 NODE_GROUP = "eks:index:ManagedNodeGroup"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)

@@ -1,6 +1,13 @@
 """``pulumi-resource-kubernetes`` of the twin."""
 
-from twin.plugins.common import serve
-from twin.plugins.kubernetes.provider import KubernetesProvider
+import gc
+
+from twin.plugins import protocol
+
+gc.disable()
+protocol.alone()
+
+from twin.plugins.common import serve  # noqa: E402 - after the lines above
+from twin.plugins.kubernetes.provider import KubernetesProvider  # noqa: E402
 
 serve(KubernetesProvider())

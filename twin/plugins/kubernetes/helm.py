@@ -9,11 +9,9 @@ import re
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from twin.plugins.common import (
     UNKNOWN,
@@ -177,7 +175,7 @@ class Helm:
                 shown = self._run("show", "chart", *source)
             except HelmError as error:
                 raise ProviderError(f"{error}; check the chart name and repository configuration.") from error
-            known = str(yaml.safe_load(shown)["version"])
+            known = str(next(_documents(shown))["version"])
             with self._lock:
                 self._versions[key] = known
         return known
@@ -286,7 +284,7 @@ def exact(version: object) -> bool:
 def resource_names(manifest: str) -> Properties:
     """Names of what a release made, by ``Kind.group/apiVersion``."""
     found: dict[str, set[str]] = {}
-    for one in yaml.load_all(manifest, Loader=_LOADER):
+    for one in _documents(manifest):
         if not isinstance(one, Mapping) or not one.get("kind"):
             continue
         group = objects.group(str(one["apiVersion"]))
@@ -295,4 +293,8 @@ def resource_names(manifest: str) -> Properties:
     return {key: sorted(names) for key, names in sorted(found.items())}
 
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def _documents(text: str) -> Iterator[Any]:
+    import yaml  # takes as long to load as all else here
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return iter(yaml.load_all(text, Loader=loader))

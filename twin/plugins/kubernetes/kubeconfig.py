@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 DEFAULT_NAMESPACE = "default"
 
 
@@ -44,12 +42,21 @@ def parse(given: object) -> dict[str, Any]:
     if path is not None and path.is_file():
         text = path.read_text()
     try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise KubeconfigError(f"it is neither YAML nor JSON: {error}") from error
+        document = json.loads(text)
+    except ValueError:
+        document = _parse_yaml(text)
     if not isinstance(document, dict) or not isinstance(document.get("clusters"), list):
         raise KubeconfigError("neither a file of that name nor a kubeconfig (it has no `clusters`)")
     return document
+
+
+def _parse_yaml(text: str) -> Any:
+    import yaml  # takes as long to load as all else of this module's users
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise KubeconfigError(f"it is neither YAML nor JSON: {error}") from error
 
 
 def _named(document: Mapping[str, Any], section: str, part: str) -> dict[str, dict[str, Any]]:

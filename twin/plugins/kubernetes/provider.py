@@ -5,14 +5,13 @@ What it follows, and where it knowingly differs, is in CONFORMANCE.md.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import threading
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
-
-import yaml
 
 from twin.plugins.common import (
     UNKNOWN,
@@ -81,7 +80,7 @@ class KubernetesProvider(Provider):
     # --- the provider itself
 
     def configure(self, settings: Properties) -> None:
-        """Take the provider's settings; the cluster is first contacted when it is needed."""
+        """Take the provider's settings and begin to contact the cluster."""
         unknown = sorted(set(settings) - _KEPT_BY_THE_CLUSTER - set(_FLAGS))
         if unknown:
             raise ProviderError(f"twin: kubernetes provider setting {', '.join(unknown)} is not implemented")
@@ -104,6 +103,8 @@ class KubernetesProvider(Provider):
             return
         self._namespace = access.namespace
         self._api = Api(access)
+        # As upstream, which asks for the server's version here; nothing waits for the answer before it is needed.
+        threading.Thread(target=lambda: self.unreachable, daemon=True).start()
 
     def configuration_difference(self, old: Properties, new: Properties) -> Difference:
         """Another cluster means that everything is made anew; other credentials for the same one do not."""
@@ -167,7 +168,7 @@ class KubernetesProvider(Provider):
                 document = dict(self._document or {})
                 if self._settings.get("cluster"):
                     raise ProviderError("twin: Helm with the provider setting cluster is not implemented; use context")
-                self._helm = helm.Helm(yaml.safe_dump(document), self._settings.get("context"), self._cancelled.is_set)
+                self._helm = helm.Helm(json.dumps(document), self._settings.get("context"), self._cancelled.is_set)
             return self._helm
 
     def _namespaced(self, manifest: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What the bench makes of the process it runs in."""
+"""What the twin and the bench make of the process they run in."""
 
 import subprocess
 import sys
@@ -7,9 +7,9 @@ from twin.paths import REPOSITORY
 
 _IGNORES_INTERRUPT = """
 import signal, subprocess, sys
-from bench import run
+from twin import processes
 if sys.argv[1:]:
-    run.heed_interrupts()
+    processes.heed_interrupts()
 child = "import re, pathlib; print(re.search('SigIgn:.*', pathlib.Path('/proc/self/status').read_text())[0])"
 found = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True).stdout
 print(bool(int(found.split()[1], 16) & 1 << signal.SIGINT - 1))
