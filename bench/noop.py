@@ -1,7 +1,8 @@
 """``python -m bench.noop``: what `pulumi up -s prod` takes when it has nothing to do, against programs that declare nothing.
 
-One of these is empty; the other imports the modules of the SDKs that production uses, which is most of what any program
-of this size takes. All run on the same engine, in turns, several times; what counts are the ratios of the medians.
+One of these is empty; one imports the modules of the SDKs that production uses; one declares as many components besides,
+without inputs, plugins or dependencies: no program of this size can take less. All run on the same engine, in turns,
+several times; what counts are the ratios of the medians.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from twin.paths import REPOSITORY
 
 ROUNDS = 5
 MOST_RATIO = 2.0
-_STACK = "empty"
+_STACK = "nothing"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class NoOp:
     empty: tuple[float, ...]
     importing: tuple[float, ...]
     """A program that imports what ours imports of the SDKs, and declares nothing."""
+    declaring: tuple[float, ...]
+    """A program that declares as many resources besides: components without inputs."""
+    resources: int
+    """Of ours."""
 
     def ratio(self, other: tuple[float, ...]) -> float:
         """Median of ours ÷ median of the other's."""
@@ -43,11 +48,14 @@ class NoOp:
 
     def __str__(self) -> str:
         """For a person."""
-        ours, empty, importing = map(statistics.median, (self.ours, self.empty, self.importing))
+        ours, empty, importing, declaring = map(
+            statistics.median, (self.ours, self.empty, self.importing, self.declaring)
+        )
         return (
             f"an update that has nothing to do takes {ours:.1f} s: {ours / empty:.1f} times as long as an empty program "
             f"(wanted: {MOST_RATIO:g}). A program that imports the same SDKs and declares nothing takes "
-            f"{importing / empty:.1f} times as long as the empty one; ours takes {ours / importing:.1f} times as long as "
+            f"{importing / empty:.1f} times as long as the empty one; one that declares {self.resources} components "
+            f"without inputs besides, {declaring / empty:.1f} times; ours takes {ours / declaring:.1f} times as long as "
             f"that (medians of {len(self.ours)}, in turns)"
         )
 
@@ -60,16 +68,27 @@ def imports() -> str:
             for sdk, module in re.findall(r"\b(aws|kubernetes)((?:\.[a-z0-9]+)+)\.[A-Z]", path.read_text()):
                 found.add(f"pulumi_{sdk}{module}")
     # The SDKs' modules load themselves when something in them is asked for.
-    loading = "".join(f"import {module}\nhasattr({module}, 'loaded')\n" for module in sorted(found | {"pulumi_eks"}))
+    return "".join(f"import {module}\nhasattr({module}, 'loaded')\n" for module in sorted(found | {"pulumi_eks"}))
+
+
+def declares(count: int) -> str:
+    """A program that declares components and nothing of them; like ours it keeps the SDK's debug messages to itself."""
+    return (
+        "import pulumi\npulumi.log.debug = lambda *_, **__: None\n"
+        f'for number in range({count}):\n    pulumi.ComponentResource("empty:index:Empty", str(number))\n'
+    )
+
+
+def _program(text: str) -> str:
     # Nor does ours collect garbage.
-    return f"import gc\ngc.disable()\n{loading}gc.freeze()\n"
+    return f"import gc\ngc.disable()\n{text}gc.freeze()\n"
 
 
-def project() -> str:
-    """Pulumi.yaml of the programs beside ours: the same engine starts the same Python in the same way."""
+def project(name: str) -> str:
+    """Pulumi.yaml of a program beside ours: the same engine starts the same Python in the same way."""
     runtime = yaml.safe_load((REPOSITORY / "Pulumi.yaml").read_text())["runtime"]
     runtime["options"]["virtualenv"] = str(REPOSITORY / runtime["options"]["virtualenv"])
-    return yaml.safe_dump({"name": "empty", "runtime": runtime})
+    return yaml.safe_dump({"name": name, "runtime": runtime})
 
 
 def _timed(argv: list[str], directory: Path, environment: dict[str, str]) -> tuple[float, str]:
@@ -93,28 +112,33 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
         ours_environment["PULUMI_OPTION_CONFIG_FILE"] = str(settings)
     environment = {key: value for key, value in ours_environment.items() if key != "PULUMI_OPTION_CONFIG_FILE"}
     up = ["pulumi", "up", "--yes", "--skip-preview", "--non-interactive"]
+
+    def once(stack: str, directory: Path, environment: dict[str, str]) -> tuple[float, int]:
+        taken, said = _timed([*up, "-s", stack], directory, environment)
+        unchanged = re.search(r"^ *(\d+) unchanged$", said, re.MULTILINE)
+        if unchanged is None or any(word in said for word in (" created", " updated", " deleted", " replaced")):
+            raise TwinError(f"`pulumi up -s {stack}` in {directory} had something to do:\n{said}")
+        return taken, int(unchanged[1])
+
+    _, resources = once(pulumi.STACK, REPOSITORY, ours_environment)
     with tempfile.TemporaryDirectory(prefix="shopcat-empty-") as name:
-        programs = {"empty": "", "importing": imports()}
+        declaring = imports() + declares(resources)
+        environment["PULUMI_BACKEND_URL"] = f"file://{name}"
+        programs = {"empty": "", "importing": _program(imports()), "declaring": _program(declaring)}
         for program, text in programs.items():
             directory = Path(name) / program
             directory.mkdir()
-            (directory / "Pulumi.yaml").write_text(project())
+            (directory / "Pulumi.yaml").write_text(project(program))
             (directory / "__main__.py").write_text(text)
-        environment["PULUMI_BACKEND_URL"] = f"file://{name}"
-        _timed(["pulumi", "stack", "init", _STACK, "--non-interactive"], Path(name) / "empty", environment)
+            _timed(["pulumi", "stack", "init", _STACK, "--non-interactive"], directory, environment)
         seconds: dict[str, list[float]] = {"ours": [], **{program: [] for program in programs}}
-        for number in range(rounds + 1):
+        for program in programs:  # makes the stack, and writes byte code
+            _timed([*up, "-s", _STACK], Path(name) / program, environment)
+        for _ in range(rounds):
             for program in programs:
-                taken, _ = _timed([*up, "-s", _STACK], Path(name) / program, environment)
-                seconds[program].append(taken)
-            taken, said = _timed([*up, "-s", pulumi.STACK], REPOSITORY, ours_environment)
-            seconds["ours"].append(taken)
-            if any(word in said for word in (" created", " updated", " deleted", " replaced")):
-                raise TwinError(f"`pulumi up -s {pulumi.STACK}` had something to do:\n{said}")
-            if number == 0:  # the first round writes byte code and the empty stack itself
-                for each in seconds.values():
-                    each.clear()
-    return NoOp(**{program: tuple(each) for program, each in seconds.items()})
+                seconds[program].append(once(_STACK, Path(name) / program, environment)[0])
+            seconds["ours"].append(once(pulumi.STACK, REPOSITORY, ours_environment)[0])
+    return NoOp(**{program: tuple(each) for program, each in seconds.items()}, resources=resources)
 
 
 def main() -> int:
@@ -125,8 +149,8 @@ def main() -> int:
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for name, seconds in (("ours", found.ours), ("empty", found.empty), ("importing", found.importing)):
-        print(f"{name:<10}{'  '.join(f'{one:.1f} s' for one in seconds)}")
+    for name in ("ours", "empty", "importing", "declaring"):
+        print(f"{name:<10}{'  '.join(f'{one:.1f} s' for one in getattr(found, name))}")
     print(found)
     return 0 if found.ratio(found.empty) <= MOST_RATIO else 1
 

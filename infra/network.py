@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_aws as aws
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.aws_clients import explain
+from infra.errors import Refused
 
 if TYPE_CHECKING:
+    from infra.aws_clients import AwsClients
     from infra.settings import Vpc
 
-ZONES = 2
 INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
 
 
@@ -28,7 +32,33 @@ def subnets(cidr: str) -> tuple[list[str], list[str]]:
     network = ipaddress.ip_network(cidr)
     eighths = [str(one) for one in network.subnets(prefixlen_diff=3)]
     quarters = [str(one) for one in network.subnets(prefixlen_diff=2)]
-    return eighths[:ZONES], quarters[2 : 2 + ZONES]
+    return eighths[:2], quarters[2:4]
+
+
+def zone_names(region: str, letters: tuple[str, ...]) -> list[str]:
+    """Names of availability zones."""
+    return [f"{region}{letter}" for letter in letters]
+
+
+def refuse_missing_zones(clients: AwsClients, letters: tuple[str, ...]) -> None:
+    """Before a network is made: not every region, nor every account, has zones of all letters.
+
+    Raises:
+        Refused: a zone isn't there for this account, or AWS can't be asked.
+    """
+    try:
+        found = clients.get("ec2").describe_availability_zones(
+            Filters=[{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
+        )
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, "availability zones", clients.endpoint_url) from error
+    there = sorted(one["ZoneName"] for one in found["AvailabilityZones"])
+    missing = sorted(set(zone_names(clients.region, letters)) - set(there))
+    if missing:
+        raise Refused(
+            f"shopcat:vpc.zones: {', '.join(missing)} is not available to this account; it has {', '.join(there)}. "
+            "Choose two of them, by their letters"
+        )
 
 
 class Network(pulumi.ComponentResource):
@@ -47,7 +77,7 @@ class Network(pulumi.ComponentResource):
             tags={"Name": name},
             opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
-        zones = aws.get_availability_zones(state="available", opts=pulumi.InvokeOptions(parent=self)).names[:ZONES]
+        zones = zone_names(region, settings.zones)
         public_cidrs, private_cidrs = subnets(settings.cidr)
         shared = {f"kubernetes.io/cluster/{cluster_name}": "shared"}
         public = [

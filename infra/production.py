@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
 
 from infra import admission, capacity, contract, engine, preflight, rbac, zone
 from infra.addons import Addons
@@ -15,7 +17,7 @@ from infra.database import NAMESPACE as DATABASE_NAMESPACE
 from infra.database import Database
 from infra.edge import Edge
 from infra.identity import Identity
-from infra.network import Network, subnets
+from infra.network import Network, refuse_missing_zones, subnets
 from infra.permissions import Place
 from infra.providers import aws_provider, eks_provider, kubernetes_provider
 from infra.record import NAMESPACE, REPOSITORY
@@ -48,6 +50,17 @@ def existing_network(given: ExistingCluster) -> ExistingNetwork:
     )
 
 
+def load_modules() -> None:
+    """Load what is used of the SDKs from here on; otherwise they load when something in them is asked for."""
+    for module in (
+        aws.acm, aws.dynamodb, aws.lb, aws.rds, aws.route53, aws.secretsmanager, aws.ssm, aws.vpc,
+        kubernetes.admissionregistration.v1, kubernetes.apiextensions, kubernetes.apps.v1, kubernetes.batch.v1,
+        kubernetes.core.v1, kubernetes.helm.v3, kubernetes.networking.v1, kubernetes.policy.v1, kubernetes.rbac.v1,
+        kubernetes.scheduling.v1,
+    ):  # fmt: skip
+        hasattr(module, "loaded")
+
+
 def next_step(live: str, repository: str, domain: str) -> str:
     """What a person does next."""
     if live:
@@ -65,11 +78,12 @@ class Production(pulumi.ComponentResource):
         # Everything is read before anything but the providers is declared: a refusal leaves no half plan. Their plugins
         # start meanwhile; with credentials that don't work they would only say the same in other words.
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
-        account, _ = clients.identity()
+        account, _ = engine.meanwhile(clients.identity)
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
-        engine.hear()
         zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
-        plan = preflight.read(preflight.question(settings), clients)
+        plan = engine.meanwhile(lambda: preflight.read(preflight.question(settings), clients))
+        if plan.decision.action == "platform" and settings.cluster.existing is None:
+            refuse_missing_zones(clients, settings.vpc.zones)
 
         place = Place(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
@@ -97,7 +111,7 @@ class Production(pulumi.ComponentResource):
             security_group = given.security_group_id
             ready = []
         provider = kubernetes_provider(self.kubeconfig, ready)
-        engine.hear()
+        engine.meanwhile(load_modules)
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons("addons", settings, place=place, vpc_id=network.vpc_id, depends_on=ready, opts=inner)
         repository = registry.release.repository_url

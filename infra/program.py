@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from infra import settings
+from infra import engine, settings
 from infra.backends import PRODUCTION
 from infra.errors import Refused
 from infra.providers import own_fields
@@ -43,7 +43,9 @@ def run() -> None:
     Raises:
         Refused: a person has to change something first.
     """
+    engine.keep_debug_messages()
     pulumi.runtime.register_stack_transformation(own_fields)
+    engine.hear()  # of the stack: what is declared is only sent once its parent is known
     stack = pulumi.get_stack()
     if stack != PRODUCTION:
         from infra import preview

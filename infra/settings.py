@@ -59,10 +59,23 @@ class Vpc(_Model):
     """The network."""
 
     cidr: str = "10.64.0.0/16"
+    zones: Annotated[tuple[Annotated[str, Field(pattern="^[a-z]$")], ...], Field(min_length=2, max_length=2)] = (
+        "a",
+        "b",
+    )
+    """Letters of two availability zones of the region. Not asked for at each update: a zone that AWS stops listing would
+    move the subnets, and with them everything."""
     nat_gateways: Annotated[int, Field(ge=1, le=2)] = 1
     """1: cheap, and one zone's outage stops what pods call outside. 2: one in each zone."""
     interface_endpoints: bool = False
     """ECR, STS, logs, Secrets Manager by PrivateLink: five endpoints in two zones, about 73 USD a month."""
+
+    @field_validator("zones")
+    @classmethod
+    def _differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("two different zones are needed")
+        return value
 
     @field_validator("cidr")
     @classmethod

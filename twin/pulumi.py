@@ -133,6 +133,8 @@ def environment(twin: Twin) -> dict[str, str]:
         "PULUMI_OPTION_CONFIG_FILE": str(_settings_file(twin)),
         "AWS_ENDPOINT_URL": twin.aws_endpoint,
         "KUBECONFIG": str(twin.kubeconfig),
+        # The program's modules are compiled once, not at every update.
+        "PYTHONDONTWRITEBYTECODE": "",
         # Whatever calls the shop's own URL must trust the twin's authority.
         "SSL_CERT_FILE": str(pki.ca_file(twin)),
     }

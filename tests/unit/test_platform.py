@@ -7,6 +7,7 @@ import pulumi
 import pytest
 
 from infra import addons, capacity, cluster, network, preview, providers, registry
+from infra.aws_clients import AwsClients
 from infra.errors import Refused
 
 
@@ -18,6 +19,18 @@ def test_subnets_are_inside_the_network_and_apart(cidr: str) -> None:
     whole = ipaddress.ip_network(cidr)
     assert all(one.subnet_of(whole) for one in found)  # type: ignore[arg-type]
     assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])
+
+
+def test_a_zone_that_the_account_lacks_is_refused_with_those_it_has() -> None:
+    class Ec2:
+        def describe_availability_zones(self, **_: object) -> dict[str, object]:
+            return {"AvailabilityZones": [{"ZoneName": f"us-west-1{letter}"} for letter in "cb"]}
+
+    clients = AwsClients("us-west-1")
+    clients.get = lambda service: {"ec2": Ec2()}[service]  # type: ignore[method-assign]
+    network.refuse_missing_zones(clients, ("b", "c"))
+    with pytest.raises(Refused, match=r"shopcat:vpc\.zones: us-west-1a .*it has us-west-1b, us-west-1c"):
+        network.refuse_missing_zones(clients, ("a", "b"))
 
 
 def test_a_released_image_never_expires() -> None:

@@ -8,7 +8,7 @@ from twin.plugins import common
 from twin.plugins.aws import conformance
 from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
 from twin.plugins.common import ProviderError
-from twin.plugins.eks.provider import refuse, refuse_nodes
+from twin.plugins.eks.components import refuse, refuse_nodes
 from twin.plugins.kubernetes import helm
 from twin.plugins.kubernetes.provider import KubernetesProvider
 

@@ -175,7 +175,6 @@ class AwsProvider(Provider):
             "aws:index/getCallerIdentity:getCallerIdentity": self._caller,
             "aws:index/getPartition:getPartition": self._partition,
             "aws:index/getRegion:getRegion": self._region,
-            "aws:index/getAvailabilityZones:getAvailabilityZones": self._zones,
             "aws:route53/getZone:getZone": self._zone,
             "aws:ssm/getParameter:getParameter": self._parameter,
             "aws:iam/getPolicyDocument:getPolicyDocument": self._document,
@@ -196,12 +195,6 @@ class AwsProvider(Provider):
     def _region(self, _: Properties) -> Properties:
         region = self.aws.region
         return {"name": region, "region": region, "id": region, "endpoint": f"ec2.{region}.amazonaws.com"}
-
-    def _zones(self, arguments: Properties) -> Properties:
-        filters = [{"Name": "state", "Values": [arguments.get("state", "available")]}]
-        found = self.aws("ec2").describe_availability_zones(Filters=filters)["AvailabilityZones"]
-        names = sorted(one["ZoneName"] for one in found)
-        return {"names": names, "zoneIds": [one["ZoneId"] for one in found], "id": self.aws.region}
 
     def _zone(self, arguments: Properties) -> Properties:
         wanted = arguments.get("zoneId") or arguments.get("name", "").rstrip(".")

@@ -1,6 +1,7 @@
 """``pulumi-resource-eks`` of the twin."""
 
 import gc
+import importlib
 import os
 import sys
 import threading
@@ -14,6 +15,9 @@ from pulumi.provider import main  # noqa: E402
 
 from twin.plugins.eks.provider import EksProvider  # noqa: E402
 
+_SERVES_SECONDS = 0.1
+"""After this it listens."""
+
 
 def leave_with_the_engine(parent: int) -> None:
     """End this process once the engine has died without a word; Pulumi's own server of components never would."""
@@ -22,8 +26,14 @@ def leave_with_the_engine(parent: int) -> None:
     os._exit(0)
 
 
-if __name__ == "__main__":
-    threading.Thread(target=leave_with_the_engine, args=(os.getppid(),), daemon=True).start()
+def load_components() -> None:
+    """Load what components are declared with. The engine waits for a plugin's start, and not yet for a component."""
+    importlib.import_module("twin.plugins.eks.components")
     gc.freeze()
     gc.enable()
+
+
+if __name__ == "__main__":
+    threading.Thread(target=leave_with_the_engine, args=(os.getppid(),), daemon=True).start()
+    threading.Timer(_SERVES_SECONDS, load_components).start()
     main(EksProvider(version("pulumi-eks")), sys.argv[1:])
