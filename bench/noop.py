@@ -1,7 +1,7 @@
 """``python -m bench.noop``: what `pulumi up -s prod` takes when it has nothing to do, against programs that declare nothing.
 
 One of these is empty; one imports the modules of the SDKs that production uses; one declares as many components besides,
-without inputs, plugins or dependencies: no program of this size can take less. All run on the same engine, in turns,
+without inputs, plugins or dependencies: what one of this size takes that does nothing. All run on the same engine, in turns,
 several times; what counts are the ratios of the medians.
 """
 
@@ -72,7 +72,7 @@ def imports() -> str:
 
 
 def declares(count: int) -> str:
-    """A program that declares components and nothing of them; like ours it keeps the SDK's debug messages to itself."""
+    """A program that declares components and nothing of them; like ours it withholds the SDK's debug messages."""
     return (
         "import pulumi\npulumi.log.debug = lambda *_, **__: None\n"
         f'for number in range({count}):\n    pulumi.ComponentResource("empty:index:Empty", str(number))\n'

@@ -6,8 +6,8 @@ import signal
 import sys
 from pathlib import Path
 
-# The SDKs load tens of thousands of objects that live until the end: collecting garbage among them, and once more when
-# the interpreter ends, is a quarter of an update that has nothing to do (`python -m bench.noop`).
+# The SDKs load very many objects that live until the end: to collect garbage among them, and once more when the
+# interpreter ends, takes long and finds nothing.
 gc.disable()
 # The engine interrupts a program that still waits when the update has failed; what went wrong is said, a traceback of the
 # interrupt says nothing. Weights and the ledger are such that the next update goes on from anywhere.

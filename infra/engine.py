@@ -23,11 +23,11 @@ TURNS = 20
 """Of the loop: a registration passes through several coroutines before it is sent (pulumi/runtime/resource.py)."""
 
 
-def keep_debug_messages() -> None:
-    """Keep the SDK's debug messages from the engine, which throws them away unless it was started with `--debug`.
+def withhold_debug_messages() -> None:
+    """Don't send the SDK's debug messages to the engine, which throws them away unless it was started with `--debug`.
 
-    There are several for each resource, each a call that is waited for: more than half of what it takes to declare one
-    (`python -m bench.noop`). With SHOPCAT_DEBUG=1 in the environment they are sent.
+    There are several for each resource, each a call that is waited for. With SHOPCAT_DEBUG=1 in the environment they are
+    sent.
     """
     if not os.environ.get("SHOPCAT_DEBUG"):
         pulumi.log.debug = lambda *_, **__: None

@@ -43,7 +43,7 @@ def run() -> None:
     Raises:
         Refused: a person has to change something first.
     """
-    engine.keep_debug_messages()
+    engine.withhold_debug_messages()
     pulumi.runtime.register_stack_transformation(own_fields)
     engine.hear()  # of the stack: what is declared is only sent once its parent is known
     stack = pulumi.get_stack()

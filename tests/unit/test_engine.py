@@ -72,6 +72,6 @@ def test_debug_messages_are_sent_when_asked_for(monkeypatch: pytest.MonkeyPatch,
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "debug", said.append)
     monkeypatch.setenv("SHOPCAT_DEBUG", variable)
-    engine.keep_debug_messages()
+    engine.withhold_debug_messages()
     pulumi.log.debug("registering")
     assert len(said) == sent

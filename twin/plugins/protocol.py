@@ -1,4 +1,4 @@
-"""The engine's protocol without the rest of Pulumi's SDK, whose import takes longer than all else a plugin does at its start."""
+"""The engine's protocol without the rest of Pulumi's SDK: a plugin's start waits for what it imports."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Aws:
             return self._clients[service]
 
     def _client(self, service: str) -> Any:
-        # Loaded when AWS is first asked: an update that has nothing to do never asks, and boto3 takes half a plugin's start.
+        # Loaded when AWS is first asked: an update that has nothing to do never asks.
         import boto3
         import botocore.config
 

@@ -294,7 +294,7 @@ def resource_names(manifest: str) -> Properties:
 
 
 def _documents(text: str) -> Iterator[Any]:
-    import yaml  # takes as long to load as all else here
+    import yaml  # a plugin's start waits for what is loaded at the top
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return iter(yaml.load_all(text, Loader=loader))

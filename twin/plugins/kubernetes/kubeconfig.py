@@ -51,7 +51,7 @@ def parse(given: object) -> dict[str, Any]:
 
 
 def _parse_yaml(text: str) -> Any:
-    import yaml  # takes as long to load as all else of this module's users
+    import yaml  # most are JSON, and a plugin's start waits for what is loaded at the top
 
     try:
         return yaml.safe_load(text)
