@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -19,13 +19,18 @@ def pytest_configure() -> None:
     processes.heed_interrupts()
 
 
-def _twin(name: str, *, simulated: bool) -> Iterator[config.Twin]:
-    """A twin of its own name, fresh, gone afterwards (kept with SHOPCAT_KEEP_TWIN=1, to look into a failure)."""
+def _twin(name: str, *, simulated: bool, prepare: Callable[[config.Twin], None] | None = None) -> Iterator[config.Twin]:
+    """A twin of its own name, fresh, gone afterwards (kept with SHOPCAT_KEEP_TWIN=1, to look into a failure).
+
+    What prepares it comes before anything of production is there.
+    """
     twin = config.load(name, simulated=simulated)
     if not os.environ.get("SHOPCAT_KEEP_TWIN"):
         _take_down(twin)
         twin = config.load(name, simulated=simulated)
     parts.up(twin)
+    if prepare is not None:
+        prepare(twin)
     production.up(twin)
     yield twin
     if not os.environ.get("SHOPCAT_KEEP_TWIN"):
@@ -48,8 +53,8 @@ def simulated() -> Iterator[config.Twin]:
 
 
 @pytest.fixture(scope="module")
-def twin() -> Iterator[config.Twin]:
-    """Production on real pods."""
+def twin(request: pytest.FixtureRequest) -> Iterator[config.Twin]:
+    """Production on real pods; a module's own function ``prepare`` may change what it starts with."""
     if not is_root():
         pytest.skip("real pods need root: network namespaces, mounts and cgroups")
-    yield from _twin(f"{PREFIX}test", simulated=False)
+    yield from _twin(f"{PREFIX}test", simulated=False, prepare=getattr(request.module, "prepare", None))

@@ -20,7 +20,7 @@ import yaml
 from bench import run
 from bench.load import Load, Outcome, Stream
 from tests.tools import aws, command, kubectl
-from twin import production
+from twin import production, pulumi
 from twin.config import Twin
 from twin.loadbalancer import service
 from twin.paths import REPOSITORY
@@ -68,9 +68,7 @@ class Shop:
     def copy(self, changes: Mapping[str, Any] | None = None) -> Path:
         """A throw-away copy of the settings, with changes."""
         copy = Path(tempfile.mkdtemp(dir=self.directory, prefix="settings-")) / "Pulumi.prod.yaml"
-        document = yaml.safe_load(self.settings.read_text())
-        document["config"].update(changes or {})
-        copy.write_text(yaml.safe_dump(document, sort_keys=False))
+        copy.write_text(changed(self.settings, changes or {}))
         return copy
 
     def start(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple["subprocess.Popen[str]", Path]:
@@ -133,14 +131,19 @@ def wait_for(log: Path, text: str, process: "subprocess.Popen[str]", seconds: fl
         time.sleep(0.5)
 
 
+def changed(settings: str | Path, changes: Mapping[str, Any]) -> str:
+    """The text of a stack's settings with these in place of its own."""
+    document = yaml.safe_load(Path(settings).read_text())
+    document["config"].update(changes)
+    return yaml.safe_dump(document, sort_keys=False)
+
+
 @contextmanager
 def open_shop(twin: Twin, directory: Path, changes: Mapping[str, Any] = SHORT) -> Iterator[Shop]:
     """Load on a twin's production until the block ends; its delays are scaled to the short drain budget."""
     service.set_faults(twin, delayScale=DELAY_SCALE)
     settings = directory / "Pulumi.prod.yaml"
-    document = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())
-    document["config"].update(changes)
-    settings.write_text(yaml.safe_dump(document, sort_keys=False))
+    settings.write_text(changed(pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"], changes))
     with run.load_on(twin, MIX, maximum_seconds=7200) as load:
         yield Shop(twin, load, directory, settings)
 

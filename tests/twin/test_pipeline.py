@@ -17,14 +17,23 @@ import pytest
 
 from bench.previews import SETTINGS
 from tests.tools import aws, command, kubectl
-from twin import hostnames, pki, preview, production, rehearsal
+from tests.twin.shop import DELAY_SCALE, SHORT, changed
+from twin import hostnames, pki, preview, production, pulumi, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.loadbalancer import service
 from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.twin
 
 APPLICATION = REPOSITORY / "twin" / "application"
+
+
+def prepare(twin: Twin) -> None:
+    """How long a release drains is not what is tried here."""
+    service.set_faults(twin, delayScale=DELAY_SCALE)
+    settings = Path(pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"])
+    settings.write_text(changed(settings, SHORT))
 
 
 def source(directory: Path, mark: str) -> Path:

@@ -128,6 +128,38 @@ def test_every_program_has_a_recipe_of_its_own() -> None:
     assert set(several) == set(golang.programs())
 
 
+def _changed(monkeypatch: pytest.MonkeyPatch, folder: Path, *paths: str) -> Path:
+    (folder / "module" / "pkg").mkdir(parents=True)
+    (folder / "module" / "pkg" / "all.go").write_text("package all\n")
+    (folder / "module" / "main.go").write_text("package main\n")
+    (folder / "module" / "pkg").chmod(0o555)
+    monkeypatch.setattr(golang, "module", lambda path, version: {"Dir": str(folder / "module")})
+    program = golang.Program("thing", "1.0", "example.com/thing", instead=dict.fromkeys(paths, "package few\n"))
+    golang._write_wrapper(program, folder / "wrapper")
+    return folder / "wrapper"
+
+
+def test_a_file_compiled_differently_leaves_the_module_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wrapper = _changed(monkeypatch, tmp_path, "pkg/all.go")
+    assert "replace example.com/thing => ./changed" in (wrapper / "go.mod").read_text().splitlines()
+    assert (wrapper / "changed" / "pkg" / "all.go").read_text() == "package few\n"
+    assert (wrapper / "changed" / "main.go").read_text() == "package main\n"
+    assert (tmp_path / "module" / "pkg" / "all.go").read_text() == "package all\n"
+
+
+def test_a_file_that_the_module_no_longer_has_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(TwinError, match=r"example\.com/thing v1\.0 has no pkg/gone\.go"):
+        _changed(monkeypatch, tmp_path, "pkg/gone.go")
+
+
+def test_what_is_compiled_differently_is_part_of_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = golang.part("external-secrets").directory(Path("/cache"))
+    monkeypatch.setattr(golang, "_EXTERNAL_SECRETS_OF_AWS", {"pkg/provider/register/register.go": "package register\n"})
+    assert golang.part("external-secrets").directory(Path("/cache")) != before
+
+
 @pytest.mark.parametrize("answer", ["v3.250.0", "3.250.1", "v3.251.0", "v3.1000.0"])
 def test_pulumi_that_is_new_enough(answer: str) -> None:
     assert installed.new_enough(answer, "3.250.0")
