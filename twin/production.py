@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import ssl
-import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -17,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from twin import config, images, parts, pki, processes, pulumi
+from twin.build import cache
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -36,22 +34,17 @@ def _wheels(twin: Twin, source: Path) -> Path:
     requirements = source / "requirements.txt"
     if not requirements.exists():
         raise TwinError(f"APP_SRC={source} has no requirements.txt; app_docker/README.md says what it must hold")
-    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
-    target = twin.cache / f"wheels-{key}"
-    if not target.exists():
-        partial = Path(tempfile.mkdtemp(dir=twin.cache, prefix="wheels-partial-"))
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:"]
-        result = subprocess.run(
-            [*command, "--dest", str(partial), "--requirement", str(requirements)],
-            text=True,
-            check=False,
-            capture_output=True,
-        )
-        if result.returncode != 0:
-            shutil.rmtree(partial)
-            raise TwinError(f"the packages in {requirements} can't be downloaded:\n{result.stderr}")
-        partial.rename(target)
-    return target
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--require-hashes", "--only-binary=:all:"]
+
+    def download(step: cache.Step) -> None:
+        try:
+            step.run([*command, "--dest", step.directory, "--requirement", requirements.resolve()])
+        except TwinError as error:
+            raise TwinError(f"the packages in {requirements} can't be downloaded: {error}") from error
+
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    # Two twins may want them at the same time: the second waits for the first.
+    return cache.ensure(twin.cache, cache.Part("wheels", version, requirements.read_text(), download))
 
 
 def build_context(twin: Twin, source: Path) -> Path:
@@ -63,12 +56,13 @@ def build_context(twin: Twin, source: Path) -> Path:
     source = source.resolve()
     if not (source / "shopcat").is_dir():
         raise TwinError(f"APP_SRC={source} has no shopcat/; app_docker/README.md says what it must hold")
+    wheels = _wheels(twin, source)
     context = twin.directory / "build-context"
     shutil.rmtree(context, ignore_errors=True)
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
     shutil.copytree(source / "shopcat", context / "shopcat", ignore=ignore)
     shutil.copy(source / "requirements.txt", context)
-    shutil.copytree(_wheels(twin, source), context / "wheels")
+    shutil.copytree(wheels, context / "wheels")
     return context
 
 
