@@ -43,8 +43,8 @@ class Builder(Protocol):
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
         """Build, with ``fresh`` from nothing that was built before; the digest of the image's configuration."""
 
-    def push(self, context: Path, reference: str, login: Login) -> None:
-        """Push what was built.
+    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
+        """Push what was built, by the digest that the build returned.
 
         Raises:
             Refused: the registry, or the way there, says no.
@@ -92,8 +92,9 @@ class Docker:
             )
         return str(found)
 
-    def push(self, context: Path, reference: str, login: Login) -> None:
-        """As :class:`Builder`."""
+    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
+        """As :class:`Builder`; BuildKit takes it from its cache, and what the registry has afterwards is compared."""
+        del built
         _run(
             ["docker", "login", "--username", login.user, "--password-stdin", login.registry],
             f"log-in to {login.registry}",
@@ -127,7 +128,7 @@ class Buildah:
             _run([*command, "--file", DOCKERFILE, context], f"building {reference}")
             return identifier.read_text().strip()
 
-    def push(self, context: Path, reference: str, login: Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
         """As :class:`Builder`."""
         del context
         with tempfile.TemporaryDirectory() as folder:
@@ -135,8 +136,9 @@ class Buildah:
             keys.touch(mode=0o600)
             secret = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
             keys.write_text(json.dumps({"auths": {login.registry: {"auth": secret}}}))
-            command: list[str | Path] = ["buildah", "push", "--authfile", keys, reference, f"docker://{reference}"]
-            _run(command, f"pushing {reference}")
+            # Not by its tag: another build on this machine may have given that to an image of its own meanwhile.
+            image = built.removeprefix("sha256:")
+            _run(["buildah", "push", "--authfile", keys, image, f"docker://{reference}"], f"pushing {reference}")
 
 
 def builder(environment: Mapping[str, str]) -> Builder:
@@ -257,7 +259,7 @@ def ensure_pushed(
         there = registry.pushed(tag)
         if there is None:
             try:
-                maker.push(context, f"{url}:{tag}", registry.login(url))
+                maker.push(context, f"{url}:{tag}", built, registry.login(url))
             except Refused:
                 # Another job may have pushed the tag since it was looked up.
                 if registry.pushed(tag) is None:

@@ -398,7 +398,7 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     (cache / "index.json").touch()
     maker.build(tmp_path, "r/shopcat:x", fresh=False)
     maker.build(tmp_path, "r/shopcat:x", fresh=True)
-    maker.push(tmp_path, "r/shopcat:x", image.Login("r", "AWS", "secret"))
+    maker.push(tmp_path, "r/shopcat:x", "sha256:1", image.Login("r", "AWS", "secret"))
     cold, warm, fresh, login, push = (tmp_path / "log").read_text().splitlines()
     for line in (cold, warm, fresh, push):
         assert "--build-arg=SOURCE_DATE_EPOCH=0" in line
@@ -415,6 +415,34 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     assert all("push=false" in line for line in (cold, warm, fresh))
 
 
+BUILDAH = """#!{python}
+import os, sys
+arguments = sys.argv[1:]
+open(os.environ["LOG"], "a").write(" ".join(arguments) + chr(10))
+for option, value in zip(arguments, arguments[1:]):
+    if option == "--iidfile":
+        open(value, "w").write("sha256:12")
+"""
+
+
+def test_buildah_pushes_the_image_that_it_built_whoever_has_its_tag_by_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "buildah"
+    program.parent.mkdir()
+    program.write_text(BUILDAH.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    maker = image.builder({"SHOPCAT_BUILDER": "buildah"})
+    built = maker.build(tmp_path, "r/shopcat:x", fresh=False)
+    maker.push(tmp_path, "r/shopcat:x", built, image.Login("r", "AWS", "secret"))
+    _, push = (tmp_path / "log").read_text().splitlines()
+    assert push.startswith("push --authfile ")
+    assert push.endswith(" 12 docker://r/shopcat:x")
+    assert "secret" not in push
+
+
 class Layers:
     """A builder whose push puts a manifest into ECR; what it builds is given."""
 
@@ -424,7 +452,7 @@ class Layers:
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
         return self.built
 
-    def push(self, context: Path, reference: str, login: image.Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
         self.pushes += 1
         manifest = {
             "schemaVersion": 2,
@@ -468,8 +496,8 @@ def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Pa
     registry = image.Registry(clients, image.PREVIEWS)
 
     class Late(Layers):
-        def push(self, context: Path, reference: str, login: image.Login) -> None:
-            Layers(registry, clients, f"sha256:{'1' * 64}").push(context, reference, login)
+        def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
+            Layers(registry, clients, f"sha256:{'1' * 64}").push(context, reference, built, login)
             raise Refused("the tag is immutable")
 
     same = Late(registry, clients, f"sha256:{'1' * 64}")
