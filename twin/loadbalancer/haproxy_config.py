@@ -307,7 +307,8 @@ def _backend(group: TargetGroup, idle_timeout_seconds: float, slots: Mapping[int
     return [
         f"backend {group.name}",
         f"  balance {balance}",
-        f"  {_UNAVAILABLE} if {{ nbsrv lt 1 }}",
+        # In a worker that a reload has replaced HAProxy counts no server any more, though it goes on sending to them.
+        f"  {_UNAVAILABLE} if {{ nbsrv lt 1 }} !{{ stopping }}",
         "  http-request set-var(txn.sent) bool(true)",
         f"  default-server pool-purge-delay {purge}s{tls}",
         *(
