@@ -253,7 +253,7 @@ func check(err error) {
 
 _VERSION = "k8s.io/component-base/version"
 _EXTERNAL_SECRETS_OF_AWS = {
-    # Upstream registers some forty providers, whose SDKs take most of the time to build. It says by name what it lacks.
+    # Upstream registers some forty providers, whose SDKs take long to build. It says by name what it lacks.
     "pkg/provider/register/register.go": (
         'package register\n\nimport _ "github.com/external-secrets/external-secrets/pkg/provider/aws"\n'
     ),
@@ -382,7 +382,7 @@ def _build(program: Program, step: Step) -> None:
     wrapper = step.directory / "wrapper"
     _write_wrapper(program, wrapper)
     target = step.directory / "bin" / program.binary
-    # Debugging information would be thrown away by the linker (-s -w); not to make it saves a sixth of the time.
+    # Debugging information would be thrown away by the linker (-s -w), so none is made.
     command = ["go", "build", "-trimpath", "-gcflags=all=-dwarf=false", "-o", str(target)]
     command += ["-ldflags", f"-s -w {program.ldflags}".strip()]
     step.run([*command, program.package], cwd=wrapper, env=_environment())
