@@ -372,6 +372,16 @@ def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
         surroundings.source({"APP_SRC": str(tmp_path)})
 
 
+def on_path(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+    """A program of this name, before any other; LOG in its environment is where it writes what it was asked."""
+    program = directory / "bin" / name
+    program.parent.mkdir()
+    program.write_text(text.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(directory / "log"))
+
+
 DOCKER = """#!{python}
 import json, os, sys
 open(os.environ["LOG"], "a").write(" ".join(sys.argv[1:]) + "|" + repr(sys.stdin.read()) + "\\n")
@@ -385,12 +395,7 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is said to `docker`; no engine runs here."""
-    program = tmp_path / "bin" / "docker"
-    program.parent.mkdir()
-    program.write_text(DOCKER.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    on_path(tmp_path, monkeypatch, "docker", DOCKER)
     cache = tmp_path / "cache"
     maker = image.builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
     assert maker.build(tmp_path, "r/shopcat:x", fresh=False) == "sha256:1"
@@ -428,12 +433,7 @@ for option, value in zip(arguments, arguments[1:]):
 def test_buildah_pushes_the_image_that_it_built_whoever_has_its_tag_by_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "buildah"
-    program.parent.mkdir()
-    program.write_text(BUILDAH.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    on_path(tmp_path, monkeypatch, "buildah", BUILDAH)
     maker = image.builder({"SHOPCAT_BUILDER": "buildah"})
     built = maker.build(tmp_path, "r/shopcat:x", fresh=False)
     maker.push(tmp_path, "r/shopcat:x", built, image.Login("r", "AWS", "secret"))

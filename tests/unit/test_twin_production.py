@@ -19,15 +19,11 @@ def application(directory: Path, requirements: str = "one==1.0 --hash=sha256:00\
     return directory
 
 
-def pip(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
-    """In place of pip: it is given pip's arguments."""
-    monkeypatch.setattr(sys, "executable", program)
-
-
-def a_pip(path: Path, text: str) -> str:
+def pip(monkeypatch: pytest.MonkeyPatch, path: Path, text: str) -> None:
+    """A shell script in place of the interpreter that runs pip; it is given pip's arguments."""
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
-    return str(path)
+    monkeypatch.setattr(sys, "executable", str(path))
 
 
 def test_twins_that_want_the_same_packages_at_once_all_get_them(
@@ -36,7 +32,7 @@ def test_twins_that_want_the_same_packages_at_once_all_get_them(
     source = application(tmp_path / "source")
     calls = tmp_path / "calls"
     # Arguments: -m pip download --quiet --require-hashes --only-binary=:all: --dest <folder> …
-    pip(monkeypatch, a_pip(tmp_path / "pip", f'echo called >> {calls}\nsleep 0.3\necho wheel > "$8/one.whl"'))
+    pip(monkeypatch, tmp_path / "pip", f'echo called >> {calls}\nsleep 0.3\necho wheel > "$8/one.whl"')
     together = threading.Barrier(3)
 
     def build(index: int) -> Path:
@@ -58,19 +54,19 @@ def test_packages_that_can_t_be_downloaded_are_said_and_the_next_time_is_a_new_o
 ) -> None:
     source = application(tmp_path / "source")
     twin = Twin("x", 1, tmp_path / "cache", tmp_path / "state", simulated=True)
-    pip(monkeypatch, a_pip(tmp_path / "pip", "echo 'No matching distribution found for one==1.0' >&2\nexit 1"))
+    pip(monkeypatch, tmp_path / "pip", "echo 'No matching distribution found for one==1.0' >&2\nexit 1")
     with pytest.raises(
         TwinError, match=r"requirements\.txt can't be downloaded(?s:.)*No matching distribution"
     ) as said:
         production.build_context(twin, source)
     assert str(source / "requirements.txt") in str(said.value)
-    pip(monkeypatch, a_pip(tmp_path / "pip", 'echo wheel > "$8/one.whl"'))
+    pip(monkeypatch, tmp_path / "pip", 'echo wheel > "$8/one.whl"')
     assert (production.build_context(twin, source) / "wheels" / "one.whl").exists()
 
 
 def test_other_packages_are_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = Twin("x", 1, tmp_path / "cache", tmp_path / "state", simulated=True)
-    pip(monkeypatch, a_pip(tmp_path / "pip", 'for last; do :; done\ncp "$last" "$8/asked"'))
+    pip(monkeypatch, tmp_path / "pip", 'for last; do :; done\ncp "$last" "$8/asked"')
     for number in ("1.0", "2.0"):
         source = application(tmp_path / number, f"one=={number}\n")
         context = production.build_context(twin, source)
