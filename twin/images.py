@@ -7,7 +7,6 @@ paths of the public registries they stand in for. Application images are built b
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gzip
 import hashlib
 import io
@@ -25,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twin import build, config
+from twin import build, config, machine
 from twin.build import cache, debian, golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -372,13 +371,20 @@ _ALONE = (
 )
 
 
+def _blob_cache_lock() -> contextlib.AbstractContextManager[None]:
+    """One build or push at a time on the machine, whatever its cache.
+
+    Removing a folder ends a mount on it in every mount namespace, so nobody may while another's buildah is at work.
+    """
+    return machine.locked(_BLOB_CACHE.parent)
+
+
 @contextlib.contextmanager
 def _storage(twin: Twin) -> Iterator[Path]:
     """Buildah's folder in the cache, for one build or push at a time: twins share it."""
     storage = twin.cache / "buildah"
     (storage / "containers").mkdir(parents=True, exist_ok=True)
-    with (storage / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with machine.locked(storage), _blob_cache_lock():
         absent = not _BLOB_CACHE.exists()
         _BLOB_CACHE.mkdir(parents=True, exist_ok=True)
         try:

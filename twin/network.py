@@ -22,7 +22,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from twin import processes, undo
+from twin import machine, processes, undo
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 
@@ -174,8 +174,9 @@ def _answers(twin: Twin, node: int) -> bool:
 
 def _build(twin: Twin) -> None:
     switch = switch_netns(twin)
-    for name in _namespaces(twin):
-        _ip("netns", "add", name)
+    with machine.places():
+        for name in _namespaces(twin):
+            _ip("netns", "add", name)
     _set_sysctls(switch, _SWITCH_SYSCTLS)
     _ip_batch(
         switch,
@@ -278,15 +279,16 @@ def down(twin: Twin) -> None:
 
 def _remove_empty_netns_directory() -> None:
     """``ip netns add`` mounts the folder onto itself; the last one to leave takes that away."""
-    if not NETNS_DIRECTORY.exists() or any(NETNS_DIRECTORY.iterdir()):
-        return
-    # A folder mounted onto itself is told from an ordinary one by the mount table alone.
-    place = str(NETNS_DIRECTORY.resolve())
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if line.split()[4] == place:
-            subprocess.run(["umount", place], check=False, capture_output=True)
-    with contextlib.suppress(OSError):
-        NETNS_DIRECTORY.rmdir()
+    with machine.places():
+        if not NETNS_DIRECTORY.exists() or any(NETNS_DIRECTORY.iterdir()):
+            return
+        # A folder mounted onto itself is told from an ordinary one by the mount table alone.
+        place = str(NETNS_DIRECTORY.resolve())
+        for line in Path("/proc/self/mountinfo").read_text().splitlines():
+            if line.split()[4] == place:
+                subprocess.run(["umount", place], check=False, capture_output=True)
+        with contextlib.suppress(OSError):
+            NETNS_DIRECTORY.rmdir()
 
 
 def status(twin: Twin) -> list[PartStatus]:

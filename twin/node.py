@@ -9,24 +9,22 @@ t3.medium's memory and the settings it wants, and the machine's stay as they are
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import datetime as dt
-import fcntl
 import hashlib
 import json
 import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from twin import build, cgroups, controlplane, network, pki, processes
+from twin import build, cgroups, controlplane, machine, network, pki, processes
 from twin.config import PartStatus, Twin, region
 from twin.errors import TwinError
 
@@ -42,6 +40,8 @@ MAXIMUM_PODS = 17
 SANDBOX_IMAGE = "registry.k8s.io/pause:3.10"
 NODE_GROUP = "shopcat"
 NODE_DNS_PORT = 53
+MARKER = ".made-by-the-shopcat-twin"
+"""In a folder of the machine that twins made as a place to mount on."""
 
 _KUBELET_PORT = 10250
 _PROXY_HEALTH_PORT = 10256
@@ -49,13 +49,12 @@ _START_SECONDS = 120.0
 _MAXIMUM_SOCKET_PATH = 100
 _CAP_SYS_RESOURCE = 24
 _INOTIFY_INSTANCES = 32  # a twin with production running had 31 open
-_MARKER = ".made-by-the-shopcat-twin"
-# Folders whose paths are fixed in the programs; each node has its own in their place (source below the node's folder).
-_OWN_DIRECTORIES = {
+OWN_DIRECTORIES = {
     "log": Path("/var/log"),
     "kubelet": Path("/var/lib/kubelet"),
     "cni": Path("/var/lib/cni"),
 }
+"""Folders whose paths are fixed in the programs; each node has its own in their place (source below the node's folder)."""
 
 # What a kubelet insists on; covered in the node's mount namespace where the machine has another value.
 _KERNEL_SETTINGS = {
@@ -319,7 +318,7 @@ def _proxy_config(node: Node, kubeconfig: Path) -> dict[str, Any]:
 
 def _write_configuration(node: Node) -> None:
     twin = node.twin
-    for name in (*_OWN_DIRECTORIES, "containerd", "etc/cni", "etc/registries/_default", "etc/proc"):
+    for name in (*OWN_DIRECTORIES, "containerd", "etc/cni", "etc/registries/_default", "etc/proc"):
         (node.directory / name).mkdir(parents=True, exist_ok=True)
     if len(str(node.containerd_socket)) > _MAXIMUM_SOCKET_PATH:
         raise TwinError(
@@ -384,7 +383,7 @@ def _mounts_script(node: Node) -> str:
         "set -e",
         "mount --make-rshared /",
         "mount -t tmpfs -o mode=755 run /run",
-        *(f"mount --bind {shlex.quote(str(node.directory / name))} {path}" for name, path in _OWN_DIRECTORIES.items()),
+        *(f"mount --bind {shlex.quote(str(node.directory / name))} {path}" for name, path in OWN_DIRECTORIES.items()),
         *(f"mount --bind {shlex.quote(str(node.etc / source))} {target}" for source, target in covered),
         f"touch {shlex.quote(str(node.directory / 'mounted'))}",
         "exec sleep infinity",
@@ -392,26 +391,15 @@ def _mounts_script(node: Node) -> str:
     return "\n".join(lines)
 
 
-@contextlib.contextmanager
-def _machine_lock(twin: Twin) -> Iterator[None]:
-    """One twin at a time makes or removes what all twins of a machine share."""
-    with (twin.state / "machine.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def _remove_shared_directories(twin: Twin) -> None:
+def _remove_shared_directories() -> None:
     """The last twin to leave removes the empty folders that twins made as places to mount on.
 
     Not earlier: removing a folder ends a mount on it in every other mount namespace.
     """
-    own = {twin.netns(number) for number in network.NODES}
-    with _machine_lock(twin):
-        if any(path.name not in own for path in network.NETNS_DIRECTORY.glob("shopcat*-node*")):
-            return
-        for path in _OWN_DIRECTORIES.values():
-            marker = path / _MARKER
-            if marker.exists() and list(path.iterdir()) == [marker]:
+    with machine.places():
+        for path in OWN_DIRECTORIES.values():
+            marker = path / MARKER
+            if marker.exists() and list(path.iterdir()) == [marker] and not machine.mounted(path):
                 marker.unlink()
                 path.rmdir()
 
@@ -422,17 +410,17 @@ def _hold_mounts(node: Node) -> processes.Process:
     running = processes.find(twin, role)
     if running is not None:
         return running
-    with _machine_lock(twin):
-        for path in _OWN_DIRECTORIES.values():
-            if not path.exists():
-                path.mkdir(parents=True)
-                (path / _MARKER).touch()
     marker = node.directory / "mounted"
     marker.unlink(missing_ok=True)
     command = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _mounts_script(node)]
-    holder = processes.start(twin, role, command, netns=node.netns)
-    cgroups.enter(twin, node.number, holder.pid)
-    processes.wait_until(marker.exists, f"mounts of {node.name}", timeout_seconds=_START_SECONDS, process=holder)
+    with machine.places():  # until they are mounted on, another twin could think the folders unused
+        for path in OWN_DIRECTORIES.values():
+            if not path.exists():
+                path.mkdir(parents=True)
+                (path / MARKER).touch()
+        holder = processes.start(twin, role, command, netns=node.netns)
+        cgroups.enter(twin, node.number, holder.pid)
+        processes.wait_until(marker.exists, f"mounts of {node.name}", timeout_seconds=_START_SECONDS, process=holder)
     return holder
 
 
@@ -638,7 +626,7 @@ def down(twin: Twin) -> None:
         _delete_directory(node.directory)
     cgroups.remove_behind(twin)
     cgroups.put_back_controllers(twin)
-    _remove_shared_directories(twin)
+    _remove_shared_directories()
 
 
 def status(twin: Twin) -> list[PartStatus]:

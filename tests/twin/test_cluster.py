@@ -22,6 +22,7 @@ from twin import (
     controlplane,
     dns,
     images,
+    machine,
     network,
     node,
     pki,
@@ -42,7 +43,7 @@ MODULES = (network, pki, dns, registry, images, controlplane, node)
 DATABASE = "shopcat.c0ffee.eu-central-1.rds.amazonaws.com"
 
 
-def machine(twin: config.Twin) -> dict[str, list[str]]:
+def left_by(twin: config.Twin) -> dict[str, list[str]]:
     """What a twin could leave behind, but for what belongs to other twins that run meanwhile."""
 
     def mine(lines: list[str]) -> list[str]:
@@ -52,7 +53,7 @@ def machine(twin: config.Twin) -> dict[str, list[str]]:
     routes = subprocess.run(["ip", "-4", "route", "show", "table", "all"], text=True, capture_output=True, check=True)
     own = network.network(twin)
     return {
-        "mounts": mine([line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]),
+        "mounts": mine([path for path in mounts() if path != str(network.NETNS_DIRECTORY.resolve())]),
         "namespaces": mine([str(path) for path in Path("/run/netns").glob("*")]),
         "interfaces": mine([path.name for path in Path("/sys/class/net").iterdir() if "veth" not in path.name]),
         "routes": [line for line in routes.stdout.splitlines() if str(own.network_address).rpartition(".")[0] in line],
@@ -66,6 +67,10 @@ def machine(twin: config.Twin) -> dict[str, list[str]]:
         "firewall": firewall(twin),
         "processes": mine([line for line in command_lines() if str(twin.directory) in line]),
     }
+
+
+def mounts() -> list[str]:
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
 
 
 def sysctls() -> list[str]:
@@ -127,7 +132,7 @@ def bring_up(name: str) -> config.Twin:
 def before() -> dict[str, list[str]]:
     twin = config.load("test-cluster", simulated=False)
     take_down(twin)
-    return machine(config.load("test-cluster", simulated=False))
+    return left_by(config.load("test-cluster", simulated=False))
 
 
 @pytest.fixture(scope="module")
@@ -247,7 +252,7 @@ def test_nodes_are_shaped_like_t3_medium(cluster: config.Twin) -> None:
 
 
 def test_the_machine_keeps_its_settings_while_a_twin_runs(cluster: config.Twin, before: dict[str, list[str]]) -> None:
-    now = machine(cluster)
+    now = left_by(cluster)
     assert now["sysctls"] == before["sysctls"]
     assert now["firewall"] == before["firewall"]
 
@@ -466,6 +471,14 @@ def test_a_taken_port_is_named(cluster: config.Twin) -> None:
         ports.require_free(cluster, cluster.host_ip, cluster.api_port, "kube-apiserver")
 
 
+def nothing_shared_is_left() -> bool:
+    """None of the folders that all twins mount on, unless another twin does at the moment."""
+    netns = network.NETNS_DIRECTORY.resolve()
+    return (str(netns) not in mounts() or any(netns.iterdir())) and all(
+        not (path / node.MARKER).exists() or machine.mounted(path) for path in node.OWN_DIRECTORIES.values()
+    )
+
+
 def test_down_after_a_crash_leaves_the_machine_as_it_was(cluster: config.Twin, before: dict[str, list[str]]) -> None:
     for name in processes.names(cluster):
         process = processes.find(cluster, name)
@@ -475,7 +488,6 @@ def test_down_after_a_crash_leaves_the_machine_as_it_was(cluster: config.Twin, b
         elif process is not None:
             os.kill(process.pid, signal.SIGKILL)
     take_down(cluster)
-    after = machine(cluster)
+    after = left_by(cluster)
     assert after == before
-    if not list(network.NETNS_DIRECTORY.glob("shopcat*-node*")):  # another twin's nodes would still need the folder
-        assert not Path("/var/lib/kubelet", node._MARKER).exists()
+    processes.wait_until(nothing_shared_is_left, "the last twin to remove what twins share", timeout_seconds=60)

@@ -1,0 +1,34 @@
+"""What all twins of a machine share and no name keeps apart: one at a time makes it or takes it away."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock (flock) of a file or folder that exists; waits for whoever has it. It ends with the process."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def places() -> contextlib.AbstractContextManager[None]:
+    """For folders that are mounted on: removing one ends the mounts on it in every process's mount namespace."""
+    return locked(Path("/run"))
+
+
+def mounted(path: Path) -> bool:
+    """Whether something is mounted on the folder, in whichever process's mount namespace."""
+    for mountinfo in Path("/proc").glob("[0-9]*/mountinfo"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if any(line.split()[4] == str(path) for line in mountinfo.read_text(errors="replace").splitlines()):
+                return True
+    return False
