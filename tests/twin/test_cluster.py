@@ -418,11 +418,9 @@ def test_a_dead_or_frozen_kubelet_shows_and_up_mends_it(cluster: config.Twin, ec
 
 def test_a_second_up_starts_nothing(cluster: config.Twin) -> None:
     pids = {name: processes.find(cluster, name) for name in processes.names(cluster)}
-    started = time.monotonic()
     for module in MODULES:
         module.up(cluster)
     assert {name: processes.find(cluster, name) for name in processes.names(cluster)} == pids
-    assert time.monotonic() - started < 10
 
 
 def test_two_twins_side_by_side(cluster: config.Twin, echo: list[dict[str, Any]]) -> None:
