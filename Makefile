@@ -29,10 +29,10 @@ down: $(READY) ## remove every process, namespace, mount, cgroup and route that 
 status: $(READY) ## each part of the twin, and whether it runs
 	@$(RUN) -m twin status
 
-env: $(READY) ## what to export for pulumi and kubectl by hand: eval "$$(make -s env)"
+env: $(READY) ## what to export for pulumi and kubectl by hand: eval "$(make -s env)"
 	@$(RUN) -m twin env
 
-logs: $(READY) ## the twin's logs; make logs PROCESS=kubelet-1
+logs: $(READY) ## the twin's logs; make logs PROCESS=node1-kubelet
 	@$(RUN) -m twin logs $(PROCESS)
 
 build: $(READY) ## build every program the twin needs into its cache

@@ -1,4 +1,4 @@
-"""``python -m bench.noop``: what `pulumi up -s prod` takes when it has nothing to do, against programs that declare nothing.
+"""``python -m bench.noop``: what `pulumi up -s prod` takes when it has nothing to do, against programs that do nothing.
 
 One of these is empty; one imports the modules of the SDKs that production uses; one declares as many components besides,
 without inputs, plugins or dependencies: what one of this size takes that does nothing. All run on the same engine, in turns,
@@ -102,7 +102,7 @@ def _timed(argv: list[str], directory: Path, environment: dict[str, str]) -> tup
 
 
 def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> NoOp:
-    """All three, in turns, on a twin whose production has nothing to do with these settings (by default its own).
+    """All four, in turns, on a twin whose production has nothing to do with these settings (by default its own).
 
     Raises:
         TwinError: a run failed, or production had something to do.

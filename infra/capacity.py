@@ -73,7 +73,7 @@ PLATFORM: tuple[Workload, ...] = (
     LOAD_BALANCER_CONTROLLER,
     EXTERNAL_SECRETS,
 )
-"""Everything the platform runs; addons.py sets exactly these requests."""
+"""Everything the platform runs; addons.py sets the requests of the two that Helm installs from these."""
 
 JOB = PodRequest(50, 64)
 """The database, migrate and smoke Jobs; they run one after the other."""

@@ -1,4 +1,4 @@
-"""One number, every timeout: from how long the application drains to every wait in the chain.
+"""Every timeout in the chain, from a few numbers: how long the application drains, how late the load balancer hears.
 
 All values are whole seconds; fractions are rounded up, never down. `DrainBudget.derive` fills in what nobody set and
 `DrainBudget.violations` names each inequality that does not hold, with both values; `derive` raises them together.
@@ -9,16 +9,15 @@ The chain when a pod is deleted (and why each inequality is there)::
     └──────────────── preStop sleep ────────────────┘└ SIGTERM ─────────── app_drain ───────────┘└ margin ┘
     └──────────────────────────────────── grace period ─────────────────────────────────────────────────┘
 
-In a short test (`DrainInputs.scaled`) what the application and the load balancer's data plane take scales: app_drain,
-longest_request, propagation, startup. What does not, and stays real: controller_lag and requeue (the controller's own
-clocks), health_interval (an ALB takes no less than 5 s), app_keep_alive (the application's constant), the margin, and
-the whole minutes CloudWatch counts in.
+A shorter test gives smaller numbers for what the application and the load balancer's data plane take: app_drain,
+longest_request, propagation, startup. The rest doesn't get shorter with them: controller_lag and requeue are the
+controller's own clocks, an ALB's health_interval is 5 s at least, and CloudWatch counts in whole minutes.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 METRIC_MINUTES_SECONDS = 120
 """Two whole minutes of CloudWatch metrics: one alone may hold a single late point."""
@@ -50,9 +49,9 @@ class DrainInputs:
     longest_request_seconds: float = 30
     """The longest request that a release promises to finish."""
     propagation_seconds: float = 45
-    """Worst time from deregistration until no load-balancer node sends a new request."""
+    """What is allowed from deregistration until no load-balancer node sends a new request."""
     controller_lag_seconds: float = 25
-    """Worst time until the controller deregisters; 19 to 21 s were measured for its restart."""
+    """What is allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
     app_keep_alive_seconds: float = 75
     """How long the application keeps an idle connection open."""
     margin_seconds: float = SMALLEST_MARGIN_SECONDS
@@ -65,24 +64,6 @@ class DrainInputs:
     """Checks that must pass."""
     requeue_seconds: float = 5
     """How often the controller asks for a target's health while a readiness gate is shut."""
-
-    def scaled(self, factor: float) -> DrainInputs:
-        """The same application on a faster clock, for a short test; the module's docstring lists what stays real.
-
-        Raises:
-            DrainError: the factor is not above 0 and at most 1.
-        """
-        if not 0 < factor <= 1:
-            raise DrainError([f"a short test scales by more than 0 and at most 1, not by {factor}"])
-        longest = _whole(self.longest_request_seconds * factor)
-        return replace(
-            self,
-            # One second for rounding: the drain is still longer than the longest request.
-            app_drain_seconds=max(_whole(self.app_drain_seconds * factor), longest + 1),
-            longest_request_seconds=longest,
-            propagation_seconds=_whole(self.propagation_seconds * factor),
-            startup_seconds=_whole(self.startup_seconds * factor),
-        )
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ def from_kubeconfig(text: str) -> KubernetesClient:
         return KubernetesClient(cluster["server"], tls, token, name=context["cluster"])
     except (KeyError, TypeError, StopIteration, ValueError, OSError, yaml.YAMLError) as error:
         raise Refused(
-            f"shopcat:kubeconfig can't be used ({error!r}); expected a kubeconfig with a current-context"
+            f"the cluster's kubeconfig (shopcat:cluster.existing.kubeconfig, or what EKS or the contract gave) can't be used "
+            f"({error!r}); expected one with a current-context"
         ) from error
 
 

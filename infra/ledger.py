@@ -358,7 +358,10 @@ def _decide_abort(wanted: Abort, state: State) -> Decision:
     if any(each.attempts and each.attempts[-1].outcome == "aborted" for each in known):
         return _stay(state, f"{wanted.tag} is already aborted; nothing to do")
     if state.live and wanted.tag in (state.live.tag, state.live.name):
-        raise Refused(f"abort {wanted.tag}: it is live, so it can't be aborted any more; going back is a rollback")
+        raise Refused(
+            f"abort {wanted.tag}: it is live, so it can't be aborted any more; "
+            f"going back is a rollback: {command('rollback', f'{state.live.tag}-><earlier tag>')}"
+        )
     found = "; ".join(each.describe() for each in known) or "the ledger doesn't know it"
     raise Refused(f"abort {wanted.tag}: no release is open ({found})")
 
@@ -381,11 +384,14 @@ def _decide_rollback(wanted: Rollback, state: State) -> Decision:
             return _resume(state)
         raise Refused(f"rollback {text} is refused while {opened.kind} {opened.name} is open; {_go_on_or_abort(state)}")
     if live is None:
-        raise Refused(f"rollback {text}: nothing is live")
+        raise Refused(f"rollback {text}: nothing is live; release a tag: {command('tag', wanted.target)}")
     if wanted.target in (live.tag, live.name) and not is_source:
         return _stay(state, f"{live.name} is live already; nothing to roll back")
     if not is_source:
-        raise Refused(f"rollback {text}: {live.name} is live, not {wanted.source}")
+        raise Refused(
+            f"rollback {text}: {live.name} is live, not {wanted.source}; to go back from it: "
+            f"{command('rollback', f'{live.tag}->{wanted.target}')}"
+        )
     target = _once_live(state, wanted.target, live.name)
     if target is None:
         formers = sorted({each.record.tag for each in state.releases.values() if each.state in ("former", "retired")})

@@ -1,23 +1,5 @@
 """BlueGreen: two colours behind one weighted listener rule.
 
-What `production.py` does with it::
-
-    clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
-    # Before anything is declared; raises infra.errors.Refused, which entry points turn into pulumi.RunError.
-    plan = preflight.read(preflight.question(settings), clients)
-    release = BlueGreen(
-        "shopcat",
-        plan=plan,
-        clients=clients,
-        target_group_arns={"blue": edge.target_groups["blue"].arn, "green": edge.target_groups["green"].arn},
-        platform=[addons, database, edge],       # the release depends on all of it
-        opts=ResourceOptions(provider=kubernetes_provider),
-    )
-    pulumi.export("liveRelease", release.live_release)   # "v1.0.0" or ""
-    pulumi.export("liveColour", release.live_colour)     # "green", "blue" or ""
-    pulumi.export("releases", release.table)             # the ledger, readable
-    pulumi.export("notes", release.notes)                # what was decided, and what to do next
-
 What it guarantees:
 
 * A colour is declared from its record and nothing else; no output of another resource can enter a pod template.

@@ -25,7 +25,8 @@ _IMAGE = re.compile(r"[a-z0-9][a-z0-9./:_-]*@sha256:[0-9a-f]{64}")
 _QUANTITY = re.compile(r"(?P<number>[0-9]+)(?P<unit>m|Mi|Gi)?")
 
 MAX_CONNECTIONS = {"db.t4g.micro": 112, "db.t4g.small": 225, "db.t4g.medium": 450}
-"""Connections that RDS for PostgreSQL allows: LEAST(DBInstanceClassMemory / 9531392, 5000), with the class's whole memory.
+"""Connections that RDS for PostgreSQL allows: LEAST(DBInstanceClassMemory / 9531392, 5000), with the class's whole
+memory; what RDS keeps for itself takes some of it, so this is an upper bound.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
 
 INTERFACE_ENDPOINT_MONTHLY_USD = 7.3

@@ -368,12 +368,12 @@ ATTEMPTS = [
         ("delete", "validatingadmissionpolicy", "shopcat-preview-namespace"),
     ),
     Attempt(
-        "widen the previews' ClusterRole",
+        "change the previews' ClusterRole",
         RBAC,
         _FORBIDDEN,
         ("patch", "clusterrole", fence.ROLE, "--type=merge", "-p", '{{"rules":[]}}'),
     ),
-    Attempt("raise the previews' priority", RBAC, _FORBIDDEN, ("delete", "priorityclass", fence.PRIORITY_CLASS)),
+    Attempt("remove the previews' priority class", RBAC, _FORBIDDEN, ("delete", "priorityclass", fence.PRIORITY_CLASS)),
     Attempt("run a command in a pod", RBAC, _FORBIDDEN, ("exec", "deployment/shopcat", "-n", "{own}", "--", "id")),
 ]
 

@@ -16,12 +16,12 @@ ROWS = Table()
 
 _HEAD = """# What a pull request may do, and what it may not
 
-From a run: `make isolation` writes this page (`tests/engine/test_isolation.py`). Every row was tried as pull request 123,
+From a run: `make isolation` writes this page (`tests/engine/test_isolation.py`). What a pull request may not was tried as one,
 with the preview role's own session and the kubeconfig that a preview makes of production's contract, as if the pull
 request's code could say anything; rows that name an administrator hold whoever asks.
 
-* **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`), by admission (`infra/admission.py`) or by
-  Pod Security; its words are quoted.
+* **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`) or by admission (`infra/admission.py`);
+  its words are quoted.
 * **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
   `tests/iam.py`; AWS itself was not asked.
 * **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI
@@ -90,6 +90,6 @@ _TAIL = """
   (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
   at their own end throughout; the database asks for a password.
 * When production changes the fence, an open preview gets no new pod until it is brought up again from a branch that has the
-  change; the refusal says so.
+  change; quota and default-deny are what a refused pod's message names.
 * GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
 """

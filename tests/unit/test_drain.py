@@ -121,18 +121,3 @@ def test_all_broken_inequalities_are_named_together() -> None:
     with pytest.raises(DrainError) as caught:
         DrainBudget.derive(DrainInputs(app_drain_seconds=5, margin_seconds=1), DrainOverrides(settle_seconds=1))
     assert len(caught.value.violations) == 3
-
-
-@given(st.floats(min_value=0.02, max_value=1))
-def test_a_short_test_keeps_what_is_not_the_applications_own_clock(factor: float) -> None:
-    real, short = DrainInputs(), DrainInputs().scaled(factor)
-    for name in ("controller_lag", "requeue", "health_interval", "app_keep_alive", "margin"):
-        assert getattr(short, f"{name}_seconds") == getattr(real, f"{name}_seconds")
-    budget = DrainBudget.derive(short)
-    assert budget.settle_seconds >= 120
-    assert budget.pre_stop_seconds >= 25
-
-
-def test_a_factor_that_is_none_is_refused() -> None:
-    with pytest.raises(DrainError):
-        DrainInputs().scaled(0)

@@ -48,7 +48,7 @@ def _copy_distribution(name: str, target: Path) -> None:
     try:
         found = distribution(name)
     except PackageNotFoundError as error:
-        raise TwinError(f"the Python package {name} is missing in the virtual environment; run `make setup`") from error
+        raise TwinError(f"the Python package {name} is missing in the virtual environment; run `make ready`") from error
     for file in found.files or []:
         text = str(file)
         if text.startswith("..") or "__pycache__" in text:
