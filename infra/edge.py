@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from infra.record import COLOURS, HEALTH_PATH, LOAD_BALANCER, PORT, Colour, workload_name
+from infra.record import COLOUR_HEADER, COLOURS, HEALTH_PATH, LOAD_BALANCER, PORT, Colour, workload_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 """TLS 1.2 and 1.3, forward secrecy only; docs.aws.amazon.com/elasticloadbalancing (security policies)."""
 
-COLOUR_HEADER = "X-ShopCat-Colour"
 FIRST_COLOUR: Colour = "blue"
 HEALTH_TIMEOUT_SECONDS = 3
 CLIENT_KEEP_ALIVE_SECONDS = 3600

@@ -33,8 +33,11 @@ def declare_store(region: str, opts: pulumi.ResourceOptions) -> kubernetes.apiex
     )
 
 
-def declare_release_secret(record: Record, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
-    """The release's own ExternalSecret, done once the operator has written the Secret."""
+def declare_release_secret(
+    record: Record, opts: pulumi.ResourceOptions, *, awaited: bool
+) -> kubernetes.apiextensions.CustomResource:
+    """The release's own ExternalSecret; if somebody awaits it, done once the operator has written the Secret."""
+    waiting = {"pulumi.com/waitFor": "condition=Ready"} if awaited else {"pulumi.com/skipAwait": "true"}
     return kubernetes.apiextensions.CustomResource(
         f"secret-{record.name}",
         api_version=_API,
@@ -43,7 +46,7 @@ def declare_release_secret(record: Record, opts: pulumi.ResourceOptions) -> kube
             "name": record.secret_name,
             "namespace": NAMESPACE,
             "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name},
-            "annotations": {"pulumi.com/waitFor": "condition=Ready"},
+            "annotations": waiting,
         },
         spec={
             "refreshPolicy": "CreatedOnce",

@@ -354,14 +354,14 @@ def _decide_abort(wanted: Abort, state: State) -> Decision:
         return Decision("abort", message, opened, record, record.provenance)
     if opened:
         raise Refused(f"abort {wanted.tag}: the open release is {opened.name}; {_go_on_or_abort(state)}")
-    known = [each for each in state.releases.values() if wanted.tag in (each.record.tag, each.name)]
-    if any(each.attempts and each.attempts[-1].outcome == "aborted" for each in known):
-        return _stay(state, f"{wanted.tag} is already aborted; nothing to do")
     if state.live and wanted.tag in (state.live.tag, state.live.name):
         raise Refused(
             f"abort {wanted.tag}: it is live, so it can't be aborted any more; "
             f"going back is a rollback: {command('rollback', f'{state.live.tag}-><earlier tag>')}"
         )
+    known = [each for each in state.releases.values() if wanted.tag in (each.record.tag, each.name)]
+    if any(each.attempts and each.attempts[-1].outcome == "aborted" for each in known):
+        return _stay(state, f"{wanted.tag} is already aborted; nothing to do")
     found = "; ".join(each.describe() for each in known) or "the ledger doesn't know it"
     raise Refused(f"abort {wanted.tag}: no release is open ({found})")
 
@@ -397,8 +397,10 @@ def _decide_rollback(wanted: Rollback, state: State) -> Decision:
         formers = sorted({each.record.tag for each in state.releases.values() if each.state in ("former", "retired")})
         there = ", ".join(formers) or "none"
         raise Refused(f"rollback {text}: {wanted.target} was never live; releases that were: {there}")
-    for each in sorted(state.releases.values(), key=lambda release: release.sequence):
-        if each.sequence > target.sequence and each.record.template.contracts:
+    # Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
+    for each in sorted(state.releases.values(), key=lambda release: release.attempts[0].at):
+        later = each is not target and each.attempts[0].at >= target.attempts[0].at
+        if later and each.record.template.contracts:
             raise Refused(
                 f"rollback {text}: {each.name} is marked `contracts`, its migration removed what {target.name} needs; "
                 "release a mended version instead"

@@ -157,6 +157,8 @@ class Plan:
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises Refused."""
     room: capacity.CapacityPlan
+    astray: bool = False
+    """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
     notes: tuple[str, ...] = field(default=())
     """What a person is told."""
 
@@ -186,7 +188,8 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
     wanted = _wanted(question, clients, state, view, _provenance(arn, environment or os.environ))
     unweighted: Colour = next((colour for colour in ("green", "blue") if not view.carries(colour)), "green")
     decision = ledger.decide(wanted, state, unweighted)
-    if decision.moves and not view.rules:
+    # An open release is gone on with, or taken back, by the very update that makes its load balancer anew.
+    if decision.action == "release" and not view.rules:
         raise Refused(
             f"{decision.message}: load balancer {question.load_balancer} has no listener that forwards to both "
             "colours; bring the platform up first: pulumi up -s prod, without a tag"
@@ -194,10 +197,19 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
     kubernetes = _kubernetes(question, clients)
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
         _refuse_unserved(question, state, clients, kubernetes())
+    if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
+        _refuse_gone(question, clients, decision.record)
+    live = state.live if decision.action == "stay" else None
+    astray = live is not None and not view.agree(traffic.all_on(live.colour))
     notes = [decision.message, room.describe(question.production)]
     if decision.action == "platform":
         host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {ledger.command('tag', 'v1.0.0')}")
+    if live and astray:
+        notes.append(
+            f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
+            f"everything back on {live.colour}"
+        )
     notes += _settings_differ(question, clients, view, state, decision)
     return Plan(
         decision=decision,
@@ -216,6 +228,7 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
         load_balancer=question.load_balancer,
         kubernetes=kubernetes,
         room=room,
+        astray=astray,
         notes=tuple(notes),
     )
 
@@ -393,6 +406,20 @@ def _image(question: Question, clients: AwsClients) -> tuple[str, str]:
         if code == "ImageNotFoundException":
             there = ", ".join(_tags(ecr, name)) or "no image at all"
             return "", f"tag {tag} is not in {uri}; it has: {there}. Push it first: docker push {uri}:{tag}"
+        raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
+
+
+def _refuse_gone(question: Question, clients: AwsClients, record: Record) -> None:
+    """What is rolled back to must still be there before the slot is taken for it."""
+    ecr, name = clients.get("ecr"), question.repository
+    try:
+        ecr.describe_images(repositoryName=name, imageIds=[{"imageDigest": record.digest}])
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
+            raise Refused(
+                f"rollback to {record.name}: its image {record.digest} is no longer in ECR repository {name}; release "
+                "its commit again under a new tag"
+            ) from error
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 

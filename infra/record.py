@@ -24,6 +24,8 @@ NAMESPACE = "shopcat"
 CONTAINER = "shopcat"
 PORT = 8080
 HEALTH_PATH = "/healthz"
+COLOUR_HEADER = "X-ShopCat-Colour"
+"""A request with it goes to that colour, for the smoke test; an answer may have it, and then says which colour gave it."""
 LOAD_BALANCER = "shopcat"
 REPOSITORY = "shopcat"
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name

@@ -25,7 +25,7 @@ from infra import proof
 from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
 from infra.fence import GATES_LABEL
-from infra.ledger import State, go_on_or_abort, table_rows
+from infra.ledger import LedgerConflict, State, go_on_or_abort, table_rows
 from infra.record import (
     APPLICATION,
     COLOURS,
@@ -44,7 +44,7 @@ from infra.record import (
     selector,
     workload_name,
 )
-from infra.traffic import HttpsProber, Prober, Traffic, TrafficError
+from infra.traffic import HttpsProber, Prober, Traffic, TrafficError, all_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,9 +115,16 @@ class Hooks:
         self, plan: Plan, clients: AwsClients, log: Callable[[str], None], prober: Prober | None = None
     ) -> None:
         self._plan = plan
-        self._traffic = Traffic(clients, plan.load_balancer, log)
+        self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken)
         self._log = log
         self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
+
+    async def _overtaken(self) -> str:
+        try:
+            await asyncio.to_thread(self._plan.session.still_ours)
+        except LedgerConflict as error:
+            return str(error)
+        return ""
 
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
@@ -166,14 +173,21 @@ class Hooks:
         if not view.carries(colour):
             self._log(f"guard of {colour} ({why}): it carries no weight ({view.describe()})")
             return
-        name = self._plan.session.state.occupants.get(other(colour))
+        state = self._plan.session.state
+        if state.live is None and self._plan.decision.action == "abort":
+            self._log(
+                f"guard of {colour} ({why}): nothing was ever live, so nobody is served by {other(colour)} either"
+            )
+            await self._traffic.set_weights(all_on(other(colour)), timing)
+            return
+        name = state.occupants.get(other(colour))
         if name is None:
             raise TrafficError(
                 f"guard of {colour} ({why}): it carries weight ({view.describe()}) and {other(colour)} has never had a "
                 "release"
             )
         self._log(f"guard of {colour} ({why}): it carries weight ({view.describe()}); moving that to {other(colour)}")
-        record = self._plan.session.state.release(name).record
+        record = state.release(name).record
         await self._traffic.make_carry_everything(
             other(colour),
             proof=lambda: self._missing(record, other(colour)),
@@ -182,6 +196,17 @@ class Hooks:
             watched=True,
             returning=self._plan.decision.action == "abort",
         )
+        # That took minutes, in which another update, or a person, may have moved it once more.
+        await asyncio.to_thread(self._plan.session.still_ours)
+        await self._refuse_moved(other(colour))
+
+    async def _refuse_moved(self, colour: Colour) -> None:
+        view = await self._traffic.look(self._traffic.deadline(self._plan.timing))
+        if not view.agree(all_on(colour)):
+            raise TrafficError(
+                f"somebody else moved traffic: everything was put on {colour}, now it is {view.describe()}; see who "
+                "writes the load balancer's rules, then run it again"
+            )
 
     async def before_pointer(self) -> None:
         """Finish what was decided: shift and go live, or take back.
@@ -209,8 +234,29 @@ class Hooks:
             watched=session.state.live is not None,
         )
         await asyncio.to_thread(session.still_ours)
+        await self._refuse_moved(opened.colour)
         await asyncio.to_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
+
+    async def restore(self) -> None:
+        """While no release is open, everything goes to the live colour, whoever moved it away.
+
+        Raises:
+            Refused: the live colour can't be proven healthy, or the load balancer can't be written.
+        """
+        state = self._plan.session.state
+        if state.live is None or state.live_record is None:
+            return
+        live, record = state.live, state.live_record
+        self._log(f"{live.name} is live in {live.colour}: everything goes back there")
+        await self._traffic.make_carry_everything(
+            live.colour,
+            proof=lambda: self._missing(record, live.colour),
+            timing=self._plan.timing,
+            prober=self._prober,
+            watched=True,
+            returning=True,
+        )
 
     async def _abort(self, colour: Colour) -> None:
         await self.guard(colour, "abort")
@@ -353,7 +399,9 @@ class BlueGreen(pulumi.ComponentResource):
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
         secrets = {
-            name: declare_release_secret(record, self._secret_options([*ready, store], name))
+            name: declare_release_secret(
+                record, self._secret_options([*ready, store], name), awaited=self._awaits_secret(name)
+            )
             for name, record in sorted(records.items())
         }
         done: list[pulumi.Resource] = []
@@ -381,6 +429,15 @@ class BlueGreen(pulumi.ComponentResource):
             return self._options(depends_on=depends_on)
         return self._options(depends_on=depends_on, hooks=pulumi.ResourceHookBinding(before_create=[self._claim]))
 
+    def _awaits_secret(self, name: str) -> bool:
+        """The secret that a release was waiting for when it was aborted may never come, and nobody needs it any more."""
+        plan = self._plan
+        needed = {each.record.name for each in plan.colours.values() if each.replicas}
+        if plan.checks:
+            needed.add(plan.checks.record.name)
+        known = plan.state.releases.get(name)
+        return name in needed or known is None or known.attempts[-1].outcome == "live"
+
     def _deployment(self, each: ColourPlan, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         colour, record, drain = each.colour, each.record, each.record.template.drain
         template = render(record, colour)
@@ -396,7 +453,12 @@ class BlueGreen(pulumi.ComponentResource):
                 "namespace": NAMESPACE,
                 "labels": selector(colour),
                 # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
-                "annotations": {INTENT_ANNOTATION: self._plan.intent, TEMPLATE_ANNOTATION: fingerprint(template)},
+                "annotations": {
+                    INTENT_ANNOTATION: self._plan.intent,
+                    TEMPLATE_ANNOTATION: fingerprint(template),
+                    # `kubectl scale` makes somebody else the owner of `replicas`; the hook has looked at what stands there.
+                    "pulumi.com/patchForce": "true",
+                },
             },
             spec={
                 "replicas": each.replicas,
@@ -479,6 +541,11 @@ class BlueGreen(pulumi.ComponentResource):
                 # Its failure is reported by the engine; what is live is worth showing all the same.
                 with contextlib.suppress(Exception):
                     await pointer.id.future()
+            if self._plan.astray and not pulumi.runtime.is_dry_run():
+                try:
+                    await self.hooks.restore()
+                except Refused as error:
+                    raise pulumi.RunError(str(error)) from None
             return session.state
 
         state: pulumi.Output[State] = pulumi.Output.from_input(settled())

@@ -9,6 +9,7 @@ APIs are tried again until then.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import socket
 import time
@@ -24,12 +25,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.aws_clients import AwsClients, error_code, explain, is_transient
 from infra.errors import Refused
 from infra.proof import Target
-from infra.record import COLOURS, Colour, other, workload_name
+from infra.record import COLOUR_HEADER, COLOURS, Colour, other, workload_name
 
 Log = Callable[[str], None]
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
 EVERYTHING = 100
+TROUBLE = 0.05
+"""Errors per request above which what was there before is in trouble, and no measure for what comes after it."""
+PROBES_BEFORE = 20
+"""Own requests before a shift; so many show one that fails in ten."""
+FAILURES_BEFORE = 5
+"""So many are enough: each may take as long as its timeout."""
 
 
 class TrafficError(Refused):
@@ -48,7 +55,7 @@ def show(weights: Mapping[Colour, int]) -> str:
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, or one listener's default action, that forwards to both groups by weight."""
+    """One rule, or one listener's default action, that forwards to our groups by weight."""
 
     listener: str
     arn: str
@@ -109,6 +116,9 @@ class Probe:
     ok: bool
     what: str
     colour: str = ""
+    """Which colour answered, if the answer says so."""
+    reached: bool = True
+    """Whether the load balancer was reached at all: without that it says nothing of the shop."""
 
 
 class Prober(Protocol):
@@ -142,9 +152,11 @@ class HttpsProber:
         try:
             with self._pool() as pool:
                 response = pool.request("GET", self._url.path or "/", headers=headers, retries=False)
+        except urllib3.exceptions.ReadTimeoutError:
+            return Probe(ok=False, what=f"no answer within {self._timeout} s")
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            return Probe(ok=False, what=f"{type(error).__name__}: {error}")
-        return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get("X-ShopCat-Colour", ""))
+            return Probe(ok=False, what=f"{type(error).__name__}: {error}", reached=False)
+        return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get(COLOUR_HEADER, ""))
 
     async def __call__(self) -> Probe:
         """One request, off the event loop."""
@@ -177,13 +189,19 @@ class Tally:
     sent: int = 0
     failures: list[str] = field(default_factory=list)
 
-    @property
-    def rate(self) -> float:
-        """Failed per sent."""
-        return len(self.failures) / self.sent if self.sent else 0.0
-
 
 Proof = Callable[[], Awaitable[list[str]]]
+Overtaken = Callable[[], Awaitable[str]]
+"""Who has taken over from this update; nothing while nobody has. Raises Refused if that can't be known."""
+
+
+async def _by_nobody() -> str:
+    return ""
+
+
+def acceptable(before: float) -> float:
+    """Errors per request that a shift may show: as many as before, but of trouble no more than half."""
+    return before if before <= TROUBLE else before / 2
 
 
 class Traffic:
@@ -195,6 +213,7 @@ class Traffic:
         load_balancer: str,
         log: Log = print,
         *,
+        overtaken: Overtaken = _by_nobody,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -202,6 +221,7 @@ class Traffic:
         self._clients = clients
         self._name = load_balancer
         self._log = log
+        self._overtaken = overtaken
         self._sleep = sleep
         self._clock = clock
         self._wall_clock = wall_clock
@@ -213,7 +233,9 @@ class Traffic:
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def view(self) -> View:
-        """Groups, and every rule or default action that forwards to both of them.
+        """Groups, and every rule or default action that forwards to them, but for those that ask for a colour by name.
+
+        One that forwards to a single colour, made by hand, gives that colour everything.
 
         Raises:
             TrafficError: a rule forwards to one group with a group that isn't ours.
@@ -255,14 +277,18 @@ class Traffic:
         for page in elb.get_paginator("describe_rules").paginate(ListenerArn=listener):
             for rule in page["Rules"]:
                 for action in rule["Actions"]:
-                    tuples = action.get("ForwardConfig", {}).get("TargetGroups", [])
+                    alone = [{"TargetGroupArn": action.get("TargetGroupArn", "")}]
+                    tuples = action.get("ForwardConfig", {}).get("TargetGroups") or alone
                     arns = {each["TargetGroupArn"] for each in tuples}
-                    if len(arns) < 2 or not arns & colours.keys():
-                        continue  # the header rules forward to one colour alone and carry no weight
+                    if not arns & colours.keys() or (len(arns) == 1 and _asks_for_a_colour(rule)):
+                        continue
                     strangers = sorted(arns - colours.keys())
                     if strangers:
                         raise TrafficError(f"rule {rule['RuleArn']} also forwards to {strangers}, which is no colour")
-                    weights = {colours[each["TargetGroupArn"]]: int(each.get("Weight", 0)) for each in tuples}
+                    if len(arns) == 1:
+                        weights = all_on(colours[arns.pop()])
+                    else:
+                        weights = {colours[each["TargetGroupArn"]]: int(each.get("Weight", 0)) for each in tuples}
                     arn = "" if rule.get("IsDefault") else rule["RuleArn"]
                     found.append(Rule(listener, arn, weights, tuple(rule["Actions"])))
         return found
@@ -325,11 +351,27 @@ class Traffic:
         else:
             elb.modify_listener(ListenerArn=rule.listener, DefaultActions=actions)
 
-    async def set_weights(self, weights: Mapping[Colour, int], timing: Timing) -> None:
+    async def _refuse_overtaken(self, *, going_back: bool) -> None:
+        """Another update may have taken over from one that was thought dead: then the weights are its business."""
+        try:
+            by = await self._overtaken()
+        except Refused:
+            if not going_back:
+                raise
+            return  # nobody knows; what is in trouble loses its traffic all the same
+        if by:
+            raise TrafficError(f"{by}; the weights were left as they are")
+
+    async def set_weights(self, weights: Mapping[Colour, int], timing: Timing, *, going_back: bool = False) -> None:
         """Write the weights on every listener that forwards, and read them back twice.
 
+        Args:
+            weights: of each colour.
+            timing: how long it may take.
+            going_back: away from a colour in trouble, also while nobody can say whether this update was overtaken.
+
         Raises:
-            TrafficError: by the deadline the API does not confirm them.
+            TrafficError: by the deadline the API does not confirm them, or another update has taken over.
         """
         deadline = self.deadline(timing)
         confirmed = 0
@@ -351,6 +393,7 @@ class Traffic:
             if written:
                 await self._sleep(1)
             written = True
+            await self._refuse_overtaken(going_back=going_back)
             for rule in view.rules:
                 if dict(rule.weights) != dict(weights):
                     self._log(f"listener {rule.where}: {show(rule.weights)} -> {show(weights)}")
@@ -388,6 +431,9 @@ class Traffic:
     ) -> None:
         """Move all traffic to a proven colour, watched; on any trouble put the weights back and say what was seen.
 
+        What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
+        it, and where most requests fail already there is no canary, which would only prolong that.
+
         Args:
             colour: the colour that shall carry everything.
             proof: what is missing from it, asked until nothing is.
@@ -411,20 +457,21 @@ class Traffic:
         if returning:
             await self._return(colour, timing, prober)
             return
-        if prober is not None:
-            await self._probe_before(prober)
-        baseline = await self._baseline(view, timing)
+        # After a kill the colour may have more than a canary already: that is never taken away, and no measure of before.
+        started = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
+        before = 0.0 if started else await self._before(view, timing, prober)
         try:
-            # A canary never takes weight away from the colour: after a kill it may have more than that already.
-            if all(rule.weights.get(colour, 0) <= timing.canary_weight for rule in view.rules):
+            if not started and before < 0.5:
                 canary = {colour: timing.canary_weight, other(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
-                await self._watch(colour, timing, prober, timing.canary_seconds)
+                await self._watch(colour, timing, prober, timing.canary_seconds, before)
                 await self.prove(colour, proof, timing)
             await self.set_weights(all_on(colour), timing)
+            if before > TROUBLE:  # each node of the load balancer sends requests into it until it has followed
+                await self._watch(colour, timing, prober, timing.canary_seconds, before)
             since = self._wall_clock()
-            await self._watch(colour, timing, prober, timing.settle_seconds)
-            await self._count_minutes(view, since, baseline, timing)
+            await self._watch(colour, timing, prober, timing.settle_seconds, acceptable(before))
+            await self._count_minutes(view, since, before, timing)
             await self.prove(colour, proof, timing)
         except BaseException as error:
             await self._back(other(colour), timing, error)
@@ -437,30 +484,40 @@ class Traffic:
             return
         await self.set_weights(all_on(colour), timing)
         try:
-            await self._watch(colour, timing, prober, timing.settle_seconds)
+            await self._watch(colour, timing, prober, timing.settle_seconds, 0.0)
         except TrafficError as error:
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
-    async def _probe_before(self, prober: Prober) -> None:
-        """Our own requests must be answered before anything moves, or their failures would say nothing afterwards."""
-        probe = await prober()
-        for _ in range(2):
-            if probe.ok:
-                return
-            await self._sleep(1)
-            probe = await prober()
-        if not probe.ok:
-            raise TrafficError(
-                f"our own requests through the load balancer fail before any traffic is moved: {probe.what}; nothing "
-                "was moved"
-            )
+    async def _before(self, view: View, timing: Timing, prober: Prober | None) -> float:
+        """Errors per request before anything moves, by the load balancer's metrics or by our own requests.
+
+        Raises:
+            TrafficError: our own requests don't reach the load balancer, so they would say nothing afterwards.
+        """
+        failing = 0.0
+        if prober is not None:
+            probes: list[Probe] = []
+            failures: list[Probe] = []
+            while len(probes) < PROBES_BEFORE and len(failures) < FAILURES_BEFORE:
+                probes.append(await prober())
+                failures = [each for each in probes if not each.ok]
+                await self._sleep(timing.probe_seconds / 5)
+            if not any(each.reached for each in probes):
+                raise TrafficError(
+                    f"our own requests don't reach the load balancer before any traffic is moved: {failures[-1].what}; "
+                    "nothing was moved"
+                )
+            if len(failures) > 1:  # one alone may be the way there
+                failing = len(failures) / len(probes)
+                self._log(f"{len(failures)} of {len(probes)} own requests fail before the shift: {failures[-1].what}")
+        return max(failing, await self._baseline(view, timing))
 
     async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
         """Everything back on the colour that had it, read back; the trouble that led here is kept."""
         self._log(f"trouble ({error}); putting everything back on {colour}")
         try:
-            await self.set_weights(all_on(colour), timing)
+            await self.set_weights(all_on(colour), timing, going_back=True)
         except TrafficError as failed:
             raise TrafficError(
                 f"{error}\nand the weights could NOT be put back on {colour}: {failed}; both colours keep their pods; "
@@ -469,8 +526,10 @@ class Traffic:
         if isinstance(error, Refused):
             raise TrafficError(f"{error}\neverything is back on {colour} (read back twice)") from error
 
-    async def _watch(self, colour: Colour, timing: Timing, prober: Prober | None, seconds: float) -> None:
-        """Send our own requests at a steady rate; too many failures end it at once."""
+    async def _watch(
+        self, colour: Colour, timing: Timing, prober: Prober | None, seconds: float, tolerated: float
+    ) -> None:
+        """Send our own requests at a steady rate; too many failures that aren't the other colour's end it at once."""
         tally = Tally()
         end = self._clock() + seconds
         said = self._clock()
@@ -478,10 +537,12 @@ class Traffic:
             if prober is not None:
                 probe = await prober()
                 tally.sent += 1
-                if not probe.ok:
+                if not probe.ok and probe.colour != other(colour):
                     tally.failures.append(probe.what)
+                expected = tolerated * tally.sent
                 allowed = max(1.0, timing.error_rate_above_baseline * tally.sent)
-                if len(tally.failures) > allowed:
+                # Two standard deviations: so many come together by chance.
+                if len(tally.failures) > allowed + expected + 2 * math.sqrt(expected):
                     raise TrafficError(
                         f"{len(tally.failures)} of our own {tally.sent} requests failed with traffic on {colour}: "
                         f"{tally.failures[-1]}"
@@ -543,7 +604,7 @@ class Traffic:
         self._log(f"errors in the {timing.baseline_minutes} minutes before: {rate:.2%} of {requests:.0f} requests")
         return rate
 
-    async def _count_minutes(self, view: View, since: datetime, baseline: float, timing: Timing) -> None:
+    async def _count_minutes(self, view: View, since: datetime, before: float, timing: Timing) -> None:
         """Wait for whole minutes of metrics after the shift; missing data is not health."""
         start = _minute(since) + timedelta(minutes=1)
         deadline = self._clock() + timing.metric_delay_seconds
@@ -553,10 +614,10 @@ class Traffic:
             if end > start:
                 counted = await self._persist("reading metrics", partial(self.minutes, view, start, end), deadline)
             for minute in counted:
-                if minute.rate > baseline + timing.error_rate_above_baseline:
+                if minute.rate > acceptable(before) + timing.error_rate_above_baseline:
                     raise TrafficError(
                         f"{minute.errors:.0f} of {minute.requests:.0f} requests failed in the minute from "
-                        f"{minute.start:%H:%M} UTC; before the shift it was {baseline:.2%}"
+                        f"{minute.start:%H:%M} UTC; before the shift it was {before:.2%}"
                     )
             self._log(f"{len(counted)} of {timing.metric_minutes} whole minutes of metrics counted")
             if len(counted) >= timing.metric_minutes:
@@ -567,6 +628,12 @@ class Traffic:
                     "shift; missing data is not health"
                 )
             await self._sleep(timing.poll_seconds)
+
+
+def _asks_for_a_colour(rule: Mapping[str, Any]) -> bool:
+    """Whether only requests that name their colour follow the rule."""
+    headers = (each.get("HttpHeaderConfig", {}).get("HttpHeaderName", "") for each in rule.get("Conditions", []))
+    return any(name.lower() == COLOUR_HEADER.lower() for name in headers)
 
 
 def _resolves(host: str) -> bool:

@@ -46,11 +46,11 @@ def tag(name: str, number: int, **changes: Any) -> Tag:
 
 
 def release(state: State, wanted: Wanted) -> State:
-    return module.gone_live(module.claimed(state, decide(wanted, state), "2026-11-24T10:00:00+00:00"))
+    return module.gone_live(claim(state, wanted))
 
 
 def claim(state: State, wanted: Wanted) -> State:
-    return module.claimed(state, decide(wanted, state), "2026-11-24T10:00:00+00:00")
+    return module.claimed(state, decide(wanted, state), f"2026-11-24T10:{state.version:02}:00+00:00")
 
 
 EMPTY = State(version=1)
@@ -203,6 +203,13 @@ def test_an_abort_of_what_is_not_open_is_refused() -> None:
     refused(SECOND, Abort("v7"), "doesn't know it")
 
 
+def test_an_abort_of_a_live_tag_is_refused_whatever_became_of_its_earlier_revision() -> None:
+    once_aborted = module.aborted(claim(FIRST, tag("v1.1.0", 2)))
+    live = release(once_aborted, tag("v1.1.0", 2, replicas=1))
+    refused(live, Abort("v1.1.0"), "it is live", "rollback=v1.1.0->")
+    decided(live, Abort("v1.1.0-r1"), "stay")
+
+
 def test_an_aborted_rollback_leaves_the_former_release_as_it_was() -> None:
     after = module.aborted(ROLLING_BACK)
     assert after.releases["v1.0.0-r1"].state == "former"
@@ -248,6 +255,18 @@ def test_a_rollback_past_a_release_that_contracts_is_refused() -> None:
     later = release(contracted, tag("v1.2.0", 3))
     refused(later, Rollback("v1.2.0", "v1.0.0"), "contracts")
     decided(later, Rollback("v1.2.0", "v1.1.0"), "release")
+
+
+def test_a_migration_that_ran_before_its_release_was_aborted_counts() -> None:
+    contracted = module.aborted(claim(SECOND, tag("v1.2.0", 3, contracts=True)))
+    refused(contracted, Rollback("v1.1.0", "v1.0.0"), "v1.2.0-r1 is marked `contracts`")
+
+
+def test_after_a_rollback_the_way_forward_is_open_though_the_target_contracts() -> None:
+    contracted = release(FIRST, tag("v1.1.0", 2, contracts=True))
+    back = release(release(contracted, tag("v1.2.0", 3)), Rollback("v1.2.0", "v1.1.0"))
+    decided(back, Rollback("v1.1.0", "v1.2.0"), "release")
+    refused(back, Rollback("v1.1.0", "v1.0.0"), "v1.1.0-r1 is marked `contracts`")
 
 
 def test_a_rollback_between_revisions_of_one_tag_names_them() -> None:

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, kubernetes_client, preflight
+from infra import capacity, kubernetes_client, preflight, traffic
 from infra.aws_clients import AwsClients
 from infra.drain import DrainBudget
 from infra.errors import Refused
@@ -168,6 +168,46 @@ def test_a_live_colour_that_is_not_whole_stops_a_release(
     assert read(platform).decision.action == "stay", "only a release is refused"
 
 
+def test_weights_that_say_otherwise_are_told_and_put_right(platform: AwsClients) -> None:
+    push("v1.0.0")
+    release(platform, tag="v1.0.0")
+    plan = read(platform)  # nobody has moved anything to green here
+    assert plan.decision.action == "stay"
+    assert plan.astray
+    assert any("blue 100 / green 0; this update puts everything back on green" in note for note in plan.notes)
+    elb = client("elbv2")
+    view = traffic.Traffic(platform, "shopcat").view()
+    for rule in view.rules:
+        tuples = [{"TargetGroupArn": view.groups[one], "Weight": 100 if one == "green" else 0} for one in view.groups]
+        elb.modify_rule(RuleArn=rule.arn, Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}])
+    assert not read(platform).astray
+
+
+def test_what_is_open_is_gone_on_with_though_the_load_balancer_is_gone(platform: AwsClients) -> None:
+    push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    read(platform, tag="v1.1.0").session.take()
+    elb = client("elbv2")
+    for balancer in elb.describe_load_balancers()["LoadBalancers"]:
+        elb.delete_load_balancer(LoadBalancerArn=balancer["LoadBalancerArn"])
+    assert read(platform).decision.action == "resume"
+    assert read(platform, abort="v1.1.0").decision.action == "abort"
+    read(platform, abort="v1.1.0").session.abort()
+    assert read(platform).astray, "its rule will be made with everything on blue"
+    refused(platform, "bring the platform up first", tag="v1.1.0")
+
+
+def test_a_rollback_to_an_image_that_is_gone_is_refused_before_anything_is_claimed(platform: AwsClients) -> None:
+    gone = push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    release(platform, tag="v1.1.0")
+    assert read(platform, rollback="v1.1.0->v1.0.0").decision.action == "release"
+    client("ecr").batch_delete_image(repositoryName="shopcat", imageIds=[{"imageDigest": gone}])
+    refused(platform, f"{gone} is no longer in ECR repository shopcat", rollback="v1.1.0->v1.0.0")
+
+
 def test_other_settings_do_not_touch_what_is_live_and_are_told(platform: AwsClients) -> None:
     push("v1.0.0")
     before = release(platform, tag="v1.0.0").colours["green"].record
@@ -268,7 +308,7 @@ def test_no_cluster_yet_is_none(aws: AwsClients, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a: 1", "current-context: x\ncontexts: []"])
 def test_a_kubeconfig_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="expected a kubeconfig with a current-context"):
+    with pytest.raises(Refused, match="expected one with a current-context"):
         kubernetes_client.from_kubeconfig(text)
 
 

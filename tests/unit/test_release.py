@@ -205,6 +205,28 @@ def test_each_release_has_its_own_secret_with_its_version_pinned() -> None:
         assert all(each["remoteRef"]["version"].startswith(f"uuid/{version}") for each in secret["spec"]["data"])
 
 
+def test_a_secret_that_never_came_holds_up_neither_an_abort_nor_what_follows() -> None:
+    def waiting(state: State, wanted: Wanted) -> dict[str, str]:
+        names = ("secret-v1.0.0-r1", "secret-v1.1.0-r1")
+        found = {name: one(declare(state, wanted)[0], name)["metadata"]["annotations"] for name in names}
+        return {name: ",".join(sorted(notes)) for name, notes in found.items()}
+
+    awaited, unawaited = "pulumi.com/waitFor", "pulumi.com/skipAwait"
+    opened = claim(FIRST, tag("v1.1.0", 2))
+    assert set(waiting(opened, Nothing()).values()) == {awaited}
+    for state, wanted in ((opened, Abort("v1.1.0")), (ledger.aborted(opened), Nothing())):
+        assert waiting(state, wanted) == {"secret-v1.0.0-r1": awaited, "secret-v1.1.0-r1": unawaited}
+    back = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
+    for state, wanted in ((back, Abort("v1.0.0")), (ledger.aborted(back), Nothing())):
+        assert waiting(state, wanted) == {"secret-v1.0.0-r1": unawaited, "secret-v1.1.0-r1": awaited}
+
+
+def test_a_deployment_takes_back_what_somebody_scaled() -> None:
+    resources, _ = declare(SECOND, Nothing())
+    for colour in ("blue", "green"):
+        assert one(resources, f"deployment-{colour}")["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
+
+
 def test_a_second_update_declares_the_same() -> None:
     before, _ = declare(EMPTY, tag("v1.0.0", 1))
     after, outputs = declare(FIRST, Nothing())
@@ -290,6 +312,7 @@ class FakeTraffic:
         self.weights = weights
         self.found = targets or []
         self.moved: list[str] = []
+        self.meanwhile: dict[str, int] = {}
 
     def deadline(self, _: Any) -> float:
         return 0.0
@@ -307,7 +330,10 @@ class FakeTraffic:
         if reasons:
             raise Refused("; ".join(reasons))
         self.moved.append(f"{colour}{' watched' if watched else ''}")
-        self.weights = {colour: 100, "green" if colour == "blue" else "blue": 0}
+        self.weights = self.meanwhile or {colour: 100, "green" if colour == "blue" else "blue": 0}
+
+    async def set_weights(self, weights: dict[str, int], _: Any) -> None:
+        self.weights = weights
 
 
 class Cluster:
@@ -478,6 +504,62 @@ def test_an_abort_ends_when_the_colour_is_empty() -> None:
     run(made.before_pointer())
     assert made._traffic.moved == ["green watched"]
     assert made._plan.session.state.open is None
+
+
+def test_a_first_release_that_carries_everything_can_be_aborted() -> None:
+    state = claim(EMPTY, tag("v1.0.0", 1))
+    made = hooks(state, Abort("v1.0.0"), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
+    run(made.before_deployment("green", FULL, EMPTIED))
+    assert made._traffic.weights == {"blue": 100, "green": 0}
+    assert made._traffic.moved == [], "there is no colour to prove"
+    made._plan.kubernetes().stands = EMPTIED
+    run(made.before_pointer())
+    assert made._plan.session.state.open is None
+
+
+def test_a_first_release_that_carries_everything_keeps_its_pods_otherwise() -> None:
+    state = claim(EMPTY, tag("v1.0.0", 1))
+    made = hooks(state, Nothing(), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
+    with pytest.raises(Refused, match="blue has never had a release"):
+        run(made.before_deployment("green", FULL, EMPTIED))
+
+
+MOVED = "somebody else moved traffic: everything was put on blue, now it is .*blue 0 / green 100"
+
+
+def test_a_colour_that_got_weight_again_while_it_was_taken_away_keeps_its_pods() -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
+    made._traffic.meanwhile = {"blue": 0, "green": 100}
+    with pytest.raises(Refused, match=MOVED):
+        run(made.before_deployment("green", FULL, EMPTIED))
+
+
+def test_a_release_whose_traffic_somebody_took_away_meanwhile_does_not_go_live() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
+    made._traffic.meanwhile = {"blue": 0, "green": 100}
+    with pytest.raises(Refused, match=MOVED):
+        run(made.before_pointer())
+    assert made._plan.session.state.live.tag == "v1.0.0"
+
+
+def test_whoever_writes_the_ledger_meanwhile_takes_over_the_weights() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
+
+    async def asked() -> None:
+        assert await made._overtaken() == ""
+        made._plan.session._ledger.state = claim(FIRST, tag("v1.2.0", 3))
+        assert "another update was first" in await made._overtaken()
+
+    run(asked())
+
+
+def test_weights_that_say_otherwise_go_back_to_what_is_live() -> None:
+    made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, Cluster(2, "blue"))
+    run(made.restore())
+    assert made._traffic.moved == ["blue watched"]
+    made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, Cluster(2, "blue", pods=1))
+    with pytest.raises(Refused, match="1 of 2 pods"):
+        run(made.restore())
 
 
 def test_drain_numbers_are_plain() -> None:

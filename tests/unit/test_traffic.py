@@ -73,6 +73,7 @@ class Metrics:
         self.clock = clock
         self.requests = 100.0
         self.errors_from: float | None = None
+        self.errors_until = float("inf")
         self.silent_from: float | None = None
         self.no_target_until: float | None = None
         self.no_target_from: float | None = None
@@ -101,7 +102,7 @@ class Metrics:
             elif name == "HTTPCode_ELB_503_Count":
                 points = {minute: self.requests for minute in minutes if self.without_target(seconds[minute])}
             elif name == "HTTPCode_Target_5XX_Count" and self.errors_from is not None:
-                points = {minute: 5.0 for minute in minutes if seconds[minute] >= self.errors_from}
+                points = {minute: 5.0 for minute in minutes if self.errors_from <= seconds[minute] < self.errors_until}
             else:
                 points = {}
             results.append({"Id": query["Id"], "Timestamps": list(points), "Values": list(points.values())})
@@ -173,10 +174,14 @@ class Stage:
         self.ill = Ill(self.elb, self.ask)
         self.clients._clients = {"elbv2": self.ill, "cloudwatch": self.metrics}
         self.clients.session = object()
+        self.taken: list[str] = []
+        self.known: tuple[int, dict[str, int]] | None = None
+        self.unknown: Exception | None = None
         self.traffic = Traffic(
             self.clients,
             "shopcat",
             self.lines.append,
+            overtaken=self.overtaken,
             sleep=self.clock.sleep,
             clock=self.clock,
             wall_clock=self.clock.wall,
@@ -186,6 +191,18 @@ class Stage:
 
     def ask(self, name: str) -> Exception | None:
         return self.fails(name)
+
+    async def overtaken(self) -> str:
+        if self.unknown:
+            raise self.unknown
+        return "".join(self.taken)
+
+    def share(self, colour: str) -> float:
+        """Of all requests, those that go to the colour."""
+        written = self.ill.calls.count("modify_rule")
+        if self.known is None or self.known[0] != written:
+            self.known = (written, self.weights()[0])
+        return self.known[1].get(colour, 0) / 100
 
     def weights(self) -> list[dict[str, int]]:
         return [dict(rule.weights) for rule in self.traffic.view().rules]
@@ -319,13 +336,116 @@ def test_failing_own_requests_put_everything_back(stage: Stage) -> None:
     assert stage.weights() == BLUE
 
 
-def test_own_requests_that_fail_before_anything_moved_are_said_as_that(stage: Stage) -> None:
+def test_own_requests_that_reach_nobody_before_anything_moved_are_said_as_that(stage: Stage) -> None:
     async def prober() -> Probe:
-        return Probe(ok=False, what="connection refused")
+        return Probe(ok=False, what="connection refused", reached=False)
 
-    with pytest.raises(TrafficError, match="fail before any traffic is moved: connection refused; nothing was moved"):
+    with pytest.raises(TrafficError, match=r"don't reach the load balancer before.*: connection refused; nothing was"):
         stage.move("green", prober=prober)
     assert stage.ill.calls.count("modify_rule") == 0
+
+
+class Shop:
+    """A prober of a shop in which some of each colour's requests fail, one in so many; 0 fails none."""
+
+    def __init__(self, stage: Stage, *, blue: int = 0, green: int = 0, named: bool = True) -> None:
+        self.stage, self.named = stage, named
+        self.every = {"blue": blue, "green": green}
+        self.sent = {"blue": 0, "green": 0}
+
+    async def __call__(self) -> Probe:
+        total = sum(self.sent.values()) + 1
+        colour = "green" if self.sent["green"] < total * self.stage.share("green") else "blue"
+        if self.stage.share("blue") == 1:
+            colour = "blue"
+        self.sent[colour] += 1
+        every = self.every[colour]
+        ok = not every or self.sent[colour] % every != 0
+        return Probe(ok, "HTTP 200" if ok else "HTTP 500", colour if self.named else "")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_out_of_an_outage_everything_goes_at_once_to_the_colour_that_is_well(stage: Stage, *, named: bool) -> None:
+    stage.move("green", prober=Shop(stage, blue=1, named=named))
+    assert stage.weights() == GREEN
+    assert stage.ill.calls.count("modify_rule") == 2, "no canary"
+
+
+@pytest.mark.parametrize(("every", "named"), [(2, True), (3, False), (8, True), (8, False)])
+def test_failures_of_the_colour_that_is_left_are_none_of_the_next_one_s(
+    stage: Stage, every: int, *, named: bool
+) -> None:
+    stage.move("green", prober=Shop(stage, blue=every, named=named))
+    assert stage.weights() == GREEN
+
+
+def test_failures_that_the_metrics_knew_before_are_none_of_the_next_one_s(stage: Stage) -> None:
+    stage.metrics.errors_from = -6000  # 10 of 100, in each colour's minutes
+    stage.metrics.errors_until = 40
+    stage.move("green", prober=Shop(stage, blue=21, named=False))
+    assert stage.weights() == GREEN
+
+
+def test_in_an_outage_a_colour_that_is_no_better_keeps_nothing(stage: Stage) -> None:
+    with pytest.raises(TrafficError, match="everything is back on blue"):
+        stage.move("green", prober=Shop(stage, blue=1, green=1))
+    assert stage.weights() == BLUE
+
+
+def test_a_shift_that_was_killed_when_all_was_moved_is_not_measured_by_its_own_errors(stage: Stage) -> None:
+    stage.start_at(0, 100)
+    stage.metrics.errors_from = -6000
+    with pytest.raises(TrafficError, match="10 of 100 requests failed in the minute"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_an_update_that_was_overtaken_moves_nothing(stage: Stage) -> None:
+    stage.taken.append("somebody else has written the ledger")
+    with pytest.raises(TrafficError, match="somebody else has written the ledger; the weights were left as they are"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+    assert stage.ill.calls.count("modify_rule") == 0
+
+
+def test_an_update_that_was_overtaken_at_the_canary_leaves_the_weights_to_the_other(stage: Stage) -> None:
+    stage.clock.at.append((15, lambda: stage.taken.append("somebody else")))
+    with pytest.raises(TrafficError, match="could NOT be put back"):
+        stage.move("green")
+    assert stage.weights() == [{"blue": 90, "green": 10}] * 2
+
+
+def test_without_the_ledger_nothing_is_moved_but_what_is_in_trouble_loses_its_traffic(stage: Stage) -> None:
+    stage.unknown = Refused("the ledger can't be read")
+    with pytest.raises(Refused, match="can't be read"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+    stage.start_at(90, 10)
+    with pytest.raises(Refused, match="everything is back on blue"):
+        stage.move("green")
+    assert stage.weights() == BLUE
+
+
+def test_a_rule_that_somebody_made_for_one_colour_carries_that_colour(stage: Stage) -> None:
+    rule = stage.elb.create_rule(
+        ListenerArn=stage.traffic.view().rules[0].listener,
+        Priority=5,
+        Conditions=[{"Field": "path-pattern", "Values": ["/api/*"]}],
+        Actions=[{"Type": "forward", "TargetGroupArn": stage.groups["green"]}],
+    )["Rules"][0]["RuleArn"]
+    try:
+        assert stage.traffic.view().carries("green")
+        stage.move("blue", watched=False)
+        assert stage.weights() == [{"blue": 100, "green": 0}] * 3
+    finally:
+        stage.elb.delete_rule(RuleArn=rule)
+
+
+def test_a_weighted_rule_that_somebody_made_simple_gets_both_groups_again(stage: Stage) -> None:
+    stage.elb.modify_rule(RuleArn=stage.rules[0], Actions=[{"Type": "forward", "TargetGroupArn": stage.groups["blue"]}])
+    assert stage.weights() == BLUE
+    stage.move("green", watched=False)
+    assert stage.weights() == GREEN
 
 
 def test_errors_in_the_metrics_put_everything_back(stage: Stage) -> None:
