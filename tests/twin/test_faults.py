@@ -6,6 +6,7 @@ half of them (the other half may run beside it on a twin of another SHOPCAT_TWIN
 """
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -23,7 +24,7 @@ from infra import ledger
 from infra.ledger import Ledger
 from tests.tools import aws, command, kubectl
 from tests.twin.shop import DELAY_SCALE, SHORT, Shop, fault, open_shop, stop, wait_for
-from tests.twin.test_release import CRASH, ERRORS_LATER
+from tests.twin.test_release import COUNT, CRASH, ERRORS_LATER, PAGE
 from twin import postgres
 from twin.config import Twin
 from twin.loadbalancer import service
@@ -46,6 +47,11 @@ FAILS_SMOKE = {"async def page(request: web.Request) -> web.Response:\n": (
     "async def page(request: web.Request) -> web.Response:\n    return web.Response(status=500)\n"
     "\n\nasync def unused(request: web.Request) -> web.Response:\n"
 )}  # fmt: skip
+BREAKS_LATER = {
+    f"{PAGE}{COUNT}": f"def broken() -> bool:\n    return os.path.exists('/dev/shm/broken')\n\n\n{PAGE}{COUNT}"
+    "    if broken():\n        return web.Response(status=500)\n"
+}
+"""Well until somebody says otherwise: a fault that neither smoke test nor canary can have seen."""
 
 STEPS = {
     "slot taken": "slot taken for attempt",
@@ -78,6 +84,11 @@ def colours(shop: Shop) -> tuple[str, str]:
     """The live colour and the idle one."""
     found = str(shop.outputs()["liveColour"])
     return found, "green" if found == "blue" else "blue"
+
+
+def pods(shop: Shop, colour: str) -> list[str]:
+    found = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
+    return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
 
 
 def last_line(said: str) -> str:
@@ -273,9 +284,8 @@ def migration_fails(shop: Shop, tag: str) -> str:
 def pod_deleted(shop: Shop, tag: str) -> str:
     """Not a release: somebody deletes a live pod; it leaves as its preStop hook and grace period say."""
     del tag
-    colour, _ = colours(shop)
-    pods = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
-    command(shop.twin, ["kubectl", "delete", "pod", pods[0]["metadata"]["name"], "-n", "shopcat", "--timeout=300s"])
+    name = pods(shop, colours(shop)[0])[0]
+    command(shop.twin, ["kubectl", "delete", "pod", name, "-n", "shopcat", "--timeout=300s"])
     return "nothing: the Deployment makes another pod"
 
 
@@ -286,6 +296,74 @@ def rollback(shop: Shop, tag: str) -> str:
     good(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
     return "former record, all steps"
+
+
+def rollback_in_an_outage(shop: Shop, tag: str) -> str:
+    """A release that was well at first answers every page with an error; the former one is wanted back."""
+    before = live(shop)
+    shop.push(tag, BREAKS_LATER)
+    good(shop, tag=tag)
+    for name in pods(shop, colours(shop)[0]):
+        command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
+    since = time.time()
+    said = good(shop, rollback=f"{tag}->{before}")
+    assert live(shop) == before
+    moved = next(line for line in said.splitlines() if "own requests fail before the shift" in line)
+    late = [one for one in shop.failed(since) if one.release != tag]
+    assert not late, "the former release fails nothing"
+    return moved.partition("): ")[2] or moved.strip()
+
+
+def weights_moved_by_hand(shop: Shop, tag: str) -> str:
+    """Not a release: somebody puts everything on the colour without pods; the next plain `up` puts it back."""
+    del tag
+    colour, idle = colours(shop)
+    client = aws(shop.twin, "elbv2")
+    (balancer,) = client.describe_load_balancers(Names=["shopcat"])["LoadBalancers"]
+    groups = {
+        one: client.describe_target_groups(Names=[f"shopcat-{one}"])["TargetGroups"][0]["TargetGroupArn"]
+        for one in (colour, idle)
+    }
+    tuples = [{"TargetGroupArn": groups[colour], "Weight": 0}, {"TargetGroupArn": groups[idle], "Weight": 100}]
+    action = {"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}
+    for listener in client.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]:
+        for rule in client.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
+            if len(rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])) == len(groups):
+                client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
+    said = good(shop)
+    assert shop.weights() == {colour: 100, idle: 0}
+    return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", said)[0]  # type: ignore[index]
+
+
+def scaled_by_hand(shop: Shop, tag: str) -> str:
+    """`kubectl scale` owns the number of pods of both colours; a release takes it back."""
+    shop.push(tag)
+    live_colour, idle = colours(shop)
+    for colour, count in ((live_colour, 3), (idle, 1)):
+        scale = ["kubectl", "scale", "-n", "shopcat", f"deployment/shopcat-{colour}", f"--replicas={count}"]
+        command(shop.twin, scale)
+    good(shop, tag=tag)
+    assert live(shop) == tag
+    assert (shop.replicas(live_colour), shop.replicas(idle)) == (0, 2)
+    return "goes on"
+
+
+def secret_lacks_a_key(shop: Shop, tag: str) -> str:
+    """The application's secret has lost a key, so the release's Secret never comes."""
+    before = live(shop)
+    shop.push(tag)
+    manager, name = aws(shop.twin, "secretsmanager"), run.application_secret_name(shop.twin)
+    whole = manager.get_secret_value(SecretId=name)["SecretString"]
+    lacking = {key: value for key, value in json.loads(whole).items() if key != "port"}
+    manager.put_secret_value(SecretId=name, SecretString=json.dumps(lacking))
+    try:
+        told = refused(shop, ledger.command("abort", tag), tag=tag)
+    finally:
+        manager.put_secret_value(SecretId=name, SecretString=whole)
+    good(shop, abort=tag)
+    assert live(shop) == before
+    good(shop)
+    return told
 
 
 def right_after(shop: Shop, tag: str) -> str:
@@ -339,9 +417,7 @@ def two_at_once(shop: Shop, tag: str) -> str:
 def pod_crashed(shop: Shop, tag: str) -> str:
     """Not a release: one live pod dies without a word. Only what was in flight on it, and what its node still sent, fails."""
     del tag
-    colour, _ = colours(shop)
-    pods = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
-    name = pods[0]["metadata"]["name"]
+    name = pods(shop, colours(shop)[0])[0]
     command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "kill", "-9", "1"], check=False)
     command(shop.twin, ["kubectl", "delete", "pod", name, "-n", "shopcat", "--grace-period=0", "--force"])
     time.sleep(40)
@@ -390,6 +466,24 @@ CELLS = (
     Cell("a compatible migration", migrated, "-"),
     Cell("a migration that fails", migration_fails, "abort"),
     Cell("rollback", rollback, "-"),
+    Cell(
+        "rollback while the live release answers 500",
+        rollback_in_an_outage,
+        "-",
+        16 * 300,
+        "broken on purpose: its pages, until the former release has started, is proven and each node has followed",
+        ("http-500",),
+    ),
+    Cell(
+        "weights moved to the empty colour by hand (no release)",
+        weights_moved_by_hand,
+        "a plain up",
+        21 * 60,
+        "there is nobody in that colour, until the update has begun and each node has followed",
+        ("http-503",),
+    ),
+    Cell("both colours scaled with kubectl", scaled_by_hand, "-"),
+    Cell("the application's secret lacks a key", secret_lacks_a_key, "the secret; then abort"),
     Cell("a release right after the one before", right_after, "waits"),
     Cell("a live pod is deleted (no release)", pod_deleted, "nothing to do"),
     Cell(
