@@ -264,7 +264,7 @@ _READ = [
     "acm:Describe*", "acm:List*", "cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "ec2:Describe*",
     "eks:DescribeAddonVersions", "elasticloadbalancing:Describe*", "iam:Get*", "iam:List*", "kms:Describe*",
     "kms:GetKey*", "kms:List*", "logs:DescribeLogGroups", "rds:Describe*", "rds:ListTagsForResource", "route53:Get*",
-    "route53:List*",
+    "route53:List*", "ssm:DescribeParameters",
 ]  # fmt: skip
 _ADMINISTRATORS = [
     "ecr:BatchDeleteImage", "ecr:DeleteRepository", "ecr:PutImageTagMutability", "eks:AssociateAccessPolicy",
