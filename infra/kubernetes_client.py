@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _TOKEN_SECONDS = 600
+_COMMAND_SECONDS = 60
 _TIMEOUT = urllib3.Timeout(connect=5, read=20)
 
 
@@ -93,6 +94,9 @@ class KubernetesClient:
 def _context(authority: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
     """TLS with the cluster's own authority, and a client certificate if there is one (all PEM text)."""
     context = ssl.create_default_context(cadata=authority)
+    # From Python 3.13 on the default asks for an Authority Key Identifier, which EKS's own authorities lack
+    # (github.com/kubernetes-client/python/issues/2394); chain, dates and host name are checked as before.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     if certificate and key:
         with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by its owner alone
             file.write(f"{certificate}\n{key}\n")
@@ -108,15 +112,30 @@ def _pem(entry: Mapping[str, Any], name: str) -> str | None:
 
 
 def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
-    """A token from the command that the kubeconfig names."""
+    """A token from the command that the kubeconfig names; what goes wrong with it is a `KubernetesUnreachable`."""
 
     def run() -> str:
         command = [plugin["command"], *(plugin.get("args") or [])]
+        shown = f"kubeconfig: `{' '.join(command)}`"
         env = {**os.environ, **{each["name"]: each["value"] for each in plugin.get("env") or []}}
-        result = subprocess.run(command, env=env, text=True, check=False, capture_output=True, timeout=60)
+        try:
+            result = subprocess.run(
+                command, env=env, text=True, check=False, capture_output=True, timeout=_COMMAND_SECONDS
+            )
+        except OSError as error:
+            raise KubernetesUnreachable(
+                f"{shown} can't be run ({error.strerror}); install {command[0]}, or put it on PATH"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise KubernetesUnreachable(
+                f"{shown} did not end within {_COMMAND_SECONDS} s; check the network and its credentials"
+            ) from error
         if result.returncode != 0:
-            raise KubernetesUnreachable(f"kubeconfig: `{' '.join(command)}` failed: {result.stderr.strip()}")
-        return str(json.loads(result.stdout)["status"]["token"])
+            raise KubernetesUnreachable(f"{shown} failed: {' '.join(result.stderr.split())}")
+        try:
+            return str(json.loads(result.stdout)["status"]["token"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise KubernetesUnreachable(f"{shown} printed no ExecCredential with a token; run it by hand") from error
 
     return _kept(run)
 
@@ -156,7 +175,7 @@ def from_kubeconfig(text: str) -> KubernetesClient:
     except (KeyError, TypeError, StopIteration, ValueError, OSError, yaml.YAMLError) as error:
         raise Refused(
             f"the cluster's kubeconfig (shopcat:cluster.existing.kubeconfig, or what EKS or the contract gave) can't be used "
-            f"({error!r}); expected one with a current-context"
+            f"({error!r}); expected a kubeconfig with a current-context"
         ) from error
 
 
