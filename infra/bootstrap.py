@@ -11,6 +11,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.ledger import Ledger, table_definition
 from infra.permissions import AUDIENCE, ISSUER
+
+RECOVERY_ATTEMPTS = 13
+RECOVERY_PAUSE_SECONDS = 5
+"""A minute in all: a table that is ACTIVE refuses recovery with ContinuousBackupsUnavailableException for some seconds
+(docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateContinuousBackups.html, errors)."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +171,27 @@ class Bootstrap:
     def _complete_table(self) -> None:
         """Recovery and the empty ledger; also mends a run that was cut off after the table was made."""
         dynamodb = self._clients.get("dynamodb")
-        dynamodb.update_continuous_backups(
-            TableName=self._table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
-        )
+        self._enable_recovery(dynamodb)
         Ledger(dynamodb, self._table).initialise()
+
+    def _enable_recovery(self, dynamodb: Any) -> None:
+        """Point-in-time recovery; asked for again while DynamoDB still prepares backups of a new table."""
+        for attempt in range(1, RECOVERY_ATTEMPTS + 1):
+            try:
+                dynamodb.update_continuous_backups(
+                    TableName=self._table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+                )
+            except ClientError as error:
+                if error_code(error) != "ContinuousBackupsUnavailableException":
+                    raise
+                if attempt == RECOVERY_ATTEMPTS:
+                    raise Refused(
+                        f"DynamoDB table {self._table} (release ledger) has no point-in-time recovery yet: {error}; "
+                        "run `make bootstrap` again in some minutes"
+                    ) from error
+                time.sleep(RECOVERY_PAUSE_SECONDS)
+            else:
+                return
 
     def _has_issuer(self) -> bool:
         found = self._clients.get("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]

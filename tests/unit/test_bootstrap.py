@@ -1,13 +1,17 @@
 """Bootstrap on moto: makes everything once, and nothing the second time."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from infra import bootstrap as module
 from infra.aws_clients import AwsClients
 from infra.backends import STACKS
 from infra.bootstrap import Bootstrap
+from infra.errors import Refused
 
 REGION = "eu-central-1"
 
@@ -49,3 +53,38 @@ def test_the_ledger_can_be_recovered_and_not_deleted(bootstrap: Bootstrap) -> No
     assert dynamodb.describe_table(TableName="shopcat-releases")["Table"]["DeletionProtectionEnabled"] is True
     backups = dynamodb.describe_continuous_backups(TableName="shopcat-releases")["ContinuousBackupsDescription"]
     assert backups["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED"
+
+
+class Unavailable:
+    """DynamoDB that refuses recovery so many times before it takes it."""
+
+    def __init__(self, refusals: int, code: str = "ContinuousBackupsUnavailableException") -> None:
+        self.asked = 0
+        self._refusals = refusals
+        self._code = code
+
+    def update_continuous_backups(self, **_: Any) -> None:
+        self.asked += 1
+        if self.asked <= self._refusals:
+            raise ClientError({"Error": {"Code": self._code, "Message": "not yet"}}, "UpdateContinuousBackups")
+
+
+def test_a_new_table_that_takes_no_recovery_yet_is_asked_again(
+    bootstrap: Bootstrap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", pauses.append)
+    ready = Unavailable(3)
+    bootstrap._enable_recovery(ready)
+    assert ready.asked == 4
+    assert len(pauses) == 3
+
+    pauses.clear()
+    with pytest.raises(Refused, match=r"shopcat-releases .* run `make bootstrap` again"):
+        bootstrap._enable_recovery(Unavailable(1000))
+    assert sum(pauses) == 60
+
+    denied = Unavailable(1000, "AccessDeniedException")
+    with pytest.raises(ClientError, match="AccessDenied"):
+        bootstrap._enable_recovery(denied)
+    assert denied.asked == 1
