@@ -6,6 +6,10 @@
   What fences the preview (quota, limits, network policies, the binding itself) can't be deleted, but with the namespace.
 * `shopcat-preview-remover`, for the clean-up job: delete a namespace, which takes everything in it along.
 
+Whoever may delete a kind may also list and watch it: the engine's plugin learns that an object is gone from an informer, and
+without these rights waits for ever (github.com/pulumi/pulumi-kubernetes/issues/4580). So names and labels of all namespaces
+can be read.
+
 Nobody here reads a Secret, runs a command in a pod, makes a token or a ServiceAccount.
 """
 
@@ -38,7 +42,7 @@ def opener() -> list[dict[str, Any]]:
     return [
         # Both are made by an apply, so that an update that was killed half-way can go on: that is a create and a patch. For a
         # patch as for a create, admission asks for exactly the object that infra/fence.py makes, in its own namespace.
-        _rule("", ["namespaces"], ["create", "get", "patch", "delete"]),
+        _rule("", ["namespaces"], ["create", *_READ, "patch", "delete"]),
         _rule(group, ["rolebindings"], ["create", "patch"]),
         _rule(group, ["clusterroles"], ["bind"], [fence.ROLE]),
     ]
@@ -46,7 +50,7 @@ def opener() -> list[dict[str, Any]]:
 
 def remover() -> list[dict[str, Any]]:
     """In the whole cluster, for the clean-up job."""
-    return [_rule("", ["namespaces"], ["get", "delete"])]
+    return [_rule("", ["namespaces"], [*_READ, "delete"])]
 
 
 def inside() -> list[dict[str, Any]]:

@@ -91,5 +91,7 @@ _TAIL = """
   at their own end throughout; the database asks for a password.
 * When production changes the fence, an open preview gets no new pod until it is brought up again from a branch that has the
   change; quota and default-deny are what a refused pod's message names.
+* Every pull request may read the names and labels of all namespaces: who waits for a namespace's deletion lists and watches,
+  and RBAC narrows neither to a name.
 * GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
 """

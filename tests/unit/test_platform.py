@@ -6,7 +6,7 @@ import json
 import pulumi
 import pytest
 
-from infra import addons, capacity, cluster, network, preview, providers, registry
+from infra import addons, capacity, cluster, network, preview, providers, rbac, registry
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
 
@@ -86,6 +86,14 @@ def test_the_operator_reads_our_secrets_alone() -> None:
     assert all(action.startswith("secretsmanager:") for action in statement["Action"])
     assert not [action for action in statement["Action"] if "Put" in action or action.partition(":")[2] == "List"]
     assert not [one for one in statement["Resource"] if one == "*" or "preview" in one]
+
+
+def test_whoever_may_delete_a_kind_can_wait_until_it_is_gone() -> None:
+    rules = [*rbac.opener(), *rbac.remover(), *rbac.inside()]
+    deleting = [rule for rule in rules if "delete" in rule["verbs"]]
+    assert {name for rule in deleting for name in rule["resources"]} >= {"namespaces", "deployments"}
+    for rule in deleting:
+        assert {"get", "list", "watch"} <= set(rule["verbs"]), rule
 
 
 @pytest.mark.parametrize(("stack", "number"), [("pr-1", 1), ("pr-123", 123)])

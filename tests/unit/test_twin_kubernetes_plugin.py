@@ -654,6 +654,14 @@ class Cluster(Api):
         del manifest
         return self._states.pop(0) if len(self._states) > 1 else self._states[0]
 
+    def path(self, api_version: str, kind: str, namespace: str | None, name: str | None) -> str:
+        """Of a collection."""
+        return f"/{api_version}/{namespace}/{kind}"
+
+    def call(self, method: str, path: str, **_: Any) -> Any:
+        """Lists nothing."""
+        return {"items": []}
+
 
 def noted(phase: str, **metadata: Any) -> dict[str, Any]:
     notes = {"pulumi.com/waitFor": "jsonpath={.status.phase}=Done"}
@@ -713,6 +721,25 @@ def test_a_deletion_waits_for_that_very_object() -> None:
     held = noted("New", uid="a", finalizers=["example.org/hold"])
     assert "example.org/hold" in (gone(Cluster(held), -1) or "")
     assert "cancelled" in (gone(Cluster(held), cancelled=True) or "")
+
+
+def test_a_deletion_is_waited_for_by_those_alone_who_may_list_its_kind() -> None:
+    class Denied(Cluster):
+        """Grants get and delete, and neither list nor watch."""
+
+        error = ApiError(403, "Forbidden", "cannot list")
+
+        def call(self, method: str, path: str, **_: Any) -> Any:
+            assert (method, path) == ("GET", "/v1/shop/ConfigMap")
+            raise self.error
+
+    def gone(cluster: Cluster) -> str | None:
+        return waiting.until_gone(cluster, noted("New"), "a", 60, tell=lambda _: None, cancelled=lambda: False)
+
+    cluster = Denied(None)
+    assert gone(cluster) == "cannot list"
+    cluster.error = ApiError(404, "NotFound", "its definition is gone")
+    assert gone(cluster) is None
 
 
 def test_only_what_is_missing_is_tried_again() -> None:

@@ -323,6 +323,15 @@ class Api:
         found = (answer.get("details") or {}).get("uid") or (answer.get("metadata") or {}).get("uid")
         return None if found is None else str(found)
 
+    def ask_to_list(self, manifest: Mapping[str, Any]) -> None:
+        """List objects of its kind where it lives, one at most, as an informer does before it watches.
+
+        Raises:
+            ApiError: that may not be listed.
+        """
+        place = manifest["metadata"].get("namespace")
+        self.call("GET", self.path(manifest["apiVersion"], manifest["kind"], place, None), query={"limit": "1"})
+
     def listed(
         self, api_version: str, kind: str, namespace: str, labels: Mapping[str, str] | None = None
     ) -> list[Manifest]:

@@ -220,8 +220,17 @@ def until_gone(
     tell: Callable[[str], None],
     cancelled: Callable[[], bool],
 ) -> str | None:
-    """Wait until the object (or that very object, by uid) is gone; otherwise why it is not."""
+    """Wait until the object (or that very object, by uid) is gone; otherwise why it is not.
+
+    Its kind must be one that may be listed, whether or not the object is gone at the first look.
+    """
     deadline = time.monotonic() + seconds
+    try:
+        api.ask_to_list(manifest)
+    except NoMatchError:
+        return None
+    except ApiError as error:
+        return None if error.not_found else str(error)
     while True:
         try:
             live = api.find(manifest)
