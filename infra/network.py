@@ -2,6 +2,8 @@
 
 * Two public subnets for load balancers and NAT, two private ones for nodes, pods and the database.
 * S3 and DynamoDB by gateway endpoints, which cost nothing; the rest by NAT, or by interface endpoints behind a setting.
+* The ids of subnets are handed out by what ties each to its routes. So whatever is put into a subnet comes after its way
+  out, and goes before it: nodes reach AWS until they are gone, and no public address is left when the internet gateway goes.
 """
 
 from __future__ import annotations
@@ -105,17 +107,22 @@ class Network(pulumi.ComponentResource):
         ]
         gateway = aws.ec2.InternetGateway("internet", vpc_id=vpc.id, tags={"Name": name}, opts=child)
         public_table = aws.ec2.RouteTable("public", vpc_id=vpc.id, tags={"Name": f"{name}-public"}, opts=child)
-        aws.ec2.Route(
+        public_route = aws.ec2.Route(
             "public-default",
             route_table_id=public_table.id,
             destination_cidr_block="0.0.0.0/0",
             gateway_id=gateway.id,
             opts=child,
         )
-        for index, subnet in enumerate(public):
+        public_routed = [
             aws.ec2.RouteTableAssociation(
-                f"public-{index}", subnet_id=subnet.id, route_table_id=public_table.id, opts=child
+                f"public-{index}",
+                subnet_id=subnet.id,
+                route_table_id=public_table.id,
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[public_route]),
             )
+            for index, subnet in enumerate(public)
+        ]
         addresses = [
             aws.ec2.Eip(f"nat-{index}", domain="vpc", tags={"Name": f"{name}-nat-{index}"}, opts=child)
             for index in range(settings.nat_gateways)
@@ -123,26 +130,33 @@ class Network(pulumi.ComponentResource):
         gateways = [
             aws.ec2.NatGateway(
                 f"nat-{index}",
-                subnet_id=public[index].id,
+                subnet_id=public_routed[index].subnet_id,
                 allocation_id=address.id,
                 tags={"Name": f"{name}-{index}"},
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),
+                opts=child,
             )
             for index, address in enumerate(addresses)
         ]
-        tables = []
+        tables, private_routed = [], []
         for index, subnet in enumerate(private):
             table = aws.ec2.RouteTable(
                 f"private-{index}", vpc_id=vpc.id, tags={"Name": f"{name}-private-{index}"}, opts=child
             )
-            aws.ec2.Route(
+            route = aws.ec2.Route(
                 f"private-{index}-default",
                 route_table_id=table.id,
                 destination_cidr_block="0.0.0.0/0",
                 nat_gateway_id=gateways[min(index, len(gateways) - 1)].id,
                 opts=child,
             )
-            aws.ec2.RouteTableAssociation(f"private-{index}", subnet_id=subnet.id, route_table_id=table.id, opts=child)
+            private_routed.append(
+                aws.ec2.RouteTableAssociation(
+                    f"private-{index}",
+                    subnet_id=subnet.id,
+                    route_table_id=table.id,
+                    opts=pulumi.ResourceOptions(parent=self, depends_on=[route]),
+                )
+            )
             tables.append(table)
         for service in ("s3", "dynamodb"):
             aws.ec2.VpcEndpoint(
@@ -156,8 +170,8 @@ class Network(pulumi.ComponentResource):
             )
         self.vpc_id = vpc.id
         self.cidr = settings.cidr
-        self.public_subnet_ids = [subnet.id for subnet in public]
-        self.private_subnet_ids = [subnet.id for subnet in private]
+        self.public_subnet_ids = [one.subnet_id for one in public_routed]
+        self.private_subnet_ids = [one.subnet_id for one in private_routed]
         self.nat_addresses = [address.public_ip for address in addresses]
         if settings.interface_endpoints:
             self._interface_endpoints(name, region)

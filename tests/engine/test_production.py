@@ -36,6 +36,44 @@ def test_refresh_finds_no_drift(simulated: Twin) -> None:
     assert set(counts) == {"unchanged"}, counts
 
 
+def test_nodes_bindings_and_load_balancers_are_gone_before_their_way_out(simulated: Twin) -> None:
+    """A destroy deletes what others depend on last, whatever else it does at the same time."""
+    exported = json.loads(command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout)
+    resources = {one["urn"]: one for one in exported["deployment"]["resources"]}
+    way_out = {
+        urn: (one["type"].rpartition(":")[2], urn.rpartition("::")[2])
+        for urn, one in resources.items()
+        if one["type"].rpartition(":")[2] in ("InternetGateway", "NatGateway", "Route", "RouteTableAssociation")
+    }
+    assert len(way_out) == 9
+    public = {
+        ("InternetGateway", "internet"),
+        ("Route", "public-default"),
+        ("RouteTableAssociation", "public-0"),
+        ("RouteTableAssociation", "public-1"),
+    }
+    expected = {
+        "aws:eks/nodeGroup:NodeGroup": set(way_out.values()),
+        "kubernetes:elbv2.k8s.aws/v1beta1:TargetGroupBinding": set(way_out.values()),
+        "aws:lb/loadBalancer:LoadBalancer": public,
+    }
+
+    def needs(urn: str) -> set[str]:
+        found: set[str] = set()
+        left = {urn}
+        while left:
+            found |= left
+            left = {one for each in left for one in resources[each].get("dependencies", [])} - found
+        return found
+
+    seen = [one["type"] for one in resources.values() if one["type"] in expected]
+    assert {kind: seen.count(kind) for kind in expected} == dict(zip(expected, (1, 2, 2), strict=True))
+    for urn, one in resources.items():
+        if one["type"] in expected:
+            missing = expected[one["type"]] - {way_out.get(need) for need in needs(urn)}
+            assert not missing, f"{urn} does not depend on {missing}"
+
+
 def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path: Path) -> None:
     settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
     database: dict[str, Any] = dict(settings.get("shopcat:database") or {})

@@ -2,13 +2,17 @@
 
 import ipaddress
 import json
+from typing import Any
 
 import pulumi
+import pulumi_aws as aws
 import pytest
+from pulumi.runtime.mocks import MockMonitor
 
 from infra import addons, capacity, cluster, network, preview, providers, rbac, registry
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
+from infra.settings import Vpc
 
 
 @pytest.mark.parametrize("cidr", ["10.64.0.0/16", "10.0.0.0/20"])
@@ -19,6 +23,77 @@ def test_subnets_are_inside_the_network_and_apart(cidr: str) -> None:
     whole = ipaddress.ip_network(cidr)
     assert all(one.subnet_of(whole) for one in found)  # type: ignore[arg-type]
     assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])
+
+
+class Echo(pulumi.runtime.Mocks):
+    """Every resource is made, with its inputs as outputs."""
+
+    def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+        return f"{args.name}-id", args.inputs
+
+    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+        raise AssertionError(f"no invoke is expected: {args.token}")
+
+
+class Needs(MockMonitor):
+    """What each resource depends on, by URN."""
+
+    def __init__(self) -> None:
+        super().__init__(Echo())
+        self.known: dict[str, set[str]] = {}
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the mocks' name
+        answer = super().RegisterResource(request)
+        self.known[answer.urn] = set(request.dependencies)
+        return answer
+
+    def of(self, name: str) -> set[str]:
+        """Types and names of everything a resource depends on, however far."""
+        found: set[str] = set()
+        left = {urn for urn in self.known if urn.endswith(f"::{name}")}
+        while left:
+            found |= left
+            left = {one for urn in left for one in self.known[urn]} - found
+        return {urn.rpartition("$")[2] for urn in found}
+
+
+@pytest.mark.parametrize("gateways", [1, 2])
+def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
+    needs = Needs()
+    pulumi.runtime.set_mocks(needs.mocks, preview=False, monitor=needs)
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        made = network.Network(
+            "net",
+            Vpc(nat_gateways=gateways),
+            cluster_name="shopcat",
+            region="eu-central-1",
+            protect=False,
+            opts=pulumi.ResourceOptions(),
+        )
+        inside = [
+            aws.ec2.NetworkInterface(f"in-{kind}", subnet_id=ids[1])
+            for kind, ids in (("public", made.public_subnet_ids), ("private", made.private_subnet_ids))
+        ]
+        return pulumi.Output.all(*(one.id for one in inside))
+
+    program()
+    public = {
+        "aws:ec2/internetGateway:InternetGateway::internet",
+        "aws:ec2/route:Route::public-default",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation::public-1",
+    }
+    assert needs.of("in-public") >= public
+    nat = gateways - 1
+    assert needs.of("in-private") >= {
+        "aws:ec2/internetGateway:InternetGateway::internet",
+        "aws:ec2/route:Route::public-default",
+        f"aws:ec2/routeTableAssociation:RouteTableAssociation::public-{nat}",
+        f"aws:ec2/natGateway:NatGateway::nat-{nat}",
+        "aws:ec2/route:Route::private-1-default",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation::private-1",
+    }
 
 
 def test_a_zone_that_the_account_lacks_is_refused_with_those_it_has() -> None:
