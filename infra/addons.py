@@ -3,12 +3,14 @@
 * Requests and limits are those the capacity plan counts (infra/capacity.py).
 * The controller runs twice, is never the first to be evicted, looks at shut gates every few seconds, and its pod webhook
   fails closed, but for our pods alone: nothing else in the cluster waits for it.
-* Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity.
+* Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity. Pods are first made when
+  that has had time to take effect: one that is made too early never gets credentials.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,16 @@ EXTERNAL_SECRETS = "external-secrets"
 PRIORITY = "system-cluster-critical"
 SECRET_PATH = "shopcat"  # noqa: S105 - a path
 """Secrets that the operator may read begin with this path."""
+
+IDENTITY_SECONDS = 30
+"""From a pod identity association to the first pod that needs it. Associations "may take several seconds to be effective"
+(docs.aws.amazon.com/eks/latest/APIReference/API_UpdatePodIdentityAssociation.html), and a pod is given its credentials'
+address only when it is made; AWS names no upper limit."""
+
+
+async def let_identity_settle(_: pulumi.ResourceHookArgs) -> None:
+    """Before a chart is installed for the first time; both charts' pods wait at once."""
+    await asyncio.sleep(IDENTITY_SECONDS)
 
 
 def requests(workload: capacity.Workload) -> dict[str, Any]:
@@ -186,6 +198,9 @@ class Addons(pulumi.ComponentResource):
         )
         reader = self._preview_secrets(operator, place)
         mirror, versions = settings.chart_mirror, settings.charts
+        self._before = pulumi.ResourceHookBinding(
+            before_create=[pulumi.ResourceHook("pod-identity", let_identity_settle)]
+        )
         self.controller = self._chart(
             CONTROLLER,
             CONTROLLER_NAMESPACE,
@@ -260,5 +275,5 @@ class Addons(pulumi.ComponentResource):
             atomic=False,
             cleanup_on_fail=True,
             timeout=300,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on, hooks=self._before),
         )

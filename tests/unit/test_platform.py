@@ -1,5 +1,6 @@
 """Decisions of the platform's components."""
 
+import asyncio
 import ipaddress
 import json
 from typing import Any
@@ -9,10 +10,13 @@ import pulumi_aws as aws
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
-from infra import addons, capacity, cluster, network, preview, providers, rbac, registry
+from infra import addons, capacity, cluster, network, preview, providers, rbac, registry, settings
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
+from infra.permissions import Place
 from infra.settings import Vpc
+from tests.unit.releases import run
+from tests.unit.test_settings import committed
 
 
 @pytest.mark.parametrize("cidr", ["10.64.0.0/16", "10.0.0.0/20"])
@@ -48,9 +52,9 @@ class Needs(MockMonitor):
         return answer
 
     def of(self, name: str) -> set[str]:
-        """Types and names of everything a resource depends on, however far."""
+        """Types and names of everything that a resource depends on, however far; its URN ends like this."""
         found: set[str] = set()
-        left = {urn for urn in self.known if urn.endswith(f"::{name}")}
+        left = {urn for urn in self.known if urn.endswith(name)}
         while left:
             found |= left
             left = {one for urn in left for one in self.known[urn]} - found
@@ -84,9 +88,9 @@ def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
         "aws:ec2/route:Route::public-default",
         "aws:ec2/routeTableAssociation:RouteTableAssociation::public-1",
     }
-    assert needs.of("in-public") >= public
+    assert needs.of("::in-public") >= public
     nat = gateways - 1
-    assert needs.of("in-private") >= {
+    assert needs.of("::in-private") >= {
         "aws:ec2/internetGateway:InternetGateway::internet",
         "aws:ec2/route:Route::public-default",
         f"aws:ec2/routeTableAssociation:RouteTableAssociation::public-{nat}",
@@ -138,6 +142,55 @@ def test_requests_are_those_the_capacity_plan_counts() -> None:
     assert found["requests"]["memory"] == f"{capacity.EXTERNAL_SECRETS.pod.memory_mebibytes}Mi"
     assert found["requests"]["cpu"] == f"{capacity.EXTERNAL_SECRETS.pod.cpu_millicores}m"
     assert "cpu" not in found["limits"]
+
+
+def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi's mocks know no resource hooks; that they run is the engine tests' part."""
+    bound: dict[str, pulumi.ResourceHookBinding] = {}
+
+    class Registered:
+        def __await__(self) -> Any:
+            return iter(())
+
+    async def prepared(hooks: pulumi.ResourceHookBinding | None, resource: str) -> None:
+        if hooks and hooks.before_create:
+            bound[resource] = hooks
+
+    monkeypatch.setattr("pulumi.resource_hooks.register_resource_hook", lambda _: Registered())
+    monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
+    needs = Needs()
+    pulumi.runtime.set_mocks(needs.mocks, preview=False, monitor=needs)
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        made = addons.Addons(
+            "addons",
+            settings.read(committed()),
+            place=Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
+            vpc_id="vpc-1",
+            depends_on=[],
+            opts=pulumi.ResourceOptions(),
+        )
+        return pulumi.Output.all(made.controller.id, made.external_secrets.id)
+
+    program()
+    kind = "kubernetes:helm.sh/v3:Release"
+    assert {resource.removeprefix(f"{kind}_") for resource in bound} == {addons.CONTROLLER, addons.EXTERNAL_SECRETS}
+    waited: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    for hooks in bound.values():
+        assert not hooks.before_update
+        (hook,) = hooks.before_create or []
+        assert isinstance(hook, pulumi.ResourceHook)
+        run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
+    assert waited == [addons.IDENTITY_SECONDS] * 2
+    for chart in (addons.CONTROLLER, addons.EXTERNAL_SECRETS):
+        association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
+        assert association in needs.of(f"{kind}::{chart}")
 
 
 def test_the_controller_moves_targets_of_our_groups_and_no_load_balancer() -> None:
