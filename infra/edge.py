@@ -30,6 +30,17 @@ TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
 FIRST_COLOUR: Colour = "blue"
 HEALTH_TIMEOUT_SECONDS = 3
 CLIENT_KEEP_ALIVE_SECONDS = 3600
+VALIDATION_MINUTES = 75
+"""How long the provider waits for a certificate (registry.terraform.io, aws_acm_certificate_validation, timeouts)."""
+
+
+def to_enter(records: list[dict[str, str]]) -> str:
+    """What a person enters at another DNS, in one line: the certificate's record first, then the names."""
+    validation, *names = (f"{one['name']} {one['type']} {one['value']}" for one in records)
+    return (
+        f"shopcat:dns is external: enter {validation}, for which an update waits up to {VALIDATION_MINUTES} minutes, and "
+        f"{', '.join(names)} (an ALIAS or ANAME where that is the apex of its zone)"
+    )
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -137,7 +148,7 @@ class LoadBalancer(pulumi.ComponentResource):
     def _names(
         self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
     ) -> pulumi.Output[list[dict[str, str]]]:
-        """Records at Route 53; what a person must enter elsewhere if DNS is external."""
+        """Records at Route 53; what a person must enter elsewhere if DNS is external, which each update says too."""
         option = certificate.domain_validation_options[0]
         self._validation: list[pulumi.Resource] = []
         if zone_id is not None:
@@ -177,7 +188,11 @@ class LoadBalancer(pulumi.ComponentResource):
         validation = pulumi.Output.all(
             option.resource_record_name, option.resource_record_type, option.resource_record_value
         ).apply(lambda three: {"name": three[0] or "", "type": three[1] or "", "value": three[2] or ""})
-        return pulumi.Output.all(validation, *aliases).apply(list)
+        records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(validation, *aliases).apply(list)
+        if not pulumi.runtime.is_dry_run():
+            # Said of the balancer: the engine's display shows one message of each resource while it waits.
+            records.apply(lambda found: pulumi.log.info(to_enter(found), self))
+        return records
 
 
 class Edge(pulumi.ComponentResource):
@@ -241,6 +256,8 @@ class Edge(pulumi.ComponentResource):
             description="preview load balancer to pods",
             opts=inner,
         )
+        both = pulumi.Output.all(self.production.names, self.previews.names)
+        self.records: pulumi.Output[list[dict[str, str]]] = both.apply(lambda two: [*two[0], *two[1]])
         self.security_group = self.production.group
         self.ready: list[pulumi.Resource] = [*self.target_groups.values(), *rules, weighted]
         self.register_outputs({"dnsName": self.production.balancer.dns_name})

@@ -209,7 +209,7 @@ class Production(pulumi.ComponentResource):
         pulumi.export("repositoryUrl", repository)
         pulumi.export("previewRepositoryUrl", self.registry.preview.repository_url)
         pulumi.export("loadBalancer", self.edge.production.balancer.dns_name)
-        pulumi.export("dnsRecords", self.edge.production.names)
+        pulumi.export("dnsRecords", self.edge.records)
         pulumi.export("githubRoles", self.identity.roles)
         pulumi.export(
             "nextStep",

@@ -85,6 +85,23 @@ def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path
     assert summary(command(simulated, UP).stdout).get("updated") == 1
 
 
+def test_external_dns_has_its_records_entered_by_a_person(simulated: Twin, tmp_path: Path) -> None:
+    domain = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:domain"]
+    changed = settings_file(simulated, tmp_path, {"shopcat:dns": "external"})
+    said = command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed)).stdout
+    try:
+        records: Any = production.outputs(simulated)["dnsRecords"]
+        assert [one["type"] for one in records] == ["CNAME"] * 4
+        assert [records[1]["name"], records[3]["name"]] == [domain, f"*.preview.{domain}"]
+        assert len({one["value"] for one in records}) == 4
+        for one in records:
+            assert f"{one['name']} CNAME {one['value']}" in said
+    finally:
+        command(simulated, UP)
+    assert production.outputs(simulated)["dnsRecords"] == []
+    assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
 def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: Path) -> None:
     before = kubectl(simulated, "get", "deployment", "shopcat-green", "-n", "shopcat")["metadata"]["generation"]
     settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]

@@ -10,7 +10,7 @@ import pulumi_aws as aws
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
-from infra import addons, capacity, cluster, network, preview, providers, rbac, registry, settings
+from infra import addons, capacity, cluster, edge, network, preview, providers, rbac, registry, settings
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from infra.permissions import Place
@@ -30,10 +30,12 @@ def test_subnets_are_inside_the_network_and_apart(cidr: str) -> None:
 
 
 class Echo(pulumi.runtime.Mocks):
-    """Every resource is made, with its inputs as outputs."""
+    """Every resource is made, with its inputs and what is known of its kind as outputs."""
+
+    known: dict[str, dict[str, Any]] = {}
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
-        return f"{args.name}-id", args.inputs
+        return f"{args.name}-id", {**args.inputs, **self.known.get(args.typ, {})}
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
         raise AssertionError(f"no invoke is expected: {args.token}")
@@ -191,6 +193,58 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
     for chart in (addons.CONTROLLER, addons.EXTERNAL_SECRETS):
         association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
         assert association in needs.of(f"{kind}::{chart}")
+
+
+@pytest.mark.parametrize("zone_id", [None, "Z1"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_external_dns_says_once_what_to_enter(
+    monkeypatch: pytest.MonkeyPatch, zone_id: str | None, *, dry_run: bool
+) -> None:
+    option = {"resourceRecordName": "_1.shop.", "resourceRecordType": "CNAME", "resourceRecordValue": "_2.aws."}
+    mocks = Echo()
+    mocks.known = {
+        "aws:acm/certificate:Certificate": {"domainValidationOptions": [option]},
+        "aws:lb/loadBalancer:LoadBalancer": {"dnsName": "lb.amazonaws.com", "zoneId": "Z2"},
+    }
+    said: list[str] = []
+    monkeypatch.setattr(pulumi.log, "info", lambda text, about: said.append(f"{about._name}: {text}"))
+    pulumi.runtime.set_mocks(mocks, preview=dry_run)
+    given = settings.read(committed())
+    found: list[list[dict[str, str]]] = []
+
+    class Subnets:
+        vpc_id, cidr, public_subnet_ids = "vpc-1", "10.64.0.0/16", ["subnet-1", "subnet-2"]
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        made = edge.LoadBalancer(
+            "shop",
+            hosts=["shop.example.com"],
+            zone_id=zone_id,
+            network=Subnets(),  # type: ignore[arg-type]
+            drain=given.drain.budget,
+            protect=False,
+            opts=pulumi.ResourceOptions(),
+        )
+        return made.names.apply(found.append)
+
+    program()
+    if zone_id:
+        assert found == [[]]
+    else:
+        assert found == [
+            [
+                {"name": "_1.shop.", "type": "CNAME", "value": "_2.aws."},
+                {"name": "shop.example.com", "type": "CNAME", "value": "lb.amazonaws.com"},
+            ]
+        ]
+    if zone_id or dry_run:
+        assert said == []
+    else:
+        (line,) = said
+        assert line.startswith("shop: ")
+        assert "enter _1.shop. CNAME _2.aws., for which an update waits up to 75 minutes" in line
+        assert "and shop.example.com CNAME lb.amazonaws.com (an ALIAS or ANAME" in line
 
 
 def test_the_controller_moves_targets_of_our_groups_and_no_load_balancer() -> None:
