@@ -308,7 +308,7 @@ def test_no_cluster_yet_is_none(aws: AwsClients, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a: 1", "current-context: x\ncontexts: []"])
 def test_a_kubeconfig_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="expected one with a current-context"):
+    with pytest.raises(Refused, match="expected a kubeconfig with a current-context"):
         kubernetes_client.from_kubeconfig(text)
 
 
