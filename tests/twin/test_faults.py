@@ -308,10 +308,11 @@ def rollback_in_an_outage(shop: Shop, tag: str) -> str:
     since = time.time()
     said = good(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
-    moved = next(line for line in said.splitlines() if "own requests fail before the shift" in line)
+    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", said)
+    assert moved
     late = [one for one in shop.failed(since) if one.release != tag]
     assert not late, "the former release fails nothing"
-    return moved.partition("): ")[2] or moved.strip()
+    return moved[0]
 
 
 def weights_moved_by_hand(shop: Shop, tag: str) -> str:
@@ -478,8 +479,8 @@ CELLS = (
         "weights moved to the empty colour by hand (no release)",
         weights_moved_by_hand,
         "a plain up",
-        21 * 60,
-        "there is nobody in that colour, until the update has begun and each node has followed",
+        21 * 120,
+        "there is nobody in that colour, until the next update has come to its end and each node has followed",
         ("http-503",),
     ),
     Cell("both colours scaled with kubectl", scaled_by_hand, "-"),
