@@ -53,7 +53,8 @@ def test_nodes_bindings_and_load_balancers_are_gone_before_their_way_out(simulat
         ("RouteTableAssociation", "public-1"),
     }
     expected = {
-        "aws:eks/nodeGroup:NodeGroup": set(way_out.values()),
+        # The one NAT gateway is in the first public subnet.
+        "aws:eks/nodeGroup:NodeGroup": set(way_out.values()) - {("RouteTableAssociation", "public-1")},
         "kubernetes:elbv2.k8s.aws/v1beta1:TargetGroupBinding": set(way_out.values()),
         "aws:lb/loadBalancer:LoadBalancer": public,
     }
@@ -93,10 +94,15 @@ def test_external_dns_has_its_records_entered_by_a_person(simulated: Twin, tmp_p
         records: Any = production.outputs(simulated)["dnsRecords"]
         assert [one["type"] for one in records] == ["CNAME"] * 4
         assert [records[1]["name"], records[3]["name"]] == [domain, f"*.preview.{domain}"]
-        assert len({one["value"] for one in records}) == 4
+        assert len({one["name"] for one in records}) == 4
         for one in records:
             assert f"{one['name']} CNAME {one['value']}" in said
     finally:
+        # In a new zone: moto takes a record that was deleted for one that is there.
+        route53 = aws(simulated, "route53")
+        (zone,) = [one for one in route53.list_hosted_zones()["HostedZones"] if one["Name"].rstrip(".") == domain]
+        route53.delete_hosted_zone(Id=zone["Id"])
+        route53.create_hosted_zone(Name=domain, CallerReference=str(tmp_path))
         command(simulated, UP)
     assert production.outputs(simulated)["dnsRecords"] == []
     assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
