@@ -95,7 +95,7 @@ def main() -> int:
     try:
         found = next_version(arguments.directory)
         if found is None:
-            print("nothing since the last version asks for a release (fix:, perf:, feat: or a breaking change)")
+            print("nothing since the last version asks for a release (fix:, perf:, revert:, feat:, a breaking change)")
         else:
             print(f"{found}\n{notes(arguments.directory)}")
             if arguments.tag:

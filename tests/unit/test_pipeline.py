@@ -150,8 +150,19 @@ def commit(directory: Path, message: str) -> str:
         (["feat(cart): more cats", "fix: a price"], "v1.5.0"),
         (["feat!: other orders"], "v2.0.0"),
         (["fix: a price\n\nBREAKING CHANGE: other orders"], "v2.0.0"),
+        (["perf(search): an index"], "v1.4.1"),
+        (["revert: a price"], "v1.4.1"),
+        (["Fix: a price"], "v1.4.1"),
+        (['Revert "feat: one"\n\nReverts shop/cat#3'], "v1.4.1"),
+        (['Reapply "feat: one"\n\nThis reverts commit 1234567.'], "v1.4.1"),
+        (["feat: one", 'Revert "feat: one"'], "v1.5.0"),
         (["docs: a word", "chore(deps): newer base image", "Merge pull request #3 from shop/fix"], None),
+        (["wip: half a cat", "deps: newer base image", "improvement: a price", "fixup: a price"], None),
+        (["Revert the price", 'wip: Revert "feat: one"'], None),
         (["chore!: other orders"], "v2.0.0"),
+        (["wip(cart)!: other orders"], "v2.0.0"),
+        (["refactor: q\n\nBREAKING CHANGE: other orders"], "v2.0.0"),
+        (["chore: q\n\nBREAKING CHANGE: other orders", "fix: a price"], "v2.0.0"),
         ([], None),
     ],
 )
@@ -165,6 +176,13 @@ def test_the_next_version_follows_from_the_commits(clone: Path, messages: list[s
         assert version.next_version(clone) == wanted
     else:
         assert version.next_version(clone) == "v1.4.0"  # a job that runs again for a commit that has its version
+
+
+def test_the_notes_name_what_releases_and_nothing_else(clone: Path) -> None:
+    for message in ("wip: half a cat", "feat: one", 'Revert "feat: one"', "chore: q\n\nBREAKING CHANGE: other orders"):
+        commit(clone, message)
+    told = [line.rpartition(" (")[0] for line in version.notes(clone).splitlines()]
+    assert told == ["- one", '- Revert "feat: one"', "- q"]
 
 
 def test_the_first_version_of_all(clone: Path) -> None:
