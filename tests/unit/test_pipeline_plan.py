@@ -137,6 +137,17 @@ def test_every_action_is_pinned_by_commit_with_its_version_beside_it() -> None:
         assert re.fullmatch(r"uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
 
 
+def workflow(name: str) -> dict[Any, Any]:
+    found: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())
+    return found
+
+
+def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> None:
+    queues = [workflow(name)["concurrency"] for name in ("preview.yml", "reaper.yml", "release.yml", "rollback.yml")]
+    assert len({one["group"] for one in queues}) == 4
+    assert not any(one["cancel-in-progress"] for one in queues)
+
+
 def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         text = path.read_text()
