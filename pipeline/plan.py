@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 from infra.errors import Refused
 
+BRANCH = "main"
+"""Pull requests into it get previews (infra/permissions.py says the same name)."""
 OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
@@ -40,6 +42,8 @@ class PullRequest:
     sha: str
     open: bool
     fork: bool
+    base: str
+    """The branch it is to be merged into."""
     labels: tuple[str, ...] = ()
 
     @classmethod
@@ -58,6 +62,7 @@ class PullRequest:
                 open=found["state"] == "open",
                 # The repository of a fork may be gone.
                 fork=(head["repo"] or {}).get("full_name") != found["base"]["repo"]["full_name"],
+                base=str(found["base"]["ref"]),
                 labels=tuple(str(one["name"]) for one in found["labels"]),
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -70,7 +75,7 @@ def decide(found: PullRequest) -> Action:
         return "fork"
     if found.number < LEAST_NUMBER:
         return "none"
-    return "up" if found.open and OFF_LABEL not in found.labels else "close"
+    return "up" if found.open and found.base == BRANCH and OFF_LABEL not in found.labels else "close"
 
 
 def read_event(environment: Mapping[str, str]) -> PullRequest:

@@ -89,7 +89,7 @@ class Github:
             "number": number,
             "state": "open",
             "head": {"sha": self._commits[number][-1], "repo": repository},
-            "base": {"repo": repository},
+            "base": {"ref": "main", "repo": repository},
             "labels": [],
         }
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra import permissions
 from infra.errors import Refused
 from pipeline import plan
 from pipeline.plan import PullRequest
@@ -23,7 +24,7 @@ def event(**changes: Any) -> dict[str, Any]:
         "state": "open",
         "labels": [],
         "head": {"sha": "a" * 40, "repo": {"full_name": "shop/cat"}},
-        "base": {"repo": {"full_name": "shop/cat"}},
+        "base": {"ref": "main", "repo": {"full_name": "shop/cat"}},
     }
     return {"action": "synchronize", "pull_request": {**request, **changes}}
 
@@ -35,6 +36,7 @@ def event(**changes: Any) -> dict[str, Any]:
         ({"labels": [{"name": "bug"}]}, "up"),
         ({"labels": [{"name": "bug"}, {"name": "no-preview"}]}, "close"),
         ({"state": "closed"}, "close"),
+        ({"base": {"ref": "release", "repo": {"full_name": "shop/cat"}}}, "close"),
         ({"number": 9}, "none"),
         ({"head": {"sha": "b" * 40, "repo": {"full_name": "else/cat"}}}, "fork"),
         ({"head": {"sha": "b" * 40, "repo": None}}, "fork"),
@@ -140,6 +142,12 @@ def test_every_action_is_pinned_by_commit_with_its_version_beside_it() -> None:
 def workflow(name: str) -> dict[Any, Any]:
     found: dict[Any, Any] = yaml.safe_load((ROOT / ".github" / "workflows" / name).read_text())
     return found
+
+
+def test_previews_are_for_the_branch_whose_jobs_may_close_them() -> None:
+    assert plan.BRANCH == permissions.BRANCH
+    # YAML 1.1 reads the key `on` as true.
+    assert workflow("preview.yml")[True]["pull_request"]["branches"] == [permissions.BRANCH]
 
 
 def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> None:
