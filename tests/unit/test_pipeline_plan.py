@@ -156,6 +156,22 @@ def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> 
     assert not any(one["cancel-in-progress"] for one in queues)
 
 
+def keys(name: str) -> dict[str, str]:
+    """Caches of packages and plugins, by the first word of their key."""
+    steps = [step for job in workflow(name)["jobs"].values() for step in job["steps"]]
+    found = [step["with"]["key"] for step in steps if step.get("uses", "").startswith("actions/cache")]
+    return {key.partition("-${{")[0]: key for key in found if key.startswith(("venv", "plugins"))}
+
+
+def test_what_is_cached_is_found_again_and_by_the_same_kind_of_machine_alone() -> None:
+    written, read = keys("check.yml"), keys("preview.yml")
+    assert set(read) == {"venv", "plugins"}
+    assert keys("reaper.yml") == read
+    assert read.items() <= written.items()
+    for key in written.values():
+        assert "-${{ runner.arch }}-${{ runner.environment }}-" in key, key
+
+
 def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
     for path in (ROOT / ".github" / "workflows").glob("*.yml"):
         text = path.read_text()
