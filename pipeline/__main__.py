@@ -23,7 +23,7 @@ def _preview_up(arguments: argparse.Namespace) -> None:
 def _preview_close(arguments: argparse.Namespace) -> None:
     number, reason = arguments.number, ""
     if number is None:
-        found = plan.read_event(os.environ)
+        _, found = plan.current(os.environ)
         number, reason = found.number, "label" if found.open else ""
     if not preview.close(preview.Job(number, os.environ, Steps()), reason=reason):
         print("there was none")

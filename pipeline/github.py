@@ -5,6 +5,7 @@ Source: docs.github.com/rest (issues/comments, pulls/pulls, git/refs), version 2
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -65,9 +66,12 @@ class Github:
             kind = NotFound if error.code == 404 else Refused
             hint = "; the job's `permissions:` must allow it" if error.code in (401, 403) else ""
             raise kind(f"GitHub: {method} {path} answered {error.code}: {said}{hint}") from error
-        except OSError as error:
-            raise Refused(f"GitHub: {self.api} can't be reached ({error}); run the job again") from error
-        return json.loads(text) if text else None
+        except (OSError, http.client.HTTPException) as error:
+            raise Refused(f"GitHub: {self.api} can't be reached ({error!r}); run the job again") from error
+        try:
+            return json.loads(text) if text else None
+        except ValueError as error:
+            raise Refused(f"GitHub: {method} {path} answered no JSON ({error}); run the job again") from error
 
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
         """Every item of a list."""

@@ -1,9 +1,9 @@
 """The first step of a job: what is to be done, and whether this runner can do it (`python3 -m pipeline.plan`).
 
 It needs Python alone, so it speaks before anything is installed. What is to be done follows from how the pull request
-stands, never from which event came: of several events that wait, GitHub keeps only the last one
-(docs.github.com/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency), and the last
-one says it all.
+stands now, never from which event came: of several events that wait, GitHub keeps only the last one
+(docs.github.com/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency), and a job that is
+run again gets the event that it had. So the event says which pull request and which commit, and GitHub's API the rest.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import Refused
+from pipeline.github import Github
 
 BRANCH = "main"
 """Pull requests into it get previews (infra/permissions.py says the same name)."""
@@ -28,15 +29,17 @@ OFF_LABEL = "no-preview"
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
-Action = Literal["up", "close", "fork", "none"]
+Action = Literal["up", "close", "fork", "none", "later"]
 
+ASKED, PAUSE_SECONDS = 3, 2.0
+"""How often GitHub's API is asked for a commit that it doesn't know of yet."""
 LEAST_NUMBER = 10
 """A session of the previews' role is named by its pull request, and AWS wants two characters (infra/permissions.py)."""
 
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request as an event tells of it."""
+    """A pull request as an event or the API tells of it."""
 
     number: int
     sha: str
@@ -53,8 +56,8 @@ class PullRequest:
         Raises:
             Refused: there is none in it.
         """
-        found = event.get("pull_request", event)
         try:
+            found = event.get("pull_request", event)
             head = found["head"]
             return cls(
                 number=int(found["number"]),
@@ -65,7 +68,7 @@ class PullRequest:
                 base=str(found["base"]["ref"]),
                 labels=tuple(str(one["name"]) for one in found["labels"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(f"the event names no pull request ({error!r}); run this on pull_request alone") from error
 
 
@@ -79,7 +82,7 @@ def decide(found: PullRequest) -> Action:
 
 
 def read_event(environment: Mapping[str, str]) -> PullRequest:
-    """The pull request of the event that started this job.
+    """The pull request as it was at the event that started this job.
 
     Raises:
         Refused: there is none.
@@ -87,8 +90,39 @@ def read_event(environment: Mapping[str, str]) -> PullRequest:
     path = environment.get("GITHUB_EVENT_PATH")
     if not path:
         raise Refused("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
-    found: dict[str, Any] = json.loads(Path(path).read_text())
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise Refused(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
     return PullRequest.read(found)
+
+
+def current(environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS) -> tuple[PullRequest, PullRequest]:
+    """The pull request of this job's event, as it was then and as it is now; the same where there is no GitHub to ask.
+
+    GitHub's API may be a moment behind the push that started the job, so another commit than the event's is asked for again.
+
+    Raises:
+        Refused: there is none, or GitHub can't be asked.
+    """
+    then, github = read_event(environment), Github.find(environment)
+    if github is None:
+        return then, then
+    for attempt in range(ASKED):
+        answer = github.pull_request(then.number)
+        if answer is None:
+            raise Refused(f"GitHub: {github.repository} has no pull request {then.number}; nothing is done")
+        now = PullRequest.read(answer)
+        if now.sha == then.sha:
+            break
+        if attempt + 1 < ASKED:
+            time.sleep(pause_seconds)
+    return then, now
+
+
+def decide_now(then: PullRequest, now: PullRequest) -> Action:
+    """What this job is to do: nothing, if the pull request has moved on to a commit that has a job of its own."""
+    return decide(now) if now.sha == then.sha else "later"
 
 
 def api_access(text: str) -> str:
@@ -121,9 +155,10 @@ WITHOUT: Mapping[Action, str] = {
         "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
         "pull request from that branch."
     ),
+    "later": "Pull request {number} has another commit by now, whose own run does it; nothing is done here.",
     "none": "The first nine pull requests of a repository get no preview (pipeline/plan.py says why).",
 }
-"""Why there is no preview, for people."""
+"""Why nothing is done, for people."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -139,15 +174,15 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     print(f"pull request {found.number} at {found.sha}: {action}")
     if action in WITHOUT:
-        print(f"::notice title=no preview::{WITHOUT[action].format(number=found.number)}")
+        print(f"::notice title=preview::{WITHOUT[action].format(number=found.number)}")
     _append(environment.get("GITHUB_OUTPUT"), f"action={action}")
     _append(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
     return 0
 
 
 def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
-    found = read_event(environment)
-    action = decide(found)
+    found, now = current(environment)
+    action = decide_now(found, now)
     if action not in WITHOUT:
         _refuse_kept_out(environment)
     return found, action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import ssl
@@ -243,8 +244,8 @@ def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, paus
                 row, last = row + 1, f"HTTP {answer.status}"
         except urllib.error.HTTPError as error:
             row, last = 0, f"HTTP {error.code}"
-        except OSError as error:
-            row, last = 0, str(error)
+        except (OSError, http.client.HTTPException) as error:
+            row, last = 0, str(error) or type(error).__name__
         if row >= ROW:
             return
         time.sleep(pause_seconds if row == 0 else 0)

@@ -2,8 +2,10 @@
 
 import json
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -344,6 +346,20 @@ def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     with pytest.raises(Refused, match="run the job again"):
         job.deadline_seconds(1240)
     assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
+
+
+@pytest.mark.parametrize("said", [b"no HTTP", b""])
+def test_what_answers_without_speaking_http_does_not_answer_yet(said: bytes) -> None:
+    class Speaks(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(said)
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Speaks) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(Refused, match="does not answer"):
+            preview.wait_until_answering(f"http://127.0.0.1:{server.server_address[1]}", timeout_seconds=0.3)
+        server.shutdown()
 
 
 def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_program() -> None:

@@ -24,6 +24,8 @@ class Served(ThreadingHTTPServer):
         self.tags: dict[str, str] = {}
         self.writes: list[str] = []
         self.status = 0
+        self.raw = b""
+        """What is said in place of HTTP."""
         super().__init__(("127.0.0.1", 0), Answers)
 
 
@@ -48,7 +50,9 @@ class Answers(BaseHTTPRequestHandler):
         served = self.server
         if self.command != "GET":
             served.writes.append(f"{self.command} {path}")
-        if self.headers["Authorization"] != "Bearer secret":
+        if served.raw:
+            self.wfile.write(served.raw)
+        elif self.headers["Authorization"] != "Bearer secret":
             self.reply(401, {"message": "Bad credentials"})
         elif served.status:
             self.reply(served.status, {"message": "Resource not accessible by integration"})
@@ -62,7 +66,9 @@ class Answers(BaseHTTPRequestHandler):
             served.comments[int(path.rpartition("/")[2])]["body"] = body["body"]
             self.reply(200, {})
         elif self.command == "GET" and path == "/pulls":
-            self.reply(200, served.pulls)
+            self.reply(200, [one for one in served.pulls if one["state"] == "open"])
+        elif self.command == "GET" and (found := [one for one in served.pulls if path == f"/pulls/{one['number']}"]):
+            self.reply(200, found[0])
         elif self.command == "GET" and path.endswith(("/commits", "/comments")):
             self.reply(200, [])
         elif self.command == "GET" and path.startswith("/git/ref/tags/"):
@@ -140,6 +146,15 @@ def test_a_refusal_says_what_the_job_lacks(served: Served, github: Github) -> No
     served.status = 403
     with pytest.raises(Refused, match=r"403.*permissions"):
         github.comment(7, MARKER, "text")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"no HTTP\r\n\r\n", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{}", b"HTTP/1.0 200 OK\r\n\r\n<p>"]
+)
+def test_an_answer_that_breaks_off_or_is_none_is_one_clear_error(served: Served, github: Github, raw: bytes) -> None:
+    served.raw = raw
+    with pytest.raises(Refused, match="run the job again"):
+        github.pull_request(7)
 
 
 def test_no_answer_is_one_clear_error() -> None:

@@ -14,6 +14,9 @@ from infra import permissions
 from infra.errors import Refused
 from pipeline import plan
 from pipeline.plan import PullRequest
+from tests.unit.test_pipeline_github import Served, served
+
+__all__ = ["served"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,9 +59,71 @@ def test_the_api_tells_of_a_pull_request_in_the_same_words() -> None:
     assert PullRequest.read(event()["pull_request"]) == PullRequest.read(event())
 
 
-def test_an_event_without_a_pull_request_is_refused() -> None:
+@pytest.mark.parametrize("event", [{"ref": "refs/heads/main"}, [], "text", {"pull_request": 1}, {"pull_request": None}])
+def test_an_event_without_a_pull_request_is_refused(event: Any) -> None:
     with pytest.raises(Refused, match="pull_request alone"):
-        PullRequest.read({"ref": "refs/heads/main"})
+        PullRequest.read(event)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[1"])
+def test_an_event_that_can_not_be_read_is_one_clear_error(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "event.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(Refused, match=r"event\.json can't be read"):
+        plan.read_event({"GITHUB_EVENT_PATH": str(path)})
+
+
+OTHER_HEAD = {"sha": "b" * 40, "repo": {"full_name": "shop/cat"}}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "action"),
+    [
+        ({}, {}, "up"),
+        ({}, {"head": OTHER_HEAD}, "later"),
+        ({"state": "closed"}, {"head": OTHER_HEAD}, "later"),
+        ({}, {"state": "closed"}, "close"),
+        ({}, {"labels": [{"name": "no-preview"}]}, "close"),
+        ({"labels": [{"name": "no-preview"}]}, {}, "up"),
+        ({"state": "closed"}, {}, "up"),
+        ({"state": "closed"}, {"state": "closed"}, "close"),
+    ],
+)
+def test_a_job_that_is_run_again_goes_by_how_the_pull_request_stands_now(
+    served: Served, tmp_path: Path, then: dict[str, Any], now: dict[str, Any], action: str
+) -> None:
+    served.pulls = [event(**now)["pull_request"]]
+    assert plan.decide_now(*plan.current(job(served, tmp_path, event(**then)), pause_seconds=0)) == action
+
+
+def job(served: Served, directory: Path, payload: dict[str, Any]) -> dict[str, str]:
+    """What a job's first step finds in its environment."""
+    (directory / "event.json").write_text(json.dumps(payload))
+    return {
+        "GITHUB_EVENT_PATH": str(directory / "event.json"),
+        "GITHUB_API_URL": f"http://127.0.0.1:{served.server_port}",
+        "GITHUB_REPOSITORY": "shop/cat",
+        "GITHUB_TOKEN": "secret",
+    }
+
+
+def test_an_api_that_is_a_moment_behind_the_push_is_asked_again(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served.pulls = [event(head=OTHER_HEAD)["pull_request"]]
+    environment = job(served, tmp_path, event())
+
+    def later(_: float) -> None:
+        served.pulls = [event()["pull_request"]]
+
+    monkeypatch.setattr("time.sleep", later)
+    assert plan.decide_now(*plan.current(environment)) == "up"
+
+
+def test_a_pull_request_that_github_does_not_know_is_refused(served: Served, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no pull request 12"):
+        plan.current(job(served, tmp_path, event()))
 
 
 def test_the_setting_is_found_in_the_committed_file_as_yaml_finds_it() -> None:
@@ -101,16 +166,22 @@ def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tm
         f"import runpy, sys; sys.path.insert(0, {str(ROOT)!r}); sys.argv[1:] = []; "
         "runpy.run_module('pipeline.plan', run_name='__main__')"
     )
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program],
-        env={name: str(path) for name, path in files.items()},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
+    environment = {name: str(path) for name, path in files.items()}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-I", "-S", "-c", program], env=environment, text=True, capture_output=True, check=False
+        )
+
+    result = run()
     assert result.returncode == 0, result.stderr
     assert files["GITHUB_OUTPUT"].read_text() == "action=up\n"
     assert files["GITHUB_ENV"].read_text().startswith("SHOPCAT_STARTED=")
+    files["GITHUB_EVENT_PATH"].write_text("{")
+    refused = run()
+    assert refused.returncode == 1
+    assert "::error title=pipeline::GITHUB_EVENT_PATH" in refused.stdout
+    assert not refused.stderr
 
 
 def test_the_bot_finds_every_image_that_is_pinned() -> None:
