@@ -27,6 +27,8 @@ ROW = 10
 _AFTER_PULUMI_SECONDS = 45
 """Kept of the job's time: for Pulumi to end in order once interrupted (process.GRACE_SECONDS), and for the comment."""
 _LEAST_SECONDS = 30
+_COMMENT_SECONDS = 20
+"""Kept of the job's time for the comment, whatever came of the wait for an answer."""
 _INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?\s*KeyboardInterrupt\n", re.MULTILINE)
 """What the program says when Pulumi ends it, because another resource has failed."""
 
@@ -39,22 +41,35 @@ class Job:
     environment: Mapping[str, str]
     steps: Steps
 
+    def _left_seconds(self, now: float) -> float | None:
+        """Until the job is cut off; None if it isn't."""
+        started = self.environment.get("SHOPCAT_STARTED")
+        return float(started) + self._limit_seconds - now if started else None
+
+    @property
+    def _limit_seconds(self) -> float:
+        return float(self.environment.get("SHOPCAT_LIMIT_SECONDS") or BUDGET_SECONDS)
+
     def deadline_seconds(self, now: float) -> float | None:
         """What Pulumi may take so that the job, which is cut off at its limit, is never cut off in the middle of it.
 
         Raises:
             Refused: so little that it isn't begun.
         """
-        started = self.environment.get("SHOPCAT_STARTED")
-        if not started:
+        left = self._left_seconds(now)
+        if left is None:
             return None
-        left = BUDGET_SECONDS - (now - float(started)) - _AFTER_PULUMI_SECONDS
-        if left < _LEAST_SECONDS:
+        if left < _AFTER_PULUMI_SECONDS + _LEAST_SECONDS:
             raise Refused(
-                f"{now - float(started):.0f} s of the job's {BUDGET_SECONDS} are over before Pulumi has begun, so it isn't: "
-                "run the job again, it finds more of its work done"
+                f"{self._limit_seconds - left:.0f} s of the job's {self._limit_seconds:.0f} are over before Pulumi has begun, "
+                "so it isn't: run the job again, it finds more of its work done"
             )
-        return left
+        return left - _AFTER_PULUMI_SECONDS
+
+    def answer_seconds(self, now: float) -> float:
+        """How long to wait for an answer, so that what came of it is still told."""
+        left = self._left_seconds(now)
+        return ANSWER_SECONDS if left is None else min(ANSWER_SECONDS, max(left - _COMMENT_SECONDS, 0))
 
     def before(self) -> list[Step]:
         """What the job did before this script began, as one step."""
@@ -130,7 +145,7 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
             url, changes = str(made.outputs()["url"]), made.changes()
         if wait:
             with job.steps.timed("answers"):
-                wait_until_answering(url)
+                wait_until_answering(url, job.answer_seconds(time.time()))
     except Refused as error:
         job.say(
             comment.Preview(

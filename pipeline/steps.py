@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 BUDGET_SECONDS = 300
-"""A pull request waits no longer: `timeout-minutes: 5` of its job."""
+"""A pull request waits no longer: `timeout-minutes: 5` of its job. To close one, for which nobody waits, it has more."""
 
 
 @dataclass(frozen=True)

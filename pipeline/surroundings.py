@@ -9,6 +9,7 @@
 | `PULUMI_BACKEND_URL`, `SHOPCAT_SECRETS_PROVIDER` | where state is, and what encrypts its secrets | what `make bootstrap` made |
 | `SHOPCAT_STACK_FILE` | the stack's settings, copied for each command | Pulumi.prod.yaml; for a preview none (Pulumi.pr.yaml) |
 | `SHOPCAT_STARTED` | when the job began, seconds since 1970 | no deadline for Pulumi |
+| `SHOPCAT_LIMIT_SECONDS` | the job's own limit | 300 |
 | `SHOPCAT_TIMES` | a file that gets the steps and their seconds as JSON | none |
 
 GITHUB_* are as GitHub documents them (docs.github.com/actions/reference/workflows-and-actions/variables).

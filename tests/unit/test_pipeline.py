@@ -345,7 +345,15 @@ def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     assert process.GRACE_SECONDS < 45
     with pytest.raises(Refused, match="run the job again"):
         job.deadline_seconds(1240)
+    closing = preview.Job(7, {"SHOPCAT_STARTED": "1000", "SHOPCAT_LIMIT_SECONDS": "900"}, Steps())
+    assert closing.deadline_seconds(1240) == 900 - 240 - 45
     assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
+
+
+@pytest.mark.parametrize(("now", "seconds"), [(1100, 90), (1230, 50), (1295, 0)])
+def test_the_wait_for_an_answer_leaves_time_for_the_comment(now: float, seconds: float) -> None:
+    assert preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps()).answer_seconds(now) == seconds
+    assert preview.Job(7, {}, Steps()).answer_seconds(now) == preview.ANSWER_SECONDS
 
 
 @pytest.mark.parametrize("said", [b"no HTTP", b""])

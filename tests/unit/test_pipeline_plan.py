@@ -227,6 +227,14 @@ def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> 
     assert not any(one["cancel-in-progress"] for one in queues)
 
 
+def test_the_scripts_know_the_limit_of_the_job() -> None:
+    job = workflow("preview.yml")["jobs"]["preview"]
+    condition, minutes = job["timeout-minutes"].split(" && ")
+    assert job["env"]["SHOPCAT_LIMIT_SECONDS"].split(" && ") == [condition, "900 || 300 }}"]
+    assert minutes == "15 || 5 }}"
+    assert f"'{plan.OFF_LABEL}'" in condition
+
+
 def keys(name: str) -> dict[str, str]:
     """Caches of packages and plugins, by the first word of their key."""
     steps = [step for job in workflow(name)["jobs"].values() for step in job["steps"]]
