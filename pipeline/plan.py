@@ -23,6 +23,7 @@ from pipeline.github import Github
 
 BRANCH = "main"
 """Pull requests into it get previews (infra/permissions.py says the same name)."""
+_MAIN = f"refs/heads/{BRANCH}"
 OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
@@ -137,14 +138,20 @@ def api_access(text: str) -> str:
     return match[1]
 
 
-def kept_out(access: str, environment: Mapping[str, str]) -> str:
-    """Why this runner can't reach the Kubernetes API; empty if nothing says so."""
+def kept_out(access: str, environment: Mapping[str, str], variable: str) -> str:
+    """Why this runner can't reach the Kubernetes API; empty if nothing says so.
+
+    Args:
+        access: `shopcat:apiAccess`.
+        environment: of the job.
+        variable: the repository's, which names this job's runner.
+    """
     if access == "public" or environment.get("RUNNER_ENVIRONMENT") != "github-hosted":
         return ""
     where = {"cidrs": "from the networks of shopcat:apiAccessCidrs", "private": "from inside the VPC"}.get(access, "")
     return (
         f"shopcat:apiAccess is {access}: the Kubernetes API is reached only {where}, and this runner is GitHub's, whose "
-        "address is any. Set the repository variable RUNNER to the label of a self-hosted runner in there, or "
+        f"address is any. Set the repository variable {variable} to the label of a self-hosted runner in there, or "
         "shopcat:apiAccess to public (IAM alone decides then)"
     )
 
@@ -166,7 +173,7 @@ def main(arguments: Sequence[str]) -> int:
     environment = os.environ
     try:
         if list(arguments) == ["access"]:
-            _refuse_kept_out(environment)
+            _refuse_kept_out(environment, "RUNNER_PRODUCTION")
             return 0
         found, action = _plan(environment)
     except Refused as error:
@@ -184,12 +191,12 @@ def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
     found, now = current(environment)
     action = decide_now(found, now)
     if action not in WITHOUT:
-        _refuse_kept_out(environment)
+        _refuse_kept_out(environment, "RUNNER_PRODUCTION" if environment.get("GITHUB_REF") == _MAIN else "RUNNER")
     return found, action
 
 
-def _refuse_kept_out(environment: Mapping[str, str]) -> None:
-    reason = kept_out(api_access(PRODUCTION_FILE.read_text()), environment)
+def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
+    reason = kept_out(api_access(PRODUCTION_FILE.read_text()), environment, variable)
     if reason:
         raise Refused(reason)
 

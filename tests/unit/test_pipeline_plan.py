@@ -153,9 +153,9 @@ def test_a_file_without_the_setting_is_refused() -> None:
     ],
 )
 def test_a_hosted_runner_reaches_a_public_api_alone(access: str, runner: str, *, out: bool) -> None:
-    reason = plan.kept_out(access, {"RUNNER_ENVIRONMENT": runner})
+    reason = plan.kept_out(access, {"RUNNER_ENVIRONMENT": runner}, "RUNNER_PRODUCTION")
     assert bool(reason) is out
-    assert not out or ("RUNNER" in reason and access in reason)
+    assert not out or ("variable RUNNER_PRODUCTION to" in reason and access in reason)
 
 
 def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tmp_path: Path) -> None:
@@ -233,6 +233,23 @@ def test_the_scripts_know_the_limit_of_the_job() -> None:
     assert job["env"]["SHOPCAT_LIMIT_SECONDS"].split(" && ") == [condition, "900 || 300 }}"]
     assert minutes == "15 || 5 }}"
     assert f"'{plan.OFF_LABEL}'" in condition
+
+
+def runner(name: str, job: str) -> str:
+    return str(workflow(name)["jobs"][job]["runs-on"])
+
+
+def test_what_takes_mains_roles_runs_on_no_machine_of_pull_requests() -> None:
+    hosted, ours = "ubuntu-24.04", "vars.RUNNER_PRODUCTION || 'ubuntu-24.04'"
+    assert runner("release.yml", "release") == f"${{{{ {ours} }}}}"
+    assert runner("rollback.yml", "production") == f"${{{{ {ours} }}}}"
+    assert runner("reaper.yml", "reaper") == f"${{{{ {ours} }}}}"
+    assert runner("release.yml", "version") == runner("preview.yml", "fork") == runner("check.yml", "check") == hosted
+    merged, _, pull_request = (
+        runner("preview.yml", "preview").removeprefix("${{ ").removesuffix(" }}").partition(") || ")
+    )
+    assert merged == f"github.ref == 'refs/heads/main' && ({ours}"
+    assert pull_request == "vars.RUNNER || 'ubuntu-24.04'"
 
 
 def keys(name: str) -> dict[str, str]:
