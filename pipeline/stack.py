@@ -23,21 +23,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import backends
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
-from pipeline import process, surroundings
+from pipeline import process, state, surroundings
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
 
 CONTRACT = "/shopcat/contract"
-_PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 _LOCKED = "the stack is currently locked by"
-_LOCKED_AT = re.compile(r"\(pid \d+\) at (\S+)")
+_LOCK = re.compile(r"([^/\s]+\.json): created by .* \(pid \d+\) at (\S+)")
 
 
-def lock_ages(text: str, now: datetime) -> list[float] | None:
-    """Seconds since each lock that Pulumi names was taken; None if it names no lock."""
+def locks(text: str, now: datetime) -> dict[str, float] | None:
+    """Each lock that Pulumi names, by its file's name, and seconds since it was taken; None if it names none."""
     if _LOCKED not in text:
         return None
-    return [(now - datetime.fromisoformat(found)).total_seconds() for found in _LOCKED_AT.findall(text)]
+    return {name: (now - datetime.fromisoformat(at)).total_seconds() for name, at in _LOCK.findall(text)}
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,9 @@ class Backend:
         }
 
 
-def _provider(state: str, environment: Mapping[str, str], clients: AwsClients) -> str:
+def _provider(kind: str, environment: Mapping[str, str], clients: AwsClients) -> str:
     given = environment.get("SHOPCAT_SECRETS_PROVIDER")
-    return given or f"awskms://{backends.alias(state)}?region={clients.region}"
+    return given or f"awskms://{backends.alias(kind)}?region={clients.region}"
 
 
 def production_backend(environment: Mapping[str, str], clients: AwsClients) -> Backend:
@@ -73,10 +72,10 @@ def production_backend(environment: Mapping[str, str], clients: AwsClients) -> B
     Raises:
         Refused: no usable credentials.
     """
-    state = backends.PRODUCTION
+    kind = backends.PRODUCTION
     url = environment.get("PULUMI_BACKEND_URL")
     return Backend(
-        url or backends.backend(state, clients.identity()[0], clients.region), _provider(state, environment, clients)
+        url or backends.backend(kind, clients.identity()[0], clients.region), _provider(kind, environment, clients)
     )
 
 
@@ -86,37 +85,36 @@ def preview_backend(number: int, environment: Mapping[str, str], clients: AwsCli
     Raises:
         Refused: no usable credentials, or no contract that names whose folder it is.
     """
-    state = backends.PREVIEWS
+    kind = backends.PREVIEWS
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
         owner = f"{_preview_role(clients)}:{number}"
-        url = backends.backend(state, clients.identity()[0], clients.region, owner)
-    return Backend(url, _provider(state, environment, clients))
+        url = backends.backend(kind, clients.identity()[0], clients.region, owner)
+    return Backend(url, _provider(kind, environment, clients))
 
 
-def preview_numbers(environment: Mapping[str, str], clients: AwsClients) -> list[int]:
-    """Pull requests that have a folder of state, or where all share one backend (the twin) a stack.
+def preview_files(environment: Mapping[str, str], clients: AwsClients, number: int | None = None) -> state.Files:
+    """The files of all previews' state, or of one pull request's.
 
     Raises:
-        Refused: no usable credentials, or the bucket can't be listed.
+        Refused: no usable credentials, no contract that names whose they are, or a backend of another kind.
     """
-    if environment.get("PULUMI_BACKEND_URL"):
-        found = names(preview_backend(0, environment, clients))
-        return sorted(int(match[1]) for match in map(_PREVIEW.fullmatch, found) if match)
-    role = _preview_role(clients)
-    bucket = backends.bucket(backends.PREVIEWS, clients.identity()[0], clients.region)
-    try:
-        pages = clients.get("s3").get_paginator("list_objects_v2")
-        listed = pages.paginate(Bucket=bucket, Prefix=f"{role}:", Delimiter="/")
-        folders = [one["Prefix"] for page in listed for one in page.get("CommonPrefixes", [])]
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, f"S3 bucket {bucket}", clients.endpoint_url) from error
-    texts = (folder.removeprefix(f"{role}:").rstrip("/") for folder in folders)
-    return sorted(int(text) for text in texts if text.isdigit())
+    url = environment.get("PULUMI_BACKEND_URL")
+    if not url:
+        bucket = backends.bucket(backends.PREVIEWS, clients.identity()[0], clients.region)
+        folder = "" if number is None else f"{number}/"
+        return state.Bucket(clients, bucket, f"{_preview_role(clients)}:{folder}")
+    if not url.startswith("file:///"):
+        raise Refused(f"PULUMI_BACKEND_URL={url}: the clean-up knows the previews' bucket and file:///…; unset it")
+    return state.Directory(Path(url.removeprefix("file://")))
 
 
-def _preview_role(clients: AwsClients) -> str:
-    """Unique id of the previews' role, as production's contract names it (infra/contract.py)."""
+def contract(clients: AwsClients) -> dict[str, Any]:
+    """What production publishes for previews (infra/contract.py).
+
+    Raises:
+        Refused: there is none, or it can't be read.
+    """
     try:
         text = clients.get("ssm").get_parameter(Name=CONTRACT)["Parameter"]["Value"]
     except (BotoCoreError, ClientError) as error:
@@ -125,7 +123,13 @@ def _preview_role(clients: AwsClients) -> str:
                 f"SSM parameter {CONTRACT} does not exist; bring the platform up: pulumi up -s prod"
             ) from error
         raise explain(error, f"SSM parameter {CONTRACT}", clients.endpoint_url) from error
-    found = str(json.loads(text).get("previewRoleId", ""))
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def _preview_role(clients: AwsClients) -> str:
+    """Unique id of the previews' role."""
+    found = str(contract(clients).get("previewRoleId", ""))
     if not found:
         raise Refused(
             f"{CONTRACT} names no role of previews: set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
@@ -181,11 +185,12 @@ class Stack:
 
         Args:
             arguments: the command and what only it needs.
-            stale_after_seconds: a lock this old belongs to no running update; None: never to be known from here.
+            stale_after_seconds: a lock this old belongs to no running update, but the clean-up's to an older one
+                (pipeline/state.py); None: never to be known from here.
             deadline_seconds: when to interrupt it.
 
         Raises:
-            Refused: the stack is locked.
+            Locked: the stack is locked.
         """
         command = ["pulumi", *arguments, "-s", self.name, "--yes", "--skip-preview", "--non-interactive"]
         with self._environment() as environment:
@@ -193,11 +198,14 @@ class Stack:
                 finished = process.show(
                     command, environment=environment, cwd=REPOSITORY, deadline_seconds=deadline_seconds
                 )
-                ages = lock_ages(finished.text, datetime.now(UTC)) if finished.code else None
-                if ages is None:
+                held = locks(finished.text, datetime.now(UTC)) if finished.code else None
+                if held is None:
                     return finished
-                if again or stale_after_seconds is None or min(ages, default=0) < stale_after_seconds:
-                    raise Refused(
+                dead = stale_after_seconds is not None and all(
+                    state.is_dead(name, age, stale_after_seconds) for name, age in held.items()
+                )
+                if again or not dead:
+                    raise state.Locked(
                         f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
                         f"was killed, `pulumi cancel -s {self.name}`, then run this again"
                     )
@@ -224,13 +232,14 @@ class Stack:
             return dict(listed[0].get("resourceChanges") or {}) if listed else {}
 
     def remove(self) -> None:
-        """`pulumi stack rm`.
+        """`pulumi stack rm`, backups included.
 
         Raises:
             Refused: something is left in it.
         """
         with self._environment() as environment:
-            self._capture(["pulumi", "stack", "rm", self.name, "--yes", "--non-interactive"], environment)
+            command = ["pulumi", "stack", "rm", self.name, "--yes", "--remove-backups", "--non-interactive"]
+            self._capture(command, environment)
 
 
 def preview(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:

@@ -22,10 +22,10 @@ from infra.contract import PARAMETER
 from infra.errors import Refused
 from infra.ledger import Live, Open, State
 from infra.registry import PREVIEW_REPOSITORY
-from pipeline import comment, image, preview, process, reaper, release, stack, surroundings, version
+from pipeline import comment, image, preview, process, reaper, release, stack, state, surroundings, version
 from pipeline.comment import Preview
-from pipeline.reaper import Seen
 from pipeline.stack import Backend, Stack
+from pipeline.state import Seen
 from pipeline.steps import Step, Steps, table
 from twin import pipeline_times
 from twin.errors import TwinError
@@ -101,23 +101,11 @@ def test_the_table_says_what_of_the_budget_is_used() -> None:
 
 
 def test_closed_and_old_previews_are_chosen_and_no_others() -> None:
-    seen = [Seen(1, NOW), Seen(2, NOW - timedelta(days=14)), Seen(3, NOW - timedelta(days=13)), Seen(4, None)]
-    chosen = reaper.choose(seen, {2, 3, 4}, NOW)
+    seen = [Seen(1, NOW), Seen(2, NOW - timedelta(days=14)), Seen(3, NOW - timedelta(days=13))]
+    chosen = reaper.choose(seen, {2, 3}, NOW)
     assert set(chosen) == {1, 2}
     assert "closed" in chosen[1]
     assert "14 days" in chosen[2]
-
-
-def test_what_is_no_preview_is_none_of_the_reapers_business() -> None:
-    listed = [
-        {"name": "organization/shopcat/pr-12", "lastUpdate": "2026-11-25T01:02:03.000Z"},
-        {"name": "pr-3"},
-        {"name": "prod", "lastUpdate": "2026-11-25T01:02:03.000Z"},
-    ]
-    found = reaper.read(json.dumps(listed))
-    assert [one.number for one in found] == [3, 12]
-    assert found[0].updated is None
-    assert found[1].updated == datetime(2026, 11, 25, 1, 2, 3, tzinfo=UTC)
 
 
 def test_images_of_a_closed_pull_request_without_those_of_open_ones() -> None:
@@ -226,8 +214,33 @@ def test_locks_are_read_from_what_pulumi_says() -> None:
         "lock file with `pulumi cancel`.\n  file:///s/.pulumi/locks/organization/shopcat/pr-7/x.json: created by "
         "runner@host (pid 12) at 2026-11-25T11:00:00Z\n"
     )
-    assert stack.lock_ages(said, NOW) == [3600]
-    assert stack.lock_ages("error: no room", NOW) is None
+    assert stack.locks(said, NOW) == {"x.json": 3600}
+    assert stack.locks("error: no room", NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "age", "stale_after", "dead"),
+    [
+        ("x.json", 0, 0, True),
+        ("x.json", 10, 3600, False),
+        ("x.json", 3600, 3600, True),
+        ("x.json", -5, 3600, False),
+        ("x.json", -4000, 3600, True),
+        (f"{state.CLEANUP}x.json", 0, 0, False),
+        (f"{state.CLEANUP}x.json", 1799, 0, False),
+        (f"{state.CLEANUP}x.json", 1800, 0, True),
+        (f"{state.CLEANUP}x.json", 1800, 3600, True),
+    ],
+)
+def test_a_job_takes_its_own_pull_requests_dead_locks_away_and_no_clean_ups(
+    name: str, age: float, stale_after: float, *, dead: bool
+) -> None:
+    assert state.is_dead(name, age, stale_after) is dead
+
+
+def test_the_clean_ups_lock_lives_as_long_as_its_job() -> None:
+    workflow = yaml.safe_load((surroundings.REPOSITORY / ".github" / "workflows" / "reaper.yml").read_text())
+    assert workflow["jobs"]["reaper"]["timeout-minutes"] * 60 == state.CLEANUP_SECONDS
 
 
 PULUMI = """#!{python}
@@ -238,7 +251,7 @@ open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replac
 if sys.argv[1] == "up":
     open(settings, "a").write("  shopcat:tag: written\\n")
     if not any("cancel" in line for line in open(log)) and os.environ.get("LOCKED"):
-        print("error: the stack is currently locked by 1 lock(s).\\n  x: created by a@b (pid 1) at " + os.environ["LOCKED"])
+        print("error: the stack is currently locked by 1 lock(s).\\n  /x.json: created by a@b (pid 1) at " + os.environ["LOCKED"])
         sys.exit(255)
 """
 
@@ -312,13 +325,53 @@ def contract(clients: AwsClients, **fields: str) -> None:
     )
 
 
-def test_the_reaper_finds_every_folder_of_state_and_no_other(clients: AwsClients) -> None:
+@pytest.fixture
+def bucket(clients: AwsClients) -> str:
+    """The previews' state bucket, and a contract that names whose folders are in it."""
     contract(clients, previewRoleId="AROAPREVIEW")
-    bucket = backends.bucket(backends.PREVIEWS, "123456789012", "eu-central-1")
-    clients.get("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    for key in ("AROAPREVIEW:12/.pulumi/a", "AROAPREVIEW:7/.pulumi/a", "AROAPREVIEW:x/a", "AROAOTHER:9/a"):
+    name = backends.bucket(backends.PREVIEWS, "123456789012", "eu-central-1")
+    clients.get("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    return name
+
+
+def stored(clients: AwsClients, bucket: str, *keys: str) -> None:
+    for key in keys:
         clients.get("s3").put_object(Bucket=bucket, Key=key, Body=b"")
-    assert stack.preview_numbers({}, clients) == [7, 12]
+
+
+def test_the_reaper_finds_every_preview_in_the_folder_of_its_own_number(clients: AwsClients, bucket: str) -> None:
+    stacks = ".pulumi/stacks/shopcat"
+    stored(
+        clients,
+        bucket,
+        f"AROAPREVIEW:1000/{stacks}/pr-1000.json",
+        f"AROAPREVIEW:12/{stacks}/pr-12.json",
+        f"AROAPREVIEW:12/{stacks}/pr-12.json.bak",
+        f"AROAPREVIEW:12/{stacks}/pr-11.json",  # another's name in a folder of its own
+        f"AROAPREVIEW:12/11/{stacks}/pr-11.json",
+        f"AROAPREVIEW:13/{stacks}/prod.json",
+        "AROAPREVIEW:14/.pulumi/meta.yaml",  # closed long ago
+        f"AROAPREVIEW:x/{stacks}/pr-7.json",
+        f"AROAOTHER:9/{stacks}/pr-9.json",
+    )
+    found = state.seen(stack.preview_files({}, clients))
+    assert [one.number for one in found] == [12, 1000]
+    assert abs((datetime.now(UTC) - found[0].updated).total_seconds()) < 3600
+
+
+def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: Path) -> None:
+    files = stack.preview_files({"PULUMI_BACKEND_URL": f"file://{tmp_path}"}, clients)
+    for name in ("pr-3.json", "pr-12.json", "prod.json"):
+        files.write(f".pulumi/stacks/shopcat/{name}", "{}")
+    assert [one.number for one in state.seen(files)] == [3, 12]
+    with pytest.raises(Refused, match="PULUMI_BACKEND_URL=https://x"):
+        stack.preview_files({"PULUMI_BACKEND_URL": "https://x"}, clients)
+
+
+def test_without_the_bucket_there_is_one_clear_error(clients: AwsClients) -> None:
+    contract(clients, previewRoleId="AROAPREVIEW")
+    with pytest.raises(Refused, match="S3 bucket shopcat-state-previews"):
+        state.seen(stack.preview_files({}, clients))
 
 
 def test_production_runs_with_the_committed_settings() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,6 +24,8 @@ class Served(ThreadingHTTPServer):
         self.tags: dict[str, str] = {}
         self.writes: list[str] = []
         self.status = 0
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens once open pull requests were listed."""
         self.raw = b""
         """What is said in place of HTTP."""
         super().__init__(("127.0.0.1", 0), Answers)
@@ -67,6 +69,7 @@ class Answers(BaseHTTPRequestHandler):
             self.reply(200, {})
         elif self.command == "GET" and path == "/pulls":
             self.reply(200, [one for one in served.pulls if one["state"] == "open"])
+            served.meanwhile()
         elif self.command == "GET" and (found := [one for one in served.pulls if path == f"/pulls/{one['number']}"]):
             self.reply(200, found[0])
         elif self.command == "GET" and path.endswith(("/commits", "/comments")):

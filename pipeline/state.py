@@ -1,0 +1,194 @@
+"""The files of previews' state: found, locked and removed without reading any of them.
+
+A pull request may write what it likes into its own folder, so nothing here goes by a file's content: a stack is there if its
+file is, it was updated when that was written (by S3's clock), and a lock is as old as its file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.aws_clients import AwsClients, explain
+from infra.errors import Refused
+
+PROJECT = "shopcat"
+CLEANUP = "clean-up-"
+"""How the name of a lock begins that is the clean-up's."""
+CLEANUP_SECONDS = 1800
+"""`timeout-minutes: 30` of reaper.yml: a clean-up's lock that is older belongs to none that runs."""
+_STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-9]{{0,8}})\.json")
+
+
+class Locked(Refused):
+    """An update that may be running holds the stack."""
+
+
+class Files(Protocol):
+    """What is below a folder, by path from there."""
+
+    def listed(self, prefix: str = "") -> dict[str, datetime]:
+        """Every file whose path begins so, and when it was written.
+
+        Raises:
+            Refused: the folder can't be listed.
+        """
+
+    def write(self, path: str, text: str) -> None:
+        """Write one.
+
+        Raises:
+            Refused: it can't be written.
+        """
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """Delete these.
+
+        Raises:
+            Refused: one can't be deleted.
+        """
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """In S3, where what they have in common is any text, such as ``AROA…:`` or ``AROA…:12/``."""
+
+    clients: AwsClients
+    name: str
+    common: str
+
+    def listed(self, prefix: str = "") -> dict[str, datetime]:
+        """As :class:`Files`."""
+        with self._explained():
+            pages = self.clients.get("s3").get_paginator("list_objects_v2")
+            listed = pages.paginate(Bucket=self.name, Prefix=self.common + prefix)
+            return {
+                one["Key"].removeprefix(self.common): one["LastModified"]
+                for page in listed
+                for one in page.get("Contents", [])
+            }
+
+    def write(self, path: str, text: str) -> None:
+        """As :class:`Files`."""
+        with self._explained():
+            self.clients.get("s3").put_object(Bucket=self.name, Key=self.common + path, Body=text.encode())
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """As :class:`Files`."""
+        with self._explained():
+            for path in paths:
+                self.clients.get("s3").delete_object(Bucket=self.name, Key=self.common + path)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            raise explain(error, f"S3 bucket {self.name}", self.clients.endpoint_url) from error
+
+
+@dataclass(frozen=True)
+class Directory:
+    """On this machine: the twin's."""
+
+    path: Path
+
+    def listed(self, prefix: str = "") -> dict[str, datetime]:
+        """As :class:`Files`."""
+        files = {one.relative_to(self.path).as_posix(): one for one in self.path.rglob("*") if one.is_file()}
+        return {
+            name: datetime.fromtimestamp(one.stat().st_mtime, UTC)
+            for name, one in files.items()
+            if name.startswith(prefix)
+        }
+
+    def write(self, path: str, text: str) -> None:
+        """As :class:`Files`."""
+        (self.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.path / path).write_text(text)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        """As :class:`Files`."""
+        for path in paths:
+            (self.path / path).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A preview's stack."""
+
+    number: int
+    updated: datetime
+
+
+def seen(files: Files) -> list[Seen]:
+    """The stacks that are named as their folder is, or where all share one folder (the twin) every preview's."""
+    matches = ((_STACK.fullmatch(path), when) for path, when in files.listed().items())
+    found = [Seen(int(match[2]), when) for match, when in matches if match and match[1] in (None, match[2])]
+    return sorted(found, key=lambda one: one.number)
+
+
+def is_dead(name: str, age_seconds: float, stale_after_seconds: float) -> bool:
+    """Whether a lock belongs to no update that runs.
+
+    Args:
+        name: of its file.
+        age_seconds: below zero if it claims to be from the future, which none that runs can do for long.
+        stale_after_seconds: the age from which on it does, if it isn't the clean-up's.
+    """
+    return abs(age_seconds) >= (CLEANUP_SECONDS if name.startswith(CLEANUP) else stale_after_seconds)
+
+
+@contextmanager
+def locked(files: Files, stack: str, stale_after_seconds: float) -> Iterator[None]:
+    """Hold a stack's lock as Pulumi does, so that no `pulumi up` or `destroy` begins meanwhile; a dead one's is taken away.
+
+    Raises:
+        Locked: somebody else holds it.
+    """
+    folder = f".pulumi/locks/organization/{PROJECT}/{stack}/"
+    mine, now = f"{CLEANUP}{uuid.uuid4()}.json", datetime.now(UTC)
+
+    def others() -> dict[str, datetime]:
+        return {
+            path: when
+            for path, when in files.listed(folder).items()
+            if path.endswith(".json") and path != folder + mine
+        }
+
+    def refuse() -> Locked:
+        return Locked(f"stack {stack} is locked by an update that may be running; nothing was touched")
+
+    ages = {path: (now - when).total_seconds() for path, when in others().items()}
+    if not all(is_dead(path.removeprefix(folder), age, stale_after_seconds) for path, age in ages.items()):
+        raise refuse()
+    files.delete(ages)
+    who = {"pid": os.getpid(), "username": "clean-up", "hostname": socket.gethostname(), "timestamp": now.isoformat()}
+    files.write(folder + mine, json.dumps(who))
+    try:
+        if others():
+            raise refuse()
+        yield
+    finally:
+        files.delete([folder + mine])
+
+
+def remove(files: Files, stack: str) -> None:
+    """Delete a stack with its history and its backups.
+
+    Raises:
+        Refused: something can't be deleted.
+    """
+    for prefix in ("stacks/{}/{}.", "history/{}/{}/", "backups/{}/{}/"):
+        files.delete(files.listed(f".pulumi/{prefix.format(PROJECT, stack)}"))
