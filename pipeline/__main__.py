@@ -25,7 +25,10 @@ def _preview_close(arguments: argparse.Namespace) -> None:
     if number is None:
         _, found = plan.current(os.environ)
         number, reason = found.number, "label" if found.open else ""
-    if not preview.close(preview.Job(number, os.environ, Steps()), reason=reason):
+    job = preview.Job(number, os.environ, Steps())
+    # A job of main has the clean-up role (preview.yml), which may do more than the pull request whose state this is.
+    inspected = os.environ.get("GITHUB_REF") == plan.MAIN
+    if not (preview.close_inspected(job) if inspected else preview.close(job, reason=reason)):
         print("there was none")
 
 

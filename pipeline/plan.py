@@ -23,7 +23,7 @@ from pipeline.github import Github
 
 BRANCH = "main"
 """Pull requests into it get previews (infra/permissions.py says the same name)."""
-_MAIN = f"refs/heads/{BRANCH}"
+MAIN = f"refs/heads/{BRANCH}"
 OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
@@ -191,7 +191,7 @@ def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
     found, now = current(environment)
     action = decide_now(found, now)
     if action not in WITHOUT:
-        _refuse_kept_out(environment, "RUNNER_PRODUCTION" if environment.get("GITHUB_REF") == _MAIN else "RUNNER")
+        _refuse_kept_out(environment, "RUNNER_PRODUCTION" if environment.get("GITHUB_REF") == MAIN else "RUNNER")
     return found, action
 
 

@@ -6,6 +6,7 @@ not: it says there, once, how such a one gets a preview.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,8 +42,8 @@ def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DA
     return chosen
 
 
-def still_chosen(github: Github, files: Files, number: int, days: int) -> bool:
-    """Whether a preview is to be closed as its pull request and its stack are at this moment.
+def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
+    """Whether a preview is not to be closed after all, as its pull request and its stack are at this moment.
 
     Raises:
         Refused: GitHub or the backend can't be asked.
@@ -50,7 +51,7 @@ def still_chosen(github: Github, files: Files, number: int, days: int) -> bool:
     answer = github.pull_request(number)
     wanted = {number} if answer is not None and plan.decide(PullRequest.read(answer)) == "up" else set()
     there = [one for one in state.seen(files) if one.number == number]
-    return number in choose(there, wanted, datetime.now(UTC), days)
+    return bool(there) and number not in choose(there, wanted, datetime.now(UTC), days)
 
 
 def run(environment: Mapping[str, str], days: int) -> int:
@@ -69,12 +70,12 @@ def run(environment: Mapping[str, str], days: int) -> int:
     wanted = {one.number for one in requests if plan.decide(one) == "up"}
     failures = 0
     for number, reason in choose(seen, wanted, datetime.now(UTC), days).items():
+        print(f"closing pr-{number}: {reason}", flush=True)
         try:
             files = stack.preview_files(environment, clients, number)
-            if still_chosen(github, files, number, days):
-                print(f"closing pr-{number}: {reason}", flush=True)
-                job = preview.Job(number, environment, Steps())
-                preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS)
+            stays = functools.partial(is_to_stay, github, files, number, days)
+            job = preview.Job(number, environment, Steps())
+            preview.close_inspected(job, STALE_LOCK_SECONDS, stays)
         except Locked as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)
         except Exception as error:  # whatever one pull request has written, the others are closed

@@ -16,7 +16,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 REPOSITORY = "shopcat/shopcat"
-_PULL = re.compile(r"/pulls/([0-9]+)/commits")
+_PULL = re.compile(r"/pulls/([0-9]+)")
+_COMMITS = re.compile(r"/pulls/([0-9]+)/commits")
 _COMMENTS = re.compile(r"/issues/([0-9]+)/comments")
 _COMMENT = re.compile(r"/issues/comments/([0-9]+)")
 
@@ -63,6 +64,9 @@ class Github:
             if listed is not None:
                 size, page = int(asked.get("per_page", ["30"])[0]), int(asked.get("page", ["1"])[0])
                 return 200, listed[size * (page - 1) : size * page]
+            asked_for = _PULL.fullmatch(path)
+            if method == "GET" and asked_for and int(asked_for[1]) in self._commits:
+                return 200, self._pull_request(int(asked_for[1]))
             if method == "POST" and (found := _COMMENTS.fullmatch(path)):
                 self._comments.append((int(found[1]), str(body["body"])))
                 return 201, {"id": len(self._comments), "body": body["body"]}
@@ -76,7 +80,7 @@ class Github:
     def _listed(self, path: str, asked: dict[str, list[str]]) -> list[dict[str, Any]] | None:
         if path == "/pulls" and asked.get("state") == ["open"]:
             return [self._pull_request(one) for one in sorted(self._open)]
-        if found := _PULL.fullmatch(path):
+        if found := _COMMITS.fullmatch(path):
             return [{"sha": sha} for sha in self._commits.get(int(found[1]), [])]
         if found := _COMMENTS.fullmatch(path):
             number = int(found[1])
@@ -87,7 +91,7 @@ class Github:
         repository = {"full_name": REPOSITORY}
         return {
             "number": number,
-            "state": "open",
+            "state": "open" if number in self._open else "closed",
             "head": {"sha": self._commits[number][-1], "repo": repository},
             "base": {"ref": "main", "repo": repository},
             "labels": [],

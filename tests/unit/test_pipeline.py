@@ -211,10 +211,11 @@ def test_what_is_no_version_is_refused(text: str) -> None:
 def test_locks_are_read_from_what_pulumi_says() -> None:
     said = (
         "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
-        "lock file with `pulumi cancel`.\n  file:///s/.pulumi/locks/organization/shopcat/pr-7/x.json: created by "
-        "runner@host (pid 12) at 2026-11-25T11:00:00Z\n"
+        "lock file with `pulumi cancel`.\n  file:///s/.pulumi/locks/organization/shopcat/pr-7/x.json?no_tmp_dir=true: created by "
+        "runner@host (pid 12) at 2026-11-25T11:00:00Z\n  s3://b/AROA:7/.pulumi/locks/organization/shopcat/pr-7/y.json: created "
+        "by some body@host (pid 1) at 2026-11-25T12:00:00Z\n"
     )
-    assert stack.locks(said, NOW) == {"x.json": 3600}
+    assert stack.locks(said, NOW) == {"x.json": 3600, "y.json": 0}
     assert stack.locks("error: no room", NOW) is None
 
 
@@ -251,7 +252,7 @@ open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replac
 if sys.argv[1] == "up":
     open(settings, "a").write("  shopcat:tag: written\\n")
     if not any("cancel" in line for line in open(log)) and os.environ.get("LOCKED"):
-        print("error: the stack is currently locked by 1 lock(s).\\n  /x.json: created by a@b (pid 1) at " + os.environ["LOCKED"])
+        print("error: the stack is currently locked by 1 lock(s).\\n  " + os.environ["LOCKED"])
         sys.exit(255)
 """
 
@@ -279,17 +280,25 @@ def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None
 
 
 def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCKED", "2026-11-25T01:00:00Z")
+    monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
     assert made().show("up", stale_after_seconds=0).code == 0
     assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
 
 
-@pytest.mark.parametrize("age", [None, 10**12])
+@pytest.mark.parametrize(
+    ("age", "lock"),
+    [
+        (None, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
+        (10**12, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
+        (0, f"/{state.CLEANUP}x.json: created by a@b (pid 1) at {{now}}"),
+        (0, "in words that this program doesn't know"),
+    ],
+)
 def test_a_lock_that_may_be_a_living_ones_is_left(
-    pulumi: Path, monkeypatch: pytest.MonkeyPatch, age: float | None
+    pulumi: Path, monkeypatch: pytest.MonkeyPatch, age: float | None, lock: str
 ) -> None:
-    monkeypatch.setenv("LOCKED", "2026-11-25T01:00:00Z")
-    with pytest.raises(Refused, match="pulumi cancel -s pr-7"):
+    monkeypatch.setenv("LOCKED", lock.format(now=datetime.now(UTC).isoformat(timespec="seconds")))
+    with pytest.raises(state.Locked, match="pulumi cancel -s pr-7"):
         made().show("up", stale_after_seconds=age)
     assert "cancel" not in pulumi.read_text()
 
@@ -372,6 +381,60 @@ def test_without_the_bucket_there_is_one_clear_error(clients: AwsClients) -> Non
     contract(clients, previewRoleId="AROAPREVIEW")
     with pytest.raises(Refused, match="S3 bucket shopcat-state-previews"):
         state.seen(stack.preview_files({}, clients))
+
+
+@pytest.fixture(params=["bucket", "directory"])
+def files(request: pytest.FixtureRequest, clients: AwsClients, tmp_path: Path) -> state.Files:
+    if request.param == "directory":
+        return state.Directory(tmp_path)
+    return state.Bucket(clients, request.getfixturevalue("bucket"), "AROAPREVIEW:7/")
+
+
+LOCKS = ".pulumi/locks/organization/shopcat/pr-7"
+
+
+def test_while_a_stack_is_locked_nobody_else_locks_it(files: state.Files) -> None:
+    with state.locked(files, "pr-7", 3600):
+        (held,) = files.listed(LOCKS)
+        assert held.startswith(f"{LOCKS}/{state.CLEANUP}")
+        for seconds in (0, 3600):  # another clean-up, of the pull request's merge or the reaper's
+            with pytest.raises(state.Locked, match="pr-7 is locked"), state.locked(files, "pr-7", seconds):
+                pass
+        with state.locked(files, "pr-77", 3600):
+            pass
+        assert list(files.listed(LOCKS)) == [held]
+    assert not files.listed(LOCKS)
+
+
+def test_a_young_lock_is_left_and_a_dead_ones_is_taken_away(files: state.Files) -> None:
+    files.write(f"{LOCKS}/x.json", "whatever a pull request wrote")
+    with pytest.raises(state.Locked), state.locked(files, "pr-7", 3600):
+        pass
+    assert list(files.listed(LOCKS)) == [f"{LOCKS}/x.json"]
+    with state.locked(files, "pr-7", 0):
+        assert f"{LOCKS}/x.json" not in files.listed(LOCKS)
+
+
+def test_two_that_lock_at_once_both_give_way(files: state.Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = type(files).write
+
+    def also(self: state.Files, path: str, text: str) -> None:
+        write(self, path, text)
+        write(self, f"{LOCKS}/other.json", "")
+
+    monkeypatch.setattr(type(files), "write", also)
+    with pytest.raises(state.Locked), state.locked(files, "pr-7", 3600):
+        pass
+    assert list(files.listed(LOCKS)) == [f"{LOCKS}/other.json"]
+
+
+def test_a_stack_is_removed_with_its_history_and_backups_and_no_other(files: state.Files) -> None:
+    names = ["stacks/shopcat/{}.json", "stacks/shopcat/{}.json.bak", "history/shopcat/{}/x", "backups/shopcat/{}/x"]
+    for name in names:
+        for stack_name in ("pr-7", "pr-77"):
+            files.write(f".pulumi/{name.format(stack_name)}", "{}")
+    state.remove(files, "pr-7")
+    assert sorted(files.listed()) == sorted(f".pulumi/{name.format('pr-77')}" for name in names)
 
 
 def test_production_runs_with_the_committed_settings() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from moto import mock_aws
 
+from infra.aws_clients import AwsClients
 from infra.errors import Refused
-from pipeline import reaper, state
+from pipeline import __main__, reaper, stack, state
 from tests.unit.test_pipeline_github import Served, served
 from tests.unit.test_pipeline_plan import event
 
@@ -19,17 +20,22 @@ __all__ = ["served"]
 PULUMI = """#!{python}
 import os, sys
 said = " ".join(sys.argv[1:])
-open(os.environ["LOG"], "a").write(said + "\\n")
+open(os.environ["LOG"], "a").write(os.environ["PULUMI_BACKEND_URL"] + " " + said + chr(10))
 if said.startswith("stack ls"):
-    print(os.environ["STACKS"])
-elif said.startswith("stack output -s pr-15"):
-    print("no JSON")
+    print('[{{"name": "pr-17"}}]')
 elif said.startswith("stack output"):
-    print('{{"tag": "abc"}}')
+    print("{{}}")
+elif said.startswith("stack export -s pr-15"):
+    print("no JSON")
+elif said.startswith("stack export -s pr-17 --show-secrets"):
+    print('{{"deployment": {{"resources": [{{"type": "command:local:Command", "urn": "u"}}]}}}}')
+elif said.startswith("stack export"):
+    print('{{"deployment": {{"resources": []}}}}')
 elif said.startswith("destroy -s pr-13"):
     print("Diagnostics: no way")
     sys.exit(1)
 """
+NUMBERS = (11, 12, 13, 14, 15, 16, 17, 18)
 
 
 @pytest.fixture
@@ -38,18 +44,24 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     program.parent.mkdir()
     program.write_text(PULUMI.format(python=sys.executable))
     program.chmod(0o755)
-    numbers = (11, 12, 13, 14, 15, 16)
-    for number in numbers:
-        state.Directory(tmp_path / "s").write(f".pulumi/stacks/shopcat/pr-{number}.json", "{}")
-    stacks = [{"name": f"pr-{number}"} for number in numbers]
+    for number in NUMBERS:
+        files(tmp_path / "log").write(f".pulumi/stacks/shopcat/pr-{number}.json", "{}")
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
-    monkeypatch.setenv("STACKS", json.dumps(stacks))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
+        AwsClients("eu-central-1").get("ssm").put_parameter(Name=stack.CONTRACT, Type="String", Value="{}")
         yield tmp_path / "log"
+
+
+def files(log: Path) -> state.Directory:
+    return state.Directory(log.parent / "s")
+
+
+def left(log: Path) -> list[int]:
+    return [one.number for one in state.seen(files(log))]
 
 
 def surroundings(served: Served, log: Path) -> dict[str, str]:
@@ -75,17 +87,21 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     reopened = event(number=16)["pull_request"]
     served.pulls.append({**reopened, "state": "closed"})
     served.meanwhile = lambda: served.pulls.__setitem__(3, reopened)
-    assert reaper.run(surroundings(served, log), 14) == 2
-    said = log.read_text().splitlines()
-    assert [line for line in said if line.startswith("destroy")] == [
-        f"destroy -s pr-{number} --yes --skip-preview --non-interactive" for number in (11, 13, 14)
-    ]
-    assert [line for line in said if line.startswith("stack rm")] == [
-        f"stack rm pr-{number} --yes --remove-backups --non-interactive" for number in (11, 14)
-    ]
-    told = capfd.readouterr().err
-    assert "::error title=pr-13::Diagnostics: no way" in told
-    assert "::error title=pr-15::" in told
+    lock = ".pulumi/locks/organization/shopcat/pr-18/x.json"
+    files(log).write(lock, "{}")
+    assert reaper.run(surroundings(served, log), 14) == 3
+    destroyed = [line.split() for line in log.read_text().splitlines() if " destroy " in line]
+    assert [words[3] for words in destroyed] == ["pr-11", "pr-13", "pr-14"]
+    # Each is a copy that no pull request can write.
+    assert not any(words[0].startswith(f"file://{log.parent}") for words in destroyed)
+    assert left(log) == [12, 13, 15, 16, 17, 18]
+    assert list(files(log).listed(".pulumi/locks")) == [lock]
+    said = capfd.readouterr()
+    assert "::error title=pr-13::Diagnostics: no way" in said.err
+    assert "::error title=pr-15::what `pulumi stack export -s pr-15` says" in said.err
+    assert "::error title=pr-17::stack pr-17 is not destroyed" in said.err
+    assert "pr-16 is wanted again" in said.out
+    assert "pr-18 stays until the next run" in said.out
     assert len(served.comments) == 1
     assert "comes from a fork" in served.comments[0]["body"]
 
@@ -94,3 +110,24 @@ def test_without_github_nobody_knows_what_is_open(log: Path) -> None:
     with pytest.raises(Refused, match="GITHUB_TOKEN"):
         reaper.run({}, 14)
     assert not log.exists()
+
+
+@pytest.mark.parametrize(("ref", "inspected"), [("refs/heads/main", True), ("refs/pull/17/merge", False)])
+def test_a_job_of_main_destroys_no_state_that_it_has_not_looked_into(
+    served: Served,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    ref: str,
+    *,
+    inspected: bool,
+) -> None:
+    served.pulls = [event(number=17, state="closed")["pull_request"]]
+    (log.parent / "event.json").write_text(json.dumps(event(number=17, state="closed")))
+    given = {"GITHUB_EVENT_PATH": str(log.parent / "event.json"), "GITHUB_REF": ref}
+    for name, value in {**surroundings(served, log), **given}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["pipeline", "preview", "close"])
+    assert __main__.main() == (1 if inspected else 0)
+    assert ("pr-17 is not destroyed" in capfd.readouterr().err) is inspected
+    assert (" destroy -s pr-17" not in log.read_text()) is inspected
