@@ -23,7 +23,10 @@ def _preview_up(arguments: argparse.Namespace) -> None:
 def _preview_close(arguments: argparse.Namespace) -> None:
     number, reason = arguments.number, ""
     if number is None:
-        _, found = plan.current(os.environ)
+        then, found = plan.current(os.environ)
+        if plan.decide_now(then, found) != "close":
+            print(f"pull request {found.number} has changed since this job began; its own run does what is to be done")
+            return
         number, reason = found.number, "label" if found.open else ""
     job = preview.Job(number, os.environ, Steps())
     # A job of main has the clean-up role (preview.yml), which may do more than the pull request whose state this is.

@@ -43,6 +43,8 @@ class Job:
     number: int
     environment: Mapping[str, str]
     steps: Steps
+    most_seconds: float | None = None
+    """What Pulumi may take where the job's own limit doesn't say."""
 
     def _left_seconds(self, now: float) -> float | None:
         """Until the job is cut off; None if it isn't."""
@@ -61,7 +63,7 @@ class Job:
         """
         left = self._left_seconds(now)
         if left is None:
-            return None
+            return self.most_seconds
         if left < _AFTER_PULUMI_SECONDS + _LEAST_SECONDS:
             raise Refused(
                 f"{self._limit_seconds - left:.0f} s of the job's {self._limit_seconds:.0f} are over before Pulumi has begun, "

@@ -22,6 +22,8 @@ DAYS = 14
 """As long as the images in `shopcat-preview` are kept (infra/registry.py): an older preview could not start a pod again."""
 STALE_LOCK_SECONDS = 3600
 """No job that opens or closes a preview lives longer than minutes."""
+MOST_SECONDS = 600
+"""What one preview may take, so that one that hangs keeps no other open."""
 
 
 def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
@@ -74,7 +76,7 @@ def run(environment: Mapping[str, str], days: int) -> int:
         try:
             files = stack.preview_files(environment, clients, number)
             stays = functools.partial(is_to_stay, github, files, number, days)
-            job = preview.Job(number, environment, Steps())
+            job = preview.Job(number, environment, Steps(), MOST_SECONDS)
             preview.close_inspected(job, STALE_LOCK_SECONDS, stays)
         except Locked as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)

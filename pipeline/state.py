@@ -12,7 +12,7 @@ import re
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,12 +106,13 @@ class Directory:
 
     def listed(self, prefix: str = "") -> dict[str, datetime]:
         """As :class:`Files`."""
-        files = {one.relative_to(self.path).as_posix(): one for one in self.path.rglob("*") if one.is_file()}
-        return {
-            name: datetime.fromtimestamp(one.stat().st_mtime, UTC)
-            for name, one in files.items()
-            if name.startswith(prefix)
-        }
+        found = {}
+        for one in self.path.rglob("*"):
+            name = one.relative_to(self.path).as_posix()
+            if name.startswith(prefix) and one.is_file():
+                with suppress(FileNotFoundError):  # an update goes on beside this
+                    found[name] = datetime.fromtimestamp(one.stat().st_mtime, UTC)
+        return found
 
     def write(self, path: str, text: str) -> None:
         """As :class:`Files`."""

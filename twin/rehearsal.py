@@ -19,6 +19,15 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
+_OF_A_JOB = (
+    "GITHUB_TOKEN",
+    "GITHUB_ACTIONS",
+    "GITHUB_OUTPUT",
+    "GITHUB_REF",
+    "GITHUB_RUN_ID",
+    "SHOPCAT_LIMIT_SECONDS",
+    "SHOPCAT_STARTED",
+)
 MESSAGE = "feat: a release rehearsed"
 
 
@@ -41,7 +50,7 @@ def environment(twin: Twin) -> dict[str, str]:
         **pulumi.environment(twin),
         "SHOPCAT_SECRETS_PROVIDER": "passphrase",
         # Nothing of a real GitHub, also where the twin runs in one of its jobs.
-        **dict.fromkeys(("GITHUB_TOKEN", "GITHUB_ACTIONS", "GITHUB_OUTPUT", "GITHUB_RUN_ID", "SHOPCAT_STARTED"), ""),
+        **dict.fromkeys(_OF_A_JOB, ""),
         "GITHUB_SHA": _git(REPOSITORY, "rev-parse", "HEAD"),
     }
 

@@ -464,6 +464,7 @@ def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     closing = preview.Job(7, {"SHOPCAT_STARTED": "1000", "SHOPCAT_LIMIT_SECONDS": "900"}, Steps())
     assert closing.deadline_seconds(1240) == 900 - 240 - 45
     assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
+    assert preview.Job(7, {}, Steps(), 600).deadline_seconds(time.time()) == 600
 
 
 @pytest.mark.parametrize(("now", "seconds"), [(1100, 90), (1230, 50), (1295, 0)])

@@ -112,10 +112,21 @@ def test_without_github_nobody_knows_what_is_open(log: Path) -> None:
     assert not log.exists()
 
 
+@pytest.fixture
+def closing(served: Served, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the job that the end of pull request 17 started."""
+    path = log.parent / "event.json"
+    path.write_text(json.dumps(event(number=17, state="closed")))
+    for name, value in {**surroundings(served, log), "GITHUB_EVENT_PATH": str(path)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["pipeline", "preview", "close"])
+
+
 @pytest.mark.parametrize(("ref", "inspected"), [("refs/heads/main", True), ("refs/pull/17/merge", False)])
 def test_a_job_of_main_destroys_no_state_that_it_has_not_looked_into(
     served: Served,
     log: Path,
+    closing: None,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     ref: str,
@@ -123,11 +134,13 @@ def test_a_job_of_main_destroys_no_state_that_it_has_not_looked_into(
     inspected: bool,
 ) -> None:
     served.pulls = [event(number=17, state="closed")["pull_request"]]
-    (log.parent / "event.json").write_text(json.dumps(event(number=17, state="closed")))
-    given = {"GITHUB_EVENT_PATH": str(log.parent / "event.json"), "GITHUB_REF": ref}
-    for name, value in {**surroundings(served, log), **given}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.argv", ["pipeline", "preview", "close"])
+    monkeypatch.setenv("GITHUB_REF", ref)
     assert __main__.main() == (1 if inspected else 0)
     assert ("pr-17 is not destroyed" in capfd.readouterr().err) is inspected
     assert (" destroy -s pr-17" not in log.read_text()) is inspected
+
+
+def test_a_pull_request_that_is_open_again_is_not_closed(served: Served, log: Path, closing: None) -> None:
+    served.pulls = [event(number=17)["pull_request"]]
+    assert __main__.main() == 0
+    assert not log.exists()
