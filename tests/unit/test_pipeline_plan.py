@@ -158,6 +158,24 @@ def test_a_hosted_runner_reaches_a_public_api_alone(access: str, runner: str, *,
     assert not out or ("variable RUNNER_PRODUCTION to" in reason and access in reason)
 
 
+@pytest.mark.parametrize(
+    ("ref", "variable"), [("refs/pull/12/merge", "RUNNER"), ("refs/heads/main", "RUNNER_PRODUCTION")]
+)
+def test_who_is_kept_out_is_told_which_runner_to_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ref: str, variable: str
+) -> None:
+    (tmp_path / "event.json").write_text(json.dumps(event(state="closed")))
+    (tmp_path / "Pulumi.prod.yaml").write_text("config:\n  shopcat:apiAccess: private\n")
+    monkeypatch.setattr(plan, "PRODUCTION_FILE", tmp_path / "Pulumi.prod.yaml")
+    environment = {
+        "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
+        "GITHUB_REF": ref,
+        "RUNNER_ENVIRONMENT": "github-hosted",
+    }
+    with pytest.raises(Refused, match=f"variable {variable} to"):
+        plan._plan(environment)
+
+
 def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tmp_path: Path) -> None:
     files = {name: tmp_path / name for name in ("GITHUB_EVENT_PATH", "GITHUB_OUTPUT", "GITHUB_ENV")}
     files["GITHUB_EVENT_PATH"].write_text(json.dumps(event()))
