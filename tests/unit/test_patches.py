@@ -39,7 +39,7 @@ def patched(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def helm() -> str:
     """The helm that the twin built, or the machine's own."""
-    path = os.pathsep.join([*map(str, build.path_directories(config.load("engine"))), os.environ.get("PATH", "")])
+    path = os.pathsep.join([*map(str, build.path_directories(config.load("main"))), os.environ.get("PATH", "")])
     found = shutil.which("helm", path=path)
     if found is None:
         pytest.skip("no helm on PATH and none built yet; `make build` builds it")
