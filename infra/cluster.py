@@ -16,6 +16,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
+from infra.kubernetes_client import kubeconfig
+
 if TYPE_CHECKING:
     from infra.network import Network
     from infra.settings import Settings
@@ -43,26 +45,6 @@ def endpoint_access(api_access: str, cidrs: tuple[str, ...]) -> tuple[bool, list
     if api_access == "private":
         return False, []
     return True, list(cidrs) if api_access == "cidrs" else ["0.0.0.0/0"]
-
-
-def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> str:
-    """A kubeconfig whose user is whoever's AWS credentials are at hand; it holds no secret of its own."""
-    command = {
-        "apiVersion": "client.authentication.k8s.io/v1beta1",
-        "command": "aws",
-        "args": ["--region", region, "eks", "get-token", "--cluster-name", name, "--output", "json"],
-        "interactiveMode": "Never",
-    }
-    return json.dumps(
-        {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": endpoint, "certificate-authority-data": authority}}],
-            "users": [{"name": name, "user": {"exec": command}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
-    )
 
 
 class Cluster(pulumi.ComponentResource):

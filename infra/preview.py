@@ -25,7 +25,6 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import capacity, contract, fence, kubernetes_client
 from infra.aws_clients import AwsClients, error_code, explain
-from infra.cluster import kubeconfig
 from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
 from infra.fence import DATABASE, DATABASE_PORT, SECRET_PATH, selector
@@ -330,7 +329,7 @@ class Preview(pulumi.ComponentResource):
         role = self._contract.preview_role_id
         owned = {OWNER_TAG: fence.owner(role, number)} if role else {}
         cloud = aws_provider(settings, region, self.name, owned)
-        self._kubeconfig = kubeconfig(
+        self._kubeconfig = kubernetes_client.kubeconfig(
             self._contract.cluster, self._contract.cluster_endpoint, self._contract.cluster_authority, region
         )
         provider = kubernetes_provider(self._kubeconfig, [])

@@ -16,6 +16,7 @@ from typing import Any
 
 from infra.errors import Refused
 from infra.fence import SECRET_PATH
+from infra.kubernetes_client import kubeconfig
 from infra.record import APPLICATION
 from pipeline.state import PROJECT
 
@@ -86,28 +87,9 @@ class Expected:
         return f"arn:aws:{service}:{self.contract['region']}:{self.account}:{resource}"
 
     def kubeconfig(self) -> str:
-        """As infra/cluster.py makes it of the contract; the very same text."""
-        name, region = self.contract["cluster"], self.contract["region"]
-        cluster = {
-            "server": self.contract["clusterEndpoint"],
-            "certificate-authority-data": self.contract["clusterAuthority"],
-        }
-        command = {
-            "apiVersion": "client.authentication.k8s.io/v1beta1",
-            "command": "aws",
-            "args": ["--region", region, "eks", "get-token", "--cluster-name", name, "--output", "json"],
-            "interactiveMode": "Never",
-        }
-        return json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "clusters": [{"name": name, "cluster": cluster}],
-                "users": [{"name": name, "user": {"exec": command}}],
-                "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-                "current-context": name,
-            }
-        )
+        """As the program makes it of the contract; the very same text."""
+        found = self.contract
+        return kubeconfig(found["cluster"], found["clusterEndpoint"], found["clusterAuthority"], found["region"])
 
 
 def portable(exported: Mapping[str, Any], secrets_provider: str) -> dict[str, Any]:

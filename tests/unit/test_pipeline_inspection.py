@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.cluster import kubeconfig
 from infra.errors import Refused
+from infra.kubernetes_client import kubeconfig
 from pipeline import inspection
 from pipeline.inspection import Expected
 

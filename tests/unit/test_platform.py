@@ -10,7 +10,19 @@ import pulumi_aws as aws
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
-from infra import addons, capacity, cluster, edge, network, preview, providers, rbac, registry, settings
+from infra import (
+    addons,
+    capacity,
+    cluster,
+    edge,
+    kubernetes_client,
+    network,
+    preview,
+    providers,
+    rbac,
+    registry,
+    settings,
+)
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from infra.permissions import Place
@@ -133,7 +145,7 @@ def test_who_reaches_the_api(access: str, cidrs: tuple[str, ...], expected: tupl
 
 
 def test_the_kubeconfig_holds_no_secret() -> None:
-    document = json.loads(cluster.kubeconfig("shopcat", "https://api", "Q0E=", "eu-central-1"))
+    document = json.loads(kubernetes_client.kubeconfig("shopcat", "https://api", "Q0E=", "eu-central-1"))
     (user,) = document["users"]
     assert set(user["user"]) == {"exec"}
     assert user["user"]["exec"]["args"][-4:] == ["--cluster-name", "shopcat", "--output", "json"]
