@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 
 _TOKEN_SECONDS = 600
 _COMMAND_SECONDS = 60
+_RELEASE_KINDS = {
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+    "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/namespaces/{namespace}/targetgroupbindings",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+}
+"""Kinds that a person may edit, with where the API server lists them."""
 _TIMEOUT = urllib3.Timeout(connect=5, read=20)
 
 
@@ -89,6 +97,14 @@ class KubernetesClient:
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         found = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
         return list(found["items"]) if found else []
+
+    def standing(self, namespace: str) -> dict[str, dict[str, Any]]:
+        """Objects of a release in their namespace, by `Kind/name`; a kind that the cluster lacks has none."""
+        return {
+            f"{kind}/{each['metadata']['name']}": each
+            for kind, path in _RELEASE_KINDS.items()
+            for each in (self.get(path.format(namespace=namespace)) or {"items": []})["items"]
+        }
 
 
 def _context(authority: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:

@@ -32,6 +32,7 @@ from infra.record import (
     differences,
     other,
     selector,
+    workload_name,
 )
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ class Plan:
     """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
     notes: tuple[str, ...] = field(default=())
     """What a person is told."""
+    standing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The release's objects as they stand in the cluster, by `Kind/name`; empty where there is no cluster to ask."""
 
 
 def read(question: Question, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
@@ -211,6 +214,7 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
             f"everything back on {live.colour}"
         )
     notes += _settings_differ(question, clients, view, state, decision)
+    standing = _standing(state, kubernetes, notes)
     return Plan(
         decision=decision,
         state=state,
@@ -230,6 +234,7 @@ def read(question: Question, clients: AwsClients, environment: Mapping[str, str]
         room=room,
         astray=astray,
         notes=tuple(notes),
+        standing=standing,
     )
 
 
@@ -327,6 +332,25 @@ def _kubernetes(question: Question, clients: AwsClients) -> Callable[[], Kuberne
         return made[0]
 
     return connect
+
+
+def _standing(
+    state: State, kubernetes: Callable[[], KubernetesClient], notes: list[str]
+) -> Mapping[str, Mapping[str, Any]]:
+    """Read what stands of a release; a cluster that can't be asked is told, since this very update may make it."""
+    if not state.occupants:
+        return {}
+    try:
+        found = kubernetes().standing(NAMESPACE)
+    except Refused as error:
+        notes.append(f"what somebody changed by hand in the cluster is unknown: {error}")
+        return {}
+    if state.live and f"Deployment/{workload_name(state.live.colour)}" not in found:
+        notes.append(
+            f"{state.live.name} is live, but its Deployment {workload_name(state.live.colour)} is gone from the cluster; "
+            "make it again: pulumi up --refresh -s prod"
+        )
+    return found
 
 
 def _provenance(arn: str, environment: Mapping[str, str]) -> Provenance:

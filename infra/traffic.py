@@ -195,8 +195,16 @@ Overtaken = Callable[[], Awaitable[str]]
 """Who has taken over from this update; nothing while nobody has. Raises Refused if that can't be known."""
 
 
+Refusal = Callable[[Colour], Awaitable[list[str]]]
+"""What forbids giving a colour more weight than it has; nothing if it may. Raises Refused if that can't be known."""
+
+
 async def _by_nobody() -> str:
     return ""
+
+
+async def _nothing(_: Colour) -> list[str]:
+    return []
 
 
 def acceptable(before: float) -> float:
@@ -214,6 +222,7 @@ class Traffic:
         log: Log = print,
         *,
         overtaken: Overtaken = _by_nobody,
+        refuse: Refusal = _nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -222,6 +231,7 @@ class Traffic:
         self._name = load_balancer
         self._log = log
         self._overtaken = overtaken
+        self._refuse = refuse
         self._sleep = sleep
         self._clock = clock
         self._wall_clock = wall_clock
@@ -362,6 +372,17 @@ class Traffic:
         if by:
             raise TrafficError(f"{by}; the weights were left as they are")
 
+    async def _refuse_unproven(self, view: View, weights: Mapping[Colour, int]) -> None:
+        """Weight only goes to a colour that may have it, asked right before each write."""
+        for colour in COLOURS:
+            if any(weights[colour] > rule.weights.get(colour, 0) for rule in view.rules):
+                reasons = await self._refuse(colour)
+                if reasons:
+                    raise TrafficError(
+                        f"{colour} must not get weight {weights[colour]}; the weights stay at {view.describe()}:\n"
+                        + "\n".join(f"  - {each}" for each in reasons)
+                    )
+
     async def set_weights(self, weights: Mapping[Colour, int], timing: Timing, *, going_back: bool = False) -> None:
         """Write the weights on every listener that forwards, and read them back twice.
 
@@ -371,7 +392,8 @@ class Traffic:
             going_back: away from a colour in trouble, also while nobody can say whether this update was overtaken.
 
         Raises:
-            TrafficError: by the deadline the API does not confirm them, or another update has taken over.
+            TrafficError: by the deadline the API does not confirm them, another update has taken over, or a colour must not
+                get more weight.
         """
         deadline = self.deadline(timing)
         confirmed = 0
@@ -394,6 +416,7 @@ class Traffic:
                 await self._sleep(1)
             written = True
             await self._refuse_overtaken(going_back=going_back)
+            await self._refuse_unproven(view, weights)
             for rule in view.rules:
                 if dict(rule.weights) != dict(weights):
                     self._log(f"listener {rule.where}: {show(rule.weights)} -> {show(weights)}")

@@ -23,6 +23,7 @@ from bench.reconcile import disagreements, orders_lost_or_doubled
 from infra import ledger
 from infra.ledger import Ledger
 from tests.tools import aws, command, kubectl
+from tests.twin import hands
 from tests.twin.shop import DELAY_SCALE, SHORT, Shop, fault, open_shop, stop, wait_for
 from tests.twin.test_release import COUNT, CRASH, ERRORS_LATER, PAGE
 from twin import postgres
@@ -425,6 +426,56 @@ def pod_crashed(shop: Shop, tag: str) -> str:
     return "nothing: the Deployment makes another pod"
 
 
+def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], str]:
+    """Somebody does something to the live colour, perhaps somebody refreshes, and then an update comes along."""
+
+    def act(shop: Shop, tag: str) -> str:
+        with hands.older_state(shop, wanted=what == "state of yesterday restored") as restore:
+            before = live(shop)
+            if then == "rollback" or what == "state of yesterday restored":
+                shop.push(tag)
+                good(shop, tag=tag)
+            restore()
+        now, (colour, _) = live(shop), colours(shop)
+        try:
+            hands.HANDS[what](shop, colour)
+            if refreshed:
+                command(shop.twin, ["pulumi", "refresh", "-s", "prod", "--yes", "--non-interactive"])
+            told = then_updates(shop, then, f"{tag}1", {"rollback": f"{now}->{before}"})
+        finally:
+            hands.undo(shop)
+        settled, idle = colours(shop)
+        assert shop.weights() == {settled: 100, idle: 0}
+        assert (shop.replicas(settled), shop.replicas(idle)) == (2, 0)
+        return told
+
+    return act
+
+
+def then_updates(shop: Shop, then: str, tag: str, back: dict[str, str]) -> str:
+    """The update that comes after somebody's hand; what the user is told."""
+    if then == "plain up":
+        said = good(shop)
+        told = re.search(r"changed by hand, put back by this update: [^\n]*", said)
+        return told[0][:240] if told else "nothing to do"
+    before = live(shop)
+    shop.push(tag, FAILS_SMOKE if then == "failed release, abort" else None)
+    wish = back if then == "rollback" else {"tag": tag}
+    code, said = shop.up(**wish)
+    told = "goes on"
+    if code and "is not whole" in said:  # nothing was touched; a plain update puts it right
+        told = last_line(said)
+        good(shop)
+        code, said = shop.up(**wish)
+    if then == "failed release, abort":
+        assert code != 0, said
+        good(shop, abort=tag)
+        assert live(shop) == before
+        return "aborted"
+    assert code == 0, said
+    return told
+
+
 def wanted(cells: Sequence[Cell], text: str) -> list[Cell]:
     """All of them, those whose name holds the text, or with `1/2` the first of two shares."""
     share = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -495,6 +546,23 @@ CELLS = (
         "in flight on the pod, and what the load balancer sends to its address until it is deregistered",
         ("http-502", "http-504", "http-503", "closed", "reset"),
     ),
+)
+
+NOBODY_SERVES = {
+    "most_failed": 21 * 240,
+    "reason": "no pod of the live colour is a target, until the update has written its Service and the targets are healthy",
+    "kinds": ("http-503",),
+}
+CELLS += tuple(
+    Cell(
+        f"by hand: {what}{', refreshed' if refreshed else ''}; then {then}",
+        by_hand(what, then, refreshed=refreshed),
+        "nothing to do; a release that is refused for it: a plain up" if what == "Service selector edited" else "-",
+        **(NOBODY_SERVES if what == "Service selector edited" else {}),
+    )
+    for what in hands.HANDS
+    for refreshed in (False, True)
+    for then in ("plain up", "release", "failed release, abort", "rollback")
 )
 
 

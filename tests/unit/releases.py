@@ -60,11 +60,12 @@ def client(service: str) -> Any:
     return SESSION.client(service)
 
 
-def run(coroutine: Coroutine[Any, Any, Any]) -> None:
+def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Like asyncio.run, which would leave the thread without the event loop that Pulumi's mocks ask for."""
     loop = asyncio.new_event_loop()
     try:
-        loop.run_until_complete(coroutine)
+        result = loop.run_until_complete(coroutine)
         loop.run_until_complete(loop.shutdown_default_executor())
+        return result
     finally:
         loop.close()

@@ -371,7 +371,7 @@ class Cluster:
 
 
 def hooks(state: State, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
-    from infra.release import Hooks
+    from infra.promotion import Hooks
 
     cluster = cluster or Cluster(1, "blue", pods=0)
     made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), lambda _: None)
@@ -389,33 +389,41 @@ EMPTIED = deployment(0, 1)
 CHANGED = deployment(2, 2)
 
 
-def test_what_a_change_takes_from_running_pods() -> None:
-    from infra.release import loses
-
-    assert loses(None, FULL) == []
-    assert loses(FULL, FULL) == []
-    assert loses(EMPTIED, FULL) == []
-    assert loses(FULL, EMPTIED) == ["replicas 2 -> 0"]
-    assert loses(FULL, CHANGED) == ["template"]
+RUNNING: Any = [{}, {}]
 
 
-def test_what_stands_in_the_cluster_counts_more_than_an_older_state() -> None:
-    from infra.release import loses
+def test_what_a_write_takes_from_running_pods() -> None:
+    from infra.promotion import losses
 
-    assert loses(EMPTIED, CHANGED, CHANGED) == [], "another checkout has written what is wanted"
-    assert loses(FULL, EMPTIED, EMPTIED) == []
-    assert loses(CHANGED, CHANGED, FULL) == ["template"], "nothing to change by the state, and all the pods"
-    assert loses(EMPTIED, EMPTIED, FULL) == ["replicas 2 -> 0"]
-    assert loses(None, EMPTIED, CHANGED) == ["replicas 2 -> 0", "template"], "a state that never had it"
-    assert loses(FULL, FULL, deployment(3, 1)) == [], "scaled up by hand, and back"
-    unmarked = {"spec": {"replicas": 2}}
-    assert loses(FULL, CHANGED, unmarked) == ["template"]
-    assert loses(FULL, FULL, unmarked) == []
+    assert losses(FULL, None, []) == []
+    assert losses(FULL, FULL, RUNNING) == []
+    assert losses(FULL, EMPTIED, []) == []
+    assert losses(EMPTIED, FULL, RUNNING) == ["replicas 2 -> 0"]
+    assert losses(CHANGED, FULL, RUNNING) == ["template"]
+    assert losses(EMPTIED, None, RUNNING) == ["replicas 2 -> 0", "template"], "orphans of a Deployment that is gone"
+    assert losses(EMPTIED, CHANGED, []) == ["replicas 2 -> 0", "template"], "wanted, and not made yet"
+
+
+def test_replicas_that_somebody_added_are_no_loss() -> None:
+    from infra.promotion import losses
+
+    assert losses(FULL, deployment(5, 1), [{}] * 5) == []
+    assert losses(EMPTIED, deployment(5, 1), [{}] * 5) == ["replicas 5 -> 0"]
+
+
+def test_a_template_edited_by_hand_under_an_unchanged_mark_counts_as_another() -> None:
+    from infra.promotion import losses
+
+    edited = {**FULL, "spec": {"replicas": 2, "template": {"a": 9}}}
+    assert losses(FULL, edited, RUNNING) == ["template"]
+    unmarked = {"spec": {"replicas": 2, "template": {"a": 1}}}
+    assert losses(FULL, unmarked, RUNNING) == []
+    assert losses(CHANGED, unmarked, RUNNING) == ["template"]
 
 
 def test_the_slot_is_claimed_before_the_idle_deployment_changes() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0})
-    run(made.before_deployment("blue", None, FULL))
+    run(made.before_deployment("blue", FULL))
     assert made._plan.session.state.open.name == "v1.1.0-r1"
 
 
@@ -461,7 +469,7 @@ def test_who_lost_the_slot_moves_nothing() -> None:
 
 def test_a_colour_without_weight_may_lose_its_pods() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
-    run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", EMPTIED))
     assert made._traffic.moved == []
 
 
@@ -469,9 +477,9 @@ def test_a_checkout_with_an_older_state_writes_what_is_there_already() -> None:
     cluster = Cluster(1, "green", pods=0)
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, cluster)
     cluster.stands = CHANGED
-    run(made.before_deployment("blue", EMPTIED, CHANGED))
+    run(made.before_deployment("blue", CHANGED))
     cluster.stands = EMPTIED
-    run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", EMPTIED))
     assert made._traffic.moved == []
 
 
@@ -479,20 +487,60 @@ def test_a_colour_that_another_update_has_taken_meanwhile_is_not_written() -> No
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
     made._plan.session._ledger.state = claim(SECOND, tag("v1.2.0", 3))
     with pytest.raises(Refused, match=r"another update was first: release v1\.2\.0-r1 holds the slot"):
-        run(made.before_deployment("green", EMPTIED, EMPTIED))
+        run(made.before_deployment("green", EMPTIED))
 
 
 def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
-    run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", EMPTIED))
     assert made._traffic.moved == ["blue watched"]
 
 
-@pytest.mark.parametrize("change", [EMPTIED, CHANGED])
-def test_the_live_colours_pods_stay_when_the_other_is_not_proven(change: dict[str, Any]) -> None:
-    made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, Cluster(1, "green", pods=0, replicas=2))
-    with pytest.raises(Refused, match="0 of 2 pods"):
-        run(made.before_deployment("blue", FULL, change))
+@pytest.mark.parametrize(("change", "words"), [(EMPTIED, "a write of 0 replicas"), (CHANGED, "make other pods of its")])
+def test_the_live_colours_pods_stay(change: dict[str, Any], words: str) -> None:
+    cluster = Cluster(2, "blue")
+    cluster.stands = FULL
+    made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, cluster)
+    with pytest.raises(Refused, match=words):
+        run(made.before_deployment("blue", change))
+
+
+def test_what_somebody_did_to_the_live_colour_is_put_back_and_moves_nothing() -> None:
+    for count in (0, 1, 3):
+        cluster = Cluster(2, "blue", pods=count)
+        cluster.stands = deployment(count, 1)
+        made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, cluster)
+        run(made.before_deployment("blue", FULL))
+        assert made._traffic.moved == []
+
+
+def test_an_abort_never_moves_traffic_to_what_it_takes_back() -> None:
+    """A refresh had written three replicas into the state; the abort's write of two counted as a loss."""
+    cluster = Cluster(1, "green", pods=3, replicas=3)
+    made = hooks(claim(FIRST, tag("v1.1.0", 2)), Abort("v1.1.0"), {"green": 100, "blue": 0}, cluster)
+    run(made.before_deployment("green", deployment(2, 1)))
+    assert made._traffic.moved == []
+    assert run(made._refuse_weight("blue")) == ["v1.1.0-r1, which is in blue, is being aborted"]
+
+
+def test_weight_goes_to_what_is_live_or_has_passed_every_check() -> None:
+    opened = claim(SECOND, tag("v1.2.0", 3))
+    for state, wanted, cluster, words in (
+        (opened, Nothing(), Cluster(3, "green"), []),
+        (opened, Nothing(), Cluster(3, "green", smoke=False), ["smoke test smoke-v1.2.0-r1-a1 has not passed"]),
+        (opened, Nothing(), Cluster(3, "green", pods=1), ["1 of 2 pods of v1.2.0-r1 are proven in green"]),
+        (opened, Abort("v1.2.0"), Cluster(3, "green"), ["v1.2.0-r1, which is in green, is being aborted"]),
+        (SECOND, Nothing(), Cluster(1, "green"), ["v1.0.0-r1, which is in green, is neither live nor being released"]),
+    ):
+        assert run(hooks(state, wanted, {"blue": 100, "green": 0}, cluster)._refuse_weight("green")) == words
+
+
+def test_a_release_that_carries_weight_without_having_passed_loses_it_before_it_goes_on() -> None:
+    opened = claim(SECOND, tag("v1.2.0", 3))
+    for smoke, moved in ((False, ["blue watched"]), (True, [])):
+        made = hooks(opened, Nothing(), {"blue": 0, "green": 100}, Cluster(3, "green", smoke=smoke))
+        run(made.claim())
+        assert made._traffic.moved == moved
 
 
 def test_an_abort_ends_when_the_colour_is_empty() -> None:
@@ -509,7 +557,7 @@ def test_an_abort_ends_when_the_colour_is_empty() -> None:
 def test_a_first_release_that_carries_everything_can_be_aborted() -> None:
     state = claim(EMPTY, tag("v1.0.0", 1))
     made = hooks(state, Abort("v1.0.0"), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
-    run(made.before_deployment("green", FULL, EMPTIED))
+    run(made.before_deployment("green", EMPTIED))
     assert made._traffic.weights == {"blue": 100, "green": 0}
     assert made._traffic.moved == [], "there is no colour to prove"
     made._plan.kubernetes().stands = EMPTIED
@@ -520,8 +568,8 @@ def test_a_first_release_that_carries_everything_can_be_aborted() -> None:
 def test_a_first_release_that_carries_everything_keeps_its_pods_otherwise() -> None:
     state = claim(EMPTY, tag("v1.0.0", 1))
     made = hooks(state, Nothing(), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
-    with pytest.raises(Refused, match="blue has never had a release"):
-        run(made.before_deployment("green", FULL, EMPTIED))
+    with pytest.raises(Refused, match="nothing is live that could take it"):
+        run(made.before_deployment("green", EMPTIED))
 
 
 MOVED = "somebody else moved traffic: everything was put on blue, now it is .*blue 0 / green 100"
@@ -531,7 +579,7 @@ def test_a_colour_that_got_weight_again_while_it_was_taken_away_keeps_its_pods()
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
     made._traffic.meanwhile = {"blue": 0, "green": 100}
     with pytest.raises(Refused, match=MOVED):
-        run(made.before_deployment("green", FULL, EMPTIED))
+        run(made.before_deployment("green", EMPTIED))
 
 
 def test_a_release_whose_traffic_somebody_took_away_meanwhile_does_not_go_live() -> None:
@@ -558,7 +606,10 @@ def test_weights_that_say_otherwise_go_back_to_what_is_live() -> None:
     run(made.restore())
     assert made._traffic.moved == ["blue watched"]
     made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, Cluster(2, "blue", pods=1))
-    with pytest.raises(Refused, match="1 of 2 pods"):
+    run(made.restore())
+    assert made._traffic.moved == ["blue watched"], "one pod that serves is better than a colour that must not"
+    made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, Cluster(2, "blue", pods=0))
+    with pytest.raises(Refused, match="0 of 2 pods"):
         run(made.restore())
 
 

@@ -1,0 +1,518 @@
+"""Releases in a world where anybody interferes at any time: a model of cluster, load balancer, state and ledger.
+
+The real decisions and hooks run against it. The oracle looks at the model alone, at each write of weights or of a
+Deployment: users are only ever sent to the live release or to one that passed all its checks, and no pods go that serve
+them. Whatever was done by hand, a plain update heals it while no release is open, and an abort does while one is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+import unittest.mock
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hypothesis import HealthCheck, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from infra import drift, ledger, preflight
+from infra.capacity import CapacityPlan
+from infra.errors import Refused
+from infra.ledger import Abort, LedgerConflict, Nothing, Rollback, Session, State, Tag, Wanted
+from infra.preflight import Plan
+from infra.promotion import TEMPLATE_ANNOTATION, Hooks
+from infra.record import COLOURS, Colour, fingerprint, other, render, selector
+from infra.traffic import Timing, Traffic, all_on
+from tests.unit.releases import digest, run, template
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TAGS = ("v1", "v2", "v3", "v4")
+TIMING = Timing(settle_seconds=10, proof_deadline_seconds=2000, metric_minutes=0, baseline_minutes=0)
+
+
+class Killed(BaseException):
+    """The engine is gone; nothing of it runs any more."""
+
+
+class UpdateError(Exception):
+    """The engine ends with an error that is not one of ours: a Deployment or Job did not become ready."""
+
+
+class World:
+    """Cluster, load balancer and ledger; everything that is the same whoever looks."""
+
+    def __init__(self) -> None:
+        self.ledger = State(version=1)
+        self.weights: dict[Colour, int] = {"blue": 100, "green": 0}
+        self.deployments: dict[Colour, dict[str, Any]] = {}
+        self.jobs: dict[str, bool] = {}
+        self.kinds: dict[str, str] = {}
+        """What a digest is like: good, fails its smoke test, or is never ready."""
+        self.version = 0
+        self.log: list[str] = []
+
+    def pods(self, colour: Colour) -> list[dict[str, Any]]:
+        standing = self.deployments.get(colour)
+        if standing is None:
+            return []
+        gate = f"target-health.elbv2.k8s.aws/shopcat-{colour}"
+        container = standing["spec"]["template"]["spec"]["containers"][0]
+        ready = "False" if self.kinds.get(container["image"].rpartition("@")[2]) == "never ready" else "True"
+        return [
+            {
+                "metadata": {"name": f"{colour}-{index}"},
+                "spec": {"containers": [container], "readinessGates": [{"conditionType": gate}]},
+                "status": {
+                    "podIP": f"10.0.{COLOURS.index(colour)}.{index}",
+                    "conditions": [{"type": kind, "status": ready} for kind in ("Ready", gate)],
+                },
+            }
+            for index in range(int(standing["spec"]["replicas"]))
+        ]
+
+    def healthy(self, colour: Colour) -> list[dict[str, Any]]:
+        return [pod for pod in self.pods(colour) if pod["status"]["conditions"][0]["status"] == "True"]
+
+    def is_whole(self, colour: Colour, name: str) -> bool:
+        """All pods of the release, and no others, are there and healthy."""
+        record = self.ledger.releases[name].record
+        images = [pod["spec"]["containers"][0]["image"] for pod in self.healthy(colour)]
+        return len(images) >= record.template.replicas and set(images) == {record.template.image}
+
+
+class Kubernetes:
+    """Reads of the model's cluster, as the client has them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def deployment(self, _: str, name: str) -> dict[str, Any] | None:
+        return copy.deepcopy(self._world.deployments.get(name.removeprefix("shopcat-")))  # type: ignore[call-overload]
+
+    def pods(self, _: str, labels: dict[str, str]) -> list[dict[str, Any]]:
+        return copy.deepcopy(self._world.pods(next(one for one in COLOURS if selector(one) == labels)))
+
+    def job(self, _: str, name: str) -> dict[str, Any] | None:
+        return {"status": {"succeeded": int(self._world.jobs[name])}} if name in self._world.jobs else None
+
+
+class LoadBalancer:
+    """The ELB API and an empty CloudWatch over the model's weights; `write` is told of each change before it is made."""
+
+    def __init__(self, world: World, write: Callable[[dict[Colour, int]], None]) -> None:
+        self._world, self._write = world, write
+
+    endpoint_url = None
+
+    def get(self, _: str) -> LoadBalancer:
+        return self
+
+    def describe_load_balancers(self, **_: Any) -> Any:
+        return {"LoadBalancers": [{"LoadBalancerArn": "arn", "DNSName": "dns"}]}
+
+    def describe_target_groups(self, Names: list[str]) -> Any:  # noqa: N803
+        return {"TargetGroups": [{"TargetGroupArn": Names[0].removeprefix("shopcat-")}]}
+
+    def describe_target_health(self, TargetGroupArn: Colour) -> Any:  # noqa: N803
+        healthy = {pod["status"]["podIP"] for pod in self._world.healthy(TargetGroupArn)}
+        addresses = [pod["status"]["podIP"] for pod in self._world.pods(TargetGroupArn)]
+        return {
+            "TargetHealthDescriptions": [
+                {"Target": {"Id": one}, "TargetHealth": {"State": "healthy" if one in healthy else "unhealthy"}}
+                for one in addresses
+            ]
+        }
+
+    def get_paginator(self, name: str) -> Any:
+        groups = [{"TargetGroupArn": one, "Weight": self._world.weights[one]} for one in COLOURS]
+        page = {
+            "describe_listeners": {"Listeners": [{"ListenerArn": "l"}]},
+            "describe_rules": {
+                "Rules": [{"RuleArn": "r", "Actions": [{"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}]}]
+            },
+            "get_metric_data": {"MetricDataResults": []},
+        }[name]
+        return type("Pages", (), {"paginate": lambda *_, **__: [page]})()
+
+    def modify_rule(self, Actions: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
+        tuples = Actions[0]["ForwardConfig"]["TargetGroups"]
+        self._write({each["TargetGroupArn"]: each["Weight"] for each in tuples})
+
+
+class Update:
+    """One `pulumi up`: the plan it made when it began, and the writes it makes until it ends or is killed."""
+
+    def __init__(self, world: World, state: dict[str, Any], wanted: Wanted) -> None:
+        self.world, self.state = world, state
+        decision = ledger.decide(
+            wanted, world.ledger, next((one for one in reversed(COLOURS) if not world.weights[one]), "green")
+        )
+        self.session = Session(self, world.ledger, decision)  # type: ignore[arg-type]
+        standing = {f"Deployment/shopcat-{one}": copy.deepcopy(each) for one, each in world.deployments.items()}
+        seen = world.ledger
+        self.plan = Plan(
+            decision=decision,
+            state=seen,
+            session=self.session,
+            colours=preflight._colours(decision, seen),
+            checks=preflight._checks(decision, seen),
+            intent=preflight._intent(decision, seen),
+            pointer=preflight._pointer(decision, seen),
+            timing=TIMING,
+            public_url="",
+            load_balancer="shopcat",
+            kubernetes=lambda: Kubernetes(world),  # type: ignore[arg-type, return-value]
+            room=CapacityPlan(0, 0, 0, 0, 0),
+            astray=decision.action == "stay" and seen.live is not None and world.weights != all_on(seen.live.colour),
+            standing=standing,
+        )
+        self.left = 10**9
+        """Writes until it is killed."""
+        self.made = 0
+        self.meanwhile: dict[int, Callable[[], None]] = {}
+        """What a person does while this update waits for the n-th time."""
+
+    # The ledger
+
+    def read(self) -> State:
+        return self.world.ledger
+
+    def _put(self, before: State, after: State) -> State:
+        self.tick()
+        if self.world.ledger.version != before.version:
+            raise LedgerConflict("another update was first")
+        self.world.ledger = after
+        return after
+
+    def claim(self, state: State, decision: ledger.Decision) -> State:
+        return self._put(state, ledger.claimed(state, decision, "now"))
+
+    def hold(self, state: State) -> State:
+        return self._put(state, replace(state, version=state.version + 1))
+
+    def go_live(self, state: State) -> State:
+        assert self.world.weights == all_on(self.plan.decision.open.colour), "live before everything is there"  # type: ignore[union-attr]
+        return self._put(state, ledger.gone_live(state))
+
+    def abort(self, state: State) -> State:
+        return self._put(state, ledger.aborted(state))
+
+    # Writes, each with the oracle's question
+
+    def tick(self) -> None:
+        """One write more, or the end of the engine."""
+        if self.left <= 0:
+            raise Killed
+        self.left -= 1
+        self.made += 1
+
+    def write_weights(self, weights: dict[Colour, int]) -> None:
+        self.tick()
+        world, state = self.world, self.world.ledger
+        for colour in COLOURS:
+            if weights[colour] <= world.weights[colour]:
+                continue
+            if state.live is None:
+                continue  # nobody is served yet
+            if colour == state.live.colour:
+                assert world.healthy(colour) or not world.healthy(other(colour)), "users sent to nobody"
+                continue
+            assert state.open, f"weight to {colour}, which is neither live nor open"
+            assert state.open.colour == colour
+            assert self.plan.decision.action != "abort", "weight to what is being aborted"
+            assert world.is_whole(colour, state.open.name), "weight to what isn't whole"
+            assert world.jobs.get(f"smoke-{state.open.intent}"), "weight to what has not passed its smoke test"
+        world.log.append(f"weights {world.weights} -> {weights}")
+        world.weights = weights
+
+    def write_deployment(self, colour: Colour, declared: dict[str, Any]) -> None:
+        self.tick()
+        world, state = self.world, self.world.ledger
+        standing = world.deployments.get(colour)
+        new = declared["spec"]["template"]["spec"]["containers"][0]["image"]
+        if standing and standing["spec"]["replicas"]:
+            image = standing["spec"]["template"]["spec"]["containers"][0]["image"]
+            gone = declared["spec"]["replicas"] == 0 or image != new
+            is_live = state.live is not None and colour == state.live.colour
+            if is_live:
+                record = state.releases[state.live.name].record  # type: ignore[union-attr]
+                assert new == record.template.image, "the live colour gets another release"
+                assert declared["spec"]["replicas"] >= record.template.replicas, "the live colour loses its pods"
+            elif gone:
+                assert world.weights[colour] == 0, f"pods of {colour} go while it has weight {world.weights}"
+        world.version += 1
+        world.log.append(f"deployment {colour}: {declared['spec']['replicas']} of {new[-4:]}")
+        world.deployments[colour] = copy.deepcopy(declared)
+        world.deployments[colour]["metadata"]["resourceVersion"] = str(world.version)
+
+    # The engine
+
+    def declared(self, colour: Colour) -> dict[str, Any]:
+        each = self.plan.colours[colour]
+        pod = render(each.record, colour)
+        spec = {"replicas": each.replicas, "template": pod}
+        marks = {TEMPLATE_ANNOTATION: fingerprint(pod), "shopcat/intent": self.plan.intent}
+        marks |= drift.marker(spec, self.plan.standing.get(f"Deployment/shopcat-{colour}"))
+        return {"metadata": {"annotations": marks}, "spec": spec}
+
+    async def run(self) -> None:
+        """Everything that BlueGreen declares, in its order; what doesn't depend on each other runs side by side."""
+        hooks = Hooks(self.plan, None, self.world.log.append)  # type: ignore[arg-type]
+        seconds, waits = [0.0], [0]
+
+        async def sleep(wanted: float) -> None:
+            seconds[0] += max(wanted, 0.1)
+            waits[0] += 1
+            self.meanwhile.pop(waits[0], lambda: None)()
+            await asyncio.sleep(0)
+
+        hooks._traffic = Traffic(
+            LoadBalancer(self.world, self.write_weights),  # type: ignore[arg-type]
+            "shopcat",
+            self.world.log.append,
+            overtaken=hooks._overtaken,
+            refuse=hooks._refuse_weight,
+            sleep=sleep,
+            clock=lambda: seconds[0],
+        )
+        first = [one for one, each in self.plan.colours.items() if not each.changes_last]
+        await asyncio.gather(*(self._deployment(hooks, one) for one in first))
+        if self.plan.checks:
+            await self._smoke(hooks)
+        if self.plan.pointer and self.state.get("pointer") != self.plan.pointer:
+            await hooks.before_pointer()
+            self.tick()
+            self.state["pointer"] = self.plan.pointer
+        for colour in self.plan.colours.keys() - set(first):
+            await self._deployment(hooks, colour)
+        if self.plan.astray:
+            await hooks.restore()
+
+    async def _deployment(self, hooks: Hooks, colour: Colour) -> None:
+        declared = self.declared(colour)
+        if self.state.get(colour) == declared:
+            return
+        await hooks.before_deployment(colour, declared)
+        self.write_deployment(colour, declared)
+        image = declared["spec"]["template"]["spec"]["containers"][0]["image"]
+        if declared["spec"]["replicas"] and self.world.kinds.get(image.rpartition("@")[2]) == "never ready":
+            raise UpdateError("timed out waiting for the Deployment")
+        self.tick()
+        self.state[colour] = declared
+
+    async def _smoke(self, hooks: Hooks) -> None:
+        checks = self.plan.checks
+        assert checks is not None
+        name = checks.smoke_name
+        if self.state.get(name) and self.world.jobs.get(name):
+            return
+        await hooks.claim()
+        self.tick()
+        passes = self.world.kinds.get(checks.record.digest) == "good"
+        self.world.jobs[name] = passes and self.world.is_whole(checks.colour, checks.record.name)
+        if not self.world.jobs[name]:
+            raise UpdateError("the smoke test has failed")
+        self.state[name] = True
+
+
+class Interference(RuleBasedStateMachine):
+    """Updates, kills, two at once, and a person with kubectl."""
+
+    @initialize(seed=st.integers(0, 2**16))
+    def start(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - it orders calls
+        self.person_acted = False
+        self.world = World()
+        for number, _ in enumerate(TAGS, start=1):
+            self.world.kinds[digest(number)] = "good"
+        self.state: dict[str, Any] = {}
+        self.yesterday: dict[str, Any] = {}
+        self.waiting: list[Update] = []
+        self.up(Tag("v1", template(1)))
+
+    async def in_turn(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """In place of a thread: the same calls in an order that depends on the seed alone."""
+        for _ in range(self.random.randint(0, 3)):
+            await asyncio.sleep(0)
+        return call(*arguments)
+
+    def begin(self, wanted: Wanted) -> Update | None:
+        with suppress(Refused):
+            return Update(self.world, self.state, wanted)
+        return None
+
+    def up(self, wanted: Wanted, writes: int = 10**9) -> bool:
+        update = self.begin(wanted)
+        return update is not None and self.go(update, writes)
+
+    def go(self, *updates: Update | int) -> bool:
+        """Run updates side by side; whether all went through."""
+        first = [one for one in updates if isinstance(one, Update)]
+        for one, left in zip(first, [one for one in updates if isinstance(one, int)], strict=False):
+            one.left = left
+        outcomes: list[BaseException | None] = []
+
+        async def guarded(one: Update) -> None:
+            try:
+                await one.run()
+                outcomes.append(None)
+            except (Refused, UpdateError, Killed) as error:
+                self.world.log.append(f"{type(error).__name__}: {error}")
+                outcomes.append(error)
+
+        async def together() -> None:
+            await asyncio.gather(*(guarded(one) for one in first))
+
+        self.world.log.clear()
+        with unittest.mock.patch("asyncio.to_thread", self.in_turn):
+            try:
+                run(together())
+            finally:
+                note("\n".join(self.world.log))
+        self.nothing_unproven_keeps_weight([one for one in outcomes if one is not None], len(first))
+        return all(one is None for one in outcomes)
+
+    def nothing_unproven_keeps_weight(self, errors: list[BaseException], updates: int) -> None:
+        """An update that came to its end, well or not, leaves no weight on what has not passed while the live one serves."""
+        state, world = self.world.ledger, self.world
+        if updates > 1 or state.live is None or state.open is None or self.person_acted:
+            return
+        if any(isinstance(error, Killed | LedgerConflict) for error in errors):
+            return
+        opened = state.open.colour
+        passed = world.is_whole(opened, state.open.name) and world.jobs.get(f"smoke-{state.open.intent}")
+        assert not world.weights[opened] or passed or not world.healthy(state.live.colour), (
+            "weight on what has not passed"
+        )
+
+    wishes = st.one_of(
+        st.just(Nothing()),
+        st.builds(lambda number: Tag(TAGS[number - 1], template(number)), st.integers(1, len(TAGS))),
+        st.builds(Abort, st.sampled_from(TAGS)),
+        st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(TAGS)),
+    )
+    ends = st.one_of(st.just(10**9), st.integers(0, 12))
+
+    @rule(wanted=wishes, writes=ends)
+    def update(self, wanted: Wanted, writes: int) -> None:
+        self.up(wanted, writes)
+
+    @rule(wanted=wishes, wait=st.integers(1, 12), blue=st.integers(0, 3), green=st.integers(0, 3), twice=st.booleans())
+    def update_while_somebody_scales(self, wanted: Wanted, wait: int, blue: int, green: int, *, twice: bool) -> None:
+        update = self.begin(wanted)
+        if update is None:
+            return
+
+        def act() -> None:
+            self.scaled_by_hand("blue", blue)
+            self.scaled_by_hand("green", green)
+
+        update.meanwhile = {wait: act, **({wait + 3: act} if twice else {})}
+        self.person_acted = True
+        self.go(update)
+        self.person_acted = False
+
+    @rule(wanted=wishes)
+    def an_update_reads_and_waits(self, wanted: Wanted) -> None:
+        update = self.begin(wanted)
+        if update:
+            self.waiting.append(update)
+
+    @rule(writes=ends)
+    def what_waited_goes_on(self, writes: int) -> None:
+        if self.waiting:
+            self.go(self.waiting.pop(0), writes)
+
+    @rule(one=wishes, two=wishes, writes=ends)
+    def two_at_once(self, one: Wanted, two: Wanted, writes: int) -> None:
+        updates = [each for each in (self.begin(one), self.begin(two)) if each]
+        if len(updates) == 2:
+            updates[1].state = copy.deepcopy(self.state)  # of another backend
+            self.go(*updates, writes)
+
+    @rule(number=st.integers(2, len(TAGS)), kind=st.sampled_from(["good", "fails its smoke test", "never ready"]))
+    def an_image_is_pushed(self, number: int, kind: str) -> None:
+        if TAGS[number - 1] not in {each.record.tag for each in self.world.ledger.releases.values()}:
+            self.world.kinds[digest(number)] = kind
+
+    def touch(self, colour: Colour) -> dict[str, Any] | None:
+        standing = self.world.deployments.get(colour)
+        if standing:
+            self.world.version += 1
+            standing["metadata"]["resourceVersion"] = str(self.world.version)
+        return standing
+
+    @rule(colour=st.sampled_from(COLOURS), replicas=st.integers(0, 4))
+    def scaled_by_hand(self, colour: Colour, replicas: int) -> None:
+        if standing := self.touch(colour):
+            standing["spec"]["replicas"] = replicas
+
+    @rule(colour=st.sampled_from(COLOURS), number=st.integers(1, len(TAGS)))
+    def image_edited_by_hand(self, colour: Colour, number: int) -> None:
+        if standing := self.touch(colour):
+            standing["spec"]["template"]["spec"]["containers"][0]["image"] = template(number).image
+
+    @rule(blue=st.sampled_from([0, 10, 50, 100]))
+    def weights_moved_by_hand(self, blue: int) -> None:
+        self.world.weights = {"blue": blue, "green": 100 - blue}
+
+    @rule(number=st.integers(2, len(TAGS)), kind=st.sampled_from(["fails its smoke test", "never ready"]), writes=ends)
+    def traffic_is_put_on_a_release_that_failed(self, number: int, kind: str, writes: int) -> None:
+        self.an_image_is_pushed(number, kind)
+        self.up(Tag(TAGS[number - 1], template(number)))
+        if opened := self.world.ledger.open:
+            self.world.weights = all_on(opened.colour)
+            self.up(Nothing(), writes)
+
+    @rule()
+    def refreshed(self) -> None:
+        for colour, standing in self.world.deployments.items():
+            if colour in self.state:
+                fresh = copy.deepcopy(standing)
+                fresh["metadata"].pop("resourceVersion")
+                self.state[colour] = fresh
+
+    @rule()
+    def state_is_backed_up(self) -> None:
+        self.yesterday = copy.deepcopy(self.state)
+
+    @rule()
+    def state_of_yesterday_is_restored(self) -> None:
+        self.state = copy.deepcopy(self.yesterday)
+
+    @rule()
+    def healed(self) -> None:
+        """Whoever did what: one command heals it, and after that nothing is left to write."""
+        opened = self.world.ledger.open
+        update = Update(self.world, self.state, Abort(opened.tag) if opened else Nothing())
+        assert self.go(update), "neither an update nor an abort heals this"
+        state = self.world.ledger
+        assert state.open is None
+        if state.live is None:
+            return
+        live, idle = state.live.colour, other(state.live.colour)
+        assert self.world.weights == all_on(live)
+        assert self.world.is_whole(live, state.live.name)
+        assert len(self.world.pods(live)) == state.releases[state.live.name].record.template.replicas
+        assert self.world.pods(idle) == []
+        again = Update(self.world, self.state, Nothing())
+        assert self.go(again)
+        assert again.made == 0, "a second update writes again"
+
+    @invariant()
+    def live_release_stays_in_its_colour(self) -> None:
+        if hasattr(self, "world") and self.world.ledger.live:
+            live = self.world.ledger.live
+            assert self.world.ledger.occupants[live.colour] == live.name
+
+
+Interference.TestCase.settings = settings(
+    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestInterference = Interference.TestCase
