@@ -513,6 +513,6 @@ class Interference(RuleBasedStateMachine):
 
 
 Interference.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestInterference = Interference.TestCase
