@@ -67,6 +67,20 @@ def _quantity(value: Any) -> Decimal | None:
         return None
 
 
+def written_for(
+    declared: Mapping[str, str], standing: Mapping[str, Any] | None, intent: str
+) -> Mapping[str, Any] | None:
+    """Return the standing object if it was written for what is declared now; another intent is written in any case.
+
+    Args:
+        declared: the annotations of the declaration.
+        standing: the object as the API server has it.
+        intent: the annotation that names what an object was written for; objects without it are always comparable.
+    """
+    annotations = ((standing or {}).get("metadata") or {}).get("annotations") or {}
+    return standing if annotations.get(intent) == declared.get(intent) else None
+
+
 def marker(spec: Mapping[str, Any], standing: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the annotation that makes this update write an object which stands otherwise than declared.
 

@@ -509,7 +509,7 @@ def _refuse_unserved(question: Question, state: State, clients: AwsClients, kube
         raise Refused(
             f"the live release {live.name} is not whole, so no release starts upon it: "
             + "; ".join(reasons)
-            + ". A plain pulumi up -s prod puts back what somebody changed by hand. Otherwise delete such a pod (another comes up "
-            + "whole), or go on all the same with "
+            + ". A plain pulumi up -s prod puts back what somebody changed by hand. Otherwise delete such a pod (another "
+            + "comes up whole), or go on all the same with "
             + f"shopcat:acceptUnserved={live.name}"
         )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from infra.aws_clients import AwsClients
     from infra.preflight import Plan
 
+INTENT_ANNOTATION = "shopcat/intent"
 TEMPLATE_ANNOTATION = "shopcat/template"
 
 

@@ -26,7 +26,7 @@ from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
 from infra.fence import GATES_LABEL
 from infra.ledger import State, table_rows
-from infra.promotion import TEMPLATE_ANNOTATION, Hooks
+from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.record import (
     APPLICATION,
     COLOURS,
@@ -54,7 +54,6 @@ SERVICE_PORT = 80
 MINIMUM_READY_SECONDS = 5
 PRIORITY = 100_000
 POINTER = "shopcat-live"
-INTENT_ANNOTATION = "shopcat/intent"
 
 
 def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
@@ -141,15 +140,12 @@ class BlueGreen(pulumi.ComponentResource):
         self, kind: str, name: str, spec: Mapping[str, Any], *, annotations: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
         """An object's metadata; a mark in it makes this update write what somebody changed by hand."""
-        standing = self._plan.standing.get(f"{kind}/{name}")
+        declared = annotations or {}
+        standing = drift.written_for(declared, self._plan.standing.get(f"{kind}/{name}"), INTENT_ANNOTATION)
         if standing is not None:
             lines = drift.differences(spec, standing.get("spec") or {})
             self._changed_by_hand += [f"{kind} {name}: {line}" for line in lines]
-        return {
-            "name": name,
-            "namespace": NAMESPACE,
-            "annotations": {**(annotations or {}), **drift.marker(spec, standing)},
-        }
+        return {"name": name, "namespace": NAMESPACE, "annotations": {**declared, **drift.marker(spec, standing)}}
 
     def _colour(
         self,

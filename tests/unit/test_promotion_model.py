@@ -24,7 +24,7 @@ from infra.capacity import CapacityPlan
 from infra.errors import Refused
 from infra.ledger import Abort, LedgerConflict, Nothing, Rollback, Session, State, Tag, Wanted
 from infra.preflight import Plan
-from infra.promotion import TEMPLATE_ANNOTATION, Hooks
+from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.record import COLOURS, Colour, fingerprint, other, render, selector
 from infra.traffic import Timing, Traffic, all_on
 from tests.unit.releases import digest, run, template
@@ -257,8 +257,9 @@ class Update:
         each = self.plan.colours[colour]
         pod = render(each.record, colour)
         spec = {"replicas": each.replicas, "template": pod}
-        marks = {TEMPLATE_ANNOTATION: fingerprint(pod), "shopcat/intent": self.plan.intent}
-        marks |= drift.marker(spec, self.plan.standing.get(f"Deployment/shopcat-{colour}"))
+        marks = {TEMPLATE_ANNOTATION: fingerprint(pod), INTENT_ANNOTATION: self.plan.intent}
+        standing = drift.written_for(marks, self.plan.standing.get(f"Deployment/shopcat-{colour}"), INTENT_ANNOTATION)
+        marks |= drift.marker(spec, standing)
         return {"metadata": {"annotations": marks}, "spec": spec}
 
     async def run(self) -> None:

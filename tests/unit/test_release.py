@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -225,6 +226,46 @@ def test_a_deployment_takes_back_what_somebody_scaled() -> None:
     resources, _ = declare(SECOND, Nothing())
     for colour in ("blue", "green"):
         assert one(resources, f"deployment-{colour}")["metadata"]["annotations"]["pulumi.com/patchForce"] == "true"
+
+
+def test_only_what_was_written_for_this_very_intent_counts_as_changed_by_hand() -> None:
+    from infra.release import BlueGreen
+
+    recorder = Recorder()
+    pulumi.runtime.set_mocks(recorder, preview=False)
+    standing = {
+        "Deployment/shopcat-blue": {
+            "metadata": {"resourceVersion": "5", "annotations": {"shopcat/intent": "v1.1.0-r1-a1"}}
+        },
+        "Deployment/shopcat-green": {"metadata": {"resourceVersion": "6", "annotations": {"shopcat/intent": "older"}}},
+        "Service/shopcat-blue": {
+            "metadata": {"resourceVersion": "7"},
+            "spec": {"selector": {"shopcat/colour": "nobody"}},
+        },
+    }
+    notes: list[str] = []
+
+    @pulumi.runtime.test
+    def program() -> None:
+        release = BlueGreen(
+            "shopcat",
+            plan=replace(plan(SECOND, Nothing()), standing=standing),
+            clients=AwsClients(REGION),
+            target_group_arns={"blue": "arn:blue", "green": "arn:green"},
+            load_balancer_cidrs=["10.64.0.0/19"],
+        )
+        notes.extend(release.notes)
+
+    program()
+    marks = {
+        name: one(recorder.resources, name)["metadata"]["annotations"].get("shopcat/restored")
+        for name in ("deployment-blue", "deployment-green", "service-blue", "service-green")
+    }
+    assert marks == {"deployment-blue": "5", "deployment-green": None, "service-blue": "7", "service-green": None}
+    (note,) = [each for each in notes if each.startswith("changed by hand")]
+    assert "Deployment shopcat-blue: replicas is None, expected 2" in note
+    assert "Service shopcat-blue: selector.shopcat/colour is 'nobody', expected 'blue'" in note
+    assert "green" not in note
 
 
 def test_a_second_update_declares_the_same() -> None:
