@@ -23,7 +23,6 @@ from infra import (
     registry,
     settings,
 )
-from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from infra.permissions import Place
 from infra.settings import Vpc
@@ -112,18 +111,6 @@ def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
         "aws:ec2/route:Route::private-1-default",
         "aws:ec2/routeTableAssociation:RouteTableAssociation::private-1",
     }
-
-
-def test_a_zone_that_the_account_lacks_is_refused_with_those_it_has() -> None:
-    class Ec2:
-        def describe_availability_zones(self, **_: object) -> dict[str, object]:
-            return {"AvailabilityZones": [{"ZoneName": f"us-west-1{letter}"} for letter in "cb"]}
-
-    clients = AwsClients("us-west-1")
-    clients.get = lambda service: {"ec2": Ec2()}[service]  # type: ignore[method-assign]
-    network.refuse_missing_zones(clients, ("b", "c"))
-    with pytest.raises(Refused, match=r"shopcat:vpc\.zones: us-west-1a .*it has us-west-1b, us-west-1c"):
-        network.refuse_missing_zones(clients, ("a", "b"))
 
 
 def test_a_released_image_never_expires() -> None:
