@@ -7,6 +7,7 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_eks as eks
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
@@ -129,6 +130,56 @@ def test_a_released_image_never_expires() -> None:
 )
 def test_who_reaches_the_api(access: str, cidrs: tuple[str, ...], expected: tuple[bool, list[str]]) -> None:
     assert cluster.endpoint_access(access, cidrs) == expected
+
+
+@pytest.mark.parametrize("support", ["EXTENDED", "STANDARD"])
+def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.MonkeyPatch, support: str) -> None:
+    declared: list[eks.ClusterArgs] = []
+
+    class Component(pulumi.ComponentResource):
+        """What the mocks can't answer with: a component whose output is a resource."""
+
+        def __init__(self, title: str, *, opts: pulumi.ResourceOptions, **given: Any) -> None:
+            super().__init__("eks:index:Cluster", title, None, opts)
+            declared.append(eks.ClusterArgs(**given))
+            self.eks_cluster = aws.eks.Cluster(
+                title, role_arn="arn", vpc_config=aws.eks.ClusterVpcConfigArgs(subnet_ids=[])
+            )
+
+    class Subnets:
+        vpc_id, public_subnet_ids, private_subnet_ids = "vpc-1", ["subnet-1", "subnet-2"], ["subnet-3", "subnet-4"]
+
+    monkeypatch.setattr(eks, "Cluster", Component)
+    made: dict[str, dict[str, Any]] = {}
+
+    class Recorded(Echo):
+        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+            made[args.typ] = args.inputs
+            return super().new_resource(args)
+
+    mocks = Recorded()
+    mocks.known = {"aws:eks/cluster:Cluster": {"endpoint": "https://api", "certificateAuthority": {"data": "Q0E="}}}
+    pulumi.runtime.set_mocks(mocks, preview=False)
+    values = committed()
+    values["cluster"] = {**values["cluster"], "supportType": support}
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        return cluster.Cluster(
+            "shopcat",
+            settings.read(values),
+            network=Subnets(),  # type: ignore[arg-type]
+            region="eu-central-1",
+            opts=pulumi.ResourceOptions(),
+        ).kubeconfig
+
+    program()
+    (component,) = declared
+    assert component.upgrade_policy.support_type == support  # type: ignore[union-attr]
+    nodes = made["aws:eks/nodeGroup:NodeGroup"]
+    assert nodes["updateConfig"] == {"maxUnavailable": 1, "updateStrategy": "DEFAULT"}
+    assert (nodes["clusterName"], nodes["subnetIds"]) == ("shopcat", ["subnet-3", "subnet-4"])
+    assert settings.read(committed()).cluster.support_type == "EXTENDED"
 
 
 def test_the_kubeconfig_holds_no_secret() -> None:
