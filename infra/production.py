@@ -118,7 +118,15 @@ class Production(pulumi.ComponentResource):
         provider = kubernetes_provider(self.kubeconfig, ready)
         engine.meanwhile(load_modules)
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
-        addons = Addons("addons", settings, place=place, vpc_id=network.vpc_id, depends_on=ready, opts=inner)
+        addons = Addons(
+            "addons",
+            settings,
+            place=place,
+            kubernetes_api=plan.kubernetes,
+            vpc_id=network.vpc_id,
+            depends_on=ready,
+            opts=inner,
+        )
         repository = registry.release.repository_url
         balancers = [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0]
         facts = admission.Facts(

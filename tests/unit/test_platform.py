@@ -219,6 +219,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
             "addons",
             settings.read(committed()),
             place=Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
+            kubernetes_api=lambda: "api",  # type: ignore[arg-type, return-value]
             vpc_id="vpc-1",
             depends_on=[],
             opts=pulumi.ResourceOptions(),
@@ -234,12 +235,17 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
         waited.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    for hooks in bound.values():
-        assert not hooks.before_update
-        (hook,) = hooks.before_create or []
-        assert isinstance(hook, pulumi.ResourceHook)
-        run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
+    applied: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(addons.definitions, "bring_up_to", lambda *given: applied.append(given))
+    for resource, hooks in bound.items():
+        first, *rest = hooks.before_create or []
+        assert rest == (hooks.before_update or []), "what is done before a chart is changed is also done at first"
+        assert len(rest) == (1 if resource.endswith(addons.CONTROLLER) else 0)
+        for hook in (first, *rest):
+            assert isinstance(hook, pulumi.ResourceHook)
+            run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
     assert waited == [addons.IDENTITY_SECONDS] * 2
+    assert applied == [("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0")]
     for chart in (addons.CONTROLLER, addons.EXTERNAL_SECRETS):
         association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
         assert association in needs.of(f"{kind}::{chart}")
