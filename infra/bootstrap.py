@@ -177,7 +177,7 @@ class Bootstrap:
 
         def enabled() -> bool:
             self._refuse_other_kinds(stack)
-            return self._metadata(stack)["KeyState"] == "Enabled"
+            return bool(self._metadata(stack)["KeyState"] == "Enabled")
 
         def enable() -> None:
             if self._metadata(stack)["KeyState"] == "PendingDeletion":

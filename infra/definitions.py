@@ -61,6 +61,24 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
     raise Refused(f"{repository} has no {chart} {version} (its first is {newest}); set shopcat:charts to one it has")
 
 
+def versions(repository: str, chart: str) -> list[str]:
+    """Every released version of a chart that its repository has.
+
+    Raises:
+        Refused: the repository can't be read.
+    """
+    base = repository.rstrip("/")
+    try:
+        entries = yaml.load(get(f"{base}/index.yaml"), _LOADER)["entries"][chart]  # noqa: S506
+        found = [str(one["version"]) for one in entries]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise Refused(
+            f"{base}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
+            "shopcat:chartMirror"
+        ) from error
+    return [one for one in found if "-" not in one]
+
+
 def read(archive: bytes) -> list[Manifest]:
     """The custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
 
@@ -87,8 +105,8 @@ def fetch(repository: str, chart: str, version: str) -> bytes:
         Refused: it can't be had, or isn't what the index says.
     """
     base = repository.rstrip("/")
-    url, digest = locate(_get(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
-    archive = _get(url)
+    url, digest = locate(get(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
+    archive = get(url)
     if digest and hashlib.sha256(archive).hexdigest() != digest:
         raise Refused(
             f"{url} is not what {base}/index.yaml says: its SHA-256 is not {digest}; check shopcat:chartMirror"
@@ -96,7 +114,12 @@ def fetch(repository: str, chart: str, version: str) -> bytes:
     return archive
 
 
-def _get(url: str) -> bytes:
+def get(url: str) -> bytes:
+    """What is at a URL.
+
+    Raises:
+        Refused: nothing answers there, or not with success.
+    """
     try:
         answer = urllib3.PoolManager(timeout=_TIMEOUT, retries=urllib3.Retry(3, backoff_factor=1)).request("GET", url)
     except urllib3.exceptions.HTTPError as error:
