@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -51,18 +52,20 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def asked(subject: str, read: Callable[[], Sequence[Row]]) -> list[Row]:
-    """What a read finds; a read that isn't allowed, or that nobody answers, is one row and no traceback.
+    """What a read finds; a read that isn't allowed, or that is answered by nobody or by nonsense, is one row.
 
-    A Refused without such an answer behind it is a finding: something has to be changed.
+    A Refused without such an answer behind it is a finding: something has to be changed. Whatever else goes wrong with one
+    read must not hide the others.
     """
     try:
         return list(read())
     except Refused as error:
         cause = error.__cause__
-        if isinstance(cause, ClientError | BotoCoreError | urllib3.exceptions.HTTPError):
+        if isinstance(cause, ClientError):
             return [unread(subject, cause)]
-        return [Row(subject, State.CHANGE, _line(error))]
-    except (ClientError, BotoCoreError) as error:
+        state = State.LOOK if isinstance(cause, BotoCoreError | urllib3.exceptions.HTTPError) else State.CHANGE
+        return [Row(subject, state, _line(error))]
+    except Exception as error:
         return [unread(subject, error)]
 
 
@@ -75,9 +78,10 @@ def unread(subject: str, error: Exception) -> Row:
             f"these credentials may not call {error.operation_name}",
             "allow it, or run this check as an administrator",
         )
-    return Row(subject, State.LOOK, f"can't be read: {_line(error)}", "look at it by hand, or run this again later")
+    text = _line(error) if isinstance(error, ClientError | BotoCoreError) else f"{type(error).__name__}: {_line(error)}"
+    return Row(subject, State.LOOK, f"can't be read: {text}", "look at it by hand, or run this again later")
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(re.sub(r"<[^>]*>", " ", str(error)).split())  # some answers are a page of HTML
     return text if len(text) <= 300 else f"{text[:299]}…"

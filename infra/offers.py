@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import ClientError
 from pydantic.alias_generators import to_camel
 
 from infra import definitions
+from infra.aws_clients import error_code
 from infra.errors import Refused
 from infra.findings import Row, State, asked
 
@@ -135,11 +137,16 @@ def _addon(clients: AwsClients, addon: str, version: str, pinned: str) -> Row:
 
 
 def _ami(clients: AwsClients, version: str, pinned: str) -> Row:
-    offered = [clients.get("ssm").get_parameter(Name=AMI.format(version=version))["Parameter"]["Value"]]
-    if pinned:
+    offered = []
+    try:
+        offered.append(clients.get("ssm").get_parameter(Name=AMI.format(version=version))["Parameter"]["Value"])
+    except ClientError as error:
+        if error_code(error) != "ParameterNotFound":  # EKS has no nodes for this version
+            raise
+    if pinned.startswith(f"{version}."):
         name = AMI_NAME.format(version=version, date=pinned.rpartition("-")[2])
         images = clients.get("ec2").describe_images(Owners=["amazon"], Filters=[{"Name": "name", "Values": [name]}])
-        offered += [pinned] if images["Images"] and pinned.startswith(f"{version}.") else []
+        offered += [pinned] if images["Images"] else []
     return judge(Offer("node AMI", f"{FILE}, shopcat:cluster.amiReleaseVersion", pinned, tuple(offered)))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.parsers import ResponseParserError
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
@@ -159,6 +160,42 @@ def test_the_table_has_every_row_and_what_has_to_change_first(rows: list[Row]) -
 # What is read ---------------------------------------------------------------------------------------------------------
 
 
+PIN = "1.35.7-20260903"
+
+
+@pytest.mark.parametrize(
+    ("newest", "images", "pinned", "state", "part"),
+    [
+        (PIN, ["ami-1"], PIN, State.OK, PIN),
+        ("1.35.8-20261001", ["ami-1"], PIN, State.LOOK, "newest: 1.35.8-20261001"),
+        ("1.35.8-20261001", [], PIN, State.CHANGE, f"{PIN} is not offered; newest: 1.35.8-20261001"),
+        ("1.35.8-20261001", ["ami-1"], "1.34.2-20260903", State.CHANGE, "1.34.2-20260903 is not offered"),
+        ("1.35.8-20261001", [], "", State.OK, "not pinned, so 1.35.8-20261001"),
+        (None, [], PIN, State.CHANGE, "nothing is offered"),
+        (None, [], "", State.CHANGE, "nothing is offered"),
+    ],
+)
+def test_the_nodes_image_is_one_of_the_clusters_version_that_is_still_there(
+    newest: str | None, images: list[str], pinned: str, state: State, part: str
+) -> None:
+    class Clients(AwsClients):
+        def get(self, service: str) -> Any:
+            return self
+
+        def get_parameter(self, **_: Any) -> dict[str, Any]:
+            if newest is None:
+                raise ClientError({"Error": {"Code": "ParameterNotFound", "Message": ""}}, "GetParameter")
+            return {"Parameter": {"Value": newest}}
+
+        def describe_images(self, **given: Any) -> dict[str, Any]:
+            assert given["Filters"][0]["Values"] == ["amazon-eks-node-al2023-x86_64-standard-1.35-v20260903"]
+            return {"Images": images}
+
+    row = offers._ami(Clients(REGION), "1.35", pinned)
+    assert row.state is state
+    assert part in row.found
+
+
 @given(
     code=st.one_of(
         st.sampled_from(["AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "Throttling", "501", ""]),
@@ -178,6 +215,18 @@ def test_whatever_aws_answers_is_one_row(code: str, *, wrapped: bool) -> None:
     assert "\n" not in row.found
     if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
         assert row.found == "these credentials may not call DescribeThings"
+
+
+@pytest.mark.parametrize(
+    "error", [ResponseParserError("<html>"), KeyError("Quota"), AttributeError("no such operation"), ValueError("x")]
+)
+def test_an_answer_that_makes_no_sense_is_one_row(error: Exception) -> None:
+    def read() -> list[Row]:
+        raise error
+
+    (row,) = asked("vCPUs", read)
+    assert row.state is State.LOOK
+    assert type(error).__name__ in row.found
 
 
 class Denied(AwsClients):
