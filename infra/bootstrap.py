@@ -8,7 +8,6 @@ further statements of a policy, further audiences.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -25,6 +24,7 @@ from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.ledger import HEAD, KEY, Ledger, table_definition
 from infra.permissions import AUDIENCE, ISSUER
+from infra.statements import by_iam, only_tls, with_statement
 
 RECOVERY_ATTEMPTS = 13
 RECOVERY_PAUSE_SECONDS = 5
@@ -37,8 +37,6 @@ PRIVATE = {
     "BlockPublicPolicy": True,
     "RestrictPublicBuckets": True,
 }
-
-Statement = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,61 +54,6 @@ class Resource:
 
     title: str
     properties: tuple[Property, ...]
-
-
-def normalised(statement: Statement) -> dict[str, Any]:
-    """A policy statement in the one form in which two that mean the same are equal; its Sid means nothing.
-
-    AWS stores a list of one as a string and the principal `*` as a map, and people write `false` without quotes.
-    """
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(each) for key, each in value.items()}
-        return sorted(str(each).lower() if isinstance(each, bool) else str(each) for each in _list(value))
-
-    found = {key: plain(value) for key, value in statement.items() if key != "Sid"}
-    if found.get("Principal") == {"AWS": ["*"]}:
-        found["Principal"] = ["*"]
-    return found
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def with_statement(policy: str | None, wanted: Statement) -> str | None:
-    """A policy with this statement added; None if it holds it already."""
-    document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17"}
-    statements = _list(document.get("Statement", []))
-    if normalised(wanted) in [normalised(one) for one in statements]:
-        return None
-    return json.dumps({**document, "Statement": [*statements, wanted]})
-
-
-def only_tls(bucket: str) -> Statement:
-    """Deny whatever doesn't come by HTTPS."""
-    return {
-        "Effect": "Deny",
-        "Principal": "*",
-        "Action": "s3:*",
-        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
-        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-    }
-
-
-def by_iam(account: str) -> Statement:
-    """Let the account's IAM policies decide who uses a key; KMS gives a new key this statement by default.
-
-    Without it the roles' policies (infra/permissions.py) allow nothing, and nobody can change the key's policy again
-    (docs.aws.amazon.com/kms/latest/developerguide/key-policy-default.html).
-    """
-    return {
-        "Effect": "Allow",
-        "Principal": {"AWS": f"arn:aws:iam::{account}:root"},
-        "Action": "kms:*",
-        "Resource": "*",
-    }
 
 
 class Bootstrap:
@@ -365,10 +308,16 @@ class Bootstrap:
         return True
 
     def _has_head(self) -> bool:
-        found = self._clients.get("dynamodb").get_item(
-            TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True
-        )
-        return "Item" in found
+        """Whether the ledger is begun; releases without its head mean a loss, which an empty head would only hide."""
+        dynamodb = self._clients.get("dynamodb")
+        if "Item" in dynamodb.get_item(TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True):
+            return True
+        if dynamodb.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]:
+            raise Refused(
+                f"DynamoDB table {self._table} (release ledger) holds releases and not what is live; restore it from "
+                "before that was lost (point-in-time recovery), and set shopcat:ledgerTable to the restored table"
+            )
+        return False
 
     def _is_active(self) -> bool:
         return bool(self._description()["TableStatus"] == "ACTIVE")

@@ -17,9 +17,10 @@ from moto.iam.responses import IamResponse
 from infra import bootstrap as module
 from infra.aws_clients import AwsClients
 from infra.backends import STACKS
-from infra.bootstrap import Bootstrap, normalised, only_tls, with_statement
+from infra.bootstrap import Bootstrap
 from infra.errors import Refused
 from infra.permissions import AUDIENCE, ISSUER
+from infra.statements import normalised, only_tls, with_statement
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
@@ -384,6 +385,17 @@ def test_a_table_of_another_shape_is_refused(bootstrap: Bootstrap) -> None:
     )
     with pytest.raises(Refused, match=r"shopcat-releases is none of this program's.*shopcat:ledgerTable"):
         bootstrap.run(lambda _: None)
+
+
+def test_a_ledger_that_lost_its_head_is_not_called_empty(bootstrap: Bootstrap) -> None:
+    bootstrap.run(lambda _: None)
+    dynamodb = AwsClients(REGION).get("dynamodb")
+    dynamodb.put_item(TableName=TABLE, Item={"pk": {"S": "release#v1.0.0#1"}})
+    assert bootstrap.run(lambda _: None) == 0
+    dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "head"}})
+    with pytest.raises(Refused, match=r"holds releases and not what is live; restore it"):
+        bootstrap.run(lambda _: None)
+    assert "Item" not in dynamodb.get_item(TableName=TABLE, Key={"pk": {"S": "head"}})
 
 
 class Unavailable:
