@@ -83,7 +83,8 @@ def judge(offer: Offer) -> Row:
             f"{offer.pinned}; newest: {offer.newest}{note}",
             f"upgrade when it suits: {offer.where}",
         )
-    return Row(offer.what, State.OK, f"{offer.pinned or f'not pinned, so {offer.newest}'}{note}")
+    found = f"{offer.pinned}, the newest" if offer.pinned else f"not pinned, so {offer.newest}"
+    return Row(offer.what, State.OK, f"{found}{note} ({offer.where})")
 
 
 def read(settings: Settings, clients: AwsClients, folder: Path) -> list[Row]:

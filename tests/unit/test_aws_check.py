@@ -63,6 +63,7 @@ def test_a_pin_passes_exactly_if_it_is_offered_and_the_newest_is_the_greatest(pi
     if row.state is State.CHANGE and offered:
         assert row.todo == f"set Pulumi.prod.yaml, shopcat:x to {offer.newest}"
         assert judge(Offer("x", "", offer.newest, tuple(offered))).state is State.OK
+    assert "shopcat:x" in row.found + row.todo
     if row.state is State.LOOK:
         assert any(order(one) > order(pinned) for one in offered)
     if row.state is State.OK and pinned:
