@@ -171,16 +171,20 @@ class Bootstrap:
         """Name a key, which a run that was cut off may have made already."""
         kms, description = self._clients.get("kms"), f"Pulumi state and secrets of ShopCat, {stack}"
         named = set(self._aliases().values())
-        for page in kms.get_paginator("list_keys").paginate():
-            for key in page["Keys"]:
-                if key["KeyId"] in named:
-                    continue
-                found = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
-                if found.get("Description") == description and found["KeyState"] == "Enabled":
-                    kms.create_alias(AliasName=self.alias(stack), TargetKeyId=key["KeyId"])
-                    return
-        made = kms.create_key(Description=description)["KeyMetadata"]["KeyId"]
-        kms.create_alias(AliasName=self.alias(stack), TargetKeyId=made)
+        pages = kms.get_paginator("list_keys").paginate()
+        unnamed = (key["KeyId"] for page in pages for key in page["Keys"] if key["KeyId"] not in named)
+        left = next((key for key in unnamed if self._is_left(key, description)), None)
+        key = left or kms.create_key(Description=description)["KeyMetadata"]["KeyId"]
+        kms.create_alias(AliasName=self.alias(stack), TargetKeyId=key)
+
+    def _is_left(self, key: str, description: str) -> bool:
+        try:
+            found = self._clients.get("kms").describe_key(KeyId=key)["KeyMetadata"]
+        except ClientError as error:
+            if error_code(error) == "AccessDeniedException":  # somebody else's, whose policy lets nobody look
+                return False
+            raise
+        return bool(found.get("Description") == description and found["KeyState"] == "Enabled")
 
     # Buckets ----------------------------------------------------------------------------------------------------------
 

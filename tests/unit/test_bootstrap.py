@@ -368,6 +368,21 @@ def test_a_bucket_of_another_account_is_refused(bootstrap: Bootstrap, monkeypatc
         bootstrap.run(lambda _: None)
 
 
+def test_a_key_that_nobody_may_look_at_is_somebody_elses(bootstrap: Bootstrap, monkeypatch: pytest.MonkeyPatch) -> None:
+    kms = bootstrap._clients.get("kms")
+    locked = kms.create_key(Description="Pulumi state and secrets of ShopCat, prod")["KeyMetadata"]["KeyId"]
+    describe = kms.describe_key
+
+    def describe_key(**given: Any) -> Any:
+        if given["KeyId"] == locked:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DescribeKey")
+        return describe(**given)
+
+    monkeypatch.setattr(kms, "describe_key", describe_key)
+    bootstrap.run(lambda _: None)
+    assert bootstrap._key_id("prod") not in ("", locked)
+
+
 def test_an_alias_of_a_key_that_can_not_encrypt_is_refused(bootstrap: Bootstrap) -> None:
     kms = AwsClients(REGION).get("kms")
     key = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
