@@ -26,6 +26,8 @@ REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 TABLE = "shopcat-releases"
 ISSUER_ARN = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
+CLIENTS = AwsClients(REGION)
+"""Made once: each costs as much as a whole run on moto."""
 READS = ("get_", "list_", "describe_", "head_")
 
 
@@ -39,7 +41,7 @@ def account() -> Iterator[AwsClients]:
         # What moto lacks of OIDC providers.
         patch.setattr(IamResponse, "add_client_id_to_open_id_connect_provider", _change_audiences, raising=False)
         patch.setattr(IamResponse, "remove_client_id_from_open_id_connect_provider", _change_audiences, raising=False)
-        yield AwsClients(REGION)
+        yield CLIENTS
 
 
 def _change_audiences(response: IamResponse) -> EmptyResult:
@@ -315,7 +317,7 @@ def test_any_damage_is_mended_even_if_the_mending_is_killed(kinds: set[str], las
 
 def test_what_others_added_stays(bootstrap: Bootstrap) -> None:
     bootstrap.run(lambda _: None)
-    clients, name = AwsClients(REGION), bootstrap.bucket("prod")
+    clients, name = CLIENTS, bootstrap.bucket("prod")
     read = {
         "Sid": "Auditor",
         "Effect": "Allow",
@@ -384,7 +386,7 @@ def test_a_key_that_nobody_may_look_at_is_somebody_elses(bootstrap: Bootstrap, m
 
 
 def test_an_alias_of_a_key_that_can_not_encrypt_is_refused(bootstrap: Bootstrap) -> None:
-    kms = AwsClients(REGION).get("kms")
+    kms = CLIENTS.get("kms")
     key = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
     kms.create_alias(AliasName="alias/shopcat-state-prod", TargetKeyId=key)
     with pytest.raises(Refused, match=rf"{key}, which is RSA_2048.*delete-alias"):
@@ -392,7 +394,7 @@ def test_an_alias_of_a_key_that_can_not_encrypt_is_refused(bootstrap: Bootstrap)
 
 
 def test_a_table_of_another_shape_is_refused(bootstrap: Bootstrap) -> None:
-    AwsClients(REGION).get("dynamodb").create_table(
+    CLIENTS.get("dynamodb").create_table(
         TableName=TABLE,
         AttributeDefinitions=[{"AttributeName": "other", "AttributeType": "S"}],
         KeySchema=[{"AttributeName": "other", "KeyType": "HASH"}],
@@ -404,7 +406,7 @@ def test_a_table_of_another_shape_is_refused(bootstrap: Bootstrap) -> None:
 
 def test_a_ledger_that_lost_its_head_is_not_called_empty(bootstrap: Bootstrap) -> None:
     bootstrap.run(lambda _: None)
-    dynamodb = AwsClients(REGION).get("dynamodb")
+    dynamodb = CLIENTS.get("dynamodb")
     dynamodb.put_item(TableName=TABLE, Item={"pk": {"S": "release#v1.0.0#1"}})
     assert bootstrap.run(lambda _: None) == 0
     dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "head"}})
