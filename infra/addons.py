@@ -5,6 +5,8 @@
   fails closed, but for our pods alone: nothing else in the cluster waits for it.
 * Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity. Pods are first made when
   that has had time to take effect: one that is made too early never gets credentials.
+* The controller's definitions are brought to the chart's version before the chart is (infra/definitions.py). External
+  Secrets' chart holds its own as templates, which Helm keeps up by itself.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
 """
 
@@ -12,18 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import capacity, permissions
+from infra import capacity, definitions, permissions
 from infra.cluster import assume
 from infra.record import APPLICATION
 
 if TYPE_CHECKING:
+    from infra.kubernetes_client import KubernetesClient
     from infra.permissions import Place
     from infra.settings import Settings
 
@@ -180,6 +183,7 @@ class Addons(pulumi.ComponentResource):
         settings: Settings,
         *,
         place: Place,
+        kubernetes_api: Callable[[], KubernetesClient],
         vpc_id: pulumi.Input[str],
         depends_on: list[pulumi.Resource],
         opts: pulumi.ResourceOptions,
@@ -198,9 +202,16 @@ class Addons(pulumi.ComponentResource):
         )
         reader = self._preview_secrets(operator, place)
         mirror, versions = settings.chart_mirror, settings.charts
-        self._before = pulumi.ResourceHookBinding(
-            before_create=[pulumi.ResourceHook("pod-identity", let_identity_settle)]
-        )
+        settled = pulumi.ResourceHook("pod-identity", let_identity_settle)
+
+        async def define(_: pulumi.ResourceHookArgs) -> None:
+            await asyncio.to_thread(
+                lambda: definitions.bring_up_to(
+                    kubernetes_api(), mirror.load_balancer_controller, CONTROLLER, versions.load_balancer_controller
+                )
+            )
+
+        defined = pulumi.ResourceHook("controller-definitions", define)
         self.controller = self._chart(
             CONTROLLER,
             CONTROLLER_NAMESPACE,
@@ -208,6 +219,7 @@ class Addons(pulumi.ComponentResource):
             versions.load_balancer_controller,
             controller_values(settings, vpc_id, region),
             [*depends_on, controller],
+            pulumi.ResourceHookBinding(before_create=[settled, defined], before_update=[defined]),
         )
         self.external_secrets = self._chart(
             EXTERNAL_SECRETS,
@@ -216,6 +228,7 @@ class Addons(pulumi.ComponentResource):
             versions.external_secrets,
             external_secrets_values(settings),
             [*depends_on, secrets],
+            pulumi.ResourceHookBinding(before_create=[settled]),
         )
         self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets, reader]
         self.register_outputs({})
@@ -262,6 +275,7 @@ class Addons(pulumi.ComponentResource):
         version: str,
         values: Mapping[str, Any],
         depends_on: list[pulumi.Resource],
+        hooks: pulumi.ResourceHookBinding,
     ) -> kubernetes.helm.v3.Release:
         return kubernetes.helm.v3.Release(
             chart,
@@ -275,5 +289,5 @@ class Addons(pulumi.ComponentResource):
             atomic=False,
             cleanup_on_fail=True,
             timeout=300,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on, hooks=self._before),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=depends_on, hooks=hooks),
         )

@@ -1,18 +1,17 @@
 """Once per account, before the first `pulumi up` (``make bootstrap``): what no stack may own.
 
-State buckets for production and for previews (versioned, encrypted, private), a key for each that encrypts secrets in
-state, the release ledger (with point-in-time recovery and deletion protection), and GitHub's OIDC provider. Every step
-looks first and makes only what is missing, so it can run again at any time.
+State buckets for production and for previews, a key for each that encrypts secrets in state, the release ledger, and
+GitHub's OIDC provider. Each is a list of properties. Every run asks for every property and sets those that don't hold, so a
+run that was cut off, or a change by hand, is mended by the next one, which says what it changed. What others added stays:
+further statements of a policy, further audiences.
 """
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,42 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import backends, settings
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
-from infra.ledger import Ledger, table_definition
+from infra.ledger import HEAD, KEY, Ledger, table_definition
 from infra.permissions import AUDIENCE, ISSUER
+from infra.statements import by_iam, only_tls, with_statement
 
 RECOVERY_ATTEMPTS = 13
 RECOVERY_PAUSE_SECONDS = 5
 """A minute in all: a table that is ACTIVE refuses recovery with ContinuousBackupsUnavailableException for some seconds
 (docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateContinuousBackups.html, errors)."""
 
+PRIVATE = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+
 
 @dataclass(frozen=True)
-class Step:
-    """Something that must be there."""
+class Property:
+    """Something that must hold, and the call that makes it so."""
+
+    name: str
+    holds: Callable[[], bool]
+    make: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """What bootstrap keeps: its properties in the order in which they can be set, the first of which is that it exists."""
 
     title: str
-    present: Callable[[], bool]
-    make: Callable[[], None]
+    properties: tuple[Property, ...]
 
 
 class Bootstrap:
-    """The steps, for one account and region."""
+    """The resources, for one account and region."""
 
     def __init__(self, clients: AwsClients, account: str, ledger_table: str) -> None:
         self._clients = clients
@@ -57,36 +72,33 @@ class Bootstrap:
         """Name of the key that encrypts a stack's secrets and state."""
         return backends.alias(stack)
 
-    def steps(self) -> list[Step]:
+    def resources(self) -> Iterator[Resource]:
         """In the order they are needed: keys before the buckets they encrypt."""
-        found: list[Step] = []
         for stack in backends.STACKS:
-            key, bucket = functools.partial(self._make_key, stack), functools.partial(self._make_bucket, stack)
-            found.append(Step(f"KMS key {self.alias(stack)}", self._has_key(stack), key))
-            found.append(Step(f"S3 bucket {self.bucket(stack)}", self._has_bucket(stack), bucket))
-        found.append(Step(f"DynamoDB table {self._table} (release ledger)", self._has_table, self._make_table))
-        found.append(Step(f"OIDC provider {ISSUER}", self._has_issuer, self._make_issuer))
-        return found
+            yield self._key(stack)
+            yield self._bucket(stack)
+        yield self._ledger()
+        yield self._issuer()
 
     def run(self, say: Callable[[str], None]) -> int:
-        """Make what is missing; returns how many things that were.
+        """Set every property that doesn't hold, saying which; returns how many those were.
 
         Raises:
-            Refused: AWS says no; the message says to what and why.
+            Refused: AWS says no, or something stands in the way that this must not touch; the message says what mends it.
         """
-        made = 0
+        changes = 0
         try:
-            for step in self.steps():
-                if step.present():
-                    say(f"there already: {step.title}")
-                else:
-                    say(f"making:        {step.title}")
-                    step.make()
-                    made += 1
-            self._complete_table()
+            for resource in self.resources():
+                changed = []
+                for each in resource.properties:
+                    if not each.holds():
+                        each.make()
+                        changed.append(each.name)
+                say(f"set: {resource.title}: {', '.join(changed)}" if changed else f"as it should be: {resource.title}")
+                changes += len(changed)
         except (BotoCoreError, ClientError) as error:
             raise explain(error, "bootstrap", self._clients.endpoint_url) from error
-        return made
+        return changes
 
     def next_step(self) -> str:
         """How to go on, with this account's own names."""
@@ -97,82 +109,227 @@ class Bootstrap:
             "  pulumi up -s prod"
         )
 
-    def _has_key(self, stack: str) -> Callable[[], bool]:
-        def present() -> bool:
-            pages = self._clients.get("kms").get_paginator("list_aliases").paginate()
-            return any(one["AliasName"] == self.alias(stack) for page in pages for one in page["Aliases"])
+    # Keys -------------------------------------------------------------------------------------------------------------
 
-        return present
+    def _key(self, stack: str) -> Resource:
+        kms, alias = self._clients.get("kms"), self.alias(stack)
+
+        def policy() -> str | None:
+            found = kms.get_key_policy(KeyId=self._key_id(stack), PolicyName="default")["Policy"]
+            return with_statement(found, by_iam(self._account))
+
+        def enabled() -> bool:
+            self._refuse_other_kinds(stack)
+            return bool(self._metadata(stack)["KeyState"] == "Enabled")
+
+        def enable() -> None:
+            if self._metadata(stack)["KeyState"] == "PendingDeletion":
+                kms.cancel_key_deletion(KeyId=self._key_id(stack))  # leaves it disabled
+            kms.enable_key(KeyId=self._key_id(stack))
+
+        return Resource(
+            f"KMS key {alias}",
+            (
+                Property("made", lambda: bool(self._key_id(stack)), lambda: self._make_key(stack)),
+                Property("enabled", enabled, enable),
+                Property(
+                    "IAM of this account decides who uses it",
+                    lambda: policy() is None,
+                    lambda: kms.put_key_policy(KeyId=self._key_id(stack), PolicyName="default", Policy=policy()),
+                ),
+                Property(
+                    "yearly rotation",
+                    lambda: bool(kms.get_key_rotation_status(KeyId=self._key_id(stack))["KeyRotationEnabled"]),
+                    lambda: kms.enable_key_rotation(KeyId=self._key_id(stack)),
+                ),
+            ),
+        )
+
+    def _aliases(self) -> dict[str, str]:
+        """Alias → key id."""
+        pages = self._clients.get("kms").get_paginator("list_aliases").paginate()
+        return {one["AliasName"]: one.get("TargetKeyId", "") for page in pages for one in page["Aliases"]}
+
+    def _key_id(self, stack: str) -> str:
+        return self._aliases().get(self.alias(stack), "")
+
+    def _metadata(self, stack: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._clients.get("kms").describe_key(KeyId=self._key_id(stack))["KeyMetadata"]
+        return found
+
+    def _refuse_other_kinds(self, stack: str) -> None:
+        found = self._metadata(stack)
+        kind = (found.get("KeySpec"), found.get("Origin"))
+        if kind != ("SYMMETRIC_DEFAULT", "AWS_KMS"):  # such a key is for encryption, and can be rotated
+            raise Refused(
+                f"{self.alias(stack)} names key {found['KeyId']}, which is {' of '.join(map(str, kind))}; a symmetric key made "
+                "by AWS KMS is needed. If no state is encrypted with it, delete the alias (`aws kms "
+                f"delete-alias --alias-name {self.alias(stack)}`) and run `make bootstrap` again"
+            )
 
     def _make_key(self, stack: str) -> None:
-        kms = self._clients.get("kms")
-        key = kms.create_key(Description=f"Pulumi state and secrets of ShopCat, {stack}")["KeyMetadata"]["KeyId"]
-        kms.enable_key_rotation(KeyId=key)
+        """Name a key, which a run that was cut off may have made already."""
+        kms, description = self._clients.get("kms"), f"Pulumi state and secrets of ShopCat, {stack}"
+        named = set(self._aliases().values())
+        pages = kms.get_paginator("list_keys").paginate()
+        unnamed = (key["KeyId"] for page in pages for key in page["Keys"] if key["KeyId"] not in named)
+        left = next((key for key in unnamed if self._is_left(key, description)), None)
+        key = left or kms.create_key(Description=description)["KeyMetadata"]["KeyId"]
         kms.create_alias(AliasName=self.alias(stack), TargetKeyId=key)
 
-    def _has_bucket(self, stack: str) -> Callable[[], bool]:
-        def present() -> bool:
-            try:
-                self._clients.get("s3").head_bucket(Bucket=self.bucket(stack))
-            except ClientError as error:
-                if error_code(error) in ("404", "NoSuchBucket", "NotFound"):
-                    return False
-                raise
-            return True
+    def _is_left(self, key: str, description: str) -> bool:
+        try:
+            found = self._clients.get("kms").describe_key(KeyId=key)["KeyMetadata"]
+        except ClientError as error:
+            if error_code(error) == "AccessDeniedException":  # somebody else's, whose policy lets nobody look
+                return False
+            raise
+        return bool(found.get("Description") == description and found["KeyState"] == "Enabled")
 
-        return present
+    # Buckets ----------------------------------------------------------------------------------------------------------
 
-    def _make_bucket(self, stack: str) -> None:
+    def _bucket(self, stack: str) -> Resource:
         s3, name = self._clients.get("s3"), self.bucket(stack)
+
+        def policy() -> str | None:
+            found = _absent_as_none(lambda: s3.get_bucket_policy(Bucket=name)["Policy"], "NoSuchBucketPolicy")
+            return with_statement(found, only_tls(name))
+
+        def private() -> bool:
+            found = _absent_as_none(
+                lambda: s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
+                "NoSuchPublicAccessBlockConfiguration",
+            )
+            return bool(found == PRIVATE)
+
+        encryption = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.alias(stack)}
+        rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}]}
+        return Resource(
+            f"S3 bucket {name}",
+            (
+                Property("made", lambda: self._has_bucket(name), lambda: self._make_bucket(name)),
+                Property(
+                    "no public access",
+                    private,
+                    lambda: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=PRIVATE),
+                ),
+                Property(
+                    "versioning",
+                    lambda: s3.get_bucket_versioning(Bucket=name).get("Status") == "Enabled",
+                    lambda: s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"}),
+                ),
+                Property(
+                    "encryption by its key",
+                    lambda: self._is_encrypted(stack),
+                    lambda: s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=rules),
+                ),
+                Property(
+                    "HTTPS only",
+                    lambda: policy() is None,
+                    lambda: s3.put_bucket_policy(Bucket=name, Policy=policy()),
+                ),
+            ),
+        )
+
+    def _has_bucket(self, name: str) -> bool:
+        try:
+            self._clients.get("s3").head_bucket(Bucket=name, ExpectedBucketOwner=self._account)
+        except ClientError as error:
+            code = error_code(error)
+            if code in ("404", "NoSuchBucket", "NotFound"):
+                return False
+            if code in ("403", "AccessDenied", "Forbidden"):
+                raise Refused(
+                    f"S3 bucket {name}: S3 lets these credentials not look at it ({error}). Either they lack s3:ListBucket "
+                    f"on it, or another account than {self._account} took the name: then ask its owner for it, and put no "
+                    "state there"
+                ) from error
+            raise
+        return True
+
+    def _make_bucket(self, name: str) -> None:
         place: dict[str, Any] = {}
         if self._clients.region != "us-east-1":  # S3 refuses a constraint for its oldest region
             place["CreateBucketConfiguration"] = {"LocationConstraint": self._clients.region}
-        s3.create_bucket(Bucket=name, **place)
-        s3.put_public_access_block(
-            Bucket=name,
-            PublicAccessBlockConfiguration={
-                "BlockPublicAcls": True,
-                "IgnorePublicAcls": True,
-                "BlockPublicPolicy": True,
-                "RestrictPublicBuckets": True,
-            },
+        self._clients.get("s3").create_bucket(Bucket=name, **place)
+
+    def _is_encrypted(self, stack: str) -> bool:
+        s3, key, alias = self._clients.get("s3"), self._metadata(stack), self.alias(stack)
+        found = _absent_as_none(
+            lambda: s3.get_bucket_encryption(Bucket=self.bucket(stack))["ServerSideEncryptionConfiguration"]["Rules"],
+            "ServerSideEncryptionConfigurationNotFoundError",
         )
-        s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
-        encryption = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.alias(stack)}
-        s3.put_bucket_encryption(
-            Bucket=name,
-            ServerSideEncryptionConfiguration={
-                "Rules": [{"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}]
-            },
+        if not found or not found[0].get("BucketKeyEnabled"):
+            return False
+        default = found[0].get("ApplyServerSideEncryptionByDefault", {})
+        names = (alias, key["KeyId"], key["Arn"], f"{key['Arn'].partition(':key/')[0]}:{alias}")
+        return default.get("SSEAlgorithm") == "aws:kms" and default.get("KMSMasterKeyID") in names
+
+    # The ledger -------------------------------------------------------------------------------------------------------
+
+    def _ledger(self) -> Resource:
+        dynamodb = self._clients.get("dynamodb")
+        waiter = dynamodb.get_waiter("table_exists")  # until it is ACTIVE
+
+        def protect() -> None:
+            dynamodb.update_table(TableName=self._table, DeletionProtectionEnabled=True)
+            waiter.wait(TableName=self._table)
+
+        def initialise() -> None:
+            Ledger(dynamodb, self._table).initialise()
+
+        return Resource(
+            f"DynamoDB table {self._table} (release ledger)",
+            (
+                Property("made", self._has_table, lambda: dynamodb.create_table(**table_definition(self._table))),
+                Property("active", self._is_active, lambda: waiter.wait(TableName=self._table)),
+                Property(
+                    "deletion protection", lambda: bool(self._description()["DeletionProtectionEnabled"]), protect
+                ),
+                Property("point-in-time recovery", self._has_recovery, lambda: self._enable_recovery(dynamodb)),
+                Property("an empty ledger", self._has_head, initialise),
+            ),
         )
-        only_tls = {
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [f"arn:aws:s3:::{name}", f"arn:aws:s3:::{name}/*"],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        }
-        s3.put_bucket_policy(Bucket=name, Policy=json.dumps({"Version": "2012-10-17", "Statement": [only_tls]}))
+
+    def _description(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._clients.get("dynamodb").describe_table(TableName=self._table)["Table"]
+        return {"DeletionProtectionEnabled": False, **found}
 
     def _has_table(self) -> bool:
         try:
-            self._clients.get("dynamodb").describe_table(TableName=self._table)
+            found = self._description()
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 return False
             raise
+        if found["KeySchema"] != table_definition(self._table)["KeySchema"]:
+            raise Refused(
+                f"DynamoDB table {self._table} is none of this program's: its key is {found['KeySchema']}, not {KEY}. Set "
+                "shopcat:ledgerTable to another name"
+            )
+        if found["TableStatus"] == "DELETING":
+            raise Refused(f"DynamoDB table {self._table} is being deleted; run `make bootstrap` again when it is gone")
         return True
 
-    def _make_table(self) -> None:
+    def _has_head(self) -> bool:
+        """Whether the ledger is begun; releases without its head mean a loss, which an empty head would only hide."""
         dynamodb = self._clients.get("dynamodb")
-        dynamodb.create_table(**table_definition(self._table))
-        dynamodb.get_waiter("table_exists").wait(TableName=self._table)
+        if "Item" in dynamodb.get_item(TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True):
+            return True
+        if dynamodb.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]:
+            raise Refused(
+                f"DynamoDB table {self._table} (release ledger) holds releases and not what is live; restore it from "
+                "before that was lost (point-in-time recovery), and set shopcat:ledgerTable to the restored table"
+            )
+        return False
 
-    def _complete_table(self) -> None:
-        """Recovery and the empty ledger; also mends a run that was cut off after the table was made."""
-        dynamodb = self._clients.get("dynamodb")
-        self._enable_recovery(dynamodb)
-        Ledger(dynamodb, self._table).initialise()
+    def _is_active(self) -> bool:
+        return bool(self._description()["TableStatus"] == "ACTIVE")
+
+    def _has_recovery(self) -> bool:
+        found = self._clients.get("dynamodb").describe_continuous_backups(TableName=self._table)
+        state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return bool(state.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     def _enable_recovery(self, dynamodb: Any) -> None:
         """Point-in-time recovery; asked for again while DynamoDB still prepares backups of a new table."""
@@ -193,12 +350,49 @@ class Bootstrap:
             else:
                 return
 
-    def _has_issuer(self) -> bool:
-        found = self._clients.get("iam").list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        return any(one["Arn"].endswith(f"/{ISSUER}") for one in found)
+    # GitHub -----------------------------------------------------------------------------------------------------------
 
-    def _make_issuer(self) -> None:
-        self._clients.get("iam").create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE])
+    def _issuer(self) -> Resource:
+        """GitHub's OIDC provider; its thumbprints are not looked at, since IAM doesn't either.
+
+        IAM checks GitHub's certificate by its own trusted authorities; thumbprints count only where one of those did not
+        sign it (docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateOpenIDConnectProviderThumbprint.html).
+        """
+        iam, arn = self._clients.get("iam"), f"arn:aws:iam::{self._account}:oidc-provider/{ISSUER}"
+
+        def exists() -> bool:
+            found = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+            return any(one["Arn"] == arn for one in found)
+
+        return Resource(
+            f"OIDC provider {ISSUER}",
+            (
+                Property(
+                    "made",
+                    exists,
+                    lambda: iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE]),
+                ),
+                Property(
+                    f"audience {AUDIENCE}",
+                    lambda: (
+                        AUDIENCE
+                        in iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn).get("ClientIDList", [])
+                    ),
+                    lambda: iam.add_client_id_to_open_id_connect_provider(
+                        OpenIDConnectProviderArn=arn, ClientID=AUDIENCE
+                    ),
+                ),
+            ),
+        )
+
+
+def _absent_as_none(read: Callable[[], Any], code: str) -> Any:
+    try:
+        return read()
+    except ClientError as error:
+        if error_code(error) == code:
+            return None
+        raise
 
 
 def read_stack_file(path: Path) -> tuple[str, settings.Settings]:
@@ -227,11 +421,11 @@ def main() -> int:
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}")
         bootstrap = Bootstrap(clients, account, given.ledger_table)
-        made = bootstrap.run(print)
+        changes = bootstrap.run(print)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{made} made, nothing else changed")
+    print(f"{changes} set, nothing else changed")
     print(bootstrap.next_step())
     return 0
 

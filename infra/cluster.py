@@ -3,7 +3,8 @@
 * Authentication mode API: no aws-auth map that could lock everybody out.
 * Control-plane logs of every kind, kept for as long as the settings say; secrets encrypted by a key of its own.
 * Nodes: exactly two, AL2023, instance metadata by token and from the node alone (hop limit 1), so no pod can borrow the
-  node's role.
+  node's role. An update takes away one at a time, after new ones have come.
+* AWS moves the cluster to another Kubernetes version by itself only where the settings say so.
 * Managed add-ons, versions pinned; the VPC CNI enforces network policies.
 """
 
@@ -27,6 +28,13 @@ INSTANCE_TYPE = "t3.medium"
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 CONFIGURATION: dict[str, dict[str, Any]] = {"vpc-cni": {"enableNetworkPolicy": "true"}}
+UNAVAILABLE_NODES = 1
+"""Drained at once during an update of the nodes: the capacity plan has room for one (infra/capacity.py)."""
+
+UPDATE_STRATEGY = "DEFAULT"
+"""New nodes first. MINIMAL takes old ones away first, when production fits on one of two only without previews
+(docs.aws.amazon.com/eks/latest/APIReference/API_NodegroupUpdateConfig.html)."""
+
 ADMIN_POLICY = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 
 
@@ -77,6 +85,7 @@ class Cluster(pulumi.ComponentResource):
             name,
             name=given.name,
             version=given.kubernetes_version,
+            upgrade_policy=aws.eks.ClusterUpgradePolicyArgs(support_type=given.support_type),
             vpc_id=network.vpc_id,
             public_subnet_ids=network.public_subnet_ids,
             private_subnet_ids=network.private_subnet_ids,
@@ -98,7 +107,7 @@ class Cluster(pulumi.ComponentResource):
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
         network_addon = self._addon("vpc-cni", cluster, [cluster])
-        group = self._nodes(cluster, nodes, network, [network_addon])
+        group = self._nodes(nodes, network, [network_addon])
         addons = [self._addon(addon, cluster, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
         found = cluster.eks_cluster
         text: pulumi.Output[str] = pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(
@@ -137,9 +146,8 @@ class Cluster(pulumi.ComponentResource):
         ]
         return role
 
-    def _nodes(
-        self, cluster: eks.Cluster, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]
-    ) -> eks.ManagedNodeGroup:
+    def _nodes(self, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]) -> aws.eks.NodeGroup:
+        """The provider's own resource: pulumi-eks's ManagedNodeGroup (4.4.0) takes no `update_config`."""
         given = self._settings.cluster
         template = aws.ec2.LaunchTemplate(
             "nodes",
@@ -154,9 +162,8 @@ class Cluster(pulumi.ComponentResource):
             update_default_version=True,
             opts=pulumi.ResourceOptions(parent=self),
         )
-        return eks.ManagedNodeGroup(
+        group: aws.eks.NodeGroup = aws.eks.NodeGroup(
             "nodes",
-            cluster=cluster,
             cluster_name=given.name,
             node_role_arn=role.arn,
             subnet_ids=network.private_subnet_ids,
@@ -164,6 +171,9 @@ class Cluster(pulumi.ComponentResource):
             ami_type="AL2023_x86_64_STANDARD",
             capacity_type="ON_DEMAND",
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(min_size=NODES, max_size=NODES, desired_size=NODES),
+            update_config=aws.eks.NodeGroupUpdateConfigArgs(
+                max_unavailable=UNAVAILABLE_NODES, update_strategy=UPDATE_STRATEGY
+            ),
             release_version=given.ami_release_version or None,
             version=given.kubernetes_version,
             launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
@@ -171,6 +181,7 @@ class Cluster(pulumi.ComponentResource):
             ),
             opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, *self._node_policies]),
         )
+        return group
 
     def _addon(self, addon: str, cluster: eks.Cluster, depends_on: list[pulumi.Resource]) -> aws.eks.Addon:
         configuration = CONFIGURATION.get(addon)

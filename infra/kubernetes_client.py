@@ -1,4 +1,4 @@
-"""Reads of the Kubernetes API for preflight and hooks: through a kubeconfig that is given, or as EKS wants it.
+"""The Kubernetes API for preflight and hooks: through a kubeconfig that is given, or as EKS wants it.
 
 EKS takes a presigned STS request as bearer token: whoever can sign it is who they say. A token is good for 15 minutes
 and is made anew after 10.
@@ -46,7 +46,7 @@ class KubernetesUnreachable(Refused):
 
 
 class KubernetesClient:
-    """GET and nothing else; what is changed in the cluster is changed by Pulumi."""
+    """GET, and server-side apply for what Helm leaves out (infra/definitions.py); all else is changed by Pulumi."""
 
     def __init__(
         self, server: str, context: ssl.SSLContext | None, token: Callable[[], str] | None, *, name: str
@@ -62,12 +62,25 @@ class KubernetesClient:
         Raises:
             KubernetesUnreachable: no answer, or one that is neither an object nor "not found".
         """
+        return self._request("GET", path, query)
+
+    def apply(self, path: str, manifest: Mapping[str, Any], manager: str) -> Any | None:
+        """Server-side apply an object, taking over its fields from whoever had them; the object as it is then.
+
+        Raises:
+            KubernetesUnreachable: no answer, or a refusal.
+        """
+        return self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, json.dumps(manifest))
+
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: str | None = None) -> Any | None:
         headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/apply-patch+yaml"
         if self._token is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
         url = f"{self._server}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
-            response = self._pool.request("GET", url, headers=headers)
+            response = self._pool.request(method, url, headers=headers, body=body)
         except urllib3.exceptions.HTTPError as error:
             raise KubernetesUnreachable(
                 f"Kubernetes API of {self._name} at {self._server} can't be reached ({error}); "
@@ -75,10 +88,10 @@ class KubernetesClient:
             ) from error
         if response.status == 404:
             return None
-        if response.status != 200:
+        if response.status not in (200, 201):
             detail = response.data.decode(errors="replace").strip()[:300]
             raise KubernetesUnreachable(
-                f"Kubernetes API of {self._name} answered {response.status} to GET {path}: {detail}"
+                f"Kubernetes API of {self._name} answered {response.status} to {method} {path}: {detail}"
             )
         return json.loads(response.data)
 

@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING
 
 import pulumi
 import pulumi_aws as aws
-from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.aws_clients import explain
-from infra.errors import Refused
+from infra.availability import zone_names
 
 if TYPE_CHECKING:
-    from infra.aws_clients import AwsClients
     from infra.settings import Vpc
 
 INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
@@ -35,32 +32,6 @@ def subnets(cidr: str) -> tuple[list[str], list[str]]:
     eighths = [str(one) for one in network.subnets(prefixlen_diff=3)]
     quarters = [str(one) for one in network.subnets(prefixlen_diff=2)]
     return eighths[:2], quarters[2:4]
-
-
-def zone_names(region: str, letters: tuple[str, ...]) -> list[str]:
-    """Names of availability zones."""
-    return [f"{region}{letter}" for letter in letters]
-
-
-def refuse_missing_zones(clients: AwsClients, letters: tuple[str, ...]) -> None:
-    """Before a network is made: not every region, nor every account, has zones of all letters.
-
-    Raises:
-        Refused: a zone isn't there for this account, or AWS can't be asked.
-    """
-    try:
-        found = clients.get("ec2").describe_availability_zones(
-            Filters=[{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
-        )
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, "availability zones", clients.endpoint_url) from error
-    there = sorted(one["ZoneName"] for one in found["AvailabilityZones"])
-    missing = sorted(set(zone_names(clients.region, letters)) - set(there))
-    if missing:
-        raise Refused(
-            f"shopcat:vpc.zones: {', '.join(missing)} is not available to this account; it has {', '.join(there)}. "
-            "Choose two of them, by their letters"
-        )
 
 
 class Network(pulumi.ComponentResource):

@@ -9,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import admission, capacity, contract, engine, preflight, rbac, zone
+from infra import admission, availability, capacity, contract, engine, preflight, rbac, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -17,10 +17,10 @@ from infra.database import NAMESPACE as DATABASE_NAMESPACE
 from infra.database import Database
 from infra.edge import Edge
 from infra.identity import Identity
-from infra.network import Network, refuse_missing_zones, subnets
+from infra.network import Network, subnets
 from infra.permissions import Place
 from infra.providers import aws_provider, eks_provider, kubernetes_provider
-from infra.record import NAMESPACE, REPOSITORY
+from infra.record import LOAD_BALANCER, NAMESPACE, REPOSITORY
 from infra.registry import PREVIEW_REPOSITORY, Registry
 from infra.release import BlueGreen
 
@@ -82,8 +82,13 @@ class Production(pulumi.ComponentResource):
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
         plan = engine.meanwhile(lambda: preflight.read(preflight.question(settings), clients))
-        if plan.decision.action == "platform" and settings.cluster.existing is None:
-            refuse_missing_zones(clients, settings.vpc.zones)
+        if plan.decision.action == "platform":
+            if settings.cluster.existing is None:
+                availability.refuse_unusable(clients, settings.vpc.zones)
+            if zone_id is not None:
+                zone.refuse_taken(
+                    clients, zone_id, zone=settings.zone, domain=settings.domain, load_balancer=LOAD_BALANCER
+                )
 
         place = Place(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
@@ -113,7 +118,15 @@ class Production(pulumi.ComponentResource):
         provider = kubernetes_provider(self.kubeconfig, ready)
         engine.meanwhile(load_modules)
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
-        addons = Addons("addons", settings, place=place, vpc_id=network.vpc_id, depends_on=ready, opts=inner)
+        addons = Addons(
+            "addons",
+            settings,
+            place=place,
+            kubernetes_api=plan.kubernetes,
+            vpc_id=network.vpc_id,
+            depends_on=ready,
+            opts=inner,
+        )
         repository = registry.release.repository_url
         balancers = [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0]
         facts = admission.Facts(

@@ -106,6 +106,9 @@ class Cluster(_Model):
 
     name: str = "shopcat"
     kubernetes_version: str = "1.35"
+    support_type: Literal["EXTENDED", "STANDARD"] = "EXTENDED"
+    """At the end of a version's standard support (14 months) EXTENDED costs 0.50 USD an hour more, and STANDARD lets AWS
+    move the cluster to the next version by itself, which production's settings then contradict (aws.amazon.com/eks/pricing)."""
     ami_release_version: str = ""
     """Pins the nodes' AMI; empty takes the newest at the first `up`."""
     log_retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30

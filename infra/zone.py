@@ -1,8 +1,9 @@
-"""Finds the Route 53 zone that the shop's names go into, before anything is declared."""
+"""The Route 53 zone that the shop's names go into: found, and searched for what is in their way, before anything is made."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -10,7 +11,18 @@ from infra.aws_clients import explain
 from infra.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from infra.aws_clients import AwsClients
+
+ADDRESSES = frozenset({"A", "AAAA", "CNAME"})
+"""Types that answer where a host is. Route 53 takes no second set of a name and type, and nothing beside a CNAME."""
+
+AMAZON = frozenset({"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"})
+"""Certificate authorities one of which a CAA record has to allow for ACM
+(docs.aws.amazon.com/acm/latest/userguide/setup-caa.html)."""
+
+Record = dict[str, Any]
 
 
 def find(clients: AwsClients, name: str) -> str:
@@ -32,3 +44,94 @@ def find(clients: AwsClients, name: str) -> str:
         f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:hostedZone to the zone that "
         "shopcat:domain lies in, or shopcat:dns to external to enter the names elsewhere"
     )
+
+
+def hosts(domain: str, load_balancer: str) -> dict[str, str]:
+    """Name of each load balancer → the host that its certificate and record are for."""
+    return {load_balancer: domain, f"{load_balancer}-preview": f"*.preview.{domain}"}
+
+
+def lineage(host: str, zone: str) -> list[str]:
+    """A host and every name above it, up to the zone's own; a wildcard is first."""
+    names = [host.rstrip(".")]
+    while names[-1] != zone and "." in names[-1]:
+        names.append(names[-1].partition(".")[2])
+    return names
+
+
+def obstacles(records: Sequence[Record], wanted: dict[str, str], zone: str, region: str) -> list[str]:
+    """Return what of a zone's records stands in the way of the load balancers' names, one line each.
+
+    A name that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update made it.
+    """
+    by_name: dict[str, list[Record]] = {}
+    for one in records:
+        name = one["Name"].replace("\\052", "*").rstrip(".").lower()
+        by_name.setdefault(name, []).append(one)
+    found = []
+    for balancer, host in wanted.items():
+        ours = re.compile(rf"(dualstack\.)?{re.escape(balancer)}-\d+\.{re.escape(region)}\.elb\.amazonaws\.com\.?")
+        names = lineage(host, zone)
+        for one in by_name.get(host, []):
+            target = one.get("AliasTarget", {}).get("DNSName", "").lower()
+            if one["Type"] in ADDRESSES and not (one["Type"] == "A" and ours.fullmatch(target)):
+                values = target or ", ".join(each["Value"] for each in one.get("ResourceRecords", []))
+                found.append(
+                    f"{host} {one['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
+                )
+        for name in names[:-1]:
+            if any(one["Type"] == "NS" for one in by_name.get(name, [])):
+                found.append(
+                    f"{name} NS hands {host} over to another zone; set shopcat:hostedZone to {name}, or delete it"
+                )
+        found += _forbidden(host, names, by_name)
+    return found
+
+
+def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[Record]]) -> list[str]:
+    """Of CAA records those of the nearest name count (RFC 8659), for a wildcard `issuewild` before `issue`."""
+    for name in names:
+        values = [
+            each["Value"].split(None, 2)
+            for one in by_name.get(name, [])
+            if one["Type"] == "CAA"
+            for each in one["ResourceRecords"]
+        ]
+        if not values:
+            continue
+        tags: dict[str, set[str]] = {}
+        for _, tag, issuer in values:
+            tags.setdefault(tag.lower(), set()).add(issuer.strip('"').partition(";")[0].strip().lower())
+        allowed = tags.get("issue")
+        if host.startswith("*."):
+            allowed = tags.get("issuewild", allowed)
+        if allowed is not None and not allowed & AMAZON:
+            return [f'{name} CAA lets no certificate of ACM be made for {host}; add `0 issue "amazon.com"`']
+        return []
+    return []
+
+
+def read(clients: AwsClients, zone_id: str, wanted: dict[str, str], zone: str) -> list[Record]:
+    """Records of the wanted names and of those above them; a zone may hold ten thousand others."""
+    route53 = clients.get("route53")
+    found: list[Record] = []
+    for name in sorted({name for host in wanted.values() for name in lineage(host, zone)}):
+        page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=name, MaxItems="100")
+        found += [one for one in page["ResourceRecordSets"] if one["Name"].replace("\\052", "*").rstrip(".") == name]
+    return found
+
+
+def refuse_taken(clients: AwsClients, zone_id: str, *, zone: str, domain: str, load_balancer: str) -> None:
+    """Check, before the first load balancer is made, that its names are free.
+
+    Raises:
+        Refused: a record of somebody else's is in the way, or Route 53 can't be asked.
+    """
+    zone, wanted = zone.rstrip("."), hosts(domain, load_balancer)
+    try:
+        records = read(clients, zone_id, wanted, zone)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"records of Route 53 zone {zone}", clients.endpoint_url) from error
+    found = obstacles(records, wanted, zone, clients.region)
+    if found:
+        raise Refused(f"Route 53 zone {zone} ({zone_id}) holds records that are in the way: " + ". ".join(found))

@@ -203,7 +203,7 @@ def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tm
 
 
 def test_the_bot_finds_every_image_that_is_pinned() -> None:
-    (manager,) = json.loads((ROOT / ".github" / "renovate.json").read_text())["customManagers"]
+    manager = json.loads((ROOT / ".github" / "renovate.json").read_text())["customManagers"][0]
     # JavaScript writes (?<name>…) where Python writes (?P<name>…).
     wanted = re.compile(manager["matchStrings"][0].replace("(?<", "(?P<"))
     found = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_eks as eks
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
@@ -23,7 +24,6 @@ from infra import (
     registry,
     settings,
 )
-from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from infra.permissions import Place
 from infra.settings import Vpc
@@ -114,18 +114,6 @@ def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
     }
 
 
-def test_a_zone_that_the_account_lacks_is_refused_with_those_it_has() -> None:
-    class Ec2:
-        def describe_availability_zones(self, **_: object) -> dict[str, object]:
-            return {"AvailabilityZones": [{"ZoneName": f"us-west-1{letter}"} for letter in "cb"]}
-
-    clients = AwsClients("us-west-1")
-    clients.get = lambda service: {"ec2": Ec2()}[service]  # type: ignore[method-assign]
-    network.refuse_missing_zones(clients, ("b", "c"))
-    with pytest.raises(Refused, match=r"shopcat:vpc\.zones: us-west-1a .*it has us-west-1b, us-west-1c"):
-        network.refuse_missing_zones(clients, ("a", "b"))
-
-
 def test_a_released_image_never_expires() -> None:
     rules = json.loads(registry.release_lifecycle())["rules"]
     assert [rule["selection"]["tagStatus"] for rule in rules] == ["untagged"]
@@ -142,6 +130,56 @@ def test_a_released_image_never_expires() -> None:
 )
 def test_who_reaches_the_api(access: str, cidrs: tuple[str, ...], expected: tuple[bool, list[str]]) -> None:
     assert cluster.endpoint_access(access, cidrs) == expected
+
+
+@pytest.mark.parametrize("support", ["EXTENDED", "STANDARD"])
+def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.MonkeyPatch, support: str) -> None:
+    declared: list[eks.ClusterArgs] = []
+
+    class Component(pulumi.ComponentResource):
+        """What the mocks can't answer with: a component whose output is a resource."""
+
+        def __init__(self, title: str, *, opts: pulumi.ResourceOptions, **given: Any) -> None:
+            super().__init__("eks:index:Cluster", title, None, opts)
+            declared.append(eks.ClusterArgs(**given))
+            self.eks_cluster = aws.eks.Cluster(
+                title, role_arn="arn", vpc_config=aws.eks.ClusterVpcConfigArgs(subnet_ids=[])
+            )
+
+    class Subnets:
+        vpc_id, public_subnet_ids, private_subnet_ids = "vpc-1", ["subnet-1", "subnet-2"], ["subnet-3", "subnet-4"]
+
+    monkeypatch.setattr(eks, "Cluster", Component)
+    made: dict[str, dict[str, Any]] = {}
+
+    class Recorded(Echo):
+        def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
+            made[args.typ] = args.inputs
+            return super().new_resource(args)
+
+    mocks = Recorded()
+    mocks.known = {"aws:eks/cluster:Cluster": {"endpoint": "https://api", "certificateAuthority": {"data": "Q0E="}}}
+    pulumi.runtime.set_mocks(mocks, preview=False)
+    values = committed()
+    values["cluster"] = {**values["cluster"], "supportType": support}
+
+    @pulumi.runtime.test
+    def program() -> Any:
+        return cluster.Cluster(
+            "shopcat",
+            settings.read(values),
+            network=Subnets(),  # type: ignore[arg-type]
+            region="eu-central-1",
+            opts=pulumi.ResourceOptions(),
+        ).kubeconfig
+
+    program()
+    (component,) = declared
+    assert component.upgrade_policy.support_type == support  # type: ignore[union-attr]
+    nodes = made["aws:eks/nodeGroup:NodeGroup"]
+    assert nodes["updateConfig"] == {"maxUnavailable": 1, "updateStrategy": "DEFAULT"}
+    assert (nodes["clusterName"], nodes["subnetIds"]) == ("shopcat", ["subnet-3", "subnet-4"])
+    assert settings.read(committed()).cluster.support_type == "EXTENDED"
 
 
 def test_the_kubeconfig_holds_no_secret() -> None:
@@ -181,6 +219,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
             "addons",
             settings.read(committed()),
             place=Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
+            kubernetes_api=lambda: "api",  # type: ignore[arg-type, return-value]
             vpc_id="vpc-1",
             depends_on=[],
             opts=pulumi.ResourceOptions(),
@@ -196,12 +235,17 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
         waited.append(seconds)
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
-    for hooks in bound.values():
-        assert not hooks.before_update
-        (hook,) = hooks.before_create or []
-        assert isinstance(hook, pulumi.ResourceHook)
-        run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
+    applied: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(addons.definitions, "bring_up_to", lambda *given: applied.append(given))
+    for resource, hooks in bound.items():
+        first, *rest = hooks.before_create or []
+        assert rest == (hooks.before_update or []), "what is done before a chart is changed is also done at first"
+        assert len(rest) == (1 if resource.endswith(addons.CONTROLLER) else 0)
+        for hook in (first, *rest):
+            assert isinstance(hook, pulumi.ResourceHook)
+            run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
     assert waited == [addons.IDENTITY_SECONDS] * 2
+    assert applied == [("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0")]
     for chart in (addons.CONTROLLER, addons.EXTERNAL_SECRETS):
         association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
         assert association in needs.of(f"{kind}::{chart}")

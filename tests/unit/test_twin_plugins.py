@@ -98,7 +98,7 @@ def test_eks_component_refuses_what_it_does_not_build() -> None:
         "createOidcProvider": False,
         "useDefaultVpcCni": True,
     }
-    assert refuse(good) is None
+    assert refuse({**good, "upgradePolicy": {"supportType": "STANDARD"}}) is None
     assert "fargate" in (refuse({**good, "fargate": True}) or "")
     assert "CONFIG_MAP" in (refuse({**good, "authenticationMode": "CONFIG_MAP"}) or "")
     assert "skipDefaultNodeGroup" in (refuse({**good, "skipDefaultNodeGroup": False}) or "")

@@ -17,7 +17,7 @@ CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
     "endpointPrivateAccess", "endpointPublicAccess", "publicAccessCidrs", "enabledClusterLogTypes",
-    "encryptionConfigKeyArn", "tags",
+    "encryptionConfigKeyArn", "upgradePolicy", "tags",
 }  # fmt: skip
 _ONLY = {
     "skipDefaultNodeGroup": True,
@@ -62,6 +62,11 @@ def refuse_nodes(inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _upgrade_policy(inputs: Mapping[str, Any]) -> aws.eks.ClusterUpgradePolicyArgs | None:
+    given = inputs.get("upgradePolicy")
+    return None if given is None else aws.eks.ClusterUpgradePolicyArgs(support_type=given.get("supportType"))
+
+
 class Cluster(pulumi.ComponentResource):
     """What upstream's component makes of a cluster without node groups of its own."""
 
@@ -103,6 +108,7 @@ class Cluster(pulumi.ComponentResource):
             name=inputs.get("name"),
             role_arn=role.arn,
             version=inputs.get("version"),
+            upgrade_policy=_upgrade_policy(inputs),
             vpc_config=aws.eks.ClusterVpcConfigArgs(
                 subnet_ids=subnets,
                 endpoint_private_access=inputs.get("endpointPrivateAccess"),

@@ -1,0 +1,185 @@
+"""Availability zones that can hold the cluster, and the DNS zone whose names have to be free."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from infra import availability, zone
+from infra.aws_clients import AwsClients
+from infra.errors import Refused
+
+REGION = "us-east-1"
+DOMAIN = "shop.example.com"
+IDS = [f"use1-az{number}" for number in range(1, 7)]
+
+
+@pytest.fixture
+def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield AwsClients(REGION)
+
+
+# Availability zones ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    ids=st.permutations(IDS),
+    there=st.integers(min_value=0, max_value=6),
+    offering=st.sets(st.sampled_from(IDS)),
+    letters=st.lists(st.sampled_from("abcdefz"), min_size=2, max_size=2, unique=True),
+)
+def test_zones_pass_exactly_if_each_can_hold_the_cluster(
+    ids: list[str], there: int, offering: set[str], letters: list[str]
+) -> None:
+    """Letters mean other zones in each account; whatever they mean, ids decide."""
+    zones = {f"{REGION}{letter}": zone_id for letter, zone_id in zip("abcdef", ids[:there], strict=False)}
+    wanted = availability.zone_names(REGION, tuple(letters))
+    can = {name for name, zone_id in zones.items() if zone_id != "use1-az3" and zone_id in offering}
+    wrong = availability.refusal(wanted, zones, offering, "t3.medium")
+    assert (wrong is None) == (set(wanted) <= can)
+    if wrong is not None:
+        assert wrong.startswith("shopcat:vpc.zones: ")
+        problem, _, mend = wrong.partition(". ")
+        assert [name for name in wanted if f"{name} (" in problem] == [name for name in wanted if name not in can]
+        assert {name for name in zones if f"{name} (" in mend} == can
+        assert ("choose another aws:region" in mend) == (len(can) < 2)
+
+
+@pytest.mark.parametrize(
+    ("region", "zone_id"), [("us-east-1", "use1-az3"), ("us-west-1", "usw1-az2"), ("ca-central-1", "cac1-az3")]
+)
+def test_a_zone_without_eks_is_refused_whatever_its_letter(region: str, zone_id: str) -> None:
+    zones = {f"{region}a": zone_id, f"{region}b": "x-az8", f"{region}c": "x-az9"}
+    wrong = availability.refusal([f"{region}a", f"{region}b"], zones, set(zones.values()), "t3.medium")
+    assert wrong == (
+        f"shopcat:vpc.zones: the cluster can't be in {region}a (EKS takes no subnet in {zone_id}). Those that can: "
+        f"{region}b (x-az8), {region}c (x-az9); choose two of them, by their letters"
+    )
+
+
+def test_zones_are_read_from_ec2(clients: AwsClients) -> None:
+    zones, offering = availability.read(clients)
+    (bad,) = [name for name, zone_id in zones.items() if zone_id == "use1-az3"]
+    good = [name[-1] for name, zone_id in zones.items() if zone_id in offering and name != bad]
+    availability.refuse_unusable(clients, (good[0], good[1]))
+    with pytest.raises(Refused, match=rf"{bad} \(EKS takes no subnet in use1-az3\)"):
+        availability.refuse_unusable(clients, (good[0], bad[-1]))
+    _, none = availability.read(clients, "no.such")
+    assert none == set()
+
+
+def test_a_denied_read_of_zones_is_one_message(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "DescribeAvailabilityZones")
+
+    monkeypatch.setattr(clients.get("ec2"), "describe_availability_zones", denied)
+    with pytest.raises(Refused, match=r"^availability zones: .*UnauthorizedOperation"):
+        availability.refuse_unusable(clients, ("a", "b"))
+
+
+# The DNS zone ---------------------------------------------------------------------------------------------------------
+
+OURS = f"shopcat-123.{REGION}.elb.amazonaws.com"
+NAMES = [DOMAIN, f"*.preview.{DOMAIN}", f"preview.{DOMAIN}", "example.com", f"www.{DOMAIN}", f"*.{DOMAIN}"]
+
+
+def record(name: str, kind: str, value: str = "192.0.2.1") -> dict[str, Any]:
+    return {"Name": f"{name}.".replace("*", "\\052"), "Type": kind, "ResourceRecords": [{"Value": value}]}
+
+
+def alias(name: str, target: str, kind: str = "A") -> dict[str, Any]:
+    return {"Name": f"{name}.".replace("*", "\\052"), "Type": kind, "AliasTarget": {"DNSName": target}}
+
+
+def obstacles(*records: dict[str, Any], apex: str = "example.com") -> list[str]:
+    return zone.obstacles(records, zone.hosts(DOMAIN, "shopcat"), apex, REGION)
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SOA"]))))
+def test_names_are_free_unless_a_record_decides_where_they_lead(pairs: list[tuple[str, str]]) -> None:
+    blocked = {
+        (name, kind)
+        for name, kind in pairs
+        if (name in NAMES[:2] and kind in ("A", "AAAA", "CNAME", "NS")) or (name == NAMES[2] and kind == "NS")
+    }
+    assert bool(obstacles(*(record(name, kind) for name, kind in pairs))) == bool(blocked)
+
+
+@pytest.mark.parametrize("target", [OURS, f"dualstack.{OURS}.", OURS.upper()])
+def test_a_name_that_leads_to_our_load_balancer_is_no_obstacle(target: str) -> None:
+    assert obstacles(alias(DOMAIN, target)) == []
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        (alias(DOMAIN, f"shop-123.{REGION}.elb.amazonaws.com"), "shop-123"),
+        (alias(DOMAIN, "shopcat-123.eu-central-1.elb.amazonaws.com"), "eu-central-1"),
+        (alias(DOMAIN, f"shopcat-preview-123.{REGION}.elb.amazonaws.com"), "shopcat-preview-123"),
+        (alias(DOMAIN, OURS, "AAAA"), "AAAA"),
+        (alias(DOMAIN, "d1.cloudfront.net"), "cloudfront"),
+        (record(DOMAIN, "CNAME", OURS), "CNAME"),
+        (record(f"*.preview.{DOMAIN}", "A"), r"*.preview.shop.example.com A leads to 192.0.2.1"),
+        (record(DOMAIN, "NS", "ns1.example.net"), "set shopcat:hostedZone to shop.example.com"),
+        (record(f"preview.{DOMAIN}", "NS", "ns1.example.net"), "preview.shop.example.com NS"),
+    ],
+)
+def test_a_record_of_another_owner_is_named_with_what_to_do(entry: dict[str, Any], named: str) -> None:
+    found = obstacles(entry)
+    assert found
+    assert all(named in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "blocked"),
+    [
+        ("example.com", ['0 issue "letsencrypt.org"'], [DOMAIN, f"*.preview.{DOMAIN}"]),
+        ("example.com", ['0 issue "letsencrypt.org"', '0 issue "amazon.com"'], []),
+        ("example.com", ['0 issue ";"'], [DOMAIN, f"*.preview.{DOMAIN}"]),
+        ("example.com", ['0 iodef "mailto:a@example.com"'], []),
+        ("example.com", ['0 issue "amazon.com"', '0 issuewild ";"'], [f"*.preview.{DOMAIN}"]),
+        ("example.com", ['0 issuewild "letsencrypt.org"'], [f"*.preview.{DOMAIN}"]),
+        (f"preview.{DOMAIN}", ['0 issue "letsencrypt.org"'], [f"*.preview.{DOMAIN}"]),
+        (DOMAIN, ['0 issue "awstrust.com; policy=x"'], []),
+    ],
+)
+def test_a_caa_record_that_forbids_the_certificate_is_found(name: str, values: list[str], blocked: list[str]) -> None:
+    entry = {"Name": f"{name}.", "Type": "CAA", "ResourceRecords": [{"Value": value} for value in values]}
+    found = obstacles(entry)
+    found_for = [host for host in (DOMAIN, f"*.preview.{DOMAIN}") if any(f"for {host}" in line for line in found)]
+    assert found_for == blocked
+    nearer = {**entry, "Name": f"{DOMAIN}.", "ResourceRecords": [{"Value": '0 issue "amazon.com"'}]}
+    if name == "example.com":
+        assert obstacles(entry, nearer) == []
+
+
+def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clients: AwsClients) -> None:
+    route53 = clients.get("route53")
+    route53.create_hosted_zone(Name="example.com", CallerReference="1")
+    zone_id = zone.find(clients, "example.com")
+
+    def check() -> None:
+        zone.refuse_taken(clients, zone_id, zone="example.com.", domain=DOMAIN, load_balancer="shopcat")
+
+    def enter(entry: dict[str, Any], action: str = "CREATE") -> None:
+        change = {"Action": action, "ResourceRecordSet": {**entry, "TTL": 60}}
+        route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": [change]})
+
+    check()
+    for number in range(150):
+        enter(record(f"a{number}.example.com", "A"))
+    check()
+    for entry in (record(f"*.preview.{DOMAIN}", "A"), record(DOMAIN, "CNAME", "x.example.net")):
+        enter(entry)
+        with pytest.raises(Refused, match=r"Route 53 zone example.com .*in the way: .*shop.example.com"):
+            check()
+        enter(entry, "DELETE")
+    check()
