@@ -20,7 +20,7 @@ from infra.errors import Refused
 
 if TYPE_CHECKING:
     from infra.aws_clients import AwsClients
-    from infra.settings import Vpc
+    from infra.platform_settings import Vpc
 
 INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
 
