@@ -64,6 +64,7 @@ def environment(endpoint: str | None) -> list[dict[str, str]]:
 
 def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str, Any]:
     """Values of the chart aws-load-balancer-controller (aws/eks-charts)."""
+    drain = settings.drain.budget
     return {
         "clusterName": settings.cluster.name,
         "region": region,
@@ -73,7 +74,10 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
         "resources": requests(capacity.LOAD_BALANCER_CONTROLLER),
         "priorityClassName": PRIORITY,
         "podDisruptionBudget": {"maxUnavailable": 1},
-        "targetgroupbindingRequeueDuration": f"{settings.drain.budget.requeue_seconds}s",
+        "targetgroupbindingRequeueDuration": f"{drain.requeue_seconds}s",
+        # After failed calls of AWS it waits twice as long each time, by default up to 16 min 40 s. So short, targets leave
+        # within what the drain budget allows for it once AWS answers again; a call every few seconds is far from throttling.
+        "targetgroupbindingMaxExponentialBackoffDelay": f"{max(1, min(drain.requeue_seconds, drain.controller_lag_seconds))}s",
         "enableServiceMutatorWebhook": False,
         "podMutatorWebhookConfig": {"failurePolicy": "Fail"},
         # The chart's one selector for pods; podMutatorWebhookConfig has none.

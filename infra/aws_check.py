@@ -19,7 +19,6 @@ from botocore.exceptions import ClientError
 
 from infra import availability, backends, offers, zone
 from infra.aws_clients import AwsClients, error_code
-from infra.bootstrap import read_stack_file
 from infra.capacity import T3_MEDIUM
 from infra.cluster import NODES
 from infra.contract import PARAMETER, PLACES_TABLE
@@ -27,6 +26,7 @@ from infra.errors import Refused
 from infra.findings import Row, State, asked, table
 from infra.permissions import CLEANUP, PREVIEW, RELEASE, SECRETS_ROLE
 from infra.record import APPLICATION_SECRET, COLOURS, LOAD_BALANCER, REPOSITORY, workload_name
+from infra.settings import read_stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -395,7 +395,7 @@ def main(read: Callable[[Settings, AwsClients, str, Path], list[Row]] = check) -
     """``python -m infra.aws_check``; PULUMI_OPTION_CONFIG_FILE names another stack file. 1 if something has to change."""
     path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
     try:
-        region, given = read_stack_file(path)
+        region, given = read_stack(path)
         clients = AwsClients(region, endpoint_url=given.aws_endpoint)
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}; nothing is changed by this\n")

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import backends, settings
@@ -395,28 +394,11 @@ def _absent_as_none(read: Callable[[], Any], code: str) -> Any:
         raise
 
 
-def read_stack_file(path: Path) -> tuple[str, settings.Settings]:
-    """Region and settings of the production stack.
-
-    Raises:
-        Refused: the file can't be read, or something in it is wrong.
-    """
-    try:
-        config = yaml.safe_load(path.read_text())["config"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise Refused(f"{path}: expected a stack file with `config:` ({error})") from error
-    region = config.get("aws:region")
-    if not region:
-        raise Refused(f"{path} sets no aws:region")
-    values = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("shopcat:")}
-    return str(region), settings.read(values)
-
-
 def main() -> int:
     """``python -m infra.bootstrap``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
     path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
     try:
-        region, given = read_stack_file(path)
+        region, given = settings.read_stack(path)
         clients = AwsClients(region, endpoint_url=given.aws_endpoint)
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}")

@@ -4,6 +4,7 @@ What is counted, by pod slots, CPU and memory requests:
 
 * on all nodes: live N + new N + terminating N + one Job + everything the platform runs;
 * on one node, the other drained: live N + new N + one Job + the platform; previews yield (their priority is lower);
+* both once more while a migration runs, which comes before the new N and may be larger than the other Jobs;
 * in the database: every pod's pool of live, new and terminating N, the Jobs and what PostgreSQL keeps for itself.
 
 Slots and requests of a t3.medium on EKS (17 pods; 1930m and 3309 MiB allocatable) follow the node agent's formulas and
@@ -76,7 +77,7 @@ PLATFORM: tuple[Workload, ...] = (
 """Everything the platform runs; addons.py sets the requests of the two that Helm installs from these."""
 
 JOB = PodRequest(50, 64)
-"""The database, migrate and smoke Jobs; they run one after the other."""
+"""The database and smoke Jobs; they run one after the other, and a migration before both."""
 
 PREVIEW_APPLICATION = PodRequest(100, 256)
 PREVIEW_DATABASE = PodRequest(50, 128)
@@ -96,6 +97,8 @@ class Production:
     pod: PodRequest
     database_pool_size: int
     database_max_connections: int
+    migration: PodRequest | None = None
+    """The migration's pod, if the release has one."""
     nodes: int = 2
     node: NodeShape = T3_MEDIUM
     platform: Sequence[Workload] = PLATFORM
@@ -175,9 +178,30 @@ def _fits(production: Production, nodes: int, pods: Sequence[PodRequest]) -> lis
     return rooms
 
 
-def _shortages(production: Production, where: str, nodes: int, pods: Sequence[PodRequest], what: str) -> list[str]:
+def _phases(production: Production) -> list[tuple[int, list[PodRequest], str]]:
+    """Number of nodes, pods beside the platform's, and what they are; the first is a full release on all nodes."""
+    count, nodes = production.replicas, production.nodes
+    pods, migration = [production.pod] * count, production.migration
+    phases = [
+        (nodes, [*3 * pods, JOB], f"{count} live + {count} new + {count} terminating pods, a Job and the platform")
+    ]
+    if nodes > 1:
+        phases.append((nodes - 1, [*2 * pods, JOB], f"{count} live + {count} new pods, a Job and the platform"))
+    if migration:
+        what = "the migration and the platform"
+        phases.append((nodes, [*2 * pods, migration], f"{count} live + {count} terminating pods, {what}"))
+        if nodes > 1:
+            phases.append((nodes - 1, [*pods, migration], f"{count} live pods, {what}"))
+    return phases
+
+
+def _shortages(production: Production, nodes: int, pods: Sequence[PodRequest], what: str) -> list[str]:
     """Each resource that is short, by its sum; or, if only the packing fails, that."""
     node = production.node
+    where = f"on {nodes} x {node.name}" + (" while one node is drained" if nodes < production.nodes else "")
+    memory = "shopcat:release.memory"
+    if production.migration in pods and production.migration != production.pod:
+        memory = "shopcat:release.migrateMemory"
     every = [*_platform_pods(production.platform, nodes), *pods]
     rows = [
         ("pod slots", len(every), nodes * node.pod_slots, "shopcat:release.replicas"),
@@ -191,7 +215,7 @@ def _shortages(production: Production, where: str, nodes: int, pods: Sequence[Po
             "MiB of memory",
             sum(pod.memory_mebibytes for pod in every),
             nodes * node.memory_mebibytes,
-            "shopcat:release.replicas or shopcat:release.memory",
+            f"shopcat:release.replicas or {memory}",
         ),
     ]
     lines = [
@@ -202,7 +226,7 @@ def _shortages(production: Production, where: str, nodes: int, pods: Sequence[Po
     if not lines and _fits(production, nodes, pods) is None:
         lines.append(
             f"{where}: {what} fit by their sum but not node by node; "
-            "lower shopcat:release.replicas, shopcat:release.cpu or shopcat:release.memory"
+            f"lower shopcat:release.replicas, shopcat:release.cpu or {memory}"
         )
     return lines
 
@@ -216,24 +240,8 @@ def plan(production: Production) -> CapacityPlan:
     count = production.replicas
     if count < 1:
         raise CapacityError([f"shopcat:release.replicas is {count}; a release needs at least 1 pod"])
-    full = [production.pod] * (3 * count) + [JOB]
-    drained = [production.pod] * (2 * count) + [JOB]
-    name = production.node.name
-    shortages = _shortages(
-        production,
-        f"on {production.nodes} x {name}",
-        production.nodes,
-        full,
-        f"{count} live + {count} new + {count} terminating pods, a Job and the platform",
-    )
-    if production.nodes > 1:
-        shortages += _shortages(
-            production,
-            f"on {production.nodes - 1} x {name} while one node is drained",
-            production.nodes - 1,
-            drained,
-            f"{count} live + {count} new pods, a Job and the platform",
-        )
+    phases = _phases(production)
+    shortages = [line for phase in phases for line in _shortages(production, *phase)]
     connections = 3 * count * production.database_pool_size + JOB_CONNECTIONS + RESERVED_CONNECTIONS
     if connections > production.database_max_connections:
         shortages.append(
@@ -243,13 +251,14 @@ def plan(production: Production) -> CapacityPlan:
         )
     if shortages:
         raise CapacityError(shortages)
+    full = phases[0][1]
     every = [*_platform_pods(production.platform, production.nodes), *full]
     return CapacityPlan(
         pods=len(every),
         cpu_millicores=sum(pod.cpu_millicores for pod in every),
         memory_mebibytes=sum(pod.memory_mebibytes for pod in every),
         connections=connections,
-        previews=_previews(production, full),
+        previews=min(_previews(production, pods) for nodes, pods, _ in phases if nodes == production.nodes),
     )
 
 

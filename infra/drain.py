@@ -19,15 +19,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from infra.limits import DEREGISTRATION_SECONDS, HEALTH_INTERVAL_SECONDS, HEALTH_THRESHOLD, IDLE_SECONDS
+
 METRIC_MINUTES_SECONDS = 120
 """Two whole minutes of CloudWatch metrics: one alone may hold a single late point."""
 
 SMALLEST_MARGIN_SECONDS = 10
-SMALLEST_HEALTH_INTERVAL_SECONDS = 5
-"""An ALB's health check interval is 5 to 300 s."""
+SMALLEST_REQUEUE_SECONDS = 1
+"""0 is no requeue at all: a gate that is shut at the controller's first look would stay so."""
 
-LARGEST_DEREGISTRATION_DELAY_SECONDS = 3600
-LARGEST_IDLE_TIMEOUT_SECONDS = 4000
 _DEFAULT_IDLE_TIMEOUT_SECONDS = 60
 """An ALB's own default; kept as long as the inequalities allow it."""
 
@@ -170,16 +170,17 @@ class DrainBudget:
              self.pre_stop_seconds + self.app_drain_seconds + self.margin_seconds, "<=", "grace", self.grace_seconds),
             ("longestRequest + 1", self.longest_request_seconds + 1, "<=", "appDrain", self.app_drain_seconds),
             ("longestRequest + 5", self.longest_request_seconds + 5, "<=", "idleTimeout", self.idle_timeout_seconds),
-            ("idleTimeout", self.idle_timeout_seconds, "<=", "an ALB's largest", LARGEST_IDLE_TIMEOUT_SECONDS),
+            ("idleTimeout", self.idle_timeout_seconds, "<=", "an ALB's largest", IDLE_SECONDS),
             ("idleTimeout + 5", self.idle_timeout_seconds + 5, "<=", "appKeepAlive", self.app_keep_alive_seconds),
             ("propagation + longestRequest", least_delay, "<=",
              "deregistrationDelay", self.deregistration_delay_seconds),
             ("deregistrationDelay", self.deregistration_delay_seconds, "<=",
-             "an ALB's largest", LARGEST_DEREGISTRATION_DELAY_SECONDS),
+             "an ALB's largest", DEREGISTRATION_SECONDS),
             ("max(propagation + longestRequest, two metric minutes)", least_settle, "<=",
              "settle", self.settle_seconds),
-            ("an ALB's smallest", SMALLEST_HEALTH_INTERVAL_SECONDS, "<=",
-             "healthInterval", self.health_interval_seconds),
+            ("an ALB's smallest", HEALTH_INTERVAL_SECONDS[0], "<=", "healthInterval", self.health_interval_seconds),
+            ("healthInterval", self.health_interval_seconds, "<=", "an ALB's largest", HEALTH_INTERVAL_SECONDS[1]),
+            ("smallest requeue", SMALLEST_REQUEUE_SECONDS, "<=", "requeue", self.requeue_seconds),
             ("startup + healthInterval * healthThreshold + requeue", self.seconds_to_ready, "<",
              "progressDeadline", self.progress_deadline_seconds),
             ("progressDeadline", self.progress_deadline_seconds, "<", "pulumiTimeout", self.pulumi_timeout_seconds),
@@ -205,6 +206,6 @@ def _unusable(*groups: DrainInputs | DrainOverrides) -> list[str]:
                 continue
             if not math.isfinite(value) or value < 0:
                 lines.append(f"{field.name} is {value}; expected a number of at least 0")
-            elif field.name == "health_threshold" and not 2 <= value <= 10:
+            elif field.name == "health_threshold" and not HEALTH_THRESHOLD[0] <= value <= HEALTH_THRESHOLD[1]:
                 lines.append(f"{field.name} is {value}; an ALB takes 2 to 10")
     return lines

@@ -564,8 +564,8 @@ class Ledger:
         self._writer = secrets.token_hex(8)
 
     @contextmanager
-    def _reachable(self) -> Iterator[None]:
-        """AWS errors as one message each."""
+    def _reachable(self, *, writing: bool = False) -> Iterator[None]:
+        """AWS errors as one message each, which says whether it was to be read or written."""
         try:
             yield
         except (BotoCoreError, ClientError) as error:
@@ -573,6 +573,12 @@ class Ledger:
             if code == "ResourceNotFoundException":
                 raise LedgerUnknown(
                     f"release ledger: there is no DynamoDB table {self._table}; `make bootstrap` makes it"
+                ) from error
+            if writing:
+                raise LedgerUnknown(
+                    f"release ledger {self._table} can't be written: {error}. Whether it was written all the same is not "
+                    "known, and nothing more is done. Mend the access, then run it again: it goes on from what the "
+                    "ledger holds by then"
                 ) from error
             raise LedgerUnknown(
                 f"release ledger {self._table} can't be read, so what was released is unknown and nothing is done: "
@@ -582,7 +588,7 @@ class Ledger:
     def initialise(self) -> bool:
         """Write the empty ledger if there is none; whether it did. For bootstrap alone."""
         try:
-            with self._reachable():
+            with self._reachable(writing=True):
                 self._client.put_item(
                     TableName=self._table,
                     Item=_head(State(version=1)),
@@ -667,7 +673,7 @@ class Ledger:
                 put["ConditionExpression"] = f"attribute_not_exists({KEY})"
             puts.append(put)
         try:
-            with self._reachable():
+            with self._reachable(writing=True):
                 self._client.transact_write_items(TransactItems=[{"Put": put} for put in puts])
         except LedgerUnknown as error:
             cause = error.__cause__

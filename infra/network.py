@@ -17,7 +17,7 @@ import pulumi_aws as aws
 from infra.availability import zone_names
 
 if TYPE_CHECKING:
-    from infra.settings import Vpc
+    from infra.platform_settings import Vpc
 
 INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
 

@@ -65,6 +65,7 @@ class Question:
     abort: str = ""
     rollback: str = ""
     migrate: tuple[str, ...] = ()
+    migrate_deadline_seconds: int = 300
     contracts: bool = False
     accept_unserved: str = ""
     """Name of the live release whose ready pods may be no healthy targets when a release starts."""
@@ -80,8 +81,8 @@ def question(settings: Settings) -> Question:
         kubeconfig=settings.cluster.kubeconfig,
         ledger_table=settings.ledger_table,
         replicas=release.replicas,
-        cpu_millicores=release.cpu_millicores,
-        memory_mebibytes=release.memory_mebibytes,
+        cpu_millicores=release.pod.cpu_millicores,
+        memory_mebibytes=release.pod.memory_mebibytes,
         environment={
             **release.env,
             "DATABASE_POOL_SIZE": str(database.pool_size),
@@ -97,6 +98,7 @@ def question(settings: Settings) -> Question:
         abort=settings.abort,
         rollback=settings.rollback,
         migrate=release.migrate,
+        migrate_deadline_seconds=release.migrate_deadline,
         contracts=release.contracts,
         accept_unserved=settings.accept_unserved,
     )
@@ -408,9 +410,22 @@ def _template(question: Question, view: traffic.View, image: str, secret_version
         smoke_image=question.smoke_image,
         smoke_url=question.public_url,
         smoke_connect=view.dns_name,
-        migrate=question.migrate,
         contracts=question.contracts,
+        **_migration(question),
     )
+
+
+def _migration(question: Question) -> dict[str, Any]:
+    """The migration's part of a record; without one nothing, so that settings without effect make no difference."""
+    pod = question.production.migration
+    if not question.migrate or pod is None:
+        return {}
+    return {
+        "migrate": question.migrate,
+        "migrate_deadline_seconds": question.migrate_deadline_seconds,
+        "migrate_cpu_millicores": pod.cpu_millicores,
+        "migrate_memory_mebibytes": pod.memory_mebibytes,
+    }
 
 
 def _image(question: Question, clients: AwsClients) -> tuple[str, str]:

@@ -25,7 +25,8 @@ from infra.registry import PREVIEW_REPOSITORY, Registry
 from infra.release import BlueGreen
 
 if TYPE_CHECKING:
-    from infra.settings import ExistingCluster, Settings
+    from infra.platform_settings import ExistingCluster
+    from infra.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pulumi
 
-from infra import engine, settings
+from infra import engine, settings, stack_file
 from infra.backends import PRODUCTION
 from infra.errors import Refused
 from infra.providers import own_fields
@@ -25,16 +24,7 @@ def stack_values() -> dict[str, Any]:
 
 def all_values() -> dict[str, Any]:
     """Every setting of the stack, keys with their namespace."""
-    return {key: _plain(text) for key, text in pulumi.runtime.config.get_config_env().items()}
-
-
-def _plain(text: str) -> Any:
-    if text[:1] in "{[":
-        try:
-            return json.loads(text)
-        except ValueError:
-            return text
-    return text
+    return {key: stack_file.plain(text) for key, text in pulumi.runtime.config.get_config_env().items()}
 
 
 def run() -> None:
@@ -54,9 +44,7 @@ def run() -> None:
         preview.Preview(number, *settings.read_preview(PREVIEW_SETTINGS, all_values())).export()
         return
     given = settings.read(stack_values())
-    region = pulumi.Config("aws").get("region")
-    if not region:
-        raise Refused("aws:region is not set; `pulumi config set aws:region eu-central-1` or the region of your choice")
+    region = settings.check_region(pulumi.Config("aws").get("region"), "Pulumi.prod.yaml")
     from infra.production import Production
 
     Production(given, region, stack).export()

@@ -43,7 +43,12 @@ SECRET_KEYS: Mapping[str, str] = {
 }
 """Environment variable of the pods → key in the release's Secret; the keys are those of the JSON in Secrets Manager."""
 
-_TAG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_TAG = re.compile(rf"(?=.{{1,40}}$)(?!.*--){_LABEL}(\.{_LABEL})*")
+"""A DNS subdomain, since objects are named by it: each part between dots begins and ends with a letter or digit
+(k8s.io/apimachinery/pkg/util/validation, IsDNS1123Subdomain)."""
+_RECORDED_TAG = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
+"""What the ledger may hold from before: it stays readable."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
@@ -75,10 +80,10 @@ def check_tag(tag: str) -> str:
             "tag latest: a tag that moves can't be released; push the image under a tag of its own (v<semver>) "
             "and set shopcat:tag to that"
         )
-    if not _TAG.fullmatch(tag) or "--" in tag or ".." in tag:
+    if not _TAG.fullmatch(tag):
         raise Refused(
-            f"tag {tag!r}: expected up to 40 lower-case letters, digits, dots and single dashes, beginning and ending "
-            "with a letter or digit, such as v1.4.0"
+            f"tag {tag[:60]!r}: expected up to 40 lower-case letters, digits, dots and single dashes, each part between "
+            "dots beginning and ending with a letter or digit, such as v1.4.0"
         )
     return tag
 
@@ -122,6 +127,9 @@ class TemplateInput:
     migrate: tuple[str, ...] = ()
     """Command of the migration Job in the new image; nothing means none."""
     migrate_deadline_seconds: int = 300
+    migrate_cpu_millicores: int = 50
+    migrate_memory_mebibytes: int = 64
+    """The defaults are what every migration had before the settings said it."""
     smoke_connect: str = ""
     """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     contracts: bool = False
@@ -205,7 +213,8 @@ def validated(record: Record) -> Record:
     Raises:
         Refused: it is not.
     """
-    check_tag(record.tag)
+    if not isinstance(record.tag, str) or not _RECORDED_TAG.fullmatch(record.tag):
+        check_tag(str(record.tag))
     assert_plain(_open(record), f"record of {record.tag}")
     for what, image in (("image", record.template.image), ("smoke image", record.template.smoke_image)):
         if not _DIGEST.fullmatch(image.rpartition("@")[2]):
@@ -371,7 +380,8 @@ def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
     del spec["topologySpreadConstraints"]
     container["name"] = "migrate"
     container["command"] = list(record.template.migrate)
-    container["resources"] = _resources(50, 64)
+    template = record.template
+    container["resources"] = _resources(template.migrate_cpu_millicores, template.migrate_memory_mebibytes)
     spec["restartPolicy"] = "Never"
     spec["terminationGracePeriodSeconds"] = 30
     pod["metadata"]["labels"] = {"app.kubernetes.io/name": f"{APPLICATION}-migrate", "shopcat/release": record.name}

@@ -15,6 +15,7 @@ Everything decisive is a before-hook on what it protects. Hooks don't run in pre
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
 from infra.fence import GATES_LABEL
 from infra.ledger import State, table_rows
+from infra.migration import read_why_failed
 from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.record import (
     APPLICATION,
@@ -289,11 +291,22 @@ class BlueGreen(pulumi.ComponentResource):
         return deployment
 
     def _migrate(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        name, template = checks.migrate_name, checks.record.template
+
+        async def explain(_: pulumi.ErrorHookArgs) -> bool:
+            # The engine reports that the Job failed; that it can't be explained must not hide that.
+            with contextlib.suppress(Refused):
+                reason = await asyncio.to_thread(read_why_failed, self._plan.kubernetes(), name, template)
+                if reason:
+                    pulumi.log.error(reason, self)
+            return False
+
         return self._job(
-            checks.migrate_name,
+            name,
             render_migration(checks.record, checks.colour),
-            checks.record.template.migrate_deadline_seconds,
+            template.migrate_deadline_seconds,
             depends_on,
+            on_error=[pulumi.ErrorHook("migration-failed", explain)],
         )
 
     def _smoke(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
@@ -301,7 +314,12 @@ class BlueGreen(pulumi.ComponentResource):
         return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), seconds, depends_on)
 
     def _job(
-        self, name: str, template: dict[str, Any], deadline_seconds: int, depends_on: list[pulumi.Resource]
+        self,
+        name: str,
+        template: dict[str, Any],
+        deadline_seconds: int,
+        depends_on: list[pulumi.Resource],
+        on_error: list[pulumi.ErrorHook] | None = None,
     ) -> pulumi.Resource:
         """A Job that is tried once; the next update replaces one that failed."""
         job: pulumi.Resource = kubernetes.batch.v1.Job(
@@ -316,7 +334,7 @@ class BlueGreen(pulumi.ComponentResource):
             opts=self._options(
                 depends_on=depends_on,
                 custom_timeouts=pulumi.CustomTimeouts(create=f"{deadline_seconds + 60}s", delete="2m"),
-                hooks=pulumi.ResourceHookBinding(before_create=[self._claim]),
+                hooks=pulumi.ResourceHookBinding(before_create=[self._claim], on_error=on_error),
             ),
         )
         return job

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.aws_clients import AwsClients
-from infra.bootstrap import read_stack_file
 from infra.errors import Refused
 from infra.ledger import Ledger, table_rows
+from infra.settings import read_stack
 
 COLUMNS = ("tag", "revision", "state", "colour", "when", "who", "commit", "digest")
 
@@ -25,7 +25,7 @@ def lines(rows: Sequence[dict[str, str]]) -> list[str]:
 def main() -> int:
     """``python -m infra.releases``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
     try:
-        region, given = read_stack_file(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
+        region, given = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
         clients = AwsClients(region, endpoint_url=given.aws_endpoint)
         state = Ledger(clients.get("dynamodb"), given.ledger_table).read()
     except Refused as error:

@@ -132,10 +132,13 @@ def api_access(text: str) -> str:
     Raises:
         Refused: there is no such line.
     """
-    match = _API_ACCESS.search(text)
-    if match is None:
-        raise Refused("Pulumi.prod.yaml has no line `  shopcat:apiAccess: …`; set it to public, cidrs or private")
-    return match[1]
+    found = _API_ACCESS.findall(text)
+    if len(found) != 1:
+        count = "two lines" if found else "no line"
+        raise Refused(
+            f"Pulumi.prod.yaml has {count} `  shopcat:apiAccess: …`; set it once, to public, cidrs or private"
+        )
+    return str(found[0])
 
 
 def kept_out(access: str, environment: Mapping[str, str], variable: str) -> str:
@@ -196,7 +199,7 @@ def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
 
 
 def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
-    reason = kept_out(api_access(PRODUCTION_FILE.read_text()), environment, variable)
+    reason = kept_out(api_access(PRODUCTION_FILE.read_text(errors="replace")), environment, variable)
     if reason:
         raise Refused(reason)
 

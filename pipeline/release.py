@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from infra import stack_file
 from infra.errors import Refused
-from infra.ledger import Ledger, LedgerUnknown, State, command
+from infra.ledger import Kind, Ledger, LedgerUnknown, State, command
 from infra.record import REPOSITORY
 from infra.settings import Settings
 from pipeline import image, stack, surroundings
@@ -95,7 +96,7 @@ def _move(job: Job, setting: str, value: str, tag: str) -> None:
     if finished.code == 0:
         return
     state = read_ledger(made)
-    verdict = after_failure(state, tag)
+    verdict = after_failure(state, tag, "release" if setting == "tag" else "rollback")
     if verdict:
         raise Refused(f"{setting} {value} failed: {verdict}")
     try:
@@ -109,15 +110,25 @@ def _move(job: Job, setting: str, value: str, tag: str) -> None:
     raise Refused(f"{setting} {value} failed (see above) and was aborted: {live}")
 
 
-def after_failure(state: State, tag: str) -> str:
-    """Why a failed update leaves nothing to abort; empty if its release is open."""
-    if state.open and tag in (state.open.tag, state.open.name):
+def after_failure(state: State, tag: str, kind: Kind = "release") -> str:
+    """Why a failed update leaves nothing to abort; empty if its release, or its rollback, is open.
+
+    A release and a rollback may be of the same tag: only what this job asked for is its own to abort.
+    """
+    opened, live = state.open, state.live
+    if opened and opened.kind == kind and tag in (opened.tag, opened.name):
         return ""
-    if state.live and tag in (state.live.tag, state.live.name):
-        return f"{state.live.name} is live, but the update did not end; go on with the manual workflow, resume"
-    if state.open:
-        return f"refused while {state.open.kind} {state.open.name} is open; resume or abort that by the manual workflow"
+    if opened:
+        return f"refused while {opened.kind} {opened.name} is open; resume or abort that by the manual workflow"
+    if live and tag in (live.tag, live.name) and (kind == "release" or _went_live(state) > 1):
+        return f"{live.name} is live, but the update did not end; go on with the manual workflow, resume"
     return "refused before anything was touched; what Pulumi said is above"
+
+
+def _went_live(state: State) -> int:
+    """How often the live release went live: a rollback to it is not the first time."""
+    release = state.releases.get(state.live.name) if state.live else None
+    return sum(each.outcome == "live" for each in release.attempts) if release else 0
 
 
 def read_ledger(made: Stack) -> State:
@@ -126,7 +137,7 @@ def read_ledger(made: Stack) -> State:
     Raises:
         LedgerUnknown: it can't be read.
     """
-    settings = made.document["config"]
+    settings = stack_file.handed_over(made.document["config"])
     table = str(settings.get("shopcat:ledgerTable", Settings.model_fields["ledger_table"].default))
     try:
         return Ledger(surroundings.clients().get("dynamodb"), table).read()

@@ -17,10 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backends
+from infra import backends, stack_file
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from pipeline import inspection, process, state, surroundings
@@ -158,7 +157,7 @@ class Stack:
     def _environment(self) -> Iterator[dict[str, str | None]]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"Pulumi.{self.name}.yaml"
-            path.write_text(yaml.safe_dump(dict(self.document), sort_keys=False))
+            path.write_text(stack_file.dump(self.document))
             yield {**self.where.environment, "PULUMI_OPTION_CONFIG_FILE": str(path)}
 
     def select_or_create(self) -> None:
@@ -287,11 +286,11 @@ class Stack:
 def preview(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:
     """The stack of a pull request; its settings are Pulumi.pr.yaml, which the program reads itself."""
     path = environment.get("SHOPCAT_STACK_FILE")
-    document = surroundings.stack_file(Path(path)) if path else {"config": {}}
+    document = stack_file.read(Path(path)) if path else {"config": {}}
     return Stack(f"pr-{number}", where, {"secretsprovider": where.secrets_provider, **document})
 
 
 def production(where: Backend, environment: Mapping[str, str]) -> Stack:
     """Production's stack, with the committed settings."""
-    document = surroundings.stack_file(Path(environment.get("SHOPCAT_STACK_FILE") or surroundings.PRODUCTION_FILE))
+    document = stack_file.read(Path(environment.get("SHOPCAT_STACK_FILE") or surroundings.PRODUCTION_FILE))
     return Stack("prod", where, {"secretsprovider": where.secrets_provider, **document})

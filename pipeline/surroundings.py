@@ -19,30 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from infra import stack_file
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
+from infra.settings import check_region
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PRODUCTION_FILE = REPOSITORY / "Pulumi.prod.yaml"
-
-
-def stack_file(path: Path) -> dict[str, Any]:
-    """A stack's settings.
-
-    Raises:
-        Refused: it can't be read or has no `config`.
-    """
-    try:
-        document = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise Refused(f"{path} can't be read ({error}); restore it from git") from error
-    if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        raise Refused(f"{path} has no `config:`; restore it from git")
-    return document
 
 
 def region() -> str:
@@ -51,10 +35,7 @@ def region() -> str:
     Raises:
         Refused: it doesn't.
     """
-    found = stack_file(PRODUCTION_FILE)["config"].get("aws:region")
-    if not isinstance(found, str):
-        raise Refused("Pulumi.prod.yaml sets no aws:region; set it to the region of the cluster")
-    return found
+    return check_region(stack_file.read(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
 
 
 def clients() -> AwsClients:

@@ -78,6 +78,11 @@ def test_two_nodes_hold_whatever_one_drained_node_holds_twice(production: Produc
             "MiB of memory, there are 3309; lower shopcat:release.replicas or shopcat:release.mem",
         ),
         ({"pod": PodRequest(700, 384)}, "millicores of CPU"),
+        (
+            {"migration": PodRequest(200, 4000)},
+            "the migration and the platform fit by their sum but not node by node; lower shopcat:release.replicas, "  # noqa: ISC004
+            "shopcat:release.cpu or shopcat:release.migrateMemory",
+        ),
         ({"database_pool_size": 20}, "6 pods x a pool of 20, 2 for Jobs and 5 reserved need 127 connections"),
     ],
 )
@@ -85,6 +90,23 @@ def test_a_shortage_says_what_to_change(change: dict[str, object], words: str) -
     with pytest.raises(CapacityError) as caught:
         capacity.plan(replace(PRODUCTION, **change))  # type: ignore[arg-type]
     assert words in str(caught.value)
+
+
+@given(productions, st.none() | st.builds(PodRequest, st.integers(0, 1500), st.integers(0, 2500)))
+def test_a_migration_no_larger_than_a_pod_needs_no_more_room(
+    production: Production, migration: PodRequest | None
+) -> None:
+    """It runs before the new pods, so only a larger one counts; previews never gain by it."""
+    without, plan = attempt(production), attempt(replace(production, migration=migration))
+    if migration is None or (
+        migration.cpu_millicores <= production.pod.cpu_millicores
+        and migration.memory_mebibytes <= production.pod.memory_mebibytes
+        and production.replicas > 1
+    ):
+        assert plan == without
+    elif plan is not None:
+        assert without is not None
+        assert plan.previews <= without.previews
 
 
 def test_what_fits_by_its_sum_but_not_node_by_node_is_refused() -> None:

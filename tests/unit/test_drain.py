@@ -76,6 +76,7 @@ def test_what_is_derived_fails_only_by_what_was_put_in(given_inputs: DrainInputs
         and given_inputs.app_keep_alive_seconds >= given_inputs.longest_request_seconds + 12
         and given_inputs.margin_seconds >= 10
         and given_inputs.health_interval_seconds >= 5
+        and given_inputs.requeue_seconds > 0
     )
     if possible:
         assert DrainBudget.derive(given_inputs).violations() == []
@@ -88,6 +89,8 @@ def test_what_is_derived_fails_only_by_what_was_put_in(given_inputs: DrainInputs
         ({"app_keep_alive_seconds": 30}, "idleTimeout + 5 <= appKeepAlive, but 40 s <= 30 s"),
         ({"margin_seconds": 9}, "smallest margin <= margin, but 10 s <= 9 s"),
         ({"health_interval_seconds": 4}, "healthInterval, but 5 s <= 4 s"),
+        ({"health_interval_seconds": 301}, "healthInterval <= an ALB's largest, but 301 s <= 300 s"),
+        ({"requeue_seconds": 0}, "smallest requeue <= requeue, but 1 s <= 0 s"),
         ({"propagation_seconds": 3600}, "deregistrationDelay <= an ALB's largest, but 3630 s <= 3600 s"),
         ({"propagation_seconds": -1}, "propagation_seconds is -1; expected a number of at least 0"),
         ({"startup_seconds": float("nan")}, "startup_seconds is nan"),

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -415,6 +415,28 @@ def test_an_unreachable_ledger_is_unknown() -> None:
 
     with pytest.raises(LedgerUnknown, match="unknown and nothing is done"):
         Ledger(Down(), TABLE).read()
+
+
+@pytest.mark.parametrize("write", ["claim", "hold", "initialise"])
+def test_a_ledger_that_can_not_be_written_is_not_said_to_be_unreadable(
+    open_ledger: Callable[[], Ledger], monkeypatch: pytest.MonkeyPatch, write: str
+) -> None:
+    store = open_ledger()
+    state = store.read()
+
+    def denied(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no PutItem"}}, "TransactWriteItems")
+
+    monkeypatch.setattr(store._client, "transact_write_items", denied)
+    monkeypatch.setattr(store._client, "put_item", denied)
+    steps: dict[str, Callable[[], object]] = {
+        "claim": lambda: store.claim(state, decide(tag("v1.0.0", 1), state)),
+        "hold": lambda: store.hold(state),
+        "initialise": store.initialise,
+    }
+    with pytest.raises(LedgerUnknown, match=r"can't be written: .*no PutItem.* run it again") as refused:
+        steps[write]()
+    assert "can't be read" not in str(refused.value)
 
 
 def test_nonsense_in_the_table_is_unknown(open_ledger: Callable[[], Ledger]) -> None:

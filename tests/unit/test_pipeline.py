@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from infra import backends
+from infra import backends, ledger
 from infra.aws_clients import AwsClients
 from infra.bootstrap import Bootstrap
 from infra.contract import PARAMETER
@@ -27,6 +28,7 @@ from pipeline.comment import Preview
 from pipeline.stack import Backend, Stack
 from pipeline.state import Seen
 from pipeline.steps import Step, Steps, table
+from tests.unit.releases import record
 from twin import pipeline_times
 from twin.errors import TwinError
 
@@ -702,6 +704,10 @@ def test_the_committed_page_has_its_marks() -> None:
 LIVE = Live("v1.0.0", 1, "blue")
 
 
+def attempt_of(outcome: str) -> ledger.Attempt:
+    return ledger.Attempt(1, "ann", "abc", "1", "2026-11-24T10:00:00+00:00", outcome)
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [
@@ -715,3 +721,34 @@ def test_only_a_release_that_is_open_is_aborted(state: State, words: str) -> Non
     found = release.after_failure(state, "v1.1.0")
     assert bool(found) is bool(words)
     assert words in found
+
+
+ROLLED_BACK = ledger.Release(record("v1.1.0"), "live", "green", (attempt_of("live"), attempt_of("live")), 2)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        (State(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback")), ""),
+        # Somebody else's release of the tag that was to be rolled back to: not this job's to abort.
+        (State(live=LIVE, open=Open("v1.1.0", 2, 1, "green", "release")), "while release v1.1.0-r2 is open"),
+        # It was live before, by its release: the rollback was refused.
+        (
+            State(
+                live=Live("v1.1.0", 1, "green"),
+                releases={"v1.1.0-r1": replace(ROLLED_BACK, attempts=(attempt_of("live"),))},
+            ),
+            "refused before anything was touched",
+        ),
+        (State(live=Live("v1.1.0", 1, "green"), releases={"v1.1.0-r1": ROLLED_BACK}), "v1.1.0-r1 is live"),
+    ],
+)
+def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: State, words: str) -> None:
+    found = release.after_failure(state, "v1.1.0", "rollback")
+    assert bool(found) is bool(words)
+    assert words in found
+
+
+def test_a_refused_release_does_not_abort_a_rollback_to_its_tag() -> None:
+    state = State(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback"))
+    assert "while rollback v1.1.0-r1 is open" in release.after_failure(state, "v1.1.0", "release")

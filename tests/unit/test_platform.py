@@ -251,6 +251,17 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
         assert association in needs.of(f"{kind}::{chart}")
 
 
+def test_the_controller_never_waits_longer_than_a_deregistration_may_take() -> None:
+    """Its own default is 16 min 40 s after failed calls."""
+    given = settings.read(committed())
+    values = addons.controller_values(given, "vpc-1", "eu-central-1")
+    seconds = [
+        int(values[name].removesuffix("s"))
+        for name in ("targetgroupbindingMaxExponentialBackoffDelay", "targetgroupbindingRequeueDuration")
+    ]
+    assert all(1 <= each <= given.drain.budget.controller_lag_seconds for each in seconds)
+
+
 @pytest.mark.parametrize("zone_id", [None, "Z1"])
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_external_dns_says_once_what_to_enter(

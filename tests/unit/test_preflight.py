@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,13 +18,29 @@ from infra.errors import Refused
 from infra.ledger import Ledger, State, table_definition
 from infra.preflight import Plan, Question
 from infra.record import PORT
+from infra.settings import read as read_settings
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
+from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.docker.distribution.manifest.v2+json"})
+
+
+def test_what_says_nothing_without_a_migration_is_no_difference() -> None:
+    """Otherwise a program that knows more settings would release what is live once more."""
+    view: Any = SimpleNamespace(dns_name="lb")
+    asked = preflight.question(read_settings(committed(release={"migrateDeadline": 900})))
+    made = preflight._template(asked, view, f"shopcat@{digest(1)}", "1")
+    assert (made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (300, 64)
+    asked = preflight.question(
+        read_settings(committed(release={"migrate": ["m"], "migrateMemory": "1Gi", "migrateDeadline": 900}))
+    )
+    made = preflight._template(asked, view, f"shopcat@{digest(1)}", "1")
+    assert (made.migrate, made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (("m",), 900, 1024)
+    assert made.migrate_cpu_millicores == made.cpu_millicores
 
 
 def question(**changes: Any) -> Question:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import Refused
@@ -47,10 +48,71 @@ def test_tags_that_names_can_carry(tag: str) -> None:
     assert check_tag(tag) == tag
 
 
-@pytest.mark.parametrize("tag", ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "x" * 41, "v1/2"])
+@pytest.mark.parametrize(
+    "tag",
+    ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "x" * 41, "v1/2", "v1.-2", "v1-.2", "v1\n", "v1.0-"],
+)
 def test_other_tags_are_refused_with_a_reason(tag: str) -> None:
     with pytest.raises(Refused, match=r"such as v1\.4\.0|a tag of its own"):
         check_tag(tag)
+
+
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+"""k8s.io/apimachinery/pkg/util/validation, DNS1123SubdomainFmt."""
+
+
+@settings(max_examples=1000)
+@given(st.text("av09.-V_\n", max_size=42))
+def test_a_tag_that_is_taken_names_objects(tag: str) -> None:
+    try:
+        check_tag(tag)
+    except Refused:
+        return
+    named = Record(tag, 999_999, template())
+    for name in (named.secret_name, f"migrate-{named.name}-a999", f"smoke-{named.name}-a999"):
+        assert SUBDOMAIN.fullmatch(name)
+        assert len(name) <= 63, "a Job's name is a label of its pods"
+    assert re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", tag), "docs.docker.com, docker image tag"
+
+
+@pytest.mark.parametrize("tag", ["v1.-2", "v1-.2"])
+def test_a_record_of_a_tag_that_was_allowed_stays_readable(tag: str) -> None:
+    old = replace(record(), tag=tag)
+    assert Record.from_json(old.to_json()) == old
+
+
+OLD = (
+    '{"provenance":{"commit":"","run":"","who":""},"revision":1,"tag":"v1.0.0","template":{"contracts":false,'
+    '"cpu_millicores":200,"drain":{"app_drain_seconds":60,"grace_seconds":140,"pre_stop_seconds":70,'
+    '"progress_deadline_seconds":130,"pulumi_timeout_seconds":190,"startup_seconds":60},"environment":'
+    '{"DATABASE_POOL_SIZE":"5","DATABASE_SSLMODE":"require"},"image":"123456789012.dkr.ecr.eu-central-1.amazonaws.com/'
+    'shopcat@sha256:0000000000000000000000000000000000000000000000000000000000000001","memory_mebibytes":384,"migrate":'
+    '["python","-m","migrate"],"migrate_deadline_seconds":300,"replicas":2,"secret_id":"shopcat/application",'
+    '"secret_version":"11111111-1111-1111-1111-111111111111","smoke_connect":"","smoke_image":"docker.io/curlimages/'
+    'curl@sha256:00000000000000000000000000000000000000000000000000000000000003e7","smoke_url":""}}'
+)
+"""As the program wrote it before migrations had a size of their own."""
+
+
+def test_an_older_record_makes_the_same_pods_as_before() -> None:
+    """The fingerprints are what the program of that time made of it."""
+    old = Record.from_json(OLD)
+    pods = [make(old, colour) for make in (render, render_migration, render_smoke) for colour in ("green", "blue")]
+    assert [fingerprint(pod) for pod in pods] == [
+        "1057a3cde30e67cd",
+        "de8a1d46d9a1450d",
+        "fb6f5fa6ccd9e4e2",
+        "b355b8c387b5a589",
+        "6f5b3efb4a3bcc82",
+        "99eb2309f07388ae",
+    ]
+
+
+def test_a_migration_has_the_resources_of_its_record() -> None:
+    made = container(
+        render_migration(record(migrate=("m",), migrate_memory_mebibytes=96, migrate_cpu_millicores=70), "blue")
+    )
+    assert made["resources"] == {"requests": {"cpu": "70m", "memory": "96Mi"}, "limits": {"memory": "96Mi"}}
 
 
 def test_a_record_survives_the_ledger() -> None:

@@ -48,6 +48,7 @@ def _hooks_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
             assert isinstance(each, pulumi.ResourceHook)
 
     monkeypatch.setattr("pulumi.resource_hooks.register_resource_hook", lambda _: Registered())
+    monkeypatch.setattr("pulumi.resource_hooks.register_error_hook", lambda _: Registered())
     monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
 
 
@@ -333,6 +334,36 @@ def test_jobs_are_tried_once_and_replaced_when_they_failed() -> None:
         assert job["metadata"]["annotations"]["pulumi.com/replaceUnready"] == "true"
         assert job["spec"]["backoffLimit"] == 0
         assert job["spec"]["activeDeadlineSeconds"] > 0
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_migration_that_failed_is_explained(monkeypatch: pytest.MonkeyPatch, *, answers: bool) -> None:
+    found: list[pulumi.ErrorHook] = []
+    said: list[str] = []
+
+    async def prepared(bound: Any, name: str) -> None:
+        if bound and bound.on_error:
+            assert "migrate-v1.0.0-r1-a1" in name
+            found.extend(bound.on_error)
+
+    def why(*_: Any) -> str:
+        if not answers:
+            raise Refused("the cluster does not answer")
+        return "killed for want of memory"
+
+    monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
+    monkeypatch.setattr("infra.release.read_why_failed", why)
+    monkeypatch.setattr(pulumi.log, "error", lambda text, _: said.append(text))
+    declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
+    (hook,) = found
+    answered: list[Any] = []
+
+    async def ask() -> None:
+        answered.append(await hook.callback(pulumi.ErrorHookArgs("", "", "", "")))  # type: ignore[misc]
+
+    run(ask())
+    assert answered == [False], "the Job is not tried again"
+    assert said == (["killed for want of memory"] if answers else [])
 
 
 def test_no_manifest_holds_a_secret_value() -> None:
