@@ -12,7 +12,7 @@ A release that fails one request in twenty, beside a colour that fails none, is 
 
 A release that fails one request in a thousand is put back in at most 0.05 % of looks, one that fails exactly one in 200
 in at most 1 %; a new minute is a new look, and a release is looked at two to seven times. The same rule after each of our
-own requests (300 of them in a shift) puts one in a thousand back with 0.1 %, and finds one in twenty with 99 %.
+own requests (300 of them in a shift) puts one in a thousand back with 0.05 %, and finds one in twenty with 99.8 %.
 
 Two counts keep late data from being taken for health. CloudWatch has no data point where nothing failed ("Reporting
 criteria: There is a nonzero value"), so a missing point means *no error* or *not there yet*. Hence errors that are there
