@@ -9,19 +9,19 @@ APIs are tried again until then.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra import cloudwatch, metrics
 from infra.aws_clients import AwsClients, error_code, explain, is_transient
 from infra.errors import Refused
 from infra.proof import Target
@@ -31,8 +31,6 @@ Log = Callable[[str], None]
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
 EVERYTHING = 100
-TROUBLE = 0.05
-"""Errors per request above which what was there before is in trouble, and no measure for what comes after it."""
 PROBES_BEFORE = 20
 """Own requests before a shift; so many show one that fails in ten."""
 FAILURES_BEFORE = 5
@@ -92,21 +90,6 @@ class View:
     def describe(self) -> str:
         """The weights on each listener."""
         return "; ".join(f"{rule.where}: {show(rule.weights)}" for rule in self.rules) or "no listener forwards"
-
-
-@dataclass(frozen=True)
-class Minute:
-    """One whole minute of the load balancer's own metrics."""
-
-    start: datetime
-    requests: float
-    """Those that were given a target, and the 503s for which there was none: CloudWatch's RequestCount leaves these out."""
-    errors: float
-
-    @property
-    def rate(self) -> float:
-        """Errors per request."""
-        return self.errors / self.requests if self.requests else 0.0
 
 
 @dataclass(frozen=True)
@@ -178,7 +161,6 @@ class Timing:
     """How late a whole metric minute may be, counted from the end of settle."""
     metric_minutes: int = 2
     probe_seconds: float = 0.5
-    error_rate_above_baseline: float = 0.005
     baseline_minutes: int = 10
 
 
@@ -207,11 +189,6 @@ async def _nothing(_: Colour) -> list[str]:
     return []
 
 
-def acceptable(before: float) -> float:
-    """Errors per request that a shift may show: as many as before, but of trouble no more than half."""
-    return before if before <= TROUBLE else before / 2
-
-
 class Traffic:
     """The load balancer as seen and written through its API."""
 
@@ -225,7 +202,6 @@ class Traffic:
         refuse: Refusal = _nothing,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._clients = clients
         self._name = load_balancer
@@ -234,7 +210,6 @@ class Traffic:
         self._refuse = refuse
         self._sleep = sleep
         self._clock = clock
-        self._wall_clock = wall_clock
 
     def deadline(self, timing: Timing) -> float:
         """When a read or a write that begins now has failed."""
@@ -482,19 +457,22 @@ class Traffic:
             return
         # After a kill the colour may have more than a canary already: that is never taken away, and no measure of before.
         started = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
-        before = 0.0 if started else await self._before(view, timing, prober)
+        before = 0.0 if started else await self._before(view, colour, timing, prober)
+        canary_from = None
         try:
             if not started and before < 0.5:
+                canary_from = await self._now(timing)
                 canary = {colour: timing.canary_weight, other(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
                 await self.prove(colour, proof, timing)
             await self.set_weights(all_on(colour), timing)
-            if before > TROUBLE:  # each node of the load balancer sends requests into it until it has followed
+            if before > metrics.TROUBLE:  # each node of the load balancer sends requests into it until it has followed
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
-            since = self._wall_clock()
-            await self._watch(colour, timing, prober, timing.settle_seconds, acceptable(before))
-            await self._count_minutes(view, since, before, timing)
+            acceptable = metrics.acceptable(before)
+            shift = metrics.Shift(colour, await self._now(timing), canary_from, acceptable)
+            await self._watch(colour, timing, prober, timing.settle_seconds, acceptable)
+            await self._count_minutes(view, shift, timing)
             await self.prove(colour, proof, timing)
         except BaseException as error:
             await self._back(other(colour), timing, error)
@@ -512,13 +490,13 @@ class Traffic:
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
-    async def _before(self, view: View, timing: Timing, prober: Prober | None) -> float:
-        """Errors per request before anything moves, by the load balancer's metrics or by our own requests.
+    async def _before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
+        """Failed requests per request before anything moves to the colour: what fails now, not what failed once.
 
         Raises:
             TrafficError: our own requests don't reach the load balancer, so they would say nothing afterwards.
         """
-        failing = 0.0
+        probed: metrics.Sample | None = None
         if prober is not None:
             probes: list[Probe] = []
             failures: list[Probe] = []
@@ -531,10 +509,16 @@ class Traffic:
                     f"our own requests don't reach the load balancer before any traffic is moved: {failures[-1].what}; "
                     "nothing was moved"
                 )
+            probed = metrics.Sample(len(probes), len(failures))
             if len(failures) > 1:  # one alone may be the way there
-                failing = len(failures) / len(probes)
                 self._log(f"{len(failures)} of {len(probes)} own requests fail before the shift: {failures[-1].what}")
-        return max(failing, await self._baseline(view, timing))
+        end = metrics.whole_minute(await self._now(timing))
+        reading = await self._read(view, end - timedelta(minutes=timing.baseline_minutes), end, self.deadline(timing))
+        steady = metrics.steady_rate(reading, other(colour))
+        self._log(
+            f"failures in each of the last {metrics.STEADY_MINUTES} minutes of metrics: {steady:.2%} of the requests"
+        )
+        return metrics.before(probed, steady)
 
     async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
         """Everything back on the colour that had it, read back; the trouble that led here is kept."""
@@ -562,10 +546,7 @@ class Traffic:
                 tally.sent += 1
                 if not probe.ok and probe.colour != other(colour):
                     tally.failures.append(probe.what)
-                expected = tolerated * tally.sent
-                allowed = max(1.0, timing.error_rate_above_baseline * tally.sent)
-                # Two standard deviations: so many come together by chance.
-                if len(tally.failures) > allowed + expected + 2 * math.sqrt(expected):
+                if metrics.is_worse(len(tally.failures), tally.sent, tolerated):
                     raise TrafficError(
                         f"{len(tally.failures)} of our own {tally.sent} requests failed with traffic on {colour}: "
                         f"{tally.failures[-1]}"
@@ -578,78 +559,45 @@ class Traffic:
 
     # Metrics ----------------------------------------------------------------------------------------------------------
 
-    def minutes(self, view: View, start: datetime, end: datetime) -> list[Minute]:
-        """The whole minutes between for which the load balancer has reported requests; no data is no minute."""
-        cloudwatch = self._clients.get("cloudwatch")
-        balancer = {"Name": "LoadBalancer", "Value": view.load_balancer.partition(":loadbalancer/")[2]}
-        queries = [("requests", "RequestCount", [balancer])]
-        queries += [(f"elb{code}", f"HTTPCode_ELB_{code}_Count", [balancer]) for code in (502, 503, 504)]
-        for colour, arn in view.groups.items():
-            group = {"Name": "TargetGroup", "Value": arn.rpartition(":")[2]}
-            queries.append((f"target{colour}", "HTTPCode_Target_5XX_Count", [group, balancer]))
-            queries.append((f"connection{colour}", "TargetConnectionErrorCount", [group, balancer]))
-        values: dict[str, dict[datetime, float]] = {}
-        request: dict[str, Any] = {
-            "MetricDataQueries": [
-                {
-                    "Id": name.lower(),
-                    "MetricStat": {
-                        "Metric": {"Namespace": "AWS/ApplicationELB", "MetricName": metric, "Dimensions": dimensions},
-                        "Period": 60,
-                        "Stat": "Sum",
-                    },
-                }
-                for name, metric, dimensions in queries
-            ],
-            "StartTime": start,
-            "EndTime": end,
-        }
-        for page in cloudwatch.get_paginator("get_metric_data").paginate(**request):
-            for result in page["MetricDataResults"]:
-                points = values.setdefault(result["Id"], {})
-                points.update(zip(result["Timestamps"], result["Values"], strict=True))
-        served, without_target = values.pop("requests", {}), values.get("elb503", {})
-        requests = {at: served.get(at, 0.0) + without_target.get(at, 0.0) for at in {*served, *without_target}}
-        return [
-            Minute(at, requests[at], sum(points.get(at, 0.0) for points in values.values()))
-            for at in sorted(requests)
-            if requests[at] > 0
-        ]
+    async def _now(self, timing: Timing) -> datetime:
+        """The time by AWS's own clock, which its metrics go by."""
+        client = self._clients.get("elbv2")
+        ask = partial(client.describe_load_balancers, Names=[self._name])
+        return cloudwatch.aws_time(await self._persist("asking AWS for its time", ask, self.deadline(timing)))
 
-    async def _baseline(self, view: View, timing: Timing) -> float:
-        """Errors per request in the minutes before; 0 if nobody was there."""
-        end = _minute(self._wall_clock())
-        start = end - timedelta(minutes=timing.baseline_minutes)
-        deadline = self.deadline(timing)
-        before = await self._persist("reading metrics", lambda: self.minutes(view, start, end), deadline)
-        requests = sum(minute.requests for minute in before)
-        rate = sum(minute.errors for minute in before) / requests if requests else 0.0
-        self._log(f"errors in the {timing.baseline_minutes} minutes before: {rate:.2%} of {requests:.0f} requests")
-        return rate
+    async def _read(self, view: View, start: datetime, end: datetime, deadline: float) -> metrics.Reading:
+        read = partial(cloudwatch.read, self._clients, view.load_balancer, view.groups, start, end)
+        return await self._persist("reading metrics", read, deadline)
 
-    async def _count_minutes(self, view: View, since: datetime, before: float, timing: Timing) -> None:
-        """Wait for whole minutes of metrics after the shift; missing data is not health."""
-        start = _minute(since) + timedelta(minutes=1)
+    async def _count_minutes(self, view: View, shift: metrics.Shift, timing: Timing) -> None:
+        """Wait until the metrics show the colour healthy; missing data is not health.
+
+        Raises:
+            TrafficError: they show it failing, or by the deadline they don't show it healthy.
+        """
         deadline = self._clock() + timing.metric_delay_seconds
+        seen: metrics.Reading | None = None
         while True:
-            end = _minute(self._wall_clock())
-            counted: list[Minute] = []
-            if end > start:
-                counted = await self._persist("reading metrics", partial(self.minutes, view, start, end), deadline)
-            for minute in counted:
-                if minute.rate > acceptable(before) + timing.error_rate_above_baseline:
-                    raise TrafficError(
-                        f"{minute.errors:.0f} of {minute.requests:.0f} requests failed in the minute from "
-                        f"{minute.start:%H:%M} UTC; before the shift it was {before:.2%}"
-                    )
-            self._log(f"{len(counted)} of {timing.metric_minutes} whole minutes of metrics counted")
-            if len(counted) >= timing.metric_minutes:
-                return
-            if self._clock() >= deadline:
-                raise TrafficError(
-                    f"CloudWatch has {len(counted)} of {timing.metric_minutes} whole minutes with requests since the "
-                    "shift; missing data is not health"
-                )
+            now = await self._now(timing)
+            end = metrics.whole_minute(now)
+            reading = metrics.Reading()
+            if end > shift.start:
+                reading = await self._read(view, shift.start, end, deadline)
+            verdict = metrics.judge(reading, shift, now, timing.metric_minutes)
+            self._log(f"metrics of {shift.colour}: {verdict.state.value}: {verdict.why}")
+            late = self._clock() - deadline
+            if verdict.state is metrics.State.FAILING:
+                raise TrafficError(verdict.why)
+            if verdict.state is metrics.State.HEALTHY:
+                known = metrics.unchanged(seen, reading)
+                if known and (late >= 0 or verdict.power >= metrics.WANTED_POWER):
+                    return
+                late -= 2 * timing.poll_seconds  # to be read again
+            if late >= 0:
+                healthy = verdict.state is metrics.State.HEALTHY
+                why = "CloudWatch's counts of past minutes still change" if healthy else verdict.why
+                raise TrafficError(f"{why}; missing data is not health")
+            seen = reading
             await self._sleep(timing.poll_seconds)
 
 
@@ -664,7 +612,3 @@ def _resolves(host: str) -> bool:
         return bool(socket.getaddrinfo(host, None))
     except OSError:
         return False
-
-
-def _minute(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0)

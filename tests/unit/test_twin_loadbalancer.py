@@ -367,6 +367,42 @@ def test_a_minute_is_written_when_its_delay_is_over_and_the_moment_is_kept(tmp_p
     assert metrics.written(twin) == {600: 664.5}
 
 
+def test_errors_are_written_at_a_time_of_their_own(tmp_path: Path) -> None:
+    class Sources:
+        parameters = parameters.load()
+        delay_scale = 1.0
+
+        def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
+            return []
+
+    class CloudWatch:
+        def __init__(self) -> None:
+            self.written: dict[str, float] = {}
+
+        def put_metric_data(self, MetricData: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
+            for each in MetricData:
+                assert each["MetricName"] not in self.written or len(each["Dimensions"]) > 1
+                self.written[each["MetricName"]] = now
+
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    twin.logs.mkdir(parents=True)
+    later, earlier = 0, 0
+    for seed in range(8):
+        cloudwatch = CloudWatch()
+        found = metrics.Metrics(twin, cast("Any", Sources()), cloudwatch, seed)
+        found._minutes[10] = metrics.count([request(), request(status=500)], "app/s/1", {"blue": "targetgroup/blue/1"})
+        for second in range(660, 860):
+            now = float(second)
+            found.step(now)
+        assert set(cloudwatch.written) == {"RequestCount", "HTTPCode_Target_2XX_Count", "HTTPCode_Target_5XX_Count"}
+        late = cloudwatch.written["HTTPCode_Target_5XX_Count"] - cloudwatch.written["RequestCount"]
+        later, earlier = later + (late > 0), earlier + (late < 0)
+        assert not found._minutes, "nothing is left over"
+        assert not found._due
+    assert later
+    assert earlier
+
+
 # --- controller ---
 
 

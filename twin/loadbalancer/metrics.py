@@ -2,7 +2,8 @@
 
 Metrics and dimensions as in AWS's "CloudWatch metrics for your Application Load Balancer". Points exist only for
 minutes with requests ("Elastic Load Balancing reports metrics to CloudWatch only when requests are flowing through the
-load balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value").
+load balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value"). A minute's
+errors have a delay of their own, so they come before or after its requests: AWS doesn't say that they come together.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Metrics:
         self._random = random.Random(seed + 1)  # noqa: S311 - delays, not secrets
         self._tails: dict[str, Tail] = {}
         self._minutes: dict[int, Counts] = {}
-        self._due: dict[int, float] = {}
+        self._due: dict[tuple[int, bool], float] = {}
 
     async def run_forever(self) -> None:
         """Read and write until cancelled."""
@@ -118,21 +119,40 @@ class Metrics:
                 minute = (request.received_ms + max(0, request.total_ms)) // 60_000
                 self._minutes.setdefault(minute, Counter()).update(count([request], load_balancer, groups))
         for minute in sorted(self._minutes):
-            if minute not in self._due:
-                delay = self._engine.parameters.metrics_delay_seconds.draw(self._random, self._engine.delay_scale)
-                # A minute's points never come before they are whole, whatever the scale.
-                self._due[minute] = (minute + 1) * 60 + max(delay, 2 * _READ_SECONDS)
-            if now >= self._due[minute]:
-                data = metric_data(self._minutes[minute], minute)
-                for start in range(0, len(data), 100):
-                    self._cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + 100])
-                with (self._twin.logs / _WRITTEN).open("a") as known:
-                    known.write(json.dumps({"minute": minute * 60, "written": now}) + "\n")
-                del self._minutes[minute], self._due[minute]
+            for errors in (False, True):
+                self._write(minute, now, errors=errors)
+            if not self._minutes[minute]:
+                del self._minutes[minute]
+                for errors in (False, True):
+                    self._due.pop((minute, errors), None)
+
+    def _write(self, minute: int, now: float, *, errors: bool) -> None:
+        """Write a minute's errors, or all else, once that is due."""
+        counts: Counts = Counter({key: n for key, n in self._minutes[minute].items() if _is_error(key[0]) == errors})
+        if not counts:
+            return
+        if (minute, errors) not in self._due:
+            delay = self._engine.parameters.metrics_delay_seconds.draw(self._random, self._engine.delay_scale)
+            # A minute's points never come before they are whole, whatever the scale.
+            self._due[minute, errors] = (minute + 1) * 60 + max(delay, 2 * _READ_SECONDS)
+        if now < self._due[minute, errors]:
+            return
+        data = metric_data(counts, minute)
+        for start in range(0, len(data), 100):
+            self._cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + 100])
+        for key in counts:
+            del self._minutes[minute][key]
+        if not errors:
+            with (self._twin.logs / _WRITTEN).open("a") as known:
+                known.write(json.dumps({"minute": minute * 60, "written": now}) + "\n")
+
+
+def _is_error(metric: str) -> bool:
+    return metric.startswith(("HTTPCode_ELB_", "HTTPCode_Target_5XX", "TargetConnectionError"))
 
 
 def written(twin: Twin) -> dict[int, float]:
-    """When CloudWatch first had points of each minute with requests: minute's begin and moment, seconds since the epoch."""
+    """When CloudWatch first had the requests of each minute that had some: minute's begin and moment, seconds since the epoch."""
     log = twin.logs / _WRITTEN
     lines = log.read_text().splitlines() if log.exists() else []
     return {one["minute"]: one["written"] for one in map(json.loads, reversed(lines))}
