@@ -134,6 +134,8 @@ LONG = f"{'a' * 43}.example.com"
         ({"database": {"storageGibibytes": True}}, ["storageGibibytes", "not a number"]),
         # Another shape
         ({"vpc": []}, ["shopcat:vpc", "expected a map"]),
+        ({"\ud800": 1}, ["shopcat:'\\ud800': half a character"]),
+        ({"vpc": {"\ud800": 1}}, ["shopcat:vpc'\\ud800': half a character"]),
         ({"adminCidrs": "203.0.113.0/24"}, ["shopcat:adminCidrs", "expected a list"]),
         ({"release": {"env": ["A"]}}, ["release.env", "expected a map"]),
         ({"release": {"env": {"A": 1}}}, ["release.env.A", "quotes"]),
