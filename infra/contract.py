@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from infra import fence
 from infra.aws_clients import error_code, explain
 from infra.errors import Refused
+from infra.places import PLACE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ PRIORITY_CLASS = fence.PRIORITY_CLASS
 PRIORITY = 1_000
 """Below production's 100000, above pods that name no class."""
 PLACES_TABLE = "shopcat-previews"
-PLACE_KEY = "place"
 
 
 class Contract(BaseModel):
