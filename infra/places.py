@@ -12,7 +12,7 @@ import json
 import re
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -96,6 +96,11 @@ def choose(places: Sequence[Place], stack: str, count: int, now: datetime) -> Pl
     for place in places:
         if place.stack == stack:
             return place
+    if count == 0:
+        raise Refused(
+            f"{stack}: production takes no previews: it is being taken down (shopcat:protection is false there), or its "
+            "release leaves no room beside it (shopcat:release); `pulumi up -s prod` with other settings changes that"
+        )
     taken = {place.number for place in places}
     free = next((number for number in range(1, count + 1) if number not in taken), None)
     if free is None:
@@ -123,6 +128,28 @@ def read(clients: AwsClients, table: str) -> list[Place]:
         for one in texts
         if one[PLACE_KEY].isdecimal()
     ]
+
+
+def refuse_taken(clients: AwsClients, table: str) -> None:
+    """Let production be taken down only if no preview lives in its cluster; where there is no table, none ever did.
+
+    Raises:
+        Refused: previews are open, and which; or the table can't be read.
+    """
+    try:
+        clients.get("dynamodb").describe_table(TableName=table)
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return
+        raise explain(error, f"DynamoDB table {table}", clients.endpoint_url) from error
+    taken = read(clients, table)
+    if taken:
+        raise Refused(
+            "shopcat:protection is false, by which production is taken down (docs/destroy.md), and previews live in its "
+            "cluster, which would be left without it. Close them first: their pull requests, or `pulumi destroy -s pr-<n>`; a "
+            f"place that no stack owns is freed by `python -m pipeline reaper` within the hour:\n"
+            f"{describe(taken, datetime.now(UTC))}"
+        )
 
 
 @dataclass(frozen=True)

@@ -440,7 +440,7 @@ class Preview(pulumi.ComponentResource):
                 unhealthy_threshold=drain.health_threshold,
                 matcher="200",
             ),
-            opts=self._anew(self._leftovers.delete_group, depends_on=[place]),
+            opts=self._anew(self._enter, depends_on=[place]),
         )
         rule = aws.lb.ListenerRule(
             "host",
@@ -455,6 +455,15 @@ class Preview(pulumi.ComponentResource):
             opts=self._anew(self._leftovers.delete_rule),
         )
         return rule, group.arn
+
+    def _enter(self) -> None:
+        """Before the first thing after the place: production, once it lets none open, looks for places that are taken."""
+        if contract.read(self._clients).previews == 0:
+            raise Refused(
+                f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "
+                f"again: pulumi destroy -s {self.name}"
+            )
+        self._leftovers.delete_group()
 
     def _binding(
         self, rule: pulumi.Resource, group_arn: pulumi.Output[str], fenced: list[pulumi.Resource]
