@@ -18,25 +18,31 @@ pytestmark = pytest.mark.engine
 SHA = "d" * 40
 
 
-def killed(twin: Twin, arguments: list[str], environment: Mapping[str, str], after: int, **where: str) -> bool:
-    """Run `pulumi` and kill it with its plugins and program once AWS has carried out so many calls that change something."""
+def killed(
+    twin: Twin, arguments: list[str], environment: Mapping[str, str], after: int, **where: str
+) -> tuple[bool, str]:
+    """Run `pulumi` and kill it with its plugins and program once AWS has carried out so many calls that change something.
+
+    Returns:
+        Whether it came to that, and what was said.
+    """
     process = subprocess.Popen(
         ["sh", "-c", 'read go && exec pulumi "$@"', "sh", *arguments, "--non-interactive", "--yes", "--skip-preview"],
         cwd=REPOSITORY,
         env={**os.environ, **environment},
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     fault = {"kind": "kill", "session": process.pid, "after": after, "seconds": 600, **where}
     url = f"{twin.aws_endpoint}/twin/faults"
     urllib.request.urlopen(urllib.request.Request(url, json.dumps(fault).encode(), method="POST")).close()
     try:
-        process.communicate(b"go\n", timeout=500)
+        said, _ = process.communicate(b"go\n", timeout=500)
     finally:
         urllib.request.urlopen(urllib.request.Request(url, method="DELETE")).close()
-    return process.returncode == -9
+    return process.returncode == -9, said.decode()
 
 
 def kill_up(twin: Twin, number: int, after: int) -> bool:
@@ -45,7 +51,7 @@ def kill_up(twin: Twin, number: int, after: int) -> bool:
     production.push_image(twin, REPOSITORY / "twin" / "application", SHA, preview.REPOSITORY_NAME)
     preview.select(twin, stack)
     arguments = ["up", "-s", stack, "-c", f"shopcat:tag={SHA}"]
-    done = killed(twin, arguments, preview.environment(twin, stack), after)
+    done, _ = killed(twin, arguments, preview.environment(twin, stack), after)
     preview.run(twin, stack, "cancel", stack, "--yes", capture=True)
     return done
 
