@@ -152,6 +152,23 @@ def test_whatever_is_written_into_the_table_is_read(account: Account) -> None:
     assert "pr-8, open for an unknown time" in places.describe(found, datetime.now(UTC))
 
 
+def test_production_is_not_taken_down_over_open_previews(account: Account) -> None:
+    places.refuse_taken(account.clients, "none yet")
+    places.refuse_taken(account.clients, contract.PLACES_TABLE)
+    for number in (12, 123):
+        account.make(number, ("place",))
+    with pytest.raises(Refused, match=r"(?s)docs/destroy.md.*pr-12, open for .*pr-123, open for"):
+        places.refuse_taken(account.clients, contract.PLACES_TABLE)
+
+
+def test_where_production_takes_no_previews_none_opens_and_an_open_one_keeps_its_place() -> None:
+    now = datetime.now(UTC)
+    with pytest.raises(Refused, match=r"shopcat:protection"):
+        places.choose([], "pr-12", 0, now)
+    mine = Place(1, "pr-12", now.isoformat())
+    assert places.choose([mine], "pr-12", 0, now) == mine
+
+
 @given(holders=st.lists(st.integers(10, 30)), stacks=st.sets(st.integers(10, 30)))
 def test_a_place_is_an_orphan_if_and_only_if_no_stack_has_its_number(holders: list[int], stacks: set[int]) -> None:
     taken = [Place(index, f"pr-{number}", "x") for index, number in enumerate(holders, 1)]
