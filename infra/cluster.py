@@ -59,18 +59,26 @@ class Cluster(pulumi.ComponentResource):
     """EKS with its nodes and add-ons."""
 
     def __init__(
-        self, name: str, settings: Settings, *, network: Network, region: str, opts: pulumi.ResourceOptions
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        network: Network,
+        region: str,
+        components: pulumi.ResourceTransform,
+        opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:cluster:Cluster", name, None, opts)
         self._settings = settings
         given = settings.cluster
         self.name = given.name
-        child = pulumi.ResourceOptions(parent=self)
         logs = aws.cloudwatch.LogGroup(
             "control-plane",
             name=f"/aws/eks/{given.name}/cluster",  # EKS writes there; made first, so that the retention is ours
             retention_in_days=given.log_retention_days,
-            opts=child,
+            # Kept when the stack is destroyed: EKS delivers logs for a while after its cluster is gone, and would make the
+            # group anew, to be kept for ever.
+            opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
         key = aws.kms.Key(
             "secrets",
@@ -103,7 +111,9 @@ class Cluster(pulumi.ComponentResource):
             use_default_vpc_cni=True,
             coredns_addon_options=eks.CoreDnsAddonOptionsArgs(enabled=False),
             kube_proxy_addon_options=eks.KubeProxyAddonOptionsArgs(enabled=False),
-            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, depends_on=[logs]),
+            opts=pulumi.ResourceOptions(
+                parent=self, protect=settings.protection, depends_on=[logs], transforms=[components]
+            ),
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
         network_addon = self._addon("vpc-cni", cluster, [cluster])
@@ -179,7 +189,12 @@ class Cluster(pulumi.ComponentResource):
             launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
                 id=template.id, version=template.latest_version.apply(str)
             ),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, *self._node_policies]),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[*depends_on, *self._node_policies],
+                # It stood in a component of pulumi-eks before; without this the nodes would be made anew.
+                aliases=[pulumi.Alias(parent=pulumi.create_urn("nodes", "eks:index:ManagedNodeGroup", self))],
+            ),
         )
         return group
 

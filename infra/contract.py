@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from infra import fence
 from infra.aws_clients import error_code, explain
 from infra.errors import Refused
+from infra.places import PLACE_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,6 @@ PRIORITY_CLASS = fence.PRIORITY_CLASS
 PRIORITY = 1_000
 """Below production's 100000, above pods that name no class."""
 PLACES_TABLE = "shopcat-previews"
-PLACE_KEY = "place"
 
 
 class Contract(BaseModel):
@@ -60,7 +60,7 @@ class Contract(BaseModel):
     secrets_role: str
     """ARN of the role in which the operator reads previews' secrets."""
     previews: Annotated[int, Field(ge=0)]
-    """How many fit beside a full release."""
+    """How many fit beside a full release; none while production is being taken down."""
 
 
 def cluster_of(kubeconfig: str) -> dict[str, str]:
@@ -84,6 +84,7 @@ def publish(
     kubeconfig: pulumi.Output[str],
     depends_on: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions,
+    hooks: pulumi.ResourceHookBinding | None = None,
 ) -> None:
     """Declare the parameter and what it names.
 
@@ -93,6 +94,7 @@ def publish(
         kubeconfig: of the cluster; address and CA are taken from it and its user is not.
         depends_on: what the cluster needs before it takes objects.
         opts: parent and providers.
+        hooks: of the parameter.
     """
     table = aws.dynamodb.Table(
         "previews",
@@ -126,7 +128,7 @@ def publish(
         type="String",
         description="What a preview stack needs to know of production; nothing secret",
         value=found.apply(lambda facts: json.dumps({**plain, **facts}, sort_keys=True)),
-        opts=opts,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks)),
     )
 
 

@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import capacity
 from infra.aws_clients import error_code, explain
+from infra.errors import Refused
 from infra.record import APPLICATION_SECRET, RUNTIME_USER
 
 if TYPE_CHECKING:
@@ -48,32 +49,40 @@ SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
 """
 
 
+def final_snapshot(security_group_id: str) -> str:
+    """Name of the last snapshot of a database, by the security group that was made with it and goes with it."""
+    return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
+
+
 def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
+
+    A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
+    the database is is written anew.
 
     Raises:
         Refused: Secrets Manager says no; the message says why.
     """
     manager = clients.get("secretsmanager")
+    where = {"host": host, "port": port}
     try:
         try:
-            manager.get_secret_value(SecretId=APPLICATION_SECRET)
+            value = json.loads(manager.get_secret_value(SecretId=APPLICATION_SECRET)["SecretString"])
         except ClientError as error:
             if error_code(error) != "ResourceNotFoundException":
                 raise
-        else:
-            return
-        password = manager.get_random_password(PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True)
-        value = {
-            "host": host,
-            "port": port,
-            "dbname": DATABASE,
-            "username": ROLE,
-            "password": password["RandomPassword"],
-        }
-        manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(value))
+            password = manager.get_random_password(PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True)
+            value = {"dbname": DATABASE, "username": ROLE, "password": password["RandomPassword"]}
+        if {**value, **where} != value:
+            text = json.dumps({**value, **where})
+            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+    except (TypeError, ValueError) as error:
+        raise Refused(
+            f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
+            "delete its value's version and run `pulumi up -s prod` again"
+        ) from error
 
 
 class Database(pulumi.ComponentResource):
@@ -139,7 +148,8 @@ class Database(pulumi.ComponentResource):
             auto_minor_version_upgrade=True,
             deletion_protection=settings.protection,
             skip_final_snapshot=False,
-            final_snapshot_identifier="shopcat-final",
+            # Of a name of its own in each life of the stack, since the snapshot outlives it.
+            final_snapshot_identifier=group.id.apply(final_snapshot),
             apply_immediately=True,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )

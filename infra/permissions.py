@@ -3,7 +3,9 @@
 Which pull request a session is for is settled once, when the role is taken: the trust policy lets a job name its session
 ``<n>`` and nothing else, since it compares GitHub's claim ``ref`` with ``refs/pull/${sts:RoleSessionName}/merge``. From
 then on `aws:userid` is ``<role id>:<n>``, in every request of the session. What a preview makes carries that as the tag
-`shopcat:owner`; what carries another's can't be read, changed or deleted, and the folder of its state is named by it.
+`shopcat:owner`; what carries another's can't be read, changed or deleted, and the folder of its state is named by it. Names
+keep previews away from everything else, not from each other: no name in AWS may hold the colon of `aws:userid`, and no other
+variable of the session knows the number.
 
 Sources: STS compares GitHub's claims `ref`, `repository` and `environment` in trust policies and in none else
 (docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html, "Available in session: No");
@@ -193,19 +195,31 @@ def _groups(place: Place) -> tuple[str, str]:
     )
 
 
+_VALUE = ("GetSecretValue", "PutSecretValue", "UpdateSecret")
+
+
 def _owned(place: Place, owner: str, *, only_delete: bool) -> list[Statement]:
-    """What a preview has made, by its owner's tag."""
+    """What a preview has made: what carries its owner's tag, or among previews' names carries none.
+
+    `IfExists`, since an object that is gone has no tag: without it IAM denies what a close that was cut off asks again, and
+    the provider never hears that nothing is there. Nor are tags known to IAM in the first moments of an object, in which
+    its provider changes it already. Every object that a preview makes is made with its tag, which nobody may take off, so
+    what has none is gone or a person's own. A secret's value needs the tag: it is written once IAM knows whose it is.
+    """
     group, rule = _groups(place)
-    secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/*")
+    secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/pr-*")
     balancing, secrets = ["DeleteRule", "DeleteTargetGroup"], ["DeleteSecret", "DescribeSecret", "GetResourcePolicy"]
     if not only_delete:
         balancing += ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
-        secrets += ["GetSecretValue", "ListSecretVersionIds", "PutSecretValue", "UpdateSecret"]
-    mine = {"StringLike": {_TAG: owner}}
-    return [
+        secrets += ["ListSecretVersionIds"]
+    mine = {"StringLikeIfExists": {_TAG: owner}}
+    found = [
         _allow([f"elasticloadbalancing:{action}" for action in balancing], [group, rule], **mine),
         _allow([f"secretsmanager:{action}" for action in secrets], secret, **mine),
     ]
+    if not only_delete:
+        found.append(_allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}))
+    return found
 
 
 def preview(place: Place, listener_arn: str) -> str:

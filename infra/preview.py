@@ -3,6 +3,8 @@
 * Everything is found through production's contract (infra/contract.py); production's state is never read.
 * A preview takes its place with its first resource, an item of the places table that is only written if there is none;
   it is the last to go, so a place is free once nothing of its preview is left, also after an update that failed.
+* An update that was killed between a call that makes something in AWS and its checkpoint has left what the state doesn't
+  know: the next one deletes that before it makes it anew (infra/places.py).
 * Names are constants inside the namespace; only the Deployment differs from one commit to the next.
 * The namespace is fenced (infra/fence.py) before anything in it, and production's admission holds it to that. All that is
   in it goes with it: `destroy` deletes the namespace and nothing inside, so it is done when the namespace is gone already.
@@ -12,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,11 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity, contract, fence, kubernetes_client
+from infra import capacity, contract, fence, kubernetes_client, places
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
-from infra.fence import DATABASE, DATABASE_PORT, SECRET_PATH, selector
+from infra.fence import DATABASE, DATABASE_PORT, selector
 from infra.kubernetes_client import KubernetesClient, KubernetesUnreachable
 from infra.permissions import OWNER_TAG
 from infra.providers import aws_provider, kubernetes_provider
@@ -44,7 +44,7 @@ from infra.record import (
 from infra.release import MINIMUM_READY_SECONDS, SERVICE_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from infra.contract import Contract
     from infra.settings import Preview as Settings
@@ -58,7 +58,6 @@ GRANT_SECONDS = 60
 """How long the cluster may take until the binding just made counts; each API server learns of it by itself."""
 _GRANTED_IN_A_ROW = 3
 _SECRETS_API = "external-secrets.io/v1"
-_PREVIEW = re.compile(r"pr-([1-9][0-9]{0,8})")
 
 
 def pull_request(stack: str) -> int:
@@ -67,73 +66,13 @@ def pull_request(stack: str) -> int:
     Raises:
         Refused: the stack is neither.
     """
-    match = _PREVIEW.fullmatch(stack)
-    if match is None:
+    number = places.number_of(stack)
+    if number is None:
         raise Refused(
             f"stack {stack!r}: this project has the stack prod and, for pull request <n>, pr-<n> (pr-123); remove it "
             f"with `pulumi stack rm {stack}`"
         )
-    return int(match[1])
-
-
-@dataclass(frozen=True)
-class Place:
-    """One of the places that previews may take."""
-
-    number: int
-    stack: str
-    since: str
-    """When it was taken, ISO 8601 in UTC."""
-
-    def age(self, now: datetime) -> str:
-        """For a person: `3 d 4 h`, `2 h 5 min` or `7 min`."""
-        minutes = max(int((now - datetime.fromisoformat(self.since)).total_seconds() // 60), 0)
-        if minutes < 60:
-            return f"{minutes} min"
-        return (
-            f"{minutes // 60} h {minutes % 60} min" if minutes < 1440 else f"{minutes // 1440} d {minutes // 60 % 24} h"
-        )
-
-    def item(self) -> str:
-        """The table's item, as the API writes it; the same text for the same place."""
-        item = {contract.PLACE_KEY: str(self.number), "stack": self.stack, "since": self.since}
-        return json.dumps({name: {"S": value} for name, value in item.items()}, sort_keys=True)
-
-
-def choose(places: Sequence[Place], stack: str, count: int, now: datetime) -> Place:
-    """The place that the stack has, or else the lowest free one.
-
-    Raises:
-        Refused: all are taken; the open previews are named with their age.
-    """
-    for place in places:
-        if place.stack == stack:
-            return place
-    taken = {place.number for place in places}
-    free = next((number for number in range(1, count + 1) if number not in taken), None)
-    if free is None:
-        there = "\n".join(
-            f"  - {place.stack}, open for {place.age(now)}" for place in sorted(places, key=lambda one: one.since)
-        )
-        raise Refused(
-            f"{stack}: {count} previews fit beside a full release and {len(places)} are open; close one first "
-            f"(`pulumi destroy -s pr-<n>`):\n{there}"
-        )
-    return Place(free, stack, now.isoformat(timespec="seconds"))
-
-
-def read_places(clients: AwsClients, table: str) -> list[Place]:
-    """Every place that is taken.
-
-    Raises:
-        Refused: the table can't be read.
-    """
-    try:
-        pages = clients.get("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
-        items = [item for page in pages for item in page["Items"]]
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, f"DynamoDB table {table}", clients.endpoint_url) from error
-    return [Place(int(one[contract.PLACE_KEY]["S"]), one["stack"]["S"], one["since"]["S"]) for one in items]
+    return number
 
 
 def image(clients: AwsClients, found: Contract, tag: str) -> str:
@@ -321,10 +260,17 @@ class Preview(pulumi.ComponentResource):
         self._clients.identity()
         self._contract = contract.read(self._clients)
         self.image = image(self._clients, self._contract, settings.tag)
-        places = read_places(self._clients, self._contract.places_table)
-        self._place = choose(places, self.name, self._contract.previews, datetime.now(UTC))
-        self.host = f"{self.name}.preview.{self._contract.domain}"
+        taken = places.read(self._clients, self._contract.places_table)
+        self._place = places.choose(taken, self.name, self._contract.previews, datetime.now(UTC))
+        self.host = places.host(self.name, self._contract.domain)
         self.url = f"https://{self.host}"
+        self._leftovers = places.Leftovers(
+            self._clients,
+            self.name,
+            self._contract.places_table,
+            self._contract.preview_listener_arn,
+            self.host,
+        )
 
         role = self._contract.preview_role_id
         owned = {OWNER_TAG: fence.owner(role, number)} if role else {}
@@ -339,9 +285,9 @@ class Preview(pulumi.ComponentResource):
         place = aws.dynamodb.TableItem(
             "place",
             table_name=self._contract.places_table,
-            hash_key=contract.PLACE_KEY,
+            hash_key=places.PLACE_KEY,
             item=self._place.item(),
-            opts=self._options(),
+            opts=self._anew(self._leftovers.free_place),
         )
         rule, group_arn = self._edge(place)
         # Deleted before the rule and its group, as it was made after them: pods leave while requests still find them.
@@ -355,6 +301,18 @@ class Preview(pulumi.ComponentResource):
 
     def _options(self, **given: Any) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **given)
+
+    def _anew(self, clear: Callable[[], None], **given: Any) -> pulumi.ResourceOptions:
+        """Options of what is in AWS under a name of its own: what a killed update has left of it goes first.
+
+        The engine calls a hook before a creation only of what the state doesn't know.
+        """
+
+        async def hook(_: pulumi.ResourceHookArgs) -> None:
+            await asyncio.to_thread(clear)
+
+        name = f"preview-{clear.__name__.replace('_', '-')}"
+        return self._options(hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)]), **given)
 
     def _inside(self, **given: Any) -> pulumi.ResourceOptions:
         """Options of what is in the namespace, and goes with it."""
@@ -413,13 +371,13 @@ class Preview(pulumi.ComponentResource):
 
     def _secret(self, place: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
         """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
-        name, clients = f"{SECRET_PATH}/{self.name}/database", self._clients
+        name, clients = places.secret_name(self.name), self._clients
         source = aws.secretsmanager.Secret(
             "database",
             name=name,
             description=f"The throw-away database of preview {self.name}",
             recovery_window_in_days=0,
-            opts=self._options(depends_on=[place]),
+            opts=self._anew(self._leftovers.delete_secret, depends_on=[place]),
         )
 
         async def fill(_: pulumi.ResourceHookArgs) -> None:
@@ -461,7 +419,7 @@ class Preview(pulumi.ComponentResource):
         drain = self._settings.drain.budget
         group = aws.lb.TargetGroup(
             "group",
-            name=f"{APPLICATION}-{self.name}",
+            name=places.group_name(self.name),
             port=PORT,
             protocol="HTTP",
             protocol_version="HTTP1",
@@ -482,7 +440,7 @@ class Preview(pulumi.ComponentResource):
                 unhealthy_threshold=drain.health_threshold,
                 matcher="200",
             ),
-            opts=self._options(depends_on=[place]),
+            opts=self._anew(self._enter, depends_on=[place]),
         )
         rule = aws.lb.ListenerRule(
             "host",
@@ -494,9 +452,18 @@ class Preview(pulumi.ComponentResource):
                 )
             ],
             actions=[aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=group.arn)],
-            opts=self._options(),
+            opts=self._anew(self._leftovers.delete_rule),
         )
         return rule, group.arn
+
+    def _enter(self) -> None:
+        """Before the first thing after the place: production, once it lets none open, looks for places that are taken."""
+        if contract.read(self._clients).previews == 0:
+            raise Refused(
+                f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "
+                f"again: pulumi destroy -s {self.name}"
+            )
+        self._leftovers.delete_group()
 
     def _binding(
         self, rule: pulumi.Resource, group_arn: pulumi.Output[str], fenced: list[pulumi.Resource]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import admission, availability, capacity, contract, engine, preflight, rbac, zone
+from infra import admission, availability, capacity, contract, engine, existing, places, preflight, rbac, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -72,6 +73,19 @@ def next_step(live: str, repository: str, domain: str) -> str:
     )
 
 
+def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
+    """Look for previews again once the contract that lets none open is written.
+
+    A preview takes its place and then reads the contract again (infra/preview.py), so one of the two sees the other.
+    """
+
+    async def hook(_: pulumi.ResourceHookArgs) -> None:
+        await asyncio.to_thread(places.refuse_taken, clients, contract.PLACES_TABLE)
+
+    after = pulumi.ResourceHook("no-preview-left", hook)
+    return pulumi.ResourceHookBinding(after_create=[after], after_update=[after])
+
+
 class Production(pulumi.ComponentResource):
     """Everything of the stack `prod`."""
 
@@ -83,6 +97,8 @@ class Production(pulumi.ComponentResource):
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
         plan = engine.meanwhile(lambda: preflight.read(preflight.question(settings), clients))
+        if not settings.protection:
+            places.refuse_taken(clients, contract.PLACES_TABLE)
         if plan.decision.action == "platform":
             if settings.cluster.existing is None:
                 availability.refuse_unusable(clients, settings.vpc.zones)
@@ -91,6 +107,8 @@ class Production(pulumi.ComponentResource):
                     clients, zone_id, zone=settings.zone, domain=settings.domain, load_balancer=LOAD_BALANCER
                 )
 
+        guard = existing.Guard(clients, stack, pulumi.get_project())
+        pulumi.runtime.register_stack_transformation(guard.own)
         place = Place(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
@@ -107,7 +125,9 @@ class Production(pulumi.ComponentResource):
                 protect=settings.protection,
                 opts=child,
             )
-            cluster = Cluster("shopcat", settings, network=network, region=region, opts=child)
+            cluster = Cluster(
+                "shopcat", settings, network=network, region=region, components=guard.components, opts=child
+            )
             self.kubeconfig = cluster.kubeconfig
             security_group: pulumi.Input[str] = cluster.security_group_id
             ready = cluster.ready
@@ -195,7 +215,8 @@ class Production(pulumi.ComponentResource):
                 "previewRepository": PREVIEW_REPOSITORY,
                 "releaseRepository": REPOSITORY,
                 "secretsRole": addons.secrets_role,
-                "previews": capacity.plan(settings.production).previews,
+                # None opens any more once production's protection is lifted, which is refused while one is open.
+                "previews": capacity.plan(settings.production).previews if settings.protection else 0,
             },
             {
                 "vpcId": network.vpc_id,
@@ -207,6 +228,7 @@ class Production(pulumi.ComponentResource):
             self.kubeconfig,
             [*ready, *confined],
             inner,
+            None if settings.protection else _none_opened_meanwhile(clients),
         )
         self.registry, self.edge, self.identity = registry, edge, identity
         self._settings = settings

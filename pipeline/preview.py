@@ -19,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
+from infra.places import Leftovers
 from pipeline import comment, image, inspection, stack, state, surroundings
 from pipeline.github import Github
 from pipeline.stack import Stack
@@ -198,6 +199,8 @@ def close(job: Job, *, reason: str = "") -> bool:
         if there:
             with job.steps.timed("pulumi destroy"):
                 _apply(job, made, "destroy")
+        _delete_leftovers(job)
+        if there:
             with job.steps.timed("stack rm"):
                 made.remove()
         with job.steps.timed("images"):
@@ -233,6 +236,8 @@ def close_inspected(job: Job, stale_after_seconds: float = 0, wanted: Callable[[
             there = job.number in {one.number for one in state.seen(files)}
             if there:
                 _destroy_copy(job, made, clients)
+            _delete_leftovers(job)
+            if there:
                 with job.steps.timed("stack rm"):
                     state.remove(files, made.name)
         with job.steps.timed("images"):
@@ -252,6 +257,13 @@ def _destroy_copy(job: Job, made: Stack, clients: AwsClients) -> None:
         inspection.check(copy.export("--show-secrets"), expected, lambda arn: _rule_hosts(clients, arn))
         with job.steps.timed("pulumi destroy"):
             _apply(job, copy, "destroy")
+
+
+def _delete_leftovers(job: Job) -> None:
+    """Delete what an update that was killed has made and no state knows (infra/places.py); mostly there is nothing."""
+    clients = surroundings.clients()
+    with job.steps.timed("leftovers"):
+        Leftovers.of(clients, f"pr-{job.number}", stack.contract(clients)).delete()
 
 
 def _rule_hosts(clients: AwsClients, arn: str) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Previews that were missed: their pull request is closed, or nobody has pushed to it for days.
+"""Previews that were missed: their pull request is closed, nobody has pushed to it for days, or no stack owns their place.
 
 Runs on a schedule from the main branch, so it is also what may write below pull requests from forks, whose own jobs may
 not: it says there, once, how such a one gets a preview.
@@ -10,8 +10,12 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
+from infra import places
+from infra.aws_clients import AwsClients
 from infra.errors import Refused
+from infra.places import Leftovers, Place, number_of
 from pipeline import comment, plan, preview, stack, state, surroundings
 from pipeline.github import Github
 from pipeline.plan import PullRequest
@@ -44,6 +48,28 @@ def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DA
     return chosen
 
 
+def orphans(taken: Sequence[Place], seen: Sequence[Seen]) -> dict[int, str]:
+    """Return the previews that hold a place and have no stack: an update was killed before its state knew of the place.
+
+    A stack is there before its place is taken, so none that is just being opened is among them if `taken` was read first.
+    """
+    holders = (number_of(place.stack) for place in taken)
+    there = {one.number for one in seen}
+    return {number: "it holds a place and has no stack" for number in holders if number and number not in there}
+
+
+def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequence[Place]) -> None:
+    """Free places that no preview can have taken, since what holds them is no preview's name.
+
+    Raises:
+        Refused: AWS says no.
+    """
+    for place in taken:
+        if number_of(place.stack) is None:
+            print(f"freeing place {place.number}, which {place.stack!r} holds: that is no preview", flush=True)
+            Leftovers.of(clients, place.stack, contract).free_place()
+
+
 def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
     """Whether a preview is not to be closed after all, as its pull request and its stack are at this moment.
 
@@ -66,12 +92,16 @@ def run(environment: Mapping[str, str], days: int) -> int:
     if github is None:
         raise Refused("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
     clients = surroundings.clients()
+    contract = stack.contract(clients)
+    taken = places.read(clients, contract["placesTable"])
+    free_foreign(clients, contract, taken)
     # The previews first: a pull request opened in between is then no preview without a pull request.
     seen = state.seen(stack.preview_files(environment, clients))
     requests = [PullRequest.read(one) for one in github.pages("/pulls?state=open")]
     wanted = {one.number for one in requests if plan.decide(one) == "up"}
     failures = 0
-    for number, reason in choose(seen, wanted, datetime.now(UTC), days).items():
+    chosen = {**choose(seen, wanted, datetime.now(UTC), days), **orphans(taken, seen)}
+    for number, reason in chosen.items():
         print(f"closing pr-{number}: {reason}", flush=True)
         try:
             files = stack.preview_files(environment, clients, number)

@@ -29,7 +29,8 @@ class Decision:
     why: str
 
 
-def _list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Return what a policy gives as one value or as several."""
     return value if isinstance(value, list) else [value]
 
 
@@ -57,16 +58,25 @@ def _matches(pattern: str, value: str, context: Mapping[str, Values], *, wild: b
     return compiled is not None and compiled.fullmatch(value) is not None
 
 
+_OPERATORS = ("StringEquals", "StringLike", "Bool", "ArnLike")
+
+
 def _condition(operator: str, key: str, wanted: list[str], context: Mapping[str, Values]) -> bool:
+    """Evaluate one key of a condition.
+
+    "If the condition key is present in the context of the request, process the key as specified in the policy. If the key
+    is not present, evaluate the condition element as true" (`...IfExists`, any operator but Null); without it a key that
+    is missing does not match.
+    """
     quantifier, _, rest = operator.rpartition(":")
-    name = rest.removesuffix("IfExists")
     found = {one.lower(): value for one, value in context.items()}.get(key.lower())
-    if name == "Null":
+    if operator == "Null":
         return (found is None) == (wanted == ["true"])
+    name = rest.removesuffix("IfExists")
+    if name not in _OPERATORS or quantifier not in ("", "ForAnyValue"):
+        raise NotImplementedError(f"condition operator {operator}")
     if found is None:
         return rest.endswith("IfExists")
-    if name not in ("StringEquals", "StringLike", "Bool", "ArnLike") or quantifier not in ("", "ForAnyValue"):
-        raise NotImplementedError(f"condition operator {operator}")
     values = [found] if isinstance(found, str) else list(found)
     assert quantifier or len(values) == 1, f"{key} has several values, which {operator} doesn't compare"
     wild = name in ("StringLike", "ArnLike")
@@ -77,17 +87,17 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
     unknown = set(statement) - _ELEMENTS
     if unknown:
         raise NotImplementedError(f"policy element {sorted(unknown)}")
-    actions = [one.lower() for one in _list(statement["Action"])]
+    actions = [one.lower() for one in as_list(statement["Action"])]
     if not any(_matches(one, request.action.lower(), {}) for one in actions):
         return False
     if "Principal" in statement:
         (named,) = statement["Principal"].values()
-        if request.principal not in _list(named):
+        if request.principal not in as_list(named):
             return False
-    elif not any(_matches(one, request.resource, request.context) for one in _list(statement["Resource"])):
+    elif not any(_matches(one, request.resource, request.context) for one in as_list(statement["Resource"])):
         return False
     return all(
-        _condition(operator, key, [str(one) for one in _list(wanted)], request.context)
+        _condition(operator, key, [str(one) for one in as_list(wanted)], request.context)
         for operator, keys in statement.get("Condition", {}).items()
         for key, wanted in keys.items()
     )
@@ -95,7 +105,7 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
 
 def decide(policies: Sequence[Mapping[str, Any]], request: Request) -> Decision:
     """What IAM says to the request of somebody with these policies."""
-    statements = [statement for policy in policies for statement in _list(policy["Statement"])]
+    statements = [statement for policy in policies for statement in as_list(policy["Statement"])]
     applying = [statement for statement in statements if _applies(statement, request)]
     if any(statement["Effect"] == "Deny" for statement in applying):
         return Decision(allowed=False, why="explicit deny")
@@ -109,7 +119,7 @@ def may_call(policies: Sequence[Mapping[str, Any]], action: str) -> bool:
     return any(
         _matches(one.lower(), action.lower(), {})
         for policy in policies
-        for statement in _list(policy["Statement"])
+        for statement in as_list(policy["Statement"])
         if statement["Effect"] == "Allow"
-        for one in _list(statement["Action"])
+        for one in as_list(statement["Action"])
     )

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from infra import permissions
-from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, Place
+from infra import addons, permissions
+from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, SECRETS_ROLE, Place
+from tests import iam
 from tests.iam import Decision, Request, decide
 
 ACCOUNT, REGION, ROLE_ID = "123456789012", "eu-central-1", "AROAPREVIEW"
@@ -98,6 +99,87 @@ def test_what_a_pull_request_made_is_its_own() -> None:
     assert not asks("secretsmanager:GetSecretValue", SECRET).allowed
     assert asks("elasticloadbalancing:DeleteTargetGroup", GROUP, **tagged(123)).allowed
     assert not asks("elasticloadbalancing:DeleteTargetGroup", GROUP, 77, **tagged(123)).allowed
+
+
+POLICIES: dict[str, dict[str, Any]] = {
+    RELEASE: json.loads(permissions.release(PLACE)),
+    PREVIEW: json.loads(permissions.preview(PLACE, LISTENER)),
+    CLEANUP: json.loads(permissions.cleanup(PLACE, ROLE_ID)),
+    SECRETS_ROLE: json.loads(permissions.secrets_policy(PLACE)),
+    addons.CONTROLLER: addons.controller_policy(),
+    addons.EXTERNAL_SECRETS: addons.external_secrets_policy(PLACE.role(SECRETS_ROLE)),
+}
+ASKED_OF_WHAT_IS_GONE = ("Delete", "Describe", "Get", "List", "Modify")
+"""First words of what a provider asks of an object before it knows that it is gone."""
+VALUES = {f"secretsmanager:{action}" for action in ("GetSecretValue", "PutSecretValue", "UpdateSecret")}
+"""A secret's value is nobody's without the owner's tag."""
+OBJECTS = {
+    "secret": (SECRET, PLACE.arn("secretsmanager", "secret:shopcat/application-AbCdEf")),
+    "targetgroup": (GROUP, PLACE.arn("elasticloadbalancing", "targetgroup/shopcat-blue/50dc6c495c0c9188")),
+    "listener-rule": (
+        PLACE.arn("elasticloadbalancing", "listener-rule/app/shopcat-preview/1/2/3"),
+        PLACE.arn("elasticloadbalancing", "listener-rule/app/shopcat/1/2/3"),
+    ),
+}
+"""By type in ARNs: a preview's object, and production's."""
+
+
+def conditioned_on_tags() -> list[tuple[str, str, str]]:
+    """Role, action and type of object of every statement in which a tag of the object decides."""
+    return [
+        (role, action, resource.split(":")[5].split("/")[0])
+        for role, policy in POLICIES.items()
+        for statement in policy["Statement"]
+        if any(key.startswith("aws:ResourceTag/") for keys in statement.get("Condition", {}).values() for key in keys)
+        for action in iam.as_list(statement["Action"])
+        if action.partition(":")[2].startswith(ASKED_OF_WHAT_IS_GONE) or action in VALUES
+        for resource in iam.as_list(statement["Resource"])
+    ]
+
+
+@pytest.mark.parametrize(("role", "action", "kind"), conditioned_on_tags())
+def test_what_is_gone_is_answered_by_its_service_and_what_is_anothers_is_denied(
+    role: str, action: str, kind: str
+) -> None:
+    mine, productions = OBJECTS[kind]
+
+    def may(resource: str, **context: Any) -> bool:
+        return decide([POLICIES[role]], Request(action, resource, {**session(123), **context})).allowed
+
+    assert may(mine) is (action not in VALUES)  # it is gone, so it has no tag
+    assert may(mine, **tagged(123))
+    assert may(mine, **tagged(77)) is (role == CLEANUP)
+    assert not may(mine, **{"aws:ResourceTag/shopcat:owner": "AROAOTHER:123"})
+    for tags in ({}, tagged(123)):
+        assert not may(productions, **tags), "production's objects are told by their names, gone or not"
+
+
+def test_every_question_of_a_cut_off_close_is_among_them() -> None:
+    asked = {"elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"}
+    asked |= {f"secretsmanager:{action}" for action in ("DeleteSecret", "DescribeSecret", "GetResourcePolicy")}
+    for role in (PREVIEW, CLEANUP):
+        assert asked <= {action for one, action, _ in conditioned_on_tags() if one == role}
+
+
+@pytest.mark.parametrize("operator", ["StringEquals", "StringLike", "Bool", "ArnLike", "ForAnyValue:StringLike"])
+def test_if_exists_matches_a_key_that_is_missing_and_compares_one_that_is_there(operator: str) -> None:
+    def matches(name: str, **context: str) -> bool:
+        statement = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*", "Condition": {name: {"k": "true"}}}
+        return decide([{"Statement": [statement]}], Request("s3:GetObject", context=context)).allowed
+
+    assert not matches(operator)
+    assert matches(f"{operator}IfExists")
+    for name in (operator, f"{operator}IfExists"):
+        assert matches(name, k="true")
+        assert matches(name, K="true")  # keys have no case
+        assert not matches(name, k="false")
+
+
+@pytest.mark.parametrize("operator", ["NullIfExists", "StringNotLikeIfExists", "ForAllValues:StringLike", "DateLess"])
+def test_operators_that_are_not_evaluated_are_refused_by_name(operator: str) -> None:
+    statement = {"Effect": "Allow", "Action": "*", "Resource": "*", "Condition": {operator: {"k": "true"}}}
+    with pytest.raises(NotImplementedError, match=operator):
+        decide([{"Statement": [statement]}], Request("s3:GetObject"))
 
 
 def test_tags_make_nothing_of_others_ones_own() -> None:

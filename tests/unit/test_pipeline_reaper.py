@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from moto import mock_aws
 
+from infra import places
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
 from pipeline import __main__, reaper, stack, state
@@ -35,6 +36,7 @@ elif said.startswith("destroy -s pr-13"):
     print("Diagnostics: no way")
     sys.exit(1)
 """
+LISTENER = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shopcat-preview/1/2"
 NUMBERS = (11, 12, 13, 14, 15, 16, 17, 18)
 
 
@@ -52,7 +54,15 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        AwsClients("eu-central-1").get("ssm").put_parameter(Name=stack.CONTRACT, Type="String", Value="{}")
+        clients = AwsClients("eu-central-1")
+        found = {"placesTable": "places", "previewListenerArn": LISTENER, "domain": "shop.example.com"}
+        clients.get("ssm").put_parameter(Name=stack.CONTRACT, Type="String", Value=json.dumps(found))
+        clients.get("dynamodb").create_table(
+            TableName="places",
+            KeySchema=[{"AttributeName": "place", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "place", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
         yield tmp_path / "log"
 
 
@@ -104,6 +114,22 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     assert "pr-18 stays until the next run" in said.out
     assert len(served.comments) == 1
     assert "comes from a fork" in served.comments[0]["body"]
+
+
+def take(number: int, holder: str) -> None:
+    item = json.loads(places.Place(number, holder, "2026-05-04T12:00:00+00:00").item())
+    AwsClients("eu-central-1").get("dynamodb").put_item(TableName="places", Item=item)
+
+
+def test_a_place_that_no_stack_owns_is_freed(served: Served, log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    served.pulls = [event(number=number)["pull_request"] for number in NUMBERS]
+    take(1, "pr-12")
+    take(2, "pr-99")  # it was killed right after it took the place, and its stack was removed
+    take(3, "staging")
+    assert reaper.run(surroundings(served, log), 14) == 0
+    assert [one.stack for one in places.read(AwsClients("eu-central-1"), "places")] == ["pr-12"]
+    assert "closing pr-99: it holds a place and has no stack" in capfd.readouterr().out
+    assert left(log) == list(NUMBERS)
 
 
 def test_without_github_nobody_knows_what_is_open(log: Path) -> None:

@@ -170,6 +170,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
             settings.read(values),
             network=Subnets(),  # type: ignore[arg-type]
             region="eu-central-1",
+            components=lambda _: None,
             opts=pulumi.ResourceOptions(),
         ).kubeconfig
 

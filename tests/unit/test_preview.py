@@ -11,12 +11,12 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, contract, fence, preview, settings
+from infra import capacity, contract, fence, places, preview, settings
 from infra.aws_clients import AwsClients
 from infra.contract import Contract
 from infra.errors import Refused
 from infra.kubernetes_client import KubernetesUnreachable
-from infra.preview import Place
+from infra.places import Place
 from infra.program import PREVIEW_SETTINGS
 from infra.record import render
 from tests.unit.releases import run
@@ -93,34 +93,34 @@ def test_only_a_plain_tag_of_the_previews_repository_is_taken(tag: str) -> None:
 
 
 def test_a_preview_keeps_its_place_and_a_new_one_takes_the_lowest_free() -> None:
-    places = [Place(1, "pr-1", NOW.isoformat()), Place(3, "pr-3", NOW.isoformat())]
-    assert preview.choose(places, "pr-3", 3, NOW + timedelta(days=1)) == places[1]
-    assert preview.choose(places, "pr-9", 3, NOW).number == 2
+    taken = [Place(1, "pr-1", NOW.isoformat()), Place(3, "pr-3", NOW.isoformat())]
+    assert places.choose(taken, "pr-3", 3, NOW + timedelta(days=1)) == taken[1]
+    assert places.choose(taken, "pr-9", 3, NOW).number == 2
 
 
 def test_one_too_many_is_refused_with_who_is_there_and_for_how_long() -> None:
-    places = [
+    taken = [
         Place(1, "pr-1", (NOW - timedelta(days=3, hours=4)).isoformat()),
         Place(2, "pr-22", (NOW - timedelta(minutes=7)).isoformat()),
     ]
     with pytest.raises(Refused) as refused:
-        preview.choose(places, "pr-9", 2, NOW)
+        places.choose(taken, "pr-9", 2, NOW)
     text = str(refused.value)
     assert "pr-1, open for 3 d 4 h" in text
     assert "pr-22, open for 7 min" in text
-    assert preview.choose(places, "pr-22", 2, NOW) == places[1]
+    assert places.choose(taken, "pr-22", 2, NOW) == taken[1]
 
 
 def test_the_places_are_read_back_as_they_were_written(clients: AwsClients) -> None:
     place = Place(2, "pr-7", NOW.isoformat())
     table = boto3.resource("dynamodb", region_name=REGION).create_table(
         TableName=contract.PLACES_TABLE,
-        KeySchema=[{"AttributeName": contract.PLACE_KEY, "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": contract.PLACE_KEY, "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": places.PLACE_KEY, "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": places.PLACE_KEY, "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
     clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(place.item()))
-    assert preview.read_places(clients, table.name) == [place]
+    assert places.read(clients, table.name) == [place]
 
 
 def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) -> None:
@@ -128,20 +128,20 @@ def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) ->
     table = {
         "name": contract.PLACES_TABLE,
         "billingMode": "PAY_PER_REQUEST",
-        "hashKey": contract.PLACE_KEY,
-        "attributes": [{"name": contract.PLACE_KEY, "type": "S"}],
+        "hashKey": places.PLACE_KEY,
+        "attributes": [{"name": places.PLACE_KEY, "type": "S"}],
     }
     data.Table().create(aws, table)
     first, second = (
-        {"tableName": contract.PLACES_TABLE, "hashKey": contract.PLACE_KEY, "item": Place(1, stack, "x").item()}
+        {"tableName": contract.PLACES_TABLE, "hashKey": places.PLACE_KEY, "item": Place(1, stack, "x").item()}
         for stack in ("pr-1", "pr-2")
     )
     data.TableItem().create(aws, first)
     with pytest.raises(ClientError, match="ConditionalCheckFailed"):
         data.TableItem().create(aws, second)
-    assert [place.stack for place in preview.read_places(clients, contract.PLACES_TABLE)] == ["pr-1"]
+    assert [place.stack for place in places.read(clients, contract.PLACES_TABLE)] == ["pr-1"]
     data.TableItem().delete(aws, "", first)
-    assert preview.read_places(clients, contract.PLACES_TABLE) == []
+    assert places.read(clients, contract.PLACES_TABLE) == []
 
 
 def test_without_production_there_is_one_clear_error(clients: AwsClients) -> None:

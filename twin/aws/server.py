@@ -4,7 +4,7 @@
 * RDS: a real PostgreSQL is started, restarted, re-keyed and deleted with the instance.
 * ELBv2: target health comes from the load balancer stand-in; weights over 999 are refused; groups that a rule names stay
   attached to their load balancer.
-* ``/twin/identity`` tells whose a request's credentials are; ``/twin/faults`` slows or fails calls for a while.
+* ``/twin/faults`` slows, fails or kills for a while (twin/aws/faults.py).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from werkzeug.serving import make_server
 
 from twin import config, postgres
 from twin.aws.eks import EksStandIn
+from twin.aws.faults import Faults
 from twin.config import Twin
 from twin.errors import TwinError
 
@@ -43,48 +44,6 @@ _ADDON_SECONDS = 300.0
 log = logging.getLogger("aws")
 _SCOPE = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 _STATUS = {200: "200 OK", 400: "400 Bad Request", 404: "404 Not Found", 409: "409 Conflict", 503: "503 Unavailable"}
-
-
-class Faults:
-    """Faults switched on for a while: {"service": "elasticloadbalancing", "action": "ModifyRule", "kind": "throttle"}."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._active: list[dict[str, Any]] = []
-
-    def add(self, fault: dict[str, Any]) -> None:
-        """Switch a fault on for ``seconds`` (at most 600)."""
-        unknown = set(fault) - {"service", "action", "kind", "seconds", "delay_seconds"}
-        if unknown or fault.get("kind") not in ("throttle", "freeze", "delay"):
-            raise ValueError(f"twin: fault {fault} is not implemented; kinds: throttle, freeze, delay")
-        until = time.monotonic() + min(float(fault.get("seconds", 60)), 600)
-        with self._lock:
-            self._active.append({**fault, "until": until})
-
-    def clear(self) -> None:
-        """Switch every fault off."""
-        with self._lock:
-            self._active.clear()
-
-    def apply(self, service: str, action: str) -> bool:
-        """Wait as long as the faults say; True if the call is to be throttled."""
-        throttled = False
-        with self._lock:
-            now = time.monotonic()
-            self._active = [fault for fault in self._active if fault["until"] > now]
-            found = [
-                fault
-                for fault in self._active
-                if fault.get("service", service) == service and fault.get("action", action) == action
-            ]
-        for fault in found:
-            if fault["kind"] == "throttle":
-                throttled = True
-            elif fault["kind"] == "freeze":
-                time.sleep(max(0.0, fault["until"] - time.monotonic()))
-            else:
-                time.sleep(float(fault.get("delay_seconds", 0.2)))
-        return throttled
 
 
 def _action(environ: WSGIEnvironment, body: bytes) -> str:
@@ -146,8 +105,12 @@ class Application:
             if self._faults.apply(service, action):
                 return self._throttled(service, environ, respond)
             if service == "eks":
-                return self._call_eks(environ, body, scope.group(1) if scope else "", respond)
-            return self._pass_on(environ, body, respond)
+                answer = self._call_eks(environ, body, scope.group(1) if scope else "", respond)
+            else:
+                answer = self._pass_on(environ, body, respond)
+            if status_seen[0].startswith("2"):
+                self._faults.carried_out(service, action)
+            return answer
         finally:
             milliseconds = (time.monotonic() - started) * 1000
             key = scope.group(1) if scope else "-"

@@ -18,7 +18,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from twin.plugins.aws import containers, data, ec2, edge, identity
+from twin.plugins.aws import containers, data, ec2, edge, identity, imports
 from twin.plugins.aws.kind import Aws, Kind, gone
 from twin.plugins.common import (
     UNKNOWN,
@@ -134,7 +134,10 @@ class AwsProvider(Provider):
     ) -> tuple[Properties, Properties] | None:
         kind = self._kind(type_name)
         if not outputs:
-            raise ProviderError(f"twin: importing {type_name} is not implemented by the stand-in of the aws plugin")
+            found = imports.inputs(self.aws, type_name, identifier)
+            if found is None:
+                return None
+            inputs = outputs = found
         live = kind.read(self.aws, identifier, outputs)
         if live is None:
             return None

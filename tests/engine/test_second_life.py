@@ -1,0 +1,114 @@
+"""Production is taken down by docs/destroy.md and comes up again, through what was kept and through updates that were killed.
+
+Whatever stops an update is told with a command; the test runs what it is told and nothing else. Nodes are simulated.
+"""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.engine.test_killed import killed
+from tests.tools import aws, command, settings_file, summary
+from twin import production, pulumi
+from twin.config import Twin
+
+pytestmark = pytest.mark.engine
+
+UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
+TABLE = "shopcat-previews"
+LOGS = "/aws/eks/shopcat/cluster"
+CALLS = [
+    ("ecr", "CreateRepository"), ("iam", "CreateRole"), ("ec2", "CreateSubnet"), ("ec2", "CreateInternetGateway"),
+    ("ec2", "CreateRoute"), ("ec2", "CreateVpcEndpoint"), ("ec2", "AssociateRouteTable"), ("ec2", "CreateNatGateway"),
+    ("eks", "POST /clusters"), ("ec2", "CreateSecurityGroup"), ("eks", "POST /clusters/shopcat/addons"),
+    ("elasticloadbalancing", "CreateTargetGroup"), ("rds", "CreateDBSubnetGroup"),
+    ("ec2", "AuthorizeSecurityGroupIngress"), ("elasticloadbalancing", "CreateLoadBalancer"),
+    ("eks", "POST /clusters/shopcat/pod-identity-associations"), ("rds", "CreateDBInstance"),
+    ("elasticloadbalancing", "CreateListener"), ("elasticloadbalancing", "CreateRule"), ("ssm", "PutParameter"),
+]  # fmt: skip
+"""Calls after which an update is killed, in the order in which they come: each makes what AWS takes once alone."""
+
+
+def told(twin: Twin, text: str) -> int:
+    """Run every command that a refusal names; how many there were."""
+    commands = re.findall(r"^\s*(pulumi import .*)$", text, re.MULTILINE)
+    for one in dict.fromkeys(commands):
+        result = command(twin, ["sh", "-c", one], check=False)
+        assert result.returncode == 0, f"{one}\n{result.stdout}{result.stderr}"
+    return len(commands)
+
+
+def heal(twin: Twin) -> tuple[subprocess.CompletedProcess[str], int]:
+    """Run `up`, do what it says, and run it again; how many refusals there were."""
+    for rounds in range(6):
+        result = command(twin, UP, check=False)
+        if result.returncode == 0:
+            return result, rounds
+        assert told(twin, result.stdout + result.stderr), result.stdout + result.stderr
+    raise AssertionError(result.stdout + result.stderr)
+
+
+def take(twin: Twin, place: int, stack: str) -> None:
+    item = {"place": {"S": str(place)}, "stack": {"S": stack}, "since": {"S": "2026-01-02T03:04:05+00:00"}}
+    aws(twin, "dynamodb").put_item(TableName=TABLE, Item=item)
+
+
+@pytest.fixture(scope="module")
+def destroyed(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin:
+    """Taken down step by step; while a preview is open that is refused with the list."""
+    folder: Path = tmp_path_factory.mktemp("settings")
+    unprotected = str(settings_file(simulated, folder, {"shopcat:protection": False}))
+    take(simulated, 2, "pr-77")
+    plain = command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"], check=False)
+    assert plain.returncode != 0
+    assert "protect" in plain.stdout + plain.stderr
+    refused = command(simulated, UP, check=False, PULUMI_OPTION_CONFIG_FILE=unprotected)
+    assert refused.returncode != 0
+    assert "pr-77, open for" in refused.stdout + refused.stderr
+    assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+    aws(simulated, "dynamodb").delete_item(TableName=TABLE, Key={"place": {"S": "2"}})
+    command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=unprotected)
+    parameter = aws(simulated, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"]
+    assert json.loads(parameter)["previews"] == 0
+    command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"])
+    return simulated
+
+
+def test_what_is_kept_is_told_in_one_message_with_its_commands(destroyed: Twin) -> None:
+    logs = aws(destroyed, "logs")
+    # As EKS makes the group, should a person have deleted it too early.
+    logs.delete_retention_policy(logGroupName=LOGS)
+    result = command(destroyed, UP, check=False)
+    assert result.returncode != 0
+    kept = re.findall(r"pulumi import .* (\S+) (\S+) (\S+)$", result.stdout, re.MULTILINE)
+    assert {kind.rpartition(":")[2] for kind, _, _ in kept} == {"LogGroup", "Repository", "Secret"}
+    assert told(destroyed, result.stdout) == 3
+
+
+def test_an_update_killed_after_any_such_call_is_gone_on_with(destroyed: Twin) -> None:
+    environment = pulumi.environment(destroyed)
+    kills = []
+    for service, action in CALLS:
+        for _ in range(4):  # what it is told may come in more than one message
+            done, said = killed(destroyed, ["up", "-s", "prod"], environment, 1, service=service, action=action)
+            if done:
+                kills.append(action)
+                command(destroyed, ["pulumi", "cancel", "prod", "--yes"])
+                break
+            if not told(destroyed, said):
+                assert "error:" not in said, said
+                break
+    assert kills == [action for _, action in CALLS]
+    heal(destroyed)
+    assert set(summary(command(destroyed, UP).stdout)) == {"unchanged"}
+
+
+def test_the_second_life_serves_what_the_first_one_did(destroyed: Twin) -> None:
+    heal(destroyed)
+    outputs = production.outputs(destroyed)
+    assert outputs["liveRelease"] == production.FIRST_TAG
+    (group,) = aws(destroyed, "logs").describe_log_groups(logGroupNamePrefix=LOGS)["logGroups"]
+    assert group["retentionInDays"] > 0

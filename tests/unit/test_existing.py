@@ -1,0 +1,253 @@
+"""What AWS has already is found under the id by which the provider imports it."""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pulumi_aws
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+
+from infra import existing
+from infra.aws_clients import AwsClients
+from infra.errors import Refused
+from tests.unit.releases import run
+from twin.plugins.aws.kind import Aws
+from twin.plugins.aws.provider import KINDS
+
+REGION = "eu-central-1"
+POLICY = '{"Version": "2012-10-17", "Statement": []}'
+
+
+class Account:
+    """AWS by moto, and in it what is made by the twin's stand-in of the provider, with inputs as the engine has them."""
+
+    def __init__(self) -> None:
+        self.clients = AwsClients(REGION)
+        self._aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
+
+    def make(self, kind: str, **inputs: Any) -> str:
+        return KINDS[kind].create(self._aws, {**KINDS[kind].defaults, **inputs})
+
+    def find(self, kind: str, **inputs: Any) -> str | None:
+        return existing.find(self.clients, kind, inputs)
+
+    def network(self) -> tuple[str, str, str]:
+        vpc = self.make("aws:ec2/vpc:Vpc", cidrBlock="10.0.0.0/16")
+        zones = {"cidrBlock": "10.0.0.0/20", "availabilityZone": f"{REGION}a", "vpcId": vpc}
+        first = self.make("aws:ec2/subnet:Subnet", **zones)
+        second = self.make(
+            "aws:ec2/subnet:Subnet", **{**zones, "cidrBlock": "10.0.16.0/20", "availabilityZone": f"{REGION}b"}
+        )
+        return vpc, first, second
+
+    def cases(self) -> list[tuple[str, dict[str, Any]]]:
+        """Every guarded type that moto knows, in an order in which it can be made."""
+        vpc, first, second = self.network()
+        role = {"assumeRolePolicy": POLICY, "path": "/", "maxSessionDuration": 3600}
+        table = self.make("aws:ec2/routeTable:RouteTable", vpcId=vpc)
+        gateway = self.make(
+            "aws:ec2/internetGateway:InternetGateway", vpcId=self.make("aws:ec2/vpc:Vpc", cidrBlock="10.1.0.0/16")
+        )
+        group = self.make("aws:ec2/securityGroup:SecurityGroup", name="other", description="x", vpcId=vpc)
+        balancer = {"name": "lb", "subnets": [first, second], "loadBalancerType": "application"}
+        arn = self.make("aws:lb/loadBalancer:LoadBalancer", **{**balancer, "name": "other"})
+        fixed = {"type": "fixed-response", "fixedResponse": {"contentType": "text/plain", "statusCode": "404"}}
+        listener = self.make(
+            "aws:lb/listener:Listener", loadBalancerArn=arn, port=81, protocol="HTTP", defaultActions=[fixed]
+        )
+        zone = self.make("aws:route53/zone:Zone", name="shop.example.com")
+        address = self.make("aws:ec2/eip:Eip", domain="vpc")
+        inward = {"securityGroupId": group, "ipProtocol": "tcp", "fromPort": 80, "toPort": 80, "cidrIpv4": "0.0.0.0/0"}
+        return [
+            ("aws:cloudwatch/logGroup:LogGroup", {"name": "/aws/eks/shopcat/cluster"}),
+            (
+                "aws:dynamodb/table:Table",
+                {
+                    "name": "t",
+                    "billingMode": "PAY_PER_REQUEST",
+                    "hashKey": "k",
+                    "attributes": [{"name": "k", "type": "S"}],
+                },
+            ),
+            ("aws:ec2/internetGateway:InternetGateway", {"vpcId": vpc}),
+            ("aws:ec2/natGateway:NatGateway", {"subnetId": first, "allocationId": address}),
+            ("aws:ec2/route:Route", {"routeTableId": table, "destinationCidrBlock": "0.0.0.0/0", "gatewayId": gateway}),
+            ("aws:ec2/routeTableAssociation:RouteTableAssociation", {"routeTableId": table, "subnetId": first}),
+            ("aws:ec2/securityGroup:SecurityGroup", {"name": "g", "description": "x", "vpcId": vpc}),
+            ("aws:ec2/subnet:Subnet", {"vpcId": vpc, "cidrBlock": "10.0.32.0/20", "availabilityZone": f"{REGION}a"}),
+            (
+                "aws:ec2/vpcEndpoint:VpcEndpoint",
+                {"vpcId": vpc, "serviceName": f"com.amazonaws.{REGION}.s3", "vpcEndpointType": "Gateway"},
+            ),
+            ("aws:ecr/repository:Repository", {"name": "shopcat"}),
+            (
+                "aws:eks/cluster:Cluster",
+                {"name": "c", "roleArn": "arn:aws:iam::123456789012:role/r", "vpcConfig": {"subnetIds": [first]}},
+            ),
+            ("aws:iam/role:Role", {"name": "shopcat-release", **role}),
+            (
+                "aws:lb/listener:Listener",
+                {"loadBalancerArn": arn, "port": 80, "protocol": "HTTP", "defaultActions": [fixed]},
+            ),
+            (
+                "aws:lb/listenerRule:ListenerRule",
+                {
+                    "listenerArn": listener,
+                    "priority": 100,
+                    "actions": [fixed],
+                    "conditions": [{"pathPattern": {"values": ["/*"]}}],
+                },
+            ),
+            ("aws:lb/loadBalancer:LoadBalancer", balancer),
+            (
+                "aws:lb/targetGroup:TargetGroup",
+                {"name": "shopcat-blue", "port": 1, "protocol": "HTTP", "vpcId": vpc, "targetType": "ip"},
+            ),
+            (
+                "aws:rds/parameterGroup:ParameterGroup",
+                {"name": "shopcat-postgres16", "family": "postgres16", "description": "x"},
+            ),
+            ("aws:rds/subnetGroup:SubnetGroup", {"name": "shopcat", "description": "x", "subnetIds": [first, second]}),
+            (
+                "aws:rds/instance:Instance",
+                {
+                    "identifier": "shopcat",
+                    "engine": "postgres",
+                    "instanceClass": "db.t4g.micro",
+                    "allocatedStorage": 20,
+                    "username": "a",
+                    "manageMasterUserPassword": True,
+                },
+            ),
+            (
+                "aws:route53/record:Record",
+                {
+                    "zoneId": zone,
+                    "name": "*.preview.shop.example.com",
+                    "type": "A",
+                    "ttl": 60,
+                    "records": ["192.0.2.1"],
+                },
+            ),
+            ("aws:secretsmanager/secret:Secret", {"name": "shopcat/application"}),
+            ("aws:ssm/parameter:Parameter", {"name": "/shopcat/contract", "type": "String", "value": "x"}),
+            ("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule", inward),
+            ("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", inward),
+        ]
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Account()
+
+
+IMPORTED_OTHERWISE = {
+    "aws:ec2/route:Route": r"rtb-\w+_0\.0\.0\.0/0",
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": r"subnet-\w+/rtb-\w+",
+    "aws:rds/instance:Instance": "shopcat",
+}
+"""Types whose import id is not their id in the state."""
+
+
+def test_what_is_there_is_found_and_what_is_not_there_is_not(account: Account) -> None:
+    cases = account.cases()
+    for kind, inputs in cases:
+        assert account.find(kind, **inputs) is None, kind
+        made = account.make(kind, **inputs)
+        found = account.find(kind, **inputs)
+        assert found is not None, kind
+        if kind in IMPORTED_OTHERWISE:
+            assert re.fullmatch(IMPORTED_OTHERWISE[kind], found), kind
+        else:
+            assert found == made, kind
+    not_in_moto = {
+        f"aws:eks/{one}"
+        for one in ("accessEntry:AccessEntry", "addon:Addon", "podIdentityAssociation:PodIdentityAssociation")
+    }
+    assert {kind for kind, _ in cases} == set(existing.FINDERS) - not_in_moto
+
+
+@pytest.mark.parametrize("kind", sorted(existing.FINDERS))
+def test_every_type_can_be_imported(kind: str) -> None:
+    """The published SDK says how; the form of the id is compared by eye and in the test above."""
+    module, name = kind.split(":")[1].split("/", maxsplit=1)[0], kind.rpartition(":")[2]
+    source = inspect.getsource(getattr(getattr(pulumi_aws, module), name))
+    assert f"$ pulumi import {kind} " in source
+
+
+FREE = {
+    # AWS gives them ids of its own choice.
+    "acm.Certificate", "ec2.Eip", "ec2.RouteTable", "ec2.Vpc", "kms.Key",
+    # The engine adds seven random digits to the name.
+    "ec2.LaunchTemplate", "eks.NodeGroup",
+    # The call that makes them may be repeated.
+    "acm.CertificateValidation", "ecr.LifecyclePolicy", "eks.AccessPolicyAssociation", "iam.RolePolicy",
+    "iam.RolePolicyAttachment",
+}  # fmt: skip
+"""What production declares in AWS and no update stops at."""
+
+
+def test_every_type_that_production_declares_in_aws_is_guarded_or_needs_no_guard() -> None:
+    modules = ("addons", "cluster", "contract", "database", "edge", "identity", "network", "registry")
+    sources = [Path(existing.__file__).with_name(f"{name}.py").read_text() for name in modules]
+    declared = {found for text in sources for found in re.findall(r"\baws\.(\w+\.[A-Z]\w+)\(", text)}
+    declared = {one for one in declared if not one.endswith("Args")}
+    guarded = {f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in existing.FINDERS}
+    assert declared - FREE <= guarded, "a killed update leaves it: how is it found? (infra/existing.py)"
+    assert declared >= FREE
+    assert guarded - declared == {"eks.Cluster"}  # which the eks component declares
+
+
+def test_a_secret_that_waits_for_its_deletion_is_told_with_both_ways_out(account: Account) -> None:
+    manager = account.clients.get("secretsmanager")
+    manager.create_secret(Name="shopcat/application")
+    manager.delete_secret(SecretId="shopcat/application", RecoveryWindowInDays=30)
+    with pytest.raises(Refused, match="restore-secret --secret-id shopcat/application") as refused:
+        account.find("aws:secretsmanager/secret:Secret", name="shopcat/application")
+    assert "--force-delete-without-recovery" in str(refused.value)
+
+
+def test_what_can_not_be_asked_is_no_answer(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetRole")
+
+    monkeypatch.setattr(account.clients.get("iam"), "get_role", denied)
+    with pytest.raises(Refused, match="AccessDenied"):
+        account.find("aws:iam/role:Role", name="x")
+
+
+def asked(name: str) -> Any:
+    return SimpleNamespace(type="aws:ecr/repository:Repository", name=name, new_inputs={"name": name})
+
+
+def test_one_message_names_all_that_are_found_side_by_side(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing, "GATHER_SECONDS", 0.3)
+    for name in ("shopcat", "shopcat-preview"):
+        account.clients.get("ecr").create_repository(repositoryName=name)
+    guard = existing.Guard(account.clients, "prod", "shopcat")
+    kind = "aws:ecr/repository:Repository"
+    said: list[str] = []
+
+    async def ask() -> None:
+        names = ("shopcat", "shopcat-preview", "other")
+        answers = [guard._before_create(asked(name)) for name in names]
+        found = await asyncio.gather(*answers, return_exceptions=True)
+        said.extend(str(one) for one in found if one)
+
+    run(ask())
+    assert len(said) == 2
+    provider = "urn:pulumi:prod::shopcat::pulumi:providers:aws::aws"
+    for name in ("shopcat", "shopcat-preview"):
+        flags = f"--stack prod --yes --protect=false --generate-code=false --provider=provider={provider}"
+        assert f"  pulumi import {flags} {kind} {name} {name}\n" in f"{said[0]}\n"
+    assert "pulumi import" not in said[1]

@@ -1,0 +1,229 @@
+"""Inputs of what is imported, as AWS has them: `pulumi import` reads a resource by its id alone.
+
+As upstream, whatever would make another resource of it is read back, and what only changes it in place is left to the next
+update where that is simpler. Ids have the forms of each type's section "Import" in the provider's documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.kind import Aws, gone
+from twin.plugins.common import Properties, ProviderError
+
+Reader = Callable[[Aws, str], Properties]
+
+
+def _described(service: str, operation: str, argument: str, key: str, **fields: str) -> Reader:
+    """Inputs from the one description that the operation gives; a field may name one inside another by a dot."""
+
+    def read(aws: Aws, identifier: str) -> Properties:
+        many = argument.endswith("s")
+        answer = getattr(aws(service), operation)(**{argument: [identifier] if many else identifier})[key]
+        found = answer[0] if isinstance(answer, list) else answer
+        return _fields(found, fields)
+
+    return read
+
+
+def _fields(found: Mapping[str, Any], fields: Mapping[str, str]) -> Properties:
+    inputs = {}
+    for name, path in fields.items():
+        value: Any = found
+        for part in path.split("."):
+            value = value[int(part)] if part.isdigit() else value.get(part)
+        if value is not None:
+            inputs[name] = value
+    return inputs
+
+
+def _log_group(aws: Aws, name: str) -> Properties:
+    listed = aws("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
+    (found,) = [one for one in listed if one["logGroupName"] == name]
+    return _fields(found, {"name": "logGroupName", "retentionInDays": "retentionInDays"})
+
+
+def _table(aws: Aws, name: str) -> Properties:
+    found = aws("dynamodb").describe_table(TableName=name)["Table"]
+    attributes = [{"name": one["AttributeName"], "type": one["AttributeType"]} for one in found["AttributeDefinitions"]]
+    key, mode = found["KeySchema"][0]["AttributeName"], found["BillingModeSummary"]["BillingMode"]
+    return {"name": name, "hashKey": key, "billingMode": mode, "attributes": attributes}
+
+
+def _repository(aws: Aws, name: str) -> Properties:
+    (found,) = aws("ecr").describe_repositories(repositoryNames=[name])["repositories"]
+    encryption = [{"encryptionType": found["encryptionConfiguration"]["encryptionType"]}]
+    return {"name": name, "imageTagMutability": found["imageTagMutability"], "encryptionConfigurations": encryption}
+
+
+def _internet_gateway(aws: Aws, identifier: str) -> Properties:
+    (found,) = aws("ec2").describe_internet_gateways(InternetGatewayIds=[identifier])["InternetGateways"]
+    return {"vpcId": found["Attachments"][0]["VpcId"]}
+
+
+def _route(aws: Aws, identifier: str) -> Properties:
+    table, _, destination = identifier.partition("_")
+    (found,) = aws("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    (route,) = [one for one in found["Routes"] if one.get("DestinationCidrBlock") == destination]
+    ways = {"gatewayId": "GatewayId", "natGatewayId": "NatGatewayId"}
+    return {"routeTableId": table, "destinationCidrBlock": destination, **_fields(route, ways)}
+
+
+def _association(_: Aws, identifier: str) -> Properties:
+    subnet, table = identifier.split("/", maxsplit=1)
+    return {"subnetId": subnet, "routeTableId": table}
+
+
+def _group_rule(aws: Aws, identifier: str) -> Properties:
+    rules = aws("ec2").describe_security_group_rules(SecurityGroupRuleIds=[identifier])["SecurityGroupRules"]
+    names = {
+        "securityGroupId": "GroupId", "cidrIpv4": "CidrIpv4", "fromPort": "FromPort", "toPort": "ToPort",
+        "ipProtocol": "IpProtocol", "description": "Description",
+    }  # fmt: skip
+    inputs = _fields(rules[0], names)
+    reference = (rules[0].get("ReferencedGroupInfo") or {}).get("GroupId")
+    return {**inputs, **({"referencedSecurityGroupId": reference} if reference else {})}
+
+
+def _cluster(aws: Aws, name: str) -> Properties:
+    found = aws("eks").describe_cluster(name=name)["cluster"]
+    vpc = found["resourcesVpcConfig"]
+    encryption = [
+        {"provider": {"keyArn": one["provider"]["keyArn"]}, "resources": one["resources"]}
+        for one in found.get("encryptionConfig", [])
+    ]
+    return {
+        "name": name,
+        "roleArn": found["roleArn"],
+        "version": found["version"],
+        "vpcConfig": {"subnetIds": vpc["subnetIds"]},
+        **({"encryptionConfig": encryption[0]} if encryption else {}),
+        "accessConfig": {"authenticationMode": "API"},
+    }
+
+
+def _pair(first: str, second: str) -> Reader:
+    def read(_: Aws, identifier: str) -> Properties:
+        left, right = identifier.split(":", maxsplit=1)
+        return {first: left, second: right}
+
+    return read
+
+
+def _access_entry(aws: Aws, identifier: str) -> Properties:
+    cluster, _, principal = identifier.partition(":")
+    found = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
+    names = {"clusterName": "clusterName", "principalArn": "principalArn", "userName": "username", "type": "type"}
+    return {**_fields(found, names), "kubernetesGroups": found["kubernetesGroups"]}
+
+
+def _pod_identity(aws: Aws, identifier: str) -> Properties:
+    cluster, _, association = identifier.partition(",")
+    found = aws("eks").describe_pod_identity_association(clusterName=cluster, associationId=association)["association"]
+    return {key: found[key] for key in ("clusterName", "namespace", "serviceAccount", "roleArn")}
+
+
+def _listener(aws: Aws, arn: str) -> Properties:
+    (found,) = aws("elbv2").describe_listeners(ListenerArns=[arn])["Listeners"]
+    inputs = _fields(found, {"loadBalancerArn": "LoadBalancerArn", "port": "Port", "protocol": "Protocol"})
+    return {**inputs, "defaultActions": []}
+
+
+def _rule(aws: Aws, arn: str) -> Properties:
+    (found,) = aws("elbv2").describe_rules(RuleArns=[arn])["Rules"]
+    listener = arn.replace(":listener-rule/", ":listener/").rpartition("/")[0]
+    return {"listenerArn": listener, "priority": int(found["Priority"]), "actions": [], "conditions": []}
+
+
+def _record(aws: Aws, identifier: str) -> Properties:
+    zone, name, kind = identifier.split("_", 2)
+    listed = aws("route53").list_resource_record_sets(
+        HostedZoneId=zone, StartRecordName=name, StartRecordType=kind, MaxItems="1"
+    )["ResourceRecordSets"]
+    return {"zoneId": zone, "name": name, "type": listed[0]["Type"]}
+
+
+def _secret(aws: Aws, arn: str) -> Properties:
+    return _fields(aws("secretsmanager").describe_secret(SecretId=arn), {"name": "Name", "description": "Description"})
+
+
+READERS: Mapping[str, Reader] = {
+    "aws:cloudwatch/logGroup:LogGroup": _log_group,
+    "aws:dynamodb/table:Table": _table,
+    "aws:ec2/internetGateway:InternetGateway": _internet_gateway,
+    "aws:ec2/natGateway:NatGateway": _described(
+        "ec2", "describe_nat_gateways", "NatGatewayIds", "NatGateways",
+        subnetId="SubnetId", allocationId="NatGatewayAddresses.0.AllocationId",
+    ),
+    "aws:ec2/route:Route": _route,
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": _association,
+    "aws:ec2/securityGroup:SecurityGroup": _described(
+        "ec2", "describe_security_groups", "GroupIds", "SecurityGroups",
+        name="GroupName", description="Description", vpcId="VpcId",
+    ),
+    "aws:ec2/subnet:Subnet": _described(
+        "ec2", "describe_subnets", "SubnetIds", "Subnets",
+        vpcId="VpcId", cidrBlock="CidrBlock", availabilityZone="AvailabilityZone",
+    ),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _described(
+        "ec2", "describe_vpc_endpoints", "VpcEndpointIds", "VpcEndpoints",
+        vpcId="VpcId", serviceName="ServiceName", vpcEndpointType="VpcEndpointType",
+    ),
+    "aws:ecr/repository:Repository": _repository,
+    "aws:eks/accessEntry:AccessEntry": _access_entry,
+    "aws:eks/addon:Addon": _pair("clusterName", "addonName"),
+    "aws:eks/cluster:Cluster": _cluster,
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
+    "aws:iam/role:Role": _described("iam", "get_role", "RoleName", "Role", name="RoleName", path="Path"),
+    "aws:lb/listener:Listener": _listener,
+    "aws:lb/listenerRule:ListenerRule": _rule,
+    "aws:lb/loadBalancer:LoadBalancer": _described(
+        "elbv2", "describe_load_balancers", "LoadBalancerArns", "LoadBalancers",
+        name="LoadBalancerName", loadBalancerType="Type",
+    ),
+    "aws:lb/targetGroup:TargetGroup": _described(
+        "elbv2", "describe_target_groups", "TargetGroupArns", "TargetGroups",
+        name="TargetGroupName", port="Port", protocol="Protocol", protocolVersion="ProtocolVersion", vpcId="VpcId",
+        targetType="TargetType",
+    ),
+    "aws:rds/instance:Instance": _described(
+        "rds", "describe_db_instances", "DBInstanceIdentifier", "DBInstances",
+        identifier="DBInstanceIdentifier", engine="Engine", storageEncrypted="StorageEncrypted", dbName="DBName",
+        username="MasterUsername",
+    ),
+    "aws:rds/parameterGroup:ParameterGroup": _described(
+        "rds", "describe_db_parameter_groups", "DBParameterGroupName", "DBParameterGroups",
+        name="DBParameterGroupName", family="DBParameterGroupFamily", description="Description",
+    ),
+    "aws:rds/subnetGroup:SubnetGroup": _described(
+        "rds", "describe_db_subnet_groups", "DBSubnetGroupName", "DBSubnetGroups",
+        name="DBSubnetGroupName", description="DBSubnetGroupDescription",
+    ),
+    "aws:route53/record:Record": _record,
+    "aws:secretsmanager/secret:Secret": _secret,
+    "aws:ssm/parameter:Parameter": _described(
+        "ssm", "get_parameter", "Name", "Parameter", name="Name", type="Type", value="Value"
+    ),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _group_rule,
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _group_rule,
+}  # fmt: skip
+
+
+def inputs(aws: Aws, type_name: str, identifier: str) -> Properties | None:
+    """Inputs of what has this import id; None if there is no such thing.
+
+    Raises:
+        ProviderError: the stand-in imports no such type.
+    """
+    reader = READERS.get(type_name)
+    if reader is None:
+        raise ProviderError(f"twin: importing {type_name} is not implemented by the stand-in of the aws plugin")
+    try:
+        return reader(aws, identifier)
+    except ClientError as error:
+        if gone(error):
+            return None
+        raise
