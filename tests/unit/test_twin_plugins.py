@@ -9,14 +9,11 @@ from twin.plugins.aws import conformance
 from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
 from twin.plugins.common import ProviderError
 from twin.plugins.eks.components import refuse, refuse_nodes
-from twin.plugins.kubernetes import helm
-from twin.plugins.kubernetes.provider import KubernetesProvider
 
 
 def test_values_survive_the_protocol() -> None:
     values = {"a": 1, "b": [True, {"c": "x", "d": 1.5}], "e": {}}
     assert common.decode(common.encode(values)) == values
-    assert common.decode(common.encode({"s": common.Secret({"k": "v"})})) == {"s": {"k": "v"}}
 
 
 def test_differences_name_the_innermost_path() -> None:
@@ -76,17 +73,6 @@ def test_every_aws_type_names_known_fields_alone() -> None:
     for kind in KINDS.values():
         assert kind.replaces <= kind.inputs, kind.token
         assert set(kind.defaults) <= kind.inputs, kind.token
-
-
-def test_kubernetes_refuses_by_name() -> None:
-    provider = KubernetesProvider()
-    for token in ("kubernetes:core/v1:ConfigMapPatch", "kubernetes:yaml/v2:ConfigGroup", "kubernetes:helm.sh/v4:Chart"):
-        with pytest.raises(ProviderError, match=token):
-            provider.check(token, "u::v::k::n", {}, {"apiVersion": "v1", "kind": "X"}, b"")
-    with pytest.raises(ProviderError, match="postrender"):
-        helm.check({"chart": "x", "postrender": "y"}, {}, "x", "default", b"")
-    with pytest.raises(ProviderError, match="server-side apply"):
-        provider.configure({"enableServerSideApply": "false"})
 
 
 def test_eks_component_refuses_what_it_does_not_build() -> None:

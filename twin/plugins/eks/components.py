@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +18,9 @@ _LOADED = (aws.eks.Cluster, aws.iam.Role)
 CLUSTER = "eks:index:Cluster"
 NODE_GROUP = "eks:index:ManagedNodeGroup"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
+KUBERNETES_PLUGIN = "4.19.0"
+"""What the component asks for by itself (nodejs/eks/package.json)."""
+_OLDEST_AWS_CLI = {"1": (1, 24, 0), "2": (2, 7, 0)}
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
     "endpointPrivateAccess", "endpointPublicAccess", "publicAccessCidrs", "enabledClusterLogTypes",
@@ -62,46 +69,145 @@ def refuse_nodes(inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
+def require_aws_cli() -> None:
+    """Refuse a machine whose `aws` upstream refuses too (nodejs/eks/dependencies.ts).
+
+    Raises:
+        ValueError: there is none, or it is too old.
+    """
+    if shutil.which("aws") is None:
+        raise ValueError("Could not find aws CLI for EKS.")
+    answer = subprocess.run(["aws", "--version"], text=True, capture_output=True, check=True).stdout
+    found = re.match(r"aws-cli/(\d+)\.(\d+)\.(\d+)", answer)
+    wanted = _OLDEST_AWS_CLI.get(found[1] if found else "", _OLDEST_AWS_CLI["2"])
+    if found is None or tuple(map(int, found.groups())) < wanted:
+        raise ValueError(f"At least v{'.'.join(map(str, wanted))} of aws-cli is required, not {answer.strip()!r}.")
+
+
+def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> dict[str, Any]:
+    """The kubeconfig of the component's own provider and outputs."""
+    command = ["--region", region, "eks", "get-token", "--cluster-name", name, "--output", "json"]
+    version = "client.authentication.k8s.io/v1beta1"
+    environment = [{"name": "KUBERNETES_EXEC_INFO", "value": f'{{"apiVersion": "{version}"}}'}]
+    user = {"exec": {"apiVersion": version, "command": "aws", "args": command, "env": environment}}
+    cluster = {"server": endpoint, "certificate-authority-data": authority}
+    return {
+        "apiVersion": "v1",
+        "clusters": [{"cluster": cluster, "name": "kubernetes"}],
+        "contexts": [{"context": {"cluster": "kubernetes", "user": "aws"}, "name": "aws"}],
+        "current-context": "aws",
+        "kind": "Config",
+        "users": [{"name": "aws", "user": user}],
+    }
+
+
+class ServiceRole(pulumi.ComponentResource):
+    """Upstream's component of a role that a service assumes (nodejs/eks/servicerole.ts)."""
+
+    def __init__(
+        self, name: str, service: str, actions: list[str], policies: list[str], tags: Any, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("eks:index:ServiceRole", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        statement = {"Action": actions, "Effect": "Allow", "Principal": {"Service": [service]}}
+        self.role = aws.iam.Role(
+            f"{name}-role",
+            description="Allows EKS to manage clusters on your behalf.",
+            assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+            tags=tags,
+            opts=child,
+        )
+        self.policies = [
+            aws.iam.RolePolicyAttachment(
+                f"{name}-{hashlib.sha1(arn.encode(), usedforsecurity=False).hexdigest()[:8]}",
+                policy_arn=arn,
+                role=self.role.name,
+                opts=child,
+            )
+            for arn in policies
+        ]
+        self.register_outputs({"directRole": self.role, "resolvedRole": self.role})
+
+
 class Cluster(pulumi.ComponentResource):
-    """What upstream's component makes of a cluster without node groups of its own."""
+    """What upstream's component makes of a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(CLUSTER, name, None, opts)
         reason = refuse(inputs)
         if reason is not None:
             raise ValueError(reason)
-        child = pulumi.ResourceOptions(parent=self)
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "eks.amazonaws.com"},
-            "Action": ["sts:AssumeRole", "sts:TagSession"],
-        }
-        role = aws.iam.Role(
-            f"{name}-eksRole-role",
-            assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
-            opts=child,
+        require_aws_cli()
+        role = ServiceRole(
+            f"{name}-eksRole",
+            "eks.amazonaws.com",
+            ["sts:AssumeRole", "sts:TagSession"],
+            [f"arn:aws:iam::aws:policy/{policy}" for policy in CLUSTER_POLICIES],
+            inputs.get("tags"),
+            pulumi.ResourceOptions(parent=self),
         )
-        policies = [
-            aws.iam.RolePolicyAttachment(
-                f"{name}-eksRole-{index}",
-                role=role.name,
-                policy_arn=f"arn:aws:iam::aws:policy/{policy}",
-                opts=child,
-            )
-            for index, policy in enumerate(CLUSTER_POLICIES)
-        ]
         given = [inputs.get(key) or [] for key in ("publicSubnetIds", "privateSubnetIds", "subnetIds")]
         subnets = pulumi.Output.all(*given).apply(lambda lists: [one for each in lists for one in each])
+        self.cluster = self._cluster(name, inputs, role, subnets)
+        self._entries(name, inputs.get("accessEntries") or {})
+        authority = self.cluster.certificate_authority.data
+        config = pulumi.Output.all(self.cluster.name, self.cluster.endpoint, authority, self.cluster.arn).apply(
+            lambda found: kubeconfig(found[0], found[1], found[2], found[3].split(":")[3])
+        )
+        text = config.apply(json.dumps)
+        provider = pulumi.ProviderResource(
+            "kubernetes",
+            f"{name}-eks-k8s",
+            {"kubeconfig": text},
+            pulumi.ResourceOptions(parent=self, version=KUBERNETES_PLUGIN),
+        )
+        issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"] if found else "")
+        group = self.cluster.vpc_config.cluster_security_group_id
+        core = {
+            "accessEntries": [],
+            "cluster": self.cluster,
+            "clusterIamRole": role.role,
+            "endpoint": self.cluster.endpoint,
+            "instanceRoles": [],
+            "kubeconfig": config,
+            "nodeGroupOptions": {},
+            "provider": provider,
+            "subnetIds": subnets,
+            "vpcId": inputs.get("vpcId"),
+        }
+        self.outputs: dict[str, Any] = {
+            "autoModeNodeRoleName": "",
+            "clusterIngressRuleId": "",
+            "clusterSecurityGroupId": group,
+            "core": pulumi.Output.secret(core),
+            "defaultNodeGroupAsgName": "",
+            "eksCluster": pulumi.Output.secret(self.cluster),
+            "fargateProfileId": "",
+            "fargateProfileStatus": "",
+            "instanceRoles": [],
+            "kubeconfig": config,
+            "kubeconfigJson": text,
+            "nodeSecurityGroupId": group,
+            "oidcIssuer": issuer.apply(lambda url: url.removeprefix("https://")),
+            "oidcProviderArn": "",
+            "oidcProviderUrl": issuer,
+        }
+        self.register_outputs(self.outputs)
+
+    def _cluster(
+        self, name: str, inputs: Mapping[str, Any], role: ServiceRole, subnets: pulumi.Output[list[str]]
+    ) -> aws.eks.Cluster:
         key = inputs.get("encryptionConfigKeyArn")
         encryption = None
         if key is not None:
             encryption = aws.eks.ClusterEncryptionConfigArgs(
                 provider=aws.eks.ClusterEncryptionConfigProviderArgs(key_arn=key), resources=["secrets"]
             )
-        self.cluster = aws.eks.Cluster(
+        return aws.eks.Cluster(
             f"{name}-eksCluster",
             name=inputs.get("name"),
-            role_arn=role.arn,
+            role_arn=role.role.arn,
+            bootstrap_self_managed_addons=True,
             version=inputs.get("version"),
             vpc_config=aws.eks.ClusterVpcConfigArgs(
                 subnet_ids=subnets,
@@ -114,11 +220,18 @@ class Cluster(pulumi.ComponentResource):
             ),
             encryption_config=encryption,
             enabled_cluster_log_types=inputs.get("enabledClusterLogTypes"),
-            tags=inputs.get("tags"),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=policies),
+            tags=pulumi.Output.from_input(inputs.get("tags")).apply(
+                lambda given: {"Name": f"{name}-eksCluster", **(given or {})}
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[role.role, *role.policies],
+                ignore_changes=[
+                    "accessConfig.bootstrapClusterCreatorAdminPermissions",
+                    "bootstrapSelfManagedAddons",
+                ],
+            ),
         )
-        self._entries(name, inputs.get("accessEntries") or {})
-        self.register_outputs({})
 
     def _entries(self, name: str, entries: Mapping[str, Any]) -> None:
         for key, entry in entries.items():
@@ -129,7 +242,7 @@ class Cluster(pulumi.ComponentResource):
                 kubernetes_groups=entry.get("kubernetesGroups"),
                 type=entry.get("type"),
                 user_name=entry.get("username"),
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[self.cluster]),
             )
             for policy, association in (entry.get("accessPolicies") or {}).items():
                 scope = association["accessScope"]
@@ -141,7 +254,7 @@ class Cluster(pulumi.ComponentResource):
                     access_scope=aws.eks.AccessPolicyAssociationAccessScopeArgs(
                         type=scope["type"], namespaces=scope.get("namespaces")
                     ),
-                    opts=pulumi.ResourceOptions(parent=self, depends_on=[made]),
+                    opts=pulumi.ResourceOptions(parent=made, depends_on=[made]),
                 )
 
 

@@ -21,9 +21,7 @@ class EksProvider(Provider):
         given = options or pulumi.ResourceOptions()
         if resource_type == CLUSTER:
             made = Cluster(name, inputs, given)
-            return ConstructResult(
-                urn=made.urn, state={"eksCluster": made.cluster, "awsProvider": None, "kubeconfigJson": None}
-            )
+            return ConstructResult(urn=made.urn, state=made.outputs)
         if resource_type == NODE_GROUP:
             nodes = ManagedNodeGroup(name, inputs, given)
             return ConstructResult(urn=nodes.urn, state={"nodeGroup": nodes.group, "placementGroupName": ""})
