@@ -65,7 +65,12 @@ class Program:
 
     def source(self) -> dict[str, Any]:
         """The downloaded module; its ``Dir`` holds its files, ``GoMod`` its module file."""
-        return module(self.module, self.revision or f"v{self.version}")
+        return module(self.module, self.module_version)
+
+    @property
+    def module_version(self) -> str:
+        """As a module file names it."""
+        return self.revision or f"v{self.version}"
 
     def files(self) -> dict[str, str]:
         """The wrapper's own files, by their path in it."""
@@ -252,7 +257,7 @@ def _write_wrapper(program: Program, wrapper: Path) -> None:
     lines = [f"module {_MODULE}/{program.name}", f"go {_GO}"]
     if program.module:
         source = program.source()
-        lines.append(f"require {program.module} {source['Version']}")
+        lines.append(f"require {program.module} {program.module_version}")
         checksums = Path(source["Dir"]) / "go.sum"
         if checksums.exists():
             (wrapper / "go.sum").write_bytes(checksums.read_bytes())
