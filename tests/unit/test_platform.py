@@ -3,10 +3,14 @@
 import asyncio
 import ipaddress
 import json
+import re
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
+import pulumi_eks
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
@@ -18,6 +22,7 @@ from infra import (
     kubernetes_client,
     network,
     preview,
+    production,
     providers,
     rbac,
     registry,
@@ -315,3 +320,28 @@ def test_every_kubernetes_object_names_its_field_manager_and_nothing_else_does()
     }
     assert transformed("kubernetes:helm.sh/v3:Release", {"name": "x"}) is None
     assert transformed("aws:ec2/vpc:Vpc", given) is None
+
+
+def test_what_the_eks_component_is_typed_with_is_loaded_in_this_thread_alone() -> None:
+    """While another thread loads a module, this one resolves the types of the component's outputs."""
+    sources = "".join(path.read_text() for path in Path(pulumi_eks.__file__).parent.glob("*.py"))
+    typed = set(re.findall(r"'(pulumi_(?:aws|kubernetes)(?:\.[a-z0-9_]+)+)\.[A-Z]", sources))
+    assert "pulumi_kubernetes.core.v1" in typed
+    assert not typed & {module.__name__ for module in production.MODULES}
+    here = {module.__name__ for module in production.TYPED_WITH}
+    wanted = {name for name in typed if name.startswith("pulumi_kubernetes.")}
+    assert here >= {name for name in wanted if not re.search(rf"{re.escape(name)}\.\w+Args", sources)}
+
+
+def _transformed(kind: str) -> pulumi.ResourceTransformResult | None:
+    options = pulumi.ResourceOptions(version="4.19.0")
+    args = pulumi.ResourceTransformArgs(custom=True, type_=kind, name="x", props={"kubeconfig": "k"}, opts=options)
+    return providers.one_kubernetes_plugin(args)
+
+
+def test_the_eks_component_s_own_provider_asks_for_this_program_s_plugin() -> None:
+    found = _transformed("pulumi:providers:kubernetes")
+    assert found is not None
+    assert (found.opts.version, found.props) == (version("pulumi-kubernetes"), {"kubeconfig": "k"})
+    assert _transformed("pulumi:providers:aws") is None
+    assert _transformed("aws:iam/role:Role") is None
