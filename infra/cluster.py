@@ -18,6 +18,7 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 
 from infra.kubernetes_client import kubeconfig
+from infra.providers import one_kubernetes_plugin
 
 if TYPE_CHECKING:
     from infra.network import Network
@@ -112,7 +113,10 @@ class Cluster(pulumi.ComponentResource):
             coredns_addon_options=eks.CoreDnsAddonOptionsArgs(enabled=False),
             kube_proxy_addon_options=eks.KubeProxyAddonOptionsArgs(enabled=False),
             opts=pulumi.ResourceOptions(
-                parent=self, protect=settings.protection, depends_on=[logs], transforms=[components]
+                parent=self,
+                protect=settings.protection,
+                depends_on=[logs],
+                transforms=[components, one_kubernetes_plugin],
             ),
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id

@@ -26,6 +26,8 @@ from infra.registry import PREVIEW_REPOSITORY, Registry
 from infra.release import BlueGreen
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from infra.platform_settings import ExistingCluster
     from infra.settings import Settings
 
@@ -52,14 +54,23 @@ def existing_network(given: ExistingCluster) -> ExistingNetwork:
     )
 
 
-def load_modules() -> None:
-    """Load what is used of the SDKs from here on; otherwise they load when something in them is asked for."""
-    for module in (
-        aws.acm, aws.dynamodb, aws.lb, aws.rds, aws.route53, aws.secretsmanager, aws.ssm, aws.vpc,
-        kubernetes.admissionregistration.v1, kubernetes.apiextensions, kubernetes.apps.v1, kubernetes.batch.v1,
-        kubernetes.core.v1, kubernetes.helm.v3, kubernetes.networking.v1, kubernetes.policy.v1, kubernetes.rbac.v1,
-        kubernetes.scheduling.v1,
-    ):  # fmt: skip
+TYPED_WITH = (kubernetes.core.v1, kubernetes.storage.v1)
+"""What the eks component's outputs are typed with: this thread asks for names in them while it serves the engine.
+
+So they are loaded in this thread. A module that is only half loaded by another one does not have its names yet: `module
+'pulumi_kubernetes.core.v1' has no attribute 'ConfigMap'`.
+"""
+MODULES = (
+    aws.acm, aws.dynamodb, aws.lb, aws.rds, aws.route53, aws.secretsmanager, aws.ssm, aws.vpc,
+    kubernetes.admissionregistration.v1, kubernetes.apiextensions, kubernetes.apps.v1, kubernetes.batch.v1,
+    kubernetes.helm.v3, kubernetes.networking.v1, kubernetes.policy.v1, kubernetes.rbac.v1, kubernetes.scheduling.v1,
+)  # fmt: skip
+"""What else is used of the SDKs."""
+
+
+def load(modules: Iterable[object]) -> None:
+    """Load modules of the SDKs; otherwise they load when something in them is asked for."""
+    for module in modules:
         hasattr(module, "loaded")
 
 
@@ -137,7 +148,8 @@ class Production(pulumi.ComponentResource):
             security_group = given.security_group_id
             ready = []
         provider = kubernetes_provider(self.kubeconfig, ready)
-        engine.meanwhile(load_modules)
+        load(TYPED_WITH)
+        engine.meanwhile(lambda: load(MODULES))
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons(
             "addons",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -47,6 +48,18 @@ def own_fields(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransf
     return pulumi.ResourceTransformationResult(
         {**args.props, "metadata": {**metadata, "annotations": annotations}}, args.opts
     )
+
+
+def one_kubernetes_plugin(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+    """Pin the Kubernetes provider that the eks component declares beside ours to the plugin of this program's SDK.
+
+    Nothing uses that provider, and the component can't be told to leave it out (pulumi-eks 4.3.0, nodejs/eks/cluster/cluster.ts,
+    createCore). Unpinned it asks for plugin 4.19.0, which every fresh runner would download for nothing.
+    """
+    if args.type_ != "pulumi:providers:kubernetes":
+        return None
+    args.opts.version = version("pulumi-kubernetes")
+    return pulumi.ResourceTransformResult(args.props, args.opts)
 
 
 def eks_provider() -> eks.Provider:

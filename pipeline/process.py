@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -71,7 +72,7 @@ def show(
         cwd: where it runs.
         text: its standard input; closed without one.
         deadline_seconds: then it is interrupted (SIGINT, on which Pulumi ends in order: what it has begun is finished
-            and recorded, its lock given back), and killed :data:`GRACE_SECONDS` later.
+            and recorded, its lock given back), and killed :data:`GRACE_SECONDS` later, with all that it has started.
 
     Raises:
         Refused: there is no such program.
@@ -101,7 +102,7 @@ def show(
     if deadline_seconds is not None:
         timers = [
             threading.Timer(deadline_seconds, interrupt),
-            threading.Timer(deadline_seconds + GRACE_SECONDS, running.kill),
+            threading.Timer(deadline_seconds + GRACE_SECONDS, kill_with_children, [running.pid]),
         ]
         for timer in timers:
             timer.start()
@@ -115,6 +116,25 @@ def show(
         for timer in timers:
             timer.cancel()
     return Finished(code, "".join(lines), late.is_set())
+
+
+def kill_with_children(pid: int) -> None:
+    """Kill a program and what it has started: Pulumi's plugins outlive it by minutes, in process groups of their own."""
+    doomed, parents = [pid], _parents()
+    for parent in doomed:
+        doomed += [child for child, its_parent in parents.items() if its_parent == parent]
+    for one in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def _parents() -> dict[int, int]:
+    """Every process's parent; empty where there is no /proc."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            found[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+    return found
 
 
 def _merged(environment: Environment | None) -> dict[str, str]:

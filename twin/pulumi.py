@@ -19,6 +19,7 @@ import boto3
 import yaml
 
 from twin import build, config, hostnames, images, pki
+from twin.build import golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -27,41 +28,49 @@ STACK = "prod"
 PROVIDERS = ("aws", "kubernetes", "eks")
 
 
-_STAND_IN = "stand-in"
-"""A file of this name in a plugin's folder says that no person has installed it: `make env` points at a twin's home too."""
+_ORIGIN = "twin-origin"
+"""A file of this name, in each plugin's folder of a twin, says where the plugin comes from."""
 
 
-def _upstream_plugin(name: str) -> Path | None:
-    """The upstream plugin of exactly the SDK's version, if a person has installed it."""
+def _plugin_directory(twin: Twin, name: str) -> Path:
+    return twin.directory / "pulumi-home" / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
+
+
+def _installed_plugin(twin: Twin, name: str) -> Path | None:
+    """Folder of the release of exactly the SDK's version, if a person has installed it.
+
+    `make env` names a twin's own home: what is linked from there leads to a person's, the twin's own doesn't count.
+    """
     home = Path(os.environ.get("PULUMI_HOME", str(Path.home() / ".pulumi")))
-    found = home / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
-    if found.is_symlink():  # another twin's, which follows the person's own
-        found = found.resolve()
-    there = (found / f"pulumi-resource-{name}").exists() and not (found / _STAND_IN).exists()
-    return found if there else None
+    program = (home / "plugins" / _plugin_directory(twin, name).name / f"pulumi-resource-{name}").resolve()
+    is_own = (program.parent / _ORIGIN).exists() or twin.cache.resolve() in program.parents
+    return None if is_own or not program.exists() else program.parent
 
 
-def _install_plugin(home: Path, name: str) -> None:
-    """Put the upstream plugin, or else the stand-in, where the engine looks for it."""
-    directory = home / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
-    upstream = _upstream_plugin(name)
-    if directory.is_symlink():
-        directory.unlink()
-    else:
-        shutil.rmtree(directory, ignore_errors=True)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    if upstream is not None:
-        directory.symlink_to(upstream)
-        return
-    directory.mkdir()
-    (directory / _STAND_IN).touch()
+def _install_plugin(twin: Twin, name: str) -> None:
+    """Put a plugin where the engine looks for it: the release, else upstream's as built here, else the stand-in.
+
+    The engine ignores a plugin's folder that is a symlink, so the folder is a real one and its files are links.
+    """
+    installed = _installed_plugin(twin, name)
+    directory = _plugin_directory(twin, name)
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
     program = directory / f"pulumi-resource-{name}"
-    program.write_text(
-        f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE= exec "{sys.executable}" -m twin.plugins.{name} "$@"\n'
-    )
-    program.chmod(0o755)
-    # A component provider says here how the engine starts it; an empty file keeps the engine from asking.
-    (directory / "PulumiPlugin.yaml").unlink(missing_ok=True)
+    if installed is not None:
+        for path in installed.iterdir():
+            (directory / path.name).symlink_to(path)
+        origin = f"upstream {version(f'pulumi-{name}')}, as installed in {installed}"
+    elif name == "kubernetes":
+        program.symlink_to(build.program(twin, program.name))
+        origin = f"upstream {golang.KUBERNETES_PLUGIN}, built here"
+    else:
+        program.write_text(
+            f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE= exec "{sys.executable}" -m twin.plugins.{name} "$@"\n'
+        )
+        program.chmod(0o755)
+        origin = "stand-in"
+    (directory / _ORIGIN).write_text(origin)
 
 
 def _install_command(twin: Twin, name: str, module: str) -> None:
@@ -204,9 +213,8 @@ def _init(twin: Twin) -> None:
 
 def up(twin: Twin) -> None:
     """Home, plugins, state backend, settings and the stack itself."""
-    home = twin.directory / "pulumi-home"
     for name in PROVIDERS:
-        _install_plugin(home, name)
+        _install_plugin(twin, name)
     # Kubeconfigs call `aws eks get-token`; the pipeline calls buildah.
     _install_command(twin, "aws", "twin.aws.cli")
     _install_command(twin, "buildah", "twin.buildah")
@@ -230,8 +238,9 @@ def status(twin: Twin) -> list[PartStatus]:
     """Which plugins the engine will use."""
     lines = []
     for name in PROVIDERS:
-        directory = twin.directory / "pulumi-home" / "plugins" / f"resource-{name}-v{version(f'pulumi-{name}')}"
-        kind = "upstream" if directory.is_symlink() else "stand-in"
-        installed = (directory / f"pulumi-resource-{name}").exists()
-        lines.append(PartStatus(f"plugin {name}", ok=installed, detail=kind if installed else "missing"))
+        directory = _plugin_directory(twin, name)
+        works = (directory / f"pulumi-resource-{name}").exists() and (directory / _ORIGIN).exists()
+        lines.append(
+            PartStatus(f"plugin {name}", ok=works, detail=(directory / _ORIGIN).read_text() if works else "missing")
+        )
     return lines

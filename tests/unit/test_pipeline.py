@@ -457,6 +457,24 @@ def test_an_interrupted_program_has_time_to_end(tmp_path: Path) -> None:
     assert "ending" in finished.text
 
 
+def test_what_a_killed_program_has_started_does_not_outlive_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Pulumi's plugins: in process groups of their own, and their output is nobody's business."""
+    monkeypatch.setattr(process, "GRACE_SECONDS", 1)
+    script = (
+        "import signal, subprocess, sys, time; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], start_new_session=True,\n"
+        "                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    finished = process.show([sys.executable, "-c", script], deadline_seconds=1)
+    assert finished.interrupted
+    child = Path(f"/proc/{int(finished.text)}/stat")
+    deadline = time.monotonic() + 10
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "it still runs"
+        time.sleep(0.05)
+
+
 def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     job = preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps())
     assert job.deadline_seconds(1100) == 300 - 100 - 45

@@ -3,11 +3,14 @@
 import asyncio
 import ipaddress
 import json
+import re
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pulumi_aws as aws
-import pulumi_eks as eks
+import pulumi_eks
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
@@ -19,6 +22,7 @@ from infra import (
     kubernetes_client,
     network,
     preview,
+    production,
     providers,
     rbac,
     registry,
@@ -134,14 +138,15 @@ def test_who_reaches_the_api(access: str, cidrs: tuple[str, ...], expected: tupl
 
 @pytest.mark.parametrize("support", ["EXTENDED", "STANDARD"])
 def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.MonkeyPatch, support: str) -> None:
-    declared: list[eks.ClusterArgs] = []
+    declared: list[pulumi_eks.ClusterArgs] = []
 
     class Component(pulumi.ComponentResource):
         """What the mocks can't answer with: a component whose output is a resource."""
 
         def __init__(self, title: str, *, opts: pulumi.ResourceOptions, **given: Any) -> None:
+            opts.transforms = None  # Pulumi's mocks know none
             super().__init__("eks:index:Cluster", title, None, opts)
-            declared.append(eks.ClusterArgs(**given))
+            declared.append(pulumi_eks.ClusterArgs(**given))
             self.eks_cluster = aws.eks.Cluster(
                 title, role_arn="arn", vpc_config=aws.eks.ClusterVpcConfigArgs(subnet_ids=[])
             )
@@ -149,7 +154,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
     class Subnets:
         vpc_id, public_subnet_ids, private_subnet_ids = "vpc-1", ["subnet-1", "subnet-2"], ["subnet-3", "subnet-4"]
 
-    monkeypatch.setattr(eks, "Cluster", Component)
+    monkeypatch.setattr(pulumi_eks, "Cluster", Component)
     made: dict[str, dict[str, Any]] = {}
 
     class Recorded(Echo):
@@ -371,3 +376,28 @@ def test_every_kubernetes_object_names_its_field_manager_and_nothing_else_does()
     }
     assert transformed("kubernetes:helm.sh/v3:Release", {"name": "x"}) is None
     assert transformed("aws:ec2/vpc:Vpc", given) is None
+
+
+def test_what_the_eks_component_is_typed_with_is_loaded_in_this_thread_alone() -> None:
+    """While another thread loads a module, this one resolves the types of the component's outputs."""
+    sources = "".join(path.read_text() for path in Path(pulumi_eks.__file__).parent.glob("*.py"))
+    typed = set(re.findall(r"'(pulumi_(?:aws|kubernetes)(?:\.[a-z0-9_]+)+)\.[A-Z]", sources))
+    assert "pulumi_kubernetes.core.v1" in typed
+    assert not typed & {module.__name__ for module in production.MODULES}
+    here = {module.__name__ for module in production.TYPED_WITH}
+    wanted = {name for name in typed if name.startswith("pulumi_kubernetes.")}
+    assert here >= {name for name in wanted if not re.search(rf"{re.escape(name)}\.\w+Args", sources)}
+
+
+def _transformed(kind: str) -> pulumi.ResourceTransformResult | None:
+    options = pulumi.ResourceOptions(version="4.19.0")
+    args = pulumi.ResourceTransformArgs(custom=True, type_=kind, name="x", props={"kubeconfig": "k"}, opts=options)
+    return providers.one_kubernetes_plugin(args)
+
+
+def test_the_eks_component_s_own_provider_asks_for_this_program_s_plugin() -> None:
+    found = _transformed("pulumi:providers:kubernetes")
+    assert found is not None
+    assert (found.opts.version, found.props) == (version("pulumi-kubernetes"), {"kubeconfig": "k"})
+    assert _transformed("pulumi:providers:aws") is None
+    assert _transformed("aws:iam/role:Role") is None

@@ -1,5 +1,6 @@
 """The twin's builder: the cache's keys and locks, what is asked of Go and Pulumi, the registry's and images' rules."""
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -8,6 +9,8 @@ import os
 import stat
 import tarfile
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 
 from twin import build, images
 from twin.build import cache, debian, golang, installed
+from twin.config import Twin
 from twin.errors import TwinError
 from twin.registry import Repository
 
@@ -106,6 +110,55 @@ def test_the_table_lists_the_longest_first_and_the_sum() -> None:
     lines = build.table({"quick": 1.0, "slow": 200.5}).splitlines()
     assert [line.split()[0] for line in lines] == ["slow", "quick", "all"]
     assert lines[-1].split()[-2:] == ["201.5", "s"]
+
+
+@pytest.fixture
+def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[cache.Step], None]]:
+    """Programs by name, built by these functions."""
+    made: dict[str, Callable[[cache.Step], None]] = {}
+    monkeypatch.setattr(build, "debian_root", lambda _: None)
+    monkeypatch.setattr(build, "part", lambda _, name: cache.Part(name, "1.0", name, made[name]))
+    monkeypatch.setattr(build, "_available_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(build.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(golang, "downloading_ahead", lambda _: contextlib.nullcontext())
+    return made
+
+
+def test_programs_are_built_side_by_side(tmp_path: Path, recipes: dict[str, Callable[[cache.Step], None]]) -> None:
+    both = threading.Barrier(2, timeout=10)
+    recipes |= {"one": lambda _: both.wait(), "two": lambda _: both.wait()}  # type: ignore[dict-item, return-value]
+    twin = Twin("t", 1, tmp_path, tmp_path, simulated=True)
+    build.programs(twin, ["one", "two"])
+    assert set(cache.build_times(tmp_path)) == {"one 1.0", "two 1.0"}
+
+
+def test_a_build_that_fails_ends_the_one_beside_it(
+    tmp_path: Path, recipes: dict[str, Callable[[cache.Step], None]]
+) -> None:
+    begun = threading.Event()
+
+    def fail(step: cache.Step) -> None:
+        begun.wait(10)
+        step.run(["sh", "-c", "sleep 0.5; echo the reason; exit 3"])
+
+    def last(step: cache.Step) -> None:
+        begun.set()
+        step.run(["sleep", "600"])
+
+    recipes |= {"bad": fail, "slow": last, "third": last}
+    twin = Twin("t", 1, tmp_path, tmp_path, simulated=True)
+    started = time.monotonic()
+    with pytest.raises(TwinError, match="the reason"):
+        build.programs(twin, ["bad", "slow", "third"])
+    assert time.monotonic() - started < 30
+    assert not [path for path in tmp_path.iterdir() if path.is_dir()]
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 256))
+def test_builds_side_by_side_fit_memory_and_processors(available: int, processors: int) -> None:
+    found = build.side_by_side(available, processors)
+    assert 1 <= found <= max(1, min(2, processors))
+    assert found == 1 or found * (4 << 30) <= available
 
 
 @pytest.mark.parametrize("answer", ["go1.21.0", "go1.26.8", "go2.0", "go1.25rc1"])

@@ -13,6 +13,8 @@ from typing import Any
 import botocore.session
 from botocore.signers import RequestSigner
 
+VERSION = "aws-cli/2.31.0 twin"
+"""In the form of the real one's `aws --version`, which the eks plugin reads."""
 _EXPIRES_SECONDS = 60
 _VALID_MINUTES = 14
 
@@ -42,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="aws", description=__doc__)
     parser.add_argument("--region", default=os.environ.get("AWS_REGION", os.environ.get("AWS_DEFAULT_REGION", "")))
     parser.add_argument("--output", default="json")
+    parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument("service")
     parser.add_argument("operation")
     parser.add_argument("--cluster-name")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from twin.build import cache, debian, golang, installed
 from twin.config import Twin
 
-ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "helm", "external-secrets", "coredns")
+ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "pulumi-kubernetes", "helm", "external-secrets", "coredns")
 FOR_TESTS = ("network-policies",)  # with root, and not part of `make up`
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)
 LINTERS = ("actionlint",)
+
+
+_BUILD_BYTES = 4 << 30
+"""What a build may take: compilers on every processor, or a linker, below 2 GiB each."""
 
 
 def needed(twin: Twin) -> tuple[str, ...]:
@@ -83,9 +90,28 @@ def programs(twin: Twin, names: Sequence[str]) -> None:
     missing = [name for name in names if not part(twin, name).directory(twin.cache).exists()]
     if not missing:
         return
-    with golang.downloading_ahead(missing):
-        for name in missing:
-            directory(twin, name)
+    workers = side_by_side(_available_bytes(), len(os.sched_getaffinity(0)))
+    with golang.downloading_ahead(missing[workers - 1 :]), ThreadPoolExecutor(workers) as pool:
+        builds = [pool.submit(directory, twin, name) for name in missing]
+        try:
+            for finished in as_completed(builds):
+                finished.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            while not all(build.done() for build in builds):  # one may only be starting
+                cache.stop()
+                time.sleep(0.1)
+            raise
+
+
+def side_by_side(available_bytes: int, processors: int) -> int:
+    """How many programs to build at once: a second one uses the processor while the first is linked by one thread."""
+    return max(1, min(processors, available_bytes // _BUILD_BYTES, 2))
+
+
+def _available_bytes() -> int:
+    found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def everything(twin: Twin) -> None:

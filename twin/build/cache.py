@@ -17,6 +17,13 @@ from pathlib import Path
 from twin.errors import TwinError
 
 _PROGRESS_SECONDS = 15.0
+_running: set[subprocess.Popen[bytes]] = set()
+
+
+def stop() -> None:
+    """End the commands that other threads run: their recipe fails, and leaves nothing half built."""
+    for child in list(_running):
+        child.terminate()
 
 
 def run_logged(
@@ -40,6 +47,7 @@ def run_logged(
             )
         except FileNotFoundError as error:
             raise TwinError(f"{title}: the program {argv[0]} is missing on this machine; install it") from error
+        _running.add(child)
         try:
             while True:
                 try:
@@ -48,6 +56,7 @@ def run_logged(
                 except subprocess.TimeoutExpired:
                     print(f"  {title} … {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
         finally:
+            _running.discard(child)
             if child.poll() is None:
                 child.terminate()
                 child.wait()

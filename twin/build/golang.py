@@ -24,6 +24,8 @@ from twin.errors import TwinError
 
 PULUMI = "3.250.0"
 LANGUAGE_HOST = "3.79.0"
+KUBERNETES_PLUGIN = "4.25.0"
+_KUBERNETES_PLUGIN_REVISION = "v4.0.0-20260115033456-f47bc2d6f199"  # the commit of upstream's tag v4.25.0
 KUBERNETES = "1.35.4"
 EXTERNAL_SECRETS = "0.20.4"
 HELM = "3.19.0"
@@ -34,25 +36,47 @@ PAUSE = "3.10"
 ACTIONLINT = "1.7.12"
 _GO = "1.25.0"
 _OLDEST_GO = (1, 21)
+_WRAPPERS = Path(__file__).with_name("wrappers")
 _MODULE = "shopcat.invalid/twin"  # a wrapper's own module path; never looked up
 
 
 @dataclass(frozen=True)
 class Program:
-    """One Go build: the wrapper's module file, an optional main of its own, what to build and under which name."""
+    """One Go build: which module, what of it to build, and under which name.
+
+    Files in ``wrappers/<name>``, if any, are copied into the wrapper: a ``main.go`` of our own and what it needs.
+    """
 
     name: str
     version: str
     module: str
+    revision: str = ""
+    """The module's version where that isn't ``v<version>``."""
     package: str = "."
     binary: str = ""
     replaces: tuple[str, ...] = ()
     instead: Mapping[str, str] = field(default_factory=dict)
     """Files of the module, by their path in it, that are compiled with this text instead of their own."""
-    main: str = ""
     ldflags: str = ""
     links: tuple[str, ...] = ()
+    before: Callable[[Path, Path], None] | None = None
+    """Called with the module's folder and the wrapper's."""
     after: Callable[[Step, Path], None] | None = None
+
+    def source(self) -> dict[str, Any]:
+        """The downloaded module; its ``Dir`` holds its files, ``GoMod`` its module file."""
+        return module(self.module, self.module_version)
+
+    @property
+    def module_version(self) -> str:
+        """As a module file names it."""
+        return self.revision or f"v{self.version}"
+
+    def files(self) -> dict[str, str]:
+        """The wrapper's own files, by their path in it."""
+        folder = _WRAPPERS / self.name
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        return {str(path.relative_to(folder)): path.read_text() for path in paths}
 
 
 def _go(arguments: list[str], cwd: Path) -> str:
@@ -89,6 +113,14 @@ def _copy_language_host_script(step: Step, wrapper: Path) -> None:
     script.chmod(0o755)
 
 
+def _write_plugin_schema(source: Path, wrapper: Path) -> None:
+    """Make the two files that the plugin embeds, as upstream's generate.go does."""
+    folder = source / "cmd" / "pulumi-resource-kubernetes"
+    for name, more in (("schema.json", {"version": KUBERNETES_PLUGIN}), ("terraform-mapping.json", {})):
+        document = {**json.loads((folder / name).read_text()), **more}
+        (wrapper / name).write_text(json.dumps(document, separators=(",", ":")))
+
+
 def _copy_external_secrets_files(step: Step, _: Path) -> None:
     source = Path(module("github.com/external-secrets/external-secrets", f"v{EXTERNAL_SECRETS}")["Dir"])
     for name in ("charts", "crds"):
@@ -96,160 +128,6 @@ def _copy_external_secrets_files(step: Step, _: Path) -> None:
     for path in step.directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
 
-
-_KUBERNETES_MAIN = """package main
-
-import (
-	"context"
-	"fmt"
-	"os"
-	"path/filepath"
-
-	"github.com/spf13/cobra"
-	"k8s.io/component-base/cli"
-	_ "k8s.io/component-base/logs/json/register"
-	_ "k8s.io/component-base/metrics/prometheus/clientgo"
-	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
-	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
-	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
-	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
-	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
-	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
-)
-
-// Which program this is depends on the name it is called by.
-func main() {
-	programs := map[string]func() *cobra.Command{
-		"kube-apiserver":          apiserver.NewAPIServerCommand,
-		"kube-controller-manager": controllers.NewControllerManagerCommand,
-		"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-		"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
-		"kube-proxy":              proxy.NewProxyCommand,
-		"kubectl":                 kubectl.NewDefaultKubectlCommand,
-	}
-	name := filepath.Base(os.Args[0])
-	program, known := programs[name]
-	if !known {
-		fmt.Fprintf(os.Stderr, "call this by the name of a Kubernetes program, not %q\\n", name)
-		os.Exit(2)
-	}
-	os.Exit(cli.Run(program()))
-}
-"""
-
-_COREDNS_MAIN = """package main
-
-import (
-	"github.com/coredns/coredns/core/dnsserver"
-	"github.com/coredns/coredns/coremain"
-	_ "github.com/coredns/coredns/plugin/cache"
-	_ "github.com/coredns/coredns/plugin/errors"
-	_ "github.com/coredns/coredns/plugin/forward"
-	_ "github.com/coredns/coredns/plugin/health"
-	_ "github.com/coredns/coredns/plugin/hosts"
-	_ "github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/loadbalance"
-	_ "github.com/coredns/coredns/plugin/loop"
-	_ "github.com/coredns/coredns/plugin/ready"
-	_ "github.com/coredns/coredns/plugin/reload"
-	_ "github.com/coredns/coredns/plugin/template"
-)
-
-func init() {
-	dnsserver.Directives = []string{
-		"reload", "health", "ready", "errors", "cache", "template", "hosts", "kubernetes", "loop", "loadbalance", "forward",
-	}
-}
-
-func main() { coremain.Run() }
-"""
-
-_PAUSE_MAIN = """package main
-
-import (
-	"os"
-	"os/signal"
-	"syscall"
-)
-
-// Holds a pod's namespaces until it is told to go.
-func main() {
-	stop := make(chan os.Signal, 1)
-	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
-	<-stop
-}
-"""
-
-_NETWORK_POLICIES_MAIN = """package main
-
-import (
-	"context"
-	"flag"
-	"os/signal"
-	"sync"
-	"syscall"
-	"time"
-
-	"github.com/cloudnativelabs/kube-router/v2/pkg/controllers/netpol"
-	"github.com/cloudnativelabs/kube-router/v2/pkg/healthcheck"
-	"github.com/cloudnativelabs/kube-router/v2/pkg/options"
-	"k8s.io/client-go/informers"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-)
-
-// Enforces NetworkPolicies for the pods of one node, in the network namespace it is started in.
-func main() {
-	kubeconfig := flag.String("kubeconfig", "", "file")
-	node := flag.String("node", "", "the node's name")
-	services := flag.String("services", "", "network of the cluster's Services")
-	klog.InitFlags(nil)
-	flag.Parse()
-	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer cancel()
-	access, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
-	check(err)
-	client, err := kubernetes.NewForConfig(access)
-	check(err)
-	config := options.NewKubeRouterConfig()
-	config.HostnameOverride = *node
-	config.ClusterIPCIDRs = []string{*services}
-	config.EnableIPv4, config.EnableIPv6 = true, false
-	config.IPTablesSyncPeriod = 5 * time.Second
-	factory := informers.NewSharedInformerFactory(client, 0)
-	pods := factory.Core().V1().Pods().Informer()
-	spaces := factory.Core().V1().Namespaces().Informer()
-	policies := factory.Networking().V1().NetworkPolicies().Informer()
-	factory.Start(ctx.Done())
-	factory.WaitForCacheSync(ctx.Done())
-	tables, sets, err := netpol.NewIPTablesHandlers(config)
-	check(err)
-	controller, err := netpol.NewNetworkPolicyController(client, config, pods, policies, spaces, &sync.Mutex{}, tables, sets)
-	check(err)
-	_, err = pods.AddEventHandler(controller.PodEventHandler)
-	check(err)
-	_, err = spaces.AddEventHandler(controller.NamespaceEventHandler)
-	check(err)
-	_, err = policies.AddEventHandler(controller.NetworkPolicyEventHandler)
-	check(err)
-	beats := make(chan *healthcheck.ControllerHeartbeat, 10)
-	go func() {
-		for range beats {
-		}
-	}()
-	var group sync.WaitGroup
-	group.Add(1)
-	controller.Run(beats, ctx.Done(), &group)
-}
-
-func check(err error) {
-	if err != nil {
-		klog.Fatal(err)
-	}
-}
-"""
 
 _VERSION = "k8s.io/component-base/version"
 _EXTERNAL_SECRETS_OF_AWS = {
@@ -269,7 +147,6 @@ def programs() -> dict[str, Program]:
             "kubernetes",
             KUBERNETES,
             "k8s.io/kubernetes",
-            main=_KUBERNETES_MAIN,
             binary="kubernetes",
             ldflags=(
                 f"-X {_VERSION}.gitVersion=v{KUBERNETES} -X {_VERSION}.gitMajor={major} -X {_VERSION}.gitMinor={minor}"
@@ -295,6 +172,17 @@ def programs() -> dict[str, Program]:
             binary="pulumi-language-python",
             after=_copy_language_host_script,
         ),
+        Program(
+            "pulumi-kubernetes",
+            KUBERNETES_PLUGIN,
+            "github.com/pulumi/pulumi-kubernetes/provider/v4",
+            revision=_KUBERNETES_PLUGIN_REVISION,
+            binary="pulumi-resource-kubernetes",
+            # The whole Go SDK would be compiled for three components that nothing here declares.
+            replaces=("github.com/pulumi/pulumi-kubernetes/sdk/v4 => ./stub",),
+            ldflags=f"-X github.com/pulumi/pulumi-kubernetes/provider/v4/pkg/version.Version={KUBERNETES_PLUGIN}",
+            before=_write_plugin_schema,
+        ),
         Program("helm", HELM, "helm.sh/helm/v3", package="helm.sh/helm/v3/cmd/helm", binary="helm"),
         Program(
             "external-secrets",
@@ -310,12 +198,11 @@ def programs() -> dict[str, Program]:
             "network-policies",
             KUBE_ROUTER,
             "github.com/cloudnativelabs/kube-router/v2",
-            main=_NETWORK_POLICIES_MAIN,
             binary="network-policies",
         ),
-        Program("coredns", COREDNS, "github.com/coredns/coredns", main=_COREDNS_MAIN, binary="coredns"),
+        Program("coredns", COREDNS, "github.com/coredns/coredns", binary="coredns"),
         Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
-        Program("pause", PAUSE, "", main=_PAUSE_MAIN, binary="pause"),
+        Program("pause", PAUSE, "", binary="pause"),
         Program(
             "actionlint",
             ACTIONLINT,
@@ -350,7 +237,7 @@ def _require_go() -> None:
 
 def _changed_copy(program: Program, wrapper: Path) -> Path:
     copy = wrapper / "changed"
-    shutil.copytree(module(program.module, f"v{program.version}")["Dir"], copy, copy_function=shutil.copyfile)
+    shutil.copytree(program.source()["Dir"], copy, copy_function=shutil.copyfile)
     for folder, _, _ in os.walk(copy):
         Path(folder).chmod(0o755)  # Go's own are read-only
     for path, text in program.instead.items():
@@ -361,20 +248,23 @@ def _changed_copy(program: Program, wrapper: Path) -> Path:
 
 
 def _write_wrapper(program: Program, wrapper: Path) -> None:
-    wrapper.mkdir(parents=True)
+    for path, text in {"go.mod": "", **program.files()}.items():
+        (wrapper / path).parent.mkdir(parents=True, exist_ok=True)
+        (wrapper / path).write_text(text)
     replaces = _kubernetes_replaces() if program.name == "kubernetes" else program.replaces
     if program.instead:
         replaces = (*replaces, f"{program.module} => ./{_changed_copy(program, wrapper).name}")
     lines = [f"module {_MODULE}/{program.name}", f"go {_GO}"]
     if program.module:
-        lines.append(f"require {program.module} v{program.version}")
-        checksums = Path(module(program.module, f"v{program.version}")["Dir"]) / "go.sum"
+        source = program.source()
+        lines.append(f"require {program.module} {program.module_version}")
+        checksums = Path(source["Dir"]) / "go.sum"
         if checksums.exists():
             (wrapper / "go.sum").write_bytes(checksums.read_bytes())
+        if program.before is not None:
+            program.before(Path(source["Dir"]), wrapper)
     lines += [f"replace {replace}" for replace in replaces]
     (wrapper / "go.mod").write_text("\n".join(lines) + "\n")
-    if program.main:
-        (wrapper / "main.go").write_text(program.main)
 
 
 def _build(program: Program, step: Step) -> None:
@@ -446,6 +336,8 @@ def part(name: str) -> Part:
     """The cache entry of one Go program."""
     program = programs()[name]
     instead = [text for both in program.instead.items() for text in both]
-    sources = (program.module, program.package, *program.replaces, *instead, program.main)
-    recipe = "\n".join((*sources, program.ldflags, *program.links, _GO))
+    own = program.files().values() or [""]
+    sources = (program.module, program.package, *program.replaces, *instead, *own)
+    revision = [program.revision] if program.revision else []
+    recipe = "\n".join((*sources, program.ldflags, *program.links, *revision, _GO))
     return Part(name, program.version, recipe, lambda step: _build(program, step))

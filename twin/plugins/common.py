@@ -2,7 +2,7 @@
 
 A plugin subclasses :class:`Provider` and works with dictionaries. Property values are what JSON has; a value that is not
 known yet (during a preview) is the string :data:`UNKNOWN`. Secrets: the engine strips them before it asks and marks the
-same outputs again afterwards (``acceptSecrets`` is false); a plugin wraps an output in :class:`Secret` to mark it itself.
+same outputs again afterwards (``acceptSecrets`` is false).
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2, empty_pb2, struct_pb2
+from google.protobuf import empty_pb2, struct_pb2
 from pulumi.runtime.proto import (
-    engine_pb2,
-    engine_pb2_grpc,
-    errors_pb2,
     plugin_pb2,
     provider_pb2,
     provider_pb2_grpc,
-    status_pb2,
 )
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
@@ -44,24 +40,6 @@ class ProviderError(Exception):
     """What the engine shows a person: one clear message."""
 
 
-class PartialError(Exception):
-    """The resource exists but is not ready; the next update goes on from here."""
-
-    def __init__(self, identifier: str, outputs: Properties, inputs: Properties, reasons: Sequence[str]) -> None:
-        super().__init__("; ".join(reasons))
-        self.identifier = identifier
-        self.outputs = outputs
-        self.inputs = inputs
-        self.reasons = list(reasons)
-
-
-@dataclass(frozen=True)
-class Secret:
-    """An output that must stay encrypted in the state."""
-
-    value: Any
-
-
 @dataclass
 class Difference:
     """What changed: property paths, and which of them need a replacement."""
@@ -69,10 +47,6 @@ class Difference:
     changed: list[str] = field(default_factory=list)
     replaces: list[str] = field(default_factory=list)
     delete_before_replace: bool = False
-    kinds: dict[str, str] = field(default_factory=dict)
-    """``add`` or ``delete`` for a changed path that is not an ``update``."""
-    of_inputs: bool = True
-    """Old inputs were compared, not what is there: what the engine shows as the old value."""
 
 
 def _decode_value(value: struct_pb2.Value) -> Any:
@@ -103,9 +77,6 @@ def decode(message: struct_pb2.Struct) -> Properties:
 def _encode_value(value: Any) -> struct_pb2.Value:
     if value is None:
         return struct_pb2.Value(null_value=struct_pb2.NULL_VALUE)
-    if isinstance(value, Secret):
-        fields = {_SIGNATURE: struct_pb2.Value(string_value=_SECRET), "value": _encode_value(value.value)}
-        return struct_pb2.Value(struct_value=struct_pb2.Struct(fields=fields))
     if isinstance(value, bool):
         return struct_pb2.Value(bool_value=value)
     if isinstance(value, int | float):
@@ -120,15 +91,6 @@ def _encode_value(value: Any) -> struct_pb2.Value:
 def encode(properties: Mapping[str, Any]) -> struct_pb2.Struct:
     """A property map for the engine."""
     return struct_pb2.Struct(fields={name: _encode_value(value) for name, value in properties.items()})
-
-
-def is_unknown(value: Any) -> bool:
-    """Whether a value, or anything inside it, is not known yet."""
-    if isinstance(value, Mapping):
-        return any(is_unknown(item) for item in value.values())
-    if isinstance(value, list):
-        return any(is_unknown(item) for item in value)
-    return bool(value == UNKNOWN)
 
 
 def differing(old: Any, new: Any, path: str = "") -> list[str]:
@@ -167,61 +129,11 @@ def merged(old: Any, new: Any) -> Any:
     return new
 
 
-class _Request(threading.local):
-    """What the request that this thread serves says beside property values."""
-
-    urn: str = ""
-    ignored: tuple[str, ...] = ()
-
-
-_request = _Request()
-
-
-def current_urn() -> str:
-    """The resource that the running call is about."""
-    return _request.urn
-
-
-def ignored_paths() -> tuple[str, ...]:
-    """``ignore_changes`` of that resource (known to a diff and to an update)."""
-    return _request.ignored
-
-
-class Engine:
-    """The engine's log. Without an engine (in a unit test) nothing is said."""
-
-    def __init__(self, address: str | None = None) -> None:
-        self._stub = None if address is None else engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
-
-    def _log(self, severity: Any, text: str, *, passing: bool) -> None:
-        if self._stub is None:
-            return
-        request = engine_pb2.LogRequest(severity=severity, message=text, urn=current_urn(), ephemeral=passing)
-        with contextlib.suppress(grpc.RpcError):
-            self._stub.Log(request, timeout=5)
-
-    def status(self, text: str) -> None:
-        """Shown beside the resource while it is worked on; an empty text clears it."""
-        self._log(engine_pb2.INFO, text, passing=True)
-
-    def warn(self, text: str) -> None:
-        """A warning that stays."""
-        self._log(engine_pb2.WARNING, text, passing=False)
-
-
 class Provider:
     """A plugin's logic over plain values. Errors are ProviderErrors; anything else is a bug and says so."""
 
     name = ""
     version = ""
-    engine = Engine()
-
-    def cancel(self) -> None:
-        """The person wants to stop: end what takes long, with an error that tells how far it came."""
-
-    def configuration_difference(self, old: Properties, new: Properties) -> Difference:
-        """What changed of the provider resource itself; a replacement replaces everything it made."""
-        return Difference(differing(old, new))
 
     def configure(self, settings: Properties) -> None:
         """Take the provider resource's inputs."""
@@ -286,19 +198,6 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
         self._provider = provider
 
     def _fail(self, context: grpc.ServicerContext, error: Exception) -> Any:
-        if isinstance(error, PartialError):
-            detail = any_pb2.Any()
-            detail.Pack(
-                provider_pb2.ErrorResourceInitFailed(
-                    id=error.identifier,
-                    properties=encode(error.outputs),
-                    inputs=encode(error.inputs),
-                    reasons=error.reasons,
-                )
-            )
-            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error), details=[detail])
-            context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-            context.abort(grpc.StatusCode.UNKNOWN, str(error))
         message = str(error) if isinstance(error, ProviderError) else self._provider.explain(error)
         if message is None:
             import traceback
@@ -307,9 +206,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             message = f"twin: the stand-in of the {self._provider.name} plugin has a fault: {error!r}"
         return context.abort(grpc.StatusCode.UNKNOWN, message)
 
-    def _guard(self, context: grpc.ServicerContext, work: Callable[[], Any], request: Any = None) -> Any:
-        _request.urn = getattr(request, "urn", "")
-        _request.ignored = tuple(getattr(request, "ignoreChanges", ()))
+    def _guard(self, context: grpc.ServicerContext, work: Callable[[], Any]) -> Any:
         try:
             return work()
         except Exception as error:
@@ -343,12 +240,11 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
-            found = self._provider.configuration_difference(decode(request.old_inputs), decode(request.news))
+            changed = differing(decode(request.old_inputs), decode(request.news))
             kind = provider_pb2.DiffResponse
-            changes = kind.DIFF_SOME if found.changed else kind.DIFF_NONE
-            return kind(changes=changes, diffs=found.changed, replaces=found.replaces)
+            return kind(changes=kind.DIFF_SOME if changed else kind.DIFF_NONE, diffs=changed)
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -357,7 +253,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 acceptSecrets=False, supportsPreview=True, acceptResources=False, acceptOutputs=False
             )
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Check(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -367,7 +263,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return provider_pb2.CheckResponse(inputs=encode(inputs))
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -382,10 +278,8 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             detailed = {}
             one = provider_pb2.PropertyDiff
             for path in found.changed:
-                change = found.kinds.get(path, "update")
-                name = change.upper() + ("_REPLACE" if path in found.replaces else "")
-                of_inputs = found.of_inputs or change == "delete"
-                detailed[path] = one(kind=one.Kind.Value(name), inputDiff=of_inputs)
+                replaced = path in found.replaces
+                detailed[path] = one(kind=one.UPDATE_REPLACE if replaced else one.UPDATE, inputDiff=True)
             return kind(
                 changes=kind.DIFF_SOME if found.changed else kind.DIFF_NONE,
                 replaces=found.replaces,
@@ -395,7 +289,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
                 hasDetailedDiff=True,
             )
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -407,7 +301,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             identifier, outputs = self._provider.create(type_name, request.urn, inputs, request.timeout)
             return provider_pb2.CreateResponse(id=identifier, properties=encode(outputs))
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -419,7 +313,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             inputs, outputs = found
             return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=encode(inputs))
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Update(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -432,7 +326,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return provider_pb2.UpdateResponse(properties=encode(outputs))
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -445,7 +339,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             return empty_pb2.Empty()
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
@@ -454,7 +348,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             getattr(response, "return").CopyFrom(encode(answer))
             return response
 
-        return self._guard(context, work, request)
+        return self._guard(context, work)
 
     def Construct(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         text = f"twin: component {request.type} is not implemented by the stand-in of the {self._provider.name} plugin"
@@ -466,7 +360,6 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         del request, context
-        self._provider.cancel()
         return empty_pb2.Empty()
 
 
@@ -475,14 +368,10 @@ def _type_of(urn: str) -> str:
     return urn.split("::")[2].rpartition("$")[2]
 
 
-_ = errors_pb2  # registers the error messages of the protocol
-
-
 def serve(provider: Provider, *, workers: int = 64) -> None:
     """Listen, tell the engine the port on standard output, and serve until the engine goes away."""
     engine = os.getppid()  # asked before it hears of us: from then on it may die at any moment
     options = [("grpc.max_receive_message_length", _MESSAGE_BYTES), ("grpc.max_send_message_length", _MESSAGE_BYTES)]
-    provider.engine = Engine(sys.argv[1] if len(sys.argv) > 1 else None)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=workers), options=options)
     provider_pb2_grpc.add_ResourceProviderServicer_to_server(_Servicer(provider), server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,8 +16,10 @@ import pulumi_aws as aws
 _LOADED = (aws.eks.Cluster, aws.iam.Role)
 """The SDK's modules load when something in them is asked for: now, in whichever thread this is."""
 CLUSTER = "eks:index:Cluster"
-NODE_GROUP = "eks:index:ManagedNodeGroup"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
+KUBERNETES_PLUGIN = "4.19.0"
+"""What the component asks for by itself (nodejs/eks/package.json)."""
+_OLDEST_AWS_CLI = {"1": (1, 24, 0), "2": (2, 7, 0)}
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
     "endpointPrivateAccess", "endpointPublicAccess", "publicAccessCidrs", "enabledClusterLogTypes",
@@ -26,11 +32,6 @@ _ONLY = {
     "createOidcProvider": False,
     "useDefaultVpcCni": True,
 }
-_NODE_GROUP_NEEDED = {"cluster", "clusterName", "nodeRoleArn", "subnetIds", "launchTemplate"}
-_NODE_GROUP_USED = {
-    *_NODE_GROUP_NEEDED, "amiType", "capacityType", "instanceTypes", "labels", "releaseVersion", "scalingConfig", "tags",
-    "version",
-}  # fmt: skip
 _DISABLED_ADDONS = ("corednsAddonOptions", "kubeProxyAddonOptions")
 
 
@@ -52,61 +53,150 @@ def refuse(inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
-def refuse_nodes(inputs: Mapping[str, Any]) -> str | None:
-    """Why this node group can't be served by the stand-in; None if it can."""
-    extra, missing = sorted(set(inputs) - _NODE_GROUP_USED), sorted(_NODE_GROUP_NEEDED - set(inputs))
-    if extra:
-        return f"twin: {NODE_GROUP} input {', '.join(extra)} is not implemented by the stand-in of the eks plugin"
-    if missing:
-        return f"twin: {NODE_GROUP} without {', '.join(missing)} is not implemented by the stand-in of the eks plugin"
-    return None
-
-
 def _upgrade_policy(inputs: Mapping[str, Any]) -> aws.eks.ClusterUpgradePolicyArgs | None:
     given = inputs.get("upgradePolicy")
     return None if given is None else aws.eks.ClusterUpgradePolicyArgs(support_type=given.get("supportType"))
 
 
+def require_aws_cli() -> None:
+    """Refuse a machine whose `aws` upstream refuses too (nodejs/eks/dependencies.ts).
+
+    Raises:
+        ValueError: there is none, or it is too old.
+    """
+    if shutil.which("aws") is None:
+        raise ValueError("Could not find aws CLI for EKS.")
+    answer = subprocess.run(["aws", "--version"], text=True, capture_output=True, check=True).stdout
+    found = re.match(r"aws-cli/(\d+)\.(\d+)\.(\d+)", answer)
+    wanted = _OLDEST_AWS_CLI.get(found[1] if found else "", _OLDEST_AWS_CLI["2"])
+    if found is None or tuple(map(int, found.groups())) < wanted:
+        raise ValueError(f"At least v{'.'.join(map(str, wanted))} of aws-cli is required, not {answer.strip()!r}.")
+
+
+def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> dict[str, Any]:
+    """The kubeconfig of the component's own provider and outputs."""
+    command = ["--region", region, "eks", "get-token", "--cluster-name", name, "--output", "json"]
+    version = "client.authentication.k8s.io/v1beta1"
+    environment = [{"name": "KUBERNETES_EXEC_INFO", "value": f'{{"apiVersion": "{version}"}}'}]
+    user = {"exec": {"apiVersion": version, "command": "aws", "args": command, "env": environment}}
+    cluster = {"server": endpoint, "certificate-authority-data": authority}
+    return {
+        "apiVersion": "v1",
+        "clusters": [{"cluster": cluster, "name": "kubernetes"}],
+        "contexts": [{"context": {"cluster": "kubernetes", "user": "aws"}, "name": "aws"}],
+        "current-context": "aws",
+        "kind": "Config",
+        "users": [{"name": "aws", "user": user}],
+    }
+
+
+class ServiceRole(pulumi.ComponentResource):
+    """Upstream's component of a role that a service assumes (nodejs/eks/servicerole.ts)."""
+
+    def __init__(
+        self, name: str, service: str, actions: list[str], policies: list[str], tags: Any, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("eks:index:ServiceRole", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        statement = {"Action": actions, "Effect": "Allow", "Principal": {"Service": [service]}}
+        self.role = aws.iam.Role(
+            f"{name}-role",
+            description="Allows EKS to manage clusters on your behalf.",
+            assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
+            tags=tags,
+            opts=child,
+        )
+        self.policies = [
+            aws.iam.RolePolicyAttachment(
+                f"{name}-{hashlib.sha1(arn.encode(), usedforsecurity=False).hexdigest()[:8]}",
+                policy_arn=arn,
+                role=self.role.name,
+                opts=child,
+            )
+            for arn in policies
+        ]
+        self.register_outputs({"directRole": self.role, "resolvedRole": self.role})
+
+
 class Cluster(pulumi.ComponentResource):
-    """What upstream's component makes of a cluster without node groups of its own."""
+    """What upstream's component makes of a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(CLUSTER, name, None, opts)
         reason = refuse(inputs)
         if reason is not None:
             raise ValueError(reason)
-        child = pulumi.ResourceOptions(parent=self)
-        statement = {
-            "Effect": "Allow",
-            "Principal": {"Service": "eks.amazonaws.com"},
-            "Action": ["sts:AssumeRole", "sts:TagSession"],
-        }
-        role = aws.iam.Role(
-            f"{name}-eksRole-role",
-            assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
-            opts=child,
+        require_aws_cli()
+        role = ServiceRole(
+            f"{name}-eksRole",
+            "eks.amazonaws.com",
+            ["sts:AssumeRole", "sts:TagSession"],
+            [f"arn:aws:iam::aws:policy/{policy}" for policy in CLUSTER_POLICIES],
+            inputs.get("tags"),
+            pulumi.ResourceOptions(parent=self),
         )
-        policies = [
-            aws.iam.RolePolicyAttachment(
-                f"{name}-eksRole-{index}",
-                role=role.name,
-                policy_arn=f"arn:aws:iam::aws:policy/{policy}",
-                opts=child,
-            )
-            for index, policy in enumerate(CLUSTER_POLICIES)
-        ]
         given = [inputs.get(key) or [] for key in ("publicSubnetIds", "privateSubnetIds", "subnetIds")]
         subnets = pulumi.Output.all(*given).apply(lambda lists: [one for each in lists for one in each])
+        self.cluster = self._cluster(name, inputs, role, subnets)
+        self._entries(name, inputs.get("accessEntries") or {})
+        authority = self.cluster.certificate_authority.data
+        config = pulumi.Output.all(self.cluster.name, self.cluster.endpoint, authority, self.cluster.arn).apply(
+            lambda found: kubeconfig(found[0], found[1], found[2], found[3].split(":")[3])
+        )
+        text = config.apply(json.dumps)
+        provider = pulumi.ProviderResource(
+            "kubernetes",
+            f"{name}-eks-k8s",
+            {"kubeconfig": text},
+            pulumi.ResourceOptions(parent=self, version=KUBERNETES_PLUGIN),
+        )
+        issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"] if found else "")
+        group = self.cluster.vpc_config.cluster_security_group_id
+        core = {
+            "accessEntries": [],
+            "cluster": self.cluster,
+            "clusterIamRole": role.role,
+            "endpoint": self.cluster.endpoint,
+            "instanceRoles": [],
+            "kubeconfig": config,
+            "nodeGroupOptions": {},
+            "provider": provider,
+            "subnetIds": subnets,
+            "vpcId": inputs.get("vpcId"),
+        }
+        self.outputs: dict[str, Any] = {
+            "autoModeNodeRoleName": "",
+            "clusterIngressRuleId": "",
+            "clusterSecurityGroupId": group,
+            "core": pulumi.Output.secret(core),
+            "defaultNodeGroupAsgName": "",
+            "eksCluster": pulumi.Output.secret(self.cluster),
+            "fargateProfileId": "",
+            "fargateProfileStatus": "",
+            "instanceRoles": [],
+            "kubeconfig": config,
+            "kubeconfigJson": text,
+            "nodeSecurityGroupId": group,
+            "oidcIssuer": issuer.apply(lambda url: url.removeprefix("https://")),
+            "oidcProviderArn": "",
+            "oidcProviderUrl": issuer,
+        }
+        self.register_outputs(self.outputs)
+
+    def _cluster(
+        self, name: str, inputs: Mapping[str, Any], role: ServiceRole, subnets: pulumi.Output[list[str]]
+    ) -> aws.eks.Cluster:
         key = inputs.get("encryptionConfigKeyArn")
         encryption = None
         if key is not None:
             encryption = aws.eks.ClusterEncryptionConfigArgs(
                 provider=aws.eks.ClusterEncryptionConfigProviderArgs(key_arn=key), resources=["secrets"]
             )
-        self.cluster = aws.eks.Cluster(
+        return aws.eks.Cluster(
             f"{name}-eksCluster",
             name=inputs.get("name"),
-            role_arn=role.arn,
+            role_arn=role.role.arn,
+            bootstrap_self_managed_addons=True,
             version=inputs.get("version"),
             upgrade_policy=_upgrade_policy(inputs),
             vpc_config=aws.eks.ClusterVpcConfigArgs(
@@ -120,11 +210,18 @@ class Cluster(pulumi.ComponentResource):
             ),
             encryption_config=encryption,
             enabled_cluster_log_types=inputs.get("enabledClusterLogTypes"),
-            tags=inputs.get("tags"),
-            opts=pulumi.ResourceOptions(parent=self, depends_on=policies),
+            tags=pulumi.Output.from_input(inputs.get("tags")).apply(
+                lambda given: {"Name": f"{name}-eksCluster", **(given or {})}
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[role.role, *role.policies],
+                ignore_changes=[
+                    "accessConfig.bootstrapClusterCreatorAdminPermissions",
+                    "bootstrapSelfManagedAddons",
+                ],
+            ),
         )
-        self._entries(name, inputs.get("accessEntries") or {})
-        self.register_outputs({})
 
     def _entries(self, name: str, entries: Mapping[str, Any]) -> None:
         for key, entry in entries.items():
@@ -135,7 +232,7 @@ class Cluster(pulumi.ComponentResource):
                 kubernetes_groups=entry.get("kubernetesGroups"),
                 type=entry.get("type"),
                 user_name=entry.get("username"),
-                opts=pulumi.ResourceOptions(parent=self),
+                opts=pulumi.ResourceOptions(parent=self, depends_on=[self.cluster]),
             )
             for policy, association in (entry.get("accessPolicies") or {}).items():
                 scope = association["accessScope"]
@@ -147,40 +244,5 @@ class Cluster(pulumi.ComponentResource):
                     access_scope=aws.eks.AccessPolicyAssociationAccessScopeArgs(
                         type=scope["type"], namespaces=scope.get("namespaces")
                     ),
-                    opts=pulumi.ResourceOptions(parent=self, depends_on=[made]),
+                    opts=pulumi.ResourceOptions(parent=made, depends_on=[made]),
                 )
-
-
-class ManagedNodeGroup(pulumi.ComponentResource):
-    """Upstream's component with a launch template given: one node group (nodejs/eks/nodes/nodegroup.ts)."""
-
-    def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
-        super().__init__(NODE_GROUP, name, None, opts)
-        reason = refuse_nodes(inputs)
-        if reason is not None:
-            raise ValueError(reason)
-        scaling = inputs.get("scalingConfig") or {}
-        template: pulumi.Output[Any] = pulumi.Output.from_input(inputs["launchTemplate"])
-        self.group = aws.eks.NodeGroup(
-            name,
-            ami_type=inputs.get("amiType"),
-            capacity_type=inputs.get("capacityType"),
-            cluster_name=inputs["clusterName"],
-            instance_types=inputs.get("instanceTypes"),
-            labels=inputs.get("labels"),
-            launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
-                id=template.apply(lambda given: given["id"]), version=template.apply(lambda given: given["version"])
-            ),
-            node_role_arn=inputs["nodeRoleArn"],
-            release_version=inputs.get("releaseVersion"),
-            scaling_config=aws.eks.NodeGroupScalingConfigArgs(
-                desired_size=scaling.get("desiredSize", 2),
-                min_size=scaling.get("minSize", 1),
-                max_size=scaling.get("maxSize", 2),
-            ),
-            subnet_ids=inputs["subnetIds"],
-            tags=inputs.get("tags"),
-            version=inputs.get("version"),
-            opts=pulumi.ResourceOptions(parent=self),
-        )
-        self.register_outputs({})

@@ -16,15 +16,10 @@ class EksProvider(Provider):
         self, name: str, resource_type: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions | None = None
     ) -> ConstructResult:
         """Declare the component."""
-        from twin.plugins.eks.components import CLUSTER, NODE_GROUP, Cluster, ManagedNodeGroup
+        from twin.plugins.eks.components import CLUSTER, Cluster
 
         given = options or pulumi.ResourceOptions()
         if resource_type == CLUSTER:
             made = Cluster(name, inputs, given)
-            return ConstructResult(
-                urn=made.urn, state={"eksCluster": made.cluster, "awsProvider": None, "kubeconfigJson": None}
-            )
-        if resource_type == NODE_GROUP:
-            nodes = ManagedNodeGroup(name, inputs, given)
-            return ConstructResult(urn=nodes.urn, state={"nodeGroup": nodes.group, "placementGroupName": ""})
+            return ConstructResult(urn=made.urn, state=made.outputs)
         raise ValueError(f"twin: {resource_type} is not implemented by the stand-in of the eks plugin")
