@@ -30,6 +30,8 @@ LOAD_BALANCER = "shopcat"
 REPOSITORY = "shopcat"
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
 """The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
+AFTER = "SHOPCAT_AFTER"
+"""Environment variable with :attr:`Provenance.after`; what was live, by name, or `nothing`."""
 PRIORITY_CLASS = "shopcat-production"
 RUNTIME_USER = 10001
 SMOKE = f"{APPLICATION}-smoke"
@@ -43,7 +45,7 @@ SECRET_KEYS: Mapping[str, str] = {
 }
 """Environment variable of the pods → key in the release's Secret; the keys are those of the JSON in Secrets Manager."""
 
-_TAG = re.compile(r"[a-z0-9]([a-z0-9.-]{0,38}[a-z0-9])?")
+_TAG = re.compile(r"(?=.{1,40}$)[a-z0-9]+([.-][a-z0-9]+)*")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
@@ -75,7 +77,7 @@ def check_tag(tag: str) -> str:
             "tag latest: a tag that moves can't be released; push the image under a tag of its own (v<semver>) "
             "and set shopcat:tag to that"
         )
-    if not _TAG.fullmatch(tag) or "--" in tag or ".." in tag:
+    if not _TAG.fullmatch(tag):
         raise Refused(
             f"tag {tag!r}: expected up to 40 lower-case letters, digits, dots and single dashes, beginning and ending "
             "with a letter or digit, such as v1.4.0"
@@ -135,6 +137,8 @@ class Provenance:
     who: str = ""
     commit: str = ""
     run: str = ""
+    after: str = ""
+    """Name of the release that was live when CI found its commit in the history of this one; empty if nobody looked."""
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,18 @@ class PullRequest:
                 number=int(found["number"]),
                 sha=str(head["sha"]),
                 open=found["state"] == "open",
-                # The repository of a fork may be gone.
-                fork=(head["repo"] or {}).get("full_name") != found["base"]["repo"]["full_name"],
+                # GitHub writes a name as whoever asks spelt it, so letter case says nothing.
+                fork=_folded(head["repo"]) != _folded(found["base"]["repo"]),
                 base=str(found["base"]["ref"]),
                 labels=tuple(str(one["name"]) for one in found["labels"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(f"the event names no pull request ({error!r}); run this on pull_request alone") from error
+
+
+def _folded(repository: Mapping[str, Any] | None) -> str | None:
+    """Name of a repository as it is compared; None if it is gone, as a fork's may be."""
+    return None if repository is None else str(repository["full_name"]).casefold()
 
 
 def decide(found: PullRequest) -> Action:
@@ -92,8 +97,8 @@ def read_event(environment: Mapping[str, str]) -> PullRequest:
     if not path:
         raise Refused("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        found: dict[str, Any] = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
     return PullRequest.read(found)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from infra.errors import Refused
 
+_TEXT: Final = {"encoding": "utf-8", "errors": "replace"}
+"""A program may say any bytes; those that aren't UTF-8 are shown as U+FFFD."""
 GRACE_SECONDS = 30
 """How long a program has to end by itself once it was interrupted."""
 
@@ -42,7 +46,7 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            text=True,
+            **_TEXT,
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -81,16 +85,13 @@ def show(
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            text=True,
+            **_TEXT,
             stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise _absent(arguments[0], error) from error
-    if text is not None and running.stdin is not None:
-        running.stdin.write(text)
-        running.stdin.close()
     late = threading.Event()
 
     def interrupt() -> None:
@@ -107,14 +108,37 @@ def show(
             timer.start()
     lines: list[str] = []
     try:
+        if text is not None and running.stdin is not None:
+            with suppress(BrokenPipeError), running.stdin:  # it may end without reading
+                running.stdin.write(text)
         for line in running.stdout or ():
-            print(line, end="", flush=True)
+            print(_printable(line), end="", flush=True)
             lines.append(line)
         code = running.wait()
+    except BaseException as error:
+        _end(running, interrupted=isinstance(error, KeyboardInterrupt))
+        raise
     finally:
         for timer in timers:
             timer.cancel()
     return Finished(code, "".join(lines), late.is_set())
+
+
+def _printable(line: str) -> str:
+    """The line as this process's own output can show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "replace").decode(encoding, "replace")
+
+
+def _end(running: subprocess.Popen[str], *, interrupted: bool) -> None:
+    """End a program whose output nobody reads any more, so that none is left running."""
+    if not interrupted:  # else a terminal has told it already, and Pulumi ends at once at the second time
+        running.send_signal(signal.SIGINT)
+    try:
+        running.communicate(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.communicate()
 
 
 def _merged(environment: Environment | None) -> dict[str, str]:
