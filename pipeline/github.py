@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from infra.errors import Refused
@@ -183,7 +184,7 @@ class Github:
         raise Refused(f"tag {name} is a tag of a tag of a tag …; put one on the commit itself")
 
 
-def wait_seconds(status: int, headers: Mapping[str, str], said: str, now: float) -> float | None:
+def wait_seconds(status: int, headers: Mapping[str, str] | Message, said: str, now: float) -> float | None:
     """Return how long to wait until the same request may be made again; None if it isn't a rate limit that refused it.
 
     Source: docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api (Handle rate limit errors): 403 or

@@ -28,6 +28,8 @@ OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
+_REPOSITORY = re.compile(r"^[^#\n]*\brepository:[ \t]*[\"']?([A-Za-z0-9-]+/[A-Za-z0-9._-]+)", re.MULTILINE)
+"""Of `shopcat:github`."""
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 Action = Literal["up", "close", "fork", "none", "later"]
@@ -161,6 +163,22 @@ def kept_out(access: str, environment: Mapping[str, str], variable: str) -> str:
     )
 
 
+def spelt_otherwise(text: str, environment: Mapping[str, str]) -> str:
+    """Return why AWS would trust none of this repository's jobs, though GitHub takes the name; empty if it would.
+
+    Args:
+        text: of Pulumi.prod.yaml.
+        environment: of the job.
+    """
+    match, known = _REPOSITORY.search(text), environment.get("GITHUB_REPOSITORY", "")
+    if match is None or match[1] == known or match[1].casefold() != known.casefold():
+        return ""
+    return (
+        f"shopcat:github.repository is {match[1]}, but GitHub spells it {known}, and AWS compares letter case: set it to "
+        f"{known} in Pulumi.prod.yaml and run pulumi up -s prod"
+    )
+
+
 WITHOUT: Mapping[Action, str] = {
     "fork": (
         "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
@@ -201,7 +219,8 @@ def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
 
 
 def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
-    reason = kept_out(api_access(PRODUCTION_FILE.read_text()), environment, variable)
+    text = PRODUCTION_FILE.read_text(errors="replace")
+    reason = kept_out(api_access(text), environment, variable) or spelt_otherwise(text, environment)
     if reason:
         raise Refused(reason)
 

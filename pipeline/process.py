@@ -11,12 +11,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from infra.errors import Refused
 
-_TEXT: Final = {"encoding": "utf-8", "errors": "replace"}
-"""A program may say any bytes; those that aren't UTF-8 are shown as U+FFFD."""
 GRACE_SECONDS = 30
 """How long a program has to end by itself once it was interrupted."""
 
@@ -46,7 +44,8 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            **_TEXT,
+            encoding="utf-8",
+            errors="replace",  # a program may say any bytes
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -85,7 +84,8 @@ def show(
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            **_TEXT,
+            encoding="utf-8",
+            errors="replace",  # a program may say any bytes
             stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import Refused
@@ -47,7 +48,9 @@ def test_tags_that_names_can_carry(tag: str) -> None:
     assert check_tag(tag) == tag
 
 
-@pytest.mark.parametrize("tag", ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "x" * 41, "v1/2"])
+@pytest.mark.parametrize(
+    "tag", ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "v1.-2", "v1-.2", "v1.0\n", "x" * 41, "v1/2"]
+)
 def test_other_tags_are_refused_with_a_reason(tag: str) -> None:
     with pytest.raises(Refused, match=r"such as v1\.4\.0|a tag of its own"):
         check_tag(tag)
@@ -56,6 +59,19 @@ def test_other_tags_are_refused_with_a_reason(tag: str) -> None:
 def test_a_record_survives_the_ledger() -> None:
     before = Record("v1.0.0", 3, template(migrate=("python", "-m", "migrate")), Provenance("ann", "abc", "42"))
     assert Record.from_json(before.to_json()) == before
+
+
+@settings(max_examples=2000)
+@given(st.text("av1.-_A/\n", max_size=42))
+def test_a_tag_is_what_an_object_of_kubernetes_may_be_called(tag: str) -> None:
+    # kubernetes.io/docs/concepts/overview/working-with-objects/names (RFC 1123 subdomain), and single dashes alone.
+    parts = tag.split(".")
+    good = all(re.fullmatch("[a-z0-9]([a-z0-9-]*[a-z0-9])?", part) for part in parts) and "--" not in tag
+    if good and len(tag) <= 40:
+        assert check_tag(tag) == tag
+    else:
+        with pytest.raises(Refused):
+            check_tag(tag)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tag":"v1"}'])
