@@ -42,7 +42,10 @@ image: $(READY) ## build APP_SRC and push it to the twin's ECR: make image TAG=v
 	@$(RUN) -m twin image $(TAG)
 
 release: $(READY) ## rehearse a release of main on the twin: version, git tag, image, up; TAG=v1.2.0 releases a pushed tag
-	@$(RUN) -m twin release $(TAG) $(if $(MESSAGE),--message '$(MESSAGE)')
+	@$(RUN) -m twin release $(TAG) $(if $(value MESSAGE),--message="$$RELEASE_MESSAGE")
+# The message as it was given: a shell or make would read quotes, `$` and backslashes in it.
+release: export RELEASE_MESSAGE = $(value MESSAGE)
+unexport MESSAGE
 
 pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
 	@$(RUN) -m twin.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(FRESH),--fresh)

@@ -325,6 +325,7 @@ def _decide_tag(wanted: Tag, state: State, unweighted: Colour) -> Decision:
         _same_digest(wanted.tag, each.record, wanted.template)
     if live and not differences(wanted.template, live.record.template):
         return _stay(state)
+    _same_live(wanted, state)
     colour = _idle(state, unweighted)
     again = next((each for each in reversed(revisions) if each.record.template == wanted.template), None)
     if again and again.state == "aborted":
@@ -335,6 +336,16 @@ def _decide_tag(wanted: Tag, state: State, unweighted: Colour) -> Decision:
     record = Record(wanted.tag, revision, wanted.template, wanted.provenance)
     message = f"releases {record.name} into {colour}"
     return _claimed(record, 1, colour, "release", message=message, provenance=wanted.provenance)
+
+
+def _same_live(wanted: Tag, state: State) -> None:
+    """Refuse a release whose commit was compared with another one than what is live now: it may be older than that."""
+    after, live = wanted.provenance.after, state.live.name if state.live else "nothing"
+    if after and after != live:
+        raise Refused(
+            f"{wanted.tag}: its commit was found to be newer than {after}, but {live} is live by now; run the job again, "
+            "which compares it with that"
+        )
 
 
 def _same_digest(tag: str, known: Record, template: TemplateInput) -> None:

@@ -18,6 +18,7 @@ from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.ledger import Abort, Decision, Ledger, LedgerUnknown, Nothing, Rollback, Session, State, Tag, Wanted
 from infra.record import (
+    AFTER,
     APPLICATION_SECRET,
     COLOURS,
     LOAD_BALANCER,
@@ -360,7 +361,12 @@ def _provenance(arn: str, environment: Mapping[str, str]) -> Provenance:
     if environment.get("GITHUB_RUN_ID"):
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
         run = f"{server}/{environment.get('GITHUB_REPOSITORY', '')}/actions/runs/{environment['GITHUB_RUN_ID']}"
-    return Provenance(who=environment.get("GITHUB_ACTOR") or arn, commit=environment.get("GITHUB_SHA", ""), run=run)
+    return Provenance(
+        who=environment.get("GITHUB_ACTOR") or arn,
+        commit=environment.get("GITHUB_SHA", ""),
+        run=run,
+        after=environment.get(AFTER, ""),
+    )
 
 
 def _wanted(question: Question, clients: AwsClients, state: State, view: traffic.View, by: Provenance) -> Wanted:

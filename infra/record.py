@@ -30,6 +30,8 @@ LOAD_BALANCER = "shopcat"
 REPOSITORY = "shopcat"
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
 """The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
+AFTER = "SHOPCAT_AFTER"
+"""Environment variable with :attr:`Provenance.after`; what was live, by name, or `nothing`."""
 PRIORITY_CLASS = "shopcat-production"
 RUNTIME_USER = 10001
 SMOKE = f"{APPLICATION}-smoke"
@@ -143,6 +145,8 @@ class Provenance:
     who: str = ""
     commit: str = ""
     run: str = ""
+    after: str = ""
+    """Name of the release that was live when CI found its commit in the history of this one; empty if nobody looked."""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
+import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any
 
 from infra.errors import Refused
 
 TIMEOUT_SECONDS = 20
+PATIENCE_SECONDS = 150.0
+"""To wait out rate limits, in one request: a job has five minutes."""
+AUTHOR = "github-actions[bot]"
+"""Who writes with a job's own token (docs.github.com/actions/tutorials/authenticate-with-github_token)."""
 _PAGE = 100
+_NESTED = 5
+_SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class NotFound(Refused):
@@ -58,34 +68,59 @@ class Github:
                 "X-GitHub-Api-Version": "2022-11-28",
             },
         )
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-                text = answer.read()
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:500]
-            kind = NotFound if error.code == 404 else Refused
-            hint = "; the job's `permissions:` must allow it" if error.code in (401, 403) else ""
-            raise kind(f"GitHub: {method} {path} answered {error.code}: {said}{hint}") from error
-        except (OSError, http.client.HTTPException) as error:
-            raise Refused(f"GitHub: {self.api} can't be reached ({error!r}); run the job again") from error
+        text = self._answered(request, f"{method} {path}")
         try:
             return json.loads(text) if text else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Refused(f"GitHub: {method} {path} answered no JSON ({error}); run the job again") from error
 
+    def _answered(self, request: urllib.request.Request, what: str) -> bytes:
+        """The answer's body; waits where GitHub limits how often it may be asked."""
+        patience = PATIENCE_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+                    text: bytes = answer.read()
+                    return text
+            except urllib.error.HTTPError as error:
+                said = _body(error)
+                pause = wait_seconds(error.code, error.headers, said, time.time())
+                if pause is None:
+                    kind = NotFound if error.code == 404 else Refused
+                    hint = "; the job's `permissions:` must allow it" if error.code in (401, 403) else ""
+                    raise kind(f"GitHub: {what} answered {error.code}: {said}{hint}") from error
+                if pause > patience:
+                    raise Refused(
+                        f"GitHub: {what} answered {error.code}: its rate limit is used up ({said}); run the job again in "
+                        f"{pause:.0f} s"
+                    ) from error
+            except (OSError, http.client.HTTPException) as error:
+                raise Refused(f"GitHub: {self.api} can't be reached ({error!r}); run the job again") from error
+            print(f"GitHub limits how often it is asked; {what} waits {pause:.0f} s", file=sys.stderr, flush=True)
+            time.sleep(pause)
+            patience -= pause
+
     def pages(self, path: str) -> Iterator[dict[str, Any]]:
-        """Every item of a list."""
+        """Every item of a list.
+
+        Raises:
+            Refused: GitHub says no, or answers no list of objects.
+        """
         sign = "&" if "?" in path else "?"
         number = 1
         while True:
             items = self.call("GET", f"{path}{sign}per_page={_PAGE}&page={number}")
+            if not isinstance(items, list) or not all(isinstance(one, dict) for one in items):
+                raise _unexpected(f"GET {path}", "a list of objects")
             yield from items
             if len(items) < _PAGE:
                 return
             number += 1
 
     def comment(self, number: int, marker: str, text: str, *, only_change: bool = False) -> None:
-        """Write the one comment that begins with the marker: change it, or make it if it isn't there.
+        """Write this job's one comment that begins with the marker: change it, or make it if it isn't there.
+
+        A person's comment is left alone, also if it begins so.
 
         Args:
             number: the pull request.
@@ -98,8 +133,9 @@ class Github:
         """
         body = f"{marker}\n{text}"
         for one in self.pages(f"/issues/{number}/comments"):
-            if str(one["body"]).startswith(marker):
-                if one["body"] != body:
+            said = str(one.get("body"))
+            if (one.get("user") or {}).get("login") == AUTHOR and said.partition("\n")[0].strip() == marker:
+                if said != body:
                     self.call("PATCH", f"/issues/comments/{one['id']}", {"body": body})
                 return
         if not only_change:
@@ -108,9 +144,11 @@ class Github:
     def pull_request(self, number: int) -> dict[str, Any] | None:
         """A pull request; None if there is none of this number."""
         try:
-            found: dict[str, Any] = self.call("GET", f"/pulls/{number}")
+            found = self.call("GET", f"/pulls/{number}")
         except NotFound:
             return None
+        if not isinstance(found, dict):
+            raise _unexpected(f"GET /pulls/{number}", "a pull request")
         return found
 
     def tag(self, name: str, sha: str) -> None:
@@ -119,10 +157,57 @@ class Github:
         Raises:
             Refused: it is there on another commit, or GitHub says no.
         """
+        there = self._tagged(name)
+        if there is None:
+            try:
+                self.call("POST", "/git/refs", {"ref": f"refs/tags/{name}", "sha": sha})
+            except Refused:
+                there = self._tagged(name)  # another job may have put it there meanwhile
+                if there is None:
+                    raise
+        if there not in (None, sha):
+            raise Refused(f"tag {name} is on {there}, not on {sha}; a tag of a release never moves")
+
+    def _tagged(self, name: str) -> str | None:
+        """The commit that a tag is on: an annotated one is an object of its own, which says it; None without the tag."""
+        path = f"/git/ref/tags/{name}"
         try:
-            there = self.call("GET", f"/git/ref/tags/{name}")
+            for _ in range(_NESTED):
+                there = self.call("GET", path)["object"]
+                if there["type"] != "tag":
+                    return str(there["sha"])
+                path = f"/git/tags/{there['sha']}"
         except NotFound:
-            self.call("POST", "/git/refs", {"ref": f"refs/tags/{name}", "sha": sha})
-            return
-        if there["object"]["sha"] != sha:
-            raise Refused(f"tag {name} is on {there['object']['sha']}, not on {sha}; a tag of a release never moves")
+            return None
+        except (KeyError, TypeError) as error:
+            raise _unexpected(f"GET {path}", "a tag") from error
+        raise Refused(f"tag {name} is a tag of a tag of a tag …; put one on the commit itself")
+
+
+def wait_seconds(status: int, headers: Mapping[str, str] | Message, said: str, now: float) -> float | None:
+    """Return how long to wait until the same request may be made again; None if it isn't a rate limit that refused it.
+
+    Source: docs.github.com/rest/using-the-rest-api/best-practices-for-using-the-rest-api (Handle rate limit errors): 403 or
+    429; retry-after, in seconds; else x-ratelimit-reset, in seconds since 1970, if x-ratelimit-remaining is 0; else a minute.
+    """
+    after, used_up = headers.get("retry-after"), headers.get("x-ratelimit-remaining") == "0"
+    limited = status == 429 or (status == 403 and (after is not None or used_up or "rate limit" in said.lower()))
+    if not limited:
+        return None
+    if after is not None and _SECONDS.fullmatch(after):
+        return max(float(after), 1)
+    reset = headers.get("x-ratelimit-reset") or ""
+    if used_up and _SECONDS.fullmatch(reset):
+        return max(float(reset) - now, 0) + 1  # its clock and ours
+    return 60
+
+
+def _body(error: urllib.error.HTTPError) -> str:
+    try:
+        return error.read().decode(errors="replace")[:500]
+    except (OSError, http.client.HTTPException):
+        return "an answer that broke off"
+
+
+def _unexpected(what: str, wanted: str) -> Refused:
+    return Refused(f"GitHub: {what} answered something else than {wanted}; run the job again")

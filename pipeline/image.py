@@ -29,6 +29,8 @@ from pipeline.surroundings import REPOSITORY
 
 PREVIEWS = f"{RELEASES}-preview"
 DOCKERFILE = REPOSITORY / "app_docker" / "Dockerfile"
+MOST_IMAGES = 100
+"""In one call (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html)."""
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -225,20 +227,22 @@ class Registry:
         return Pushed(str(found["imageId"]["imageDigest"]), str(manifest.get("config", {}).get("digest", "")))
 
     def delete(self, tags: Sequence[str]) -> list[str]:
-        """Delete what there is of these tags.
+        """Delete what there is of these tags; those that were there.
 
         Raises:
             Refused: ECR says no.
         """
-        if not tags:
-            return []
+        deleted: list[str] = []
         try:
-            answer = self._clients.get("ecr").batch_delete_image(
-                repositoryName=self.repository, imageIds=[{"imageTag": tag} for tag in tags[:100]]
-            )
+            for start in range(0, len(tags), MOST_IMAGES):
+                answer = self._clients.get("ecr").batch_delete_image(
+                    repositoryName=self.repository,
+                    imageIds=[{"imageTag": tag} for tag in tags[start : start + MOST_IMAGES]],
+                )
+                deleted += [one["imageTag"] for one in answer["imageIds"] if "imageTag" in one]
         except (BotoCoreError, ClientError) as error:
             raise self._explained(error) from error
-        return sorted(one["imageTag"] for one in answer["imageIds"] if "imageTag" in one)
+        return sorted(deleted)
 
     def _explained(self, error: Exception) -> Refused:
         return explain(error, f"ECR repository {self.repository}", self._clients.endpoint_url)

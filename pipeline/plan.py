@@ -28,6 +28,8 @@ OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
+_REPOSITORY = re.compile(r"^[^#\n]*\brepository:[ \t]*[\"']?([A-Za-z0-9-]+/[A-Za-z0-9._-]+)", re.MULTILINE)
+"""Of `shopcat:github`."""
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 Action = Literal["up", "close", "fork", "none", "later"]
@@ -64,13 +66,18 @@ class PullRequest:
                 number=int(found["number"]),
                 sha=str(head["sha"]),
                 open=found["state"] == "open",
-                # The repository of a fork may be gone.
-                fork=(head["repo"] or {}).get("full_name") != found["base"]["repo"]["full_name"],
+                # GitHub writes a name as whoever asks spelt it, so letter case says nothing.
+                fork=_folded(head["repo"]) != _folded(found["base"]["repo"]),
                 base=str(found["base"]["ref"]),
                 labels=tuple(str(one["name"]) for one in found["labels"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Refused(f"the event names no pull request ({error!r}); run this on pull_request alone") from error
+
+
+def _folded(repository: Mapping[str, Any] | None) -> str | None:
+    """Name of a repository as it is compared; None if it is gone, as a fork's may be."""
+    return None if repository is None else str(repository["full_name"]).casefold()
 
 
 def decide(found: PullRequest) -> Action:
@@ -92,8 +99,8 @@ def read_event(environment: Mapping[str, str]) -> PullRequest:
     if not path:
         raise Refused("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
+        found: dict[str, Any] = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise Refused(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
     return PullRequest.read(found)
 
@@ -159,6 +166,22 @@ def kept_out(access: str, environment: Mapping[str, str], variable: str) -> str:
     )
 
 
+def spelt_otherwise(text: str, environment: Mapping[str, str]) -> str:
+    """Return why AWS would trust none of this repository's jobs, though GitHub takes the name; empty if it would.
+
+    Args:
+        text: of Pulumi.prod.yaml.
+        environment: of the job.
+    """
+    match, known = _REPOSITORY.search(text), environment.get("GITHUB_REPOSITORY", "")
+    if match is None or match[1] == known or match[1].casefold() != known.casefold():
+        return ""
+    return (
+        f"shopcat:github.repository is {match[1]}, but GitHub spells it {known}, and AWS compares letter case: set it to "
+        f"{known} in Pulumi.prod.yaml and run pulumi up -s prod"
+    )
+
+
 WITHOUT: Mapping[Action, str] = {
     "fork": (
         "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
@@ -199,7 +222,8 @@ def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
 
 
 def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
-    reason = kept_out(api_access(PRODUCTION_FILE.read_text(errors="replace")), environment, variable)
+    text = PRODUCTION_FILE.read_text(errors="replace")
+    reason = kept_out(api_access(text), environment, variable) or spelt_otherwise(text, environment)
     if reason:
         raise Refused(reason)
 

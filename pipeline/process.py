@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a program may say any bytes
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -82,16 +84,14 @@ def show(
             arguments,
             env=_merged(environment),
             cwd=cwd,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a program may say any bytes
             stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
     except OSError as error:
         raise _absent(arguments[0], error) from error
-    if text is not None and running.stdin is not None:
-        running.stdin.write(text)
-        running.stdin.close()
     late = threading.Event()
 
     def interrupt() -> None:
@@ -108,14 +108,37 @@ def show(
             timer.start()
     lines: list[str] = []
     try:
+        if text is not None and running.stdin is not None:
+            with contextlib.suppress(BrokenPipeError), running.stdin:  # it may end without reading
+                running.stdin.write(text)
         for line in running.stdout or ():
-            print(line, end="", flush=True)
+            print(_printable(line), end="", flush=True)
             lines.append(line)
         code = running.wait()
+    except BaseException as error:
+        _end(running, interrupted=isinstance(error, KeyboardInterrupt))
+        raise
     finally:
         for timer in timers:
             timer.cancel()
     return Finished(code, "".join(lines), late.is_set())
+
+
+def _printable(line: str) -> str:
+    """The line as this process's own output can show it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return line.encode(encoding, "replace").decode(encoding, "replace")
+
+
+def _end(running: subprocess.Popen[str], *, interrupted: bool) -> None:
+    """End a program whose output nobody reads any more, so that none is left running."""
+    if not interrupted:  # else a terminal has told it already, and Pulumi ends at once at the second time
+        running.send_signal(signal.SIGINT)
+    try:
+        running.communicate(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        kill_with_children(running.pid)
+        running.communicate()
 
 
 def kill_with_children(pid: int) -> None:

@@ -7,14 +7,16 @@ write whatever it likes into `shopcat-preview` and into its own build cache, so 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from infra import stack_file
 from infra.errors import Refused
 from infra.ledger import Kind, Ledger, LedgerUnknown, State, command
-from infra.record import REPOSITORY
+from infra.record import AFTER, REPOSITORY
 from infra.settings import Settings
 from pipeline import image, stack, surroundings
+from pipeline.history import check_complete, check_contains_live, check_on_main
 from pipeline.stack import Stack
 from pipeline.steps import Steps
 from pipeline.version import check
@@ -27,13 +29,17 @@ class Job:
     environment: Mapping[str, str]
     steps: Steps
 
-    def stack(self) -> Stack:
+    def stack(self, more: Mapping[str, str] | None = None) -> Stack:
         """The stack.
+
+        Args:
+            more: variables that Pulumi gets besides.
 
         Raises:
             Refused: no usable credentials.
         """
-        return stack.production(stack.production_backend(self.environment, surroundings.clients()), self.environment)
+        where = stack.production_backend(self.environment, surroundings.clients())
+        return stack.production(replace(where, more={**where.more, **(more or {})}), self.environment)
 
 
 def push(job: Job, tag: str) -> str:
@@ -53,9 +59,27 @@ def release(job: Job, tag: str, *, pushed: bool = False) -> None:
     Raises:
         Refused: it did not go live; the message says what was done about it.
     """
+    # Before the build, so that a run that can't release ends at once; once more by the ledger, when it claims the slot.
+    after = compare(job) if job.environment.get("GITHUB_ACTIONS") else ""
     if not pushed:
         push(job, tag)
-    _move(job, "tag", tag, tag)
+    _move(job, "tag", tag, tag, {AFTER: after})
+
+
+def compare(job: Job, history: Path = surroundings.REPOSITORY) -> str:
+    """Check that this commit is on main and contains what is live; name of the live release, or `nothing`.
+
+    Raises:
+        Refused: it isn't or doesn't, or nobody can tell.
+    """
+    check_complete(history)
+    check_on_main(history)
+    live = read_ledger(job.stack())
+    record = live.live_record
+    if record is None:
+        return "nothing"
+    check_contains_live(history, record.name, record.tag, record.provenance.commit)
+    return record.name
 
 
 def rollback(job: Job, live: str, former: str) -> None:
@@ -89,8 +113,8 @@ def resume(job: Job) -> None:
             raise Refused("`pulumi up -s prod` failed; what it said is above")
 
 
-def _move(job: Job, setting: str, value: str, tag: str) -> None:
-    made = job.stack()
+def _move(job: Job, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
+    made = job.stack(more)
     with job.steps.timed(f"pulumi up, {setting} {value}"):
         finished = made.show("up", "-c", f"shopcat:{setting}={value}")
     if finished.code == 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -134,6 +135,25 @@ def test_a_new_tag_is_claimed_for_the_idle_colour(state: State, colour: str) -> 
     decision = decided(state, tag("v9.0.0", 9), "release")
     assert decision.open is not None
     assert (decision.open.revision, decision.open.attempt, decision.open.colour) == (1, 1, colour)
+
+
+@pytest.mark.parametrize(
+    ("state", "after", "allowed"),
+    [
+        (SECOND, "v1.1.0-r1", True),
+        (SECOND, "", True),
+        (SECOND, "v1.0.0-r1", False),
+        (SECOND, "nothing", False),
+        (EMPTY, "nothing", True),
+        (EMPTY, "v1.1.0-r1", False),
+    ],
+)
+def test_a_commit_is_released_only_onto_what_it_was_compared_with(state: State, after: str, *, allowed: bool) -> None:
+    wanted = Tag("v1.2.0", template(3), replace(BY, after=after))
+    if allowed:
+        decided(state, wanted, "release")
+    else:
+        refused(state, wanted, "was found to be newer than", "run the job again")
 
 
 def test_a_new_tag_the_registry_does_not_have_is_refused() -> None:

@@ -305,6 +305,67 @@ def test_a_used_tag_is_refused_and_the_earlier_release_named(
     assert (tmp_path / "log").read_text() in again.stderr
 
 
+def test_an_older_version_is_refused_also_if_it_never_was_released(
+    patched: Path, tmp_path: Path, api: tuple[str, type[Kubernetes]]
+) -> None:
+    url, kind = api
+    for tag in ("v0.0.9", "v0.0.10"):
+        assert claim(patched, tmp_path, url, tag).returncode == 0
+    before = json.dumps(kind.ledger)
+    for older in ("v0.0.8", "v0.0.2"):
+        refused = claim(patched, tmp_path, url, older)
+        assert refused.returncode == 1
+        assert f"{older} is older than v0.0.10" in refused.stderr
+    assert json.dumps(kind.ledger) == before
+    assert claim(patched, tmp_path, url, "v0.1.0").returncode == 0
+
+
+def steps(patched: Path, job: str) -> dict[str, str]:
+    """The job's scripts by the first words of their names."""
+    jobs = yaml.safe_load((patched / ".github" / "workflows" / "deploy.yml").read_text())["jobs"]
+    return {" ".join(step["name"].split()[:2]): step["run"] for step in jobs[job]["steps"] if "name" in step}
+
+
+def test_a_commit_that_is_not_on_main_is_not_released(patched: Path, tmp_path: Path) -> None:
+    script = steps(patched, "production")["Refuse a"]
+
+    def git(*arguments: str) -> None:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com", *arguments]
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+
+    def ends() -> int:
+        return subprocess.run(["bash", "-e", "-c", script], cwd=tmp_path, check=False, capture_output=True).returncode
+
+    git("init", "--quiet")
+    git("commit", "--quiet", "--allow-empty", "--message", "one")
+    git("update-ref", "refs/remotes/origin/main", "HEAD")
+    assert ends() == 0
+    git("commit", "--quiet", "--allow-empty", "--message", "two")
+    assert ends() == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "removed"),
+    [("pending-install", True), ("pending-upgrade", True), ("uninstalling", True), ("failed", False), ("", False)],
+)
+def test_a_preview_that_a_lost_run_left_half_done_is_made_anew(
+    patched: Path, tmp_path: Path, status: str, *, removed: bool
+) -> None:
+    jobs = yaml.safe_load((patched / ".github" / "workflows" / "deploy.yml").read_text())["jobs"]
+    assert {one["concurrency"]["cancel-in-progress"] for one in (jobs["preview"], jobs["preview-closed"])} == {False}
+    (tmp_path / "helm").write_text(
+        '#!/bin/sh\n[ "$1" = list ] || echo "$*" >> "$LOG"\n[ "$1" = list ] || exit 0\n'
+        'case "$*" in *--pending*--uninstalling*) case "$STATUS" in pending-*|uninstalling) echo shopcat;; esac;; esac\n'
+    )
+    (tmp_path / "helm").chmod(0o755)
+    log = tmp_path / "log"
+    log.touch()
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    environment = {"PATH": path, "NAMESPACE": "pr-12", "STATUS": status, "LOG": str(log)}
+    subprocess.run(["bash", "-e", "-c", steps(patched, "preview")["Remove what"]], env=environment, check=True)
+    assert log.read_text() == ("uninstall shopcat --namespace pr-12 --wait --timeout 2m\n" if removed else "")
+
+
 def test_a_ledger_that_can_not_be_read_releases_nothing(
     patched: Path, tmp_path: Path, api: tuple[str, type[Kubernetes]]
 ) -> None:

@@ -698,6 +698,25 @@ def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, 
     assert registry.delete([]) == []
 
 
+@pytest.mark.parametrize("many", [1, 99, 100, 101, 130, 350])
+def test_as_many_images_are_deleted_as_there_are(clients: AwsClients, many: int) -> None:
+    registry = image.Registry(clients, image.PREVIEWS)
+    maker, asked = Layers(registry, clients, f"sha256:{'1' * 64}"), 0
+    tags = [f"{number:040x}" for number in range(many)]
+    for tag in tags:
+        maker.push(Path(), f"x:{tag}", "", image.Login("", "", ""))
+
+    def count(params: dict[str, Any], **_: Any) -> None:
+        nonlocal asked
+        assert len(params["imageIds"]) <= 100  # AWS refuses more, moto doesn't
+        asked += len(params["imageIds"])
+
+    clients.get("ecr").meta.events.register("provide-client-params.ecr.BatchDeleteImage", count)
+    assert registry.delete(tags) == tags
+    assert asked == many
+    assert clients.get("ecr").list_images(repositoryName=image.PREVIEWS)["imageIds"] == []
+
+
 # The twin's table ---------------------------------------------------------------------------------------------------------
 
 

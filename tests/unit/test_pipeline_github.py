@@ -3,14 +3,17 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from infra.errors import Refused
-from pipeline.github import Github
+from pipeline.github import Github, wait_seconds
 
 MARKER = "<!-- mark -->"
 
@@ -24,6 +27,11 @@ class Served(ThreadingHTTPServer):
         self.tags: dict[str, str] = {}
         self.writes: list[str] = []
         self.status = 0
+        self.headers: dict[str, str] = {}
+        self.refusals = 10**9
+        """How often it refuses with the status."""
+        self.objects: dict[str, Any] = {}
+        """Annotated tags."""
         self.meanwhile: Callable[[], None] = lambda: None
         """Happens once open pull requests were listed."""
         self.raw = b""
@@ -40,6 +48,8 @@ class Answers(BaseHTTPRequestHandler):
     def reply(self, status: int, body: Any) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
@@ -56,13 +66,15 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(served.raw)
         elif self.headers["Authorization"] != "Bearer secret":
             self.reply(401, {"message": "Bad credentials"})
-        elif served.status:
+        elif served.status and served.refusals > 0:
+            served.refusals -= 1
             self.reply(served.status, {"message": "Resource not accessible by integration"})
         elif self.command == "GET" and path == "/issues/7/comments":
             page = int(parse_qs(parts.query)["page"][0])
             self.reply(200, served.comments[100 * (page - 1) : 100 * page])
         elif self.command == "POST" and path == "/issues/7/comments":
-            served.comments.append({"id": len(served.comments), "body": body["body"]})
+            bot = {"login": "github-actions[bot]", "type": "Bot"}
+            served.comments.append({"id": len(served.comments), "body": body["body"], "user": bot})
             self.reply(201, served.comments[-1])
         elif self.command == "PATCH":
             served.comments[int(path.rpartition("/")[2])]["body"] = body["body"]
@@ -76,7 +88,10 @@ class Answers(BaseHTTPRequestHandler):
             self.reply(200, [])
         elif self.command == "GET" and path.startswith("/git/ref/tags/"):
             sha = served.tags.get(path.rpartition("/")[2])
-            self.reply(200 if sha else 404, {"object": {"sha": sha}} if sha else {"message": "Not Found"})
+            kind = "tag" if sha in served.objects else "commit"
+            self.reply(200 if sha else 404, {"object": {"sha": sha, "type": kind}} if sha else {"message": "Not Found"})
+        elif self.command == "GET" and (sha := path.removeprefix("/git/tags/")) in served.objects:
+            self.reply(200, {"object": served.objects[sha]})
         elif self.command == "POST" and path == "/git/refs":
             served.tags[body["ref"].removeprefix("refs/tags/")] = body["sha"]
             self.reply(201, {})
@@ -139,6 +154,136 @@ def test_a_tag_is_put_once_and_never_moved(served: Served, github: Github) -> No
     assert served.writes == ["POST /git/refs"]
     with pytest.raises(Refused, match="never moves"):
         github.tag("v1.2.0", "b" * 40)
+
+
+def test_an_annotated_tag_is_on_the_commit_that_it_names(served: Served, github: Github) -> None:
+    served.tags["v1.2.0"] = "outer"
+    served.objects = {"outer": {"type": "tag", "sha": "inner"}, "inner": {"type": "commit", "sha": "a" * 40}}
+    github.tag("v1.2.0", "a" * 40)
+    assert served.writes == []
+    with pytest.raises(Refused, match=f"v1.2.0 is on {'a' * 40}, not on {'b' * 40}"):
+        github.tag("v1.2.0", "b" * 40)
+
+
+def test_a_tag_of_itself_is_one_clear_error(served: Served, github: Github) -> None:
+    served.tags["v1.2.0"] = "outer"
+    served.objects = {"outer": {"type": "tag", "sha": "outer"}}
+    with pytest.raises(Refused, match="put one on the commit itself"):
+        github.tag("v1.2.0", "a" * 40)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"body": f"{MARKER}\nmine", "user": {"login": "ann", "type": "User"}},
+        {"body": f"{MARKER} mine", "user": {"login": "github-actions[bot]", "type": "Bot"}},
+        {"body": f"{MARKER}\nmine", "user": None},
+        {"body": None, "user": {"login": "github-actions[bot]", "type": "Bot"}},
+    ],
+)
+def test_what_others_write_is_left_alone(served: Served, github: Github, other: dict[str, Any]) -> None:
+    served.comments.append({"id": 0, **other})
+    github.comment(7, MARKER, "text")
+    github.comment(7, MARKER, "other text")
+    assert served.comments[0]["body"] == other["body"]
+    assert [one["body"] for one in served.comments[1:]] == [f"{MARKER}\nother text"]
+
+
+NOW = 1_800_000_000
+HEADERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "retry-after": st.one_of(
+            st.integers(0, 4000).map(str), st.sampled_from(["", "-1", "soon", "1e9", "Sat, 28 Nov 2026 10:00:00 GMT"])
+        ),
+        "x-ratelimit-remaining": st.sampled_from(["0", "1", "4999", ""]),
+        "x-ratelimit-reset": st.one_of(st.integers(NOW - 10, NOW + 4000).map(str), st.sampled_from(["", "never"])),
+    },
+)
+
+
+@given(
+    st.sampled_from([400, 401, 403, 404, 422, 429, 500, 503]),
+    HEADERS,
+    st.sampled_from(["You have exceeded a secondary rate limit", "Resource not accessible by integration"]),
+)
+def test_a_rate_limit_is_told_from_a_lack_of_permission(status: int, headers: dict[str, str], said: str) -> None:
+    found = wait_seconds(status, headers, said, NOW)
+    signs = "rate limit" in said or "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
+    if status == 429 or (status == 403 and signs):
+        assert found is not None
+        assert 1 <= found <= 4001
+        after = headers.get("retry-after", "")
+        if after.isdigit():
+            assert found == max(int(after), 1)
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "slept"),
+    [
+        (429, {"Retry-After": "7"}, [7, 7]),
+        (403, {"Retry-After": "7"}, [7, 7]),
+        (403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1"}, [1, 1]),
+        (429, {}, [60, 60]),
+    ],
+)
+def test_a_limited_request_is_made_again(
+    served: Served,
+    github: Github,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    headers: dict[str, str],
+    slept: list[int],
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("pipeline.github.time.sleep", pauses.append)
+    served.status, served.headers, served.refusals = status, headers, 2
+    github.comment(7, MARKER, "text")
+    assert pauses == slept
+    assert [one["body"] for one in served.comments] == [f"{MARKER}\ntext"]
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "3600"}, {"Retry-After": "60"}])
+def test_a_limit_that_lasts_longer_than_the_job_is_named(
+    served: Served, github: Github, monkeypatch: pytest.MonkeyPatch, headers: dict[str, str]
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("pipeline.github.time.sleep", pauses.append)
+    served.status, served.headers = 403, headers
+    with pytest.raises(Refused, match=r"rate limit is used up .*run the job again in \d+ s") as refused:
+        github.pull_request(7)
+    assert "permissions" not in str(refused.value)
+    assert sum(pauses) <= 150
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["object", "sha", "type", "body", "user", "x"]), inner, max_size=3)
+    ),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.one_of(JSON.map(lambda body: json.dumps(body).encode()), st.binary(max_size=20), st.just(b"[" * 100_000)))
+def test_any_answer_is_taken_or_one_clear_error(served: Served, github: Github, body: bytes) -> None:
+    served.raw = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    for call in (
+        lambda: github.pull_request(7),
+        lambda: github.tag("v1.2.0", "a" * 40),
+        lambda: list(github.pages("/pulls")) if len(body) < 1000 else None,
+    ):
+        with suppress(Refused):  # any other exception is a traceback
+            call()
+
+
+def test_a_refusal_that_breaks_off_is_one_clear_error(served: Served, github: Github) -> None:
+    served.raw = b"HTTP/1.0 500 Oh\r\nContent-Length: 900\r\n\r\nhalf"
+    with pytest.raises(Refused, match="answered 500: an answer that broke off"):
+        github.pull_request(7)
 
 
 def test_a_pull_request_that_is_not_there(github: Github) -> None:

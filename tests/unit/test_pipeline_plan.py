@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from infra import permissions
 from infra.errors import Refused
@@ -43,11 +45,38 @@ def event(**changes: Any) -> dict[str, Any]:
         ({"number": 9}, "none"),
         ({"head": {"sha": "b" * 40, "repo": {"full_name": "else/cat"}}}, "fork"),
         ({"head": {"sha": "b" * 40, "repo": None}}, "fork"),
+        ({"head": {"sha": "b" * 40, "repo": {"full_name": "Shop/CAT"}}}, "up"),
         ({"state": "closed", "head": {"sha": "b" * 40, "repo": None}}, "fork"),
     ],
 )
 def test_what_is_done_follows_from_how_the_pull_request_stands(changes: dict[str, Any], action: str) -> None:
     assert plan.decide(PullRequest.read(event(**changes))) == action
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "wrong"),
+    [
+        ("config:\n  shopcat:github:\n    repository: shop/cat\n", "Shop/Cat", True),
+        ("config:\n  shopcat:github: {repository: 'shop/cat'}\n", "Shop/Cat", True),
+        ("config:\n  shopcat:github:\n    repository: Shop/Cat # ours\n", "Shop/Cat", False),
+        ("config:\n  shopcat:github:\n    repository: shop/cat\n", "ann/copy", False),
+        ("config:\n  # repository: shop/cat\n", "Shop/Cat", False),
+    ],
+)
+def test_a_name_that_aws_would_not_know_is_told_before_a_role_is_asked_for(
+    text: str, known: str, *, wrong: bool
+) -> None:
+    said = plan.spelt_otherwise(text, {"GITHUB_REPOSITORY": known})
+    assert bool(said) is wrong
+    assert not wrong or f"set it to {known}" in said
+
+
+@given(st.binary(max_size=50))
+def test_any_event_file_is_one_clear_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "event"
+    path.write_bytes(data)
+    with pytest.raises(Refused):
+        plan.read_event({"GITHUB_EVENT_PATH": str(path)})
 
 
 @pytest.mark.parametrize("which", ["labeled", "opened", "closed", "anything"])

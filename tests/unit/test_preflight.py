@@ -293,9 +293,11 @@ def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch
 def test_github_says_who_and_what(platform: AwsClients) -> None:
     push("v1.0.0")
     environment = {"GITHUB_ACTOR": "ann", "GITHUB_SHA": "abc", "GITHUB_RUN_ID": "42", "GITHUB_REPOSITORY": "shop/cat"}
+    environment["SHOPCAT_AFTER"] = "nothing"
     record = preflight.read(question(tag="v1.0.0"), platform, environment).colours["green"].record
     assert record.provenance.who == "ann"
     assert record.provenance.commit == "abc"
+    assert record.provenance.after == "nothing"
     assert record.provenance.run == "https://github.com/shop/cat/actions/runs/42"
 
 

@@ -120,6 +120,19 @@ def test_a_record_survives_the_ledger() -> None:
     assert Record.from_json(before.to_json()) == before
 
 
+@settings(max_examples=2000)
+@given(st.text("av1.-_A/\n", max_size=42))
+def test_a_tag_is_what_an_object_of_kubernetes_may_be_called(tag: str) -> None:
+    # kubernetes.io/docs/concepts/overview/working-with-objects/names (RFC 1123 subdomain), and single dashes alone.
+    parts = tag.split(".")
+    good = all(re.fullmatch("[a-z0-9]([a-z0-9-]*[a-z0-9])?", part) for part in parts) and "--" not in tag
+    if good and len(tag) <= 40:
+        assert check_tag(tag) == tag
+    else:
+        with pytest.raises(Refused):
+            check_tag(tag)
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tag":"v1"}'])
 def test_a_record_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(Refused, match="can't read"):

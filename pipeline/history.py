@@ -1,0 +1,119 @@
+"""What git knows of a release: version tags, where main is, and which commit contains which.
+
+Names of tags and commit messages are bytes to git. What is not UTF-8 in them is replaced, so it never looks like a version.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from infra.errors import Refused
+from pipeline import process
+from pipeline.plan import BRANCH
+
+_NUMBER = r"(0|[1-9][0-9]{0,8})"
+VERSION = re.compile(rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
+
+
+def git(directory: Path, *arguments: str) -> str:
+    """Output of a git command.
+
+    Raises:
+        Refused: it failed.
+    """
+    return process.capture(["git", *arguments], cwd=directory).strip("\n")
+
+
+def tags(directory: Path, *arguments: str) -> list[str]:
+    """Version tags, the highest first; what is not exactly v<major>.<minor>.<patch> is no version and ignored.
+
+    Args:
+        directory: the clone.
+        arguments: of `git for-each-ref`, such as `--points-at=HEAD`.
+    """
+    names = git(directory, "for-each-ref", "--format=%(refname:strip=2)", *arguments, "refs/tags").split("\n")
+    return sorted(filter(VERSION.fullmatch, names), key=numbers, reverse=True)
+
+
+def numbers(tag: str) -> list[int]:
+    """`[1, 4, 0]` of `v1.4.0`."""
+    return [int(each) for each in tag[1:].split(".")]
+
+
+def contains(directory: Path, commit: str, other: str) -> bool:
+    """Return true if `other` is `commit` or one of its ancestors."""
+    return not git(directory, "rev-list", "--max-count=1", other, f"^{commit}", "--")
+
+
+def commit_of(directory: Path, name: str) -> str | None:
+    """Commit of a reference or an id; None if this clone doesn't have it."""
+    try:
+        return git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    except Refused:
+        return None
+
+
+def check_complete(directory: Path) -> None:
+    """Refuse a shallow clone.
+
+    Raises:
+        Refused: it is one.
+    """
+    if git(directory, "rev-parse", "--is-shallow-repository") == "true":
+        raise Refused("this is a shallow clone, so the commits since the last version can't be read; fetch-depth: 0")
+
+
+def main_branch(directory: Path) -> str | None:
+    """Main as the remote has it, or this clone's own; None in a repository without any."""
+    for name in (f"refs/remotes/origin/{BRANCH}", f"refs/heads/{BRANCH}"):
+        if commit_of(directory, name):
+            return name
+    return None
+
+
+def check_on_main(directory: Path) -> None:
+    """Refuse to release a commit that main doesn't hold (any more).
+
+    Raises:
+        Refused: HEAD is not on main.
+    """
+    found = main_branch(directory)
+    if found and not contains(directory, found, "HEAD"):
+        raise Refused(
+            f"commit {git(directory, 'rev-parse', 'HEAD')} is not on {BRANCH} (any more), so it is not released; "
+            f"run the workflow of a commit that is on {BRANCH}"
+        )
+
+
+def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> None:
+    """Refuse to release HEAD unless it contains what is live: production only moves forward, except by a rollback.
+
+    Args:
+        directory: a clone with the whole history.
+        live: name of the live release.
+        tag: its version.
+        commit: the commit that the ledger has for it; empty if it was released by hand, then its git tag says it.
+
+    Raises:
+        Refused: HEAD is behind it or beside it, or this clone doesn't have the live commit.
+    """
+    found = commit_of(directory, commit or f"refs/tags/{tag}")
+    if found is None:
+        where = f"its commit {commit} is" if commit else f"the ledger has no commit of it, and its git tag {tag} is"
+        raise Refused(
+            f"{live} is live, but {where} not in this clone, so it is unknown whether this commit is newer; put its tag "
+            f"back (`git push origin <commit>:refs/tags/{tag}`) and run the job again"
+        )
+    if contains(directory, "HEAD", found):
+        return
+    head = git(directory, "rev-parse", "HEAD")
+    if contains(directory, found, head):
+        raise Refused(
+            f"commit {head} is behind {live}, which is live (commit {found}), so it is not released; to go back on "
+            "purpose, use the manual workflow, rollback"
+        )
+    raise Refused(
+        f"{live} is live (commit {found}) with commits that {head} doesn't contain, so releasing it would take them back; "
+        f"merge {tag} into {BRANCH} first"
+    )
