@@ -101,5 +101,9 @@ bench-previews: $(READY) ## as many previews as fit, opened, updated and closed 
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
 	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
 
+.PHONY: kills
+kills: $(READY) ## updates killed after each call of AWS, and production's second life after it was destroyed; an hour
+	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/engine/test_second_life.py
+
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

@@ -16,6 +16,8 @@ from twin.paths import REPOSITORY
 pytestmark = pytest.mark.engine
 
 SHA = "d" * 40
+EVERY_CALL = bool(os.environ.get("SHOPCAT_KILLS"))
+"""`make kills`; otherwise a few of them, for the sake of time."""
 
 
 def killed(
@@ -57,9 +59,9 @@ def kill_up(twin: Twin, number: int, after: int) -> bool:
 
 
 def test_a_preview_killed_after_any_call_comes_up_by_the_next_update_and_leaves_nothing(simulated: Twin) -> None:
-    """Every call that changes something in AWS in turn, until an update needs none more."""
+    """Every call that changes something in AWS in turn, until an update needs none more; in CI only some of them."""
     parts: list[set[str]] = []
-    for after in range(1, 30):
+    for after in range(1, 30) if EVERY_CALL else (1, 4, 6):
         number = 60 + after
         if not kill_up(simulated, number, after):
             break
@@ -74,10 +76,10 @@ def test_a_preview_killed_after_any_call_comes_up_by_the_next_update_and_leaves_
         assert declared(simulated, number) == {}
     assert {"places"} in parts
     assert {"places", "target groups", "rules"} <= parts[-1]
-    assert len(parts) > 5
+    assert len(parts) > (5 if EVERY_CALL else 2)
 
 
-@pytest.mark.parametrize("after", [1, 2, 3, 5])
+@pytest.mark.parametrize("after", [1, 2, 3, 5] if EVERY_CALL else [3])
 def test_a_preview_killed_and_closed_at_once_leaves_nothing(simulated: Twin, after: int) -> None:
     assert kill_up(simulated, 50 + after, after)
     assert declared(simulated, 50 + after)

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_killed import killed
+from tests.engine.test_killed import EVERY_CALL, killed
 from tests.tools import aws, command, settings_file, summary
 from twin import production, pulumi
 from twin.config import Twin
 
-pytestmark = pytest.mark.engine
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not EVERY_CALL, reason="a second life of production takes an hour; `make kills` runs it"),
+]
 
 UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
 TABLE = "shopcat-previews"
