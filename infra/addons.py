@@ -21,7 +21,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import capacity, definitions, permissions
+from infra import capacity, definitions, permissions, threads
 from infra.cluster import assume
 from infra.record import APPLICATION
 
@@ -209,7 +209,7 @@ class Addons(pulumi.ComponentResource):
         settled = pulumi.ResourceHook("pod-identity", let_identity_settle)
 
         async def define(_: pulumi.ResourceHookArgs) -> None:
-            await asyncio.to_thread(
+            await threads.in_thread(
                 lambda: definitions.bring_up_to(
                     kubernetes_api(), mirror.load_balancer_controller, CONTROLLER, versions.load_balancer_controller
                 )

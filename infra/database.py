@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity
+from infra import capacity, threads
 from infra.aws_clients import error_code, explain
 from infra.errors import Refused
 from infra.record import APPLICATION_SECRET, RUNTIME_USER
@@ -259,7 +258,7 @@ class Database(pulumi.ComponentResource):
         async def hook(args: pulumi.ResourceHookArgs) -> None:
             notes = (args.new_inputs or {})["metadata"]["annotations"]
             host, port = notes["shopcat/database-host"], notes["shopcat/database-port"]
-            await asyncio.to_thread(ensure_application_secret, clients, host, port)
+            await threads.in_thread(ensure_application_secret, clients, host, port)
 
         return pulumi.ResourceHook("application-secret", hook)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TypeVar
 import pulumi
 from pulumi.runtime.sync_await import _sync_await  # what the SDK's own blocking calls (`invoke`) wait with
 
+from infra.threads import in_thread
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -40,7 +42,7 @@ def hear() -> None:
 
 def meanwhile(work: Callable[[], T]) -> T:
     """Do something that takes long and declares nothing, in a thread, while the engine is served; what it raises is raised."""
-    return _sync_await(asyncio.get_event_loop().run_in_executor(None, work))
+    return _sync_await(in_thread(work))
 
 
 async def _turns() -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import pulumi
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra import threads
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 
@@ -275,7 +276,9 @@ class Guard:
         return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks))
 
     async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
-        identifier = await asyncio.to_thread(find, self._clients, args.type, args.new_inputs or {})
+        # What a component gives out as a secret (pulumi-eks: the whole cluster) comes as an Output here.
+        inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future()
+        identifier = await threads.in_thread(find, self._clients, args.type, inputs or {})
         if identifier is None:
             return
         urns = {"provider": self._provider}

@@ -23,7 +23,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity, contract, fence, kubernetes_client, places
+from infra import capacity, contract, fence, kubernetes_client, places, threads
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
@@ -137,7 +137,7 @@ async def granted(connect: Callable[[], KubernetesClient], namespace: str, pause
     deadline, row = time.monotonic() + GRANT_SECONDS, 0
     while row < _GRANTED_IN_A_ROW:
         try:
-            await asyncio.to_thread(lambda: connect().get(path))
+            await threads.in_thread(lambda: connect().get(path))
         except KubernetesUnreachable:
             if time.monotonic() > deadline:
                 raise
@@ -309,7 +309,7 @@ class Preview(pulumi.ComponentResource):
         """
 
         async def hook(_: pulumi.ResourceHookArgs) -> None:
-            await asyncio.to_thread(clear)
+            await threads.in_thread(clear)
 
         name = f"preview-{clear.__name__.replace('_', '-')}"
         return self._options(hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)]), **given)
@@ -381,7 +381,7 @@ class Preview(pulumi.ComponentResource):
         )
 
         async def fill(_: pulumi.ResourceHookArgs) -> None:
-            await asyncio.to_thread(ensure_secret, clients, name)
+            await threads.in_thread(ensure_secret, clients, name)
 
         timeouts = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
         waited = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}}

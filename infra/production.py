@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import admission, availability, capacity, contract, engine, existing, places, preflight, rbac, zone
+from infra import admission, availability, capacity, contract, engine, existing, places, preflight, rbac, threads, zone
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -91,7 +90,7 @@ def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
     """
 
     async def hook(_: pulumi.ResourceHookArgs) -> None:
-        await asyncio.to_thread(places.refuse_taken, clients, contract.PLACES_TABLE)
+        await threads.in_thread(places.refuse_taken, clients, contract.PLACES_TABLE)
 
     after = pulumi.ResourceHook("no-preview-left", hook)
     return pulumi.ResourceHookBinding(after_create=[after], after_update=[after])

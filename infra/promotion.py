@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from infra import drift, proof
+from infra import drift, proof, threads
 from infra.errors import Refused
 from infra.ledger import LedgerConflict, go_on_or_abort
 from infra.record import NAMESPACE, Colour, Record, other, selector, workload_name
@@ -91,7 +91,7 @@ class Hooks:
 
     async def _overtaken(self) -> str:
         try:
-            await asyncio.to_thread(self._plan.session.still_ours)
+            await threads.in_thread(self._plan.session.still_ours)
         except LedgerConflict as error:
             return str(error)
         return ""
@@ -146,7 +146,7 @@ class Hooks:
         if not decision.moves or decision.open is None:
             return
         async with self._claiming:  # who comes second waits until the weights are settled, too
-            if not await asyncio.to_thread(self._plan.session.take):
+            if not await threads.in_thread(self._plan.session.take):
                 return
             self._log(
                 f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
@@ -166,13 +166,13 @@ class Hooks:
         if opened and opened.colour == colour:
             await self.claim()
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
-        await asyncio.to_thread(self._plan.session.still_ours)
-        standing = await asyncio.to_thread(client.deployment, NAMESPACE, workload_name(colour))
+        await threads.in_thread(self._plan.session.still_ours)
+        standing = await threads.in_thread(client.deployment, NAMESPACE, workload_name(colour))
         live = self._plan.session.state.live
         if live and live.colour == colour:
             self._refuse_live(declared, standing)
             return
-        pods = proof.staying(await asyncio.to_thread(client.pods, NAMESPACE, selector(colour)))
+        pods = proof.staying(await threads.in_thread(client.pods, NAMESPACE, selector(colour)))
         if lost := losses(declared, standing, pods):
             await self.guard(colour, ", ".join(lost))
 
@@ -206,7 +206,7 @@ class Hooks:
             self._log(f"guard of {colour} ({why}): it carries weight ({view.describe()}); it goes to {state.live.name}")
             await self._return_to_live(whole=True)
             # That took minutes, in which another update, or a person, may have moved it once more.
-            await asyncio.to_thread(self._plan.session.still_ours)
+            await threads.in_thread(self._plan.session.still_ours)
             await self._refuse_moved(state.live.colour)
 
     async def before_pointer(self) -> None:
@@ -226,7 +226,7 @@ class Hooks:
         if session.state.open is None:
             return
         async with self._deciding:
-            await asyncio.to_thread(session.still_ours)
+            await threads.in_thread(session.still_ours)
             await self._traffic.make_carry_everything(
                 opened.colour,
                 proof=lambda: self._missing(record, opened.colour, attempt=True),
@@ -235,9 +235,9 @@ class Hooks:
                 # Before the first release nobody is served, so there is nothing to settle or to compare with.
                 watched=session.state.live is not None,
             )
-            await asyncio.to_thread(session.still_ours)
+            await threads.in_thread(session.still_ours)
             await self._refuse_moved(opened.colour)
-            await asyncio.to_thread(session.go_live)
+            await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
 
     async def restore(self) -> None:
@@ -309,10 +309,10 @@ class Hooks:
 
     async def _abort(self, colour: Colour) -> None:
         await self.guard(colour, "abort")
-        found = await asyncio.to_thread(self._plan.kubernetes().deployment, NAMESPACE, workload_name(colour))
+        found = await threads.in_thread(self._plan.kubernetes().deployment, NAMESPACE, workload_name(colour))
         if found and found["spec"].get("replicas"):
             raise Refused(f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again")
-        await asyncio.to_thread(self._plan.session.abort)
+        await threads.in_thread(self._plan.session.abort)
         self._log(f"aborted; {colour} is empty and carries no weight")
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -338,10 +338,10 @@ class Hooks:
         """
         client, checks = self._plan.kubernetes(), self._plan.checks
         deadline = self._traffic.deadline(self._plan.timing)
-        pods = await asyncio.to_thread(client.pods, NAMESPACE, selector(colour))
+        pods = await threads.in_thread(client.pods, NAMESPACE, selector(colour))
         reasons = proof.missing(record, colour, pods, await self._traffic.targets_of(colour, deadline))
         if attempt and checks is not None:
-            job = await asyncio.to_thread(client.job, NAMESPACE, checks.smoke_name)
+            job = await threads.in_thread(client.job, NAMESPACE, checks.smoke_name)
             if not job or not (job.get("status") or {}).get("succeeded"):
                 reasons.append(f"smoke test {checks.smoke_name} has not passed")
         return reasons

@@ -15,14 +15,13 @@ Everything decisive is a before-hook on what it protects. Hooks don't run in pre
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra import drift
+from infra import drift, threads
 from infra.errors import Refused
 from infra.external_secrets import declare_release_secret, declare_store
 from infra.fence import GATES_LABEL
@@ -296,7 +295,7 @@ class BlueGreen(pulumi.ComponentResource):
         async def explain(_: pulumi.ErrorHookArgs) -> bool:
             # The engine reports that the Job failed; that it can't be explained must not hide that.
             with contextlib.suppress(Refused):
-                reason = await asyncio.to_thread(read_why_failed, self._plan.kubernetes(), name, template)
+                reason = await threads.in_thread(read_why_failed, self._plan.kubernetes(), name, template)
                 if reason:
                     pulumi.log.error(reason, self)
             return False

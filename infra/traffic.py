@@ -21,7 +21,7 @@ from typing import Any, Protocol, TypeVar
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import cloudwatch, metrics
+from infra import cloudwatch, metrics, threads
 from infra.aws_clients import AwsClients, error_code, explain, is_transient
 from infra.errors import Refused
 from infra.proof import Target
@@ -143,7 +143,7 @@ class HttpsProber:
 
     async def __call__(self) -> Probe:
         """One request, off the event loop."""
-        return await asyncio.to_thread(self._get)
+        return await threads.in_thread(self._get)
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ class Traffic:
         pause = 1.0
         while True:
             try:
-                return await asyncio.to_thread(call)
+                return await threads.in_thread(call)
             except (BotoCoreError, ClientError) as error:
                 late = self._clock() >= deadline
                 if late or not is_transient(error):

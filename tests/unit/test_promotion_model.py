@@ -384,7 +384,7 @@ class Interference(RuleBasedStateMachine):
             await asyncio.gather(*(guarded(one) for one in first))
 
         self.world.log.clear()
-        with unittest.mock.patch("asyncio.to_thread", self.in_turn):
+        with unittest.mock.patch("infra.threads.in_thread", self.in_turn):
             try:
                 run(together())
             finally:

@@ -327,10 +327,15 @@ class EksStandIn:
         state.associations[identifier] = association
         return {"association": association}
 
-    def _list_associations(self, cluster: str, _: dict[str, Any]) -> dict[str, Any]:
+    def _list_associations(self, cluster: str, wanted: dict[str, Any]) -> dict[str, Any]:
         keys = ("clusterName", "namespace", "serviceAccount", "associationArn", "associationId")
-        found = self._cluster(cluster).associations.values()
-        return {"associations": [{key: association[key] for key in keys} for association in found]}
+        filters = {key: wanted[key] for key in ("namespace", "serviceAccount") if key in wanted}
+        found = [
+            one
+            for one in self._cluster(cluster).associations.values()
+            if all(one[key] == value for key, value in filters.items())
+        ]
+        return {"associations": [{key: one[key] for key in keys} for one in found]}
 
     def _describe_association(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
         return {"association": self._association(cluster, identifier)}

@@ -136,8 +136,9 @@ class Application:
     def _call_eks(self, environ: WSGIEnvironment, body: bytes, key: str, start_response: Any) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         raw = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
-        path = urllib.parse.urlsplit(raw).path
-        request: dict[str, Any] = json.loads(body) if body else {}
+        address = urllib.parse.urlsplit(raw)
+        path = address.path
+        request: dict[str, Any] = json.loads(body) if body else dict(urllib.parse.parse_qsl(address.query))
         answer = self._eks.answer(method, path, request)
         if answer is not None:
             return _json(start_response, *answer)
