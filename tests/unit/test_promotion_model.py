@@ -389,13 +389,17 @@ class Interference(RuleBasedStateMachine):
                 run(together())
             finally:
                 note("\n".join(self.world.log))
-        self.nothing_unproven_keeps_weight([one for one in outcomes if one is not None], len(first))
+        if len(first) == 1 and first[0].session.state.version == self.world.ledger.version:
+            self.nothing_unproven_keeps_weight([one for one in outcomes if one is not None])
         return all(one is None for one in outcomes)
 
-    def nothing_unproven_keeps_weight(self, errors: list[BaseException], updates: int) -> None:
-        """An update that came to its end, well or not, leaves no weight on what has not passed while the live one serves."""
+    def nothing_unproven_keeps_weight(self, errors: list[BaseException]) -> None:
+        """An update that came to its end, well or not, leaves no weight on what has not passed while the live one serves.
+
+        One that was read before somebody else's is not asked: it writes nothing.
+        """
         state, world = self.world.ledger, self.world
-        if updates > 1 or state.live is None or state.open is None or self.person_acted:
+        if state.live is None or state.open is None or self.person_acted:
             return
         if any(isinstance(error, Killed | LedgerConflict) for error in errors):
             return
