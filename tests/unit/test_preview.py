@@ -69,7 +69,7 @@ def test_everything_but_the_tag_comes_from_the_committed_file() -> None:
     region, found = settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "abc123"})
     assert region == REGION
     assert found.tag == "abc123"
-    assert found.drain.budget.pre_stop_seconds == 70
+    assert found.drain.budget.pre_stop_seconds == 45, "less than in production: a closed preview waits for it"
 
 
 def test_the_stacks_own_settings_stand_above_the_file() -> None:
@@ -239,7 +239,7 @@ def pod(tag: str = "abc123") -> dict[str, Any]:
 def test_the_application_lives_by_the_same_waits_and_probes_as_in_production() -> None:
     made = preview.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
     there, here = render(made, "blue")["spec"], pod()["spec"]
-    assert here["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"] == 140
+    assert here["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"] == 125
     for key in ("lifecycle", "readinessProbe", "livenessProbe", "startupProbe", "securityContext"):
         assert here["containers"][0][key] == there["containers"][0][key]
 
