@@ -235,7 +235,9 @@ def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Pat
     committed = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]
     domain = committed["shopcat:domain"]
     aws(simulated, "route53").create_hosted_zone(Name=domain, CallerReference=domain)
-    without = settings_file(simulated, tmp_path, {key: committed.get(key) for key in overlay})
+    # Upstream's plugin reads a chart's repository while it plans, and the publishers' can't be reached from every machine.
+    others = {key: committed.get(key) for key in overlay if key != "shopcat:chartMirror"}
+    without = settings_file(simulated, tmp_path, others)
     preview = ["pulumi", "preview", "-s", "prod", "--json", "--show-sames"]
     plans = []
     for path in (simulated.directory / "Pulumi.prod.yaml", without):
