@@ -28,6 +28,7 @@ from infra.preflight import Plan
 from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.record import COLOURS, Colour, fingerprint, other, render, selector
 from infra.traffic import Timing, Traffic, all_on
+from tests.examples import examples
 from tests.unit.releases import digest, run, template
 
 if TYPE_CHECKING:
@@ -531,7 +532,7 @@ class Interference(RuleBasedStateMachine):
 
 
 Interference.TestCase.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(120), stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestInterference = Interference.TestCase
 

@@ -23,6 +23,7 @@ from infra import addons, capacity, network, permissions, preflight, preview, st
 from infra import settings as program_settings
 from infra.errors import Refused
 from infra.record import Record, render, render_migration, render_smoke
+from tests.examples import examples
 from tests.unit.releases import SESSION, digest
 from tests.unit.test_settings import COMMITTED, PREVIEWS, committed, existing
 
@@ -303,19 +304,19 @@ def test_good_values_are_taken(path: str) -> None:
     assert any(taken)
 
 
-@settings(max_examples=2500, **GENEROUS)
+@settings(max_examples=examples(2500), **GENEROUS)
 @given(generated("good"))
 def test_good_settings_together_are_a_plan_or_one_message(values: dict[str, Any]) -> None:
     attempt(as_the_engine_hands_over(values))
 
 
-@settings(max_examples=3500, **GENEROUS)
+@settings(max_examples=examples(3500), **GENEROUS)
 @given(generated("nearly"))
 def test_nearly_good_settings_are_a_plan_or_one_message(values: dict[str, Any]) -> None:
     attempt(values)
 
 
-@settings(max_examples=2500, **GENEROUS)
+@settings(max_examples=examples(2500), **GENEROUS)
 @given(generated("anything"), st.sampled_from([as_the_engine_hands_over, dict]))
 def test_anything_as_a_setting_is_a_plan_or_one_message(values: dict[str, Any], hand_over: Any) -> None:
     attempt(hand_over(values))
@@ -340,7 +341,7 @@ preview_values = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=1500, **GENEROUS)
+@settings(max_examples=examples(1500), **GENEROUS)
 @given(preview_values)
 def test_settings_of_a_preview_are_a_plan_or_one_message(values: dict[str, Any]) -> None:
     try:
@@ -409,7 +410,7 @@ def ours(document: dict[str, Any]) -> dict[str, Any]:
 files = st.lists(lines, max_size=8).map(lambda each: ("config:\n" + "\n".join(each)).encode()) | st.binary(max_size=60)
 
 
-@settings(max_examples=1000, **GENEROUS)
+@settings(max_examples=examples(1000), **GENEROUS)
 @given(files)
 def test_a_file_is_read_or_refused_in_one_message(content: bytes) -> None:
     document = parsed(content)
@@ -418,14 +419,14 @@ def test_a_file_is_read_or_refused_in_one_message(content: bytes) -> None:
         assert not attempt(ours(document)), "no such file is whole"
 
 
-@settings(max_examples=150, **GENEROUS)
+@settings(max_examples=examples(150), **GENEROUS)
 @given(generated("good"))
 def test_settings_come_out_of_a_file_as_they_were_put_in(values: dict[str, Any]) -> None:
     whole = {"config": {f"shopcat:{key}": value for key, value in values.items()}}
     assert stack_file.parse(stack_file.dump(whole).encode(), "copy") == whole
 
 
-@settings(max_examples=100, **GENEROUS)
+@settings(max_examples=examples(100), **GENEROUS)
 @given(st.data())
 def test_a_committed_file_that_was_damaged_is_read_or_refused(data: st.DataObject) -> None:
     content = bytearray(COMMITTED.read_bytes())
