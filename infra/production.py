@@ -81,8 +81,8 @@ def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
     async def hook(_: pulumi.ResourceHookArgs) -> None:
         await asyncio.to_thread(places.refuse_taken, clients, contract.PLACES_TABLE)
 
-    after = [pulumi.ResourceHook("no-preview-left", hook)]
-    return pulumi.ResourceHookBinding(after_create=after, after_update=after)
+    after = pulumi.ResourceHook("no-preview-left", hook)
+    return pulumi.ResourceHookBinding(after_create=[after], after_update=[after])
 
 
 class Production(pulumi.ComponentResource):

@@ -72,7 +72,8 @@ def _route(aws: Aws, identifier: str) -> Properties:
     return {"routeTableId": table, "destinationCidrBlock": destination, **_fields(route, ways)}
 
 
-def _association(_: Aws, identifier: str) -> Properties:
+def _association(aws: Aws, identifier: str) -> Properties:
+    del aws
     subnet, _, table = identifier.partition("/")
     return {"subnetId": subnet, "routeTableId": table}
 
@@ -106,7 +107,8 @@ def _cluster(aws: Aws, name: str) -> Properties:
 
 
 def _pair(first: str, second: str) -> Reader:
-    def read(_: Aws, identifier: str) -> Properties:
+    def read(aws: Aws, identifier: str) -> Properties:
+        del aws
         left, _, right = identifier.partition(":")
         return {first: left, second: right}
 
