@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
+DESTROY = ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"]
 TABLE = "shopcat-previews"
 LOGS = "/aws/eks/shopcat/cluster"
 CALLS = [
@@ -65,9 +66,10 @@ def destroyed(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin
     folder: Path = tmp_path_factory.mktemp("settings")
     unprotected = str(settings_file(simulated, folder, {"shopcat:protection": False}))
     take(simulated, 2, "pr-77")
-    plain = command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"], check=False)
-    assert plain.returncode != 0
-    assert "protect" in plain.stdout + plain.stderr
+    # Pulumi 3.250.0 refuses at once, deletes nothing, and then never ends, so it is killed.
+    plain = command(simulated, ["timeout", "-s", "KILL", "30", *DESTROY], check=False)
+    assert "cannot be deleted" in plain.stdout
+    command(simulated, ["pulumi", "cancel", "prod", "--yes"])
     refused = command(simulated, UP, check=False, PULUMI_OPTION_CONFIG_FILE=unprotected)
     assert refused.returncode != 0
     assert "pr-77, open for" in refused.stdout + refused.stderr
@@ -76,7 +78,7 @@ def destroyed(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=unprotected)
     parameter = aws(simulated, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"]
     assert json.loads(parameter)["previews"] == 0
-    command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"])
+    command(simulated, DESTROY)
     return simulated
 
 

@@ -80,11 +80,11 @@ def asks(action: str, resource: str, number: int = 123, **context: Any) -> Decis
     return decide([policy], Request(action, resource, {**session(number), **context}))
 
 
-def tagged(number: int) -> dict[str, str]:
+def tagged(number: int) -> dict[str, Any]:
     return {"aws:ResourceTag/shopcat:owner": f"{ROLE_ID}:{number}"}
 
 
-def tagging(number: int) -> dict[str, str]:
+def tagging(number: int) -> dict[str, Any]:
     return {"aws:RequestTag/shopcat:owner": f"{ROLE_ID}:{number}"}
 
 

@@ -32,7 +32,8 @@ class Account:
     def __init__(self) -> None:
         self.clients = AwsClients(REGION)
         self.aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
-        ec2, elb = (boto3.client(name, region_name=REGION) for name in ("ec2", "elbv2"))
+        ec2: Any = boto3.client("ec2", region_name=REGION)
+        elb: Any = boto3.client("elbv2", region_name=REGION)
         self.vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
         subnets = [
             ec2.create_subnet(VpcId=self.vpc, CidrBlock=f"10.0.{index}.0/24", AvailabilityZone=f"{REGION}{zone}")
