@@ -51,7 +51,7 @@ class Quota:
     code: str
     needed: int
     used: Callable[[AwsClients, Settings], int]
-    """How much of it others in this account and region use."""
+    """Amount that others in this account and region use."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def vcpus_of_an_update() -> int:
 
 
 def judge_quota(quota: Quota, limit: float, used: int, region: str) -> Row:
-    """Whether what production needs fits beside what others use."""
+    """Judge whether what production needs fits beside what others use."""
     found = f"limit {limit:g}, others use {used}, production needs up to {quota.needed}"
     if used + quota.needed <= limit:
         return Row(quota.subject, State.OK, found)
@@ -94,7 +94,7 @@ def judge_quota(quota: Quota, limit: float, used: int, region: str) -> Row:
 
 
 def judge_plan(plan: Mapping[str, Any] | None) -> Row:
-    """Whether the account's plan has what is declared; accounts older than July 2025 have none."""
+    """Judge whether the account's plan has what is declared; accounts older than July 2025 have none."""
     if plan is None:
         return Row("account plan", State.OK, "pays as it goes")
     kind, status = plan.get("accountPlanType", ""), plan.get("accountPlanStatus", "")
@@ -110,7 +110,7 @@ def judge_plan(plan: Mapping[str, Any] | None) -> Row:
 
 
 def judge_name(name: Name, taken: str) -> Row:
-    """Whether one of the fixed names is free; only asked while there is no stack that it could belong to."""
+    """Judge whether one of the fixed names is free; only asked while there is no stack that it could belong to."""
     subject = f"{name.kind} {name.name}"
     if not taken:
         return Row(subject, State.OK, "free")
@@ -125,7 +125,7 @@ def judge_name(name: Name, taken: str) -> Row:
 def judge_database_zones(
     instance_class: str, engine: str, wanted: Sequence[str], offering: set[str], *, multi: bool
 ) -> Row:
-    """Whether RDS has the instance class where the subnets will be."""
+    """Judge whether RDS has the instance class where the subnets will be."""
     subject, there = f"RDS {instance_class}", [name for name in wanted if name in offering]
     if len(there) >= (2 if multi else 1):
         return Row(subject, State.OK, f"offered in {', '.join(there)}")
@@ -265,7 +265,7 @@ def _database_zones(clients: AwsClients, settings: Settings) -> list[Row]:
 
 
 def has_stack(clients: AwsClients, account: str) -> bool | None:
-    """Whether production's stack has a state; None if its bucket isn't there."""
+    """Ask whether production's stack has a state; None if its bucket isn't there."""
     bucket = backends.bucket(backends.PRODUCTION, account, clients.region)
     prefix = f".pulumi/stacks/{PROJECT}/{backends.PRODUCTION}.json"
     try:
@@ -324,7 +324,7 @@ def names(settings: Settings) -> list[Name]:
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether AWS says that there is no such thing; each service has its own code for it."""
+    """Tell whether AWS says that there is no such thing; each service has its own code for it."""
     return bool(re.search(r"NotFound|NoSuchEntity", error_code(error)))
 
 

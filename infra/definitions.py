@@ -115,7 +115,7 @@ def fetch(repository: str, chart: str, version: str) -> bytes:
 
 
 def get(url: str) -> bytes:
-    """What is at a URL.
+    """Return what is at a URL.
 
     Raises:
         Refused: nothing answers there, or not with success.

@@ -1,4 +1,4 @@
-"""What of a person's settings may become the environment and the commands of the application's containers.
+"""Decide what of a person's settings may become the environment and the commands of the application's containers.
 
 Kubernetes replaces `$(NAME)` and `$$` in both (k8s.io/kubernetes/third_party/forked/golang/expansion), and the program sets
 variables of its own. Either would silently change what was written, so it is refused when the settings are read. A record
