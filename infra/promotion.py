@@ -192,18 +192,16 @@ class Hooks:
             if not view.carries(colour):
                 self._log(f"guard of {colour} ({why}): it carries no weight ({view.describe()})")
                 return
+            carries = f"guard of {colour} ({why}): it carries weight ({view.describe()})"
             if state.live is None:
                 if self._plan.decision.action != "abort":
-                    raise TrafficError(
-                        f"guard of {colour} ({why}): it carries weight ({view.describe()}) and nothing is live that could "
-                        f"take it; {go_on_or_abort(self._plan.decision.open)}"
-                        if self._plan.decision.open
-                        else f"guard of {colour} ({why}): it carries weight ({view.describe()}) and nothing is live"
-                    )
-                self._log(f"guard of {colour} ({why}): nothing was ever live, so nobody is served by the other either")
+                    opened = self._plan.decision.open
+                    way_out = f"; {go_on_or_abort(opened)}" if opened else ""
+                    raise TrafficError(f"{carries} and nothing is live that could take it{way_out}")
+                self._log(f"{carries}; nothing was ever live, so nobody is served by the other either")
                 await self._traffic.set_weights(all_on(other(colour)), timing)
                 return
-            self._log(f"guard of {colour} ({why}): it carries weight ({view.describe()}); it goes to {state.live.name}")
+            self._log(f"{carries}; it goes to {state.live.name}")
             await self._return_to_live(whole=True)
             # That took minutes, in which another update, or a person, may have moved it once more.
             await threads.in_thread(self._plan.session.still_ours)
