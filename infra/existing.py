@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,9 +28,10 @@ from infra.errors import Refused
 Inputs = Mapping[str, Any]
 Finder = Callable[[AwsClients, Inputs], str | None]
 """Id, as `pulumi import` wants it, of what has the name that these inputs ask for; None if nothing has."""
-GATHER_SECONDS = 3.0
-"""How long the first find waits for others, so that one message names them all: what an update makes side by side is asked
-about side by side."""
+QUIET_SECONDS = 3.0
+"""The first find waits until the engine has asked about nothing new for so long, so that one message names them all."""
+GATHER_SECONDS = 60.0
+"""The longest that it waits: an update goes on meanwhile with all that does not depend on what was found."""
 
 
 def _by_name(service: str, operation: str, argument: str, name: str, *, many: bool = False) -> Finder:
@@ -255,6 +257,7 @@ class Guard:
         self._provider = f"urn:pulumi:{stack}::{project}::pulumi:providers:aws::aws"
         self._parents: dict[tuple[str, str], pulumi.Resource] = {}
         self._found: list[str] = []
+        self._asked = 0
         self._hook = pulumi.ResourceHook("already-there", self._before_create)
 
     def own(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
@@ -277,6 +280,7 @@ class Guard:
 
     async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
         # What a component gives out as a secret (pulumi-eks: the whole cluster) comes as an Output here.
+        self._asked += 1
         inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future()
         identifier = await threads.in_thread(find, self._clients, args.type, inputs or {})
         if identifier is None:
@@ -286,9 +290,9 @@ class Guard:
         if parent is not None:
             urns["parent"] = str(await parent.urn.future())
         self._found.append(command(self._stack, urns, args.type, args.name, identifier))
-        first = len(self._found) == 1
-        await asyncio.sleep(GATHER_SECONDS)
-        if not first:
+        await self._quiet()
+        commands, self._found = self._found, []
+        if not commands:
             raise Refused(
                 f"{args.type} {args.name} is there already; the command is in the message of another resource"
             )
@@ -296,5 +300,14 @@ class Guard:
             "AWS has already what this update would make, and the state doesn't know it: an update that was killed has made "
             "it, `pulumi destroy` has kept it on purpose (docs/destroy.md), or it is somebody else's, which has to be "
             f"renamed or deleted. Take what is this stack's own into the state, then run `pulumi up -s {self._stack}` "
-            "again:\n" + "\n".join(f"  {one}" for one in self._found)
+            "again:\n" + "\n".join(f"  {one}" for one in commands)
         )
+
+    async def _quiet(self) -> None:
+        """Wait until the engine asks about nothing new; the first that ends its wait names all that was found."""
+        until = time.monotonic() + GATHER_SECONDS
+        while time.monotonic() < until:
+            asked = self._asked
+            await asyncio.sleep(QUIET_SECONDS)
+            if self._asked == asked:
+                return

@@ -230,24 +230,40 @@ def asked(name: str) -> Any:
     return SimpleNamespace(type="aws:ecr/repository:Repository", name=name, new_inputs={"name": name})
 
 
-def test_one_message_names_all_that_are_found_side_by_side(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(existing, "GATHER_SECONDS", 0.3)
-    for name in ("shopcat", "shopcat-preview"):
+@pytest.mark.parametrize(
+    ("delays", "messages"),
+    [
+        ((0, 0, 0), 1),
+        ((0, 0.2, 0.4), 1),  # each is asked about while the one before it still waits
+        ((0, 0, 1.5), 2),  # after the first message: one of its own
+    ],
+)
+def test_each_thing_found_is_named_once_and_in_as_few_messages_as_can_be(
+    account: Account, monkeypatch: pytest.MonkeyPatch, delays: tuple[float, ...], messages: int
+) -> None:
+    monkeypatch.setattr(existing, "QUIET_SECONDS", 0.5)
+    names = [f"shopcat-{number}" for number in range(len(delays))]
+    for name in names:
         account.clients.get("ecr").create_repository(repositoryName=name)
     guard = existing.Guard(account.clients, "prod", "shopcat")
     kind = "aws:ecr/repository:Repository"
+
+    async def ask(name: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await guard._before_create(asked(name))
+
     said: list[str] = []
 
-    async def ask() -> None:
-        names = ("shopcat", "shopcat-preview", "other")
-        answers = [guard._before_create(asked(name)) for name in names]
+    async def ask_all() -> None:
+        answers = [*map(ask, names, delays), ask("not-there", 0)]
         found = await asyncio.gather(*answers, return_exceptions=True)
+        assert [one is None for one in found] == [False] * len(names) + [True]
         said.extend(str(one) for one in found if one)
 
-    run(ask())
-    assert len(said) == 2
+    run(ask_all())
     provider = "urn:pulumi:prod::shopcat::pulumi:providers:aws::aws"
-    for name in ("shopcat", "shopcat-preview"):
+    for name in names:
         flags = f"--stack prod --yes --protect=false --generate-code=false --provider=provider={provider}"
-        assert f"  pulumi import {flags} {kind} {name} {name}\n" in f"{said[0]}\n"
-    assert "pulumi import" not in said[1]
+        assert "\n".join(said).count(f"  pulumi import {flags} {kind} {name} {name}") == 1
+    assert sum("pulumi import" in one for one in said) == messages
+    assert all("pulumi import" in one or "in the message of another resource" in one for one in said)
