@@ -97,10 +97,12 @@ class Database(pulumi.ComponentResource):
         cluster_security_group_id: pulumi.Input[str],
         clients: AwsClients,
         region: str,
+        cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:database:Database", name, None, opts)
+        self._cluster = cluster
         given = settings.database
         child = pulumi.ResourceOptions(parent=self)
         group = aws.ec2.SecurityGroup(
@@ -163,6 +165,9 @@ class Database(pulumi.ComponentResource):
         self.ready: list[pulumi.Resource] = [self.instance, secret, self.job]
         self.register_outputs({"address": self.instance.address})
 
+    def _in_cluster(self, **given: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, provider=self._cluster, **given)
+
     def _role_job(
         self,
         settings: Settings,
@@ -171,7 +176,7 @@ class Database(pulumi.ComponentResource):
         secret: aws.secretsmanager.Secret,
         depends_on: list[pulumi.Resource],
     ) -> kubernetes.batch.v1.Job:
-        child = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        child = self._in_cluster(depends_on=depends_on)
         namespace = kubernetes.core.v1.Namespace(
             "database",
             metadata={"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
@@ -183,7 +188,7 @@ class Database(pulumi.ComponentResource):
             kind="SecretStore",
             metadata=_metadata(_STORE),
             spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, namespace]),
+            opts=self._in_cluster(depends_on=[*depends_on, namespace]),
         )
 
         master = self._external_secret(
@@ -245,8 +250,7 @@ class Database(pulumi.ComponentResource):
             JOB,
             metadata={**_metadata(JOB), "annotations": {"pulumi.com/replaceUnready": "true"}},
             spec={"backoffLimit": 3, "activeDeadlineSeconds": 300, "template": template},
-            opts=pulumi.ResourceOptions(
-                parent=self,
+            opts=self._in_cluster(
                 depends_on=[master, application],
                 custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
             ),
@@ -288,8 +292,7 @@ class Database(pulumi.ComponentResource):
                     {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
                 ],
             },
-            opts=pulumi.ResourceOptions(
-                parent=self,
+            opts=self._in_cluster(
                 depends_on=depends_on,
                 hooks=hooks,
                 custom_timeouts=pulumi.CustomTimeouts(create="3m", update="3m", delete="2m"),

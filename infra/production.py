@@ -149,6 +149,7 @@ class Production(pulumi.ComponentResource):
         provider = kubernetes_provider(self.kubeconfig, ready)
         load(TYPED_WITH)
         engine.meanwhile(lambda: load(MODULES))
+        # A component waits for its providers, this one for the cluster: AWS's own parts are made meanwhile.
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons(
             "addons",
@@ -184,7 +185,7 @@ class Production(pulumi.ComponentResource):
             zone_id=zone_id,
             network=network,
             cluster_security_group_id=security_group,
-            opts=inner,
+            opts=child,
         )
         database = Database(
             "database",
@@ -194,8 +195,9 @@ class Production(pulumi.ComponentResource):
             cluster_security_group_id=security_group,
             clients=clients,
             region=region,
+            cluster=provider,
             depends_on=[*ready, *addons.ready],
-            opts=inner,
+            opts=child,
         )
         # In the cluster the previews' identity is known only once it is confined.
         identity = Identity(

@@ -70,13 +70,22 @@ class Twin:
         return f"10.213.{16 * self.index + offset}"
 
     @property
+    def _services(self) -> str:
+        return f"10.214.{4 * self.index}"
+
+    @property
     def host_ip(self) -> str:
         """Where control plane, AWS and registry answer host, nodes and pods alike."""
         return "127.0.0.1" if self.simulated else f"{self._subnet(0)}.1"
 
     @property
+    def vpc_cidr(self) -> str:
+        """The VPC's network, which holds bridge and pods, as pods of the VPC CNI have addresses of the VPC."""
+        return f"{self._subnet(0)}.0/20"
+
+    @property
     def bridge_cidr(self) -> str:
-        """The bridge's network."""
+        """The bridge's network: the beginning of the VPC's first public subnet, where the load balancers are."""
         return f"{self._subnet(0)}.0/24"
 
     @property
@@ -93,23 +102,23 @@ class Twin:
         return f"{self._subnet(0)}.{10 + node}"
 
     def pod_cidr(self, node: int) -> str:
-        """Pod addresses of node 1 or 2."""
-        return f"{self._subnet(node)}.0/24"
+        """Pod addresses of node 1 or 2: the beginning of the VPC's first or second private subnet."""
+        return f"{self._subnet(4 + 4 * node)}.0/24"
 
     @property
     def service_cidr(self) -> str:
-        """Cluster IPs."""
-        return f"{self._subnet(8)}.0/22"
+        """Cluster IPs, which lie outside the VPC's network, as EKS wants it."""
+        return f"{self._services}.0/22"
 
     @property
     def service_ip(self) -> str:
         """Cluster IP of the API server's own Service."""
-        return f"{self._subnet(8)}.1"
+        return f"{self._services}.1"
 
     @property
     def dns_service_ip(self) -> str:
         """Cluster IP of CoreDNS."""
-        return f"{self._subnet(8)}.10"
+        return f"{self._services}.10"
 
     def load_balancer_ips(self, ordinal: int, *, loopback: bool) -> tuple[str, str]:
         """The two node addresses of the ordinal-th (0 …) load balancer, on loopback or on the bridge."""

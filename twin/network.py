@@ -47,9 +47,9 @@ def switch_netns(twin: Twin) -> str:
     return f"{twin.bridge}-switch"
 
 
-def network(twin: Twin) -> ipaddress.IPv4Network:
-    """All addresses of this twin: bridge, pods and cluster IPs."""
-    return ipaddress.ip_network(twin.bridge_cidr).supernet(new_prefix=20)  # type: ignore[return-value]
+def networks(twin: Twin) -> tuple[ipaddress.IPv4Network, ipaddress.IPv4Network]:
+    """All addresses of this twin: bridge and pods, and cluster IPs."""
+    return ipaddress.IPv4Network(twin.vpc_cidr), ipaddress.IPv4Network(twin.service_cidr)
 
 
 def _ip(*arguments: str, check: bool = True) -> str:
@@ -84,14 +84,15 @@ def _set_sysctls(netns: str, values: dict[str, str]) -> None:
 
 def overlapping_routes(twin: Twin, routes: list[dict[str, Any]]) -> list[str]:
     """Of ``ip -json route show table all``: what sends an address of this twin somewhere else."""
-    own = network(twin)
+    own = networks(twin)
     found: list[str] = []
     for route in routes:
         destination = route.get("dst", "default")
         if destination in ("default", "0.0.0.0/0") or route.get("dev") == twin.bridge:
             continue
         with contextlib.suppress(ValueError):
-            if ipaddress.ip_network(destination, strict=False).overlaps(own):
+            other = ipaddress.ip_network(destination, strict=False)
+            if any(other.overlaps(one) for one in own):
                 found.append(f"{destination} dev {route.get('dev', '-')}")
     return sorted(set(found))
 
@@ -100,8 +101,9 @@ def _refuse_overlap(twin: Twin) -> None:
     routes = json.loads(_ip("-json", "-4", "route", "show", "table", "all") or "[]")
     found = overlapping_routes(twin, routes)
     if found:
+        own = " and ".join(map(str, networks(twin)))
         raise TwinError(
-            f"the twin {twin.name!r} uses {network(twin)}, and this machine already routes {', '.join(found)}; "
+            f"the twin {twin.name!r} uses {own}, and this machine already routes {', '.join(found)}; "
             "remove that route (a VPN?) while the twin runs, or run the twin on another machine"
         )
 

@@ -89,6 +89,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": hostnames.domain(twin),
         "shopcat:images": images.tool_images(twin),
+        "shopcat:vpc": {"cidr": twin.vpc_cidr},
     }
 
 
@@ -99,7 +100,9 @@ def _settings_file(twin: Twin) -> Path:
 def write_settings(twin: Twin) -> Path:
     """The committed Pulumi.prod.yaml with the overlay laid over it, and the twin's own encryption in place of KMS."""
     document = yaml.safe_load((REPOSITORY / f"Pulumi.{STACK}.yaml").read_text())
-    document["config"].update(overlay(twin))
+    for key, value in overlay(twin).items():
+        settings = document["config"]
+        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     path = _settings_file(twin)
     # The salt that `pulumi stack init` wrote stays; on AWS a KMS key stands in its place.
     previous = yaml.safe_load(path.read_text()) if path.exists() else {}

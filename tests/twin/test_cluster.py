@@ -447,10 +447,13 @@ def test_addresses_that_are_routed_elsewhere_are_refused(monkeypatch: pytest.Mon
         {"dst": "10.213.32.0/24", "dev": "shopcat2"},
         {"dst": "10.0.0.0/8", "dev": "tun0"},
         {"type": "local", "dst": "10.213.63.1", "dev": "eth1"},
+        {"dst": "10.214.8.0/22", "dev": "shopcat2"},
+        {"dst": "10.214.12.128/25", "dev": "eth2"},
     ]
-    assert network.overlapping_routes(twin, routes) == ["10.0.0.0/8 dev tun0", "10.213.63.1 dev eth1"]
+    wrong = ["10.0.0.0/8 dev tun0", "10.213.63.1 dev eth1", "10.214.12.128/25 dev eth2"]
+    assert network.overlapping_routes(twin, routes) == wrong
     monkeypatch.setattr(network, "_ip", lambda *_, **__: json.dumps(routes))
-    with pytest.raises(TwinError, match=r"10\.213\.48\.0/20, and this machine already routes 10\.0\.0\.0/8 dev tun0"):
+    with pytest.raises(TwinError, match=r"10\.214\.12\.0/22, and this machine already routes 10\.0\.0\.0/8 dev tun0"):
         network._refuse_overlap(twin)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import logging
 import os
@@ -27,6 +28,14 @@ Review = Callable[[Object], Patch]
 _RELOAD_SECONDS = 10.0
 
 
+_INJECTIONS = {
+    "/mutate-v1-pod-server-id": "a QUIC server id",
+    "/mutate-alb-target-control-namespace-v1-pod": "ALB Target Control, asked for by the namespace's label",
+    "/mutate-alb-target-control-object-v1-pod": "ALB Target Control, asked for by the pod's label",
+}
+"""Webhooks whose selectors match only what asks for something that is not played."""
+
+
 class DeniedError(Exception):
     """The request is refused; the message says why."""
 
@@ -48,8 +57,10 @@ class Admission:
         self.paths: dict[str, Review] = {
             "/mutate-v1-pod": self.pod,
             "/mutate-v1-service": self.service,
+            **{path: functools.partial(self.injection, what) for path, what in _INJECTIONS.items()},
             "/mutate-elbv2-k8s-aws-v1beta1-targetgroupbinding": self.default_binding,
             "/validate-elbv2-k8s-aws-v1beta1-targetgroupbinding": self.validate_binding,
+            "/validate-elbv2-k8s-aws-v1beta1-ingressclassparams": self.class_parameters,
             "/validate-networking-v1-ingress": self.ingress,
         }
 
@@ -81,6 +92,18 @@ class Admission:
         """Services of type LoadBalancer have nobody to serve them here."""
         if request["object"]["spec"].get("type") == "LoadBalancer":
             raise _unimplemented("a Service of type LoadBalancer")
+        return []
+
+    @staticmethod
+    def injection(what: str, _: Object) -> Patch:
+        """Refuse a pod that asks for something to be put into it."""
+        raise _unimplemented(what)
+
+    @staticmethod
+    def class_parameters(request: Object) -> Patch:
+        """Parameters of the class alb, which the chart makes empty."""
+        if request["object"].get("spec"):
+            raise _unimplemented("an IngressClassParams with a spec")
         return []
 
     def ingress(self, request: Object) -> Patch:

@@ -78,3 +78,25 @@ service:
   path: {{ index . 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* Selector of the pods that the webhooks of this chart may be asked about. */}}
+{{- define "controller.pods" -}}
+matchExpressions:
+  - key: app.kubernetes.io/name
+    operator: NotIn
+    values: [{{ include "controller.name" . }}]
+  {{- with .Values.objectSelector.matchExpressions }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.objectSelector.matchLabels }}
+matchLabels:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "controller.newPods" -}}
+- apiGroups: [""]
+  apiVersions: [v1]
+  operations: [CREATE]
+  resources: [pods]
+{{- end -}}
