@@ -88,7 +88,7 @@ unit: $(READY)
 # Files begin in the order of the folders, which is the longest first.
 test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
-	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests
+	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: two hours
 	@$(RUN) -m bench $(if $(FULL),--full)
