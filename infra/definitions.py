@@ -22,13 +22,13 @@ import urllib3
 import yaml
 
 from infra.errors import Refused
+from infra.kubernetes_client import FIELD_MANAGER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from infra.kubernetes_client import KubernetesClient
 
-FIELD_MANAGER = "shopcat"
 ESTABLISHED_SECONDS = 30
 """A definition is served about a second after it is made; the API names no bound."""
 

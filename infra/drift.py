@@ -1,18 +1,24 @@
 """Compare what this program declares with what stands in the cluster, so that a change made by hand is put back.
 
 Pulumi compares declarations with its own state. A `kubectl scale` or `kubectl edit` is therefore no difference until
-somebody runs `pulumi refresh`. `marker` gives such an object an annotation with a new value, which is a difference, so the
-next plain update writes the object; without a change made by hand the annotation keeps its value and nothing is written.
+somebody runs `pulumi refresh`. `compare` gives such an object an annotation with a new value, which is a difference, so the
+next plain update writes the object; without a change made by hand the annotation keeps its value and nothing is written. An
+object that somebody deleted is written too: a hook makes it again first (`Hooks.make_again`), since the provider updates only
+what is there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 MARKER = "shopcat/restored"
-"""Annotation: the object's resource version when a change made by hand was last found on it."""
+"""Annotation: the object's resource version when a change made by hand was last found on it, or when it was found deleted."""
+_ATOMIC = ("selector", "matchLabels", "podSelector", "nodeSelector")
+"""Maps that the API server replaces as a whole, and in which one more key means something else (`x-kubernetes-map-type`)."""
 _EMPTY: tuple[Any, ...] = (None, "", 0, False, {}, [])
 _MULTIPLES = {
     "m": Decimal("0.001"), "": Decimal(1), "k": Decimal(10**3), "M": Decimal(10**6), "G": Decimal(10**9),
@@ -25,15 +31,17 @@ def differences(declared: Any, standing: Any, where: str = "") -> list[str]:
     """List what is declared and stands otherwise in the cluster, one line per value; empty when nothing does.
 
     Only declared values count: defaults and status that the API server adds are no difference, nor is an entry of a list
-    of named things (containers, variables, ports) that somebody else added, which a write would not remove either.
+    of named things (containers, variables, ports) that somebody else added, which a write would not remove either. A map
+    that selects something counts as a whole.
     """
     if isinstance(declared, Mapping):
         found = standing if isinstance(standing, Mapping) else {}
+        more = [f"{where}.{key} is {found[key]!r}, expected none" for key in found if key not in declared]
         return [
             line
             for key, value in declared.items()
             for line in differences(value, found.get(key), f"{where}.{key}" if where else str(key))
-        ]
+        ] + (more if where.rpartition(".")[2] in _ATOMIC else [])
     if isinstance(declared, list) and declared and all(isinstance(one, Mapping) and "name" in one for one in declared):
         named = {one.get("name"): one for one in standing or [] if isinstance(one, Mapping)}
         return [
@@ -67,34 +75,50 @@ def _quantity(value: Any) -> Decimal | None:
         return None
 
 
-def written_for(
-    declared: Mapping[str, str], standing: Mapping[str, Any] | None, intent: str
-) -> Mapping[str, Any] | None:
-    """Return the standing object if it was written for what is declared now; another intent is written in any case.
+def is_gone(standing: Mapping[str, Any] | None) -> bool:
+    """Check that somebody deleted an object: it is not there, or on its way out."""
+    return standing is None or "deletionTimestamp" in (standing.get("metadata") or {})
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What stands otherwise than declared, one line each, and the annotation that makes this update write it."""
+
+    lines: tuple[str, ...] = ()
+    mark: Mapping[str, str] = field(default_factory=dict)
+
+
+def compare(
+    spec: Mapping[str, Any],
+    annotations: Mapping[str, str],
+    standing: Mapping[str, Any] | None,
+    *,
+    intent: str,
+    is_expected: bool,
+) -> Drift:
+    """Compare an object's declaration with what stands in the cluster.
 
     Args:
-        declared: the annotations of the declaration.
-        standing: the object as the API server has it.
-        intent: the annotation that names what an object was written for; objects without it are always comparable.
-    """
-    annotations = ((standing or {}).get("metadata") or {}).get("annotations") or {}
-    return standing if annotations.get(intent) == declared.get(intent) else None
-
-
-def marker(spec: Mapping[str, Any], standing: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the annotation that makes this update write an object which stands otherwise than declared.
-
-    Args:
-        spec: the object's declared `spec`.
+        spec: the declared `spec`.
+        annotations: the declared annotations.
         standing: the object as the API server has it; `None` if it has none.
+        intent: the annotation that names what an object was written for. One that was written for something else is written
+            in any case, so it isn't compared; objects without it always are.
+        is_expected: an update has made the object before, so if it isn't there somebody deleted it.
 
     Returns:
-        A new value where something differs, else the value that stands there, else nothing.
+        Lines, and a mark of a new value, where something differs; else the mark that stands there, if there is one.
     """
-    if standing is None:
-        return {}
+    if is_gone(standing) or standing is None:
+        if not is_expected:
+            return Drift()
+        return Drift(("was deleted",), {MARKER: f"deleted before {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
     metadata = standing.get("metadata") or {}
-    if differences(spec, standing.get("spec") or {}):
-        return {MARKER: str(metadata.get("resourceVersion", ""))}
-    known = (metadata.get("annotations") or {}).get(MARKER)
-    return {MARKER: str(known)} if known else {}
+    stands = metadata.get("annotations") or {}
+    if stands.get(intent) != annotations.get(intent):
+        return Drift()
+    lines = differences(spec, standing.get("spec") or {})
+    if lines:
+        return Drift(tuple(lines), {MARKER: str(metadata.get("resourceVersion", ""))})
+    known = stands.get(MARKER)
+    return Drift((), {MARKER: str(known)} if known else {})

@@ -28,6 +28,8 @@ from infra.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+FIELD_MANAGER = "shopcat"
+"""Owner of every field that this program writes, by Pulumi's provider or by itself."""
 _TOKEN_SECONDS = 600
 _COMMAND_SECONDS = 60
 _RELEASE_KINDS = {
@@ -46,7 +48,10 @@ class KubernetesUnreachable(Refused):
 
 
 class KubernetesClient:
-    """GET, and server-side apply for what Helm leaves out (infra/definitions.py); all else is changed by Pulumi."""
+    """GET, and server-side apply of what Helm leaves out (infra/definitions.py) and of what somebody deleted by hand.
+
+    All else is changed by Pulumi.
+    """
 
     def __init__(
         self, server: str, context: ssl.SSLContext | None, token: Callable[[], str] | None, *, name: str
@@ -97,13 +102,23 @@ class KubernetesClient:
 
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A Deployment, or `None`."""
-        found: dict[str, Any] | None = self.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{name}")
-        return found
+        return self.of_release("Deployment", namespace, name)
 
     def job(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A Job, or `None`."""
         found: dict[str, Any] | None = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
         return found
+
+    def of_release(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object of a release, or `None`."""
+        found: dict[str, Any] | None = self.get(f"{_RELEASE_KINDS[kind].format(namespace=namespace)}/{name}")
+        return found
+
+    def make_again(self, manifest: Mapping[str, Any]) -> bool:
+        """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = f"{_RELEASE_KINDS[kind].format(namespace=metadata['namespace'])}/{metadata['name']}"
+        return self.apply(path, manifest, FIELD_MANAGER) is not None
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """Pods with all of these labels."""

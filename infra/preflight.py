@@ -33,7 +33,6 @@ from infra.record import (
     differences,
     other,
     selector,
-    workload_name,
 )
 
 if TYPE_CHECKING:
@@ -165,8 +164,8 @@ class Plan:
     """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
     notes: tuple[str, ...] = field(default=())
     """What a person is told."""
-    standing: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The release's objects as they stand in the cluster, by `Kind/name`; empty where there is no cluster to ask."""
+    standing: Mapping[str, Mapping[str, Any]] | None = None
+    """The release's objects as they stand in the cluster, by `Kind/name`; `None` where there is no release or no answer."""
 
 
 def read(question: Question, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
@@ -339,21 +338,15 @@ def _kubernetes(question: Question, clients: AwsClients) -> Callable[[], Kuberne
 
 def _standing(
     state: State, kubernetes: Callable[[], KubernetesClient], notes: list[str]
-) -> Mapping[str, Mapping[str, Any]]:
+) -> Mapping[str, Mapping[str, Any]] | None:
     """Read what stands of a release; a cluster that can't be asked is told, since this very update may make it."""
     if not state.occupants:
-        return {}
+        return None
     try:
-        found = kubernetes().standing(NAMESPACE)
+        return kubernetes().standing(NAMESPACE)
     except Refused as error:
         notes.append(f"what somebody changed by hand in the cluster is unknown: {error}")
-        return {}
-    if state.live and f"Deployment/{workload_name(state.live.colour)}" not in found:
-        notes.append(
-            f"{state.live.name} is live, but its Deployment {workload_name(state.live.colour)} is gone from the cluster; "
-            "make it again: pulumi up --refresh -s prod"
-        )
-    return found
+        return None
 
 
 def _provenance(arn: str, environment: Mapping[str, str]) -> Provenance:

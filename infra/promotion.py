@@ -21,6 +21,7 @@ Where nothing has ever been live, nobody is served yet: then the weights move at
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 from infra import drift, proof, threads
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from infra.aws_clients import AwsClients
     from infra.preflight import Plan
 
+GOING_SECONDS = 300
+"""How long a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
 INTENT_ANNOTATION = "shopcat/intent"
 TEMPLATE_ANNOTATION = "shopcat/template"
 
@@ -175,6 +178,27 @@ class Hooks:
         pods = proof.staying(await threads.in_thread(client.pods, NAMESPACE, selector(colour)))
         if lost := losses(declared, standing, pods):
             await self.guard(colour, ", ".join(lost))
+
+    async def make_again(self, declared: Mapping[str, Any]) -> None:
+        """Make an object again that somebody deleted; whatever stands is left to the provider.
+
+        Raises:
+            Refused: its namespace is gone too, or it doesn't go.
+        """
+        client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
+        until = time.monotonic() + GOING_SECONDS
+        while drift.is_gone(standing := await threads.in_thread(client.of_release, kind, NAMESPACE, name)):
+            if standing is None:
+                if not await threads.in_thread(client.make_again, declared):
+                    raise Refused(f"namespace {NAMESPACE} is gone; make all of it again: pulumi up --refresh -s prod")
+                self._log(f"{kind} {name} was deleted; it is made again")
+                return
+            if time.monotonic() > until:
+                raise Refused(
+                    f"{kind} {name} is still being deleted after {GOING_SECONDS} s; see what holds it: "
+                    f"kubectl -n {NAMESPACE} get {kind} {name} -o jsonpath='{{.metadata.finalizers}}'"
+                )
+            await asyncio.sleep(2)
 
     async def guard(self, colour: Colour, why: str) -> None:
         """Go on only once the colour carries no weight on any listener; if it does, move that to the live release first.

@@ -10,12 +10,13 @@ import pulumi_aws as aws
 import pulumi_eks as eks
 import pulumi_kubernetes as kubernetes
 
+from infra.kubernetes_client import FIELD_MANAGER
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from infra.settings import Preview, Settings
 
-FIELD_MANAGER = "shopcat"
 SERVICES = (
     "acm", "cloudwatch", "dynamodb", "ec2", "ecr", "eks", "elbv2", "iam", "kms",
     "logs", "rds", "route53", "secretsmanager", "ssm", "sts",

@@ -100,7 +100,11 @@ class BlueGreen(pulumi.ComponentResource):
         async def claim(_: pulumi.ResourceHookArgs) -> None:
             await self.hooks.claim()
 
+        async def make_again(args: pulumi.ResourceHookArgs) -> None:
+            await self.hooks.make_again(args.new_inputs or {})
+
         self._claim = pulumi.ResourceHook("claim", claim)
+        self._again = pulumi.ResourceHook("make-again", make_again)
 
         namespace = kubernetes.core.v1.Namespace(
             "namespace",
@@ -127,7 +131,7 @@ class BlueGreen(pulumi.ComponentResource):
             "ingress",
             metadata=self._metadata("NetworkPolicy", "ingress", ingress),
             spec=ingress,
-            opts=self._options(depends_on=[namespace]),
+            opts=self._kept(depends_on=[namespace]),
         )
         bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
         ready: list[pulumi.Resource] = [*self._platform, namespace, fence, priority, *bindings]
@@ -137,16 +141,28 @@ class BlueGreen(pulumi.ComponentResource):
     def _options(self, **given: Any) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **given)
 
+    def _kept(self, **given: Any) -> pulumi.ResourceOptions:
+        """Options of an object that stands for ever, so it is made again where somebody deleted it."""
+        return self._options(hooks=pulumi.ResourceHookBinding(before_update=[self._again]), **given)
+
     def _metadata(
-        self, kind: str, name: str, spec: Mapping[str, Any], *, annotations: Mapping[str, str] | None = None
+        self,
+        kind: str,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        annotations: Mapping[str, str] | None = None,
+        is_expected: bool = True,
     ) -> dict[str, Any]:
-        """An object's metadata; a mark in it makes this update write what somebody changed by hand."""
-        declared = annotations or {}
-        standing = drift.written_for(declared, self._plan.standing.get(f"{kind}/{name}"), INTENT_ANNOTATION)
+        """An object's metadata; a mark in it makes this update write what somebody changed or deleted by hand."""
+        declared, standing = annotations or {}, self._plan.standing
+        found = drift.Drift()
         if standing is not None:
-            lines = drift.differences(spec, standing.get("spec") or {})
-            self._changed_by_hand += [f"{kind} {name}: {line}" for line in lines]
-        return {"name": name, "namespace": NAMESPACE, "annotations": {**declared, **drift.marker(spec, standing)}}
+            found = drift.compare(
+                spec, declared, standing.get(f"{kind}/{name}"), intent=INTENT_ANNOTATION, is_expected=is_expected
+            )
+        self._changed_by_hand += [f"{kind} {name}: {line}" for line in found.lines]
+        return {"name": name, "namespace": NAMESPACE, "annotations": {**declared, **found.mark}}
 
     def _colour(
         self,
@@ -167,7 +183,7 @@ class BlueGreen(pulumi.ComponentResource):
             f"service-{colour}",
             metadata={**self._metadata("Service", name, serves, annotations=unawaited), **labels},
             spec=serves,
-            opts=self._options(depends_on=[*self._platform, namespace], protect=self._protected),
+            opts=self._kept(depends_on=[*self._platform, namespace], protect=self._protected),
         )
         # No `networking`: which ports the load balancer reaches is edge.py's, not the controller's.
         binds = {"serviceRef": {"name": name, "port": SERVICE_PORT}, "targetType": "ip"}
@@ -177,7 +193,7 @@ class BlueGreen(pulumi.ComponentResource):
             kind="TargetGroupBinding",
             metadata={**self._metadata("TargetGroupBinding", name, binds), **labels},
             spec={**binds, "targetGroupARN": target_group_arn},
-            opts=self._options(depends_on=[service], protect=self._protected),
+            opts=self._kept(depends_on=[service], protect=self._protected),
         )
         # Evictions never take more than one pod of a colour; a budget over both colours would count idle pods.
         budget = {
@@ -189,7 +205,7 @@ class BlueGreen(pulumi.ComponentResource):
             f"disruption-{colour}",
             metadata={**self._metadata("PodDisruptionBudget", name, budget), **labels},
             spec=budget,
-            opts=self._options(depends_on=[namespace]),
+            opts=self._kept(depends_on=[namespace]),
         )
         return binding
 
@@ -272,14 +288,16 @@ class BlueGreen(pulumi.ComponentResource):
         deployment: pulumi.Resource = kubernetes.apps.v1.Deployment(
             f"deployment-{colour}",
             metadata={
-                **self._metadata("Deployment", name, spec, annotations=annotations),
+                **self._metadata(
+                    "Deployment", name, spec, annotations=annotations, is_expected=colour in self._plan.state.occupants
+                ),
                 "labels": selector(colour),
             },
             spec=spec,
             opts=self._options(
                 depends_on=depends_on,
                 protect=self._protected,
-                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before]),
+                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before, self._again]),
                 custom_timeouts=pulumi.CustomTimeouts(
                     create=f"{drain.pulumi_timeout_seconds}s",
                     update=f"{drain.pulumi_timeout_seconds}s",

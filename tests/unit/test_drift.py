@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.drift import MARKER, differences, marker
+from infra.drift import MARKER, Drift, compare, differences
 from infra.record import render
 from tests.unit.releases import record
 
@@ -24,11 +24,11 @@ SPECS = st.dictionaries(
 )
 
 
-def stored(spec: Any) -> Any:
+def stored(spec: Any, name: str = "") -> Any:
     """The spec as the API server keeps it: with defaults of its own, and without what is empty."""
     if isinstance(spec, dict):
-        kept = {key: stored(each) for key, each in spec.items() if each not in ("", 0, False, [], {})}
-        return {**kept, "defaulted": 1}
+        kept = {key: stored(each, key) for key, each in spec.items() if each not in ("", 0, False, [], {})}
+        return kept if name == "matchLabels" else {**kept, "defaulted": 1}
     return [stored(each) for each in spec] if isinstance(spec, list) else spec
 
 
@@ -91,15 +91,41 @@ def test_what_somebody_added_to_a_list_of_named_things_stays() -> None:
     assert differences({"args": ["a", "b"]}, {"args": ["a"]}) == ["args is ['a'], expected ['a', 'b']"]
 
 
-def test_the_marker_is_new_when_somebody_changed_something_and_stays_after_that() -> None:
+@pytest.mark.parametrize("name", ["selector", "matchLabels", "podSelector", "nodeSelector"])
+def test_one_more_key_in_a_map_that_selects_is_a_difference(name: str) -> None:
+    declared = {name: {"app": "shopcat"}}
+    assert differences(declared, {name: {"app": "shopcat"}}) == []
+    (line,) = differences(declared, {name: {"app": "shopcat", "debug": "yes"}})
+    assert line == f"{name}.debug is 'yes', expected none"
+    assert differences({"labels": {"app": "shopcat"}}, {"labels": {"app": "shopcat", "debug": "yes"}}) == []
+
+
+def compared(spec: dict[str, Any], standing: dict[str, Any] | None, *, is_expected: bool = True) -> Drift:
+    return compare(spec, {}, standing, intent="shopcat/intent", is_expected=is_expected)
+
+
+def test_the_mark_is_new_when_somebody_changed_something_and_stays_after_that() -> None:
     spec = {"replicas": 2}
-    assert marker(spec, None) == {}
-    standing = {"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 2}}
-    assert marker(spec, standing) == {}
+    standing: dict[str, Any] = {"metadata": {"resourceVersion": "7"}, "spec": {"replicas": 2}}
+    assert compared(spec, standing) == Drift()
     standing["spec"]["replicas"] = 3
-    first = marker(spec, standing)
-    assert first == {MARKER: "7"}
-    written = {"metadata": {"resourceVersion": "8", "annotations": first}, "spec": {"replicas": 2}}
-    assert marker(spec, written) == first, "nothing is left to write"
-    written["spec"]["replicas"] = 1
-    assert marker(spec, written) == {MARKER: "8"}
+    first = compared(spec, standing)
+    assert first == Drift(("replicas is 3, expected 2",), {MARKER: "7"})
+    written = {"metadata": {"resourceVersion": "8", "annotations": first.mark}, "spec": {"replicas": 2}}
+    assert compared(spec, written) == Drift((), first.mark), "nothing is left to write"
+    written["spec"] = {"replicas": 1}
+    assert compared(spec, written).mark == {MARKER: "8"}
+
+
+@pytest.mark.parametrize("standing", [None, {"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}])
+def test_what_somebody_deleted_is_written_if_an_update_has_made_it_before(standing: dict[str, Any] | None) -> None:
+    found = compared({"replicas": 2}, standing)
+    assert found.lines == ("was deleted",)
+    assert found.mark[MARKER].startswith("deleted before 2")
+    assert compared({"replicas": 2}, standing, is_expected=False) == Drift()
+
+
+def test_what_was_written_for_another_intent_is_not_compared() -> None:
+    standing = {"metadata": {"annotations": {"shopcat/intent": "older"}}, "spec": {"replicas": 3}}
+    found = compare({"replicas": 2}, {"shopcat/intent": "new"}, standing, intent="shopcat/intent", is_expected=True)
+    assert found == Drift()

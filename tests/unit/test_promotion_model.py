@@ -89,10 +89,17 @@ class World:
 
 
 class Kubernetes:
-    """Reads of the model's cluster, as the client has them."""
+    """The model's cluster, as the client has it; `write` is told of each Deployment before it is made again."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, write: Callable[[Colour, dict[str, Any]], None]) -> None:
+        self._world, self._write = world, write
+
+    def make_again(self, manifest: dict[str, Any]) -> bool:
+        self._write(manifest["metadata"]["name"].removeprefix("shopcat-"), manifest)
+        return True
+
+    def of_release(self, _kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        return self.deployment(namespace, name)
 
     def deployment(self, _: str, name: str) -> dict[str, Any] | None:
         return copy.deepcopy(self._world.deployments.get(name.removeprefix("shopcat-")))  # type: ignore[call-overload]
@@ -181,7 +188,7 @@ class Update:
             timing=TIMING,
             public_url="",
             load_balancer="shopcat",
-            kubernetes=lambda: Kubernetes(world),  # type: ignore[arg-type, return-value]
+            kubernetes=lambda: Kubernetes(world, self.write_deployment),  # type: ignore[arg-type, return-value]
             room=CapacityPlan(0, 0, 0, 0, 0),
             astray=decision.action == "stay" and seen.live is not None and world.weights != all_on(seen.live.colour),
             standing=standing,
@@ -272,9 +279,16 @@ class Update:
         pod = render(each.record, colour)
         spec = {"replicas": each.replicas, "template": pod}
         marks = {TEMPLATE_ANNOTATION: fingerprint(pod), INTENT_ANNOTATION: self.plan.intent}
-        standing = drift.written_for(marks, self.plan.standing.get(f"Deployment/shopcat-{colour}"), INTENT_ANNOTATION)
-        marks |= drift.marker(spec, standing)
-        return {"metadata": {"annotations": marks}, "spec": spec}
+        assert self.plan.standing is not None
+        found = drift.compare(
+            spec,
+            marks,
+            self.plan.standing.get(f"Deployment/shopcat-{colour}"),
+            intent=INTENT_ANNOTATION,
+            is_expected=colour in self.plan.state.occupants,
+        )
+        metadata = {"name": f"shopcat-{colour}", "annotations": {**marks, **found.mark}}
+        return {"kind": "Deployment", "metadata": metadata, "spec": spec}
 
     async def run(self) -> None:
         """Everything that BlueGreen declares, in its order; what doesn't depend on each other runs side by side."""
@@ -314,6 +328,10 @@ class Update:
         if self.state.get(colour) == declared:
             return
         await hooks.before_deployment(colour, declared)
+        if colour in self.state:
+            await hooks.make_again(declared)
+            if colour not in self.world.deployments:
+                raise UpdateError("the provider updates only what is there")
         self.write_deployment(colour, declared)
         image = declared["spec"]["template"]["spec"]["containers"][0]["image"]
         if declared["spec"]["replicas"] and self.world.kinds.get(image.rpartition("@")[2]) == "never ready":
@@ -477,6 +495,10 @@ class Interference(RuleBasedStateMachine):
         if standing := self.touch(colour):
             standing["spec"]["template"]["spec"]["containers"][0]["image"] = template(number).image
 
+    @rule(colour=st.sampled_from(COLOURS))
+    def deleted_by_hand(self, colour: Colour) -> None:
+        self.world.deployments.pop(colour, None)
+
     @rule(blue=st.sampled_from([0, 10, 50, 100]))
     def weights_moved_by_hand(self, blue: int) -> None:
         self.world.weights = {"blue": blue, "green": 100 - blue}
@@ -491,8 +513,11 @@ class Interference(RuleBasedStateMachine):
 
     @rule()
     def refreshed(self) -> None:
-        for colour, standing in self.world.deployments.items():
-            if colour in self.state:
+        for colour in COLOURS:
+            standing = self.world.deployments.get(colour)
+            if standing is None:
+                self.state.pop(colour, None)
+            elif colour in self.state:
                 fresh = copy.deepcopy(standing)
                 fresh["metadata"].pop("resourceVersion")
                 self.state[colour] = fresh

@@ -243,6 +243,7 @@ def test_only_what_was_written_for_this_very_intent_counts_as_changed_by_hand() 
             "metadata": {"resourceVersion": "7"},
             "spec": {"selector": {"shopcat/colour": "nobody"}},
         },
+        "Service/shopcat-green": {"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}},
     }
     notes: list[str] = []
 
@@ -262,11 +263,14 @@ def test_only_what_was_written_for_this_very_intent_counts_as_changed_by_hand() 
         name: one(recorder.resources, name)["metadata"]["annotations"].get("shopcat/restored")
         for name in ("deployment-blue", "deployment-green", "service-blue", "service-green")
     }
-    assert marks == {"deployment-blue": "5", "deployment-green": None, "service-blue": "7", "service-green": None}
+    assert str(marks.pop("service-green")).startswith("deleted before ")
+    assert marks == {"deployment-blue": "5", "deployment-green": None, "service-blue": "7"}
     (note,) = [each for each in notes if each.startswith("changed by hand")]
     assert "Deployment shopcat-blue: replicas is None, expected 2" in note
     assert "Service shopcat-blue: selector.shopcat/colour is 'nobody', expected 'blue'" in note
-    assert "green" not in note
+    assert "Service shopcat-green: was deleted" in note
+    assert "Deployment shopcat-green" not in note
+    assert "PodDisruptionBudget shopcat-blue: was deleted" in note
 
 
 def test_a_second_update_declares_the_same() -> None:
