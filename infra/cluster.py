@@ -128,7 +128,7 @@ class Cluster(pulumi.ComponentResource):
             lambda both: kubeconfig(given.name, both[0], both[1], region)
         )
         self.kubeconfig: pulumi.Output[str] = pulumi.Output.secret(text)
-        self.ready: list[pulumi.Resource] = [cluster, group, *addons]
+        self.ready: list[pulumi.Resource] = [*addons]
         self.register_outputs({"name": given.name})
 
     def _access_entries(self) -> dict[str, eks.AccessEntryArgs]:

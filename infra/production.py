@@ -149,7 +149,8 @@ class Production(pulumi.ComponentResource):
         provider = kubernetes_provider(self.kubeconfig, ready)
         load(TYPED_WITH)
         engine.meanwhile(lambda: load(MODULES))
-        # A component waits for its providers, this one for the cluster: AWS's own parts are made meanwhile.
+        # What the provider makes waits for it, and it for the cluster; a component waits for its providers, so AWS's own parts
+        # are in components without it and are made meanwhile.
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons(
             "addons",
@@ -174,10 +175,9 @@ class Production(pulumi.ComponentResource):
                 DATABASE_NAMESPACE: [settings.images.database],
             },
         )
-        after = pulumi.ResourceOptions.merge(inner, pulumi.ResourceOptions(depends_on=ready))
         confined = [
-            *rbac.declare(after),
-            *admission.declare(facts, repository, protect=settings.protection, opts=after),
+            *rbac.declare(inner),
+            *admission.declare(facts, repository, protect=settings.protection, opts=inner),
         ]
         edge = Edge(
             "edge",
@@ -196,7 +196,7 @@ class Production(pulumi.ComponentResource):
             clients=clients,
             region=region,
             cluster=provider,
-            depends_on=[*ready, *addons.ready],
+            depends_on=addons.ready,
             opts=child,
         )
         # In the cluster the previews' identity is known only once it is confined.
@@ -206,7 +206,7 @@ class Production(pulumi.ComponentResource):
             place=place,
             listener_arn=edge.previews.listener.arn,
             in_our_cluster=given is None,
-            depends_on=[*ready, *confined],
+            depends_on=confined,
             opts=inner,
         )
         self.release = BlueGreen(
@@ -216,7 +216,7 @@ class Production(pulumi.ComponentResource):
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
             load_balancer_cidrs=balancers,
-            platform=[*ready, *addons.ready, *confined, *edge.ready, *database.ready],
+            platform=[*addons.ready, *confined, *edge.ready, *database.ready],
             opts=inner,
         )
         contract.publish(
@@ -239,7 +239,7 @@ class Production(pulumi.ComponentResource):
                 "previewRoleId": identity.preview_role_id,
             },
             self.kubeconfig,
-            [*ready, *confined],
+            confined,
             inner,
             None if settings.protection else _none_opened_meanwhile(clients),
         )

@@ -134,7 +134,9 @@ class BlueGreen(pulumi.ComponentResource):
             opts=self._kept(depends_on=[namespace]),
         )
         bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
-        ready: list[pulumi.Resource] = [*self._platform, namespace, fence, priority, *bindings]
+        # Each depends on what comes right before it and no more: the engine walks every path through the dependencies when a
+        # protected stack is to be destroyed (pkg/v3 3.250.0, resource/graph, markAsDependency), and paths multiply.
+        ready: list[pulumi.Resource] = [fence, priority, *bindings]
         self.pointer = self._release(clients.region, ready)
         self._outputs()
 
@@ -183,7 +185,7 @@ class BlueGreen(pulumi.ComponentResource):
             f"service-{colour}",
             metadata={**self._metadata("Service", name, serves, annotations=unawaited), **labels},
             spec=serves,
-            opts=self._kept(depends_on=[*self._platform, namespace], protect=self._protected),
+            opts=self._kept(depends_on=[namespace], protect=self._protected),
         )
         # No `networking`: which ports the load balancer reaches is edge.py's, not the controller's.
         binds = {"serviceRef": {"name": name, "port": SERVICE_PORT}, "targetType": "ip"}
@@ -219,24 +221,22 @@ class BlueGreen(pulumi.ComponentResource):
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
         secrets = {
-            name: declare_release_secret(
-                record, self._secret_options([*ready, store], name), awaited=self._awaits_secret(name)
-            )
+            name: declare_release_secret(record, self._secret_options([store], name), awaited=self._awaits_secret(name))
             for name, record in sorted(records.items())
         }
         done: list[pulumi.Resource] = []
-        before = list(ready)
+        before: list[pulumi.Resource] = []
         if plan.checks and plan.checks.migrates:
-            before.append(self._migrate(plan.checks, [*ready, secrets[plan.checks.record.name]]))
+            before.append(self._migrate(plan.checks, [secrets[plan.checks.record.name]]))
         deployments: dict[Colour, pulumi.Resource] = {}
         for colour, each in plan.colours.items():
             if not each.changes_last:
                 deployments[colour] = self._deployment(each, [*before, secrets[each.record.name]])
                 done.append(deployments[colour])
         if plan.checks:
-            tested = [deployments[plan.checks.colour]] if plan.checks.colour in deployments else []
-            done.append(self._smoke(plan.checks, [*before, *tested]))
-        pointer = self._pointer([*ready, *done])
+            tested = deployments.get(plan.checks.colour, secrets[plan.checks.record.name])
+            done.append(self._smoke(plan.checks, [*before, tested]))
+        pointer = self._pointer(done or [store])
         for each in plan.colours.values():
             if each.changes_last:
                 self._deployment(each, [*before, secrets[each.record.name], pointer])
