@@ -88,21 +88,41 @@ class Database(pulumi.ComponentResource):
     """The instance, the application's secret, and the Job that makes the application's role."""
 
     def __init__(
+        self, name: str, settings: Settings, *, clients: AwsClients, region: str, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("shopcat:database:Database", name, None, opts)
+        self._settings, self._clients, self._region = settings, clients, region
+        # Among the first things of an update: where the secret is there already (docs/destroy.md), that is told at once.
+        self._secret = aws.secretsmanager.Secret(
+            "application",
+            name=APPLICATION_SECRET,
+            description="The application's own database role; made once, read by each release at its own version",
+            recovery_window_in_days=30,
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, retain_on_delete=True),
+        )
+
+    def declare(
         self,
-        name: str,
-        settings: Settings,
         *,
         vpc_id: pulumi.Input[str],
         subnet_ids: list[pulumi.Input[str]],
         cluster_security_group_id: pulumi.Input[str],
-        clients: AwsClients,
-        region: str,
         cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
-        opts: pulumi.ResourceOptions,
-    ) -> None:
-        super().__init__("shopcat:database:Database", name, None, opts)
-        self._cluster = cluster
+    ) -> list[pulumi.Resource]:
+        """Declare instance and Job.
+
+        Args:
+            vpc_id: where the instance is.
+            subnet_ids: the same.
+            cluster_security_group_id: of the pods that may reach it.
+            cluster: the provider of what is made in the cluster.
+            depends_on: what that needs.
+
+        Returns:
+            What a release needs of the database.
+        """
+        settings = self._settings
         given = settings.database
         child = pulumi.ResourceOptions(parent=self)
         group = aws.ec2.SecurityGroup(
@@ -154,56 +174,46 @@ class Database(pulumi.ComponentResource):
             apply_immediately=True,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
-        secret = aws.secretsmanager.Secret(
-            "application",
-            name=APPLICATION_SECRET,
-            description="The application's own database role; made once, read by each release at its own version",
-            recovery_window_in_days=30,
-            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, retain_on_delete=True),
-        )
-        self.job = self._role_job(settings, clients, region, secret, depends_on)
-        self.ready: list[pulumi.Resource] = [self.instance, secret, self.job]
+        job = self._role_job(cluster, depends_on)
         self.register_outputs({"address": self.instance.address})
+        return [self.instance, self._secret, job]
 
-    def _in_cluster(self, **given: Any) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, provider=self._cluster, **given)
+    def _role_job(self, cluster: kubernetes.Provider, depends_on: list[pulumi.Resource]) -> kubernetes.batch.v1.Job:
+        def inside(*depends_on: pulumi.Resource, **given: Any) -> pulumi.ResourceOptions:
+            return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **given)
 
-    def _role_job(
-        self,
-        settings: Settings,
-        clients: AwsClients,
-        region: str,
-        secret: aws.secretsmanager.Secret,
-        depends_on: list[pulumi.Resource],
-    ) -> kubernetes.batch.v1.Job:
-        child = self._in_cluster(depends_on=depends_on)
         namespace = kubernetes.core.v1.Namespace(
             "database",
             metadata={"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
-            opts=child,
+            opts=inside(*depends_on),
         )
         store = kubernetes.apiextensions.CustomResource(
             "database-store",
             api_version=_API,
             kind="SecretStore",
             metadata=_metadata(_STORE),
-            spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
-            opts=self._in_cluster(depends_on=[*depends_on, namespace]),
+            spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
+            opts=inside(namespace),
         )
 
-        master = self._external_secret(
+        waited = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+        master = _external_secret(
             "master",
             {"password": "password"},
             self.instance.master_user_secrets[0].secret_arn,
-            [store],
-            None,
+            {},
+            inside(store, custom_timeouts=waited),
         )
-        application = self._external_secret(
+        filled = pulumi.ResourceHookBinding(before_create=[self._value_hook()])
+        application = _external_secret(
             "application",
             {"username": "username", "password": "password"},
-            secret.name,
-            [store, self.instance],
-            pulumi.ResourceHookBinding(before_create=[self._value_hook(clients)]),
+            self._secret.name,
+            {
+                "shopcat/database-host": self.instance.address,
+                "shopcat/database-port": self.instance.port.apply(str),
+            },
+            inside(store, self.instance, custom_timeouts=waited, hooks=filled),
         )
         template = {
             "metadata": {"labels": {"app.kubernetes.io/name": JOB}},
@@ -218,7 +228,7 @@ class Database(pulumi.ComponentResource):
                 "containers": [
                     {
                         "name": "psql",
-                        "image": settings.images.database,
+                        "image": self._settings.images.database,
                         "command": ["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
                         "env": [
                             {"name": "PGHOST", "value": self.instance.address},
@@ -250,54 +260,47 @@ class Database(pulumi.ComponentResource):
             JOB,
             metadata={**_metadata(JOB), "annotations": {"pulumi.com/replaceUnready": "true"}},
             spec={"backoffLimit": 3, "activeDeadlineSeconds": 300, "template": template},
-            opts=self._in_cluster(
-                depends_on=[master, application],
+            opts=inside(
+                master,
+                application,
                 custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
             ),
         )
 
-    def _value_hook(self, clients: AwsClients) -> pulumi.ResourceHook:
+    def _value_hook(self) -> pulumi.ResourceHook:
         """The secret has a value before anything reads it; its host and port travel as the reader's annotations."""
 
         async def hook(args: pulumi.ResourceHookArgs) -> None:
             notes = (args.new_inputs or {})["metadata"]["annotations"]
             host, port = notes["shopcat/database-host"], notes["shopcat/database-port"]
-            await threads.in_thread(ensure_application_secret, clients, host, port)
+            await threads.in_thread(ensure_application_secret, self._clients, host, port)
 
         return pulumi.ResourceHook("application-secret", hook)
 
-    def _external_secret(
-        self,
-        name: str,
-        keys: Mapping[str, str],
-        source: pulumi.Input[str],
-        depends_on: list[pulumi.Resource],
-        hooks: pulumi.ResourceHookBinding | None,
-    ) -> kubernetes.apiextensions.CustomResource:
-        annotations: dict[str, pulumi.Input[str]] = {"pulumi.com/waitFor": "condition=Ready"}
-        if hooks is not None:
-            annotations["shopcat/database-host"] = self.instance.address
-            annotations["shopcat/database-port"] = self.instance.port.apply(str)
-        return kubernetes.apiextensions.CustomResource(
-            f"database-{name}",
-            api_version=_API,
-            kind="ExternalSecret",
-            metadata={**_metadata(name), "annotations": annotations},
-            spec={
-                "refreshPolicy": "Periodic",
-                "refreshInterval": "1h0m0s",
-                "secretStoreRef": {"kind": "SecretStore", "name": _STORE},
-                "target": {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
-                "data": [
-                    {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
-                ],
-            },
-            opts=self._in_cluster(
-                depends_on=depends_on,
-                hooks=hooks,
-                custom_timeouts=pulumi.CustomTimeouts(create="3m", update="3m", delete="2m"),
-            ),
-        )
+
+def _external_secret(
+    name: str,
+    keys: Mapping[str, str],
+    source: pulumi.Input[str],
+    annotations: Mapping[str, pulumi.Input[str]],
+    opts: pulumi.ResourceOptions,
+) -> kubernetes.apiextensions.CustomResource:
+    return kubernetes.apiextensions.CustomResource(
+        f"database-{name}",
+        api_version=_API,
+        kind="ExternalSecret",
+        metadata={**_metadata(name), "annotations": {"pulumi.com/waitFor": "condition=Ready", **annotations}},
+        spec={
+            "refreshPolicy": "Periodic",
+            "refreshInterval": "1h0m0s",
+            "secretStoreRef": {"kind": "SecretStore", "name": _STORE},
+            "target": {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+            "data": [
+                {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
+            ],
+        },
+        opts=opts,
+    )
 
 
 def _metadata(name: str) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class Production(pulumi.ComponentResource):
         )
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
+        database = Database("database", settings, clients=clients, region=region, opts=child)
         given = settings.cluster.existing
         if given is None:
             network = Network(
@@ -187,17 +188,12 @@ class Production(pulumi.ComponentResource):
             cluster_security_group_id=security_group,
             opts=child,
         )
-        database = Database(
-            "database",
-            settings,
+        stored = database.declare(
             vpc_id=network.vpc_id,
             subnet_ids=list(network.private_subnet_ids),
             cluster_security_group_id=security_group,
-            clients=clients,
-            region=region,
             cluster=provider,
             depends_on=addons.ready,
-            opts=child,
         )
         # In the cluster the previews' identity is known only once it is confined.
         identity = Identity(
@@ -216,7 +212,7 @@ class Production(pulumi.ComponentResource):
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
             load_balancer_cidrs=balancers,
-            platform=[*addons.ready, *confined, *edge.ready, *database.ready],
+            platform=[*addons.ready, *confined, *edge.ready, *stored],
             opts=inner,
         )
         contract.publish(

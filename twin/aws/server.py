@@ -32,6 +32,7 @@ from moto.elbv2 import models as elbv2
 from moto.elbv2.exceptions import InvalidConfigurationRequest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from moto.rds import models as rds
+from moto.route53 import models as route53
 from werkzeug.serving import make_server
 
 from twin import config, postgres
@@ -337,6 +338,24 @@ def _start_database(twin: Twin, backend: Any, instance: Any) -> None:
         instance.status = "failed"
 
 
+def patch_names() -> None:
+    """Let a record that was deleted be made again: moto 5.2.5 finds its creation in the journal and refuses another."""
+    zone = cast("Any", route53.FakeZone)
+    delete = zone.delete_rrset
+
+    def delete_record(self: Any, record: dict[str, Any]) -> None:
+        delete(self, record)
+        gone = (record["Name"].strip("."), record["Type"])
+        kept = [
+            one
+            for one in self.rr_changes
+            if (one["ResourceRecordSet"]["Name"], one["ResourceRecordSet"]["Type"]) != gone
+        ]
+        self.rr_changes[:] = kept
+
+    zone.delete_rrset = delete_record
+
+
 def patch_load_balancing(twin: Twin) -> None:
     """Target health from the load balancer stand-in, and AWS's limits that moto lets pass."""
     backend = cast("Any", elbv2.ELBv2Backend)
@@ -412,6 +431,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     patch_rds(twin)
     patch_load_balancing(twin)
+    patch_names()
     application = Application(twin)
     servers = [
         make_server(host, twin.aws_port, application, threaded=True, request_handler=MotoRequestHandler)
