@@ -7,62 +7,70 @@ with an identity of its own. A release waits until its Secret is there.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.record import APPLICATION, NAMESPACE, SECRET_KEYS, Record
+from infra.record import APPLICATION, SECRET_KEYS, Record
 
 STORE = APPLICATION
 _API = "external-secrets.io/v1"
 _TIMEOUT = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
 
 
-def declare_store(region: str, opts: pulumi.ResourceOptions) -> kubernetes.apiextensions.CustomResource:
+class Metadata(Protocol):
+    """Makes an object's metadata, marked where somebody changed or deleted the object by hand."""
+
+    def __call__(
+        self, kind: str, name: str, spec: Mapping[str, Any], *, annotations: Mapping[str, str], is_expected: bool = True
+    ) -> dict[str, Any]:
+        """Return name, namespace and annotations."""
+
+
+def declare_store(
+    region: str, metadata: Metadata, opts: pulumi.ResourceOptions
+) -> kubernetes.apiextensions.CustomResource:
     """The namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
+    spec = {"provider": {"aws": {"service": "SecretsManager", "region": region}}}
     return kubernetes.apiextensions.CustomResource(
         "secret-store",
         api_version=_API,
         kind="SecretStore",
-        metadata={
-            "name": STORE,
-            "namespace": NAMESPACE,
-            "annotations": {"pulumi.com/waitFor": "condition=Ready"},
-        },
-        spec={"provider": {"aws": {"service": "SecretsManager", "region": region}}},
+        metadata=metadata("SecretStore", STORE, spec, annotations={"pulumi.com/waitFor": "condition=Ready"}),
+        spec=spec,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
     )
 
 
 def declare_release_secret(
-    record: Record, opts: pulumi.ResourceOptions, *, awaited: bool
+    record: Record, metadata: Metadata, opts: pulumi.ResourceOptions, *, awaited: bool, is_expected: bool
 ) -> kubernetes.apiextensions.CustomResource:
     """The release's own ExternalSecret; if somebody awaits it, done once the operator has written the Secret."""
     waiting = {"pulumi.com/waitFor": "condition=Ready"} if awaited else {"pulumi.com/skipAwait": "true"}
+    spec = {
+        "refreshPolicy": "CreatedOnce",
+        "secretStoreRef": {"kind": "SecretStore", "name": STORE},
+        "target": {"name": record.secret_name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+        "data": [
+            {
+                "secretKey": key,
+                "remoteRef": {
+                    "key": record.template.secret_id,
+                    "property": key,
+                    "version": f"uuid/{record.template.secret_version}",
+                },
+            }
+            for key in SECRET_KEYS.values()
+        ],
+    }
+    marked = metadata("ExternalSecret", record.secret_name, spec, annotations=waiting, is_expected=is_expected)
     return kubernetes.apiextensions.CustomResource(
         f"secret-{record.name}",
         api_version=_API,
         kind="ExternalSecret",
-        metadata={
-            "name": record.secret_name,
-            "namespace": NAMESPACE,
-            "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name},
-            "annotations": waiting,
-        },
-        spec={
-            "refreshPolicy": "CreatedOnce",
-            "secretStoreRef": {"kind": "SecretStore", "name": STORE},
-            "target": {"name": record.secret_name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
-            "data": [
-                {
-                    "secretKey": key,
-                    "remoteRef": {
-                        "key": record.template.secret_id,
-                        "property": key,
-                        "version": f"uuid/{record.template.secret_version}",
-                    },
-                }
-                for key in SECRET_KEYS.values()
-            ],
-        },
+        metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name}},
+        spec=spec,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
     )

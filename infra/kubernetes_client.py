@@ -38,6 +38,9 @@ _RELEASE_KINDS = {
     "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/namespaces/{namespace}/targetgroupbindings",
     "PodDisruptionBudget": "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+    "SecretStore": "/apis/external-secrets.io/v1/namespaces/{namespace}/secretstores",
+    "ExternalSecret": "/apis/external-secrets.io/v1/namespaces/{namespace}/externalsecrets",
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
 }
 """Kinds that a person may edit, with where the API server lists them."""
 _TIMEOUT = urllib3.Timeout(connect=5, read=20)

@@ -216,12 +216,18 @@ class BlueGreen(pulumi.ComponentResource):
         plan = self._plan
         if not plan.colours:
             return None
-        store = declare_store(region, self._options(depends_on=ready))
+        store = declare_store(region, self._metadata, self._kept(depends_on=ready))
         records = {each.record.name: each.record for each in plan.colours.values()}
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
         secrets = {
-            name: declare_release_secret(record, self._secret_options([store], name), awaited=self._awaits_secret(name))
+            name: declare_release_secret(
+                record,
+                self._metadata,
+                self._secret_options([store], name),
+                awaited=self._awaits_secret(name),
+                is_expected=name in plan.state.releases,
+            )
             for name, record in sorted(records.items())
         }
         done: list[pulumi.Resource] = []
@@ -246,8 +252,9 @@ class BlueGreen(pulumi.ComponentResource):
         """The open release's Secret is made once the slot is taken; the others are there already."""
         opened = self._plan.decision.open
         if opened is None or opened.name != name:
-            return self._options(depends_on=depends_on)
-        return self._options(depends_on=depends_on, hooks=pulumi.ResourceHookBinding(before_create=[self._claim]))
+            return self._kept(depends_on=depends_on)
+        hooks = pulumi.ResourceHookBinding(before_create=[self._claim], before_update=[self._again])
+        return self._options(depends_on=depends_on, hooks=hooks)
 
     def _awaits_secret(self, name: str) -> bool:
         """The secret that a release was waiting for when it was aborted may never come, and nobody needs it any more."""
@@ -365,11 +372,14 @@ class BlueGreen(pulumi.ComponentResource):
         before = pulumi.ResourceHook("before-live-pointer", hook)
         return kubernetes.core.v1.ConfigMap(
             "live",
-            metadata={"name": POINTER, "namespace": NAMESPACE, "labels": {"app.kubernetes.io/name": APPLICATION}},
+            metadata={
+                **self._metadata("ConfigMap", POINTER, {}),
+                "labels": {"app.kubernetes.io/name": APPLICATION},
+            },
             data=dict(self._plan.pointer),
             opts=self._options(
                 depends_on=depends_on,
-                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before]),
+                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before, self._again]),
             ),
         )
 

@@ -145,6 +145,25 @@ def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: 
     assert after == before
 
 
+def test_what_somebody_deleted_is_made_again_by_a_plain_update(simulated: Twin) -> None:
+    release = production.FIRST_TAG
+    objects = [
+        ("deployment", "shopcat-green"), ("service", "shopcat-green"), ("targetgroupbinding", "shopcat-green"),
+        ("poddisruptionbudget", "shopcat-blue"), ("networkpolicy", "ingress"), ("secretstore", "shopcat"),
+        ("externalsecret", f"shopcat-{release}-r1"), ("configmap", "live"),
+    ]  # fmt: skip
+    before = {one: kubectl(simulated, "get", *one, "-n", "shopcat") for one in objects}
+    for one in objects:
+        command(simulated, ["kubectl", "delete", *one, "-n", "shopcat", "--timeout=60s"])
+    said = command(simulated, UP).stdout
+    assert said.count("was deleted; it is made again") == len(objects)
+    for one, was in before.items():
+        again = kubectl(simulated, "get", *one, "-n", "shopcat")
+        assert again["metadata"]["uid"] != was["metadata"]["uid"]
+        assert again.get("spec") == was.get("spec")
+    assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
 def test_what_the_state_has_lost_is_taken_up_again(simulated: Twin, tmp_path: Path) -> None:
     """As after an update that was killed between a write and its checkpoint."""
     stack = json.loads(command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout)

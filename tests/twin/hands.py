@@ -58,6 +58,13 @@ def selector_edited(shop: Shop, colour: str) -> None:
     _patch(shop, "service", f"shopcat-{colour}", {"spec": {"selector": {"shopcat/colour": "nobody"}}})
 
 
+def deleted(kind: str) -> Hand:
+    def act(shop: Shop, colour: str) -> None:
+        command(shop.twin, ["kubectl", "delete", kind, f"shopcat-{colour}", "-n", NAMESPACE, "--timeout=120s"])
+
+    return act
+
+
 HANDS: dict[str, Hand] = {
     "scaled up": scaled(3),
     "scaled down": scaled(1),
@@ -67,7 +74,12 @@ HANDS: dict[str, Hand] = {
     "node cordoned": cordoned,
     "Service selector edited": selector_edited,
     "state of yesterday restored": lambda *_: None,
+    "Deployment deleted": deleted("deployment"),
+    "Service deleted": deleted("service"),
+    "TargetGroupBinding deleted": deleted("targetgroupbinding"),
 }
+LEAVES_NOBODY = ("Service selector edited", "Deployment deleted", "Service deleted", "TargetGroupBinding deleted")
+"""After these no pod of the live colour is a target, until an update has written what was changed."""
 
 
 @contextmanager

@@ -550,15 +550,15 @@ CELLS = (
 
 NOBODY_SERVES = {
     "most_failed": 21 * 240,
-    "reason": "no pod of the live colour is a target, until the update has written its Service and the targets are healthy",
-    "kinds": ("http-503",),
+    "reason": "no pod of the live colour is a target, until the update has written what was changed and targets are healthy",
+    "kinds": ("http-503", "http-502", "http-504", "closed", "reset"),
 }
 CELLS += tuple(
     Cell(
         f"by hand: {what}{', refreshed' if refreshed else ''}; then {then}",
         by_hand(what, then, refreshed=refreshed),
-        "nothing to do; a release that is refused for it: a plain up" if what == "Service selector edited" else "-",
-        **(NOBODY_SERVES if what == "Service selector edited" else {}),
+        "nothing to do; a release that is refused for it: a plain up" if what in hands.LEAVES_NOBODY else "-",
+        **(NOBODY_SERVES if what in hands.LEAVES_NOBODY else {}),
     )
     for what in hands.HANDS
     for refreshed in (False, True)
