@@ -120,9 +120,9 @@ class Cluster(pulumi.ComponentResource):
             ),
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
-        network_addon = self._addon("vpc-cni", cluster, [cluster])
+        network_addon = self._addon("vpc-cni", [cluster])
         group = self._nodes(nodes, network, [network_addon])
-        addons = [self._addon(addon, cluster, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
+        addons = [self._addon(addon, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
         found = cluster.eks_cluster
         text: pulumi.Output[str] = pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(
             lambda both: kubeconfig(given.name, both[0], both[1], region)
@@ -202,11 +202,11 @@ class Cluster(pulumi.ComponentResource):
         )
         return group
 
-    def _addon(self, addon: str, cluster: eks.Cluster, depends_on: list[pulumi.Resource]) -> aws.eks.Addon:
+    def _addon(self, addon: str, depends_on: list[pulumi.Resource]) -> aws.eks.Addon:
         configuration = CONFIGURATION.get(addon)
         return aws.eks.Addon(
             addon,
-            cluster_name=cluster.eks_cluster.name,
+            cluster_name=self.name,
             addon_name=addon,
             addon_version=self._settings.cluster.addon_versions.get(addon),
             configuration_values=json.dumps(configuration) if configuration else None,

@@ -243,6 +243,15 @@ class Production(pulumi.ComponentResource):
         self._settings = settings
         self.register_outputs({})
 
+    def seal(self) -> None:
+        """Declare one protected thing that depends on all others: `pulumi destroy` of a protected stack deletes nothing.
+
+        The engine goes on past a protected resource and deletes what that does not depend on (pkg/v3 3.250.0,
+        resource/deploy/step_executor.go, cancelDueToError).
+        """
+        protected = pulumi.ResourceOptions(protect=self._settings.protection, depends_on=[self])
+        pulumi.ComponentResource("shopcat:index:Seal", "seal", None, protected)
+
     def export(self) -> None:
         """The stack's outputs."""
         repository = self.registry.release.repository_url

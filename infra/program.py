@@ -47,7 +47,9 @@ def run() -> None:
     region = settings.check_region(pulumi.Config("aws").get("region"), "Pulumi.prod.yaml")
     from infra.production import Production
 
-    Production(given, region, stack).export()
+    production = Production(given, region, stack)
+    production.export()
+    production.seal()
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.release import POINTER
 from tests.tools import aws, command, kubectl, settings_file, summary
 from twin import production, pulumi
 from twin.config import Twin
@@ -150,7 +151,7 @@ def test_what_somebody_deleted_is_made_again_by_a_plain_update(simulated: Twin) 
     objects = [
         ("deployment", "shopcat-green"), ("service", "shopcat-green"), ("targetgroupbinding", "shopcat-green"),
         ("poddisruptionbudget", "shopcat-blue"), ("networkpolicy", "ingress"), ("secretstore", "shopcat"),
-        ("externalsecret", f"shopcat-{release}-r1"), ("configmap", "live"),
+        ("externalsecret", f"shopcat-{release}-r1"), ("configmap", POINTER),
     ]  # fmt: skip
     before = {one: kubectl(simulated, "get", *one, "-n", "shopcat") for one in objects}
     for one in objects:
