@@ -1,6 +1,7 @@
 """The production stack under the real engine: up, no-op, change, refresh, bad input, destroy. Nodes are simulated."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def test_what_somebody_deleted_is_made_again_by_a_plain_update(simulated: Twin) 
     for one in objects:
         command(simulated, ["kubectl", "delete", *one, "-n", "shopcat", "--timeout=60s"])
     said = command(simulated, UP).stdout
-    assert said.count("was deleted; it is made again") == len(objects)
+    told = set(re.findall(r"(\w+) (\S+) was deleted; it is made again", said))
+    assert {(kind.lower(), name) for kind, name in told} == set(objects)
     for one, was in before.items():
         again = kubectl(simulated, "get", *one, "-n", "shopcat")
         assert again["metadata"]["uid"] != was["metadata"]["uid"]
