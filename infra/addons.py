@@ -8,12 +8,13 @@
 * The controller's definitions are brought to the chart's version before the chart is (infra/definitions.py). External
   Secrets' chart holds its own as templates, which Helm keeps up by itself.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
+* What they may do in AWS is in infra/addon_policies.py, what inside the cluster in infra/addon_isolation.py.
+* Their images are given by digest (shopcat:images): a chart names its own by tag, and a tag can be moved.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import capacity, definitions, permissions, threads
+from infra import addon_isolation, addon_policies, boundary, capacity, contract, definitions, permissions, threads
+from infra.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR, OPERATOR_ROLE
 from infra.cluster import assume
 from infra.record import APPLICATION
 
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
     from infra.permissions import Place
     from infra.settings import Settings
 
-CONTROLLER = "aws-load-balancer-controller"
-CONTROLLER_NAMESPACE = "kube-system"
-EXTERNAL_SECRETS = "external-secrets"
 PRIORITY = "system-cluster-critical"
-SECRET_PATH = "shopcat"  # noqa: S105 - a path
-"""Secrets that the operator may read begin with this path."""
+OFF = (
+    "processClusterExternalSecret",
+    "processClusterGenerator",
+    "processClusterPushSecret",
+    "processClusterStore",
+    "processPushSecret",
+)
+"""Values of the chart external-secrets that switch off a controller which nothing here uses."""
 
 IDENTITY_SECONDS = 30
 """From a pod identity association to the first pod that needs it. Associations "may take several seconds to be effective"
@@ -62,6 +67,27 @@ def environment(endpoint: str | None) -> list[dict[str, str]]:
     return [{"name": "AWS_ENDPOINT_URL", "value": endpoint or ""}]
 
 
+def image(reference: str) -> dict[str, str]:
+    """A chart's `image` values; the tag takes the digest along, since neither chart has a value for that."""
+    named, at, digest = reference.partition("@")
+    repository, _, tag = named.rpartition(":")
+    return {"repository": repository, "tag": f"{tag}{at}{digest}"}
+
+
+def unpinned(settings: Settings) -> list[str]:
+    """What to say of each add-on's image that is given by tag alone."""
+    images = {
+        "loadBalancerController": settings.images.load_balancer_controller,
+        "externalSecrets": settings.images.external_secrets,
+    }
+    return [
+        f"shopcat:images.{name} names no digest, so whoever moves the tag chooses what runs; `docker buildx imagetools "
+        f"inspect {reference}` prints it: add @sha256:<digest> to the setting"
+        for name, reference in images.items()
+        if "@" not in reference
+    ]
+
+
 def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str, Any]:
     """Values of the chart aws-load-balancer-controller (aws/eks-charts)."""
     drain = settings.drain.budget
@@ -70,6 +96,7 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
         "region": region,
         "vpcId": vpc_id,
         "replicaCount": capacity.LOAD_BALANCER_CONTROLLER.count,
+        "image": image(settings.images.load_balancer_controller),
         "serviceAccount": {"create": True, "name": CONTROLLER},
         "resources": requests(capacity.LOAD_BALANCER_CONTROLLER),
         "priorityClassName": PRIORITY,
@@ -101,80 +128,17 @@ def external_secrets_values(settings: Settings) -> dict[str, Any]:
     return {
         "installCRDs": True,
         "replicaCount": capacity.EXTERNAL_SECRETS.count,
-        "serviceAccount": {"create": True, "name": EXTERNAL_SECRETS},
+        "image": image(settings.images.external_secrets),
+        "serviceAccount": {"create": True, "name": OPERATOR},
+        "rbac": {"create": False},
+        **dict.fromkeys(OFF, False),
+        # Keeps what generators made; no ExternalSecret here has one. The chart writes a value of `false` as a switch that is on.
+        "extraArgs": {"enable-generator-state": "false"},
         "resources": requests(capacity.EXTERNAL_SECRETS),
         "priorityClassName": PRIORITY,
         "webhook": {"create": False},
         "certController": {"create": False},
         "extraEnv": environment(settings.aws_endpoint),
-    }
-
-
-def controller_policy() -> dict[str, Any]:
-    """Targets in and out of target groups, and the security-group rule that lets the load balancer reach pods.
-
-    Load balancers, groups, listeners and rules are this program's own; the controller can't touch them.
-    """
-    describe = [
-        "elasticloadbalancing:DescribeTargetGroups",
-        "elasticloadbalancing:DescribeTargetHealth",
-        "elasticloadbalancing:DescribeTargetGroupAttributes",
-        "elasticloadbalancing:DescribeLoadBalancers",
-        "elasticloadbalancing:DescribeListeners",
-        "elasticloadbalancing:DescribeRules",
-        "elasticloadbalancing:DescribeTags",
-        "ec2:DescribeVpcs",
-        "ec2:DescribeSubnets",
-        "ec2:DescribeSecurityGroups",
-        "ec2:DescribeInstances",
-        "ec2:DescribeNetworkInterfaces",
-        "ec2:DescribeAvailabilityZones",
-    ]
-    targets = ["elasticloadbalancing:RegisterTargets", "elasticloadbalancing:DeregisterTargets"]
-    rules = ["ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Action": describe, "Resource": "*"},
-            {
-                "Effect": "Allow",
-                "Action": targets,
-                "Resource": f"arn:aws:elasticloadbalancing:*:*:targetgroup/{APPLICATION}-*",
-            },
-            {
-                "Effect": "Allow",
-                "Action": rules,
-                "Resource": "arn:aws:ec2:*:*:security-group/*",
-                "Condition": {"StringLike": {"aws:ResourceTag/shopcat:project": "shopcat"}},
-            },
-        ],
-    }
-
-
-def external_secrets_policy(preview_role_arn: str) -> dict[str, Any]:
-    """Reading the secrets below our path and the database's master secret, each by its exact name.
-
-    Previews' secrets are not among them: for those it has to take the role that a preview's store names.
-    """
-    actions = [
-        "secretsmanager:GetSecretValue",
-        "secretsmanager:DescribeSecret",
-        "secretsmanager:ListSecretVersionIds",
-        "secretsmanager:GetResourcePolicy",
-    ]
-    return {
-        "Version": "2012-10-17",
-        "Statement": [
-            {
-                "Effect": "Allow",
-                "Action": actions,
-                "Resource": [
-                    f"arn:aws:secretsmanager:*:*:secret:{SECRET_PATH}/*",
-                    "arn:aws:secretsmanager:*:*:secret:rds!db-*",
-                ],
-            },
-            {"Effect": "Allow", "Action": ["sts:AssumeRole", "sts:TagSession"], "Resource": preview_role_arn},
-        ],
     }
 
 
@@ -188,23 +152,26 @@ class Addons(pulumi.ComponentResource):
         *,
         place: Place,
         kubernetes_api: Callable[[], KubernetesClient],
+        kubeconfig: pulumi.Output[str],
         vpc_id: pulumi.Input[str],
         depends_on: list[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:addons:Addons", name, None, opts)
         self._cluster = settings.cluster.name
+        self._boundary = boundary.arn(place.account)
+        for line in unpinned(settings):
+            pulumi.log.warn(line, self)
         region = place.region
         self.secrets_role = place.role(permissions.SECRETS_ROLE)
-        _, controller = self._identity(CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, controller_policy(), depends_on)
-        operator, secrets = self._identity(
-            EXTERNAL_SECRETS,
-            EXTERNAL_SECRETS,
-            EXTERNAL_SECRETS,
-            external_secrets_policy(self.secrets_role),
-            depends_on,
+        _, controller = self._identity(
+            CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, addon_policies.controller(place), depends_on
         )
-        reader = self._preview_secrets(operator, place)
+        self.operator, secrets = self._identity(
+            OPERATOR, OPERATOR, OPERATOR, addon_policies.operator(place), depends_on
+        )
+        reader = self._preview_secrets(place)
+        within = self._isolation(settings, kubeconfig, depends_on)
         mirror, versions = settings.chart_mirror, settings.charts
         settled = pulumi.ResourceHook("pod-identity", let_identity_settle)
 
@@ -222,27 +189,80 @@ class Addons(pulumi.ComponentResource):
             mirror.load_balancer_controller,
             versions.load_balancer_controller,
             controller_values(settings, vpc_id, region),
-            [*depends_on, controller],
+            [*depends_on, controller, *within],
             pulumi.ResourceHookBinding(before_create=[settled, defined], before_update=[defined]),
         )
         self.external_secrets = self._chart(
-            EXTERNAL_SECRETS,
-            EXTERNAL_SECRETS,
+            OPERATOR,
+            OPERATOR,
             mirror.external_secrets,
             versions.external_secrets,
             external_secrets_values(settings),
-            [*depends_on, secrets],
+            [*depends_on, secrets, *within],
             pulumi.ResourceHookBinding(before_create=[settled]),
         )
         self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets, reader]
         self.register_outputs({})
 
-    def _preview_secrets(self, operator: aws.iam.Role, place: Place) -> pulumi.Resource:
+    def _isolation(
+        self, settings: Settings, kubeconfig: pulumi.Output[str], depends_on: list[pulumi.Resource]
+    ) -> list[pulumi.Resource]:
+        """What both may do inside the cluster, there before their first pod."""
+        after = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        namespace = kubernetes.core.v1.Namespace(
+            OPERATOR,
+            metadata={"name": OPERATOR, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            opts=after,
+        )
+        role = kubernetes.rbac.v1.ClusterRole(
+            OPERATOR_ROLE, metadata={"name": OPERATOR_ROLE}, rules=addon_isolation.operator_rules(), opts=after
+        )
+        binding = kubernetes.rbac.v1.ClusterRoleBinding(
+            OPERATOR_ROLE,
+            metadata={"name": OPERATOR_ROLE},
+            role_ref={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR_ROLE},
+            subjects=[{"kind": "ServiceAccount", "name": OPERATOR, "namespace": OPERATOR}],
+            opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[role])),
+        )
+        rule = addon_isolation.operator_secrets()
+        policy = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
+            rule.name, metadata={"name": rule.name}, spec=rule.spec(), opts=after
+        )
+        bound = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
+            rule.name,
+            metadata={"name": rule.name},
+            spec=rule.binding(),
+            opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[policy])),
+        )
+        # The address is no secret; only the text that it comes from is marked so.
+        server = pulumi.Output.unsecret(kubeconfig.apply(lambda text: contract.cluster_of(text)["server"]))
+
+        def spec(space: str, name: str) -> pulumi.Output[dict[str, Any]]:
+            return server.apply(
+                lambda url: addon_isolation.network_policies(addon_isolation.egress_ports(url, settings.aws_endpoint))[
+                    space, name
+                ]
+            )
+
+        networks = [
+            kubernetes.networking.v1.NetworkPolicy(
+                f"addon-{name}",
+                metadata={"name": name, "namespace": space},
+                spec=spec(space, name),
+                opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[namespace])),
+            )
+            for space, name in addon_isolation.network_policies([])
+        ]
+        return [namespace, binding, bound, *networks]
+
+    def _preview_secrets(self, place: Place) -> pulumi.Resource:
         """The role in which the operator reads previews' secrets, each session those of one namespace."""
         child = pulumi.ResourceOptions(parent=self)
         name = permissions.SECRETS_ROLE
-        trusted = operator.arn.apply(permissions.secrets_trust)
-        role = aws.iam.Role(name, name=name, assume_role_policy=trusted, opts=child)
+        trusted = self.operator.arn.apply(permissions.secrets_trust)
+        role = aws.iam.Role(
+            name, name=name, assume_role_policy=trusted, permissions_boundary=self._boundary, opts=child
+        )
         policy: pulumi.Resource = aws.iam.RolePolicy(
             name, name=name, role=role.name, policy=permissions.secrets_policy(place), opts=child
         )
@@ -253,14 +273,17 @@ class Addons(pulumi.ComponentResource):
         name: str,
         namespace: str,
         service_account: str,
-        policy: Mapping[str, Any],
+        policy: str,
         depends_on: list[pulumi.Resource],
     ) -> tuple[aws.iam.Role, aws.eks.PodIdentityAssociation]:
         child = pulumi.ResourceOptions(parent=self)
         role = aws.iam.Role(
-            name, assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"), opts=child
+            name,
+            assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"),
+            permissions_boundary=self._boundary,
+            opts=child,
         )
-        allowed = aws.iam.RolePolicy(name, role=role.name, policy=json.dumps(policy), opts=child)
+        allowed = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=child)
         association = aws.eks.PodIdentityAssociation(
             name,
             cluster_name=self._cluster,
@@ -287,7 +310,7 @@ class Addons(pulumi.ComponentResource):
             chart=chart,
             version=version,
             namespace=namespace,
-            create_namespace=True,
+            create_namespace=namespace != OPERATOR,
             repository_opts=kubernetes.helm.v3.RepositoryOptsArgs(repo=repository),
             values=dict(values),
             atomic=False,

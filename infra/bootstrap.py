@@ -1,9 +1,9 @@
 """Once per account, before the first `pulumi up` (``make bootstrap``): what no stack may own.
 
-State buckets for production and for previews, a key for each that encrypts secrets in state, the release ledger, and
-GitHub's OIDC provider. Each is a list of properties. Every run asks for every property and sets those that don't hold, so a
-run that was cut off, or a change by hand, is mended by the next one, which says what it changed. What others added stays:
-further statements of a policy, further audiences.
+State buckets for production and for previews, a key for each that encrypts secrets in state, the release ledger, the
+permissions boundary of every role, and GitHub's OIDC provider. Each is a list of properties. Every run asks for every
+property and sets those that don't hold, so a run that was cut off, or a change by hand, is mended by the next one, which says
+what it changed. What others added stays: further statements of a bucket's or key's policy, further audiences.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backends, settings
+from infra import backends, bootstrap_iam, settings
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
+from infra.kept import Property, Resource
 from infra.ledger import HEAD, KEY, Ledger, table_definition
-from infra.permissions import AUDIENCE, ISSUER
+from infra.permissions import Place
 from infra.statements import by_iam, only_tls, with_statement
 
 RECOVERY_ATTEMPTS = 13
@@ -38,23 +38,6 @@ PRIVATE = {
 }
 
 
-@dataclass(frozen=True)
-class Property:
-    """Something that must hold, and the call that makes it so."""
-
-    name: str
-    holds: Callable[[], bool]
-    make: Callable[[], Any]
-
-
-@dataclass(frozen=True)
-class Resource:
-    """What bootstrap keeps: its properties in the order in which they can be set, the first of which is that it exists."""
-
-    title: str
-    properties: tuple[Property, ...]
-
-
 class Bootstrap:
     """The resources, for one account and region."""
 
@@ -62,6 +45,8 @@ class Bootstrap:
         self._clients = clients
         self._account = account
         self._table = ledger_table
+        # A boundary holds actions alone, so the cluster's name is none of its business.
+        self._place = Place(account, clients.region, "*", ledger_table)
 
     def bucket(self, stack: str) -> str:
         """The bucket of a stack's state in this account and region."""
@@ -77,7 +62,8 @@ class Bootstrap:
             yield self._key(stack)
             yield self._bucket(stack)
         yield self._ledger()
-        yield self._issuer()
+        yield bootstrap_iam.role_boundary(self._clients, self._place)
+        yield bootstrap_iam.issuer(self._clients, self._account)
 
     def run(self, say: Callable[[str], None]) -> int:
         """Set every property that doesn't hold, saying which; returns how many those were.
@@ -348,41 +334,6 @@ class Bootstrap:
                 time.sleep(RECOVERY_PAUSE_SECONDS)
             else:
                 return
-
-    # GitHub -----------------------------------------------------------------------------------------------------------
-
-    def _issuer(self) -> Resource:
-        """GitHub's OIDC provider; its thumbprints are not looked at, since IAM doesn't either.
-
-        IAM checks GitHub's certificate by its own trusted authorities; thumbprints count only where one of those did not
-        sign it (docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateOpenIDConnectProviderThumbprint.html).
-        """
-        iam, arn = self._clients.get("iam"), f"arn:aws:iam::{self._account}:oidc-provider/{ISSUER}"
-
-        def exists() -> bool:
-            found = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-            return any(one["Arn"] == arn for one in found)
-
-        return Resource(
-            f"OIDC provider {ISSUER}",
-            (
-                Property(
-                    "made",
-                    exists,
-                    lambda: iam.create_open_id_connect_provider(Url=f"https://{ISSUER}", ClientIDList=[AUDIENCE]),
-                ),
-                Property(
-                    f"audience {AUDIENCE}",
-                    lambda: (
-                        AUDIENCE
-                        in iam.get_open_id_connect_provider(OpenIDConnectProviderArn=arn).get("ClientIDList", [])
-                    ),
-                    lambda: iam.add_client_id_to_open_id_connect_provider(
-                        OpenIDConnectProviderArn=arn, ClientID=AUDIENCE
-                    ),
-                ),
-            ),
-        )
 
 
 def _absent_as_none(read: Callable[[], Any], code: str) -> Any:

@@ -49,6 +49,17 @@ def assume(service: str, *actions: str) -> str:
     return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
 
 
+def bounded(boundary: str) -> pulumi.ResourceTransform:
+    """Give each role that a component makes the permissions boundary; pulumi-eks has no argument for its own role's."""
+
+    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        if args.type_ != "aws:iam/role:Role":
+            return None
+        return pulumi.ResourceTransformResult({**args.props, "permissionsBoundary": boundary}, args.opts)
+
+    return transform
+
+
 def endpoint_access(api_access: str, cidrs: tuple[str, ...]) -> tuple[bool, list[str]]:
     """Whether the API answers outside the VPC, and to which networks."""
     if api_access == "private":
@@ -64,13 +75,14 @@ class Cluster(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
+        boundary: str,
         network: Network,
         region: str,
         components: pulumi.ResourceTransform,
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:cluster:Cluster", name, None, opts)
-        self._settings = settings
+        self._settings, self._boundary = settings, boundary
         given = settings.cluster
         self.name = given.name
         logs = aws.cloudwatch.LogGroup(
@@ -116,7 +128,7 @@ class Cluster(pulumi.ComponentResource):
                 parent=self,
                 protect=settings.protection,
                 depends_on=[logs],
-                transforms=[components, one_kubernetes_plugin],
+                transforms=[components, one_kubernetes_plugin, bounded(boundary)],
             ),
         )
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
@@ -147,7 +159,10 @@ class Cluster(pulumi.ComponentResource):
 
     def _node_role(self) -> aws.iam.Role:
         role = aws.iam.Role(
-            "node", assume_role_policy=assume("ec2.amazonaws.com"), opts=pulumi.ResourceOptions(parent=self)
+            "node",
+            assume_role_policy=assume("ec2.amazonaws.com"),
+            permissions_boundary=self._boundary,
+            opts=pulumi.ResourceOptions(parent=self),
         )
         self._node_policies = [
             aws.iam.RolePolicyAttachment(

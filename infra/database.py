@@ -1,6 +1,7 @@
 """PostgreSQL on RDS, and the application's own role in it.
 
 * Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password.
+* External Secrets may read these two secrets of production, by their ARNs, and no third.
 * Pods never see the master secret. One Job in a namespace of its own uses it to make the application's role; that role's
   password is made by a hook, straight in Secrets Manager, and is in no manifest and no state.
 * RDS rotating its master password changes nothing here: the Job has run, and the pods have a secret of their own.
@@ -17,7 +18,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity, threads
+from infra import addon_policies, capacity, threads
 from infra.aws_clients import error_code, explain
 from infra.errors import Refused
 from infra.record import APPLICATION_SECRET, RUNTIME_USER
@@ -104,6 +105,7 @@ class Database(pulumi.ComponentResource):
     def declare(
         self,
         *,
+        operator: aws.iam.Role,
         vpc_id: pulumi.Input[str],
         subnet_ids: list[pulumi.Input[str]],
         cluster_security_group_id: pulumi.Input[str],
@@ -174,7 +176,14 @@ class Database(pulumi.ComponentResource):
             apply_immediately=True,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
-        job = self._role_job(cluster, depends_on)
+        master = self.instance.master_user_secrets[0].secret_arn
+        reading = aws.iam.RolePolicy(
+            "database-secrets",
+            role=operator.name,
+            policy=pulumi.Output.all(self._secret.arn, master).apply(addon_policies.operator_reads),
+            opts=child,
+        )
+        job = self._role_job(cluster, [*depends_on, reading])
         self.register_outputs({"address": self.instance.address})
         return [self.instance, self._secret, job]
 

@@ -1,6 +1,8 @@
-"""Roles for GitHub's workflows, by OIDC: no long-lived key anywhere. What each may do is in infra/permissions.py.
+"""Roles for GitHub's workflows, by OIDC: no long-lived key anywhere.
 
-* `shopcat-release`: jobs of the protected environment on the main branch; `pulumi up -s prod` and a push to `shopcat`.
+What each may do is in infra/permissions.py and infra/release_role.py.
+
+* `shopcat-release`: jobs of the protected environment on the main branch; a push to `shopcat` and a release of it.
 * `shopcat-preview`: a pull request's jobs; a push to `shopcat-preview` and `pulumi up -s pr-<n>` for its own number.
 * `shopcat-preview-cleanup`: jobs on the main branch; `pulumi destroy -s pr-<n>` for whatever was left.
 
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from infra import fence, permissions
+from infra import boundary, fence, permissions, release_role
 from infra.cluster import ADMIN_POLICY
 from infra.permissions import CLEANUP, PREVIEW, RELEASE, Place
 
@@ -54,12 +56,15 @@ class Identity(pulumi.ComponentResource):
         self._depends_on = depends_on
         if settings.repository:
             trusted = permissions.trust(place.account, settings.repository, settings.environment)
+            self._boundary = boundary.arn(place.account)
             made = {role: self._role(role, text) for role, text in trusted.items()}
             self.preview_role_id = made[PREVIEW].unique_id
             listener = pulumi.Output.from_input(listener_arn)
             documents: dict[str, pulumi.Input[str]] = {
-                RELEASE: permissions.release(place),
-                PREVIEW: listener.apply(lambda arn: permissions.preview(place, arn)),
+                RELEASE: release_role.policy(place, updates_platform=settings.updates_platform),
+                PREVIEW: pulumi.Output.all(listener, made[PREVIEW].unique_id).apply(
+                    lambda both: permissions.preview(place, *both)
+                ),
                 CLEANUP: made[PREVIEW].unique_id.apply(lambda role_id: permissions.cleanup(place, role_id)),
             }
             for role, text in documents.items():
@@ -73,7 +78,13 @@ class Identity(pulumi.ComponentResource):
         return pulumi.ResourceOptions(parent=self, depends_on=depends_on)
 
     def _role(self, name: str, trusted: str) -> aws.iam.Role:
-        return aws.iam.Role(name, name=name, assume_role_policy=trusted, opts=self._child())
+        return aws.iam.Role(
+            name,
+            name=name,
+            assume_role_policy=trusted,
+            permissions_boundary=self._boundary,
+            opts=self._child(),
+        )
 
     def _entries(self, cluster: str, roles: Mapping[str, aws.iam.Role]) -> None:
         after = self._child(self._depends_on)

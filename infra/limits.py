@@ -115,10 +115,20 @@ _CHART_VERSION = Text(
     "an exact version such as 3.5.0",
     "semver.org",
 )
-_IMAGE = Text(
+_REPOSITORY = (
     r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
-    r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
-    r"@sha256:[0-9a-f]{64}",
+    r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+)
+_TAG = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+_BY_DIGEST = "@sha256:[0-9a-f]{64}"
+_ADDON_IMAGE = Text(
+    f"{_REPOSITORY}{_TAG}({_BY_DIGEST})?",
+    "an image by tag and digest; write <registry>/<name>:<tag>@sha256:<64 hex digits>",
+    "github.com/distribution/reference",
+    most=512,
+)
+_IMAGE = Text(
+    f"{_REPOSITORY}({_TAG})?{_BY_DIGEST}",
     "an image by digest; write <registry>/<name>@sha256:<64 hex digits>",
     "github.com/distribution/reference",
     most=512,
@@ -196,6 +206,8 @@ LIMITS: Mapping[str, Limit] = {
     "charts.externalSecrets": _CHART_VERSION,
     "images.database": _IMAGE,
     "images.smoke": _IMAGE,
+    "images.loadBalancerController": _ADDON_IMAGE,
+    "images.externalSecrets": _ADDON_IMAGE,
     "database.engineVersion": Text(
         r"1[0-9](\.[0-9]{1,2})?",
         'a version such as "16" or "16.4", in quotes',

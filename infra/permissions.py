@@ -1,18 +1,24 @@
-"""What GitHub's workflows may do in AWS, as policy documents: pure functions of names, nothing is declared here.
+"""What previews and their clean-up may do in AWS, and who takes which role: pure functions of names, nothing is declared.
+
+What the release role may do is in infra/release_role.py, what add-ons may do in infra/addon_policies.py, and the most that
+any of these roles may ever do in infra/boundary.py.
 
 Which pull request a session is for is settled once, when the role is taken: the trust policy lets a job name its session
 ``<n>`` and nothing else, since it compares GitHub's claim ``ref`` with ``refs/pull/${sts:RoleSessionName}/merge``. From
 then on `aws:userid` is ``<role id>:<n>``, in every request of the session. What a preview makes carries that as the tag
-`shopcat:owner`; what carries another's can't be read, changed or deleted, and the folder of its state is named by it. Names
-keep previews away from everything else, not from each other: no name in AWS may hold the colon of `aws:userid`, and no other
-variable of the session knows the number.
+`shopcat:owner`; what carries another's can't be read, changed or deleted, and the folder of its state is named by it.
+
+A name is taken for one's own number alone. No name in AWS may hold the colon of `aws:userid`, and no other variable of the
+session knows the number; so what is made carries it as a second tag, `shopcat-pull-request`, which has to be the end of
+`aws:userid` and is the number in the name (`secret:shopcat-preview/pr-<n>/…`, `targetgroup/shopcat-pr-<n>/…`).
 
 Sources: STS compares GitHub's claims `ref`, `repository` and `environment` in trust policies and in none else
 (docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html, "Available in session: No");
 `aws:userid` of a web identity's session (…/reference_policies_variables.html); a session's name has two characters or more
 (docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html), so pull requests 1 to 9 get no preview;
 the subject of repositories made since the summer of 2026 holds numbers beside both names (github.blog/changelog,
-immutable subject claims), so names are compared by the claim `repository` and the subject by its kind.
+immutable subject claims), so names are compared by the claim `repository` and the subject by its kind; which conditions and
+resources an action takes: docs.aws.amazon.com/service-authorization/latest/reference (tests/unit/test_iam_lint.py asks it).
 """
 
 from __future__ import annotations
@@ -30,10 +36,13 @@ AUDIENCE = "sts.amazonaws.com"
 RELEASE, PREVIEW, CLEANUP = "shopcat-release", "shopcat-preview", "shopcat-preview-cleanup"
 SECRETS_ROLE = "shopcat-preview-secrets"
 OWNER_TAG = "shopcat:owner"
+NUMBER_TAG = "shopcat-pull-request"
+"""Holds the pull request's number. Without a colon, since it is named inside a policy variable."""
 BRANCH = "main"
 _TAG = f"aws:ResourceTag/{OWNER_TAG}"
 _NEW_TAG = f"aws:RequestTag/{OWNER_TAG}"
 _SELF = "${aws:userid}"
+_NEW_NUMBER = f"${{aws:RequestTag/{NUMBER_TAG}}}"
 
 Statement = dict[str, Any]
 
@@ -69,13 +78,10 @@ class Place:
         return f"arn:aws:iam::{self.account}:role/{name}"
 
 
-def _allow(actions: list[str], resources: list[str] | str, **conditions: Any) -> Statement:
+def allow(actions: list[str], resources: list[str] | str, **conditions: Any) -> Statement:
+    """A statement that allows actions on resources, under conditions."""
     found: Statement = {"Effect": "Allow", "Action": actions, "Resource": resources}
     return {**found, "Condition": conditions} if conditions else found
-
-
-def _deny(actions: list[str], resources: list[str] | str) -> Statement:
-    return {"Effect": "Deny", "Action": actions, "Resource": resources}
 
 
 def document(statements: list[Statement]) -> str:
@@ -137,27 +143,26 @@ def secrets_trust(operator_arn: str) -> str:
 def secrets_policy(place: Place) -> str:
     """The secrets of the namespace that the session is for, and no others."""
     secret = f"secret:{fence.SECRET_PATH}/${{aws:PrincipalTag/{fence.SESSION_TAG}}}/*"
-    actions = ["secretsmanager:GetSecretValue", "secretsmanager:DescribeSecret"]
-    return document([_allow(actions, place.arn("secretsmanager", secret))])
+    return document([allow(["secretsmanager:GetSecretValue"], place.arn("secretsmanager", secret))])
 
 
-def _push(place: Place, repository: str) -> list[Statement]:
+def push(place: Place, repository: str) -> list[Statement]:
     """Push to one repository; the log-in token can't be narrowed to one."""
     return [
-        _allow(["ecr:GetAuthorizationToken"], "*"),
-        _allow(list(_PUSH), place.arn("ecr", f"repository/{repository}")),
+        allow(["ecr:GetAuthorizationToken"], "*"),
+        allow(list(_PUSH), place.arn("ecr", f"repository/{repository}")),
     ]
 
 
-def _state(place: Place, stack: str, folder: str) -> list[Statement]:
+def state(place: Place, stack: str, folder: str) -> list[Statement]:
     """Objects of a folder in the stack's bucket, and the key that encrypts them."""
     bucket = f"arn:aws:s3:::{backends.bucket(stack, place.account, place.region)}"
     listed = {"StringLike": {"s3:prefix": [f"{folder}*"]}} if folder else {}
     alias = {"kms:ResourceAliases": backends.alias(stack)}
     return [
-        _allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], f"{bucket}/{folder}*"),
-        _allow(["s3:ListBucket"], bucket, **listed),
-        _allow(
+        allow(["s3:GetObject", "s3:PutObject", "s3:DeleteObject"], f"{bucket}/{folder}*"),
+        allow(["s3:ListBucket"], bucket, **listed),
+        allow(
             ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:DescribeKey"],
             place.arn("kms", "key/*"),
             **{"ForAnyValue:StringEquals": alias},
@@ -168,12 +173,12 @@ def _state(place: Place, stack: str, folder: str) -> list[Statement]:
 def _found(place: Place) -> list[Statement]:
     """What every preview's program reads first."""
     return [
-        _allow(["ssm:GetParameter"], place.arn("ssm", f"parameter{PARAMETER}")),
-        _allow(
+        allow(["ssm:GetParameter"], place.arn("ssm", f"parameter{PARAMETER}")),
+        allow(
             ["dynamodb:Scan", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"],
             place.arn("dynamodb", f"table/{PLACES_TABLE}"),
         ),
-        _allow(
+        allow(
             [
                 "elasticloadbalancing:DescribeTargetGroups",
                 "elasticloadbalancing:DescribeTargetGroupAttributes",
@@ -214,37 +219,41 @@ def _owned(place: Place, owner: str, *, only_delete: bool) -> list[Statement]:
         secrets += ["ListSecretVersionIds"]
     mine = {"StringLikeIfExists": {_TAG: owner}}
     found = [
-        _allow([f"elasticloadbalancing:{action}" for action in balancing], [group, rule], **mine),
-        _allow([f"secretsmanager:{action}" for action in secrets], secret, **mine),
+        allow([f"elasticloadbalancing:{action}" for action in balancing], [group, rule], **mine),
+        allow([f"secretsmanager:{action}" for action in secrets], secret, **mine),
     ]
     if not only_delete:
-        found.append(_allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}))
+        found.append(allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}))
     return found
 
 
-def preview(place: Place, listener_arn: str) -> str:
+def preview(place: Place, listener_arn: str, role_id: str) -> str:
     """The preview role: what infra/preview.py makes, each thing owned by the pull request that makes it.
 
     Args:
         place: where everything is.
         listener_arn: of the previews' load balancer, on which alone rules are made.
+        role_id: unique id of this role, with which `aws:userid` of its sessions begins.
     """
     group, rule = _groups(place)
     secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/pr-*")
     owned = {"StringLike": {_NEW_TAG: _SELF}}
+    named = {**owned, "StringEquals": {"aws:userid": f"{role_id}:{_NEW_NUMBER}"}}
+    own_group = place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-{_NEW_NUMBER}/*")
+    own_secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/pr-{_NEW_NUMBER}/*")
     # Tags are written on what is new, or on what is one's own: never on another's to make it one's own.
     tagging = {"StringLike": {_NEW_TAG: _SELF}, "StringLikeIfExists": {_TAG: _SELF}}
     return document(
         [
-            *_push(place, f"{REPOSITORY}-preview"),
+            *push(place, f"{REPOSITORY}-preview"),
             *_found(place),
-            *_state(place, backends.PREVIEWS, f"{_SELF}/"),
-            _allow(["elasticloadbalancing:CreateTargetGroup"], group, **owned),
-            _allow(["elasticloadbalancing:CreateRule"], [listener_arn, rule], **owned),
-            _allow(["elasticloadbalancing:AddTags"], [group, rule], **tagging),
-            _allow(["secretsmanager:GetRandomPassword"], "*"),
-            _allow(["secretsmanager:CreateSecret"], secret, **owned),
-            _allow(["secretsmanager:TagResource"], secret, **tagging),
+            *state(place, backends.PREVIEWS, f"{_SELF}/"),
+            allow(["elasticloadbalancing:CreateTargetGroup"], own_group, **named),
+            allow(["elasticloadbalancing:CreateRule"], listener_arn, **owned),
+            allow(["elasticloadbalancing:AddTags"], [group, rule], **tagging),
+            allow(["secretsmanager:GetRandomPassword"], "*"),
+            allow(["secretsmanager:CreateSecret"], own_secret, **named),
+            allow(["secretsmanager:TagResource"], secret, **tagging),
             *_owned(place, _SELF, only_delete=False),
         ]
     )
@@ -260,73 +269,11 @@ def cleanup(place: Place, preview_role_id: str) -> str:
     return document(
         [
             *_found(place),
-            *_state(place, backends.PREVIEWS, f"{preview_role_id}:"),
-            _allow(
+            *state(place, backends.PREVIEWS, f"{preview_role_id}:"),
+            allow(
                 ["ecr:BatchDeleteImage", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories"],
                 place.arn("ecr", f"repository/{REPOSITORY}-preview"),
             ),
             *_owned(place, owner, only_delete=True),
-        ]
-    )
-
-
-_LEDGER = ["ConditionCheckItem", "DescribeTable", "GetItem", "PutItem", "Query", "Scan", "UpdateItem"]
-_NETWORK = [
-    "Address", "InternetGateway", "LaunchTemplate", "NatGateway", "Route", "SecurityGroup", "Subnet", "Tags", "Vpc",
-]  # fmt: skip
-_READ = [
-    "acm:Describe*", "acm:List*", "cloudwatch:GetMetricData", "cloudwatch:GetMetricStatistics", "ec2:Describe*",
-    "eks:DescribeAddonVersions", "elasticloadbalancing:Describe*", "iam:Get*", "iam:List*", "kms:Describe*",
-    "kms:GetKey*", "kms:List*", "logs:DescribeLogGroups", "rds:Describe*", "rds:ListTagsForResource", "route53:Get*",
-    "route53:List*", "ssm:DescribeParameters",
-]  # fmt: skip
-_ADMINISTRATORS = [
-    "ecr:BatchDeleteImage", "ecr:DeleteRepository", "ecr:PutImageTagMutability", "eks:AssociateAccessPolicy",
-    "eks:CreateAccessEntry", "eks:DeleteAccessEntry", "eks:DeleteCluster", "eks:DisassociateAccessPolicy",
-    "eks:UpdateAccessEntry", "rds:DeleteDBInstance", "secretsmanager:DeleteSecret",
-]  # fmt: skip
-"""Who may do what, what a tag means and what holds data: never changed by a release."""
-_PASSED = ["node", "shopcat-eksRole-role", "external-secrets", "aws-load-balancer-controller"]
-"""Names of the platform's own roles, to which the engine adds seven digits."""
-
-
-def release(place: Place) -> str:
-    """The release role: `pulumi up -s prod` on a platform that an administrator has brought up once.
-
-    Who may do what is changed by administrators alone: no IAM is written and no access entry, so a release can't raise
-    itself or anybody else. A change of infra/ that needs it fails here by name.
-    """
-    balancers = [
-        place.arn("elasticloadbalancing", f"{kind}/app/{APPLICATION}*/*")
-        for kind in ("loadbalancer", "listener", "listener-rule")
-    ]
-    groups = place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-*/*")
-    parts = ("nodegroup", "addon", "access-entry", "podidentityassociation")
-    cluster = [place.arn("eks", f"cluster/{place.cluster}")]
-    cluster += [place.arn("eks", f"{part}/{place.cluster}/*") for part in parts]
-    repositories = [place.arn("ecr", f"repository/{name}") for name in (REPOSITORY, f"{REPOSITORY}-preview")]
-    databases = [place.arn("rds", f"{kind}:{APPLICATION}*") for kind in ("db", "pg", "subgrp", "snapshot")]
-    here = {"aws:RequestedRegion": place.region}
-    passed = {"iam:PassedToService": ["ec2.amazonaws.com", "eks.amazonaws.com", "pods.eks.amazonaws.com"]}
-    return document(
-        [
-            *_push(place, REPOSITORY),
-            *_state(place, backends.PRODUCTION, ""),
-            _allow([f"dynamodb:{action}" for action in _LEDGER], place.arn("dynamodb", f"table/{place.ledger_table}")),
-            _allow(["dynamodb:*"], place.arn("dynamodb", f"table/{PLACES_TABLE}")),
-            _allow(["ecr:*"], repositories),
-            _allow(["ssm:*"], place.arn("ssm", f"parameter{PARAMETER}")),
-            _allow(["secretsmanager:*"], place.arn("secretsmanager", f"secret:{APPLICATION}/*")),
-            _allow(["secretsmanager:GetRandomPassword"], "*"),
-            _allow(["elasticloadbalancing:*"], [*balancers, groups]),
-            _allow(["eks:*"], cluster),
-            _allow(["rds:*"], databases),
-            _allow(["logs:*"], place.arn("logs", f"log-group:/aws/eks/{place.cluster}/cluster*")),
-            _allow(["acm:*"], place.arn("acm", "certificate/*")),
-            _allow(["route53:ChangeResourceRecordSets"], "arn:aws:route53:::hostedzone/*"),
-            _allow(list(_READ), "*"),
-            _allow([*(f"ec2:*{thing}*" for thing in _NETWORK), "ec2:RunInstances"], "*", StringEquals=here),
-            _allow(["iam:PassRole"], [place.role(f"{name}-*") for name in _PASSED], StringEquals=passed),
-            _deny(list(_ADMINISTRATORS), "*"),
         ]
     )

@@ -145,12 +145,14 @@ class Charts(Model):
 
 
 class Images(Model):
-    """Tools that Jobs run, by digest."""
+    """Tools that Jobs run, and the add-ons' own images, by digest."""
 
     section = "images."
 
     database: Annotated[str, Field(description="psql")]
     smoke: Annotated[str, Field(description="curl")]
+    load_balancer_controller: Annotated[str, Field(description="of the chart aws-load-balancer-controller")]
+    external_secrets: Annotated[str, Field(description="of the chart external-secrets")]
 
 
 class Database(Model):

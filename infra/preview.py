@@ -29,7 +29,7 @@ from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
 from infra.fence import DATABASE, DATABASE_PORT, selector
 from infra.kubernetes_client import KubernetesClient, KubernetesUnreachable
-from infra.permissions import OWNER_TAG
+from infra.permissions import NUMBER_TAG, OWNER_TAG
 from infra.providers import aws_provider, kubernetes_provider
 from infra.record import (
     APPLICATION,
@@ -273,7 +273,7 @@ class Preview(pulumi.ComponentResource):
         )
 
         role = self._contract.preview_role_id
-        owned = {OWNER_TAG: fence.owner(role, number)} if role else {}
+        owned = {OWNER_TAG: fence.owner(role, number), NUMBER_TAG: str(number)} if role else {}
         cloud = aws_provider(settings, region, self.name, owned)
         self._kubeconfig = kubernetes_client.kubeconfig(
             self._contract.cluster, self._contract.cluster_endpoint, self._contract.cluster_authority, region

@@ -9,7 +9,20 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import admission, availability, capacity, contract, engine, existing, places, preflight, rbac, threads, zone
+from infra import (
+    admission,
+    availability,
+    boundary,
+    capacity,
+    contract,
+    engine,
+    existing,
+    places,
+    preflight,
+    rbac,
+    threads,
+    zone,
+)
 from infra.addons import Addons
 from infra.aws_clients import AwsClients
 from infra.cluster import Cluster
@@ -137,7 +150,13 @@ class Production(pulumi.ComponentResource):
                 opts=child,
             )
             cluster = Cluster(
-                "shopcat", settings, network=network, region=region, components=guard.components, opts=child
+                "shopcat",
+                settings,
+                boundary=boundary.arn(account),
+                network=network,
+                region=region,
+                components=guard.components,
+                opts=child,
             )
             self.kubeconfig = cluster.kubeconfig
             security_group: pulumi.Input[str] = cluster.security_group_id
@@ -158,6 +177,7 @@ class Production(pulumi.ComponentResource):
             settings,
             place=place,
             kubernetes_api=plan.kubernetes,
+            kubeconfig=self.kubeconfig,
             vpc_id=network.vpc_id,
             depends_on=ready,
             opts=inner,
@@ -189,6 +209,7 @@ class Production(pulumi.ComponentResource):
             opts=child,
         )
         stored = database.declare(
+            operator=addons.operator,
             vpc_id=network.vpc_id,
             subnet_ids=list(network.private_subnet_ids),
             cluster_security_group_id=security_group,

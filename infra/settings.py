@@ -143,6 +143,9 @@ class Github(Model):
 
     repository: str = ""
     environment: str = "production"
+    updates_platform: Switch = False
+    """Whether the release role also makes ordinary updates of the platform (infra/release_role.py): versions of cluster, nodes
+    and add-ons, drain times, health checks. What changes who may do what, or holds data, is an administrator's either way."""
 
 
 class Settings(Model):

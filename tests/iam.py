@@ -2,7 +2,8 @@
 
 As in docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html: an explicit deny wins, then any
 allow, else the implicit deny. Policy variables and operators as in …/reference_policies_variables.html and
-…/reference_policies_elements_condition_operators.html. Resource policies, boundaries and organisations are left out.
+…/reference_policies_elements_condition_operators.html. With a permissions boundary (…/access_policies_boundaries.html) its
+statements have to allow the request too. Resource policies and organisations are left out.
 """
 
 import re
@@ -103,15 +104,24 @@ def _applies(statement: Mapping[str, Any], request: Request) -> bool:
     )
 
 
-def decide(policies: Sequence[Mapping[str, Any]], request: Request) -> Decision:
-    """What IAM says to the request of somebody with these policies."""
+def _applying(policies: Sequence[Mapping[str, Any]], request: Request) -> list[str]:
+    """Effects of the statements that the request meets."""
     statements = [statement for policy in policies for statement in as_list(policy["Statement"])]
-    applying = [statement for statement in statements if _applies(statement, request)]
-    if any(statement["Effect"] == "Deny" for statement in applying):
+    return [str(statement["Effect"]) for statement in statements if _applies(statement, request)]
+
+
+def decide(
+    policies: Sequence[Mapping[str, Any]], request: Request, *, boundary: Sequence[Mapping[str, Any]] | None = None
+) -> Decision:
+    """Return what IAM says to the request of somebody with these policies, and with this boundary if there is one."""
+    effects, bound = _applying(policies, request), _applying(boundary or [], request)
+    if "Deny" in (*effects, *bound):
         return Decision(allowed=False, why="explicit deny")
-    if applying:
-        return Decision(allowed=True, why="allowed")
-    return Decision(allowed=False, why="implicit deny: no statement allows it")
+    if not effects:
+        return Decision(allowed=False, why="implicit deny: no statement allows it")
+    if boundary is not None and not bound:
+        return Decision(allowed=False, why="no statement of the permissions boundary allows it")
+    return Decision(allowed=True, why="allowed")
 
 
 def may_call(policies: Sequence[Mapping[str, Any]], action: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from twin import build, config, ports, processes
+from twin import build, config, images, ports, processes
 from twin.build import golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -60,6 +60,19 @@ def _load_balancer_controller(twin: Twin, work: Path) -> Path:
     values.update(packaging.chart_overrides(twin))
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return chart
+
+
+def addon_images(twin: Twin) -> dict[str, str]:
+    """The charts' own images, by the digests they have on the twin."""
+    found = {
+        "loadBalancerController": ("public.ecr.aws", packaging.REPOSITORY_NAME, packaging.image_tag()),
+        "externalSecrets": ("oci.external-secrets.io", *images.EXTERNAL_SECRETS.split(":")),
+    }
+    if twin.simulated:  # never pulled, as the tools' images
+        return {name: f"{host}/{image}:{tag}@sha256:{'0' * 64}" for name, (host, image, tag) in found.items()}
+    return {
+        name: f"{host}/{image}:{tag}@{images.digest(twin, image, tag)}" for name, (host, image, tag) in found.items()
+    }
 
 
 def _package(twin: Twin) -> None:

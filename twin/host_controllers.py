@@ -1,4 +1,7 @@
-"""With simulated nodes nothing runs in pods, so the controllers run as processes of the host once their charts are there."""
+"""With simulated nodes nothing runs in pods, so the controllers run as processes of the host once their charts are there.
+
+The operator runs with its Deployment's arguments and as its ServiceAccount, so its rights are those it has in a pod.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import yaml
 
 from twin import build, config, controlplane, processes
 from twin.config import PartStatus, Twin
@@ -37,12 +43,27 @@ def status(twin: Twin) -> list[PartStatus]:
     return [PartStatus("External Secrets", ok=running, detail=detail), *host_controller.status(twin)]
 
 
-def _deployed(twin: Twin) -> bool:
+def _arguments(twin: Twin) -> list[str] | None:
+    """What the chart's Deployment gives the operator, but for addresses it serves on; None while there is none."""
     try:
-        controlplane.call(twin, "GET", _DEPLOYMENT)
+        found = controlplane.call(twin, "GET", _DEPLOYMENT)
     except Exception:
-        return False
-    return True
+        return None
+    given = found["spec"]["template"]["spec"]["containers"][0].get("args", [])
+    return [one for one in given if not one.startswith(("--metrics-addr", "--live-addr"))]
+
+
+def _kubeconfig(twin: Twin) -> Path:
+    """The twin's kubeconfig, but as the operator's ServiceAccount: what it may do is what its pod might."""
+    document = yaml.safe_load(twin.kubeconfig.read_text())
+    for each in document["users"]:
+        each["user"]["as"] = f"system:serviceaccount:{PROCESS}:{PROCESS}"
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{PROCESS}", "system:authenticated"]
+        each["user"]["as-groups"] = groups
+    path = twin.directory / "kubeconfig-external-secrets"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 def main() -> None:
@@ -50,20 +71,13 @@ def main() -> None:
     twin = config.load()
     # An exception makes subprocess.run() end the operator too; the default action would leave it behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    environment = {
-        **os.environ,
-        **twin.aws_environment(),
-        "KUBECONFIG": str(twin.kubeconfig),
-        "AWS_ENDPOINT_URL": twin.aws_endpoint,
-    }
-    command = [
-        str(build.program(twin, "external-secrets")),
-        "--concurrent=1",
-        "--metrics-addr=127.0.0.1:0",
-        "--live-addr=127.0.0.1:0",
-    ]
+    environment = {**os.environ, **twin.aws_environment(), "AWS_ENDPOINT_URL": twin.aws_endpoint}
+    program = str(build.program(twin, "external-secrets"))
     while True:
-        if _deployed(twin):
+        arguments = _arguments(twin)
+        if arguments is not None:
+            environment["KUBECONFIG"] = str(_kubeconfig(twin))
+            command = [program, *arguments, "--metrics-addr=127.0.0.1:0", "--live-addr=127.0.0.1:0"]
             subprocess.run(command, env=environment, check=False)
         time.sleep(_POLL_SECONDS)
 

@@ -18,7 +18,7 @@ from typing import Any
 import boto3
 import yaml
 
-from twin import build, config, hostnames, images, pki
+from twin import build, charts, config, hostnames, images, pki
 from twin.build import golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
@@ -88,7 +88,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": hostnames.domain(twin),
-        "shopcat:images": images.tool_images(twin),
+        "shopcat:images": {**images.tool_images(twin), **charts.addon_images(twin)},
         "shopcat:vpc": {"cidr": twin.vpc_cidr},
     }
 

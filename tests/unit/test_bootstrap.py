@@ -15,6 +15,7 @@ from moto.core.responses import EmptyResult
 from moto.iam.responses import IamResponse
 
 from infra import bootstrap as module
+from infra import boundary
 from infra.aws_clients import AwsClients
 from infra.backends import STACKS
 from infra.bootstrap import Bootstrap
@@ -26,6 +27,7 @@ REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 TABLE = "shopcat-releases"
 ISSUER_ARN = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
+BOUNDARY_ARN = boundary.arn(ACCOUNT)
 CLIENTS = AwsClients(REGION)
 """Made once: each costs as much as a whole run on moto."""
 READS = ("get_", "list_", "describe_", "head_")
@@ -141,11 +143,16 @@ def read_back(clients: AwsClients) -> dict[str, Any]:
         one["Arn"]: sorted(iam.get_open_id_connect_provider(OpenIDConnectProviderArn=one["Arn"])["ClientIDList"])
         for one in iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
     }
+    policies = {}
+    for one in iam.list_policies(Scope="Local")["Policies"]:
+        version = iam.get_policy_version(PolicyArn=one["Arn"], VersionId=one["DefaultVersionId"])["PolicyVersion"]
+        policies[one["Arn"]] = statements(json.dumps(version["Document"]))
     return {
         "keys": sorted(keys, key=json.dumps),
         "buckets": buckets,
         "tables": tables,
         "issuers": issuers,
+        "policies": policies,
     }
 
 
@@ -182,6 +189,7 @@ def test_a_whole_run_makes_every_property() -> None:
     (table,) = EXPECTED["tables"].values()
     assert (table["protected"], table["recovery"], len(table["items"])) == (True, "ENABLED", 1)
     assert EXPECTED["issuers"] == {ISSUER_ARN: [AUDIENCE]}
+    assert set(EXPECTED["policies"]) == {BOUNDARY_ARN}
 
 
 @pytest.mark.parametrize("last", range(1, len(WRITES) + 1), ids=[f"{n}-{call}" for n, call in enumerate(WRITES, 1)])
@@ -211,6 +219,20 @@ def _policy_of_another(clients: AwsClients) -> None:
     allow = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{ACCOUNT}:role/x"}, "Action": "kms:Decrypt"}
     text = json.dumps({"Version": "2012-10-17", "Statement": [{**allow, "Resource": "*"}]})
     clients.get("kms").put_key_policy(KeyId=_key(clients), PolicyName="default", Policy=text)
+
+
+def _widen_boundary(clients: AwsClients) -> None:
+    statement = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    text = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    clients.get("iam").create_policy_version(PolicyArn=BOUNDARY_ARN, PolicyDocument=text, SetAsDefault=True)
+
+
+def _delete_boundary(clients: AwsClients) -> None:
+    iam = clients.get("iam")
+    for version in iam.list_policy_versions(PolicyArn=BOUNDARY_ARN)["Versions"]:
+        if not version["IsDefaultVersion"]:
+            iam.delete_policy_version(PolicyArn=BOUNDARY_ARN, VersionId=version["VersionId"])
+    iam.delete_policy(PolicyArn=BOUNDARY_ARN)
 
 
 DAMAGE: dict[str, tuple[str, Callable[[AwsClients], Any]]] = {
@@ -261,6 +283,8 @@ DAMAGE: dict[str, tuple[str, Callable[[AwsClients], Any]]] = {
             OpenIDConnectProviderArn=ISSUER_ARN, ClientID=AUDIENCE
         ),
     ),
+    "boundary widened": ("what roles may do at most", _widen_boundary),
+    "boundary deleted": ("made", _delete_boundary),
     "issuer": (
         "made",
         lambda c: c.get("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=ISSUER_ARN),
@@ -268,7 +292,11 @@ DAMAGE: dict[str, tuple[str, Callable[[AwsClients], Any]]] = {
 }
 """Kind of damage → the property that has to be set again, and the call that does the damage."""
 
-ALONE = ({"alias", "key disabled", "key to be deleted", "rotation", "key policy"}, {"audience", "issuer"})
+ALONE = (
+    {"alias", "key disabled", "key to be deleted", "rotation", "key policy"},
+    {"audience", "issuer"},
+    {"boundary widened", "boundary deleted"},
+)
 """Of each of these one at a time: the second call would meet what the first left."""
 
 
@@ -287,6 +315,19 @@ def test_each_property_that_was_lost_is_set_again_and_named(kind: str) -> None:
         if kind != "key policy":  # whom somebody else let in stays in
             assert read_back(clients) == EXPECTED
         assert bootstrapped(clients).run(lambda _: None) == 0
+
+
+def test_a_boundary_that_was_changed_often_still_has_room_for_a_version(bootstrap: Bootstrap) -> None:
+    """IAM keeps five versions of a policy."""
+    bootstrap.run(lambda _: None)
+    for _ in range(2):
+        _widen_boundary(CLIENTS)
+        assert bootstrap.run(lambda _: None) == 1
+    iam = CLIENTS.get("iam")
+    assert len(iam.list_policy_versions(PolicyArn=BOUNDARY_ARN)["Versions"]) == 5
+    iam.set_default_policy_version(PolicyArn=BOUNDARY_ARN, VersionId="v2")
+    assert bootstrap.run(lambda _: None) == 1
+    assert read_back(CLIENTS) == EXPECTED
 
 
 def read_back_or_nothing(clients: AwsClients) -> dict[str, Any] | None:

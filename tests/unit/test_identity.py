@@ -4,9 +4,11 @@ import json
 from typing import Any
 
 import pulumi
+import pytest
 
 from infra.permissions import CLEANUP, PREVIEW, RELEASE, Place
 from infra.settings import Github
+from tests import iam
 
 PLACE = Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
 
@@ -25,7 +27,9 @@ class Recorder(pulumi.runtime.Mocks):
         return {}
 
 
-def declared(repository: str, *, in_our_cluster: bool = True) -> dict[tuple[str, str], dict[str, Any]]:
+def declared(
+    repository: str, *, in_our_cluster: bool = True, updates_platform: bool = False
+) -> dict[tuple[str, str], dict[str, Any]]:
     from infra.identity import Identity
 
     recorder = Recorder()
@@ -35,7 +39,7 @@ def declared(repository: str, *, in_our_cluster: bool = True) -> dict[tuple[str,
     def program() -> Any:
         made = Identity(
             "identity",
-            Github(repository=repository),
+            Github(repository=repository, updates_platform=updates_platform),
             place=PLACE,
             listener_arn="arn:listener",
             in_our_cluster=in_our_cluster,
@@ -60,10 +64,23 @@ def test_three_roles_each_with_one_policy() -> None:
         resource
         for statement in json.loads(found["aws:iam/rolePolicy:RolePolicy", PREVIEW]["policy"])["Statement"]
         if "elasticloadbalancing:CreateRule" in statement["Action"]
-        for resource in statement["Resource"]
+        for resource in iam.as_list(statement["Resource"])
     ]
     assert listeners[0] == "arn:listener"
     assert f"AROA-{PREVIEW}:*" in found["aws:iam/rolePolicy:RolePolicy", CLEANUP]["policy"]
+
+
+def test_every_role_is_bounded() -> None:
+    found = declared("octo/shop")
+    roles = [inputs for (kind, _), inputs in found.items() if kind == "aws:iam/role:Role"]
+    assert {one["permissionsBoundary"] for one in roles} == {"arn:aws:iam::123456789012:policy/shopcat-boundary"}
+
+
+@pytest.mark.parametrize("updates", [False, True])
+def test_ordinary_updates_are_asked_for(*, updates: bool) -> None:
+    found = declared("octo/shop", updates_platform=updates)
+    policy = found["aws:iam/rolePolicy:RolePolicy", RELEASE]["policy"]
+    assert ("eks:UpdateAddon" in policy) is updates
 
 
 def test_in_the_cluster_each_session_is_a_user_of_its_own_and_releases_administer() -> None:

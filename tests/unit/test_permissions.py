@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from infra import addons, permissions
+from infra import permissions
 from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, SECRETS_ROLE, Place
 from tests import iam
 from tests.iam import Decision, Request, decide
@@ -76,7 +76,7 @@ def session(number: int) -> dict[str, str]:
 
 
 def asks(action: str, resource: str, number: int = 123, **context: Any) -> Decision:
-    policy = json.loads(permissions.preview(PLACE, LISTENER))
+    policy = json.loads(permissions.preview(PLACE, LISTENER, ROLE_ID))
     return decide([policy], Request(action, resource, {**session(number), **context}))
 
 
@@ -85,7 +85,11 @@ def tagged(number: int) -> dict[str, Any]:
 
 
 def tagging(number: int) -> dict[str, Any]:
-    return {"aws:RequestTag/shopcat:owner": f"{ROLE_ID}:{number}"}
+    """Tags of a new thing, as infra/preview.py gives them to all that it makes."""
+    return {
+        "aws:RequestTag/shopcat:owner": f"{ROLE_ID}:{number}",
+        "aws:RequestTag/shopcat-pull-request": str(number),
+    }
 
 
 SECRET = PLACE.arn("secretsmanager", "secret:shopcat-preview/pr-123/database-AbCdEf")
@@ -102,12 +106,9 @@ def test_what_a_pull_request_made_is_its_own() -> None:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    RELEASE: json.loads(permissions.release(PLACE)),
-    PREVIEW: json.loads(permissions.preview(PLACE, LISTENER)),
+    PREVIEW: json.loads(permissions.preview(PLACE, LISTENER, ROLE_ID)),
     CLEANUP: json.loads(permissions.cleanup(PLACE, ROLE_ID)),
     SECRETS_ROLE: json.loads(permissions.secrets_policy(PLACE)),
-    addons.CONTROLLER: addons.controller_policy(),
-    addons.EXTERNAL_SECRETS: addons.external_secrets_policy(PLACE.role(SECRETS_ROLE)),
 }
 ASKED_OF_WHAT_IS_GONE = ("Delete", "Describe", "Get", "List", "Modify")
 """First words of what a provider asks of an object before it knows that it is gone."""
@@ -217,30 +218,47 @@ def test_the_clean_up_finds_every_preview_and_reads_no_secret() -> None:
     assert may("s3:ListBucket", bucket, **{"s3:prefix": f"{ROLE_ID}:"})
 
 
-def test_a_release_raises_nobody() -> None:
-    policy = json.loads(permissions.release(PLACE))
+def makes(number: int, named: int, **tags: str) -> list[bool]:
+    """Whether the session of one pull request may make a secret and a target group that are named by another's number."""
+    asked = [
+        (
+            "secretsmanager:CreateSecret",
+            PLACE.arn("secretsmanager", f"secret:shopcat-preview/pr-{named}/database-AbCdEf"),
+        ),
+        (
+            "elasticloadbalancing:CreateTargetGroup",
+            PLACE.arn("elasticloadbalancing", f"targetgroup/shopcat-pr-{named}/1"),
+        ),
+    ]
+    return [asks(action, resource, number, **tags).allowed for action, resource in asked]
 
-    def may(action: str, resource: str, **context: Any) -> bool:
-        return decide([policy], Request(action, resource, context)).allowed
 
-    for action in ("iam:PutRolePolicy", "iam:UpdateAssumeRolePolicy", "iam:CreateRole", "iam:AttachRolePolicy"):
-        assert not may(action, PLACE.role("shopcat-release")), action
-    assert not may("eks:CreateAccessEntry", PLACE.arn("eks", "cluster/shopcat"))
-    assert may("eks:UpdateClusterVersion", PLACE.arn("eks", "cluster/shopcat"))
-    assert may("ssm:DescribeParameters", "*")  # how the provider reads a parameter; it can't be narrowed to one
-    assert may("dynamodb:PutItem", PLACE.arn("dynamodb", "table/shopcat-releases"))
-    assert not may("dynamodb:DeleteTable", PLACE.arn("dynamodb", "table/shopcat-releases"))
-    assert may("ecr:PutImage", PLACE.arn("ecr", "repository/shopcat"))
-    assert not may("ecr:PutImageTagMutability", PLACE.arn("ecr", "repository/shopcat"))
-    assert may("rds:ModifyDBInstance", PLACE.arn("rds", "db:shopcat"))
-    assert not may("rds:DeleteDBInstance", PLACE.arn("rds", "db:shopcat"))
-    passed = {"iam:PassedToService": "eks.amazonaws.com"}
-    assert may("iam:PassRole", PLACE.role("node-1234567"), **passed)
-    assert not may("iam:PassRole", PLACE.role("admin"), **passed)
+@pytest.mark.parametrize(
+    ("number", "named", "tags"),
+    [
+        (123, 77, tagging(123)),
+        (123, 77, tagging(77)),
+        (123, 77, {**tagging(123), "aws:RequestTag/shopcat-pull-request": "77"}),
+        (123, 77, {"aws:RequestTag/shopcat:owner": f"{ROLE_ID}:123"}),
+        (123, 1234, tagging(123)),
+        (123, 12, tagging(123)),
+        (123, 123, {"aws:RequestTag/shopcat:owner": f"{ROLE_ID}:123"}),
+        (123, 123, {**tagging(123), "aws:RequestTag/shopcat-pull-request": "12*"}),
+        (123, 123, {**tagging(123), "aws:RequestTag/shopcat-pull-request": "*"}),
+        (123, 77, {**tagging(123), "aws:RequestTag/shopcat-pull-request": "*"}),
+        (123, 123, {}),
+    ],
+)
+def test_a_pull_request_takes_no_name_of_another_s(number: int, named: int, tags: dict[str, str]) -> None:
+    assert makes(number, named, **tags) == [False, False]
+
+
+@pytest.mark.parametrize("number", [10, 77, 123, 123456789])
+def test_a_pull_request_takes_the_names_of_its_own_number(number: int) -> None:
+    assert makes(number, number, **tagging(number)) == [True, True]
 
 
 def test_policies_fit_what_aws_takes() -> None:
-    assert len(permissions.preview(PLACE, LISTENER)) < 10_240  # inline policies of a role, docs: IAM quotas
-    assert len(permissions.release(PLACE)) < 10_240
+    assert len(permissions.preview(PLACE, LISTENER, ROLE_ID)) < 10_240  # inline policies of a role, docs: IAM quotas
     for text in TRUST.values():
         assert len(text) < 2_048

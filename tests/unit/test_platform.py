@@ -173,6 +173,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
         return cluster.Cluster(
             "shopcat",
             settings.read(values),
+            boundary="arn:boundary",
             network=Subnets(),  # type: ignore[arg-type]
             region="eu-central-1",
             components=lambda _: None,
@@ -226,6 +227,9 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
             settings.read(committed()),
             place=Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
             kubernetes_api=lambda: "api",  # type: ignore[arg-type, return-value]
+            kubeconfig=pulumi.Output.secret(
+                kubernetes_client.kubeconfig("shopcat", "https://api:6443", "Q0E=", "eu-central-1")
+            ),
             vpc_id="vpc-1",
             depends_on=[],
             opts=pulumi.ResourceOptions(),
@@ -234,7 +238,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
 
     program()
     kind = "kubernetes:helm.sh/v3:Release"
-    assert {resource.removeprefix(f"{kind}_") for resource in bound} == {addons.CONTROLLER, addons.EXTERNAL_SECRETS}
+    assert {resource.removeprefix(f"{kind}_") for resource in bound} == {addons.CONTROLLER, addons.OPERATOR}
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -252,7 +256,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
             run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
     assert waited == [addons.IDENTITY_SECONDS] * 2
     assert applied == [("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0")]
-    for chart in (addons.CONTROLLER, addons.EXTERNAL_SECRETS):
+    for chart in (addons.CONTROLLER, addons.OPERATOR):
         association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
         assert association in needs.of(f"{kind}::{chart}")
 
@@ -318,29 +322,6 @@ def test_external_dns_says_once_what_to_enter(
         assert line.startswith("shop: ")
         assert "enter _1.shop. CNAME _2.aws., for which an update waits up to 75 minutes" in line
         assert "and shop.example.com CNAME lb.amazonaws.com (an ALIAS or ANAME" in line
-
-
-def test_the_controller_moves_targets_of_our_groups_and_no_load_balancer() -> None:
-    statements = addons.controller_policy()["Statement"]
-    writing = [one for one in statements if one["Resource"] != "*"]
-    actions = {action for one in writing for action in one["Action"]}
-    assert actions == {
-        "elasticloadbalancing:RegisterTargets",
-        "elasticloadbalancing:DeregisterTargets",
-        "ec2:AuthorizeSecurityGroupIngress",
-        "ec2:RevokeSecurityGroupIngress",
-    }
-    everything = {action for one in statements for action in one["Action"]}
-    assert not [action for action in everything if "Modify" in action or "Create" in action or "Delete" in action]
-
-
-def test_the_operator_reads_our_secrets_alone() -> None:
-    role = "arn:aws:iam::123456789012:role/shopcat-preview-secrets"
-    statement, other = addons.external_secrets_policy(role)["Statement"]
-    assert (other["Action"], other["Resource"]) == (["sts:AssumeRole", "sts:TagSession"], role)
-    assert all(action.startswith("secretsmanager:") for action in statement["Action"])
-    assert not [action for action in statement["Action"] if "Put" in action or action.partition(":")[2] == "List"]
-    assert not [one for one in statement["Resource"] if one == "*" or "preview" in one]
 
 
 def test_whoever_may_delete_a_kind_can_wait_until_it_is_gone() -> None:

@@ -25,7 +25,7 @@ def found(path: str) -> list[dict[str, str]]:
                 templates = {
                     key.removesuffix("Template"): re.sub(r"{{{(\w+)}}}", lambda one: groups[one[1]], value)  # noqa: B023
                     for key, value in manager.items()
-                    if key.endswith("Template")
+                    if key.endswith("Template") and not key.startswith("autoReplace")
                 }
                 dependencies.append({**groups, **templates})
     return dependencies
