@@ -101,6 +101,13 @@ bench-previews: $(READY) ## as many previews as fit, opened, updated and closed 
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
 	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
 
+.PHONY: audit
+AUDIT := .venv-audit
+audit: $(READY) ## checkov on what the twin's production declares and on the patched old repository; after make up
+	@test -x $(AUDIT)/bin/checkov || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/pip install --quiet --require-hashes --requirement requirements-audit.txt; }
+	@eval "$$($(RUN) -m twin env)" && pulumi stack export -s prod --file $(AUDIT)/prod.json && \
+		$(RUN) -m tests.audit $(AUDIT)/bin/checkov $(AUDIT)/prod.json
+
 .PHONY: kills
 kills: $(READY) ## updates killed after each call of AWS, and production's second life after it was destroyed; an hour
 	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/engine/test_second_life.py

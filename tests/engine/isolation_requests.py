@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.permissions import AUDIENCE, CLEANUP, PREVIEW, RELEASE, SECRETS_ROLE
+from infra.permissions import AUDIENCE, CLEANUP, NUMBER_TAG, PREVIEW, RELEASE, SECRETS_ROLE
 from tests.engine.isolation_attempts import Facts
 from tests.iam import Request
 
@@ -90,6 +90,31 @@ def requests(given: AwsFacts | None) -> list[Row]:
         Row(
             "delete another pull request's secret",
             Request("secretsmanager:DeleteSecret", secret("shopcat-preview/pr-77/database"), others),
+        ),
+        Row(
+            "take the name of a secret that another pull request will make",
+            Request(
+                "secretsmanager:CreateSecret",
+                arn("secretsmanager", "secret:shopcat-preview/pr-88/database-AbCdEf"),
+                {**own, "aws:RequestTag/shopcat:owner": f"{role_id}:123", f"aws:RequestTag/{NUMBER_TAG}": "88"},
+            ),
+        ),
+        Row(
+            "take the name of another pull request's target group",
+            Request(
+                "elasticloadbalancing:CreateTargetGroup",
+                arn("elasticloadbalancing", "targetgroup/shopcat-pr-88/1"),
+                {**own, "aws:RequestTag/shopcat:owner": f"{role_id}:123", f"aws:RequestTag/{NUMBER_TAG}": "123"},
+            ),
+        ),
+        Row(
+            "make its own target group",
+            Request(
+                "elasticloadbalancing:CreateTargetGroup",
+                arn("elasticloadbalancing", "targetgroup/shopcat-pr-123/1"),
+                {**own, "aws:RequestTag/shopcat:owner": f"{role_id}:123", f"aws:RequestTag/{NUMBER_TAG}": "123"},
+            ),
+            allowed=True,
         ),
         Row(
             "make another pull request's secret its own by a tag",

@@ -99,4 +99,7 @@ _TAIL = """
 * Every pull request may read the names and labels of all namespaces: who waits for a namespace's deletion lists and watches,
   and RBAC narrows neither to a name.
 * GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.
+* External Secrets can read every Secret of the cluster, since it watches them all to learn of changes; what it writes, admission
+  holds to production's and previews' namespaces and to plain data.
+* The release role is an administrator inside the cluster. In AWS it is held to what a release calls, and by a boundary.
 """

@@ -12,12 +12,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from infra import fence
+from infra import addon_isolation, fence
 from infra.record import SMOKE
 from infra.release import ingress_policy
 from tests.conftest import PREFIX
@@ -32,6 +33,8 @@ pytestmark = [
 ]
 
 PREVIEW, PRODUCTION = "pr-123", "shopcat"
+OPERATOR, CONTROLLER = addon_isolation.OPERATOR, addon_isolation.CONTROLLER
+SYSTEM = addon_isolation.CONTROLLER_NAMESPACE
 NAME = f"{PREFIX}policies"
 SERVER = "mkdir -p /tmp/page && exec python3 -m http.server {port} -d /tmp/page"
 
@@ -67,18 +70,22 @@ def twin() -> Iterator[config.Twin]:
     for module in MODULES:
         module.up(made)
     network_policies.up(made)
-    for namespace in (PREVIEW, PRODUCTION):
+    for namespace in (PREVIEW, PRODUCTION, OPERATOR):
         labels = fence.namespace_labels(namespace) if namespace == PREVIEW else {}
         labels.pop("pod-security.kubernetes.io/enforce", None)  # the servers here are no model of a pod
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
         controlplane.call(made, "POST", "/api/v1/namespaces", space)
-    _wait(lambda: all(_exists(made, one) for one in (PREVIEW, PRODUCTION)), "service accounts")
+    spaces = (PREVIEW, PRODUCTION, OPERATOR, SYSTEM)
+    _wait(lambda: all(_exists(made, one) for one in spaces), "service accounts")
     for namespace, name, label, port in (
         (PREVIEW, "shopcat", "shopcat", 8080),
         (PREVIEW, "database", "database", 5432),
         (PREVIEW, "other", "other", 8080),
         (PRODUCTION, "shopcat", "shopcat", 8080),
         (PRODUCTION, "smoke", SMOKE, 9090),
+        (OPERATOR, "operator", OPERATOR, 8080),
+        (SYSTEM, "controller", CONTROLLER, addon_isolation.WEBHOOK_PORT),
+        (SYSTEM, "metrics", CONTROLLER, 8080),
     ):
         path = f"/api/v1/namespaces/{namespace}/pods"
         controlplane.call(made, "POST", path, pod(made, namespace, name, label, port))
@@ -106,18 +113,20 @@ def _wait(probe: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 @pytest.fixture(scope="module")
 def database(twin: config.Twin) -> Iterator[str]:
-    """Where RDS would be: outside the cluster, at PostgreSQL's port."""
-    with socket.create_server((twin.host_ip, 5432)) as server:
-
-        def serve() -> None:
-            while True:
-                try:
-                    server.accept()[0].close()
-                except OSError:
-                    return
-
-        threading.Thread(target=serve, daemon=True).start()
+    """Where RDS and AWS would be: outside the cluster, at PostgreSQL's port and at AWS's."""
+    with ExitStack() as stack:
+        for port in (5432, twin.aws_port):
+            server = stack.enter_context(socket.create_server((twin.host_ip, port)))
+            threading.Thread(target=_accept, args=(server,), daemon=True).start()
         yield twin.host_ip
+
+
+def _accept(server: socket.socket) -> None:
+    while True:
+        try:
+            server.accept()[0].close()
+        except OSError:
+            return
 
 
 def address(twin: config.Twin, namespace: str, name: str) -> str:
@@ -141,6 +150,8 @@ class Row:
 
 
 SHOP, DATABASE = (PRODUCTION, "shopcat", 8080), ("", "database", 5432)
+API, AWS = ("", "api", 0), ("", "aws", 0)
+"""Outside the cluster: the API server by its Service, and where the twin's AWS would be; their ports are the twin's."""
 ROWS = [
     Row("a preview's application to production's pods", (PREVIEW, "shopcat"), SHOP),
     Row("another pod of a preview to production's pods", (PREVIEW, "other"), SHOP),
@@ -150,11 +161,27 @@ ROWS = [
     Row("a preview's application to its database", (PREVIEW, "shopcat"), (PREVIEW, "database", 5432), allowed=True),
     Row("production's smoke test to production's pods", (PRODUCTION, "smoke"), SHOP, allowed=True),
     Row("production's pods to production's database", (PRODUCTION, "shopcat"), DATABASE, allowed=True),
+    Row("External Secrets to production's pods", (OPERATOR, "operator"), SHOP),
+    Row("External Secrets to production's database", (OPERATOR, "operator"), DATABASE),
+    Row("production's pods to External Secrets", (PRODUCTION, "smoke"), (OPERATOR, "operator", 8080)),
+    Row("External Secrets to the API server", (OPERATOR, "operator"), API, allowed=True),
+    Row("External Secrets to AWS", (OPERATOR, "operator"), AWS, allowed=True),
+    Row("the controller to production's pods", (SYSTEM, "controller"), SHOP),
+    Row("the controller to production's database", (SYSTEM, "controller"), DATABASE),
+    Row("the controller to the API server", (SYSTEM, "controller"), API, allowed=True),
+    Row("the controller to AWS", (SYSTEM, "controller"), AWS, allowed=True),
+    Row("another pod to the controller's other ports", (PRODUCTION, "smoke"), (SYSTEM, "metrics", 8080)),
+    Row("another pod to the controller's webhooks", (PRODUCTION, "smoke"), (SYSTEM, "controller", 9443), allowed=True),
 ]
 
 
 def reached(twin: config.Twin, database: str, row: Row) -> bool:
     namespace, name, port = row.where
+    if row.where == API:
+        service = json.loads(kubectl(twin, "get", "service", "kubernetes", "-n", "default", "-o", "json").stdout)
+        return connects(twin, *row.source, service["spec"]["clusterIP"], addon_isolation.HTTPS)
+    if row.where == AWS:
+        return connects(twin, *row.source, twin.host_ip, twin.aws_port)
     return connects(twin, *row.source, address(twin, namespace, name) if namespace else database, port)
 
 
@@ -168,6 +195,8 @@ def fenced(twin: config.Twin, database: str) -> None:
     """Exactly what the program declares, with the twin's bridge as the load balancers' subnet."""
     specs = {(PREVIEW, name): spec for name, spec in fence.network_policies([twin.bridge_cidr]).items()}
     specs[PRODUCTION, "ingress"] = ingress_policy([twin.bridge_cidr])
+    server = json.loads(kubectl(twin, "config", "view", "-o", "json").stdout)["clusters"][0]["cluster"]["server"]
+    specs.update(addon_isolation.network_policies(addon_isolation.egress_ports(server, twin.aws_endpoint)))
     for (namespace, name), spec in specs.items():
         body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
         controlplane.call(twin, "POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)

@@ -90,7 +90,16 @@ def test_the_patches_apply_with_patch_as_with_git(patched: Path, tmp_path: Path)
 
 
 def test_there_is_a_patch_for_each_fault() -> None:
-    assert [patch.name[:2] for patch in PATCHES] == ["01", "02", "03", "04", "05", "06"]
+    assert [patch.name[:2] for patch in PATCHES] == ["01", "02", "03", "04", "05", "06", "07"]
+
+
+def test_the_database_is_not_lost_with_a_mistake(patched: Path) -> None:
+    (database,) = re.findall(
+        r'resource "aws_db_instance" "shopcat" {(.*?)\n}', (patched / "terraform" / "main.tf").read_text(), re.DOTALL
+    )
+    assert re.search(r"deletion_protection\s+= true", database)
+    assert re.search(r"skip_final_snapshot\s+= false", database)
+    assert "storage_encrypted" not in database, "on a running database it would have Terraform make an empty one"
 
 
 def test_the_old_chart_has_the_faults_it_is_blamed_for(helm: str) -> None:
