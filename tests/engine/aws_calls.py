@@ -15,6 +15,10 @@ _ACTION = {
     ("s3", "PUT", 2): "s3:PutObject",
 }
 """S3's log lines have a method and a path; what counts is whether it names a bucket or an object."""
+_VARIABLE = {"principalArn": "arn:[^/]+/[^/]+", "policyArn": "arn:.+"}
+"""Parts of a path that hold a slash."""
+_PREFIX = {"monitoring": "cloudwatch"}
+"""Services whose requests are signed by another name than IAM's."""
 _NO_PERMISSION = {"sts:GetCallerIdentity"}
 """docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html: "No permissions are required"."""
 _TRANSACTION = {"dynamodb:ConditionCheckItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
@@ -28,7 +32,10 @@ def _operations(service: str) -> list[tuple[str, re.Pattern[str], str]]:
     found = []
     for name in model.operation_names:
         http = model.operation_model(name).http
-        path = re.sub(r"\\\{(\w+)(\\\+)?\\\}", "[^/]+", re.escape(http["requestUri"].partition("?")[0].rstrip("/")))
+        parts = re.split(r"\{(\w+)\+?\}", http["requestUri"].partition("?")[0].rstrip("/"))
+        path = "".join(
+            _VARIABLE.get(part, "[^/]+") if index % 2 else re.escape(part) for index, part in enumerate(parts)
+        )
         found.append((http["method"], re.compile(path), name))
     return found
 
@@ -50,6 +57,7 @@ def needed(twin: Twin, access_key: str) -> set[str]:
         _, service, *call, _, _, key = line.split()
         if key != access_key or service == "-":
             continue
+        service = _PREFIX.get(service, service)
         if len(call) == 2:
             actions.add(_by_path(service, *call))
         elif call == ["TransactWriteItems"]:
