@@ -250,8 +250,8 @@ READS = {
     "secretsmanager:GetRandomPassword",
 }
 """What finds that something is in an update's way, reads what was made, or waits until it is gone."""
-OTHERS = {"elasticloadbalancing:RegisterTargets", "route53:CreateHostedZone", "sts:AssumeRole"}
-"""Of the twin, whose load balancer controller and whose person have its own credentials."""
+OTHERS = {"elasticloadbalancing:RegisterTargets", "iam:ListRoles", "route53:CreateHostedZone", "sts:AssumeRole"}
+"""Of the twin, whose load balancer controller, whose person and whose tests have its own credentials."""
 
 
 def actions(each: Calls, *parts: str) -> set[str]:
