@@ -115,6 +115,7 @@ class Database(pulumi.ComponentResource):
         """Declare instance and Job.
 
         Args:
+            operator: the role of External Secrets, which reads both secrets and no other.
             vpc_id: where the instance is.
             subnet_ids: the same.
             cluster_security_group_id: of the pods that may reach it.
