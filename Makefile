@@ -62,9 +62,12 @@ releases: $(READY) ## every release on the twin: tag, revision, state, colour, w
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.bootstrap
 
-.PHONY: aws-check upgrade-check
+.PHONY: aws-check github-check upgrade-check
 aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, zones, names, DNS, versions; changes nothing
 	@$(RUN) -m infra.aws_check
+
+github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
+	@$(RUN) -m pipeline.github_check
 
 upgrade-check: $(READY) ## what is pinned where, and the newest that is offered; changes nothing
 	@$(RUN) -m infra.upgrade_check

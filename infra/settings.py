@@ -146,6 +146,8 @@ class Github(Model):
     updates_platform: Switch = False
     """Whether the release role also makes ordinary updates of the platform (infra/release_role.py): versions of cluster, nodes
     and add-ons, drain times, health checks. What changes who may do what, or holds data, is an administrator's either way."""
+    unprotected_main: Switch = False
+    """Release although nobody has to review what reaches main (pipeline/protection.py); each release says so."""
 
 
 class Settings(Model):

@@ -30,7 +30,11 @@ _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
 class NotFound(Refused):
-    """GitHub has no such thing."""
+    """GitHub has no such thing, or hides it from this token."""
+
+
+class Denied(Refused):
+    """This token may not do it."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Github:
 
         Raises:
             NotFound: 404.
+            Denied: 401 or 403.
             Refused: any other answer than success, or none.
         """
         url = f"{self.api}/repos/{self.repository}{path}"
@@ -86,8 +91,8 @@ class Github:
                 said = _body(error)
                 pause = wait_seconds(error.code, error.headers, said, time.time())
                 if pause is None:
-                    kind = NotFound if error.code == 404 else Refused
-                    hint = "; the job's `permissions:` must allow it" if error.code in (401, 403) else ""
+                    kind = {401: Denied, 403: Denied, 404: NotFound}.get(error.code, Refused)
+                    hint = "; the job's `permissions:` must allow it" if kind is Denied else ""
                     raise kind(f"GitHub: {what} answered {error.code}: {said}{hint}") from error
                 if pause > patience:
                     raise Refused(

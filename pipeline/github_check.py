@@ -1,0 +1,394 @@
+"""Check, without changing anything, what the pipeline needs of GitHub's settings (``make github-check``).
+
+One table: what was looked at, what it is, what it should be, and the command or page that mends it. What the token may not
+see is never fine: it says what the token needs. The token is `GITHUB_TOKEN` or `GH_TOKEN`, an administrator's, such as
+`GITHUB_TOKEN=$(gh auth token)` or a fine-grained one that may read Administration, Actions, Contents, Issues and Variables.
+
+Sources: docs.github.com/rest: repos/rules, branches/branch-protection, deployments/environments, actions/permissions,
+actions/variables, issues/labels, repos/repos (CODEOWNERS errors); docs.github.com/repositories, "Available rules for rulesets".
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from infra.errors import Refused
+from infra.findings import Row, State, table
+from infra.settings import read_stack
+from pipeline import protection
+from pipeline.github import Denied, Github, NotFound
+from pipeline.plan import BRANCH, OFF_LABEL, PRODUCTION_FILE
+
+WORKFLOWS = Path(".github/workflows")
+TAGS_RULESET = ".github/rulesets/tags.json"
+VERSIONS = ("v0.0.1", "v1.0.0", "v1.4.0", "v10.20.30", "v2.0.0-rc.1")
+"""Names that stand for every version's tag."""
+KEPT = ("deletion", "update")
+"""Rules that keep a tag where it is."""
+
+_VARIABLE = re.compile(r"\bvars\.(\w+)( *\|\|)?")
+
+
+def finding(subject: str, ok: bool, found: str, wanted: str, mend: str) -> Row:  # noqa: FBT001 - reads as a table's column
+    """A row: fine, or to be changed."""
+    return Row(subject, State.OK, found) if ok else Row(subject, State.CHANGE, f"{found}; should be: {wanted}", mend)
+
+
+def unseen(subject: str, needs: str, error: Exception) -> Row:
+    """The row of what this token may not see: open until somebody has looked."""
+    return Row(
+        subject, State.CHANGE, f"can't be seen with this token ({error})", f"give it {needs}, and run this again"
+    )
+
+
+# What is decided ------------------------------------------------------------------------------------------------------
+
+
+def judge_main(guards: Sequence[protection.Guard], repository: str) -> list[Row]:
+    """A row for each thing that main needs, and whether anybody may do without."""
+    gaps, bypassed = protection.missing(guards), protection.bypassed(guards)
+    rows = []
+    for need, wanted in protection.NEEDS.items():
+        subject = f"{BRANCH}: {need}"
+        if need in gaps:
+            rows.append(finding(subject, False, "not asked for", wanted, protection.mend(repository)))
+            continue
+        keeping = ", ".join(guard.name for guard in guards if need in guard.keeps)
+        who = ", ".join(bypassed.get(need, ()))
+        rows.append(
+            finding(
+                subject,
+                not who,
+                f"by {keeping}{f', bypassed by {who}' if who else ''}",
+                "for everybody: no bypass",
+                f"https://github.com/{repository}/settings/rules: empty its bypass list (an administrator's token shows it)",
+            )
+        )
+    return rows
+
+
+def judge_environment(
+    document: Mapping[str, Any], branches: Sequence[Mapping[str, Any]], name: str, repository: str
+) -> list[Row]:
+    """Production's environment: who approves, and which branches may use it."""
+    others, lacks = protection.other_branches(document, branches), protection.unreviewed(document)
+    path = f"repos/{repository}/environments/{name.replace(' ', '%20')}"
+    return [
+        finding(
+            f"environment {name}: branches",
+            not others,
+            others or f"open to {BRANCH}",
+            f"open to {BRANCH} alone",
+            f"gh api -X PUT {path} -F 'deployment_branch_policy[protected_branches]=false' "
+            "-F 'deployment_branch_policy[custom_branch_policies]=true'; then "
+            f"gh api -X POST {path}/deployment-branch-policies -f name={BRANCH}, and delete the others there",
+        ),
+        finding(
+            f"environment {name}: reviews",
+            not lacks,
+            ", ".join(lacks) or "somebody else approves",
+            "reviewers, no self-review, no bypass by administrators",
+            f"https://github.com/{repository}/settings/environments: Required reviewers, Prevent self-review; switch off Allow "
+            "administrators to bypass configured protection rules",
+        ),
+    ]
+
+
+def judge_actions(document: Mapping[str, Any], repository: str) -> list[Row]:
+    """What a workflow's token may do unless its file says otherwise, and whether it may approve."""
+    rights, approves = document.get("default_workflow_permissions"), document.get("can_approve_pull_request_reviews")
+    command = f"gh api -X PUT repos/{repository}/actions/permissions/workflow"
+    return [
+        finding(
+            "Actions: token", rights == "read", f"{rights}", "read", f"{command} -f default_workflow_permissions=read"
+        ),
+        finding(
+            "Actions: approvals",
+            approves is False,
+            f"may {'not ' if approves is False else ''}approve pull requests",
+            "may not approve",
+            f"{command} -F can_approve_pull_request_reviews=false",
+        ),
+    ]
+
+
+def judge_forks(document: Mapping[str, Any], repository: str, *, private: bool) -> list[Row]:
+    """What a pull request from a fork gets: in a public repository never a secret, in a private one what is set."""
+    base = f"gh api -X PUT repos/{repository}/actions/permissions"
+    if not private:
+        policy = document.get("approval_policy")
+        return [
+            finding(
+                "forks: approval",
+                policy == "all_external_contributors",
+                f"{policy}",
+                "all_external_contributors",
+                f"{base}/fork-pr-contributor-approval -f approval_policy=all_external_contributors",
+            )
+        ]
+    runs = document.get("run_workflows_from_fork_pull_requests")
+    gets = [
+        words
+        for key, words in (
+            ("send_write_tokens_to_workflows", "tokens that write"),
+            ("send_secrets_and_variables", "secrets"),
+        )
+        if document.get(key) is not False
+    ]
+    waits = document.get("require_approval_for_fork_pr_workflows") is True
+    return [
+        finding(
+            "forks: what they get",
+            runs is False or (not gets and waits),
+            "no workflow runs"
+            if runs is False
+            else f"{' and '.join(gets) or 'nothing'}{'' if waits else ', unapproved'}",
+            "no tokens that write, no secrets, approval of each run",
+            f"{base}/fork-pr-workflows-private-repos -F run_workflows_from_fork_pull_requests=false "
+            "-F send_write_tokens_to_workflows=false -F send_secrets_and_variables=false "
+            "-F require_approval_for_fork_pr_workflows=true",
+        )
+    ]
+
+
+def covers(ruleset: Mapping[str, Any], names: Iterable[str] = VERSIONS) -> bool:
+    """Tell whether a ruleset holds for the tags of these names (fnmatch patterns, docs.github.com, "Creating rulesets")."""
+    names = [f"refs/tags/{name}" for name in names]
+    condition = (ruleset.get("conditions") or {}).get("ref_name") or {}
+    include, exclude = (list(map(str, condition.get(key) or [])) for key in ("include", "exclude"))
+    return all(
+        any(pattern == "~ALL" or fnmatch.fnmatchcase(name, pattern) for pattern in include)
+        and not any(pattern == "~ALL" or fnmatch.fnmatchcase(name, pattern) for pattern in exclude)
+        for name in names
+    )
+
+
+def judge_tags(rulesets: Sequence[Mapping[str, Any]], repository: str) -> list[Row]:
+    """Versions' tags: none is moved or deleted by anybody, and the workflow can make them."""
+    ours = [one for one in rulesets if one.get("enforcement") == "active" and covers(one)]
+    kinds = [({rule.get("type") for rule in one.get("rules") or []}, protection.actors(one)) for one in ours]
+    rows = []
+    for kind in KEPT:
+        who = [bypass for types, bypass in kinds if kind in types]
+        named = min(who, key=len, default=())
+        rows.append(
+            finding(
+                f"tags v*: {kind}",
+                bool(who) and not named,
+                f"forbidden, bypassed by {', '.join(named)}" if named else "forbidden" if who else "allowed",
+                "forbidden to everybody",
+                f"gh api -X POST repos/{repository}/rulesets --input {TAGS_RULESET}"
+                if not who
+                else f"https://github.com/{repository}/settings/rules: empty its bypass list (an administrator's token shows it)",
+            )
+        )
+    # The token of a workflow can't be on a bypass list (github.com/tetherto/qvac/pull/3555: 422), so this would end releases.
+    stopped = any("creation" in types for types, _ in kinds)
+    return [
+        *rows,
+        finding(
+            "tags v*: creation",
+            not stopped,
+            "forbidden" if stopped else "allowed, as the release workflow needs",
+            "allowed: a workflow's token can't be on a bypass list",
+            f"https://github.com/{repository}/settings/rules: take Restrict creations out of the ruleset for v*",
+        ),
+    ]
+
+
+def judge_owners(document: Mapping[str, Any]) -> Row:
+    """Whether GitHub can read CODEOWNERS and knows everybody in it; a line with an error asks for nobody's approval."""
+    errors = document.get("errors")
+    lines = [
+        f"line {one.get('line')}: {one.get('kind')} {str(one.get('source', '')).strip()}".strip()
+        if isinstance(one, Mapping)
+        else str(one)
+        for one in (errors if isinstance(errors, list) else ["no list of errors"])
+    ]
+    return finding(
+        "CODEOWNERS",
+        not lines,
+        "; ".join(lines) or "every owner is known",
+        "owners who may write to this repository",
+        "put your own team or people into .github/CODEOWNERS",
+    )
+
+
+def wanted_variables(workflows: Iterable[str]) -> dict[str, bool]:
+    """Return each variable that workflows use, and whether one of them can't do without."""
+    found: dict[str, bool] = {}
+    for text in workflows:
+        for name, otherwise in _VARIABLE.findall(text):
+            found[name] = found.get(name, False) or not otherwise
+    return dict(sorted(found.items()))
+
+
+# What is read ---------------------------------------------------------------------------------------------------------
+
+
+def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row | None = None) -> list[Row]:
+    """What a read finds; what is denied or not there is a row that is never fine.
+
+    Args:
+        subject: of that row.
+        needs: what a fine-grained token needs to see it.
+        read: asks GitHub.
+        absent: in place of the row when GitHub says that it is not there, which it also says to a token that may not look.
+    """
+    try:
+        return read()
+    except Denied as error:
+        return [unseen(subject, needs, error)]
+    except NotFound as error:
+        if absent is None:
+            return [unseen(subject, needs, error)]
+        return [
+            Row(
+                absent.subject,
+                absent.state,
+                f"{absent.found}, or this token may not see it (needs {needs})",
+                absent.todo,
+            )
+        ]
+    except Refused as error:
+        return [Row(subject, State.CHANGE, str(error), "run this again")]
+
+
+def _object(github: Github, path: str) -> dict[str, Any]:
+    found = github.call("GET", path)
+    if not isinstance(found, dict):
+        raise Refused(f"GitHub: GET {path} answered something else than an object")
+    return found
+
+
+def _main(github: Github) -> list[Row]:
+    rules = protection.read_rules(github)
+    numbers = {rule["ruleset_id"] for rule in rules if isinstance(rule.get("ruleset_id"), int)}
+    bypass = {number: protection.actors(_object(github, f"/rulesets/{number}")) for number in numbers}
+    guards = protection.of_rules(rules, bypass)
+    if protection.missing(guards) or protection.bypassed(guards):
+        guards += _classic(github)
+    return judge_main(guards, github.repository)
+
+
+def _classic(github: Github) -> list[protection.Guard]:
+    """The branch's classic protection, if it has one and this token may look."""
+    try:
+        return [protection.of_classic(_object(github, f"/branches/{BRANCH}/protection"))]
+    except (NotFound, Denied):  # none, or unseen: then what the rulesets lack is lacking as far as anybody can tell
+        return []
+
+
+def _tags(github: Github) -> list[Row]:
+    listed = github.pages("/rulesets?targets=tag&includes_parents=true")
+    active = [one for one in listed if one.get("enforcement") == "active" and one.get("target", "tag") == "tag"]
+    return judge_tags([_object(github, f"/rulesets/{one.get('id')}") for one in active], github.repository)
+
+
+def _forks(github: Github) -> list[Row]:
+    private = _object(github, "").get("private") is not False
+    name = "fork-pr-workflows-private-repos" if private else "fork-pr-contributor-approval"
+    return judge_forks(_object(github, f"/actions/permissions/{name}"), github.repository, private=private)
+
+
+def _default_branch(github: Github) -> list[Row]:
+    branch = _object(github, "").get("default_branch")
+    mend = f"gh api -X PATCH repos/{github.repository} -f default_branch={BRANCH}"
+    return [finding("default branch", branch == BRANCH, f"{branch}", BRANCH, mend)]
+
+
+def _environment(github: Github, name: str) -> list[Row]:
+    return judge_environment(*protection.read_environment(github, name), name, github.repository)
+
+
+def check(github: Github, environment: str, workflows: Iterable[str]) -> list[Row]:
+    """Every row of the table."""
+    repository, administration = github.repository, "Administration (read)"
+    page = f"https://github.com/{repository}/settings/environments"
+    rows = _seen("default branch", "Metadata (read)", partial(_default_branch, github))
+    rows += _seen(BRANCH, administration, partial(_main, github))
+    rows += _seen(
+        f"environment {environment}", "Actions (read)", partial(_environment, github, environment),
+        finding(f"environment {environment}", False, "not there", f"reviewers, no self-review, {BRANCH} alone", page),
+    )  # fmt: skip
+    rows += _seen(
+        "Actions", administration,
+        lambda: judge_actions(_object(github, "/actions/permissions/workflow"), repository),
+    )  # fmt: skip
+    rows += _seen("forks", administration, partial(_forks, github))
+    rows += _seen("tags v*", administration, partial(_tags, github))
+    rows += _seen(
+        "CODEOWNERS", "Contents (read)", lambda: [judge_owners(_object(github, f"/codeowners/errors?ref={BRANCH}"))],
+        finding("CODEOWNERS", False, f"not there on {BRANCH}", "there", "push .github/CODEOWNERS"),
+    )  # fmt: skip
+    rows += _present(
+        github, f"label {OFF_LABEL}", "Issues (read)", f"/labels/{OFF_LABEL}",
+        f"gh api -X POST repos/{repository}/labels -f name={OFF_LABEL}",
+    )  # fmt: skip
+    for name, needed in wanted_variables(workflows).items():
+        if needed:
+            rows += _present(
+                github, f"variable {name}", "Variables (read)", f"/actions/variables/{name}",
+                f"gh api -X POST repos/{repository}/actions/variables -f name={name} -f value=<README says what>",
+            )  # fmt: skip
+    return rows
+
+
+def _present(github: Github, subject: str, needs: str, path: str, mend: str) -> list[Row]:
+    def read() -> list[Row]:
+        found = _object(github, path)
+        return [finding(subject, bool(found.get("value", found.get("name"))), "there", "not empty", mend)]
+
+    return _seen(subject, needs, read, finding(subject, False, "not there", "there", mend))
+
+
+def _github(environment: Mapping[str, str], repository: str) -> Github:
+    """GitHub, by the token that a person gives.
+
+    Raises:
+        Refused: there is none, or no repository's name.
+    """
+    found = Github.find({
+        "GITHUB_API_URL": environment.get("GITHUB_API_URL", "https://api.github.com"),
+        "GITHUB_REPOSITORY": environment.get("GITHUB_REPOSITORY") or repository,
+        "GITHUB_TOKEN": environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN", ""),
+    })  # fmt: skip
+    if found is None:
+        raise Refused(
+            "give an administrator's token as GITHUB_TOKEN (`GITHUB_TOKEN=$(gh auth token) make github-check`), and the "
+            "repository as shopcat:github.repository in Pulumi.prod.yaml or as GITHUB_REPOSITORY"
+        )
+    return found
+
+
+def main() -> int:
+    """``python -m pipeline.github_check``; 1 if something is open."""
+    environment = os.environ
+    try:
+        _, settings = read_stack(PRODUCTION_FILE)
+        github = _github(environment, settings.github.repository)
+        texts = [
+            path.read_text(encoding="utf-8") for path in sorted((PRODUCTION_FILE.parent / WORKFLOWS).glob("*.yml"))
+        ]
+        rows = check(github, settings.github.environment, texts)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if settings.github.unprotected_main:
+        what = "shopcat:github.unprotectedMain is true: a release goes on though one person can release alone"
+        rows.append(Row("releases", State.LOOK, what))
+    print(f"{github.repository}; nothing is changed by this\n\n{table(rows)}")
+    bad = sum(row.state is State.CHANGE for row in rows)
+    print(f"\n{bad} to change, of {len(rows)}")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
