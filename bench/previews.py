@@ -160,7 +160,7 @@ class Previews:
 
     def _served(self, number: int) -> str:
         context = ssl.create_default_context(cafile=str(pki.ca_file(self._twin)))
-        url = f"https://pr-{number}.preview.{hostnames.domain(self._twin)}/"
+        url = f"https://pr-{number}.{hostnames.preview_domain(self._twin)}/"
         try:
             with urllib.request.urlopen(url, context=context, timeout=5) as answer:
                 return str(answer.headers.get("X-ShopCat-Release", ""))

@@ -48,10 +48,10 @@ def take_down(names: Iterable[str]) -> None:
 
 
 def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0, prefix: str = "") -> Load:
-    """Load on the production URL of a twin, or on a host below its domain; not yet started."""
+    """Load on the production URL of a twin, or on a host below its previews' domain; not yet started."""
     return Load(
         front_door.address(twin),
-        prefix + hostnames.domain(twin),
+        f"{prefix}{hostnames.preview_domain(twin)}" if prefix else hostnames.domain(twin),
         ca_file=pki.ca_file(twin),
         streams=tuple(streams),
         maximum_seconds=maximum_seconds,

@@ -72,8 +72,8 @@ def target_group(twin: Twin, name: str, **changes: Any) -> str:
 
 
 def host_prefix(system: str) -> str:
-    """What stands before the shop's domain in the system's host name."""
-    return "" if system == OURS else f"{system}.preview."
+    """What stands before the previews' domain in the system's host name; empty for the shop's own name."""
+    return "" if system == OURS else f"{system}."
 
 
 def host_rule(twin: Twin, system: str, priority: int, weights: dict[str, int]) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from infra import availability, backends, offers, zone
+from infra import availability, backends, domains, offers, zone
 from infra.aws_clients import AwsClients, error_code
 from infra.capacity import T3_MEDIUM
 from infra.cluster import NODES
@@ -175,7 +175,7 @@ def _addresses(clients: AwsClients, _: Settings) -> int:
 
 
 def _balancers(clients: AwsClients, settings: Settings) -> int:
-    ours = set(zone.hosts(settings.domain, LOAD_BALANCER))
+    ours = {name.balancer for name in zone.names(settings, LOAD_BALANCER)}
     found = _pages(clients, "elbv2", "describe_load_balancers", "LoadBalancers")
     return sum(one["Type"] == "application" and one["LoadBalancerName"] not in ours for one in found)
 
@@ -314,8 +314,15 @@ def names(settings: Settings) -> list[Name]:
         for name in (SECRETS_ROLE, *((RELEASE, PREVIEW, CLEANUP) if settings.github.repository else ()))
     ]
     found += [
-        Name("load balancer", name, "elbv2", "describe_load_balancers", {"Names": [name]}, f"delete {name} in EC2")
-        for name in zone.hosts(settings.domain, LOAD_BALANCER)
+        Name(
+            "load balancer",
+            one.balancer,
+            "elbv2",
+            "describe_load_balancers",
+            {"Names": [one.balancer]},
+            f"delete {one.balancer} in EC2",
+        )
+        for one in zone.names(settings, LOAD_BALANCER)
     ]
     return found + [
         Name("target group", name, "elbv2", "describe_target_groups", {"Names": [name]}, f"delete {name} in EC2")
@@ -346,21 +353,32 @@ def _records(clients: AwsClients, settings: Settings) -> list[Row]:
         return [
             Row("DNS", State.LOOK, "entered elsewhere (shopcat:dns is external)", "the first update says what to enter")
         ]
-    zone_id, apex = zone.find(clients, settings.zone), settings.zone.rstrip(".")
-    wanted = zone.hosts(settings.domain, LOAD_BALANCER)
-    wrong = zone.obstacles(zone.read(clients, zone_id, wanted, apex), wanted, apex, clients.region)
+    names = zone.names(settings, LOAD_BALANCER)
+    return [row for name in names for row in asked(f"DNS {name.host}", partial(_record, clients, name))]
+
+
+def _record(clients: AwsClients, name: zone.Name) -> list[Row]:
+    zone_id, subject = zone.find(clients, name), f"DNS {name.host}"
+    wrong = zone.obstacles(zone.read(clients, zone_id, name), name, clients.region)
     if wrong:
-        return [Row("DNS", State.CHANGE, found, f"in Route 53 zone {apex} ({zone_id})") for found in wrong]
+        return [Row(subject, State.CHANGE, found, f"in Route 53 zone {name.zone} ({zone_id})") for found in wrong]
     servers = clients.get("route53").get_hosted_zone(Id=zone_id).get("DelegationSet", {}).get("NameServers", [])
     return [
-        Row("DNS", State.OK, f"{', '.join(wanted.values())} free in zone {apex}"),
+        Row(subject, State.OK, f"free in zone {name.zone}"),
         Row(
-            "DNS delegation",
+            f"{subject}: delegation",
             State.LOOK,
-            f"zone {apex} is answered by {', '.join(servers) or 'unknown servers'}",
-            f"compare with `dig +short NS {apex}`; no certificate is issued until they are the same",
+            f"zone {name.zone} is answered by {', '.join(servers) or 'unknown servers'}",
+            f"compare with `dig +short NS {name.zone}`; no certificate is issued until they are the same",
         ),
     ]
+
+
+def _sites(settings: Settings) -> list[Row]:
+    """Whether previews share the shop's site, which a setting may accept."""
+    if not settings.preview_domain_shared:
+        return []
+    return [Row("previews' site", State.LOOK, domains.warning(settings.domain, settings.preview_domain))]
 
 
 def check(settings: Settings, clients: AwsClients, account: str, folder: Path) -> list[Row]:
@@ -371,7 +389,7 @@ def check(settings: Settings, clients: AwsClients, account: str, folder: Path) -
     if settings.cluster.existing is None:
         rows += asked("zones", partial(_zones, clients, settings))
         rows += asked("database's zones", partial(_database_zones, clients, settings))
-    rows += asked("DNS", partial(_records, clients, settings))
+    rows += asked("DNS", partial(_records, clients, settings)) + _sites(settings)
     rows += asked("names", partial(_taken, clients, account, settings))
     return rows + offers.read(settings, clients, folder)
 

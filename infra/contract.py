@@ -1,6 +1,6 @@
 """What production publishes for previews: one SSM parameter, nothing secret in it, and what it names.
 
-Previews find cluster, listener, repository and domain there, so they need no access to production's state. Beside it stand
+Previews find cluster, listener, repository and their domain there, so they need no access to production's state. Beside it stand
 the previews' PriorityClass, which no preview may declare for itself, and the table in which each preview takes its place.
 """
 
@@ -44,7 +44,8 @@ class Contract(BaseModel):
     cluster_authority: str
     """The API server's CA, PEM in base64."""
     region: str
-    domain: str
+    preview_domain: str
+    """Previews answer as pr-<n>.<preview_domain>."""
     vpc_id: str
     load_balancer_cidrs: tuple[str, ...]
     """Where the load balancer's nodes have their addresses."""

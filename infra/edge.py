@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
+from infra.limits import PREVIEW_HOSTS
 from infra.record import COLOUR_HEADER, COLOURS, HEALTH_PATH, LOAD_BALANCER, PORT, Colour, workload_name
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ class Edge(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
-        zone_id: str | None,
+        zone_ids: Mapping[str, str],
         network: Network,
         cluster_security_group_id: pulumi.Input[str],
         opts: pulumi.ResourceOptions,
@@ -215,7 +216,7 @@ class Edge(pulumi.ComponentResource):
         self.production = LoadBalancer(
             LOAD_BALANCER,
             hosts=[settings.domain],
-            zone_id=zone_id,
+            zone_id=zone_ids.get(LOAD_BALANCER),
             network=network,
             drain=drain,
             protect=settings.protection,
@@ -223,8 +224,8 @@ class Edge(pulumi.ComponentResource):
         )
         self.previews = LoadBalancer(
             f"{LOAD_BALANCER}-preview",
-            hosts=[f"*.preview.{settings.domain}"],
-            zone_id=zone_id,
+            hosts=[f"{PREVIEW_HOSTS}{settings.preview_domain}"],
+            zone_id=zone_ids.get(f"{LOAD_BALANCER}-preview"),
             network=network,
             drain=drain,
             protect=settings.protection,

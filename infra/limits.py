@@ -21,8 +21,8 @@ _HEX_ID = "[0-9a-f]{8}([0-9a-f]{9})?"
 
 CERTIFICATE_NAME_OCTETS = 64
 """The first name of an ACM certificate (docs.aws.amazon.com/acm/latest/APIReference/API_RequestCertificate.html)."""
-PREVIEW_HOSTS = "*.preview."
-"""What stands before the domain in the name of the previews' certificate (infra/edge.py)."""
+PREVIEW_HOSTS = "*."
+"""What stands before the previews' domain in the name of their certificate (infra/edge.py)."""
 RULE_CONDITION_VALUES = 5
 """Values of all conditions of one listener rule (docs.aws.amazon.com/elasticloadbalancing/latest/application/
 load-balancer-limits.html, "Condition Values per Rule"); the colour in the header is one of them."""
@@ -133,6 +133,7 @@ _IMAGE = Text(
     "github.com/distribution/reference",
     most=512,
 )
+_ZONE = Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1123", most=254)
 _SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
 
 _RELEASE = Text("[a-z0-9.-]{0,63}", "a tag or a release such as v1.4.0 or v1.4.0-r1", "docs/runbook.md")
@@ -146,10 +147,17 @@ LIMITS: Mapping[str, Limit] = {
     "domain": Text(
         _HOST,
         "a host name such as shop.example.com",
-        f"host names, RFC 1123; {PREVIEW_HOSTS}<domain> is a certificate's name, {_AWS}/acm API_RequestCertificate",
+        f"host names, RFC 1123; it is a certificate's name, {_AWS}/acm API_RequestCertificate",
+        most=CERTIFICATE_NAME_OCTETS,
+    ),
+    "previewDomain": Text(
+        _HOST,
+        "a host name such as shop-previews.example.net",
+        f"host names, RFC 1123; {PREVIEW_HOSTS}<previewDomain> is a certificate's name, {_AWS}/acm API_RequestCertificate",
         most=CERTIFICATE_NAME_OCTETS - len(PREVIEW_HOSTS),
     ),
-    "hostedZone": Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1123", most=254),
+    "hostedZone": _ZONE,
+    "previewHostedZone": _ZONE,
     "apiAccessCidrs": Items(EKS_ACCESS_CIDRS, f"{_AWS}/eks/latest/userguide/service-quotas.html"),
     "awsEndpoint": _URL,
     "ledgerTable": Text(

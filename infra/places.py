@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.aws_clients import error_code, explain
+from infra.domains import preview_host
 from infra.errors import Refused
 from infra.fence import SECRET_PATH
 from infra.record import APPLICATION
@@ -46,11 +47,6 @@ def group_name(stack: str) -> str:
 def secret_name(stack: str) -> str:
     """Name of a preview's secret."""
     return f"{SECRET_PATH}/{stack}/database"
-
-
-def host(stack: str, domain: str) -> str:
-    """Name under which a preview is reached."""
-    return f"{stack}.preview.{domain}"
 
 
 @dataclass(frozen=True)
@@ -165,9 +161,8 @@ class Leftovers:
     @classmethod
     def of(cls, clients: AwsClients, stack: str, contract: Mapping[str, Any]) -> Leftovers:
         """By production's contract (infra/contract.py), as its JSON has it."""
-        return cls(
-            clients, stack, contract["placesTable"], contract["previewListenerArn"], host(stack, contract["domain"])
-        )
+        host = preview_host(stack, contract["previewDomain"])
+        return cls(clients, stack, contract["placesTable"], contract["previewListenerArn"], host)
 
     def delete_rule(self) -> None:
         """Delete every rule for the preview's host.

@@ -25,6 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra import capacity, contract, fence, kubernetes_client, places, threads
 from infra.aws_clients import AwsClients, error_code, explain
+from infra.domains import preview_host
 from infra.edge import HEALTH_TIMEOUT_SECONDS
 from infra.errors import Refused
 from infra.fence import DATABASE, DATABASE_PORT, selector
@@ -262,7 +263,7 @@ class Preview(pulumi.ComponentResource):
         self.image = image(self._clients, self._contract, settings.tag)
         taken = places.read(self._clients, self._contract.places_table)
         self._place = places.choose(taken, self.name, self._contract.previews, datetime.now(UTC))
-        self.host = places.host(self.name, self._contract.domain)
+        self.host = preview_host(self.name, self._contract.preview_domain)
         self.url = f"https://{self.host}"
         self._leftovers = places.Leftovers(
             self._clients,

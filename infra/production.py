@@ -15,6 +15,7 @@ from infra import (
     boundary,
     capacity,
     contract,
+    domains,
     engine,
     existing,
     places,
@@ -118,17 +119,16 @@ class Production(pulumi.ComponentResource):
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = engine.meanwhile(clients.identity)
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
-        zone_id = zone.find(clients, settings.zone) if settings.dns == "route53" else None
+        names = zone.names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
+        zone_ids = {name.balancer: zone.find(clients, name) for name in names}
         plan = engine.meanwhile(lambda: preflight.read(preflight.question(settings), clients))
         if not settings.protection:
             places.refuse_taken(clients, contract.PLACES_TABLE)
         if plan.decision.action == "platform":
             if settings.cluster.existing is None:
                 availability.refuse_unusable(clients, settings.vpc.zones)
-            if zone_id is not None:
-                zone.refuse_taken(
-                    clients, zone_id, zone=settings.zone, domain=settings.domain, load_balancer=LOAD_BALANCER
-                )
+            for name in names:
+                zone.refuse_taken(clients, zone_ids[name.balancer], name)
 
         guard = existing.Guard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
@@ -136,6 +136,8 @@ class Production(pulumi.ComponentResource):
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
+        if settings.preview_domain_shared:
+            pulumi.log.warn(domains.warning(settings.domain, settings.preview_domain), self)
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
         database = Database("database", settings, clients=clients, region=region, opts=child)
@@ -203,7 +205,7 @@ class Production(pulumi.ComponentResource):
         edge = Edge(
             "edge",
             settings,
-            zone_id=zone_id,
+            zone_ids=zone_ids,
             network=network,
             cluster_security_group_id=security_group,
             opts=child,
@@ -240,7 +242,7 @@ class Production(pulumi.ComponentResource):
             {
                 "cluster": settings.cluster.name,
                 "region": region,
-                "domain": settings.domain,
+                "previewDomain": settings.preview_domain,
                 "loadBalancerCidrs": balancers,
                 "previewRepository": PREVIEW_REPOSITORY,
                 "releaseRepository": REPOSITORY,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from infra import capacity, stack_file
+from infra import capacity, domains, stack_file
 from infra.drain import DrainBudget, DrainError, DrainInputs, DrainOverrides
 from infra.environment import wrong_command
 from infra.errors import Refused
@@ -154,6 +154,8 @@ class Settings(Model):
     """Everything of the production stack."""
 
     domain: str
+    preview_domain: str
+    """Previews answer as pr-<n>.<preview_domain>, so pull requests' code does. No default: infra/domains.py says why."""
     api_access: Literal["public", "cidrs", "private"]
     """Who reaches the Kubernetes API: public (IAM decides, anyone may knock), cidrs, or private (inside the VPC)."""
     charts: Charts
@@ -162,6 +164,10 @@ class Settings(Model):
     dns: Literal["route53", "external"] = "route53"
     hosted_zone: str = ""
     """Name of the Route 53 zone; empty takes `domain` itself."""
+    preview_hosted_zone: str = ""
+    """Name of the previews' Route 53 zone; empty takes the shop's if `preview_domain` lies in it, else that itself."""
+    preview_domain_shared: Switch = False
+    """Accepts that previews share the shop's site; each update says so."""
     admin_cidrs: tuple[str, ...] = ()
     """Networks whose header X-ShopCat-Colour chooses a colour, besides the cluster's own way out."""
     aws_endpoint: str | None = None
@@ -235,13 +241,17 @@ class Settings(Model):
         return wrong
 
     def _wrong_names(self) -> list[str]:
-        """Why the domain can't have its records in the zone."""
-        zone = self.zone.rstrip(".")
-        if self.dns == "route53" and self.domain != zone and not self.domain.endswith(f".{zone}"):
-            return [
-                f"hostedZone: {self.domain} does not lie in {zone}; name the zone that it lies in, or set dns to external"
-            ]
-        return []
+        """Why a domain can't have its records in its zone, or previews can't answer below theirs."""
+        wrong = [
+            f"{setting}: {domain} does not lie in {zone.rstrip('.')}; name the zone that it lies in, or set dns to external"
+            for setting, domain, zone in (
+                ("hostedZone", self.domain, self.zone),
+                ("previewHostedZone", self.preview_domain, self.preview_zone),
+            )
+            if self.dns == "route53" and not _lies_in(domain, zone)
+        ]
+        shared = domains.refusal(self.domain, self.preview_domain, accepted=self.preview_domain_shared)
+        return [*wrong, *([shared] if shared else [])]
 
     @property
     def production(self) -> capacity.Production:
@@ -260,9 +270,20 @@ class Settings(Model):
         return self.hosted_zone or self.domain
 
     @property
+    def preview_zone(self) -> str:
+        """Name of the Route 53 zone that the previews' name goes into."""
+        return self.preview_hosted_zone or (
+            self.zone if _lies_in(self.preview_domain, self.zone) else self.preview_domain
+        )
+
+    @property
     def url(self) -> str:
         """Where people find the shop."""
         return f"https://{self.domain}"
+
+
+def _lies_in(domain: str, zone: str) -> bool:
+    return f".{domain}".endswith(f".{zone.rstrip('.')}")
 
 
 class PreviewImages(Model):

@@ -111,6 +111,10 @@ _HELP = {
         "apiAccessCidrs) or private (only from inside the VPC)"
     ),
     "domain": "set it to the host name of the shop, such as shop.example.com",
+    "previewDomain": (
+        "has no default: set it to a domain of another registration than the shop's, such as shop-previews.example.net; pull "
+        "requests' code answers below it"
+    ),
     "tag": "name the image in shopcat-preview, such as `pulumi up -s pr-<n> -c shopcat:tag=<sha>`",
 }
 

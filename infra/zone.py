@@ -1,19 +1,22 @@
-"""The Route 53 zone that the shop's names go into: found, and searched for what is in their way, before anything is made."""
+"""The Route 53 zones of the shop's name and the previews': found, and searched for what is in the way of a name."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.aws_clients import explain
 from infra.errors import Refused
+from infra.limits import PREVIEW_HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from infra.aws_clients import AwsClients
+    from infra.settings import Settings
 
 ADDRESSES = frozenset({"A", "AAAA", "CNAME"})
 """Types that answer where a host is. Route 53 takes no second set of a name and type, and nothing beside a CNAME."""
@@ -25,13 +28,40 @@ AMAZON = frozenset({"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.
 Record = dict[str, Any]
 
 
-def find(clients: AwsClients, name: str) -> str:
-    """Id of the public zone of that name.
+@dataclass(frozen=True)
+class Name:
+    """A load balancer's name in DNS."""
+
+    balancer: str
+    """Name of the load balancer that it leads to."""
+    host: str
+    """What its certificate and record are for."""
+    zone: str
+    """Name of the Route 53 zone that it goes into."""
+    setting: str
+    """Of the zone."""
+
+
+def names(settings: Settings, load_balancer: str) -> list[Name]:
+    """Return the name of each load balancer: production's, and the previews', which has one of its own."""
+    return [
+        Name(load_balancer, settings.domain, settings.zone.rstrip("."), "hostedZone"),
+        Name(
+            f"{load_balancer}-preview",
+            f"{PREVIEW_HOSTS}{settings.preview_domain}",
+            settings.preview_zone.rstrip("."),
+            "previewHostedZone",
+        ),
+    ]
+
+
+def find(clients: AwsClients, name: Name) -> str:
+    """Id of the public zone that a name goes into.
 
     Raises:
         Refused: there is none, or Route 53 can't be asked.
     """
-    wanted = name.rstrip(".")
+    wanted = name.zone
     try:
         pages = clients.get("route53").get_paginator("list_hosted_zones").paginate()
         for page in pages:
@@ -41,14 +71,9 @@ def find(clients: AwsClients, name: str) -> str:
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "Route 53", clients.endpoint_url) from error
     raise Refused(
-        f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:hostedZone to the zone that "
-        "shopcat:domain lies in, or shopcat:dns to external to enter the names elsewhere"
+        f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:{name.setting} to the zone that "
+        f"{name.host.removeprefix(PREVIEW_HOSTS)} lies in, or shopcat:dns to external to enter the names elsewhere"
     )
-
-
-def hosts(domain: str, load_balancer: str) -> dict[str, str]:
-    """Name of each load balancer → the host that its certificate and record are for."""
-    return {load_balancer: domain, f"{load_balancer}-preview": f"*.preview.{domain}"}
 
 
 def lineage(host: str, zone: str) -> list[str]:
@@ -59,8 +84,8 @@ def lineage(host: str, zone: str) -> list[str]:
     return names
 
 
-def obstacles(records: Sequence[Record], wanted: dict[str, str], zone: str, region: str) -> list[str]:
-    """Return what of a zone's records stands in the way of the load balancers' names, one line each.
+def obstacles(records: Sequence[Record], wanted: Name, region: str) -> list[str]:
+    """Return what of a zone's records stands in the way of a load balancer's name, one line each.
 
     A name that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update made it.
     """
@@ -68,24 +93,22 @@ def obstacles(records: Sequence[Record], wanted: dict[str, str], zone: str, regi
     for one in records:
         name = one["Name"].replace("\\052", "*").rstrip(".").lower()
         by_name.setdefault(name, []).append(one)
-    found = []
-    for balancer, host in wanted.items():
-        ours = re.compile(rf"(dualstack\.)?{re.escape(balancer)}-\d+\.{re.escape(region)}\.elb\.amazonaws\.com\.?")
-        names = lineage(host, zone)
-        for one in by_name.get(host, []):
-            target = one.get("AliasTarget", {}).get("DNSName", "").lower()
-            if one["Type"] in ADDRESSES and not (one["Type"] == "A" and ours.fullmatch(target)):
-                values = target or ", ".join(each["Value"] for each in one.get("ResourceRecords", []))
-                found.append(
-                    f"{host} {one['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
-                )
-        for name in names[:-1]:
-            if any(one["Type"] == "NS" for one in by_name.get(name, [])):
-                found.append(
-                    f"{name} NS hands {host} over to another zone; set shopcat:hostedZone to {name}, or delete it"
-                )
-        found += _forbidden(host, names, by_name)
-    return found
+    found, host = [], wanted.host
+    ours = re.compile(rf"(dualstack\.)?{re.escape(wanted.balancer)}-\d+\.{re.escape(region)}\.elb\.amazonaws\.com\.?")
+    above = lineage(host, wanted.zone)
+    for one in by_name.get(host, []):
+        target = one.get("AliasTarget", {}).get("DNSName", "").lower()
+        if one["Type"] in ADDRESSES and not (one["Type"] == "A" and ours.fullmatch(target)):
+            values = target or ", ".join(each["Value"] for each in one.get("ResourceRecords", []))
+            found.append(
+                f"{host} {one['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
+            )
+    for name in above[:-1]:
+        if any(one["Type"] == "NS" for one in by_name.get(name, [])):
+            found.append(
+                f"{name} NS hands {host} over to another zone; set shopcat:{wanted.setting} to {name}, or delete it"
+            )
+    return found + _forbidden(host, above, by_name)
 
 
 def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[Record]]) -> list[str]:
@@ -111,27 +134,26 @@ def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[Record]]
     return []
 
 
-def read(clients: AwsClients, zone_id: str, wanted: dict[str, str], zone: str) -> list[Record]:
-    """Records of the wanted names and of those above them; a zone may hold ten thousand others."""
+def read(clients: AwsClients, zone_id: str, wanted: Name) -> list[Record]:
+    """Records of a name and of those above it; a zone may hold ten thousand others."""
     route53 = clients.get("route53")
     found: list[Record] = []
-    for name in sorted({name for host in wanted.values() for name in lineage(host, zone)}):
+    for name in sorted(lineage(wanted.host, wanted.zone)):
         page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=name, MaxItems="100")
         found += [one for one in page["ResourceRecordSets"] if one["Name"].replace("\\052", "*").rstrip(".") == name]
     return found
 
 
-def refuse_taken(clients: AwsClients, zone_id: str, *, zone: str, domain: str, load_balancer: str) -> None:
-    """Check, before the first load balancer is made, that its names are free.
+def refuse_taken(clients: AwsClients, zone_id: str, wanted: Name) -> None:
+    """Check, before the first load balancer is made, that its name is free.
 
     Raises:
         Refused: a record of somebody else's is in the way, or Route 53 can't be asked.
     """
-    zone, wanted = zone.rstrip("."), hosts(domain, load_balancer)
     try:
-        records = read(clients, zone_id, wanted, zone)
+        records = read(clients, zone_id, wanted)
     except (BotoCoreError, ClientError) as error:
-        raise explain(error, f"records of Route 53 zone {zone}", clients.endpoint_url) from error
-    found = obstacles(records, wanted, zone, clients.region)
+        raise explain(error, f"records of Route 53 zone {wanted.zone}", clients.endpoint_url) from error
+    found = obstacles(records, wanted, clients.region)
     if found:
-        raise Refused(f"Route 53 zone {zone} ({zone_id}) holds records that are in the way: " + ". ".join(found))
+        raise Refused(f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(found))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from infra.domains import preview_host
 from infra.errors import Refused
 from infra.fence import SECRET_PATH
 from infra.kubernetes_client import kubeconfig
@@ -80,7 +81,7 @@ class Expected:
     @property
     def host(self) -> str:
         """The host of the preview."""
-        return f"{self.stack}.preview.{self.contract['domain']}"
+        return preview_host(self.stack, self.contract["previewDomain"])
 
     def arn(self, service: str, resource: str) -> str:
         """ARN of a resource in this account and region."""

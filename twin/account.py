@@ -1,4 +1,4 @@
-"""What a person has on AWS before the first `pulumi up`: the domain's zone, and what `make bootstrap` makes."""
+"""What a person has on AWS before the first `pulumi up`: the domains' zones, and what `make bootstrap` makes."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def up(twin: Twin) -> None:
         capture_output=True,
         stdin=subprocess.DEVNULL,
     )
-    _own_domain(twin)
+    _own_domains(twin)
     log = twin.logs / "bootstrap.log"
     log.write_text(result.stdout + result.stderr)
     if result.returncode != 0:
         raise TwinError(f"bootstrap failed (log: {log}):\n{result.stdout}{result.stderr}")
 
 
-def _own_domain(twin: Twin) -> None:
-    """The zone that a person on AWS has from registering the domain."""
-    domain = hostnames.domain(twin)
+def _own_domains(twin: Twin) -> None:
+    """The zones that a person on AWS has from registering the two domains."""
     client = pulumi.client(twin, "route53")
-    zones = client.list_hosted_zones()["HostedZones"]
-    if domain not in [zone["Name"].rstrip(".") for zone in zones]:
-        client.create_hosted_zone(Name=domain, CallerReference=domain)
+    zones = [zone["Name"].rstrip(".") for zone in client.list_hosted_zones()["HostedZones"]]
+    for domain in (hostnames.domain(twin), hostnames.preview_domain(twin)):
+        if domain not in zones:
+            client.create_hosted_zone(Name=domain, CallerReference=domain)
 
 
 def down(twin: Twin) -> None:
@@ -50,5 +50,5 @@ def down(twin: Twin) -> None:
 def status(twin: Twin) -> list[PartStatus]:
     """Whether the zone is there, which is made last."""
     zones = pulumi.client(twin, "route53").list_hosted_zones()["HostedZones"]
-    found = hostnames.domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
+    found = hostnames.preview_domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
     return [PartStatus("account", ok=found, detail="bootstrapped" if found else "not bootstrapped")]

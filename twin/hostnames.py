@@ -23,6 +23,11 @@ def domain(twin: Twin) -> str:
     return "shopcat.localhost" if twin.name == "main" else f"{twin.name}.shopcat.localhost"
 
 
+def preview_domain(twin: Twin) -> str:
+    """What previews' names end with on this twin: another site than the shop's, as on AWS."""
+    return "shopcat-previews.localhost" if twin.name == "main" else f"{twin.name}.shopcat-previews.localhost"
+
+
 def _mark(twin: Twin) -> str:
     return f"# shopcat twin {twin.name}"
 

@@ -161,7 +161,7 @@ def up(
         TwinError: a step failed.
     """
     stack = f"pr-{number}"
-    host = f"{stack}.preview.{hostnames.domain(twin)}"
+    host = f"{stack}.{hostnames.preview_domain(twin)}"
     _write_settings(twin, stack, settings)
     hostnames.add(twin, host)
     found, arguments = _script_environment(twin, stack), ["preview", "up", "--number", str(number)]
@@ -220,7 +220,7 @@ def reap(twin: Twin, *, more: Mapping[str, str]) -> None:
 
 def _forget(twin: Twin, stack: str) -> None:
     settings_file(twin, stack).unlink(missing_ok=True)
-    hostnames.remove(twin, f"{stack}.preview.{hostnames.domain(twin)}")
+    hostnames.remove(twin, f"{stack}.{hostnames.preview_domain(twin)}")
 
 
 def content_tag(source: Path) -> str:

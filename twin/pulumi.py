@@ -88,6 +88,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": hostnames.domain(twin),
+        "shopcat:previewDomain": hostnames.preview_domain(twin),
         "shopcat:images": {**images.tool_images(twin), **charts.addon_images(twin)},
         "shopcat:vpc": {"cidr": twin.vpc_cidr},
     }

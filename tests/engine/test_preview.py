@@ -109,12 +109,12 @@ def test_its_requests_find_its_target_group(simulated: Twin) -> None:
     (group,) = elb.describe_target_groups(Names=["shopcat-pr-123"])["TargetGroups"]
     targets = elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
     assert [one["TargetHealth"]["State"] for one in targets] == ["healthy"]
-    assert declared(simulated, 123)["rules"] == [f"pr-123.preview.{_domain(simulated)}"]
+    assert declared(simulated, 123)["rules"] == [f"pr-123.{_domain(simulated)}"]
 
 
 def _domain(twin: Twin) -> str:
     settings: dict[str, Any] = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())["config"]
-    return str(settings["shopcat:domain"])
+    return str(settings["shopcat:previewDomain"])
 
 
 def test_a_second_up_changes_nothing(simulated: Twin) -> None:
@@ -230,7 +230,7 @@ def test_the_scripts_of_the_workflows_open_one_and_close_it(simulated: Twin, cap
     preview.up(simulated, 41)
     tag = preview.content_tag(rehearsal.source())
     said = capfd.readouterr().out
-    assert f"Preview of {tag}: **https://pr-41.preview.{_domain(simulated)}**" in said
+    assert f"Preview of {tag}: **https://pr-41.{_domain(simulated)}**" in said
     assert "created." in said
     # A job that was killed has left its lock.
     locks = simulated.directory / "pulumi-state-previews" / ".pulumi" / "locks" / "organization" / "shopcat" / "pr-41"

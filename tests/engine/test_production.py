@@ -114,25 +114,37 @@ def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path
 
 
 def test_external_dns_has_its_records_entered_by_a_person(simulated: Twin, tmp_path: Path) -> None:
-    domain = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:domain"]
+    settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
+    domain, previews = settings["shopcat:domain"], settings["shopcat:previewDomain"]
     changed = settings_file(simulated, tmp_path, {"shopcat:dns": "external"})
     said = command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed)).stdout
     try:
         records: Any = production.outputs(simulated)["dnsRecords"]
         assert [one["type"] for one in records] == ["CNAME"] * 4
-        assert [records[1]["name"], records[3]["name"]] == [domain, f"*.preview.{domain}"]
+        assert [records[1]["name"], records[3]["name"]] == [domain, f"*.{previews}"]
         assert len({one["name"] for one in records}) == 4
         for one in records:
             assert f"{one['name']} CNAME {one['value']}" in said
     finally:
-        # In a new zone: moto takes a record that was deleted for one that is there.
+        # In new zones: moto takes a record that was deleted for one that is there.
         route53 = aws(simulated, "route53")
-        (zone,) = [one for one in route53.list_hosted_zones()["HostedZones"] if one["Name"].rstrip(".") == domain]
-        route53.delete_hosted_zone(Id=zone["Id"])
-        route53.create_hosted_zone(Name=domain, CallerReference=str(tmp_path))
+        for name in (domain, previews):
+            (zone,) = [one for one in route53.list_hosted_zones()["HostedZones"] if one["Name"].rstrip(".") == name]
+            route53.delete_hosted_zone(Id=zone["Id"])
+            route53.create_hosted_zone(Name=name, CallerReference=f"{tmp_path} {name}")
         command(simulated, UP)
     assert production.outputs(simulated)["dnsRecords"] == []
     assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
+def test_previews_on_the_shops_site_are_said_by_every_update(simulated: Twin, tmp_path: Path) -> None:
+    domain = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:domain"]
+    shared = {"shopcat:previewDomain": f"preview.{domain}"}
+    assert "one site" in refusal(simulated, tmp_path, shared)
+    changed = settings_file(simulated, tmp_path, {**shared, "shopcat:previewDomainShared": True})
+    said = command(simulated, ["pulumi", "preview", "-s", "prod"], PULUMI_OPTION_CONFIG_FILE=str(changed)).stdout
+    assert "previews below preview." in said
+    assert "can set the shop's cookies" in said
 
 
 def test_other_release_settings_never_roll_live_pods(simulated: Twin, tmp_path: Path) -> None:
@@ -202,8 +214,9 @@ def refusal(simulated: Twin, tmp_path: Path, changes: dict[str, Any], **environm
         ({"shopcat:tag": "v9.9.9"}, ["v9.9.9", "shopcat"]),
         ({"shopcat:nonsense": "1"}, ["nonsense", "unknown"]),
         ({"shopcat:apiAccess": None}, ["apiAccess", "public", "cidrs", "private"]),
+        ({"shopcat:previewDomain": None}, ["previewDomain", "has no default", "another registration"]),
     ],
-    ids=["tag-latest", "tag-absent", "unknown-setting", "api-access-missing"],
+    ids=["tag-latest", "tag-absent", "unknown-setting", "api-access-missing", "preview-domain-missing"],
 )
 def test_bad_settings_get_one_clear_error(
     simulated: Twin, tmp_path: Path, changes: dict[str, Any], expected: list[str]
@@ -280,8 +293,8 @@ def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Pat
     """The plan with the committed settings differs from the twin's in the overlay's values and in nothing else."""
     overlay = pulumi.overlay(simulated)
     committed = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]
-    domain = committed["shopcat:domain"]
-    aws(simulated, "route53").create_hosted_zone(Name=domain, CallerReference=domain)
+    for name in (committed["shopcat:domain"], committed["shopcat:previewDomain"]):
+        aws(simulated, "route53").create_hosted_zone(Name=name, CallerReference=name)
     # Upstream's plugin reads a chart's repository while it plans, and the publishers' can't be reached from every machine;
     # another network would be another VPC, which is protected.
     others = {key: committed.get(key) for key in overlay if key not in ("shopcat:chartMirror", "shopcat:vpc")}

@@ -114,7 +114,7 @@ def test_a_change_in_the_source_rebuilds_the_last_layer_alone(
 def test_from_push_to_an_answering_url_and_back_to_nothing(
     twin: Twin, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    host = f"pr-31.preview.{hostnames.domain(twin)}"
+    host = f"pr-31.{hostnames.preview_domain(twin)}"
     with application(source(tmp_path, "offered")):
         preview.up(twin, 31, settings=SETTINGS)
         tag = preview.content_tag(rehearsal.source())

@@ -269,7 +269,7 @@ def test_credentials_that_may_do_nothing_get_a_whole_table(
         "account plan",
         "vCPUs of nodes",
         "zones",
-        "DNS",
+        "DNS" if dns == "external" else "DNS shop.example.com",
         "names",
         "Kubernetes",
         "node AMI",
@@ -344,7 +344,8 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
     monkeypatch.setattr(definitions, "get", _web)
     with mock_aws():
         clients = Clients(REGION)
-        clients.get("route53").create_hosted_zone(Name=SETTINGS.domain, CallerReference="1")
+        for domain in (SETTINGS.domain, SETTINGS.preview_domain):
+            clients.get("route53").create_hosted_zone(Name=domain, CallerReference=domain)
         yield clients
 
 
@@ -376,9 +377,12 @@ def test_an_account_that_is_ready(account: AwsClients) -> None:
     rows = rows_of(account)
     quiet = [
         "account plan", "vCPUs of nodes", "Elastic IPs", "VPCs", "internet gateways", "load balancers", "EKS clusters",
-        "database instances", "zones", "DNS", "names", "Kubernetes", "PostgreSQL", "RDS db.t4g.micro",
+        "database instances", "zones", "names", "Kubernetes", "PostgreSQL", "RDS db.t4g.micro",
     ]  # fmt: skip
     assert {subject: rows[subject].state for subject in quiet} == dict.fromkeys(quiet, State.OK)
+    for host in (SETTINGS.domain, f"*.{SETTINGS.preview_domain}"):
+        assert rows[f"DNS {host}"].state is State.OK
+        assert f"dig +short NS {host.removeprefix('*.')}" in rows[f"DNS {host}: delegation"].todo
     assert rows["names"].found == f"{len(aws_check.names(SETTINGS))} fixed names are free"
     assert "newest: 3.6.0" in rows["chart aws-load-balancer-controller"].found
     assert "newest: 2.0.0" in rows["chart external-secrets"].found
@@ -400,13 +404,15 @@ def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
     account.get("iam").create_role(RoleName="shopcat-preview-secrets", AssumeRolePolicyDocument="{}")
     account.get("iam").create_role(RoleName="shopcat-release", AssumeRolePolicyDocument="{}")
     account.get("ssm").put_parameter(Name="/shopcat/contract", Value="{}", Type="String")
-    zone_id = account.get("route53").list_hosted_zones()["HostedZones"][0]["Id"]
-    record = {
-        "Name": SETTINGS.domain, "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "192.0.2.1"}],
-    }  # fmt: skip
-    account.get("route53").change_resource_record_sets(
-        HostedZoneId=zone_id, ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
-    )
+    taken_names = {SETTINGS.domain: SETTINGS.domain, SETTINGS.preview_domain: f"*.{SETTINGS.preview_domain}"}
+    for zone in account.get("route53").list_hosted_zones()["HostedZones"]:
+        record = {
+            "Name": taken_names[zone["Name"].rstrip(".")], "Type": "A", "TTL": 60,
+            "ResourceRecords": [{"Value": "192.0.2.1"}],
+        }  # fmt: skip
+        account.get("route53").change_resource_record_sets(
+            HostedZoneId=zone["Id"], ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
+        )
     rows = {**taken(account), **{row.subject: row for row in aws_check._records(account, SETTINGS)}}
     changed = {subject for subject, row in rows.items() if row.state is State.CHANGE}
     assert changed >= {
@@ -415,7 +421,8 @@ def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
         "log group /aws/eks/shopcat/cluster",
         "IAM role shopcat-preview-secrets",
         "SSM parameter /shopcat/contract",
-        "DNS",
+        f"DNS {SETTINGS.domain}",
+        f"DNS *.{SETTINGS.preview_domain}",
     }
     assert "IAM role shopcat-release" not in rows
     assert "to be deleted" in rows["secret shopcat/application"].found
@@ -480,3 +487,18 @@ def test_the_command_prints_one_table_and_fails_if_something_has_to_change(
     monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", "no-such.yaml")
     assert aws_check.main() == 1
     assert "error: no-such.yaml" in capsys.readouterr().err
+
+
+def test_the_previews_zone_that_is_missing_hides_nothing_of_the_shops(account: AwsClients) -> None:
+    rows = rows_of(account, previewDomain="previews.example.org")
+    assert rows["DNS *.previews.example.org"].state is State.CHANGE
+    assert "previewHostedZone" in rows["DNS *.previews.example.org"].found
+    assert rows[f"DNS {SETTINGS.domain}"].state is State.OK
+
+
+def test_previews_that_share_the_shops_site_are_said(account: AwsClients) -> None:
+    assert "previews' site" not in rows_of(account)
+    shared = {"previewDomain": "preview.shop.example.com", "previewDomainShared": True}
+    row = rows_of(account, **shared)["previews' site"]
+    assert row.state is State.LOOK
+    assert "can set the shop's cookies" in row.found

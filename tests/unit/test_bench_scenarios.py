@@ -64,7 +64,7 @@ def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
 
 
 def test_each_system_has_a_host_of_its_own() -> None:
-    assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.preview.", "patched.preview."]
+    assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.", "patched."]
 
 
 def test_what_an_update_that_failed_said_is_its_diagnostics() -> None:

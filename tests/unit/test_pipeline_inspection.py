@@ -22,12 +22,12 @@ CONTRACT = {
     "clusterEndpoint": "https://api.example",
     "clusterAuthority": "Q0E=",
     "region": REGION,
-    "domain": "shop.example",
+    "previewDomain": "shop-previews.example",
     "placesTable": "shopcat-previews",
     "previewListenerArn": f"{ELB}:listener/app/shopcat-preview/1a/2b",
 }
 EXPECTED = Expected(12, ACCOUNT, CONTRACT, None)
-HOST = "pr-12.preview.shop.example"
+HOST = "pr-12.shop-previews.example"
 RULE = f"{ELB}:listener-rule/app/shopcat-preview/1a/2b/3c"
 URN = "urn:pulumi:pr-12::shopcat::"
 AWS, KUBERNETES = f"{URN}pulumi:providers:aws::aws::0c63", f"{URN}pulumi:providers:kubernetes::kubernetes::d8f2"
@@ -264,7 +264,9 @@ def test_whatever_else_is_in_it_is_refused_by_name(change: Change, words: str) -
     assert "stack rm --force pr-12" in str(refused.value)
 
 
-@pytest.mark.parametrize("hosts", [["pr-11.preview.shop.example"], [HOST, "shop.example"], ["*.preview.shop.example"]])
+@pytest.mark.parametrize(
+    "hosts", [["pr-11.shop-previews.example"], [HOST, "shop.example"], ["*.shop-previews.example"]]
+)
 def test_a_rule_of_other_hosts_is_refused(hosts: list[str]) -> None:
     with pytest.raises(Refused, match=f"not for {HOST}"):
         check(list(genuine().values()), hosts)

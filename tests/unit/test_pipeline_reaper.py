@@ -55,7 +55,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         clients = AwsClients("eu-central-1")
-        found = {"placesTable": "places", "previewListenerArn": LISTENER, "domain": "shop.example.com"}
+        found = {"placesTable": "places", "previewListenerArn": LISTENER, "previewDomain": "previews.example.net"}
         clients.get("ssm").put_parameter(Name=stack.CONTRACT, Type="String", Value=json.dumps(found))
         clients.get("dynamodb").create_table(
             TableName="places",

@@ -14,6 +14,7 @@ from moto import mock_aws
 
 from infra import contract, places
 from infra.aws_clients import AwsClients
+from infra.domains import preview_host
 from infra.errors import Refused
 from infra.places import Leftovers, Place
 from pipeline import reaper
@@ -62,7 +63,7 @@ class Account:
             group = edge.TargetGroup().create(self.aws, {"name": places.group_name(stack), **shape})
             if "rule" in parts:
                 inputs = {"listenerArn": self.listener, "priority": 100 + number}
-                inputs["conditions"] = [{"hostHeader": {"values": [places.host(stack, DOMAIN)]}}]
+                inputs["conditions"] = [{"hostHeader": {"values": [preview_host(stack, DOMAIN)]}}]
                 inputs["actions"] = [{"type": "forward", "targetGroupArn": group}]
                 edge.ListenerRule().create(self.aws, inputs)
         if "secret" in parts:
@@ -80,7 +81,7 @@ class Account:
         )
 
     def leftovers(self, number: int) -> Leftovers:
-        found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": self.listener, "domain": DOMAIN}
+        found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": self.listener, "previewDomain": DOMAIN}
         return Leftovers.of(self.clients, f"pr-{number}", found)
 
 
@@ -138,7 +139,7 @@ def test_every_place_of_the_stack_is_freed_and_a_place_that_another_has_taken_st
 
 def test_where_production_is_gone_nothing_is_left_but_secrets(account: Account) -> None:
     account.make(12, ("secret",))
-    found = {"placesTable": "none", "previewListenerArn": account.listener[:-16] + "0" * 16, "domain": DOMAIN}
+    found = {"placesTable": "none", "previewListenerArn": account.listener[:-16] + "0" * 16, "previewDomain": DOMAIN}
     with pytest.raises(Refused, match="DynamoDB table none"):
         Leftovers.of(account.clients, "pr-12", found).delete()
     assert account.there() == []
@@ -182,7 +183,7 @@ def test_a_place_that_no_preview_can_have_taken_is_freed(account: Account, capfd
     table: Any = account.clients.get("dynamodb")
     for place in (Place(3, "prod", "x"), Place(4, "", "x"), Place(5, "pr-012", "x")):
         table.put_item(TableName=contract.PLACES_TABLE, Item=json.loads(place.item()))
-    found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": account.listener, "domain": DOMAIN}
+    found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": account.listener, "previewDomain": DOMAIN}
     reaper.free_foreign(account.clients, found, places.read(account.clients, contract.PLACES_TABLE))
     assert account.there() == ["place pr-12"]
     assert capfd.readouterr().out.count("freeing place") == 3

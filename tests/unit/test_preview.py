@@ -35,7 +35,7 @@ def agreed(**changes: Any) -> Contract:
         "cluster_endpoint": "https://api",
         "cluster_authority": "Q0E=",
         "region": REGION,
-        "domain": "shop.example.com",
+        "preview_domain": "previews.example.net",
         "vpc_id": "vpc-1",
         "load_balancer_cidrs": ("10.64.0.0/19",),
         "preview_listener_arn": "arn:listener",

@@ -59,8 +59,10 @@ def test_everything_that_is_wrong_is_in_one_message() -> None:
     assert len(text.splitlines()) >= 6
 
 
-LONG = f"{'a' * 43}.example.com"
-"""One octet longer than `*.preview.` leaves in a certificate's name of 64."""
+LONG = f"{'a' * 53}.example.com"
+"""One octet longer than a certificate's name may be."""
+LONG_PREVIEWS = f"{'a' * 51}.example.net"
+"""One octet longer than `*.` leaves in it."""
 
 
 @pytest.mark.parametrize(
@@ -96,7 +98,21 @@ LONG = f"{'a' * 43}.example.com"
         ({"domain": "shop-.example.com"}, ["domain", "not a host name"]),
         ({"domain": "shop.example.c-"}, ["domain", "not a host name"]),
         ({"domain": "Shop.example.com"}, ["domain", "not a host name"]),
-        ({"domain": LONG}, ["domain", "has 55 characters, the most is 54", "certificate"]),
+        ({"domain": LONG}, ["domain", "has 65 characters, the most is 64", "certificate"]),
+        ({"previewDomain": LONG_PREVIEWS}, ["previewDomain", "has 63 characters, the most is 62", "certificate"]),
+        ({"previewDomain": None}, ["previewDomain: missing", "has no default", "another registration"]),
+        ({"previewDomain": "shop.example.com"}, ["previewDomain", "would be the shop's too"]),
+        ({"previewDomain": "example.com", "previewDomainShared": True}, ["previewDomain", "would be the shop's too"]),
+        (
+            {"previewDomain": "preview.shop.example.com"},
+            ["previewDomain", "one site (example.com)", "previewDomainShared"],
+        ),
+        ({"previewDomain": "previews.example.com"}, ["previewDomain", "one site (example.com)"]),
+        ({"previewDomainShared": True}, ["previewDomainShared", "two sites already"]),
+        (
+            {"previewHostedZone": "example.org"},
+            ["previewHostedZone", "shop-previews.example.net does not lie in example.org"],
+        ),
         ({"hostedZone": "example.org"}, ["hostedZone", "shop.example.com does not lie in example.org"]),
         ({"hostedZone": "hop.example.com"}, ["hostedZone", "does not lie in"]),
         ({"ledgerTable": "a/b"}, ["ledgerTable"]),

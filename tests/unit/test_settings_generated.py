@@ -19,7 +19,7 @@ from botocore.utils import is_valid_endpoint_url
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra import addons, capacity, network, permissions, preflight, preview, stack_file
+from infra import addons, capacity, domains, network, permissions, preflight, preview, stack_file
 from infra import settings as program_settings
 from infra.errors import Refused
 from infra.record import Record, render, render_migration, render_smoke
@@ -36,7 +36,15 @@ GENEROUS = {
 IMAGE = f"registry.example.com:5000/a/b_c:16-Alpine@{digest(1)}"
 
 VALID: dict[str, list[Any]] = {
-    "domain": ["shop.example.com", "xn--caf-dma.example", "a.bc", f"{'a' * 42}.example.com", "1.shop.example"],
+    "domain": ["shop.example.com", "xn--caf-dma.example", "a.bc", f"{'a' * 52}.example.com", "1.shop.example"],
+    "previewDomain": [
+        "shop-previews.example.net",
+        "previews.example.com",
+        "xn--caf-dma.test",
+        f"{'a' * 50}.example.net",
+    ],
+    "previewDomainShared": [False, "false", True],
+    "previewHostedZone": ["", "example.net", "example.net.", "shop-previews.example.net"],
     "hostedZone": ["example.com", "example.com.", "shop.example.com", ""],
     "dns": ["route53", "external"],
     "apiAccess": ["public", "cidrs", "private"],
@@ -252,13 +260,14 @@ def check(found: program_settings.Settings) -> None:
     assert 1 <= own + len(found.admin_cidrs) <= 4, "five values of a rule, one of which is the colour"
     for each in (*found.admin_cidrs, *found.api_access_cidrs):
         assert str(ipaddress.IPv4Network(each)) == each
-    certificate = f"*.preview.{found.domain}"
-    assert len(certificate) <= 64
-    assert aws_takes(certificate, "acm", "RequestCertificate", "DomainName")
+    for certificate in (found.domain, f"*.{found.preview_domain}"):
+        assert len(certificate) <= 64
+        assert aws_takes(certificate, "acm", "RequestCertificate", "DomainName")
+    assert found.preview_domain_shared is domains.is_shared(found.domain, found.preview_domain)
     with pytest.raises(ValueError, match="not appear"):
         ipaddress.ip_address(found.domain)
-    zone = found.zone.rstrip(".")
-    assert found.dns == "external" or f".{found.domain}".endswith(f".{zone}")
+    for domain, zone in ((found.domain, found.zone), (found.preview_domain, found.preview_zone)):
+        assert found.dns == "external" or f".{domain}".endswith(f".{zone.rstrip('.')}")
     assert aws_takes(found.cluster.name, "eks", "CreateCluster", "name")
     assert aws_takes(found.ledger_table, "dynamodb", "CreateTable", "TableName")
     budget = found.drain.budget
@@ -291,6 +300,7 @@ def test_good_values_are_taken(path: str) -> None:
     together: dict[str, dict[str, Any]] = {
         "apiAccessCidrs": {"apiAccess": "cidrs"},
         "hostedZone": {"domain": "shop.example.com"},
+        "previewDomainShared": {"previewDomain": "previews.example.com"},
         "release.migrateMemory": {"release.migrate": ["m"]},
         "release.cpu": {"release.replicas": 1},
     }

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import availability, zone
+from infra import availability, settings, zone
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
+from tests.unit.test_settings import committed
 
 REGION = "us-east-1"
 DOMAIN = "shop.example.com"
@@ -88,6 +89,11 @@ def test_a_denied_read_of_zones_is_one_message(clients: AwsClients, monkeypatch:
 # The DNS zone ---------------------------------------------------------------------------------------------------------
 
 OURS = f"shopcat-123.{REGION}.elb.amazonaws.com"
+BOTH = zone.names(
+    settings.read(committed(hostedZone="example.com.", previewDomain=f"preview.{DOMAIN}", previewDomainShared=True)),
+    "shopcat",
+)
+"""Both names in one zone, which is the harder case."""
 NAMES = [DOMAIN, f"*.preview.{DOMAIN}", f"preview.{DOMAIN}", "example.com", f"www.{DOMAIN}", f"*.{DOMAIN}"]
 
 
@@ -99,8 +105,8 @@ def alias(name: str, target: str, kind: str = "A") -> dict[str, Any]:
     return {"Name": f"{name}.".replace("*", "\\052"), "Type": kind, "AliasTarget": {"DNSName": target}}
 
 
-def obstacles(*records: dict[str, Any], apex: str = "example.com") -> list[str]:
-    return zone.obstacles(records, zone.hosts(DOMAIN, "shopcat"), apex, REGION)
+def obstacles(*records: dict[str, Any]) -> list[str]:
+    return [line for name in BOTH for line in zone.obstacles(records, name, REGION)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SOA"]))))
@@ -128,8 +134,11 @@ def test_a_name_that_leads_to_our_load_balancer_is_no_obstacle(target: str) -> N
         (alias(DOMAIN, "d1.cloudfront.net"), "cloudfront"),
         (record(DOMAIN, "CNAME", OURS), "CNAME"),
         (record(f"*.preview.{DOMAIN}", "A"), r"*.preview.shop.example.com A leads to 192.0.2.1"),
-        (record(DOMAIN, "NS", "ns1.example.net"), "set shopcat:hostedZone to shop.example.com"),
-        (record(f"preview.{DOMAIN}", "NS", "ns1.example.net"), "preview.shop.example.com NS"),
+        (record(DOMAIN, "NS", "ns1.example.net"), "ostedZone to shop.example.com"),
+        (
+            record(f"preview.{DOMAIN}", "NS", "ns1.example.net"),
+            "set shopcat:previewHostedZone to preview.shop.example.com",
+        ),
     ],
 )
 def test_a_record_of_another_owner_is_named_with_what_to_do(entry: dict[str, Any], named: str) -> None:
@@ -164,10 +173,12 @@ def test_a_caa_record_that_forbids_the_certificate_is_found(name: str, values: l
 def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clients: AwsClients) -> None:
     route53 = clients.get("route53")
     route53.create_hosted_zone(Name="example.com", CallerReference="1")
-    zone_id = zone.find(clients, "example.com")
+    zone_id = zone.find(clients, BOTH[0])
+    assert zone.find(clients, BOTH[1]) == zone_id
 
     def check() -> None:
-        zone.refuse_taken(clients, zone_id, zone="example.com.", domain=DOMAIN, load_balancer="shopcat")
+        for name in BOTH:
+            zone.refuse_taken(clients, zone_id, name)
 
     def enter(entry: dict[str, Any], action: str = "CREATE") -> None:
         change = {"Action": action, "ResourceRecordSet": {**entry, "TTL": 60}}
@@ -183,3 +194,20 @@ def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clien
             check()
         enter(entry, "DELETE")
     check()
+
+
+def test_each_name_has_the_zone_that_it_lies_in(clients: AwsClients) -> None:
+    shop, previews = zone.names(settings.read(committed()), "shopcat")
+    assert (shop.host, shop.zone) == (DOMAIN, DOMAIN)
+    assert (previews.host, previews.zone) == ("*.shop-previews.example.net", "shop-previews.example.net")
+    assert previews.balancer == "shopcat-preview"
+    clients.get("route53").create_hosted_zone(Name=DOMAIN, CallerReference="1")
+    assert zone.find(clients, shop)
+    with pytest.raises(
+        Refused,
+        match=r"no public Route 53 zone shop-previews.example.net .* set shopcat:previewHostedZone to the zone that ",
+    ):
+        zone.find(clients, previews)
+    clients.get("route53").create_hosted_zone(Name="example.net", CallerReference="2")
+    above = settings.read(committed(previewHostedZone="example.net"))
+    assert zone.find(clients, zone.names(above, "shopcat")[1]) != zone.find(clients, shop)
