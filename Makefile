@@ -15,8 +15,15 @@ help: ## this list
 $(READY): | $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=python3.x'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes --requirement $(REQUIREMENTS)
+	$(VENV)/bin/pip install --quiet --require-hashes $(if $(WHEELS),$(if $(wildcard $(WHEELS)/*.whl),--no-compile --no-index --find-links=$(WHEELS))) --requirement $(REQUIREMENTS)
 	@touch $@
+
+.PHONY: wheels pins
+wheels: ## keep the packages' wheels in a folder: make wheels WHEELS=folder; make ready WHEELS=folder installs from it, each by its hash
+	$(PYTHON) -m pip download --quiet --require-hashes --only-binary=:all: --dest $(WHEELS) --requirement $(REQUIREMENTS)
+
+pins: ## write pins.txt, with internet: checksums of Pulumi's CLI and plugins at the versions of requirements.txt
+	@$(PYTHON) -m pipeline.downloads pin
 
 ready: $(READY) ## the packages alone; make ready REQUIREMENTS=requirements.txt: only those of the Pulumi program
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 FILE = "Pulumi.prod.yaml"
-WORKFLOWS = ".github/workflows"
+REQUIREMENTS = "requirements/infra.in"
 ADDONS = ("vpc-cni", "coredns", "kube-proxy", "eks-pod-identity-agent")
 CHARTS = {"aws-load-balancer-controller": "load_balancer_controller", "external-secrets": "external_secrets"}
 """Chart → its setting."""
@@ -35,7 +35,7 @@ AMI = "/aws/service/eks/optimized-ami/{version}/amazon-linux-2023/x86_64/standar
 AMI_NAME = "amazon-eks-node-al2023-x86_64-standard-{version}-v{date}"
 NEWEST_PULUMI = "https://www.pulumi.com/latest-version"
 
-_PULUMI_PIN = re.compile(r"^\s*pulumi-version: *['\"]?([0-9.]+)", re.MULTILINE)
+_PULUMI_PIN = re.compile(r"^pulumi==([0-9.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -172,15 +172,11 @@ def _chart(chart: str, repository: str, pinned: str, key: str) -> Row:
 
 
 def _pulumi(folder: Path) -> Row:
-    """The CLI's version in the workflows; the SDK's is in requirements/, which Renovate moves."""
-    pins = {
-        pin: path.name
-        for path in sorted((folder / WORKFLOWS).glob("*.yml"))
-        for pin in _PULUMI_PIN.findall(path.read_text(encoding="utf-8"))
-    }
+    """The version of CLI and SDK; the workflows install what is pinned there, by its checksum (pipeline/downloads.py)."""
+    pins = _PULUMI_PIN.findall((folder / REQUIREMENTS).read_text(encoding="utf-8"))
     if len(pins) != 1:
         return Row(
-            "Pulumi CLI", State.CHANGE, f"{WORKFLOWS} pins {pins or 'no version'}", "pin one version in all of them"
+            "Pulumi CLI", State.CHANGE, f"{REQUIREMENTS} pins {pins or 'no version'}", "pin pulumi==<version> there"
         )
     (pinned,) = pins
     try:
@@ -189,4 +185,4 @@ def _pulumi(folder: Path) -> Row:
         return Row("Pulumi CLI", State.LOOK, f"{pinned}; newest unknown: {error.__cause__ or error}")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", newest):
         return Row("Pulumi CLI", State.LOOK, f"{pinned}; newest unknown: {NEWEST_PULUMI} answers no version")
-    return judge(Offer("Pulumi CLI", f"pulumi-version in {WORKFLOWS}", pinned, (pinned, newest)))
+    return judge(Offer("Pulumi CLI", f"pulumi in {REQUIREMENTS}, then `make pins`", pinned, (pinned, newest)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ PREVIEWS = f"{RELEASES}-preview"
 DOCKERFILE = REPOSITORY / "app_docker" / "Dockerfile"
 MOST_IMAGES = 100
 """In one call (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html)."""
+_LOGINS = frozenset({"auths", "credHelpers", "credsStore"})
+"""Keys of docker's config.json that say where log-ins are."""
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -62,8 +65,8 @@ class Login:
     password: str
 
 
-def _run(arguments: Sequence[str | Path], doing: str, text: str | None = None) -> None:
-    finished = process.show([str(one) for one in arguments], text=text)
+def _run(arguments: Sequence[str | Path], doing: str, environment: process.Environment | None = None) -> None:
+    finished = process.show([str(one) for one in arguments], environment=environment)
     if finished.code != 0:
         raise Refused(f"{doing} failed (exit {finished.code}); what it said is above")
 
@@ -95,21 +98,60 @@ class Docker:
         return str(found)
 
     def push(self, context: Path, reference: str, built: str, login: Login) -> None:
-        """As :class:`Builder`; BuildKit takes it from its cache, and what the registry has afterwards is compared."""
-        del built
-        _run(
-            ["docker", "login", "--username", login.user, "--password-stdin", login.registry],
-            f"log-in to {login.registry}",
-            login.password,
-        )
-        self._buildx([], context, reference, push=True)
+        """As :class:`Builder`; BuildKit takes it from its cache, and what the registry has afterwards is compared.
 
-    def _buildx(self, arguments: Sequence[str], context: Path, reference: str, *, push: bool) -> None:
+        The log-in is in a folder of this push alone and never in the user's configuration, where it would outlive the job on a
+        machine that is kept.
+        """
+        del built
+        # GitHub empties RUNNER_TEMP before and after each job, so a job that is killed here leaves nothing either.
+        with tempfile.TemporaryDirectory(dir=os.environ.get("RUNNER_TEMP")) as folder:
+            environment = private_configuration(Path(folder), login, os.environ)
+            self._buildx([], context, reference, push=True, environment=environment)
+
+    def _buildx(
+        self,
+        arguments: Sequence[str],
+        context: Path,
+        reference: str,
+        *,
+        push: bool,
+        environment: process.Environment | None = None,
+    ) -> None:
         output = f"type=image,oci-mediatypes=true,rewrite-timestamp=true,push={str(push).lower()}"
         command = ["docker", "buildx", "build", "--progress=plain", "--provenance=false", f"--output={output}"]
         command += ["--build-arg=SOURCE_DATE_EPOCH=0", *(f"--build-arg={k}={v}" for k, v in self.build_args.items())]
         command += [*arguments, f"--tag={reference}", f"--file={DOCKERFILE}", str(context)]
-        _run(command, f"{'pushing' if push else 'building'} {reference}")
+        _run(command, f"{'pushing' if push else 'building'} {reference}", environment)
+
+
+def private_configuration(folder: Path, login: Login, environment: Mapping[str, str]) -> dict[str, str]:
+    """Write a configuration for `docker` that is the user's with one log-in, this one; variables that make `docker` take it.
+
+    Builders, contexts and plugins stay where they are. Sources: docs.docker.com/reference/cli/docker (DOCKER_CONFIG),
+    docs.docker.com/build/building/variables (BUILDX_CONFIG).
+
+    Raises:
+        Refused: the user's configuration can't be read.
+    """
+    usual = Path(environment.get("DOCKER_CONFIG") or Path(environment.get("HOME") or "/root") / ".docker")
+    try:
+        text = (usual / "config.json").read_text(encoding="utf-8") if (usual / "config.json").exists() else "{}"
+        kept = {key: value for key, value in dict(json.loads(text)).items() if key not in _LOGINS}
+    except (OSError, ValueError, TypeError) as error:
+        raise Refused(f"{usual}/config.json can't be read ({error}); mend or remove it") from error
+    plugins = [*kept.get("cliPluginsExtraDirs", []), str(usual / "cli-plugins")]
+    _write_logins(folder / "config.json", login, {**kept, "cliPluginsExtraDirs": plugins})
+    if (usual / "contexts").is_dir():
+        (folder / "contexts").symlink_to(usual / "contexts")
+    return {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": environment.get("BUILDX_CONFIG") or str(usual / "buildx")}
+
+
+def _write_logins(path: Path, login: Login, more: Mapping[str, Any] | None = None) -> None:
+    """Write a file that only its owner may read, in the form that docker and buildah share."""
+    path.touch(mode=0o600)
+    secret = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
+    path.write_text(json.dumps({"auths": {login.registry: {"auth": secret}}, **(more or {})}))
 
 
 @dataclass(frozen=True)
@@ -135,9 +177,7 @@ class Buildah:
         del context
         with tempfile.TemporaryDirectory() as folder:
             keys = Path(folder) / "auth.json"
-            keys.touch(mode=0o600)
-            secret = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
-            keys.write_text(json.dumps({"auths": {login.registry: {"auth": secret}}}))
+            _write_logins(keys, login)
             # Not by its tag: another build on this machine may have given that to an image of its own meanwhile.
             image = built.removeprefix("sha256:")
             _run(["buildah", "push", "--authfile", keys, image, f"docker://{reference}"], f"pushing {reference}")

@@ -1,5 +1,6 @@
 """The pipeline's decisions: comment, version, reaper, image tags, throw-away settings, locks, what follows a failure."""
 
+import base64
 import json
 import os
 import socketserver
@@ -563,7 +564,14 @@ def on_path(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: s
 
 DOCKER = """#!{python}
 import json, os, sys
-open(os.environ["LOG"], "a").write(" ".join(sys.argv[1:]) + "|" + repr(sys.stdin.read()) + "\\n")
+folder = os.environ["DOCKER_CONFIG"]
+seen = folder + "/config.json"
+open(os.environ["LOG"], "a").write(" ".join(sys.argv[1:]) + "|" + json.dumps({{
+    "folder": folder, "builders": os.environ.get("BUILDX_CONFIG", ""),
+    "config": json.load(open(seen)) if os.path.exists(seen) else {{}},
+    "mode": oct(os.stat(seen).st_mode & 0o777) if os.path.exists(seen) else "",
+    "contexts": os.path.exists(folder + "/contexts/meta"),
+}}) + "\\n")
 for one in sys.argv:
     if one.startswith("--metadata-file="):
         json.dump({{"containerimage.config.digest": "sha256:1"}}, open(one.partition("=")[2], "w"))
@@ -575,6 +583,14 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
 ) -> None:
     """What is said to `docker`; no engine runs here."""
     on_path(tmp_path, monkeypatch, "docker", DOCKER)
+    usual, temporary = tmp_path / "docker", tmp_path / "temporary"
+    for folder in (usual / "contexts" / "meta", temporary):
+        folder.mkdir(parents=True)
+    others = {"auths": {"other": {"auth": "x"}}, "credsStore": "desktop", "proxies": {"default": {"httpProxy": "p"}}}
+    (usual / "config.json").write_text(json.dumps(others))
+    monkeypatch.setenv("DOCKER_CONFIG", str(usual))
+    monkeypatch.delenv("BUILDX_CONFIG", raising=False)
+    monkeypatch.setenv("RUNNER_TEMP", str(temporary))
     cache = tmp_path / "cache"
     maker = image.builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
     assert maker.build(tmp_path, "r/shopcat:x", fresh=False) == "sha256:1"
@@ -583,18 +599,29 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     maker.build(tmp_path, "r/shopcat:x", fresh=False)
     maker.build(tmp_path, "r/shopcat:x", fresh=True)
     maker.push(tmp_path, "r/shopcat:x", "sha256:1", image.Login("r", "AWS", "secret"))
-    cold, warm, fresh, login, push = (tmp_path / "log").read_text().splitlines()
+    lines = [line.partition("|") for line in (tmp_path / "log").read_text().splitlines()]
+    cold, warm, fresh, push = (said for said, _, _ in lines)
+    *before, saw = (json.loads(seen) for _, _, seen in lines)
     for line in (cold, warm, fresh, push):
         assert "--build-arg=SOURCE_DATE_EPOCH=0" in line
         assert "rewrite-timestamp=true" in line
         assert "--build-arg=A=1" in line
-        assert line.endswith("|''")
     assert "--cache-from" not in cold
     assert "--cache-from" in warm
     assert "--no-cache" in fresh
     assert "--cache-from" not in fresh
-    assert login == "login --username AWS --password-stdin r|'secret'"
     assert "push=true" in push
+    # The log-in is in a folder that only this push has, with all else of the user's configuration; nothing is left of it.
+    assert all(one["config"] == others for one in before)
+    assert saw["config"]["auths"] == {"r": {"auth": base64.b64encode(b"AWS:secret").decode()}}
+    assert saw["config"]["proxies"] == others["proxies"]
+    assert "credsStore" not in saw["config"]
+    assert saw["config"]["cliPluginsExtraDirs"] == [f"{usual}/cli-plugins"]
+    assert (saw["mode"], saw["builders"], saw["contexts"]) == ("0o600", f"{usual}/buildx", True)
+    assert Path(saw["folder"]).parent == temporary
+    assert list(temporary.iterdir()) == []
+    assert json.loads((usual / "config.json").read_text()) == others
+    assert "secret" not in push
     assert not any(word in push for word in ("--no-cache", "--pull"))
     assert all("push=false" in line for line in (cold, warm, fresh))
 

@@ -299,20 +299,50 @@ def test_what_takes_mains_roles_runs_on_no_machine_of_pull_requests() -> None:
     assert pull_request == "vars.RUNNER || 'ubuntu-24.04'"
 
 
-def keys(name: str) -> dict[str, str]:
-    """Caches of packages and plugins, by the first word of their key."""
+def caches(name: str) -> list[dict[str, str]]:
+    """What a workflow keeps or takes from a cache, but layers and what `make check` needs."""
     steps = [step for job in workflow(name)["jobs"].values() for step in job["steps"]]
-    found = [step["with"]["key"] for step in steps if step.get("uses", "").startswith("actions/cache")]
-    return {key.partition("-${{")[0]: key for key in found if key.startswith(("venv", "plugins"))}
+    found = [step["with"] for step in steps if step.get("uses", "").startswith("actions/cache")]
+    return [one for one in found if one["key"].startswith(("wheels-", "downloads-"))]
 
 
-def test_what_is_cached_is_found_again_and_by_the_same_kind_of_machine_alone() -> None:
-    written, read = keys("check.yml"), keys("preview.yml")
-    assert set(read) == {"venv", "plugins"}
-    assert keys("reaper.yml") == read
-    assert read.items() <= written.items()
-    for key in written.values():
-        assert "-${{ runner.arch }}-${{ runner.environment }}-" in key, key
+def test_what_is_cached_is_found_again_and_only_main_writes_it() -> None:
+    assert len(caches("check.yml")) == 2
+    assert caches("preview.yml") == caches("reaper.yml") == caches("check.yml")
+    for name in ("preview.yml", "reaper.yml"):
+        text = (ROOT / ".github" / "workflows" / name).read_text()
+        assert "actions/cache@" not in text, f"{name} may read caches only"
+        assert "actions/cache/save" not in text
+
+
+def test_a_job_with_a_role_runs_nothing_from_a_cache_that_it_cannot_verify() -> None:
+    """Wheels by their hashes in requirements.txt, archives by theirs in pins.txt, layers in no release."""
+    for name in ("preview.yml", "reaper.yml", "release.yml", "rollback.yml"):
+        for job in workflow(name)["jobs"].values():
+            paths = [step["with"]["path"] for step in job["steps"] if step.get("uses", "").startswith("actions/cache")]
+            kinds = {path.removeprefix("${{ runner.temp }}/") for path in paths}
+            assert kinds <= {"wheels", "downloads", "build-cache"}, name
+            if name in ("release.yml", "rollback.yml"):
+                assert kinds == set()
+            runs = [step.get("run", "") for step in job["steps"]]
+            if any("pipeline release" in run or "pipeline reaper" in run or "preview up" in run for run in runs):
+                assert "python3 -m pipeline.downloads install" in runs, name
+
+
+def test_buildkit_is_one_version_by_digest() -> None:
+    steps = [
+        step
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for job in workflow(path.name)["jobs"].values()
+        for step in job["steps"]
+        if step.get("uses", "").startswith("docker/setup-buildx-action")
+    ]
+    images = {step["with"]["driver-opts"] for step in steps}
+    assert len(steps) == 3
+    assert len(images) == 1
+    assert re.fullmatch(r"image=docker\.io/moby/buildkit:v[0-9.]+@sha256:[0-9a-f]{64}", images.pop())
+    dockerfile = (ROOT / "app_docker" / "Dockerfile").read_text()
+    assert not re.search(r"^# *syntax *=", dockerfile, re.MULTILINE), "a frontend by a tag that moves"
 
 
 def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
@@ -325,10 +355,3 @@ def test_no_workflow_gives_a_pull_request_more_than_it_needs() -> None:
         for name, job in document["jobs"].items():
             assert "permissions" in job, f"{path.name}: {name}"
             assert job["timeout-minutes"], f"{path.name}: {name}"
-
-
-def test_the_pulumi_that_the_workflows_install_is_the_programs() -> None:
-    pinned = re.search(r"^pulumi==(\S+)", (ROOT / "requirements" / "infra.in").read_text(), re.MULTILINE)
-    assert pinned is not None
-    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
-        assert set(re.findall(r"pulumi-version: (\S+)", path.read_text())) <= {pinned[1]}, path

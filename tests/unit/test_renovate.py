@@ -61,11 +61,18 @@ def test_an_add_on_is_looked_up_for_the_clusters_kubernetes_version() -> None:
     assert {name["kubernetesVersion"] for name in names} == {version}
 
 
-def test_every_workflow_with_the_pulumi_cli_is_watched() -> None:
-    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
-        pins = re.findall(r"pulumi-version: *(\S+)", path.read_text())
-        watched = [one for one in found(str(path.relative_to(ROOT))) if one["depName"] == "pulumi/pulumi"]
-        assert [one["currentValue"] for one in watched] == pins
+def test_the_pulumi_cli_and_buildkits_image_are_watched() -> None:
+    requirements = (ROOT / "requirements" / "infra.in").read_text()
+    pinned = re.search(r"^pulumi==(\S+)", requirements, re.MULTILINE)
+    assert pinned is not None
+    (watched,) = found("requirements/infra.in")
+    assert (watched["depName"], watched["currentValue"]) == ("pulumi/pulumi", pinned[1])
+    assert f"pulumi=={pinned[1]} " in (ROOT / "requirements.txt").read_text()
+    for name in ("check.yml", "preview.yml", "release.yml"):
+        path = f".github/workflows/{name}"
+        (image,) = [one for one in found(path) if one["datasource"] == "docker"]
+        assert image["depName"] == "docker.io/moby/buildkit"
+        assert f"{image['currentValue']}@{image['currentDigest']}" in (ROOT / path).read_text()
 
 
 def test_releases_are_read_without_their_v() -> None:
