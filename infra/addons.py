@@ -5,6 +5,7 @@
   fails closed, but for our pods alone: nothing else in the cluster waits for it.
 * Each has an IAM role that allows what it does here and no more, handed out by EKS Pod Identity. Pods are first made when
   that has had time to take effect: one that is made too early never gets credentials.
+* Each chart's archive is compared with `chartDigests` before it is installed or changed.
 * The controller's definitions are brought to the chart's version before the chart is (infra/definitions.py). External
   Secrets' chart holds its own as templates, which Helm keeps up by itself.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
@@ -172,17 +173,31 @@ class Addons(pulumi.ComponentResource):
         )
         reader = self._preview_secrets(place)
         within = self._isolation(settings, kubeconfig, depends_on)
-        mirror, versions = settings.chart_mirror, settings.charts
+        mirror, versions, digests = settings.chart_mirror, settings.charts, settings.chart_digests
         settled = pulumi.ResourceHook("pod-identity", let_identity_settle)
 
         async def define(_: pulumi.ResourceHookArgs) -> None:
             await threads.in_thread(
                 lambda: definitions.bring_up_to(
-                    kubernetes_api(), mirror.load_balancer_controller, CONTROLLER, versions.load_balancer_controller
+                    kubernetes_api(),
+                    mirror.load_balancer_controller,
+                    CONTROLLER,
+                    versions.load_balancer_controller,
+                    digests.load_balancer_controller,
                 )
             )
 
+        async def compare(_: pulumi.ResourceHookArgs) -> None:
+            await threads.in_thread(
+                definitions.fetch,
+                mirror.external_secrets,
+                EXTERNAL_SECRETS,
+                versions.external_secrets,
+                digests.external_secrets,
+            )
+
         defined = pulumi.ResourceHook("controller-definitions", define)
+        compared = pulumi.ResourceHook("operator-chart", compare)
         self.controller = self._chart(
             CONTROLLER,
             CONTROLLER_NAMESPACE,
@@ -199,7 +214,7 @@ class Addons(pulumi.ComponentResource):
             versions.external_secrets,
             external_secrets_values(settings),
             [*depends_on, secrets, *within],
-            pulumi.ResourceHookBinding(before_create=[settled]),
+            pulumi.ResourceHookBinding(before_create=[settled, compared], before_update=[compared]),
         )
         self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets, reader]
         self.register_outputs({})

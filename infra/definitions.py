@@ -98,11 +98,17 @@ def read(archive: bytes) -> list[Manifest]:
     return [one for one in found if one.get("kind") == "CustomResourceDefinition"]
 
 
-def fetch(repository: str, chart: str, version: str) -> bytes:
-    """A chart's archive, checked against its repository's index.
+def fetch(repository: str, chart: str, version: str, expected: str) -> bytes:
+    """A chart's archive, which is what the settings say; the repository's own index is asked where it is.
+
+    Args:
+        repository: URL of a Helm repository.
+        chart: its name.
+        version: exactly this one.
+        expected: `sha256:…` of the archive (shopcat:chartDigests).
 
     Raises:
-        Refused: it can't be had, or isn't what the index says.
+        Refused: it can't be had, or is another one than the index or the settings say.
     """
     base = repository.rstrip("/")
     url, digest = locate(get(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
@@ -110,6 +116,12 @@ def fetch(repository: str, chart: str, version: str) -> bytes:
     if digest and hashlib.sha256(archive).hexdigest() != digest:
         raise Refused(
             f"{url} is not what {base}/index.yaml says: its SHA-256 is not {digest}; check shopcat:chartMirror"
+        )
+    actual = f"sha256:{hashlib.sha256(archive).hexdigest()}"
+    if actual != expected:
+        raise Refused(
+            f"{url} is {actual}, and shopcat:chartDigests says {expected}: after a new version in shopcat:charts, compare it "
+            "with what the publisher says and set it; without one, somebody has replaced the archive. Nothing of it is installed"
         )
     return archive
 
@@ -134,6 +146,7 @@ def bring_up_to(
     repository: str,
     chart: str,
     version: str,
+    digest: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
     """Apply a chart's definitions and wait until they are served; returns their names.
@@ -141,7 +154,7 @@ def bring_up_to(
     Raises:
         Refused: the chart can't be had, or the API server refuses a definition; then the release is not changed.
     """
-    definitions = read(fetch(repository, chart, version))
+    definitions = read(fetch(repository, chart, version, digest))
     for each in definitions:
         kubernetes.apply(f"{_PATH}/{each['metadata']['name']}", _without_status(each), FIELD_MANAGER)
     for _ in range(ESTABLISHED_SECONDS):

@@ -134,6 +134,9 @@ _IMAGE = Text(
     most=512,
 )
 _ZONE = Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1123", most=254)
+_DIGEST = Text(
+    "sha256:[0-9a-f]{64}", "a digest such as sha256:<64 hex digits>", "`sha256sum` of the chart's archive, or its index"
+)
 _SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
 
 _RELEASE = Text("[a-z0-9.-]{0,63}", "a tag or a release such as v1.4.0 or v1.4.0-r1", "docs/runbook.md")
@@ -212,6 +215,8 @@ LIMITS: Mapping[str, Limit] = {
     "chartMirror.externalSecrets": _URL,
     "charts.loadBalancerController": _CHART_VERSION,
     "charts.externalSecrets": _CHART_VERSION,
+    "chartDigests.loadBalancerController": _DIGEST,
+    "chartDigests.externalSecrets": _DIGEST,
     "images.database": _IMAGE,
     "images.smoke": _IMAGE,
     "images.loadBalancerController": _ADDON_IMAGE,

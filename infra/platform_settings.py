@@ -144,6 +144,15 @@ class Charts(Model):
     external_secrets: str
 
 
+class ChartDigests(Model):
+    """What the add-ons' charts are: the SHA-256 of each archive, at the version in `charts`."""
+
+    section = "chartDigests."
+
+    load_balancer_controller: str
+    external_secrets: str
+
+
 class Images(Model):
     """Tools that Jobs run, and the add-ons' own images, by digest."""
 

@@ -16,7 +16,7 @@ from infra.drain import DrainBudget, DrainError, DrainInputs, DrainOverrides
 from infra.environment import wrong_command
 from infra.errors import Refused
 from infra.limits import REGION, RULE_CONDITION_VALUES
-from infra.platform_settings import ChartMirror, Charts, Cluster, Database, Images, Vpc
+from infra.platform_settings import ChartDigests, ChartMirror, Charts, Cluster, Database, Images, Vpc
 from infra.values import (
     Environment,
     Model,
@@ -159,6 +159,7 @@ class Settings(Model):
     api_access: Literal["public", "cidrs", "private"]
     """Who reaches the Kubernetes API: public (IAM decides, anyone may knock), cidrs, or private (inside the VPC)."""
     charts: Charts
+    chart_digests: ChartDigests
     images: Images
     api_access_cidrs: tuple[str, ...] = ()
     dns: Literal["route53", "external"] = "route53"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import http.server
 import shutil
 import socketserver
@@ -89,6 +90,24 @@ def _package(twin: Twin) -> None:
     _helm(twin, "package", str(_load_balancer_controller(twin, work)), "--destination", str(target))
     _helm(twin, "repo", "index", str(target))
     shutil.rmtree(work)
+
+
+def digests(twin: Twin) -> dict[str, str]:
+    """SHA-256 of each archive that is served, by its name in the settings.
+
+    Raises:
+        TwinError: they aren't packaged yet.
+    """
+    found = {}
+    for setting, chart in (
+        ("loadBalancerController", "aws-load-balancer-controller"),
+        ("externalSecrets", "external-secrets"),
+    ):
+        archives = list(_directory(twin).glob(f"{chart}-[0-9]*.tgz"))
+        if len(archives) != 1:
+            raise TwinError(f"{_directory(twin)} holds {len(archives)} archives of {chart}, expected one; run make up")
+        found[setting] = f"sha256:{hashlib.sha256(archives[0].read_bytes()).hexdigest()}"
+    return found
 
 
 def _addresses(twin: Twin) -> list[str]:

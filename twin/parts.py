@@ -66,7 +66,7 @@ PARTS = (
     Part("controller image", "twin.loadbalancer.packaging", ("images",)),
     Part("simulated controllers", "twin.host_controllers", ("control plane", "load balancer"), only_simulated=True),
     Part("host name", "twin.hostnames"),
-    Part("Pulumi", "twin.pulumi", ("images", "controller image")),
+    Part("Pulumi", "twin.pulumi", ("images", "charts", "controller image")),
     Part("account", "twin.account", ("Pulumi",)),
 )
 

@@ -86,6 +86,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
     """The settings in which the twin's production stack differs from the committed ones: where things are."""
     return {
         "shopcat:awsEndpoint": twin.aws_endpoint,
+        "shopcat:chartDigests": charts.digests(twin),
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": hostnames.domain(twin),
         "shopcat:previewDomain": hostnames.preview_domain(twin),

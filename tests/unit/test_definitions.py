@@ -64,6 +64,8 @@ class Server:
         self.applied: list[tuple[str, str]] = []
         self.refuse = ""
         self.established = True
+        self.digest = ""
+        """What the settings say of the archive that was published last."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -105,6 +107,7 @@ class Server:
         entry = {"version": version, "urls": [file], "digest": digest or hashlib.sha256(content).hexdigest()}
         self.files["/index.yaml"] = yaml.safe_dump({"apiVersion": "v1", "entries": {CHART: [entry]}}).encode()
         self.files[f"/{file}"] = content
+        self.digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
 
     @property
     def served(self) -> dict[str, list[str]]:
@@ -114,7 +117,7 @@ class Server:
         }
 
     def bring_up_to(self, version: str) -> list[str]:
-        return definitions.bring_up_to(self.client, self.url, CHART, version, sleep=lambda _: None)
+        return definitions.bring_up_to(self.client, self.url, CHART, version, self.digest, sleep=lambda _: None)
 
 
 @pytest.fixture
@@ -158,6 +161,19 @@ def test_a_chart_that_is_not_what_was_asked_for_changes_nothing(
     with pytest.raises(Refused, match=message):
         server.bring_up_to("3.5.0")
     assert not server.applied
+
+
+def test_an_archive_that_was_replaced_with_its_index_changes_nothing(server: Server) -> None:
+    """Whoever can replace the archive can replace the index beside it; the settings' own digest is neither's."""
+    server.publish("3.5.0", archive(FILES))
+    expected = server.digest
+    server.publish("3.5.0", archive({**FILES, "templates/evil.yaml": "kind: Secret"}))
+    server.digest = expected
+    with pytest.raises(Refused, match=rf"is sha256:[0-9a-f]+, and shopcat:chartDigests says {expected}"):
+        server.bring_up_to("3.5.0")
+    assert not server.applied
+    with pytest.raises(Refused, match="shopcat:chartDigests"):
+        definitions.fetch(server.url, CHART, "3.5.0", expected)
 
 
 WHOLE = archive(FILES)

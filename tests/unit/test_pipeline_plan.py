@@ -274,6 +274,26 @@ def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> 
     assert not any(one["cancel-in-progress"] for one in queues)
 
 
+@pytest.mark.parametrize(("name", "job"), [("release.yml", "release"), ("rollback.yml", "production")])
+def test_no_workflow_of_a_branch_cancels_a_release_that_runs(name: str, job: str) -> None:
+    """Any workflow may name a queue; a job whose condition still holds goes on (docs.github.com, workflow cancellation)."""
+    condition = workflow(name)["jobs"][job]["if"]
+    first, *others = condition.split(" && ")
+    assert first == "always()"
+    assert others
+    assert all(word not in condition for word in ("||", "success()", "cancelled()"))
+    needed = workflow(name)["jobs"][job].get("needs", [])
+    assert not needed or f"needs.{needed}.result == 'success'" in others
+    # A step without a condition is cancelled all the same; one with always() alone would run though a step before refused.
+    steps = workflow(name)["jobs"][job]["steps"]
+    role = next(place for place, step in enumerate(steps) if step.get("id") == "role")
+    assert "configure-aws-credentials" in steps[role]["uses"]
+    assert all("if" not in step for step in steps[: role + 1])
+    assert steps[role + 1 :]
+    for step in steps[role + 1 :]:
+        assert step["if"].split(" && ")[:2] == ["always()", "steps.role.outcome == 'success'"]
+
+
 def test_the_scripts_know_the_limit_of_the_job() -> None:
     job = workflow("preview.yml")["jobs"]["preview"]
     condition, minutes = job["timeout-minutes"].split(" && ")

@@ -247,15 +247,20 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
     monkeypatch.setattr(asyncio, "sleep", sleep)
     applied: list[tuple[Any, ...]] = []
     monkeypatch.setattr(addons.definitions, "bring_up_to", lambda *given: applied.append(given))
-    for resource, hooks in bound.items():
+    monkeypatch.setattr(addons.definitions, "fetch", lambda *given: applied.append(given))
+    for hooks in bound.values():
         first, *rest = hooks.before_create or []
         assert rest == (hooks.before_update or []), "what is done before a chart is changed is also done at first"
-        assert len(rest) == (1 if resource.endswith(addons.CONTROLLER) else 0)
+        assert len(rest) == 1
         for hook in (first, *rest):
             assert isinstance(hook, pulumi.ResourceHook)
             run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
     assert waited == [addons.IDENTITY_SECONDS] * 2
-    assert applied == [("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0")]
+    digests = settings.read(committed()).chart_digests
+    assert sorted(applied, key=len) == [
+        ("https://charts.external-secrets.io", addons.OPERATOR, "0.20.4", digests.external_secrets),
+        ("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0", digests.load_balancer_controller),
+    ]
     for chart in (addons.CONTROLLER, addons.OPERATOR):
         association = f"aws:eks/podIdentityAssociation:PodIdentityAssociation::{chart}"
         assert association in needs.of(f"{kind}::{chart}")

@@ -74,6 +74,11 @@ LONG_PREVIEWS = f"{'a' * 51}.example.net"
         ({"drain": {"appDrain": 20, "longestRequest": 30}}, ["appDrain", "20", "31"]),
         ({"release": {"replicas": 9}}, ["replicas", "t3.medium"]),
         ({"images": {"database": "postgres:16", "smoke": "curl"}}, ["postgres:16", "sha256"]),
+        ({"chartDigests": None}, ["chartDigests: missing"]),
+        (
+            {"chartDigests": {"loadBalancerController": "3.5.0", "externalSecrets": "a" * 64}},
+            ["chartDigests.loadBalancerController", "sha256:<64 hex digits>"],
+        ),
         ({"vpc": {"zones": ["a", "a"]}}, ["vpc.zones", "two different"]),
         ({"vpc": {"zones": ["a"]}}, ["vpc.zones", "at least 2"]),
         ({"vpc": {"zones": ["eu-central-1a", "b"]}}, ["vpc.zones"]),

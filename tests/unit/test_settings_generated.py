@@ -66,6 +66,7 @@ VALID: dict[str, list[Any]] = {
     "cluster.existing": [None, existing()["existing"], existing(natAddresses=[])["existing"]],
     "charts.loadBalancerController": ["3.5.0", "v1.2.3-rc.1"],
     "chartMirror.externalSecrets": ["https://charts.external-secrets.io", "http://127.0.0.1:8080/charts"],
+    "chartDigests.externalSecrets": [digest(3)],
     "images.smoke": [IMAGE, f"curl@{digest(2)}"],
     "database.engineVersion": ["16", "16.4"],
     "database.instanceClass": ["db.t4g.micro", "db.t4g.medium"],
