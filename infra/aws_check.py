@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from infra import availability, backends, domains, offers, zone
+from infra import availability, backends, dns_check, offers, zone
 from infra.aws_clients import AwsClients, error_code
 from infra.capacity import T3_MEDIUM
 from infra.cluster import NODES
@@ -348,39 +348,6 @@ def _name(name: Name, clients: AwsClients) -> list[Row]:
     return [judge_name(name, f"to be deleted, since {deleted:%Y-%m-%d}" if deleted else "there already")]
 
 
-def _records(clients: AwsClients, settings: Settings) -> list[Row]:
-    if settings.dns == "external":
-        return [
-            Row("DNS", State.LOOK, "entered elsewhere (shopcat:dns is external)", "the first update says what to enter")
-        ]
-    names = zone.names(settings, LOAD_BALANCER)
-    return [row for name in names for row in asked(f"DNS {name.host}", partial(_record, clients, name))]
-
-
-def _record(clients: AwsClients, name: zone.Name) -> list[Row]:
-    zone_id, subject = zone.find(clients, name), f"DNS {name.host}"
-    wrong = zone.obstacles(zone.read(clients, zone_id, name), name, clients.region)
-    if wrong:
-        return [Row(subject, State.CHANGE, found, f"in Route 53 zone {name.zone} ({zone_id})") for found in wrong]
-    servers = clients.get("route53").get_hosted_zone(Id=zone_id).get("DelegationSet", {}).get("NameServers", [])
-    return [
-        Row(subject, State.OK, f"free in zone {name.zone}"),
-        Row(
-            f"{subject}: delegation",
-            State.LOOK,
-            f"zone {name.zone} is answered by {', '.join(servers) or 'unknown servers'}",
-            f"compare with `dig +short NS {name.zone}`; no certificate is issued until they are the same",
-        ),
-    ]
-
-
-def _sites(settings: Settings) -> list[Row]:
-    """Whether previews share the shop's site, which a setting may accept."""
-    if not settings.preview_domain_shared:
-        return []
-    return [Row("previews' site", State.LOOK, domains.warning(settings.domain, settings.preview_domain))]
-
-
 def check(settings: Settings, clients: AwsClients, account: str, folder: Path) -> list[Row]:
     """Every row of the table."""
     rows = asked("account plan", partial(_plan, clients))
@@ -389,7 +356,7 @@ def check(settings: Settings, clients: AwsClients, account: str, folder: Path) -
     if settings.cluster.existing is None:
         rows += asked("zones", partial(_zones, clients, settings))
         rows += asked("database's zones", partial(_database_zones, clients, settings))
-    rows += asked("DNS", partial(_records, clients, settings)) + _sites(settings)
+    rows += dns_check.read(settings, clients)
     rows += asked("names", partial(_taken, clients, account, settings))
     return rows + offers.read(settings, clients, folder)
 

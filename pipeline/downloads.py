@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import os
 import platform
 import re
@@ -106,18 +107,18 @@ def fetch(download: Download, folder: Path, releases: str = RELEASES) -> Path:
     Raises:
         Refused: it can't be had.
     """
-    url = f"{releases}/{download.folder}/{download.file}"
-    folder.mkdir(parents=True, exist_ok=True)
+    url, part = f"{releases}/{download.folder}/{download.file}", folder / f"{download.file}.part"
     try:
-        with (
-            tempfile.NamedTemporaryFile(dir=folder, delete=False) as part,
-            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
-        ):
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
             while block := answer.read(_CHUNK):
-                part.write(block)
-        return Path(part.name).replace(folder / download.file)
-    except (OSError, ValueError) as error:
-        Path(part.name).unlink(missing_ok=True)
+                file.write(block)
+            promised = answer.headers.get("Content-Length")
+        if promised is not None and part.stat().st_size != int(promised):
+            raise OSError(f"it broke off after {part.stat().st_size} of {promised} bytes")  # noqa: TRY301 - as any other break
+        return part.replace(folder / download.file)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        part.unlink(missing_ok=True)
         raise Refused(f"{url} can't be downloaded ({error}); run the job again") from error
 
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import aws_check, definitions, offers, settings
+from infra import aws_check, definitions, dns_check, offers, settings
 from infra.aws_check import Quota, judge_database_zones, judge_name, judge_plan, judge_quota
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
@@ -413,7 +413,7 @@ def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
         account.get("route53").change_resource_record_sets(
             HostedZoneId=zone["Id"], ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
         )
-    rows = {**taken(account), **{row.subject: row for row in aws_check._records(account, SETTINGS)}}
+    rows = {**taken(account), **{row.subject: row for row in dns_check.read(SETTINGS, account)}}
     changed = {subject for subject, row in rows.items() if row.state is State.CHANGE}
     assert changed >= {
         "secret shopcat/application",

@@ -37,7 +37,7 @@ class Publisher:
     """Pulumi's server, on this machine; every archive holds a program that prints its own name."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.asked = folder, list[str]()
+        self.folder, self.asked, self.breaks_off = folder, list[str](), False
         outer = self
 
         class Handler(SimpleHTTPRequestHandler):
@@ -45,7 +45,13 @@ class Publisher:
 
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
-                super().do_GET()
+                if not outer.breaks_off:
+                    super().do_GET()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", "9")
+                self.end_headers()
+                self.wfile.write(b"12345")
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -145,6 +151,17 @@ def test_without_a_pin_nothing_is_downloaded(publisher: Publisher, pins: Path, t
     with pytest.raises(Refused, match=r"no checksum of pulumi-v.*: run `make pins`"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert publisher.asked == []
+
+
+def test_an_archive_that_breaks_off_is_neither_pinned_nor_called_replaced(
+    publisher: Publisher, pins: Path, tmp_path: Path
+) -> None:
+    publisher.breaks_off = True
+    with pytest.raises(Refused, match=r"can't be downloaded \(it broke off after 5 of 9 bytes\)"):
+        downloads.install(job(tmp_path), "x86_64", publisher.url)
+    with pytest.raises(Refused, match="broke off"):
+        downloads.pins_text("#", REQUIREMENTS, tmp_path / "again", publisher.url)
+    assert list((tmp_path / "kept").iterdir()) == list((tmp_path / "again").iterdir()) == []
 
 
 @pytest.mark.parametrize("machine", ["riscv64", ""])
