@@ -191,7 +191,7 @@ class Addons(pulumi.ComponentResource):
             await threads.in_thread(
                 definitions.fetch,
                 mirror.external_secrets,
-                EXTERNAL_SECRETS,
+                OPERATOR,
                 versions.external_secrets,
                 digests.external_secrets,
             )

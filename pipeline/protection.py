@@ -32,6 +32,8 @@ NEEDS: Mapping[Need, str] = {
 """What main needs."""
 RULESET = ".github/rulesets/main.json"
 """The ruleset that gives all of it, as GitHub's API takes it."""
+UNTOLD = "whether administrators may bypass it is unknown"
+"""Of an environment, where GitHub's answer leaves that out."""
 UNSEEN = "unknown"
 """In place of who may bypass a ruleset: GitHub tells only those who may change it."""
 
@@ -162,8 +164,9 @@ def unreviewed(document: Mapping[str, Any]) -> list[str]:
         found.append("no reviewers")
     if reviews.get("prevent_self_review") is not True:
         found.append("who starts a release may approve it")
-    if document.get("can_admins_bypass") is not False:
-        found.append("administrators may bypass it")
+    bypass = document.get("can_admins_bypass")
+    if bypass is not False:
+        found.append("administrators may bypass it" if bypass is True else UNTOLD)
     return found
 
 
@@ -241,7 +244,11 @@ def judge(github: Github, text: str) -> Verdict:
     try:
         document, branches = read_environment(github, name)
         others = other_branches(document, branches)
-        if lacks := unreviewed(document):
+        lacks = unreviewed(document)
+        if UNTOLD in lacks:
+            lacks.remove(UNTOLD)
+            unseen.append(f"environment {name}: {UNTOLD}")
+        if lacks:
             alone.append(f"environment {name}: {', '.join(lacks)}; {where}")
     except NotFound:
         others = "not there, so the first job that names it makes it, open to every branch"

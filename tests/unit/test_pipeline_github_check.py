@@ -190,6 +190,7 @@ OPEN: dict[str, tuple[Callable[[Answers], None], set[str]]] = {
         {"environment production: reviews"},
     ),
     "administrators": (within(ENVIRONMENT, "can_admins_bypass", True), {"environment production: reviews"}),
+    "administrators, perhaps": (within(ENVIRONMENT, "can_admins_bypass", None), {"environment production: reviews"}),
     "no environment": (put(ENVIRONMENT, 404), {"environment production"}),
     "tokens write": (within(WORKFLOW, "default_workflow_permissions", "write"), {"Actions: token"}),
     "Actions approve": (within(WORKFLOW, "can_approve_pull_request_reviews", True), {"Actions: approvals"}),
@@ -456,6 +457,7 @@ STEP: dict[str, tuple[Callable[[Answers], None], str, int, str]] = {
     ),
     "no environment": (put(ENVIRONMENT, 404), ACCEPTING, 1, "the first job that names it makes it"),
     "unseen environment": (put(ENVIRONMENT, 403), PLAIN, 0, "can't be seen with this job's token"),
+    "untold bypass": (within(ENVIRONMENT, "can_admins_bypass", None), PLAIN, 0, "bypass it is unknown"),
     "unseen rules": (put(RULES, 403), ACCEPTING, 1, "answered 403"),
     "GitHub is down": (put(RULES, 500), ACCEPTING, 1, "answered 500"),
 }  # fmt: skip
@@ -517,7 +519,7 @@ def test_the_release_asks_before_it_tags_and_before_it_takes_its_role() -> None:
 OWNED = (
     ".ci/run", ".github/workflows/release.yml", ".github/CODEOWNERS", ".github/rulesets/main.json", "Makefile",
     "Pulumi.yaml", "Pulumi.prod.yaml", "Pulumi.pr.yaml", "app_docker/Dockerfile", "infra/__main__.py", "infra/edge.py",
-    "pipeline/release.py", "policy/__main__.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt",
+    "pins.txt", "pipeline/release.py", "policy/__main__.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt",
     "requirements/infra.in",
 )  # fmt: skip
 
