@@ -3,34 +3,33 @@
 Rules are ValidatingAdmissionPolicies, which production declares and no preview can touch (infra/rbac.py):
 
 * The preview identity, and the clean-up job's: writes in the namespace of its own pull request alone, and there each kind
-  exactly as production's own functions make it (infra/fence.py): nothing of the fence can be widened.
-* Every pod in a preview's namespace, whoever makes it: only behind the default-deny NetworkPolicy and the quota, at the
-  previews' priority, as the ServiceAccount `default`, off the host's network, by digest, never production's image.
-* Every pod in production's namespaces, whoever makes it: images of production's repository by digest, or the pinned tools.
+  exactly as production's own functions make it (infra/preview_shape.py, infra/fence.py), under the names that they give it;
+  finalizers, owners and what others have annotated stay as they are.
+* Every Deployment and every pod in a preview's namespace, whoever makes it: exactly the preview's own, and the pod only behind
+  the default-deny NetworkPolicy and the quota. What its pod is made as it stays.
+* Every pod in production's namespaces, whoever makes it: images of production's repository by digest, or the pinned tools,
+  wherever an image can stand.
 
 Expressions are CEL (kubernetes.io/docs/reference/using-api/cel); a policy whose expression fails denies.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra import fence
-from infra.record import NAMESPACE
+from infra import closed, fence, preview_shape
+from infra.closed import literal, same_quantities
+from infra.preview_shape import escaped
+from infra.record import APPLICATION, NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from infra.record import Record
-
-_DIGEST = "^[^@]+@sha256:[0-9a-f]{64}$"
-_HOST = ("hostNetwork", "hostPID", "hostIPC")
-_NODE = "the scheduler decides where a preview's pods run"
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,19 @@ class Facts:
     account: str
     region: str
     load_balancer_cidrs: Sequence[str]
+    """Of the previews' load balancer."""
     secrets_role: str
     """ARN of the role in which the operator reads previews' secrets."""
     tools: Mapping[str, Sequence[str]]
     """Namespace of production → the tool images that its Jobs run, by digest."""
+    database_image: str
+    """Of the repository that previews' databases come from."""
+    most_grace_seconds: int
+    """How long a preview's pod may take to end: as long as production's."""
     repository: str = ""
     """Production's repository, with its registry."""
+    preview_repository: str = ""
+    """The previews' repository, with its registry."""
 
 
 @dataclass(frozen=True)
@@ -90,27 +96,6 @@ class Policy:
         return found
 
 
-def literal(value: Any) -> str:
-    """A plain value as CEL writes it.
-
-    As JSON does, but that the API server takes only maps and lists whose values are of one type: each is made `dyn`.
-    """
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(name)}: dyn({literal(one)})" for name, one in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(f"dyn({literal(one)})" for one in value) + "]"
-    return json.dumps(value)
-
-
-def same_quantities(path: str, wanted: Mapping[str, str]) -> str:
-    """Whether a map of quantities is exactly this one: `1Gi` is `1024Mi`, and no key more or less."""
-    each = [
-        f"{literal(name)} in {path} && quantity({path}[{literal(name)}]).compareTo(quantity({literal(value)})) == 0"
-        for name, value in wanted.items()
-    ]
-    return " && ".join([f"{path}.size() == {len(wanted)}", *each])
-
-
 def _exact_quota(owner: str) -> list[str]:
     """The quota that production sets and no more; `dyn`, since the API's schema can't say what a map of quantities is."""
     spec = f"dyn({owner}.spec)"
@@ -149,7 +134,7 @@ _NAMES = {
     "space": "request.resource.group == '' && request.resource.resource == 'namespaces'",
 }
 _IN_PREVIEW = {"in-a-preview": f"request.namespace.matches({literal(fence.NAMESPACE)})"}
-_NEW_PODS = [_rule("", "v1", ["pods"], "CREATE"), _rule("", "v1", ["pods/ephemeralcontainers"], "UPDATE")]
+_AS_MADE = "is what infra/preview_objects.py of the main branch makes"
 
 
 def own_namespace() -> Policy:
@@ -204,8 +189,8 @@ def fenced_objects(facts: Facts) -> list[Policy]:
     labels = literal(fence.namespace_labels("@")).replace('"@"', "object.metadata.name")
     stores = literal(fence.store("@", facts.region, facts.secrets_role)).replace('"@"', "request.namespace")
     group = f"arn:aws:elasticloadbalancing:{facts.region}:{facts.account}:targetgroup/shopcat-"
+    binding = preview_shape.target_group_binding(f"{literal(group)} + request.namespace + '/'")
     subjects = literal(fence.role_subjects("pr-@")).replace(f'"{fence.USER}@"', "request.userInfo.username")
-    path = f"{literal(f'{fence.SECRET_PATH}/')} + request.namespace + '/'"
     custom = "external-secrets.io"
     kinds: list[tuple[str, dict[str, Any], str, str]] = [
         (
@@ -251,92 +236,175 @@ def fenced_objects(facts: Facts) -> list[Policy]:
             f"a preview binds the ClusterRole {fence.ROLE}, and to its own user alone",
         ),
         (
-            "services",
-            _rule("", "v1", ["services"]),
-            "(!has(object.spec.type) || object.spec.type == 'ClusterIP') && !has(object.spec.externalIPs)",
-            "a preview's Services are of type ClusterIP, without external addresses",
-        ),
-        (
-            "target-groups",
-            _rule("elbv2.k8s.aws", "*", ["targetgroupbindings"]),
-            _all(
-                "has(object.spec.targetGroupARN)",
-                f"object.spec.targetGroupARN.startsWith({literal(group)} + request.namespace + '/')",
-                "!has(object.spec.targetGroupName) && !has(object.spec.networking)",
-                # `dyn`: not every version of the definition has both, and the controller may take no role anyway.
-                "!has(dyn(object.spec).multiClusterTargetGroup) && !has(dyn(object.spec).iamRoleArnToAssume)",
-            ),
-            "a preview binds the target group shopcat-pr-<n> of its own number alone",
-        ),
-        (
             "stores",
             _rule(custom, "*", ["secretstores"]),
-            f"object.spec == {stores}",
+            f"object.metadata.name == {literal(fence.STORE)} && dyn(object.spec) == {stores}",
             "a preview's SecretStore reads in the previews' role and for its own namespace alone",
-        ),
-        (
-            "secrets",
-            _rule(custom, "*", ["externalsecrets"]),
-            _all(
-                "!has(object.spec.dataFrom) && has(object.spec.data)",
-                f"object.spec.data.all(one, !has(one.sourceRef) && one.remoteRef.key.startsWith({path}))",
-                f"object.spec.secretStoreRef.name == {literal(fence.STORE)}",
-                "(!has(object.spec.secretStoreRef.kind) || object.spec.secretStoreRef.kind == 'SecretStore')",
-                "(!has(object.spec.target) || "
-                "(!has(object.spec.target.template) && !has(object.spec.target.manifest)))",
-            ),
-            f"a preview's ExternalSecret names secrets below {fence.SECRET_PATH}/pr-<n>/ of its own number alone",
         ),
     ]
     return [
-        Policy(f"shopcat-preview-{name}", [rule], _IDENTITY, [(expression, said)])
-        for name, rule, expression, said in kinds
+        *(
+            Policy(f"shopcat-preview-{name}", [rule], _IDENTITY, [(expression, said)])
+            for name, rule, expression, said in kinds
+        ),
+        *(
+            Policy(
+                f"shopcat-preview-service-{name}",
+                [_rule("", "v1", ["services"])],
+                {
+                    **_IDENTITY,
+                    "name": f"(object.metadata.name == {literal(fence.DATABASE)}) == {literal(name == fence.DATABASE)}",
+                },
+                _made("Service", preview_shape.service(name), name),
+            )
+            for name in (APPLICATION, fence.DATABASE)
+        ),
+        Policy(
+            "shopcat-preview-target-groups",
+            [_rule("elbv2.k8s.aws", "*", ["targetgroupbindings"])],
+            _IDENTITY,
+            _made("TargetGroupBinding", binding, APPLICATION),
+        ),
+        Policy(
+            "shopcat-preview-secrets",
+            [_rule(custom, "*", ["externalsecrets"])],
+            _IDENTITY,
+            _made("ExternalSecret", preview_shape.external_secret(), APPLICATION),
+        ),
     ]
+
+
+def _either(path: str, name: str) -> str:
+    """It is the database's, or everything else is judged as the application's."""
+    return f"({path} == {literal(fence.DATABASE)}) == {literal(name == fence.DATABASE)}"
+
+
+def _made(kind: str, spec: Mapping[str, Any], name: str) -> list[closed.Rule]:
+    """An object has this name and is exactly this, but for what the template leaves open."""
+    said = f"a preview's {kind} {_AS_MADE}: "
+    named = (f"object.metadata.name == {literal(name)}", f"{said}it is called {name}")
+    return [named, *((expression, said + text) for expression, text in closed.rules("object.spec", spec, "spec"))]
+
+
+def metadata() -> Policy:
+    """What the preview identity writes beside an object's spec.
+
+    A finalizer keeps an object, and with it a namespace, for ever; without the controller's own one a target outlives its pod,
+    whose address may be a production pod's next. Annotations are how controllers remember what they have done.
+    """
+    allowed = literal(list(fence.ANNOTATIONS))
+
+    def part(owner: str, name: str, empty: str) -> str:
+        found = f"has({owner}.metadata.{name}) ? {owner}.metadata.{name} : {empty}"
+        return f"oldObject == null ? {empty} : ({found})" if owner == "oldObject" else found
+
+    def kept(one: str, other: str, free: str) -> str:
+        same = f"(key in variables.{other} && variables.{other}[key] == variables.{one}[key])"
+        return f"variables.{one}.all(key, {same} || {free})"
+
+    short = f"variables.annotations[key].size() <= {fence.ANNOTATION_CHARACTERS}"
+    return Policy(
+        "shopcat-preview-metadata",
+        [_rule("*", "*", ["*/*"])],
+        {**_IDENTITY, **_QUESTION},
+        [
+            ("variables.finalizers == variables.finalizersBefore", "a preview neither adds nor removes a finalizer"),
+            ("variables.owners == variables.ownersBefore", "a preview neither adds nor removes an owner reference"),
+            (
+                _all(
+                    kept("annotations", "annotationsBefore", f"(key in {allowed} && {short})"),
+                    kept("annotationsBefore", "annotations", f"key in {allowed}"),
+                ),
+                f"a preview writes no annotations but {', '.join(fence.ANNOTATIONS)}, and leaves the others as they are",
+            ),
+            (
+                "variables.space || "
+                + _all(
+                    kept("labels", "labelsBefore", f"key == {literal(fence.NAME_LABEL)}"),
+                    kept("labelsBefore", "labels", f"key == {literal(fence.NAME_LABEL)}"),
+                ),
+                f"a preview writes no label but {fence.NAME_LABEL}, and leaves the others as they are",
+            ),
+        ],
+        {
+            "space": _NAMES["space"],
+            "finalizers": part("object", "finalizers", "[]"),
+            "finalizersBefore": part("oldObject", "finalizers", "[]"),
+            "owners": part("object", "ownerReferences", "[]"),
+            "ownersBefore": part("oldObject", "ownerReferences", "[]"),
+            "annotations": part("object", "annotations", "{}"),
+            "annotationsBefore": part("oldObject", "annotations", "{}"),
+            "labels": part("object", "labels", "{}"),
+            "labelsBefore": part("oldObject", "labels", "{}"),
+        },
+    )
 
 
 _IMAGES = (
     "(has(variables.pod.containers) ? variables.pod.containers.map(one, one.image) : []) + "
     "(has(variables.pod.initContainers) ? variables.pod.initContainers.map(one, one.image) : []) + "
-    "(has(variables.pod.ephemeralContainers) ? variables.pod.ephemeralContainers.map(one, one.image) : [])"
+    "(has(variables.pod.ephemeralContainers) ? variables.pod.ephemeralContainers.map(one, one.image) : []) + "
+    "(has(variables.pod.volumes) ? variables.pod.volumes.filter(one, has(one.image))"
+    ".map(one, has(one.image.reference) ? one.image.reference : '') : [])"
 )
+"""Every reference to an image that a pod can have, and `""` for one that names none."""
 
 
-def _pod_rules(facts: Facts) -> list[tuple[str, str]]:
-    foreign = " && ".join(f"!one.startsWith({literal(facts.repository + mark)})" for mark in ("@", ":"))
-    host = " && ".join(f"(!has(variables.pod.{key}) || !variables.pod.{key})" for key in _HOST)
+def preview_workloads(facts: Facts) -> list[Policy]:
+    """Deployments and pods in previews' namespaces, whoever makes them.
+
+    An update that leaves a spec as it is passes: an open preview stays manageable when production changes the templates.
+    """
+    shapes = {
+        APPLICATION: preview_shape.application(facts.preview_repository, facts.most_grace_seconds),
+        fence.DATABASE: preview_shape.database(facts.database_image),
+    }
+    changed = "request.operation == 'CREATE' || dyn(object.spec) != dyn(oldObject.spec)"
+    label = literal(fence.NAME_LABEL)
+    labelled = f"has(object.metadata.labels) && {label} in object.metadata.labels && object.metadata.labels[{label}]"
+    found = []
+    for name, spec in shapes.items():
+        said = f"a preview's pod {_AS_MADE}: "
+        pod = [
+            *closed.rules("object.spec", preview_shape.pod(spec, fence.PRIORITY), "spec"),
+            *closed.rules("object.metadata.labels", preview_shape.pod_labels(spec), "metadata.labels"),
+        ]
+        found += [
+            Policy(
+                f"shopcat-preview-deployment-{name}",
+                [_rule("apps", "v1", ["deployments"])],
+                {
+                    **_IN_PREVIEW,
+                    "name": _either("object.metadata.name", name),
+                    "changed": changed,
+                },
+                _made("Deployment", spec, name),
+            ),
+            Policy(
+                f"shopcat-preview-pod-{name}",
+                [_rule("", "v1", ["pods"], "CREATE")],
+                {**_IN_PREVIEW, "name": _either(labelled, name)},
+                [(expression, said + text) for expression, text in pod],
+            ),
+        ]
     return [
-        (f"variables.images.all(one, one.matches({literal(_DIGEST)}))", "a preview's images are given by digest"),
-        (f"variables.images.all(one, {foreign})", f"a preview never runs an image of {facts.repository}"),
-        (
-            f"has(variables.pod.priorityClassName) && variables.pod.priorityClassName == {literal(fence.PRIORITY_CLASS)}",
-            f"a preview's pods have the priority class {fence.PRIORITY_CLASS}",
-        ),
-        (
-            "!has(variables.pod.serviceAccountName) || variables.pod.serviceAccountName in ['', 'default']",
-            "a preview's pods run as the ServiceAccount default, which may do nothing",
-        ),
-        (host, "a preview's pods stay off the host's network, processes and memory"),
-        ("!has(variables.pod.nodeName)", _NODE),
-    ]
-
-
-def preview_pods(facts: Facts) -> list[Policy]:
-    """Pods in previews' namespaces, whoever makes them; and already the Deployment, so that its maker hears why."""
-    return [
+        *found,
         Policy(
-            "shopcat-preview-pods",
-            _NEW_PODS,
+            "shopcat-preview-scale",
+            [_rule("*", "*", ["*/scale"], "UPDATE")],
             _IN_PREVIEW,
-            # An ephemeral container joins a pod that has its node by now.
-            [*_pod_rules(facts)[:-1], ("request.operation != 'CREATE' || !has(object.spec.nodeName)", _NODE)],
-            {"pod": "object.spec", "images": _IMAGES},
+            [
+                (
+                    "!has(object.spec.replicas) || object.spec.replicas <= 1",
+                    "a preview's workloads have one replica at most",
+                )
+            ],
         ),
         Policy(
-            "shopcat-preview-deployments",
-            [_rule("apps", "v1", ["deployments"])],
+            "shopcat-preview-pods-as-made",
+            [_rule("", "v1", ["pods", "pods/ephemeralcontainers", "pods/resize"], "UPDATE")],
             _IN_PREVIEW,
-            _pod_rules(facts),
-            {"pod": "object.spec.template.spec", "images": _IMAGES},
+            [("dyn(object.spec) == dyn(oldObject.spec)", "a preview's pod stays as it was made")],
         ),
         Policy(
             "shopcat-preview-behind-network-policy",
@@ -370,7 +438,7 @@ def production_images(facts: Facts) -> list[Policy]:
 
     An update that leaves an image as it is passes: pods of a release stay manageable when the tools move on.
     """
-    repository = f"^{_escaped(facts.repository)}@sha256:[0-9a-f]{{64}}$"
+    repository = f"^{escaped(facts.repository)}@sha256:[0-9a-f]{{64}}$"
     return [
         Policy(
             f"{namespace}-images",
@@ -399,18 +467,14 @@ def production_images(facts: Facts) -> list[Policy]:
     ]
 
 
-def _escaped(text: str) -> str:
-    """The text as a regular expression (RE2) that matches it alone."""
-    return text.replace(".", "[.]")
-
-
 def policies(facts: Facts) -> list[Policy]:
     """All of them."""
     return [
         own_namespace(),
         removal(),
         *fenced_objects(facts),
-        *preview_pods(facts),
+        metadata(),
+        *preview_workloads(facts),
         *production_images(facts),
     ]
 
@@ -421,22 +485,29 @@ def smoke_images(configured: str, records: Sequence[Record]) -> list[str]:
 
 
 def declare(
-    facts: Facts, repository: pulumi.Output[str], *, protect: bool, opts: pulumi.ResourceOptions
+    facts: Facts,
+    repository: pulumi.Input[str],
+    preview_repository: pulumi.Input[str],
+    *,
+    protect: bool,
+    opts: pulumi.ResourceOptions,
 ) -> list[pulumi.Resource]:
-    """Policies and bindings, with production's repository as its registry names it.
+    """Policies and bindings, with both repositories as their registry names them.
 
     They are protected, and not only for what they keep out: an API server that has lost the last policy about some kind
     beside the pod no longer watches that kind, and takes it up again only when it is started anew (Kubernetes 1.35,
     apiserver/pkg/admission/plugin/policy/generic/policy_source.go). Until then no preview gets a pod.
     """
     opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=protect))
+    repositories = pulumi.Output.all(repository, preview_repository)
 
     def spec(name: str, *, binding: bool) -> pulumi.Output[dict[str, Any]]:
-        def find(url: str) -> dict[str, Any]:
-            one = next(each for each in policies(replace(facts, repository=url)) if each.name == name)
+        def find(urls: Sequence[str]) -> dict[str, Any]:
+            known = replace(facts, repository=urls[0], preview_repository=urls[1])
+            one = next(each for each in policies(known) if each.name == name)
             return one.binding() if binding else one.spec()
 
-        return repository.apply(find)
+        return repositories.apply(find)
 
     made: list[pulumi.Resource] = []
     for name in (each.name for each in policies(facts)):

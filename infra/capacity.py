@@ -1,6 +1,6 @@
 """Does production fit its two t3.medium, and how many previews are left beside it.
 
-What is counted, by pod slots, CPU and memory requests:
+What is counted, by pod slots, CPU, memory and disk requests:
 
 * on all nodes: live N + new N + terminating N + one Job + everything the platform runs;
 * on one node, the other drained: live N + new N + one Job + the platform; previews yield (their priority is lower);
@@ -36,9 +36,22 @@ class NodeShape:
     pod_slots: int
     cpu_millicores: int
     memory_mebibytes: int
+    disk_mebibytes: int
 
 
-T3_MEDIUM = NodeShape("t3.medium", pod_slots=17, cpu_millicores=1930, memory_mebibytes=3309)
+DISK_GIBIBYTES = 40
+"""Of a node. The kubelet removes images at 85 percent (kubernetes.io/docs/concepts/architecture/garbage-collection,
+imageGCHighThresholdPercent), so 34 GiB are used at most."""
+_SYSTEM_AND_IMAGES_GIBIBYTES = 14
+"""The operating system, the images of everything that may run on one node at a time, and production's own logs."""
+
+T3_MEDIUM = NodeShape(
+    "t3.medium",
+    pod_slots=17,
+    cpu_millicores=1930,
+    memory_mebibytes=3309,
+    disk_mebibytes=(DISK_GIBIBYTES * 85 // 100 - _SYSTEM_AND_IMAGES_GIBIBYTES) * 1024,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class PodRequest:
 
     cpu_millicores: int
     memory_mebibytes: int
+    disk_mebibytes: int = 0
+    """Of the node's disk: its logs, its own layer and its emptyDir volumes. Only previews are held to it."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,8 @@ PLATFORM: tuple[Workload, ...] = (
 JOB = PodRequest(50, 64)
 """The database and smoke Jobs; they run one after the other, and a migration before both."""
 
-PREVIEW_APPLICATION = PodRequest(100, 256)
-PREVIEW_DATABASE = PodRequest(50, 128)
+PREVIEW_APPLICATION = PodRequest(100, 256, 256)
+PREVIEW_DATABASE = PodRequest(50, 128, 768)
 
 RESERVED_CONNECTIONS = 5
 """PostgreSQL's superuser_reserved_connections (3) and the two that RDS keeps for itself."""
@@ -132,14 +147,21 @@ class _Room:
     slots: int
     cpu: int
     memory: int
+    disk: int
 
     def takes(self, pod: PodRequest) -> bool:
-        return self.slots >= 1 and self.cpu >= pod.cpu_millicores and self.memory >= pod.memory_mebibytes
+        return (
+            self.slots >= 1
+            and self.cpu >= pod.cpu_millicores
+            and self.memory >= pod.memory_mebibytes
+            and self.disk >= pod.disk_mebibytes
+        )
 
     def put(self, pod: PodRequest) -> None:
         self.slots -= 1
         self.cpu -= pod.cpu_millicores
         self.memory -= pod.memory_mebibytes
+        self.disk -= pod.disk_mebibytes
 
 
 def _platform_pods(workloads: Sequence[Workload], nodes: int) -> Iterator[PodRequest]:
@@ -161,7 +183,9 @@ def _place(pods: Sequence[PodRequest], rooms: list[_Room]) -> bool:
 def _rooms(production: Production, nodes: int) -> list[_Room] | None:
     """Each node's room once what runs on every node has its place; `None` if that alone does not fit."""
     node = production.node
-    rooms = [_Room(node.pod_slots, node.cpu_millicores, node.memory_mebibytes) for _ in range(nodes)]
+    rooms = [
+        _Room(node.pod_slots, node.cpu_millicores, node.memory_mebibytes, node.disk_mebibytes) for _ in range(nodes)
+    ]
     for room in rooms:
         for pod in _platform_pods([each for each in production.platform if each.per_node], 1):
             if not room.takes(pod):

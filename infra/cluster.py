@@ -3,7 +3,8 @@
 * Authentication mode API: no aws-auth map that could lock everybody out.
 * Control-plane logs of every kind, kept for as long as the settings say; secrets encrypted by a key of its own.
 * Nodes: exactly two, AL2023, instance metadata by token and from the node alone (hop limit 1), so no pod can borrow the
-  node's role. An update takes away one at a time, after new ones have come.
+  node's role; an encrypted disk of the size that the capacity plan counts with. An update takes away one at a time, after
+  new ones have come.
 * AWS moves the cluster to another Kubernetes version by itself only where the settings say so.
 * Managed add-ons, versions pinned; the VPC CNI enforces network policies.
 """
@@ -17,6 +18,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
+from infra.capacity import DISK_GIBIBYTES
 from infra.kubernetes_client import kubeconfig
 from infra.providers import one_kubernetes_plugin
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 NODES = 2
 INSTANCE_TYPE = "t3.medium"
+ROOT_DEVICE = "/dev/xvda"
+"""Of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 CONFIGURATION: dict[str, dict[str, Any]] = {"vpc-cni": {"enableNetworkPolicy": "true"}}
@@ -183,6 +187,14 @@ class Cluster(pulumi.ComponentResource):
             metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
                 http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=1
             ),
+            block_device_mappings=[
+                aws.ec2.LaunchTemplateBlockDeviceMappingArgs(
+                    device_name=ROOT_DEVICE,
+                    ebs=aws.ec2.LaunchTemplateBlockDeviceMappingEbsArgs(
+                        volume_size=DISK_GIBIBYTES, volume_type="gp3", encrypted="true", delete_on_termination="true"
+                    ),
+                )
+            ],
             tag_specifications=[
                 aws.ec2.LaunchTemplateTagSpecificationArgs(
                     resource_type="instance", tags={"Name": f"{given.name}-node"}

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 PARAMETER = "/shopcat/contract"
 PRIORITY_CLASS = fence.PRIORITY_CLASS
-PRIORITY = 1_000
-"""Below production's 100000, above pods that name no class."""
 PLACES_TABLE = "shopcat-previews"
 
 
@@ -48,7 +46,7 @@ class Contract(BaseModel):
     """Previews answer as pr-<n>.<preview_domain>."""
     vpc_id: str
     load_balancer_cidrs: tuple[str, ...]
-    """Where the load balancer's nodes have their addresses."""
+    """Where the nodes of the previews' load balancer have their addresses."""
     preview_listener_arn: str
     preview_dns_name: str
     preview_repository: str
@@ -108,7 +106,7 @@ def publish(
     priority = kubernetes.scheduling.v1.PriorityClass(
         "preview-priority",
         metadata={"name": PRIORITY_CLASS},
-        value=PRIORITY,
+        value=fence.PRIORITY,
         global_default=False,
         preemption_policy="Never",
         description="ShopCat's previews: they yield to production and push nobody out",

@@ -5,7 +5,8 @@ bindings and Deployments). Every attribute a release relies on is written out, n
 
 * Production: rule 10 and 11 send requests that carry ``X-ShopCat-Colour`` to that colour, from the NAT addresses and
   ``adminCidrs`` alone; rule 100 is the weighted one. Its actions are changed by traffic.py only.
-* Previews: a load balancer of their own, so that nothing they do can freeze production's.
+* Previews: a load balancer of their own in subnets of its own, so that nothing they do can freeze production's, and its
+  addresses are none that production's pods take requests from.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from infra.limits import PREVIEW_HOSTS
 from infra.record import COLOUR_HEADER, COLOURS, HEALTH_PATH, LOAD_BALANCER, PORT, Colour, workload_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from infra.drain import DrainBudget
     from infra.network import Network
@@ -54,6 +55,7 @@ class LoadBalancer(pulumi.ComponentResource):
         hosts: list[str],
         zone_id: str | None,
         network: Network,
+        subnet_ids: Sequence[pulumi.Input[str]],
         drain: DrainBudget,
         protect: bool,
         opts: pulumi.ResourceOptions,
@@ -91,7 +93,7 @@ class LoadBalancer(pulumi.ComponentResource):
             name=name,
             load_balancer_type="application",
             internal=False,
-            subnets=network.public_subnet_ids,
+            subnets=list(subnet_ids),
             security_groups=[self.group.id],
             idle_timeout=drain.idle_timeout_seconds,
             client_keep_alive=CLIENT_KEEP_ALIVE_SECONDS,
@@ -218,6 +220,7 @@ class Edge(pulumi.ComponentResource):
             hosts=[settings.domain],
             zone_id=zone_ids.get(LOAD_BALANCER),
             network=network,
+            subnet_ids=network.public_subnet_ids,
             drain=drain,
             protect=settings.protection,
             opts=inner,
@@ -227,6 +230,7 @@ class Edge(pulumi.ComponentResource):
             hosts=[f"{PREVIEW_HOSTS}{settings.preview_domain}"],
             zone_id=zone_ids.get(f"{LOAD_BALANCER}-preview"),
             network=network,
+            subnet_ids=network.preview_subnet_ids,
             drain=drain,
             protect=settings.protection,
             opts=inner,

@@ -13,7 +13,7 @@ from infra import capacity
 from infra.record import APPLICATION, PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 NAMESPACE = "^pr-[1-9][0-9]{0,8}$"
 """A preview's namespace, as a regular expression that Kubernetes and Python read alike."""
@@ -30,6 +30,12 @@ SESSION_TAG = "shopcat-preview"
 """Tag of the session in which the operator reads a preview's secrets; its value is the namespace."""
 STORE = APPLICATION
 PRIORITY_CLASS = "shopcat-preview"
+PRIORITY = 1_000
+"""Below production's 100000, above pods that name no class."""
+NAME_LABEL = "app.kubernetes.io/name"
+ANNOTATIONS = ("pulumi.com/patchFieldManager", "pulumi.com/skipAwait", "pulumi.com/waitFor")
+"""What Pulumi's plugin and infra/preview.py write."""
+ANNOTATION_CHARACTERS = 64
 LABEL = "shopcat/preview"
 GATES_LABEL = "elbv2.k8s.aws/pod-readiness-gate-inject"
 
@@ -43,7 +49,7 @@ _RBAC = "rbac.authorization.k8s.io"
 
 def selector(name: str) -> dict[str, str]:
     """Pods of a workload in the preview's namespace."""
-    return {"app.kubernetes.io/name": name}
+    return {NAME_LABEL: name}
 
 
 def namespace_labels(namespace: str) -> dict[str, str]:
@@ -56,15 +62,37 @@ def namespace_labels(namespace: str) -> dict[str, str]:
     }
 
 
+REPLICA_SETS = 20
+"""Of both Deployments: a Deployment keeps one former one, and all that never became ready since it last was complete."""
+COUNTS: Mapping[str, int] = {
+    "deployments.apps": 2,
+    "externalsecrets.external-secrets.io": 1,
+    "limitranges": 1,
+    "networkpolicies.networking.k8s.io": 3,
+    "replicasets.apps": REPLICA_SETS,
+    "rolebindings.rbac.authorization.k8s.io": 1,
+    "secrets": 1,
+    "secretstores.external-secrets.io": 1,
+    "services": 2,
+    "targetgroupbindings.elbv2.k8s.aws": 1,
+}
+"""How many of each kind there may be: those that the previews' role may make (infra/rbac.py), and what controllers make of
+them. ResourceQuotas can't be counted by one; admission admits one name."""
+
+
 def quota() -> dict[str, str]:
     """Application and database, a second application while one is replaced, and a third that is still draining."""
     application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
     memory = f"{3 * application.memory_mebibytes + database.memory_mebibytes}Mi"
+    disk = f"{3 * application.disk_mebibytes + database.disk_mebibytes}Mi"
     return {
+        **{f"count/{kind}": str(most) for kind, most in COUNTS.items()},
         "pods": "4",
         "requests.cpu": f"{3 * application.cpu_millicores + database.cpu_millicores}m",
         "requests.memory": memory,
         "limits.memory": memory,
+        "requests.ephemeral-storage": disk,
+        "limits.ephemeral-storage": disk,
         "persistentvolumeclaims": "0",
         "services.loadbalancers": "0",
         "services.nodeports": "0",
@@ -74,8 +102,8 @@ def quota() -> dict[str, str]:
 def container_limits() -> dict[str, dict[str, str]]:
     """What a container gets that asks for nothing."""
     size = capacity.PREVIEW_DATABASE
-    requested = {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"}
-    return {"defaultRequest": requested, "default": {"memory": requested["memory"]}}
+    bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
+    return {"defaultRequest": {"cpu": f"{size.cpu_millicores}m", **bounded}, "default": bounded}
 
 
 def default_deny() -> dict[str, Any]:

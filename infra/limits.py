@@ -26,6 +26,8 @@ PREVIEW_HOSTS = "*."
 RULE_CONDITION_VALUES = 5
 """Values of all conditions of one listener rule (docs.aws.amazon.com/elasticloadbalancing/latest/application/
 load-balancer-limits.html, "Condition Values per Rule"); the colour in the header is one of them."""
+OLDEST_KUBERNETES = (1, 33)
+"""A deleted namespace's pods go before its NetworkPolicies (kubernetes.io, feature gate OrderedNamespaceDeletion)."""
 EKS_ACCESS_CIDRS = 40
 """docs.aws.amazon.com/eks/latest/userguide/service-quotas.html, "Public endpoint access CIDR ranges per cluster"."""
 ENVIRONMENT_BYTES = 65_536
@@ -177,7 +179,9 @@ LIMITS: Mapping[str, Limit] = {
         most=100,
     ),
     "cluster.kubernetesVersion": Text(
-        r"1\.[1-9][0-9]", 'a version such as "1.35", in quotes', f"{_AWS}/eks/latest/userguide/kubernetes-versions.html"
+        r"1\.(3[3-9]|[4-9][0-9])",
+        'a version from "1.33" on, such as "1.35", in quotes',
+        f"{_AWS}/eks/latest/userguide/kubernetes-versions.html; from 1.33 on a namespace's pods go before its policies",
     ),
     "cluster.amiReleaseVersion": Text(
         r"(1\.[1-9][0-9]\.[0-9]{1,3}-[0-9]{8})?",
@@ -204,6 +208,7 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "cluster.existing.vpcId": Text(rf"vpc-{_HEX_ID}", "a VPC such as vpc-0123456789abcdef0", "ids of EC2"),
     "cluster.existing.publicSubnetIds": Items(20, "a load balancer has one subnet in a zone", _SUBNET),
+    "cluster.existing.previewSubnetIds": Items(20, "a load balancer has one subnet in a zone", _SUBNET),
     "cluster.existing.privateSubnetIds": Items(
         20, f"{_AWS}/AmazonRDS/latest/UserGuide/CHAP_Limits.html, subnets per DB subnet group", _SUBNET
     ),

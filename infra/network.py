@@ -1,6 +1,7 @@
 """The network: one VPC over two zones.
 
-* Two public subnets for load balancers and NAT, two private ones for nodes, pods and the database.
+* Two public subnets for production's load balancer and NAT, two for the previews' load balancer, two private ones for nodes,
+  pods and the database. So addresses alone tell one load balancer from the other (fence.py, release.py).
 * S3 and DynamoDB by gateway endpoints, which cost nothing; the rest by NAT, or by interface endpoints behind a setting.
 * The ids of subnets are handed out by what ties each to its routes. So whatever is put into a subnet comes after its way
   out, and goes before it: nodes reach AWS until they are gone, and no public address is left when the internet gateway goes.
@@ -9,7 +10,7 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pulumi
 import pulumi_aws as aws
@@ -22,16 +23,26 @@ if TYPE_CHECKING:
 INTERFACE_SERVICES = ("ecr.api", "ecr.dkr", "sts", "logs", "secretsmanager")
 
 
-def subnets(cidr: str) -> tuple[list[str], list[str]]:
-    """Public and private subnets, one of each in every zone.
+class Subnets(NamedTuple):
+    """CIDR blocks, one of each in every zone."""
 
-    The network is cut into eighths: the first two are public; private ones are a quarter each, since every pod has an
-    address of its own there.
+    public: list[str]
+    """Production's load balancer and NAT."""
+    preview: list[str]
+    """The previews' load balancer."""
+    private: list[str]
+    """Nodes, pods and the database."""
+
+
+def subnets(cidr: str) -> Subnets:
+    """Cut the network into eighths: two public ones, two for previews; private ones are a quarter each.
+
+    Every pod has an address of its own there.
     """
     network = ipaddress.ip_network(cidr)
     eighths = [str(one) for one in network.subnets(prefixlen_diff=3)]
     quarters = [str(one) for one in network.subnets(prefixlen_diff=2)]
-    return eighths[:2], quarters[2:4]
+    return Subnets(eighths[:2], eighths[2:4], quarters[2:4])
 
 
 class Network(pulumi.ComponentResource):
@@ -51,7 +62,7 @@ class Network(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
         zones = zone_names(region, settings.zones)
-        public_cidrs, private_cidrs = subnets(settings.cidr)
+        cidrs = subnets(settings.cidr)
         shared = {f"kubernetes.io/cluster/{cluster_name}": "shared"}
         public = [
             aws.ec2.Subnet(
@@ -63,7 +74,19 @@ class Network(pulumi.ComponentResource):
                 tags={"Name": f"{name}-public-{index}", "kubernetes.io/role/elb": "1", **shared},
                 opts=child,
             )
-            for index, (zone, cidr) in enumerate(zip(zones, public_cidrs, strict=True))
+            for index, (zone, cidr) in enumerate(zip(zones, cidrs.public, strict=True))
+        ]
+        preview = [
+            aws.ec2.Subnet(
+                f"preview-{index}",
+                vpc_id=vpc.id,
+                cidr_block=cidr,
+                availability_zone=zone,
+                map_public_ip_on_launch=False,
+                tags={"Name": f"{name}-preview-{index}"},
+                opts=child,
+            )
+            for index, (zone, cidr) in enumerate(zip(zones, cidrs.preview, strict=True))
         ]
         private = [
             aws.ec2.Subnet(
@@ -74,7 +97,7 @@ class Network(pulumi.ComponentResource):
                 tags={"Name": f"{name}-private-{index}", "kubernetes.io/role/internal-elb": "1", **shared},
                 opts=child,
             )
-            for index, (zone, cidr) in enumerate(zip(zones, private_cidrs, strict=True))
+            for index, (zone, cidr) in enumerate(zip(zones, cidrs.private, strict=True))
         ]
         gateway = aws.ec2.InternetGateway("internet", vpc_id=vpc.id, tags={"Name": name}, opts=child)
         public_table = aws.ec2.RouteTable("public", vpc_id=vpc.id, tags={"Name": f"{name}-public"}, opts=child)
@@ -85,15 +108,18 @@ class Network(pulumi.ComponentResource):
             gateway_id=gateway.id,
             opts=child,
         )
-        public_routed = [
-            aws.ec2.RouteTableAssociation(
-                f"public-{index}",
-                subnet_id=subnet.id,
-                route_table_id=public_table.id,
-                opts=pulumi.ResourceOptions(parent=self, depends_on=[public_route]),
-            )
-            for index, subnet in enumerate(public)
-        ]
+        public_routed, preview_routed = (
+            [
+                aws.ec2.RouteTableAssociation(
+                    f"{kind}-{index}",
+                    subnet_id=subnet.id,
+                    route_table_id=public_table.id,
+                    opts=pulumi.ResourceOptions(parent=self, depends_on=[public_route]),
+                )
+                for index, subnet in enumerate(group)
+            ]
+            for kind, group in (("public", public), ("preview", preview))
+        )
         addresses = [
             aws.ec2.Eip(f"nat-{index}", domain="vpc", tags={"Name": f"{name}-nat-{index}"}, opts=child)
             for index in range(settings.nat_gateways)
@@ -142,6 +168,7 @@ class Network(pulumi.ComponentResource):
         self.vpc_id = vpc.id
         self.cidr = settings.cidr
         self.public_subnet_ids = [one.subnet_id for one in public_routed]
+        self.preview_subnet_ids = [one.subnet_id for one in preview_routed]
         self.private_subnet_ids = [one.subnet_id for one in private_routed]
         self.nat_addresses = [address.public_ip for address in addresses]
         if settings.interface_endpoints:

@@ -48,7 +48,7 @@ class Vpc(Model):
     def _check(cls, value: str) -> str:
         found = network(value)
         if not 16 <= found.prefixlen <= 20:
-            raise ValueError(f"{value}: a network between /16 and /20 is needed (four subnets with room for pods)")
+            raise ValueError(f"{value}: a network between /16 and /20 is needed (six subnets with room for pods)")
         if not any(found.subnet_of(private) for private in PRIVATE):
             raise ValueError(f"{value} is not private; take one of {', '.join(map(str, PRIVATE))}")
         return value
@@ -64,11 +64,24 @@ class ExistingCluster(Model):
     vpc_id: str
     vpc_cidr: str
     public_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Of production's load balancer; production's pods take requests from their addresses."""
+    preview_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Of the previews' load balancer; others than production's, so that addresses tell the two apart."""
     private_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
     security_group_id: str
     """The cluster's security group, which its nodes and pods are in."""
     nat_addresses: tuple[str, ...] = ()
     """Where the cluster's own requests come from; each is a value of a listener rule."""
+
+    @model_validator(mode="after")
+    def _are_apart(self) -> ExistingCluster:
+        both = sorted({*self.public_subnet_ids, *self.private_subnet_ids} & {*self.preview_subnet_ids})
+        if both:
+            raise ValueError(
+                f"previewSubnetIds: {', '.join(both)} is production's too; name subnets that the previews' load balancer has "
+                "for itself"
+            )
+        return self
 
     @field_validator("vpc_cidr")
     @classmethod

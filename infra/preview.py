@@ -23,7 +23,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity, contract, fence, kubernetes_client, places, threads
+from infra import contract, fence, kubernetes_client, places, preview_objects, threads
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.domains import preview_host
 from infra.edge import HEALTH_TIMEOUT_SECONDS
@@ -32,17 +32,7 @@ from infra.fence import DATABASE, DATABASE_PORT, selector
 from infra.kubernetes_client import KubernetesClient, KubernetesUnreachable
 from infra.permissions import NUMBER_TAG, OWNER_TAG
 from infra.providers import aws_provider, kubernetes_provider
-from infra.record import (
-    APPLICATION,
-    HEALTH_PATH,
-    PORT,
-    SECRET_KEYS,
-    DrainNumbers,
-    Record,
-    TemplateInput,
-    render,
-)
-from infra.release import MINIMUM_READY_SECONDS, SERVICE_PORT
+from infra.record import APPLICATION, HEALTH_PATH, PORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -50,8 +40,6 @@ if TYPE_CHECKING:
     from infra.contract import Contract
     from infra.settings import Preview as Settings
 
-DATABASE_USER = 70
-"""Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
 FIRST_PRIORITY = 100
 """Rule of place k on the previews' listener: FIRST_PRIORITY + k; places are unique, so priorities are."""
 PASSWORD_LENGTH = 32
@@ -146,108 +134,6 @@ async def granted(connect: Callable[[], KubernetesClient], namespace: str, pause
         else:
             row += 1
         await asyncio.sleep(pause_seconds)
-
-
-def record(settings: Settings, image_by_digest: str, url: str) -> Record:
-    """The application as production would release it, in a preview's size."""
-    drain = settings.drain.budget
-    return Record(
-        tag=settings.tag,
-        revision=1,
-        template=TemplateInput(
-            image=image_by_digest,
-            replicas=1,
-            cpu_millicores=capacity.PREVIEW_APPLICATION.cpu_millicores,
-            memory_mebibytes=capacity.PREVIEW_APPLICATION.memory_mebibytes,
-            environment={
-                **settings.env,
-                "DATABASE_POOL_SIZE": str(settings.database_pool_size),
-                "DATABASE_SSLMODE": "disable",
-                "SHOPCAT_PUBLIC_URL": url,
-            },
-            secret_id=APPLICATION,
-            secret_version="",
-            drain=DrainNumbers(
-                app_drain_seconds=drain.app_drain_seconds,
-                pre_stop_seconds=drain.pre_stop_seconds,
-                grace_seconds=drain.grace_seconds,
-                progress_deadline_seconds=drain.progress_deadline_seconds,
-                startup_seconds=drain.startup_seconds,
-                pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
-            ),
-            smoke_image=image_by_digest,
-            smoke_url=url,
-        ),
-    )
-
-
-def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
-    """Production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
-    pod = render(made, "blue")
-    pod["metadata"]["labels"] = {**selector(APPLICATION), "shopcat/release": made.tag}
-    spec = pod["spec"]
-    spec["priorityClassName"] = priority_class
-    del spec["topologySpreadConstraints"]
-    container = spec["containers"][0]
-    container["env"] = [one for one in container["env"] if one["name"] != "SHOPCAT_COLOUR"]
-    for variable in container["env"]:
-        if "valueFrom" in variable:
-            variable["valueFrom"]["secretKeyRef"]["name"] = APPLICATION
-    return pod
-
-
-def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
-    """PostgreSQL whose data lives as long as its pod."""
-    size = capacity.PREVIEW_DATABASE
-    probe = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={APPLICATION}"]}}
-    folders = {"data": "/var/lib/postgresql/data", "run": "/var/run/postgresql", "scratch": "/tmp"}  # noqa: S108 - inside the container
-    return {
-        "metadata": {"labels": selector(DATABASE)},
-        "spec": {
-            "terminationGracePeriodSeconds": 5,
-            "priorityClassName": priority_class,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": DATABASE_USER,
-                "runAsGroup": DATABASE_USER,
-                "fsGroup": DATABASE_USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "postgresql",
-                    "image": image_by_digest,
-                    "imagePullPolicy": "IfNotPresent",
-                    "ports": [{"name": "postgresql", "containerPort": DATABASE_PORT}],
-                    "env": [
-                        {"name": "PGDATA", "value": f"{folders['data']}/pgdata"},
-                        *(
-                            {"name": name, "valueFrom": {"secretKeyRef": {"name": APPLICATION, "key": key}}}
-                            for name, key in (
-                                ("POSTGRES_DB", SECRET_KEYS["DATABASE_NAME"]),
-                                ("POSTGRES_USER", SECRET_KEYS["DATABASE_USER"]),
-                                ("POSTGRES_PASSWORD", SECRET_KEYS["DATABASE_PASSWORD"]),
-                            )
-                        ),
-                    ],
-                    "resources": {
-                        "requests": {"cpu": f"{size.cpu_millicores}m", "memory": f"{size.memory_mebibytes}Mi"},
-                        "limits": {"memory": f"{size.memory_mebibytes}Mi"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                    "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
-                    "volumeMounts": [{"name": name, "mountPath": path} for name, path in folders.items()],
-                }
-            ],
-            "volumes": [{"name": name, "emptyDir": {"sizeLimit": "512Mi"}} for name in folders],
-        },
-    }
 
 
 class Preview(pulumi.ComponentResource):
@@ -399,14 +285,7 @@ class Preview(pulumi.ComponentResource):
             api_version=_SECRETS_API,
             kind="ExternalSecret",
             metadata=self._metadata(APPLICATION, **waited),
-            spec={
-                "refreshPolicy": "CreatedOnce",
-                "secretStoreRef": {"kind": "SecretStore", "name": fence.STORE},
-                "target": {"name": APPLICATION, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
-                "data": [
-                    {"secretKey": key, "remoteRef": {"key": name, "property": key}} for key in SECRET_KEYS.values()
-                ],
-            },
+            spec=preview_objects.external_secret(self.name),
             opts=self._inside(
                 depends_on=[store, source],
                 custom_timeouts=timeouts,
@@ -470,58 +349,36 @@ class Preview(pulumi.ComponentResource):
         self, rule: pulumi.Resource, group_arn: pulumi.Output[str], fenced: list[pulumi.Resource]
     ) -> pulumi.Resource:
         """The Service, and what puts its pods into the target group."""
-        service = self._service(APPLICATION, SERVICE_PORT, PORT, fenced)
+        service = self._service(APPLICATION, fenced)
         made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "binding",
             api_version="elbv2.k8s.aws/v1beta1",
             kind="TargetGroupBinding",
             metadata=self._metadata(APPLICATION),
-            spec={
-                "serviceRef": {"name": APPLICATION, "port": SERVICE_PORT},
-                "targetGroupARN": group_arn,
-                "targetType": "ip",
-            },
+            spec=preview_objects.target_group_binding(group_arn),
             opts=self._inside(depends_on=[service, rule]),
         )
         return made
 
-    def _service(self, name: str, port: int, target: int, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+    def _service(self, name: str, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         made: pulumi.Resource = kubernetes.core.v1.Service(
             f"service-{name}",
             # Its pods come later, so there are no endpoints to wait for.
             metadata=self._metadata(name, annotations={"pulumi.com/skipAwait": "true"}),
-            spec={
-                "type": "ClusterIP",
-                "selector": selector(name),
-                "ports": [{"name": name, "port": port, "targetPort": target, "protocol": "TCP"}],
-            },
+            spec=preview_objects.service(name),
             opts=self._inside(depends_on=depends_on),
         )
         return made
 
     def _database(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        service = self._service(DATABASE, DATABASE_PORT, DATABASE_PORT, depends_on)
-        spec = {
-            "replicas": 1,
-            "revisionHistoryLimit": 1,
-            "strategy": {"type": "Recreate"},
-            "selector": {"matchLabels": selector(DATABASE)},
-            "template": database_pod(self._settings.images.database, self._contract.priority_class),
-        }
+        service = self._service(DATABASE, depends_on)
+        spec = preview_objects.database_deployment(self._settings.images.database, self._contract.priority_class)
         return self._deployment(DATABASE, spec, [*depends_on, service], self._settings.drain.budget.grace_seconds)
 
     def _application(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        drain = self._settings.drain.budget
-        spec = {
-            "replicas": 1,
-            "minReadySeconds": MINIMUM_READY_SECONDS,
-            "progressDeadlineSeconds": drain.progress_deadline_seconds,
-            "revisionHistoryLimit": 1,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {"matchLabels": selector(APPLICATION)},
-            "template": application_pod(record(self._settings, self.image, self.url), self._contract.priority_class),
-        }
-        return self._deployment(APPLICATION, spec, depends_on, drain.grace_seconds)
+        made = preview_objects.record(self._settings, self.image, self.url)
+        spec = preview_objects.application_deployment(made, self._contract.priority_class)
+        return self._deployment(APPLICATION, spec, depends_on, self._settings.drain.budget.grace_seconds)
 
     def _deployment(
         self, name: str, spec: Mapping[str, Any], depends_on: list[pulumi.Resource], grace_seconds: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -18,6 +17,8 @@ from infra import (
     domains,
     engine,
     existing,
+    existing_network,
+    kubernetes_client,
     places,
     preflight,
     rbac,
@@ -41,30 +42,7 @@ from infra.release import BlueGreen
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from infra.platform_settings import ExistingCluster
     from infra.settings import Settings
-
-
-@dataclass(frozen=True)
-class ExistingNetwork:
-    """The network of a cluster that somebody else keeps."""
-
-    vpc_id: str
-    cidr: str
-    public_subnet_ids: list[str]
-    private_subnet_ids: list[str]
-    nat_addresses: list[pulumi.Output[str]]
-
-
-def existing_network(given: ExistingCluster) -> ExistingNetwork:
-    """From settings."""
-    return ExistingNetwork(
-        vpc_id=given.vpc_id,
-        cidr=given.vpc_cidr,
-        public_subnet_ids=list(given.public_subnet_ids),
-        private_subnet_ids=list(given.private_subnet_ids),
-        nat_addresses=[pulumi.Output.from_input(address) for address in given.nat_addresses],
-    )
 
 
 TYPED_WITH = (kubernetes.core.v1, kubernetes.storage.v1)
@@ -130,6 +108,12 @@ class Production(pulumi.ComponentResource):
             for name in names:
                 zone.refuse_taken(clients, zone_ids[name.balancer], name)
 
+        given = settings.cluster.existing
+        production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
+        if given is not None:
+            existing_network.refuse_old(kubernetes_client.from_kubeconfig(given.kubeconfig))
+            production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, given)
+
         guard = existing.Guard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
         place = Place(account, region, settings.cluster.name, settings.ledger_table)
@@ -141,7 +125,6 @@ class Production(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
         database = Database("database", settings, clients=clients, region=region, opts=child)
-        given = settings.cluster.existing
         if given is None:
             network = Network(
                 "shopcat",
@@ -164,7 +147,7 @@ class Production(pulumi.ComponentResource):
             security_group: pulumi.Input[str] = cluster.security_group_id
             ready = cluster.ready
         else:
-            network = existing_network(given)  # type: ignore[assignment]
+            network = existing_network.ExistingNetwork.of(given)  # type: ignore[assignment]
             self.kubeconfig = pulumi.Output.secret(given.kubeconfig)
             security_group = given.security_group_id
             ready = []
@@ -184,12 +167,10 @@ class Production(pulumi.ComponentResource):
             depends_on=ready,
             opts=inner,
         )
-        repository = registry.release.repository_url
-        balancers = [given.vpc_cidr] if given else subnets(settings.vpc.cidr)[0]
         facts = admission.Facts(
             account=account,
             region=region,
-            load_balancer_cidrs=balancers,
+            load_balancer_cidrs=preview_cidrs,
             secrets_role=addons.secrets_role,
             tools={
                 NAMESPACE: admission.smoke_images(
@@ -197,10 +178,18 @@ class Production(pulumi.ComponentResource):
                 ),
                 DATABASE_NAMESPACE: [settings.images.database],
             },
+            database_image=settings.images.database,
+            most_grace_seconds=settings.drain.budget.grace_seconds,
         )
         confined = [
             *rbac.declare(inner),
-            *admission.declare(facts, repository, protect=settings.protection, opts=inner),
+            *admission.declare(
+                facts,
+                registry.release.repository_url,
+                registry.preview.repository_url,
+                protect=settings.protection,
+                opts=inner,
+            ),
         ]
         edge = Edge(
             "edge",
@@ -234,7 +223,7 @@ class Production(pulumi.ComponentResource):
             clients=clients,
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
-            load_balancer_cidrs=balancers,
+            load_balancer_cidrs=production_cidrs,
             platform=[*addons.ready, *confined, *edge.ready, *stored],
             opts=inner,
         )
@@ -243,7 +232,7 @@ class Production(pulumi.ComponentResource):
                 "cluster": settings.cluster.name,
                 "region": region,
                 "previewDomain": settings.preview_domain,
-                "loadBalancerCidrs": balancers,
+                "loadBalancerCidrs": preview_cidrs,
                 "previewRepository": PREVIEW_REPOSITORY,
                 "releaseRepository": REPOSITORY,
                 "secretsRole": addons.secrets_role,

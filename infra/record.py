@@ -23,6 +23,8 @@ APPLICATION = "shopcat"
 NAMESPACE = "shopcat"
 CONTAINER = "shopcat"
 PORT = 8080
+SERVICE_PORT = 80
+MINIMUM_READY_SECONDS = 5
 HEALTH_PATH = "/healthz"
 COLOUR_HEADER = "X-ShopCat-Colour"
 """A request with it goes to that colour, for the smoke test; an answer may have it, and then says which colour gave it."""

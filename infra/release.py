@@ -3,7 +3,7 @@
 What it guarantees:
 
 * A colour is declared from its record and nothing else; no output of another resource can enter a pod template.
-* A NetworkPolicy lets the load balancers and the smoke test reach the pods, and nobody else in the cluster.
+* A NetworkPolicy lets production's load balancer and the smoke test reach the pods, and nobody else in the cluster.
 * Names, selectors and ports of the two Services, bindings and Deployments are constants, and all of them are protected:
   a replacement, which would delete first, is refused by the engine.
 * Before a Deployment or the live pointer is written, the hooks of promotion.py keep the invariants that stand there.
@@ -31,9 +31,11 @@ from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.record import (
     APPLICATION,
     COLOURS,
+    MINIMUM_READY_SECONDS,
     NAMESPACE,
     PORT,
     PRIORITY_CLASS,
+    SERVICE_PORT,
     SMOKE,
     SMOKE_SECONDS,
     Colour,
@@ -51,16 +53,14 @@ if TYPE_CHECKING:
     from infra.aws_clients import AwsClients
     from infra.preflight import Checks, ColourPlan, Plan
 
-SERVICE_PORT = 80
-MINIMUM_READY_SECONDS = 5
 PRIORITY = 100_000
 POINTER = "shopcat-live"
 
 
 def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
-    """Who reaches a pod of this namespace: the load balancers' nodes and the smoke test, at the application's port.
+    """Who reaches a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
 
-    A preview's pods are neither, whatever policies their own namespace has.
+    A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
     """
     smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
     return {

@@ -7,7 +7,9 @@ not: it says there, once, how such a one gets a preview.
 from __future__ import annotations
 
 import functools
+import random
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +28,10 @@ DAYS = 14
 """As long as the images in `shopcat-preview` are kept (infra/registry.py): an older preview could not start a pod again."""
 STALE_LOCK_SECONDS = 3600
 """No job that opens or closes a preview lives longer than minutes."""
-MOST_SECONDS = 600
-"""What one preview may take, so that one that hangs keeps no other open."""
+RUN_SECONDS = 1500
+"""Of one run; the workflow ends it after 30 minutes (.github/workflows/reaper.yml)."""
+LEAST_SECONDS, MOST_SECONDS = 240, 600
+"""What one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
 def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
@@ -46,6 +50,17 @@ def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DA
         elif (now - one.updated).days >= days:
             chosen[one.number] = f"no push for {(now - one.updated).days} days; the next one opens it again"
     return chosen
+
+
+def share(left_seconds: float, previews: int) -> float:
+    """Return what the next of so many previews may take of the time that is left, in seconds; 0 if that is too little.
+
+    One that hangs takes its share and no other's. Where there are too many for one run, the order, which is drawn anew each
+    time, gives every one its turn.
+    """
+    if left_seconds < LEAST_SECONDS:
+        return 0
+    return min(max(left_seconds / previews, LEAST_SECONDS), MOST_SECONDS)
 
 
 def orphans(taken: Sequence[Place], seen: Sequence[Seen]) -> dict[int, str]:
@@ -101,12 +116,20 @@ def run(environment: Mapping[str, str], days: int) -> int:
     wanted = {one.number for one in requests if plan.decide(one) == "up"}
     failures = 0
     chosen = {**choose(seen, wanted, datetime.now(UTC), days), **orphans(taken, seen)}
-    for number, reason in chosen.items():
-        print(f"closing pr-{number}: {reason}", flush=True)
+    end = time.monotonic() + RUN_SECONDS
+    order = random.sample(sorted(chosen), len(chosen))
+    for done, number in enumerate(order):
+        seconds = share(end - time.monotonic(), len(order) - done)
+        if not seconds:
+            print(
+                f"no time is left: {', '.join(f'pr-{one}' for one in order[done:])} stay until the next run", flush=True
+            )
+            break
+        print(f"closing pr-{number}: {chosen[number]}", flush=True)
         try:
             files = stack.preview_files(environment, clients, number)
             stays = functools.partial(is_to_stay, github, files, number, days)
-            job = preview.Job(number, environment, Steps(), MOST_SECONDS)
+            job = preview.Job(number, environment, Steps(), seconds)
             preview.close_inspected(job, STALE_LOCK_SECONDS, stays)
         except Locked as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)

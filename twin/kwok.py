@@ -27,6 +27,8 @@ _PROCESS = "kwok"
 _START_SECONDS = 60.0
 _STAGES = Path(__file__).with_name("kwok_stages.yaml")
 _LEASE_SECONDS = 40
+DISK_GIBIBYTES = 40
+"""As infra/capacity.py declares it."""
 _FIELD_MANAGER = "shopcat-twin"
 
 
@@ -52,10 +54,17 @@ def node_manifest(node: Node) -> dict[str, Any]:
             "providerID": node.provider_id,
         },
         "status": {
-            "capacity": {"cpu": "2", "memory": f"{CAPACITY_MEMORY_KIBIBYTES}Ki", "pods": str(MAXIMUM_PODS)},
+            "capacity": {
+                "cpu": "2",
+                "memory": f"{CAPACITY_MEMORY_KIBIBYTES}Ki",
+                "ephemeral-storage": f"{DISK_GIBIBYTES}Gi",
+                "pods": str(MAXIMUM_PODS),
+            },
             "allocatable": {
                 "cpu": f"{ALLOCATABLE_CPU_MILLICORES}m",
                 "memory": f"{allocatable_memory}Ki",
+                # The agent keeps 1 GiB, and the kubelet evicts below a tenth.
+                "ephemeral-storage": f"{DISK_GIBIBYTES * 9 // 10 - 1}Gi",
                 "pods": str(MAXIMUM_PODS),
             },
             "addresses": [

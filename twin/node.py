@@ -277,8 +277,8 @@ def _kubelet_config(node: Node) -> dict[str, Any]:
         "cgroupRoot": f"/{cgroups.name(twin, node.number)}",
         "failCgroupV1": False,
         "failSwapOn": False,
-        # The disk is the whole machine's: how full it is says nothing about this node.
-        "localStorageCapacityIsolation": False,
+        # The disk is the whole machine's: pods have limits of their own on it, and how full it is says nothing about this node.
+        "localStorageCapacityIsolation": True,
         "evictionHard": {
             "memory.available": never,
             "nodefs.available": never,

@@ -9,7 +9,8 @@ from infra import fence
 RBAC = "API server: RBAC"
 ADMISSION = "API server: admission"
 ANYONE = "API server: admission, whoever asks"
-_FORBIDDEN = "forbidden: User .* cannot"
+FORBIDDEN = "forbidden: User .* cannot"
+APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=shopcat")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Facts:
     secrets_role: str
     preview_image: str
     production_image: str
+    database_image: str
 
     @property
     def own(self) -> str:
@@ -45,6 +47,8 @@ class Attempt:
     """What the refusal must say."""
     arguments: tuple[str, ...] = ("create",)
     manifest: Callable[[Facts], Manifest] | None = None
+    stdin: Manifest | None = None
+    """What a raw request sends."""
     unopened: bool = False
     """By the job of a pull request that has no namespace yet."""
     prepare: tuple[tuple[str, ...], ...] = ()
@@ -118,7 +122,7 @@ def _binding(group: Callable[[Facts], str]) -> Any:
     return lambda facts: _object(
         "elbv2.k8s.aws/v1beta1",
         "TargetGroupBinding",
-        "attempt",
+        "shopcat",
         facts.own,
         spec={
             "serviceRef": {"name": "shopcat", "port": 80},
@@ -130,7 +134,7 @@ def _binding(group: Callable[[Facts], str]) -> Any:
 
 def _store(spec: Callable[[Facts], Manifest], kind: str = "SecretStore") -> Any:
     return lambda facts: _object(
-        "external-secrets.io/v1", kind, "attempt", facts.own if kind == "SecretStore" else None, spec=spec(facts)
+        "external-secrets.io/v1", kind, fence.STORE, facts.own if kind == "SecretStore" else None, spec=spec(facts)
     )
 
 
@@ -139,10 +143,10 @@ def _secret(**spec: Any) -> Any:
         whole = {
             "refreshPolicy": "CreatedOnce",
             "secretStoreRef": {"kind": "SecretStore", "name": fence.STORE},
-            "target": {"name": "attempt"},
+            "target": {"name": "shopcat", "creationPolicy": "Owner", "deletionPolicy": "Retain"},
             **spec,
         }
-        return _object("external-secrets.io/v1", "ExternalSecret", "attempt", facts.own, spec=whole)
+        return _object("external-secrets.io/v1", "ExternalSecret", "shopcat", facts.own, spec=whole)
 
     return make
 
@@ -155,17 +159,17 @@ _CONFINED = "may write in the namespace pr-<n> of its own number alone"
 
 ATTEMPTS = [
     Attempt(
-        "create a Deployment in production's namespace", RBAC, _FORBIDDEN, manifest=_deployment(lambda _: "shopcat")
+        "create a Deployment in production's namespace", RBAC, FORBIDDEN, manifest=_deployment(lambda _: "shopcat")
     ),
-    Attempt("read production's Secrets", RBAC, _FORBIDDEN, ("get", "secrets", "-n", "shopcat")),
-    Attempt("read the database namespace's Secrets", RBAC, _FORBIDDEN, ("get", "secrets", "-n", "shopcat-database")),
-    Attempt("read the Secrets of its own namespace", RBAC, _FORBIDDEN, ("get", "secrets", "-n", "{own}")),
-    Attempt("read another pull request's Secrets", RBAC, _FORBIDDEN, ("get", "secrets", "-n", "{other}")),
-    Attempt("read another pull request's Deployments", RBAC, _FORBIDDEN, ("get", "deployments", "-n", "{other}")),
+    Attempt("read production's Secrets", RBAC, FORBIDDEN, ("get", "secrets", "-n", "shopcat")),
+    Attempt("read the database namespace's Secrets", RBAC, FORBIDDEN, ("get", "secrets", "-n", "shopcat-database")),
+    Attempt("read the Secrets of its own namespace", RBAC, FORBIDDEN, ("get", "secrets", "-n", "{own}")),
+    Attempt("read another pull request's Secrets", RBAC, FORBIDDEN, ("get", "secrets", "-n", "{other}")),
+    Attempt("read another pull request's Deployments", RBAC, FORBIDDEN, ("get", "deployments", "-n", "{other}")),
     Attempt(
         "create a Deployment in another pull request's namespace",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         manifest=_deployment(lambda facts: f"pr-{facts.other}"),
     ),
     Attempt(
@@ -216,7 +220,7 @@ ATTEMPTS = [
             '{{"spec":{{"hard":{{"pods":"99"}}}}}}',
         ),
     ),
-    Attempt("delete its own quota", RBAC, _FORBIDDEN, ("delete", "resourcequota", "preview", "-n", "{own}")),
+    Attempt("delete its own quota", RBAC, FORBIDDEN, ("delete", "resourcequota", "preview", "-n", "{own}")),
     Attempt(
         "change its own limits",
         ADMISSION,
@@ -224,7 +228,7 @@ ATTEMPTS = [
         ("patch", "limitrange", "preview", "-n", "{own}", "--type=merge", "-p", '{{"spec":{{"limits":[]}}}}'),
     ),
     Attempt(
-        "delete its own NetworkPolicy", RBAC, _FORBIDDEN, ("delete", "networkpolicy", "default-deny", "-n", "{own}")
+        "delete its own NetworkPolicy", RBAC, FORBIDDEN, ("delete", "networkpolicy", "default-deny", "-n", "{own}")
     ),
     Attempt(
         "widen its own NetworkPolicy",
@@ -259,85 +263,54 @@ ATTEMPTS = [
     Attempt(
         "bind to production's target group",
         ADMISSION,
-        "binds the target group shopcat-pr-<n>",
+        "the target group shopcat-pr-<n> of its own number",
         manifest=_binding(lambda _: "shopcat-green"),
     ),
     Attempt(
         "bind to another pull request's target group",
         ADMISSION,
-        "binds the target group shopcat-pr-<n>",
+        "the target group shopcat-pr-<n> of its own number",
         manifest=_binding(lambda facts: f"shopcat-pr-{facts.other}"),
-    ),
-    Attempt(
-        "deploy production's image",
-        ADMISSION,
-        "never runs an image of",
-        manifest=_deployment(_own, lambda facts: facts.production_image),
-    ),
-    Attempt(
-        "deploy `latest`",
-        ADMISSION,
-        "given by digest",
-        manifest=_deployment(_own, lambda facts: f"{facts.contract['previewRepositoryUrl']}:latest"),
-    ),
-    Attempt("use the host's network", ADMISSION, "stay off the host's", manifest=_deployment(_own, hostNetwork=True)),
-    Attempt(
-        "run as another ServiceAccount",
-        ADMISSION,
-        "run as the ServiceAccount default",
-        manifest=_deployment(_own, serviceAccountName="builder"),
-    ),
-    Attempt(
-        "run at the priority of the cluster's own pods",
-        ADMISSION,
-        "have the priority class",
-        manifest=_deployment(_own, priorityClassName="system-cluster-critical"),
-    ),
-    Attempt(
-        "put a pod on a node past the scheduler",
-        ADMISSION,
-        "the scheduler decides",
-        manifest=_deployment(_own, nodeName="node1"),
     ),
     Attempt(
         "take an address of a load balancer of its own",
         ADMISSION,
-        "of type ClusterIP",
+        "is what infra/preview_objects.py of the main branch makes",
         manifest=lambda facts: _object(
             "v1", "Service", "attempt", facts.own, spec={"type": "LoadBalancer", "ports": [{"port": 80}]}
         ),
     ),
-    Attempt("make a pod directly", RBAC, _FORBIDDEN, manifest=_pod(_own)),
+    Attempt("make a pod directly", RBAC, FORBIDDEN, manifest=_pod(_own)),
     Attempt(
         "make a ServiceAccount",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         manifest=lambda facts: _object("v1", "ServiceAccount", "attempt", facts.own),
     ),
-    Attempt("make a ServiceAccount's token", RBAC, _FORBIDDEN, ("create", "token", "default", "-n", "{own}")),
+    Attempt("make a ServiceAccount's token", RBAC, FORBIDDEN, ("create", "token", "default", "-n", "{own}")),
     Attempt(
         "borrow the operator's identity by a token",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         ("create", "token", "external-secrets", "-n", "external-secrets"),
     ),
-    Attempt("act as somebody else", RBAC, _FORBIDDEN, ("get", "pods", "-n", "shopcat", "--as", "twin-admin")),
+    Attempt("act as somebody else", RBAC, FORBIDDEN, ("get", "pods", "-n", "shopcat", "--as", "twin-admin")),
     Attempt(
         "name a production secret in an ExternalSecret",
         ADMISSION,
-        "names secrets below",
+        "of its own number|is what infra/preview_objects.py",
         manifest=_secret(data=_data("shopcat/application")),
     ),
     Attempt(
         "name another pull request's secret in an ExternalSecret",
         ADMISSION,
-        "names secrets below",
+        "of its own number|is what infra/preview_objects.py",
         manifest=_secret(data=_data("shopcat-preview/pr-77/database")),
     ),
     Attempt(
         "find secrets by pattern in an ExternalSecret",
         ADMISSION,
-        "names secrets below",
+        "of its own number|is what infra/preview_objects.py",
         manifest=_secret(dataFrom=[{"find": {"name": {"regexp": ".*"}}}]),
     ),
     Attempt(
@@ -355,7 +328,7 @@ ATTEMPTS = [
     Attempt(
         "make a ClusterSecretStore",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         manifest=_store(
             lambda facts: {"provider": {"aws": {"service": "SecretsManager", "region": facts.region}}},
             "ClusterSecretStore",
@@ -364,17 +337,17 @@ ATTEMPTS = [
     Attempt(
         "delete an admission policy",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         ("delete", "validatingadmissionpolicy", "shopcat-preview-namespace"),
     ),
     Attempt(
         "change the previews' ClusterRole",
         RBAC,
-        _FORBIDDEN,
+        FORBIDDEN,
         ("patch", "clusterrole", fence.ROLE, "--type=merge", "-p", '{{"rules":[]}}'),
     ),
-    Attempt("remove the previews' priority class", RBAC, _FORBIDDEN, ("delete", "priorityclass", fence.PRIORITY_CLASS)),
-    Attempt("run a command in a pod", RBAC, _FORBIDDEN, ("exec", "deployment/shopcat", "-n", "{own}", "--", "id")),
+    Attempt("remove the previews' priority class", RBAC, FORBIDDEN, ("delete", "priorityclass", fence.PRIORITY_CLASS)),
+    Attempt("run a command in a pod", RBAC, FORBIDDEN, ("exec", "deployment/shopcat", "-n", "{own}", "--", "id")),
 ]
 
 _ANYONE_PRODUCTION = "runs images of .* by digest and the pinned tools, nothing else"
@@ -382,11 +355,6 @@ _ANYONE_PRODUCTION = "runs images of .* by digest and the pinned tools, nothing 
 
 def _digest(name: str) -> Callable[[Facts], str]:
     return lambda _: f"{name}@sha256:{'b' * 64}"
-
-
-def _quota(pods: int) -> tuple[str, ...]:
-    change = f'{{"spec":{{"hard":{{"pods":"{pods}"}}}}}}'
-    return ("patch", "resourcequota", fence.LIMITS, "-n", "pr-123", "--type=merge", "-p", change)
 
 
 ADMIN_ATTEMPTS = [
@@ -417,23 +385,7 @@ ADMIN_ATTEMPTS = [
     Attempt(
         "an administrator: production's image in a preview's namespace",
         ANYONE,
-        "never runs an image of",
+        "is what infra/preview_objects.py of the main branch makes",
         manifest=_pod(_own, lambda facts: facts.production_image),
-    ),
-    Attempt(
-        "an administrator: a pod in a namespace pr-<n> without its NetworkPolicy",
-        ANYONE,
-        "no params found",
-        manifest=_pod(lambda _: "pr-900"),
-        prepare=(("create", "namespace", "pr-900"), ("label", "namespace", "pr-900", f"{fence.LABEL}=true")),
-        restore=("delete", "namespace", "pr-900"),
-    ),
-    Attempt(
-        "an administrator: a pod in a preview whose quota was raised",
-        ANYONE,
-        "not the one that production sets",
-        manifest=_pod(_own),
-        prepare=(_quota(99),),
-        restore=_quota(4),
     ),
 ]

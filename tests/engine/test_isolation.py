@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from infra.cluster import kubeconfig
 from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, SECRETS_ROLE
 from tests import iam
 from tests.engine import isolation_table
-from tests.engine.isolation_attempts import ADMIN_ATTEMPTS, ATTEMPTS, Attempt, Facts
+from tests.engine.isolation_attempts import ADMIN_ATTEMPTS, ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
 from tests.engine.isolation_requests import TAKES, AwsFacts, Take, requests
+from tests.engine.isolation_shapes import ADMIN_SHAPES, SHAPES, deployment
 from tests.tools import aws, command, kubectl, settings_file, summary
 from twin import config, preview, production
 from twin.config import ACCOUNT_ID, Twin
@@ -115,11 +115,12 @@ def trust_of(twin: Twin, role: str) -> dict[str, Any]:
 def tried(twin: Twin, attempt: Attempt, who: Session, facts: Facts) -> subprocess.CompletedProcess[str]:
     """One attempt with kubectl."""
     arguments = [one.format(**facts.words()) for one in attempt.arguments]
-    if attempt.manifest is None:
+    manifest = attempt.manifest(facts) if attempt.manifest else attempt.stdin
+    if manifest is None:
         return command(twin, ["kubectl", *arguments], check=False, **who)
     return subprocess.run(
         ["kubectl", *arguments, "-f", "-"],
-        input=yaml.safe_dump(attempt.manifest(facts)),
+        input=json.dumps(manifest),
         env={**os.environ, **preview.environment(twin, f"pr-{NUMBER}"), **who},
         text=True,
         capture_output=True,
@@ -147,6 +148,9 @@ def opened(simulated: Twin, job: Session) -> Iterator[Facts]:
         secrets_role=f"arn:aws:iam::{ACCOUNT_ID}:role/{SECRETS_ROLE}",
         preview_image=f"{contract(simulated)['previewRepositoryUrl']}@sha256:{'a' * 64}",
         production_image=kubectl(simulated, "get", "deployment", "shopcat-green", "-n", "shopcat")["spec"]["template"][
+            "spec"
+        ]["containers"][0]["image"],
+        database_image=kubectl(simulated, "get", "deployment", "database", "-n", f"pr-{NUMBER}")["spec"]["template"][
             "spec"
         ]["containers"][0]["image"],
     )
@@ -177,7 +181,7 @@ def test_the_policies_fit_the_kinds_they_judge(simulated: Twin) -> None:
         assert not one["status"].get("typeChecking", {}).get("expressionWarnings"), one["metadata"]["name"]
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS, ids=lambda one: one.what)
+@pytest.mark.parametrize("attempt", [*ATTEMPTS, *SHAPES], ids=lambda one: one.what)
 def test_the_api_server_denies(
     simulated: Twin, opened: Facts, job: Session, unopened: Session, attempt: Attempt
 ) -> None:
@@ -189,7 +193,44 @@ def test_the_api_server_denies(
     isolation_table.denied(attempt.what, attempt.by, isolation_table.words(text))
 
 
-@pytest.mark.parametrize("attempt", ADMIN_ATTEMPTS, ids=lambda one: one.what)
+@pytest.mark.parametrize("name", ["shopcat", "database"])
+def test_its_own_deployments_are_let_in_by_the_same_rules(
+    simulated: Twin, opened: Facts, job: Session, name: str
+) -> None:
+    """The objects that the denied ones are made from; and what a pull request may choose of them."""
+    made = deployment(opened, name)
+    rested = {**made, "spec": {**made["spec"], "replicas": 0}}
+    for manifest in (made, rested):
+        own = Attempt("", ADMISSION, "", (*APPLY, "--dry-run=server"), lambda _, manifest=manifest: manifest)  # type: ignore[misc]
+        result = tried(simulated, own, job, opened)
+        assert result.returncode == 0, result.stdout + result.stderr
+    isolation_table.allowed(
+        f"its own Deployment {name}, with one pod or none", "the API server, with the role's kubeconfig"
+    )
+
+
+def test_production_finds_a_node_whatever_previews_asked_for(simulated: Twin, opened: Facts, job: Session) -> None:
+    """Previews' pods against production's were refused above, so with one node left the real scheduler places production's."""
+    attempt = next(one for one in SHAPES if "anti-affinity" in one.what)
+    for _ in range(5):
+        assert tried(simulated, attempt, job, opened).returncode != 0
+    command(simulated, ["kubectl", "cordon", "node1"])
+    try:
+        live = ["-n", "shopcat", "-l", "shopcat/colour=green"]
+        command(simulated, ["kubectl", "delete", "pods", *live, "--force", "--grace-period=0"])
+        command(
+            simulated,
+            ["kubectl", "rollout", "status", "deployment/shopcat-green", "-n", "shopcat", "--timeout=120s"],
+        )
+        pods = kubectl(simulated, "get", "pods", "-n", "shopcat", "-l", "shopcat/colour=green")["items"]
+        placed = [one["spec"].get("nodeName") for one in pods if "deletionTimestamp" not in one["metadata"]]
+        assert placed == ["node2", "node2"]
+    finally:
+        command(simulated, ["kubectl", "uncordon", "node1"])
+    isolation_table.allowed("production's pods find room on the one node that is left", "the real scheduler")
+
+
+@pytest.mark.parametrize("attempt", [*ADMIN_ATTEMPTS, *ADMIN_SHAPES], ids=lambda one: one.what)
 def test_the_api_server_denies_whoever_asks(simulated: Twin, opened: Facts, attempt: Attempt) -> None:
     for arguments in attempt.prepare:
         command(simulated, ["kubectl", *arguments], check=False)
@@ -257,17 +298,32 @@ def test_the_node_role_is_out_of_a_pods_reach(simulated: Twin) -> None:
     )
 
 
+def subnets_of(twin: Twin, name: str) -> list[str]:
+    """CIDR blocks of the subnets in which a load balancer stands."""
+    balancers = aws(twin, "elbv2").describe_load_balancers(Names=[name])["LoadBalancers"]
+    ids = [zone["SubnetId"] for one in balancers for zone in one["AvailabilityZones"]]
+    return [one["CidrBlock"] for one in aws(twin, "ec2").describe_subnets(SubnetIds=ids)["Subnets"]]
+
+
 def test_network_policies_stand_where_a_preview_can_not_remove_them(simulated: Twin, opened: Facts) -> None:
     (policy,) = kubectl(simulated, "get", "networkpolicy", "-n", "shopcat")["items"]
     sources = [next(iter(one)) for rule in policy["spec"]["ingress"] for one in rule["from"]]
     assert sources == ["ipBlock", "ipBlock", "podSelector"]
+    cidrs = [one["ipBlock"]["cidr"] for rule in policy["spec"]["ingress"] for one in rule["from"] if "ipBlock" in one]
+    previews = opened.contract["loadBalancerCidrs"]
+    assert not {*cidrs} & {*previews}
+    standing = subnets_of(simulated, "shopcat-preview")
+    assert sorted(standing) == sorted(previews)
+    assert sorted(subnets_of(simulated, "shopcat")) == sorted(cidrs)
     names = {
         one["metadata"]["name"] for one in kubectl(simulated, "get", "networkpolicy", "-n", f"pr-{NUMBER}")["items"]
     }
     assert names == {"default-deny", "shopcat", "database"}
     by = "declared; kept by the API server (rows above)"
     isolation_table.denied(
-        "TCP to production's pods", by, "production's own policy lets in the load balancers' subnets and the smoke test"
+        "TCP to production's pods",
+        by,
+        "production's own policy lets in its own load balancer's subnets and the smoke test",
     )
     isolation_table.denied(
         "TCP to the database", by, "egress of every pod of a preview is its own database and DNS, and nothing widens it"

@@ -56,7 +56,12 @@ def conditions(twin: config.Twin, pod: str) -> dict[str, str]:
 
 def test_nodes_have_the_shape_of_the_real_ones(cluster: config.Twin) -> None:
     for found in node.node_objects(cluster).values():
-        assert found["status"]["allocatable"] == {"cpu": "1930m", "memory": "3388304Ki", "pods": "17"}
+        assert found["status"]["allocatable"] == {
+            "cpu": "1930m",
+            "memory": "3388304Ki",
+            "ephemeral-storage": "35Gi",
+            "pods": "17",
+        }
         assert found["metadata"]["labels"]["node.kubernetes.io/instance-type"] == "t3.medium"
     assert all(line.ok for module in MODULES for line in module.status(cluster))
 

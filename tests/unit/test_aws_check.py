@@ -465,7 +465,7 @@ def test_the_vcpu_quota_is_of_standard_families(instance_type: str, counted: boo
 
 
 def test_a_version_that_is_gone_is_to_be_changed(account: AwsClients) -> None:
-    given = {"kubernetesVersion": "1.30", "addonVersions": {"coredns": "v1.0.0-eksbuild.1"}}
+    given = {"kubernetesVersion": "1.33", "addonVersions": {"coredns": "v1.0.0-eksbuild.1"}}
     found = offers.read(settings.read({**committed(), "cluster": given}), account, ROOT)
     rows = {row.subject: row for row in found}
     for subject in ("Kubernetes", "add-on coredns"):

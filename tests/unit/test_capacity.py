@@ -114,3 +114,14 @@ def test_what_fits_by_its_sum_but_not_node_by_node_is_refused() -> None:
         capacity.plan(replace(PRODUCTION, replicas=1, pod=PodRequest(200, 1700), platform=[]))
     assert "on 2 x t3.medium: 1 live + 1 new + 1 terminating pods" in caught.value.shortages[0]
     assert "fit by their sum but not node by node" in caught.value.shortages[0]
+
+
+def test_previews_are_as_many_as_the_nodes_have_disk_for() -> None:
+    production = capacity.Production(2, capacity.PodRequest(200, 384), 5, 112)
+    node = capacity.T3_MEDIUM
+    assert node.disk_mebibytes > 0
+    scarce = replace(production, node=replace(node, disk_mebibytes=1024))
+    # One database and an application on each node, of which one is the room for an update.
+    assert capacity.plan(scarce).previews < capacity.plan(production).previews
+    none = replace(production, node=replace(node, disk_mebibytes=512))
+    assert capacity.plan(none).previews == 0

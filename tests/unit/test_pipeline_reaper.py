@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra import places
@@ -101,7 +104,7 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     files(log).write(lock, "{}")
     assert reaper.run(surroundings(served, log), 14) == 3
     destroyed = [line.split() for line in log.read_text().splitlines() if " destroy " in line]
-    assert [words[3] for words in destroyed] == ["pr-11", "pr-13", "pr-14"]
+    assert sorted(words[3] for words in destroyed) == ["pr-11", "pr-13", "pr-14"]
     # Each is a copy that no pull request can write.
     assert not any(words[0].startswith(f"file://{log.parent}") for words in destroyed)
     assert left(log) == [12, 13, 15, 16, 17, 18]
@@ -114,6 +117,37 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     assert "pr-18 stays until the next run" in said.out
     assert len(served.comments) == 1
     assert "comes from a fork" in served.comments[0]["body"]
+
+
+@given(st.integers(1, 60), st.data())
+def test_previews_that_hang_leave_the_others_their_time(count: int, data: st.DataObject) -> None:
+    """Each takes its whole share or less: the run stays within its time, and none is given less than it needs."""
+    left = float(reaper.RUN_SECONDS)
+    served = 0
+    for position in range(count):
+        seconds = reaper.share(left, count - position)
+        if not seconds:
+            break
+        served += 1
+        assert reaper.LEAST_SECONDS <= seconds <= reaper.MOST_SECONDS
+        left -= data.draw(st.floats(0, seconds))
+        assert left >= 0
+    assert served >= min(count, reaper.RUN_SECONDS // reaper.MOST_SECONDS)
+    assert served == count or left < reaper.LEAST_SECONDS
+
+
+def test_the_order_is_another_each_time(
+    served: Served, log: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A preview that hangs is not the first again and again; and what one run has no time for is named."""
+    drawn: list[int] = []
+    monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
+    monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 600)
+    reaper.run(surroundings(served, log), 14)
+    said = capfd.readouterr().out
+    assert drawn == list(NUMBERS)
+    assert [int(one) for one in re.findall(r"^closing pr-(\d+)", said, re.MULTILINE)] == drawn[:0:-1]
+    assert f"no time is left: pr-{drawn[0]} stay" in said
 
 
 def take(number: int, holder: str) -> None:

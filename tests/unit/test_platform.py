@@ -37,9 +37,9 @@ from tests.unit.test_settings import committed
 
 @pytest.mark.parametrize("cidr", ["10.64.0.0/16", "10.0.0.0/20"])
 def test_subnets_are_inside_the_network_and_apart(cidr: str) -> None:
-    public, private = network.subnets(cidr)
-    assert (len(public), len(private)) == (2, 2)
-    found = [ipaddress.ip_network(one) for one in (*public, *private)]
+    groups = network.subnets(cidr)
+    assert [len(one) for one in groups] == [2, 2, 2]
+    found = [ipaddress.ip_network(one) for group in groups for one in group]
     whole = ipaddress.ip_network(cidr)
     assert all(one.subnet_of(whole) for one in found)  # type: ignore[arg-type]
     assert not any(a.overlaps(b) for i, a in enumerate(found) for b in found[i + 1 :])
@@ -96,7 +96,11 @@ def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
         )
         inside = [
             aws.ec2.NetworkInterface(f"in-{kind}", subnet_id=ids[1])
-            for kind, ids in (("public", made.public_subnet_ids), ("private", made.private_subnet_ids))
+            for kind, ids in (
+                ("public", made.public_subnet_ids),
+                ("preview", made.preview_subnet_ids),
+                ("private", made.private_subnet_ids),
+            )
         ]
         return pulumi.Output.all(*(one.id for one in inside))
 
@@ -107,6 +111,7 @@ def test_what_is_in_a_subnet_comes_after_its_way_out(gateways: int) -> None:
         "aws:ec2/routeTableAssociation:RouteTableAssociation::public-1",
     }
     assert needs.of("::in-public") >= public
+    assert needs.of("::in-preview") >= {one.replace("public-1", "preview-1") for one in public}
     nat = gateways - 1
     assert needs.of("::in-private") >= {
         "aws:ec2/internetGateway:InternetGateway::internet",
@@ -295,7 +300,7 @@ def test_external_dns_says_once_what_to_enter(
     found: list[list[dict[str, str]]] = []
 
     class Subnets:
-        vpc_id, cidr, public_subnet_ids = "vpc-1", "10.64.0.0/16", ["subnet-1", "subnet-2"]
+        vpc_id, cidr = "vpc-1", "10.64.0.0/16"
 
     @pulumi.runtime.test
     def program() -> Any:
@@ -304,6 +309,7 @@ def test_external_dns_says_once_what_to_enter(
             hosts=["shop.example.com"],
             zone_id=zone_id,
             network=Subnets(),  # type: ignore[arg-type]
+            subnet_ids=["subnet-1", "subnet-2"],
             drain=given.drain.budget,
             protect=False,
             opts=pulumi.ResourceOptions(),

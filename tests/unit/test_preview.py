@@ -11,7 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, contract, fence, places, preview, settings
+from infra import capacity, contract, fence, places, preview, preview_objects, settings
 from infra.aws_clients import AwsClients
 from infra.contract import Contract
 from infra.errors import Refused
@@ -232,12 +232,14 @@ def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
 
 
 def pod(tag: str = "abc123") -> dict[str, Any]:
-    made = preview.record(given(**{"shopcat:tag": tag}), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
-    return preview.application_pod(made, contract.PRIORITY_CLASS)
+    made = preview_objects.record(
+        given(**{"shopcat:tag": tag}), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example"
+    )
+    return preview_objects.application_pod(made, contract.PRIORITY_CLASS)
 
 
 def test_the_application_lives_by_the_same_waits_and_probes_as_in_production() -> None:
-    made = preview.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
+    made = preview_objects.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
     there, here = render(made, "blue")["spec"], pod()["spec"]
     assert here["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"] == 125
     for key in ("lifecycle", "readinessProbe", "livenessProbe", "startupProbe", "securityContext"):
@@ -256,7 +258,7 @@ def test_nothing_of_production_is_left_in_the_applications_pod() -> None:
 
 
 def test_both_pods_are_restricted_and_as_large_as_the_capacity_plan_counts() -> None:
-    database = preview.database_pod(f"r/postgres@{DIGEST}", contract.PRIORITY_CLASS)
+    database = preview_objects.database_pod(f"r/postgres@{DIGEST}", contract.PRIORITY_CLASS)
     for found, size in ((pod(), capacity.PREVIEW_APPLICATION), (database, capacity.PREVIEW_DATABASE)):
         spec = found["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -264,16 +266,16 @@ def test_both_pods_are_restricted_and_as_large_as_the_capacity_plan_counts() -> 
         assert spec["automountServiceAccountToken"] is False
         (container,) = spec["containers"]
         assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
-        assert container["resources"]["requests"] == {
-            "cpu": f"{size.cpu_millicores}m",
-            "memory": f"{size.memory_mebibytes}Mi",
-        }
+        bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
+        assert container["resources"] == {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
+        volumes = [int(one["emptyDir"]["sizeLimit"].removesuffix("Mi")) for one in spec["volumes"]]
+        assert sum(volumes) < size.disk_mebibytes, "logs and the container's own layer need some too"
 
 
 def test_previews_yield_to_production() -> None:
     from infra.release import PRIORITY
 
-    assert 0 < contract.PRIORITY < PRIORITY
+    assert 0 < fence.PRIORITY < PRIORITY
 
 
 def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database() -> None:

@@ -19,7 +19,7 @@ from botocore.utils import is_valid_endpoint_url
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra import addons, capacity, domains, network, permissions, preflight, preview, stack_file
+from infra import addons, capacity, domains, network, permissions, preflight, preview_objects, stack_file
 from infra import settings as program_settings
 from infra.errors import Refused
 from infra.record import Record, render, render_migration, render_smoke
@@ -252,10 +252,8 @@ def check(found: program_settings.Settings) -> None:
         [addons.controller_values(found, "vpc-1", "eu-central-1"), addons.external_secrets_values(found)]
     )
     assert '"0s"' not in text_of_values
-    public, private = network.subnets(found.vpc.cidr)
-    assert all(
-        ipaddress.IPv4Network(found.vpc.cidr).supernet_of(ipaddress.IPv4Network(each)) for each in public + private
-    )
+    cidrs = [each for group in network.subnets(found.vpc.cidr) for each in group]
+    assert all(ipaddress.IPv4Network(found.vpc.cidr).supernet_of(ipaddress.IPv4Network(each)) for each in cidrs)
 
     own = len(found.cluster.existing.nat_addresses) if found.cluster.existing else found.vpc.nat_gateways
     assert 1 <= own + len(found.admin_cidrs) <= 4, "five values of a rule, one of which is the colour"
@@ -360,9 +358,9 @@ def test_settings_of_a_preview_are_a_plan_or_one_message(values: dict[str, Any])
     except Refused as error:
         clear(error)
         return
-    record = preview.record(found, f"shopcat-preview@{digest(1)}", "https://pr-12.preview.shop.example.com")
+    record = preview_objects.record(found, f"shopcat-preview@{digest(1)}", "https://pr-12.preview.shop.example.com")
     check_pods(record, dict(found.env))
-    pod = preview.application_pod(record, "previews")
+    pod = preview_objects.application_pod(record, "previews")
     assert {each["name"] for each in pod["spec"]["containers"][0]["env"]} >= set(found.env)
 
 

@@ -419,6 +419,13 @@ class SecurityGroupEgressRule(_SecurityGroupRule):
     egress = True
 
 
+def _device(mapping: Properties) -> dict[str, Any]:
+    """A block device; the provider takes these truth values as text, the API as such."""
+    device = upper(mapping)
+    ebs = {name: value == "true" if value in ("true", "false") else value for name, value in device["Ebs"].items()}
+    return {**device, "Ebs": ebs}
+
+
 class LaunchTemplate(Ec2Kind):
     """aws_launch_template: what a node group hands to its instances. A change is a new version."""
 
@@ -437,7 +444,7 @@ class LaunchTemplate(Ec2Kind):
         if inputs.get("metadataOptions"):
             data["MetadataOptions"] = upper(inputs["metadataOptions"])
         if inputs.get("blockDeviceMappings"):
-            data["BlockDeviceMappings"] = upper(inputs["blockDeviceMappings"])
+            data["BlockDeviceMappings"] = [_device(one) for one in inputs["blockDeviceMappings"]]
         specifications = inputs.get("tagSpecifications") or []
         if specifications:
             data["TagSpecifications"] = [

@@ -1,0 +1,191 @@
+"""What a preview declares in its namespace, as Kubernetes' own JSON.
+
+The preview declares these objects (preview.py), and production admits nothing else (preview_shape.py): both call the same
+functions, production those of the main branch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from infra import capacity, fence, places
+from infra.fence import DATABASE, DATABASE_PORT, selector
+from infra.record import (
+    APPLICATION,
+    MINIMUM_READY_SECONDS,
+    PORT,
+    SECRET_KEYS,
+    SERVICE_PORT,
+    DrainNumbers,
+    Record,
+    TemplateInput,
+    render,
+)
+
+if TYPE_CHECKING:
+    from infra.settings import Preview as Settings
+
+DATABASE_USER = 70
+"""Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
+_SIZES = {"data": "512Mi", "run": "16Mi", "scratch": "64Mi"}
+"""Of the database's folders; together they are less than its disk (capacity.PREVIEW_DATABASE)."""
+
+
+def record(settings: Settings, image_by_digest: str, url: str) -> Record:
+    """The application as production would release it, in a preview's size."""
+    drain = settings.drain.budget
+    return Record(
+        tag=settings.tag,
+        revision=1,
+        template=TemplateInput(
+            image=image_by_digest,
+            replicas=1,
+            cpu_millicores=capacity.PREVIEW_APPLICATION.cpu_millicores,
+            memory_mebibytes=capacity.PREVIEW_APPLICATION.memory_mebibytes,
+            environment={
+                **settings.env,
+                "DATABASE_POOL_SIZE": str(settings.database_pool_size),
+                "DATABASE_SSLMODE": "disable",
+                "SHOPCAT_PUBLIC_URL": url,
+            },
+            secret_id=APPLICATION,
+            secret_version="",
+            drain=DrainNumbers(
+                app_drain_seconds=drain.app_drain_seconds,
+                pre_stop_seconds=drain.pre_stop_seconds,
+                grace_seconds=drain.grace_seconds,
+                progress_deadline_seconds=drain.progress_deadline_seconds,
+                startup_seconds=drain.startup_seconds,
+                pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
+            ),
+            smoke_image=image_by_digest,
+            smoke_url=url,
+        ),
+    )
+
+
+def resources(size: capacity.PodRequest) -> dict[str, dict[str, str]]:
+    """What a container of a preview gets: no limit of CPU, as in production; memory and disk are what it asks for."""
+    bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
+    return {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
+
+
+def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
+    """Production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
+    pod = render(made, "blue")
+    pod["metadata"]["labels"] = {**selector(APPLICATION), "shopcat/release": made.tag}
+    spec = pod["spec"]
+    spec["priorityClassName"] = priority_class
+    del spec["topologySpreadConstraints"]
+    container = spec["containers"][0]
+    container["resources"] = resources(capacity.PREVIEW_APPLICATION)
+    container["env"] = [one for one in container["env"] if one["name"] != "SHOPCAT_COLOUR"]
+    for variable in container["env"]:
+        if "valueFrom" in variable:
+            variable["valueFrom"]["secretKeyRef"]["name"] = APPLICATION
+    return pod
+
+
+def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
+    """PostgreSQL whose data lives as long as its pod."""
+    size = capacity.PREVIEW_DATABASE
+    probe = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={APPLICATION}"]}}
+    folders = {"data": "/var/lib/postgresql/data", "run": "/var/run/postgresql", "scratch": "/tmp"}  # noqa: S108 - inside the container
+    return {
+        "metadata": {"labels": selector(DATABASE)},
+        "spec": {
+            "terminationGracePeriodSeconds": 5,
+            "priorityClassName": priority_class,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": DATABASE_USER,
+                "runAsGroup": DATABASE_USER,
+                "fsGroup": DATABASE_USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "postgresql",
+                    "image": image_by_digest,
+                    "imagePullPolicy": "IfNotPresent",
+                    "ports": [{"name": "postgresql", "containerPort": DATABASE_PORT}],
+                    "env": [
+                        {"name": "PGDATA", "value": f"{folders['data']}/pgdata"},
+                        *(
+                            {"name": name, "valueFrom": {"secretKeyRef": {"name": APPLICATION, "key": key}}}
+                            for name, key in (
+                                ("POSTGRES_DB", SECRET_KEYS["DATABASE_NAME"]),
+                                ("POSTGRES_USER", SECRET_KEYS["DATABASE_USER"]),
+                                ("POSTGRES_PASSWORD", SECRET_KEYS["DATABASE_PASSWORD"]),
+                            )
+                        ),
+                    ],
+                    "resources": resources(size),
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
+                    "volumeMounts": [{"name": name, "mountPath": path} for name, path in folders.items()],
+                }
+            ],
+            "volumes": [{"name": name, "emptyDir": {"sizeLimit": _SIZES[name]}} for name in folders],
+        },
+    }
+
+
+def application_deployment(made: Record, priority_class: str) -> dict[str, Any]:
+    """Spec of the application's Deployment."""
+    return {
+        "replicas": 1,
+        "minReadySeconds": MINIMUM_READY_SECONDS,
+        "progressDeadlineSeconds": made.template.drain.progress_deadline_seconds,
+        "revisionHistoryLimit": 1,
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": selector(APPLICATION)},
+        "template": application_pod(made, priority_class),
+    }
+
+
+def database_deployment(image_by_digest: str, priority_class: str) -> dict[str, Any]:
+    """Spec of the database's Deployment."""
+    return {
+        "replicas": 1,
+        "revisionHistoryLimit": 1,
+        "strategy": {"type": "Recreate"},
+        "selector": {"matchLabels": selector(DATABASE)},
+        "template": database_pod(image_by_digest, priority_class),
+    }
+
+
+def service(name: str) -> dict[str, Any]:
+    """Spec of the application's or of the database's Service."""
+    port, target = (SERVICE_PORT, PORT) if name == APPLICATION else (DATABASE_PORT, DATABASE_PORT)
+    return {
+        "type": "ClusterIP",
+        "selector": selector(name),
+        "ports": [{"name": name, "port": port, "targetPort": target, "protocol": "TCP"}],
+    }
+
+
+def external_secret(namespace: str) -> dict[str, Any]:
+    """Spec of the ExternalSecret: read once, since the database was made with what was there."""
+    secret = places.secret_name(namespace)
+    return {
+        "refreshPolicy": "CreatedOnce",
+        "secretStoreRef": {"kind": "SecretStore", "name": fence.STORE},
+        "target": {"name": APPLICATION, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+        "data": [{"secretKey": key, "remoteRef": {"key": secret, "property": key}} for key in SECRET_KEYS.values()],
+    }
+
+
+def target_group_binding(target_group_arn: Any) -> dict[str, Any]:
+    """Spec of the TargetGroupBinding that puts the application's pods into the preview's target group."""
+    return {
+        "serviceRef": {"name": APPLICATION, "port": SERVICE_PORT},
+        "targetGroupARN": target_group_arn,
+        "targetType": "ip",
+    }
