@@ -6,6 +6,7 @@ from typing import Any
 
 from infra import fence, preview_objects, settings
 from infra.program import PREVIEW_SETTINGS
+from infra.record import PRIORITY_CLASS
 from tests.engine.isolation_attempts import ADMISSION, ANYONE, APPLY, FORBIDDEN, RBAC, Attempt, Facts, Manifest
 
 Change = Callable[[Facts, Manifest], None]
@@ -427,7 +428,7 @@ _VOLUME = "runs images of .* by digest and the pinned tools, nothing else"
 
 def _production_pod(**changes: Any) -> Callable[[Facts], Manifest]:
     def make(facts: Facts) -> Manifest:
-        found = pod(facts, "shopcat", **{"priorityClassName": "shopcat", **changes})
+        found = pod(facts, "shopcat", **{"priorityClassName": PRIORITY_CLASS, **changes})
         found["spec"]["containers"][0]["image"] = facts.production_image
         found["spec"]["volumes"].append({"name": "more", "image": {"reference": facts.preview_image}})
         return found

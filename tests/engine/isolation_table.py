@@ -94,8 +94,18 @@ _TAIL = """
 * The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
   (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
   at their own end throughout; the database asks for a password.
-* When production changes the fence, an open preview gets no new pod until it is brought up again from a branch that has the
-  change; quota and default-deny are what a refused pod's message names.
+* A pull request that changes what a preview declares (`infra/preview_objects.py`, `infra/fence.py`) gets no preview until the
+  change is merged and production is up: the API server admits what the main branch makes, and names the field that differs.
+  When production changes it, an open preview gets no new pod until it is brought up again from a branch that has the change.
+  So does a Kubernetes version that gives pods a new field by default, or a webhook of somebody else's that changes pods.
+* A preview's image may be of any size, and a node pulls it: where the disk runs full the kubelet evicts, pods that ask for no
+  disk first, which production's are. The nodes' disk has room for the sum of all limits, not for an image without one.
+* What a pull request may write it may write, delete and make anew as often as the API server's priority and fairness lets it;
+  how often the operator reads a secret follows from that.
+* Pods of previews share the node's user namespace: `hostUsers: false` needs a kernel that maps ids on every file system it
+  mounts (kubernetes.io/docs/concepts/workloads/pods/user-namespaces), which not every AMI that production may run on has, and a
+  pod that asks for it elsewhere does not start. They run without root, capabilities and privilege escalation, under the
+  runtime's seccomp profile.
 * Every pull request may read the names and labels of all namespaces: who waits for a namespace's deletion lists and watches,
   and RBAC narrows neither to a name.
 * GitHub's session names need two characters in AWS, so pull requests 1 to 9 can't take the preview role.

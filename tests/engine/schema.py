@@ -55,6 +55,7 @@ WORDS: dict[str, list[Any]] = {
     "postStart": [{"exec": {"command": ["true"]}}],
     "procMount": ["Default"],
     "projected": [{"sources": [{"configMap": {"name": "x"}}]}],
+    "rbd": [{"monitors": ["x"], "image": "x"}],
     "readinessGates": [[{"conditionType": "x.example.com/y"}]],
     "resourceFieldRef": [{"resource": "limits.memory"}],
     "requests": [{"cpu": "1m"}],
