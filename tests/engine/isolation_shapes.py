@@ -404,7 +404,7 @@ SHAPES = [
     ),
     Attempt("give its Deployment an owner", ADMISSION, "nor removes an owner reference", _patch("deployment", _OWNER)),
     Attempt(
-        "write an annotation of 200 kB",
+        "write an annotation of 100 kB",
         ADMISSION,
         _ANNOTATION,
         ("annotate", "deployment", "shopcat", "-n", "{own}", f"a={'x' * 100_000}"),

@@ -21,7 +21,8 @@ with the preview role's own session and the kubeconfig that a preview makes of p
 request's code could say anything; rows that name an administrator hold whoever asks.
 
 * **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`) or by admission (`infra/admission.py`);
-  its words are quoted.
+  its words are quoted. Beside these rows `tests/engine/test_preview_shape.py` tries every field that its own description of a
+  Deployment and a pod has, and compares what is let in with what a pull request may choose.
 * **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
   `tests/iam.py`; AWS itself was not asked.
 * **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI

@@ -244,6 +244,9 @@ def test_nodes_are_shaped_like_t3_medium(cluster: config.Twin) -> None:
         assert found["status"]["capacity"]["memory"] == "3943312Ki"
         allocatable = found["status"]["allocatable"]
         assert (allocatable["cpu"], allocatable["memory"], allocatable["pods"]) == ("1930m", "3388304Ki", "17")
+        assert "ephemeral-storage" in allocatable, (
+            "previews' pods ask for some, and stay pending on a node that has none"
+        )
         labels = found["metadata"]["labels"]
         assert labels["node.kubernetes.io/instance-type"] == "t3.medium"
         zones.add(labels["topology.kubernetes.io/zone"])
