@@ -32,7 +32,7 @@ def literal(value: Any) -> str:
 
 
 def same_quantities(path: str, wanted: Mapping[str, str]) -> str:
-    """Whether a map of quantities is exactly this one: `1Gi` is `1024Mi`, and no key more or less."""
+    """Say that a map of quantities is exactly this one: `1Gi` is `1024Mi`, and no key more or less."""
     each = [
         f"{literal(name)} in {path} && {same_quantity(f'{path}[{literal(name)}]', one)}" for name, one in wanted.items()
     ]
@@ -40,7 +40,7 @@ def same_quantities(path: str, wanted: Mapping[str, str]) -> str:
 
 
 def same_quantity(path: str, wanted: str) -> str:
-    """Whether a quantity is this one, in whatever unit."""
+    """Say that a quantity is this one, in whatever unit."""
     return f"quantity(string({path})).compareTo(quantity({literal(wanted)})) == 0"
 
 

@@ -106,7 +106,7 @@ class Fields:
 
     def _nodes(self, schema: Schema, found: Any, path: Path) -> Iterator[tuple[Path, Schema, dict[str, Any]]]:
         schema = self._resolved(schema)
-        if isinstance(found, list):
+        if isinstance(found, list) and "items" in schema:
             for index, one in enumerate(found):
                 yield from self._nodes(schema["items"], one, (*path, index))
         elif isinstance(found, dict) and "properties" in schema:

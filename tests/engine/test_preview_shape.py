@@ -49,6 +49,12 @@ OWN, PLAIN = "pr-1", "plain"
 Object = dict[str, Any]
 
 
+@pytest.fixture(scope="module")
+def fields(cluster: Twin) -> Fields:
+    """Of the API server's own description."""
+    return Fields(cluster)
+
+
 def take_down(twin: Twin) -> None:
     for module in reversed(MODULES):
         module.down(twin)
@@ -292,8 +298,8 @@ NO_VALUE = {
 
 
 @pytest.mark.parametrize("name", OBJECTS)
-def test_every_field_that_the_program_does_not_use_is_refused(cluster: Twin, name: str) -> None:
-    good, fields = OBJECTS[name], Fields(cluster)
+def test_every_field_that_the_program_does_not_use_is_refused(cluster: Twin, fields: Fields, name: str) -> None:
+    good = OBJECTS[name]
     tried: dict[str, set[str]] = {}
     for path, schema, found in fields.nodes(good["kind"], good):
         if path[:1] != ("spec",):
@@ -339,9 +345,10 @@ def _others(value: Any) -> list[Any]:
 
 @how(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_any_change_at_any_path_is_judged_as_the_oracle_says(cluster: Twin, data: st.DataObject) -> None:
+def test_any_change_at_any_path_is_judged_as_the_oracle_says(
+    cluster: Twin, fields: Fields, data: st.DataObject
+) -> None:
     good = OBJECTS[data.draw(st.sampled_from(sorted(OBJECTS)))]
-    fields = Fields(cluster)
     changed = copy.deepcopy(good)
     for _ in range(data.draw(st.integers(1, 2))):
         nodes = [one for one in fields.nodes(good["kind"], changed) if one[0][:1] == ("spec",)]
