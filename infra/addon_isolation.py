@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infra import fence
-from infra.admission import Policy, literal
+from infra.admission import Policy
+from infra.closed import literal
 from infra.database import NAMESPACE as DATABASE_NAMESPACE
 from infra.record import NAMESPACE
 
