@@ -120,7 +120,7 @@ audit: $(READY) ## checkov on what the twin's production declares and on the pat
 
 .PHONY: kills
 kills: $(READY) ## updates killed after each call of AWS, and production's second life after it was destroyed; an hour
-	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/engine/test_second_life.py
+	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/twin/test_second_life.py
 
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

@@ -142,7 +142,9 @@ _REPR.maxstring = _REPR.maxother = 80
 def name_of(location: tuple[int | str, ...]) -> str:
     """A setting's name as it is written in the file."""
     parts = (str(part) for part in location)
-    return ".".join(part if part.isprintable() and 0 < len(part) <= 80 else repr(part[:80]) for part in parts)
+    return ".".join(
+        part if part.isprintable() and 0 < len(part.strip()) == len(part) <= 80 else repr(part[:80]) for part in parts
+    )
 
 
 def lines_of(error: ValidationError) -> list[str]:

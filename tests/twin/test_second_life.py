@@ -1,6 +1,6 @@
 """Production is taken down by docs/destroy.md and comes up again, through what was kept and through updates that were killed.
 
-Whatever stops an update is told with a command; the test runs what it is told and nothing else. Nodes are simulated.
+Whatever stops an update is told with a command; the test runs what it is told and nothing else.
 """
 
 import json
@@ -16,7 +16,7 @@ from twin import production, pulumi
 from twin.config import Twin
 
 pytestmark = [
-    pytest.mark.engine,
+    pytest.mark.twin,
     pytest.mark.skipif(not EVERY_CALL, reason="a second life of production takes an hour; `make kills` runs it"),
 ]
 
@@ -61,26 +61,26 @@ def take(twin: Twin, place: int, stack: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def destroyed(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin:
+def destroyed(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin:
     """Taken down step by step; while a preview is open that is refused with the list."""
     folder: Path = tmp_path_factory.mktemp("settings")
-    unprotected = str(settings_file(simulated, folder, {"shopcat:protection": False}))
-    take(simulated, 2, "pr-77")
-    plain = command(simulated, DESTROY, check=False)
+    unprotected = str(settings_file(twin, folder, {"shopcat:protection": False}))
+    take(twin, 2, "pr-77")
+    plain = command(twin, DESTROY, check=False)
     assert plain.returncode != 0
     assert "cannot be deleted" in plain.stdout
     deleted = re.findall(r"^ -  (\S+) \S+ deleted", plain.stdout, re.MULTILINE)
     assert set(deleted) <= {"pulumi:providers:eks", "shopcat:identity:Identity"}, "these are in the state alone"
-    refused = command(simulated, UP, check=False, PULUMI_OPTION_CONFIG_FILE=unprotected)
+    refused = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=unprotected)
     assert refused.returncode != 0
     assert "pr-77, open for" in refused.stdout + refused.stderr
-    assert set(summary(command(simulated, UP).stdout)) <= {"unchanged", "created"}
-    aws(simulated, "dynamodb").delete_item(TableName=TABLE, Key={"place": {"S": "2"}})
-    command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=unprotected)
-    parameter = aws(simulated, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"]
+    assert set(summary(command(twin, UP).stdout)) <= {"unchanged", "created"}
+    aws(twin, "dynamodb").delete_item(TableName=TABLE, Key={"place": {"S": "2"}})
+    command(twin, UP, PULUMI_OPTION_CONFIG_FILE=unprotected)
+    parameter = aws(twin, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"]
     assert json.loads(parameter)["previews"] == 0
-    command(simulated, DESTROY)
-    return simulated
+    command(twin, DESTROY)
+    return twin
 
 
 def test_what_is_kept_is_told_in_one_message_with_its_commands(destroyed: Twin) -> None:
