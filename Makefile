@@ -22,8 +22,8 @@ $(READY): | $(REQUIREMENTS)
 wheels: ## keep the packages' wheels in a folder: make wheels WHEELS=folder; make ready WHEELS=folder installs from it, each by its hash
 	$(PYTHON) -m pip download --quiet --require-hashes --only-binary=:all: --dest $(WHEELS) --requirement $(REQUIREMENTS)
 
-pins: ## write pins.txt, with internet: checksums of Pulumi's CLI and plugins at the versions of requirements.txt
-	@$(PYTHON) -m pipeline.downloads pin
+pins: $(READY) ## write pins.txt, with internet: checksums of Pulumi's CLI and plugins, and of what the twin needn't build then
+	@$(RUN) -m twin.build.releases
 
 ready: $(READY) ## the packages alone; make ready REQUIREMENTS=requirements.txt: only those of the Pulumi program
 

@@ -4,7 +4,7 @@
 requirements.txt, so SDK and plugin are one version. An archive is compared with pins.txt before it is unpacked, whether it comes
 from the network or from a folder that a cache restored, so neither the publisher's server nor a cache is trusted. Pulumi
 gets a home of the job's own, so nothing that an earlier job left on the machine runs, and fetches no plugin by itself.
-``python3 -m pipeline.downloads pin`` writes pins.txt anew (`make pins`): once by a person, who compares it with what Pulumi
+`make pins` (twin/build/releases.py) writes pins.txt: once by a person, who compares it with what Pulumi
 publishes (github.com/pulumi/pulumi/releases has a file of checksums), and with each new version.
 
 Sources: www.pulumi.com/docs/iac/download-install/versions (CLI), www.pulumi.com/docs/iac/concepts/plugins (where plugins come
@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,10 +51,23 @@ class Download:
     file: str
     target: str
     """Where it is unpacked, below the job's folder."""
+    publisher: str = RELEASES
+    pin: str = ""
+    """Its name in pins.txt and where it is kept, if the file's own has no version."""
+
+    @property
+    def name(self) -> str:
+        """Its name in pins.txt."""
+        return self.pin or self.file
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"{self.publisher}/{self.folder}/{self.file}"
 
 
-def wanted(requirements: str, machine: str) -> list[Download]:
-    """Return what a machine needs, at the versions that requirements.txt pins.
+def wanted(requirements: str, machine: str, releases: str = RELEASES) -> list[Download]:
+    """Return what a machine needs, at the versions that requirements.txt pins, of that server.
 
     Raises:
         Refused: there are no archives for this machine, or a version isn't pinned.
@@ -63,11 +76,11 @@ def wanted(requirements: str, machine: str) -> list[Download]:
         raise Refused(f"no archive of Pulumi for {machine}; a runner needs one of {', '.join(ARCHITECTURES)}")
     cli, plugin = ARCHITECTURES[machine]
     pulumi = _version(requirements, "pulumi")
-    found = [Download("sdk", f"pulumi-v{pulumi}-linux-{cli}.tar.gz", ".")]
+    found = [Download("sdk", f"pulumi-v{pulumi}-linux-{cli}.tar.gz", ".", releases)]
     for name in PLUGINS:
         version = _version(requirements, f"pulumi-{name}")
         file = f"pulumi-resource-{name}-v{version}-linux-{plugin}.tar.gz"
-        found.append(Download("plugins", file, f"home/plugins/resource-{name}-v{version}"))
+        found.append(Download("plugins", file, f"home/plugins/resource-{name}-v{version}", releases))
     return found
 
 
@@ -101,13 +114,13 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fetch(download: Download, folder: Path, releases: str = RELEASES) -> Path:
+def fetch(download: Download, folder: Path) -> Path:
     """Download an archive into a folder, whole or not at all.
 
     Raises:
         Refused: it can't be had.
     """
-    url, part = f"{releases}/{download.folder}/{download.file}", folder / f"{download.file}.part"
+    url, part = download.url, folder / f"{download.name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
@@ -116,33 +129,33 @@ def fetch(download: Download, folder: Path, releases: str = RELEASES) -> Path:
             promised = answer.headers.get("Content-Length")
         if promised is not None and part.stat().st_size != int(promised):
             raise OSError(f"it broke off after {part.stat().st_size} of {promised} bytes")  # noqa: TRY301 - as any other break
-        return part.replace(folder / download.file)
+        return part.replace(folder / download.name)
     except (OSError, ValueError, http.client.HTTPException) as error:
         part.unlink(missing_ok=True)
         raise Refused(f"{url} can't be downloaded ({error}); run the job again") from error
 
 
-def verified(download: Download, pins: Mapping[str, str], kept: Path, releases: str = RELEASES) -> Path:
+def verified(download: Download, pins: Mapping[str, str], kept: Path) -> Path:
     """Return an archive that is what pins.txt says: the one that is kept, or a new one.
 
     Raises:
         Refused: pins.txt doesn't name it, it can't be had, or it is another file.
     """
-    expected, path = pins.get(download.file), kept / download.file
+    expected, path = pins.get(download.name), kept / download.name
     if expected is None:
         raise Refused(
-            f"pins.txt has no checksum of {download.file}: run `make pins` on a machine with internet, compare what it prints "
+            f"pins.txt has no checksum of {download.name}: run `make pins` on a machine with internet, compare what it prints "
             "with what Pulumi publishes, and commit it"
         )
     if path.is_file():
         if checksum(path) == expected:
             return path
-        print(f"the kept {download.file} is not what pins.txt says; it is downloaded anew", file=sys.stderr)
-    found = checksum(fetch(download, kept, releases))
+        print(f"the kept {download.name} is not what pins.txt says; it is downloaded anew", file=sys.stderr)
+    found = checksum(fetch(download, kept))
     if found != expected:
         path.unlink()
         raise Refused(
-            f"{releases}/{download.folder}/{download.file} has the checksum {found}, and pins.txt says {expected}: somebody has "
+            f"{download.url} has the checksum {found}, and pins.txt says {expected}: somebody has "
             "replaced it. Nothing of it is run; find out who did, before `make pins` is run again"
         )
     return path
@@ -176,8 +189,8 @@ def install(environment: Mapping[str, str], machine: str, releases: str = RELEAS
     temporary = Path(environment.get("RUNNER_TEMP") or tempfile.gettempdir())
     kept = Path(environment.get("SHOPCAT_DOWNLOADS") or temporary / "downloads")
     pins, folder = read_pins(PINS.read_text(encoding="utf-8")), Path(tempfile.mkdtemp(dir=temporary))
-    downloads = wanted(REQUIREMENTS.read_text(encoding="utf-8"), machine)
-    for download, archive in [(one, verified(one, pins, kept, releases)) for one in downloads]:
+    downloads = wanted(REQUIREMENTS.read_text(encoding="utf-8"), machine, releases)
+    for download, archive in [(one, verified(one, pins, kept)) for one in downloads]:
         unpack(archive, folder / download.target)
     settings = {"PULUMI_HOME": f"{folder}/home", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
     _append(environment.get("GITHUB_ENV"), [f"{name}={value}" for name, value in settings.items()])
@@ -185,19 +198,38 @@ def install(environment: Mapping[str, str], machine: str, releases: str = RELEAS
     return folder / "pulumi"
 
 
-def pins_text(header: str, requirements: str, folder: Path, releases: str = RELEASES) -> str:
-    """Return pins.txt for every architecture, each archive downloaded once.
+def pins_text(before: str, downloads: Iterable[Download], folder: Path) -> str:
+    """Return pins.txt with the checksums of these files, each downloaded once; other files keep theirs.
 
     Raises:
         Refused: one can't be had.
     """
-    downloads = {one.file: one for machine in ARCHITECTURES for one in wanted(requirements, machine)}
-    lines = []
-    for download in sorted(downloads.values(), key=lambda one: one.file):
-        path = fetch(download, folder, releases)
-        lines.append(f"{checksum(path)}  {download.file}")
+    header = [line for line in before.splitlines() if line.startswith("#")]
+    pins = read_pins(before)
+    for download in downloads:
+        path = fetch(download, folder)
+        pins[download.name] = checksum(path)
         path.unlink()
-    return "\n".join([header.rstrip("\n"), *lines]) + "\n"
+    return "\n".join([*header, *(f"{pins[name]}  {name}" for name in sorted(pins))]) + "\n"
+
+
+def every(requirements: str, releases: str = RELEASES) -> list[Download]:
+    """Return what all machines need, each file once."""
+    return list(
+        {one.file: one for machine in ARCHITECTURES for one in wanted(requirements, machine, releases)}.values()
+    )
+
+
+def pin(downloads: Iterable[Download]) -> None:
+    """Write their checksums into pins.txt.
+
+    Raises:
+        Refused: one can't be had; pins.txt stays as it was.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        text = pins_text(PINS.read_text(encoding="utf-8"), downloads, Path(folder))
+    PINS.write_text(text, encoding="utf-8")
+    print(text)
 
 
 def _append(path: str | None, lines: Sequence[str]) -> None:
@@ -206,21 +238,13 @@ def _append(path: str | None, lines: Sequence[str]) -> None:
             file.writelines(f"{line}\n" for line in lines)
 
 
-def _pin() -> None:
-    header = "\n".join(line for line in PINS.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
-    with tempfile.TemporaryDirectory() as folder:
-        text = pins_text(header, REQUIREMENTS.read_text(encoding="utf-8"), Path(folder))
-    PINS.write_text(text, encoding="utf-8")
-    print(text)
-
-
 def main() -> int:
     """Install for this job, or write pins.txt."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.downloads", description=__doc__)
     parser.add_argument("what", choices=["install", "pin"])
     try:
         if parser.parse_args().what == "pin":
-            _pin()
+            pin(every(REQUIREMENTS.read_text(encoding="utf-8")))
         else:
             print(install(os.environ, platform.machine()))
     except Refused as error:

@@ -19,7 +19,6 @@ import boto3
 import yaml
 
 from twin import build, charts, config, hostnames, images, pki
-from twin.build import golang
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -63,7 +62,8 @@ def _install_plugin(twin: Twin, name: str) -> None:
         origin = f"upstream {version(f'pulumi-{name}')}, as installed in {installed}"
     elif name == "kubernetes":
         program.symlink_to(build.program(twin, program.name))
-        origin = f"upstream {golang.KUBERNETES_PLUGIN}, built here"
+        part = build.part(twin, "pulumi-kubernetes")
+        origin = f"upstream {part.version}, {'built here' if part.name == 'pulumi-kubernetes' else 'its release'}"
     else:
         program.write_text(
             f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" PYTHONDONTWRITEBYTECODE= exec "{sys.executable}" -m twin.plugins.{name} "$@"\n'

@@ -80,7 +80,7 @@ def publisher(tmp_path: Path) -> Iterator[Publisher]:
 def pins(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pins.txt as `make pins` writes it from that server."""
     path = tmp_path / "pins.txt"
-    path.write_text(downloads.pins_text("# pins", REQUIREMENTS, tmp_path / "pinned", publisher.url))
+    path.write_text(downloads.pins_text("# pins", downloads.every(REQUIREMENTS, publisher.url), tmp_path / "pinned"))
     monkeypatch.setattr(downloads, "PINS", path)
     publisher.asked.clear()
     return path
@@ -160,7 +160,7 @@ def test_an_archive_that_breaks_off_is_neither_pinned_nor_called_replaced(
     with pytest.raises(Refused, match=r"can't be downloaded \(it broke off after 5 of 9 bytes\)"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     with pytest.raises(Refused, match="broke off"):
-        downloads.pins_text("#", REQUIREMENTS, tmp_path / "again", publisher.url)
+        downloads.pins_text("#", downloads.every(REQUIREMENTS, publisher.url), tmp_path / "again")
     assert list((tmp_path / "kept").iterdir()) == list((tmp_path / "again").iterdir()) == []
 
 

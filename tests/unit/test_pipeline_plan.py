@@ -241,7 +241,9 @@ def test_the_bot_finds_every_image_that_is_pinned() -> None:
         assert any(re.search(pattern.strip("/"), name) for pattern in manager["managerFilePatterns"]), name
         text = path.read_text()
         found[name] = [match["depName"] for match in wanted.finditer(text)]
-        assert sum(match["currentDigest"] is not None for match in wanted.finditer(text)) == text.count("@sha256:"), name
+        assert sum(match["currentDigest"] is not None for match in wanted.finditer(text)) == text.count("@sha256:"), (
+            name
+        )
     assert found["app_docker/Dockerfile"] == ["docker.io/library/python"]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from twin.build import cache, debian, golang, installed
+from twin.build import cache, debian, golang, installed, releases
 from twin.config import Twin
 
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "pulumi-kubernetes", "helm", "external-secrets", "coredns")
@@ -29,10 +29,9 @@ def needed(twin: Twin) -> tuple[str, ...]:
 
 
 def part(twin: Twin, name: str) -> cache.Part:
-    """Where a Go program comes from: built from its module, or, of Pulumi's, the one installed if it is new enough."""
-    if name in ("pulumi", "pulumi-language-python"):
-        return installed.pulumi(twin.cache) or golang.part(name)
-    return golang.part(name)
+    """Where a program comes from: the one installed, of Pulumi's, if it is new enough; a release; else built from its module."""
+    here = installed.pulumi(twin.cache) if name in ("pulumi", "pulumi-language-python") else None
+    return here or releases.part(twin.cache, name) or golang.part(name)
 
 
 def directory(twin: Twin, name: str) -> Path:
