@@ -61,7 +61,8 @@ class PodRequest:
     cpu_millicores: int
     memory_mebibytes: int
     disk_mebibytes: int = 0
-    """Of the node's disk: its logs, its own layer and its emptyDir volumes. Only previews are held to it."""
+    """Of the node's disk: its logs, its own layer and its emptyDir volumes. Only previews are held to it; who stays below it is
+    evicted last where a disk runs full (kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction)."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ PLATFORM: tuple[Workload, ...] = (
 JOB = PodRequest(50, 64)
 """The database and smoke Jobs; they run one after the other, and a migration before both."""
 
+APPLICATION_DISK_MEBIBYTES = 128
+"""Of production's application: 64 MiB of /tmp and five log files of 10 MiB, as the kubelet keeps them."""
 PREVIEW_APPLICATION = PodRequest(100, 256, 256)
 PREVIEW_DATABASE = PodRequest(50, 128, 768)
 

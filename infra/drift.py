@@ -112,7 +112,7 @@ def compare(
     if is_gone(standing) or standing is None:
         if not is_expected:
             return Drift()
-        return Drift(("was deleted",), {MARKER: f"deleted before {datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"})
+        return Drift(("was deleted",), {MARKER: f"deleted before {datetime.now(UTC).isoformat()}"})
     metadata = standing.get("metadata") or {}
     stands = metadata.get("annotations") or {}
     if stands.get(intent) != annotations.get(intent):

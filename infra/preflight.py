@@ -395,6 +395,7 @@ def _template(question: Question, view: traffic.View, image: str, secret_version
         replicas=question.replicas,
         cpu_millicores=question.cpu_millicores,
         memory_mebibytes=question.memory_mebibytes,
+        disk_mebibytes=capacity.APPLICATION_DISK_MEBIBYTES,
         environment=dict(sorted(question.environment.items())),
         secret_id=question.secret_id,
         secret_version=secret_version,

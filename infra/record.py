@@ -136,6 +136,8 @@ class TemplateInput:
     """The defaults are what every migration had before the settings said it."""
     smoke_connect: str = ""
     """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
+    disk_mebibytes: int = 0
+    """Of a node's disk; releases from before it was asked for have none."""
     contracts: bool = False
     """The migration removes something the release before needs: no rollback past this release."""
 
@@ -310,10 +312,11 @@ def _environment(record: Record, colour: Colour) -> list[dict[str, Any]]:
     ]
 
 
-def _resources(cpu_millicores: int, memory_mebibytes: int) -> dict[str, Any]:
+def _resources(cpu_millicores: int, memory_mebibytes: int, disk_mebibytes: int = 0) -> dict[str, Any]:
     # No CPU limit: a throttled pod answers late; memory has one, equal to the request.
+    disk = {"ephemeral-storage": f"{disk_mebibytes}Mi"} if disk_mebibytes else {}
     return {
-        "requests": {"cpu": f"{cpu_millicores}m", "memory": f"{memory_mebibytes}Mi"},
+        "requests": {"cpu": f"{cpu_millicores}m", "memory": f"{memory_mebibytes}Mi", **disk},
         "limits": {"memory": f"{memory_mebibytes}Mi"},
     }
 
@@ -355,7 +358,9 @@ def render(record: Record, colour: Colour) -> dict[str, Any]:
                     "imagePullPolicy": "IfNotPresent",
                     "ports": [{"name": "http", "containerPort": PORT}],
                     "env": _environment(record, colour),
-                    "resources": _resources(template.cpu_millicores, template.memory_mebibytes),
+                    "resources": _resources(
+                        template.cpu_millicores, template.memory_mebibytes, template.disk_mebibytes
+                    ),
                     "securityContext": _security(),
                     "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],  # noqa: S108 - inside the container
                     # The application's health path says 200 as long as the process lives, so it tells start and death
@@ -387,7 +392,9 @@ def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
     container["name"] = "migrate"
     container["command"] = list(record.template.migrate)
     template = record.template
-    container["resources"] = _resources(template.migrate_cpu_millicores, template.migrate_memory_mebibytes)
+    container["resources"] = _resources(
+        template.migrate_cpu_millicores, template.migrate_memory_mebibytes, template.disk_mebibytes
+    )
     spec["restartPolicy"] = "Never"
     spec["terminationGracePeriodSeconds"] = 30
     pod["metadata"]["labels"] = {"app.kubernetes.io/name": f"{APPLICATION}-migrate", "shopcat/release": record.name}

@@ -6,6 +6,7 @@ Keys are camelCase in the stack's file, under the namespace ``shopcat:``; nested
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,13 +111,14 @@ class Release(Model):
     @property
     def pod(self) -> capacity.PodRequest:
         """Requests of one pod."""
-        return capacity.PodRequest(_millicores(self.cpu), _mebibytes(self.memory))
+        disk = capacity.APPLICATION_DISK_MEBIBYTES
+        return capacity.PodRequest(_millicores(self.cpu), _mebibytes(self.memory), disk)
 
     @property
     def migration(self) -> capacity.PodRequest | None:
         """Requests of the migration's pod, if there is one."""
         memory = self.migrate_memory or self.memory
-        return capacity.PodRequest(_millicores(self.cpu), _mebibytes(memory)) if self.migrate else None
+        return replace(self.pod, memory_mebibytes=_mebibytes(memory)) if self.migrate else None
 
     @model_validator(mode="after")
     def _command(self) -> Release:

@@ -485,7 +485,9 @@ class Traffic:
             return
         await self.set_weights(all_on(colour), timing)
         try:
-            await self._watch(colour, timing, prober, timing.settle_seconds, 0.0)
+            # Until each node of the load balancer has followed, what fails may be what carried the weight before.
+            await self._watch(colour, timing, prober, timing.canary_seconds, 1.0)
+            await self._watch(colour, timing, prober, max(0, timing.settle_seconds - timing.canary_seconds), 0.0)
         except TrafficError as error:
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error

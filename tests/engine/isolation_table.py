@@ -99,8 +99,9 @@ _TAIL = """
   change is merged and production is up: the API server admits what the main branch makes, and names the field that differs.
   When production changes it, an open preview gets no new pod until it is brought up again from a branch that has the change.
   So does a Kubernetes version that gives pods a new field by default, or a webhook of somebody else's that changes pods.
-* A preview's image may be of any size, and a node pulls it: where the disk runs full the kubelet evicts, pods that ask for no
-  disk first, which production's are. The nodes' disk has room for the sum of all limits, not for an image without one.
+* A preview's image may be of any size, and a node pulls it: where the disk runs full the kubelet removes images, then evicts
+  pods that use more than they asked for, then those of low priority. Production's application asks for what it uses and has
+  the higher priority, so previews go first; a node without room for its images pulls none of a release either.
 * What a pull request may write it may write, delete and make anew as often as the API server's priority and fairness lets it;
   how often the operator reads a secret follows from that.
 * Pods of previews share the node's user namespace: `hostUsers: false` needs a kernel that maps ids on every file system it

@@ -284,6 +284,19 @@ def test_going_back_waits_until_the_load_balancer_has_followed(stage: Stage) -> 
     assert stage.clock.now >= TIMING.settle_seconds
 
 
+def test_failures_until_the_load_balancer_has_followed_do_not_fail_a_return(stage: Stage) -> None:
+    """A node that has not followed answers 503 by itself: it names no colour, and its other group is empty."""
+    stage.start_at(0, 100)
+
+    async def prober() -> Probe:
+        follows = stage.clock.now >= TIMING.canary_seconds - 1
+        return Probe(ok=follows, what="HTTP 200" if follows else "HTTP 503")
+
+    stage.move("blue", prober=prober, returning=True)
+    assert stage.weights() == BLUE
+    assert stage.clock.now >= TIMING.settle_seconds
+
+
 def test_an_unproven_colour_gets_nothing(stage: Stage) -> None:
     stage.proof = ["1 of 2 pods"]
     with pytest.raises(TrafficError, match="1 of 2 pods"):
