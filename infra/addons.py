@@ -10,7 +10,8 @@
   Secrets' chart holds its own as templates, which Helm keeps up by itself.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
 * What they may do in AWS is in infra/addon_policies.py, what inside the cluster in infra/addon_isolation.py.
-* Their images are given by digest (shopcat:images): a chart names its own by tag, and a tag can be moved.
+* Their images are given by digest (shopcat:images): a chart names its own by tag, and a tag can be moved. An update warns of
+  one that has none.
 """
 
 from __future__ import annotations

@@ -196,8 +196,11 @@ def fenced_objects(facts: Facts) -> list[Policy]:
         (
             "labels",
             _rule("", "v1", ["namespaces"]),
-            f"object.metadata.labels == {labels}",
-            "a preview's namespace carries exactly the labels that restrict its pods",
+            _all(
+                f"object.metadata.labels == {labels}",
+                "(!has(object.spec.finalizers) || object.spec.finalizers.all(one, one == 'kubernetes'))",
+            ),
+            "a preview's namespace carries exactly the labels that restrict its pods, and no finalizer but Kubernetes' own",
         ),
         (
             "quota",

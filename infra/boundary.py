@@ -2,7 +2,9 @@
 
 `make bootstrap` keeps it, as an administrator; no role here may change it, or any other part of IAM. So a mistake in a policy
 of infra/, or a release that is made to write one, gives nobody more than this: no IAM, no way into the cluster for others, no
-policy of a repository, secret, key or bucket, nothing of the database, and no deletion but of previews' own things.
+policy of a repository, secret, key or bucket, and nothing of the database. It does not hold network and load balancers back,
+which the cluster's and the nodes' own roles change, nor the deletion of what previews may delete of their own: there the
+roles' policies are the bound.
 
 It is the union of the actions in the roles' own policies, on any resource, and of what AWS's managed policies of the cluster's
 and the nodes' roles allow (docs.aws.amazon.com/aws-managed-policy/latest/reference: AmazonEKSClusterPolicy,

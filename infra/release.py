@@ -373,7 +373,7 @@ class BlueGreen(pulumi.ComponentResource):
         return kubernetes.core.v1.ConfigMap(
             "live",
             metadata={
-                **self._metadata("ConfigMap", POINTER, {}),
+                **self._metadata("ConfigMap", POINTER, {}, is_expected=self._plan.state.live is not None),
                 "labels": {"app.kubernetes.io/name": APPLICATION},
             },
             data=dict(self._plan.pointer),

@@ -67,6 +67,8 @@ def release(place: Place) -> list[Statement]:
         # Where a person has made a listener forward by default, its weights move with the rule's (infra/traffic.py).
         allow(["elasticloadbalancing:ModifyListener"], place.arn("elasticloadbalancing", f"listener/{production}/*/*")),
         allow(["cloudwatch:GetMetricData"], "*"),
+        # Of a cluster that is there already: where its load balancers are (infra/existing_network.py).
+        allow(["ec2:DescribeSubnets"], "*"),
         allow(["route53:ListHostedZones"], "*"),  # the zone is found by its name
     ]
 

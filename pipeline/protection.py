@@ -253,7 +253,7 @@ def judge(github: Github, text: str) -> Verdict:
     except NotFound:
         others = "not there, so the first job that names it makes it, open to every branch"
     except Denied as error:
-        unseen.append(f"environment {name}: {error}")
+        alone.append(f"environment {name} can't be seen: {error}")
     return Verdict((f"environment {name} is {others}; {where}",) if others else (), tuple(alone), tuple(unseen))
 
 

@@ -102,6 +102,9 @@ _TAIL = """
 * A preview's image may be of any size, and a node pulls it: where the disk runs full the kubelet removes images, then evicts
   pods that use more than they asked for, then those of low priority. Production's application asks for what it uses and has
   the higher priority, so previews go first; a node without room for its images pulls none of a release either.
+* Calls of AWS's APIs are counted per account: a job that asks ELB without end makes a release's own calls wait (they are tried
+  again until their deadline, and then the weights go back). Names are resolved by the one CoreDNS, which a preview's pod may ask
+  as often as it likes.
 * What a pull request may write it may write, delete and make anew as often as the API server's priority and fairness lets it;
   how often the operator reads a secret follows from that.
 * Pods of previews share the node's user namespace: `hostUsers: false` needs a kernel that maps ids on every file system it

@@ -1,6 +1,7 @@
 """The twin's Kubernetes by itself: nodes, network, DNS, add-ons, and a machine that is left as it was found."""
 
 import base64
+import ipaddress
 import json
 import os
 import shutil
@@ -50,13 +51,14 @@ def left_by(twin: config.Twin) -> dict[str, list[str]]:
         names = [line for line in lines if "shopcat" not in line or twin.bridge in line or str(twin.directory) in line]
         return sorted(set(names))
 
-    routes = subprocess.run(["ip", "-4", "route", "show", "table", "all"], text=True, capture_output=True, check=True)
-    own = network.network(twin)
+    routes = subprocess.run(
+        ["ip", "-json", "-4", "route", "show", "table", "all"], text=True, capture_output=True, check=True
+    )
     return {
         "mounts": mine([path for path in mounts() if path != str(network.NETNS_DIRECTORY.resolve())]),
         "namespaces": mine([str(path) for path in Path("/run/netns").glob("*")]),
         "interfaces": mine([path.name for path in Path("/sys/class/net").iterdir() if "veth" not in path.name]),
-        "routes": [line for line in routes.stdout.splitlines() if str(own.network_address).rpartition(".")[0] in line],
+        "routes": [one["dst"] for one in json.loads(routes.stdout) if is_own(twin, one["dst"])],
         "cgroups": mine([str(path) for root, _ in cgroups.hierarchies() for path in root.iterdir() if path.is_dir()]),
         "folders": [
             path
@@ -67,6 +69,13 @@ def left_by(twin: config.Twin) -> dict[str, list[str]]:
         "firewall": firewall(twin),
         "processes": mine([line for line in command_lines() if str(twin.directory) in line]),
     }
+
+
+def is_own(twin: config.Twin, destination: str) -> bool:
+    """Check that a route leads to an address of the twin."""
+    if destination == "default":
+        return False
+    return any(ipaddress.ip_network(destination, strict=False).overlaps(one) for one in network.networks(twin))
 
 
 def mounts() -> list[str]:
