@@ -192,6 +192,16 @@ ATTEMPTS = [
         unopened=True,
     ),
     Attempt(
+        "make its own namespace with a finalizer in its spec",
+        ADMISSION,
+        "no finalizer but Kubernetes' own",
+        manifest=lambda facts: {
+            **_namespace(f"pr-{facts.unopened}", fence.namespace_labels(f"pr-{facts.unopened}")),
+            "spec": {"finalizers": ["example.com/stay", "kubernetes"]},
+        },
+        unopened=True,
+    ),
+    Attempt(
         "take Pod Security off production's namespace",
         ADMISSION,
         f"{_CONFINED}|exactly the labels",  # both policies deny; the API server quotes either
