@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from infra.errors import Refused
@@ -40,6 +41,7 @@ UNSEEN = "unknown"
 _ENVIRONMENT = re.compile(
     r"^    environment:[ \t]*[\"']?([A-Za-z0-9][A-Za-z0-9 ._-]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
 )
+WORKFLOWS = tuple(Path(".github", "workflows", name) for name in ("release.yml", "rollback.yml"))
 _UNPROTECTED = re.compile(r"^    unprotectedMain:[ \t]*[\"']?true[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 """Both of `shopcat:github`; the first step of a job has no YAML."""
 
@@ -205,6 +207,26 @@ def environment_name(text: str) -> str:
     return found[1] if found else "production"
 
 
+def refuse_other_environment(text: str, workflows: Mapping[str, str]) -> None:
+    """Refuse a setting that names another environment than the workflows: the role trusts jobs of the setting's alone.
+
+    Args:
+        text: of Pulumi.prod.yaml.
+        workflows: path of each workflow that takes the release role, and its text.
+
+    Raises:
+        Refused: they differ.
+    """
+    name = environment_name(text)
+    for path, workflow in workflows.items():
+        others = set(_ENVIRONMENT.findall(workflow)) - {name}
+        if others:
+            raise Refused(
+                f"{path} runs in the environment {', '.join(sorted(others))}, and shopcat:github.environment is {name}, which "
+                "is the only one that the release role trusts; let both name the same"
+            )
+
+
 def is_accepted(text: str) -> bool:
     """Tell whether the text of Pulumi.prod.yaml accepts a main that nobody reviews."""
     return _UNPROTECTED.search(text) is not None
@@ -285,6 +307,7 @@ def main() -> int:
         print("::error title=protection::GITHUB_TOKEN or GITHUB_REPOSITORY is not set; this is a job's step")
         return 1
     try:
+        refuse_other_environment(text, {str(path): path.read_text(encoding="utf-8") for path in WORKFLOWS})
         lines, goes_on = verdict_lines(judge(github, text), accepted=is_accepted(text))
     except Refused as error:
         print(f"::error title=protection::{error}")

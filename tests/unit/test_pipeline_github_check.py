@@ -456,6 +456,9 @@ STEP: dict[str, tuple[Callable[[Answers], None], str, int, str]] = {
         within(ENVIRONMENT, "deployment_branch_policy", None), ACCEPTING, 1, "open to every branch",
     ),
     "no environment": (put(ENVIRONMENT, 404), ACCEPTING, 1, "the first job that names it makes it"),
+    "another environment": (
+        put("/rulesets/1", 403), ACCEPTING.replace("unprotectedMain: true", "environment: live"), 1, "let both name the same",
+    ),
     "unseen environment": (put(ENVIRONMENT, 403), PLAIN, 1, "can't be seen"),
     "untold bypass": (within(ENVIRONMENT, "can_admins_bypass", None), PLAIN, 0, "bypass it is unknown"),
     "unseen rules": (put(RULES, 403), ACCEPTING, 1, "answered 403"),
