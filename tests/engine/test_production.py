@@ -312,8 +312,9 @@ def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Pat
     # The zone is looked up by the domain, so its id goes with it.
     zones = aws(simulated, "route53").list_hosted_zones()["HostedZones"]
     own += [zone["Id"].rpartition("/")[2] for zone in zones]
+    own += [digest for one in own for digest in re.findall(r"@sha256:[0-9a-f]{64}", one)]
     # An image's repository alone, as admission's rules and messages have it.
-    repositories = [re.sub(r"(:[^:/]*)?@sha256:.*", "", one) for one in own if "@sha256:" in one]
+    repositories = [re.sub(r"(:[^:/]*)?@sha256:.*", "", one) for one in own if "@sha256:" in one[1:]]
     own += [*repositories, *(one.replace(".", "[.]") for one in repositories)]
     differing = 0
     for urn, inputs in plans[0].items():
