@@ -99,16 +99,12 @@ def egress_ports(api_server: str, aws_endpoint: str | None) -> list[int]:
 
 
 def _policy(pods: Mapping[str, str], ports: list[int], served: list[int]) -> dict[str, Any]:
-    names = {
-        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
-        "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
-    }
     return {
         "podSelector": {"matchLabels": dict(pods)} if pods else {},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"ports": [{"protocol": "TCP", "port": port} for port in served]}] if served else [],
         "egress": [
-            {"to": [names], "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
+            fence.names(),
             {"to": [{"ipBlock": {"cidr": POD_IDENTITY_AGENT}}], "ports": [{"protocol": "TCP", "port": 80}]},
             # Neither the API server nor AWS has fixed addresses.
             {"ports": [{"protocol": "TCP", "port": port} for port in ports]},

@@ -24,7 +24,17 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import addon_isolation, addon_policies, boundary, capacity, contract, definitions, permissions, threads
+from infra import (
+    addon_isolation,
+    addon_policies,
+    admission,
+    boundary,
+    capacity,
+    contract,
+    definitions,
+    permissions,
+    threads,
+)
 from infra.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR, OPERATOR_ROLE
 from infra.cluster import assume
 from infra.record import APPLICATION
@@ -241,15 +251,7 @@ class Addons(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[role])),
         )
         rule = addon_isolation.operator_secrets()
-        policy = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
-            rule.name, metadata={"name": rule.name}, spec=rule.spec(), opts=after
-        )
-        bound = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
-            rule.name,
-            metadata={"name": rule.name},
-            spec=rule.binding(),
-            opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[policy])),
-        )
+        _, bound = admission.bound(rule.name, rule.spec(), rule.binding(), after)
         # The address is no secret; only the text that it comes from is marked so.
         server = pulumi.Output.unsecret(kubeconfig.apply(lambda text: contract.cluster_of(text)["server"]))
 

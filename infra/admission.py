@@ -23,6 +23,7 @@ import pulumi_kubernetes as kubernetes
 
 from infra import closed, fence, preview_shape
 from infra.closed import literal, same_quantities
+from infra.limits import BY_DIGEST
 from infra.preview_shape import escaped
 from infra.record import APPLICATION, NAMESPACE
 
@@ -256,7 +257,7 @@ def fenced_objects(facts: Facts) -> list[Policy]:
                 [_rule("", "v1", ["services"])],
                 {
                     **_IDENTITY,
-                    "name": f"(object.metadata.name == {literal(fence.DATABASE)}) == {literal(name == fence.DATABASE)}",
+                    "name": _either("object.metadata.name", name),
                 },
                 _made("Service", preview_shape.service(name), name),
             )
@@ -441,7 +442,7 @@ def production_images(facts: Facts) -> list[Policy]:
 
     An update that leaves an image as it is passes: pods of a release stay manageable when the tools move on.
     """
-    repository = f"^{escaped(facts.repository)}@sha256:[0-9a-f]{{64}}$"
+    repository = f"^{escaped(facts.repository)}{BY_DIGEST}$"
     return [
         Policy(
             f"{namespace}-images",
@@ -512,16 +513,21 @@ def declare(
 
         return repositories.apply(find)
 
-    made: list[pulumi.Resource] = []
-    for name in (each.name for each in policies(facts)):
-        policy = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicy(
-            name, metadata={"name": name}, spec=spec(name, binding=False), opts=opts
-        )
-        binding = kubernetes.admissionregistration.v1.ValidatingAdmissionPolicyBinding(
-            name,
-            metadata={"name": name},
-            spec=spec(name, binding=True),
-            opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[policy])),
-        )
-        made += [policy, binding]
-    return made
+    names = [each.name for each in policies(facts)]
+    return [one for name in names for one in bound(name, spec(name, binding=False), spec(name, binding=True), opts)]
+
+
+def bound(
+    name: str,
+    spec: pulumi.Input[dict[str, Any]],
+    binding: pulumi.Input[dict[str, Any]],
+    opts: pulumi.ResourceOptions,
+) -> list[pulumi.Resource]:
+    """Declare a policy, and its binding once it is there."""
+    kinds = kubernetes.admissionregistration.v1
+    policy = kinds.ValidatingAdmissionPolicy(name, metadata={"name": name}, spec=spec, opts=opts)
+    after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[policy]))
+    return [
+        policy,
+        kinds.ValidatingAdmissionPolicyBinding(name, metadata={"name": name}, spec=binding, opts=after),
+    ]

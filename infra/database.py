@@ -184,11 +184,13 @@ class Database(pulumi.ComponentResource):
             policy=pulumi.Output.all(self._secret.arn, master).apply(addon_policies.operator_reads),
             opts=child,
         )
-        job = self._role_job(cluster, [*depends_on, reading])
+        job = self._role_job(cluster, master, [*depends_on, reading])
         self.register_outputs({"address": self.instance.address})
         return [self.instance, self._secret, job]
 
-    def _role_job(self, cluster: kubernetes.Provider, depends_on: list[pulumi.Resource]) -> kubernetes.batch.v1.Job:
+    def _role_job(
+        self, cluster: kubernetes.Provider, master_arn: pulumi.Input[str], depends_on: list[pulumi.Resource]
+    ) -> kubernetes.batch.v1.Job:
         def inside(*depends_on: pulumi.Resource, **given: Any) -> pulumi.ResourceOptions:
             return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **given)
 
@@ -210,7 +212,7 @@ class Database(pulumi.ComponentResource):
         master = _external_secret(
             "master",
             {"password": "password"},
-            self.instance.master_user_secrets[0].secret_arn,
+            master_arn,
             {},
             inside(store, custom_timeouts=waited),
         )

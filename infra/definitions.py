@@ -113,15 +113,16 @@ def fetch(repository: str, chart: str, version: str, expected: str) -> bytes:
     base = repository.rstrip("/")
     url, digest = locate(get(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
     archive = get(url)
-    if digest and hashlib.sha256(archive).hexdigest() != digest:
+    actual = hashlib.sha256(archive).hexdigest()
+    if digest and actual != digest:
         raise Refused(
             f"{url} is not what {base}/index.yaml says: its SHA-256 is not {digest}; check shopcat:chartMirror"
         )
-    actual = f"sha256:{hashlib.sha256(archive).hexdigest()}"
-    if actual != expected:
+    if f"sha256:{actual}" != expected:
         raise Refused(
-            f"{url} is {actual}, and shopcat:chartDigests says {expected}: after a new version in shopcat:charts, compare it "
-            "with what the publisher says and set it; without one, somebody has replaced the archive. Nothing of it is installed"
+            f"{url} is sha256:{actual}, and shopcat:chartDigests says {expected}: after a new version in shopcat:charts, "
+            "compare it with what the publisher says and set it; without one, somebody has replaced the archive. Nothing of "
+            "it is installed"
         )
     return archive
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pulumi
 import pulumi_aws as aws
 
-from infra.limits import PREVIEW_HOSTS
+from infra import zone
 from infra.record import COLOUR_HEADER, COLOURS, HEALTH_PATH, LOAD_BALANCER, PORT, Colour, workload_name
 
 if TYPE_CHECKING:
@@ -215,10 +215,11 @@ class Edge(pulumi.ComponentResource):
         drain = settings.drain.budget
         self._guarded = settings.protection
         inner = pulumi.ResourceOptions(parent=self)
+        production, previews = zone.names(settings, LOAD_BALANCER)
         self.production = LoadBalancer(
-            LOAD_BALANCER,
-            hosts=[settings.domain],
-            zone_id=zone_ids.get(LOAD_BALANCER),
+            production.balancer,
+            hosts=[production.host],
+            zone_id=zone_ids.get(production.balancer),
             network=network,
             subnet_ids=network.public_subnet_ids,
             drain=drain,
@@ -226,9 +227,9 @@ class Edge(pulumi.ComponentResource):
             opts=inner,
         )
         self.previews = LoadBalancer(
-            f"{LOAD_BALANCER}-preview",
-            hosts=[f"{PREVIEW_HOSTS}{settings.preview_domain}"],
-            zone_id=zone_ids.get(f"{LOAD_BALANCER}-preview"),
+            previews.balancer,
+            hosts=[previews.host],
+            zone_id=zone_ids.get(previews.balancer),
             network=network,
             subnet_ids=network.preview_subnet_ids,
             drain=drain,

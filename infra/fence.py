@@ -99,11 +99,16 @@ def quota() -> dict[str, str]:
     }
 
 
+def resources(size: capacity.PodRequest) -> dict[str, dict[str, str]]:
+    """What a container of a preview gets: no limit of CPU, as in production; memory and disk are what it asks for."""
+    bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
+    return {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
+
+
 def container_limits() -> dict[str, dict[str, str]]:
     """What a container gets that asks for nothing."""
-    size = capacity.PREVIEW_DATABASE
-    bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
-    return {"defaultRequest": {"cpu": f"{size.cpu_millicores}m", **bounded}, "default": bounded}
+    database = resources(capacity.PREVIEW_DATABASE)
+    return {"defaultRequest": database["requests"], "default": database["limits"]}
 
 
 def default_deny() -> dict[str, Any]:
@@ -111,11 +116,9 @@ def default_deny() -> dict[str, Any]:
     return {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Nothing in or out, but: load balancer to application, application to its database, names."""
-    app, database = {"matchLabels": selector(APPLICATION)}, {"matchLabels": selector(DATABASE)}
-    http, postgresql = {"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
-    dns = {
+def names() -> dict[str, Any]:
+    """Egress to the cluster's DNS."""
+    return {
         "to": [
             {
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
@@ -124,13 +127,19 @@ def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, 
         ],
         "ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")],
     }
+
+
+def network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Nothing in or out, but: load balancer to application, application to its database, names."""
+    app, database = {"matchLabels": selector(APPLICATION)}, {"matchLabels": selector(DATABASE)}
+    http, postgresql = {"protocol": "TCP", "port": PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
     return {
         DEFAULT_DENY: default_deny(),
         APPLICATION: {
             "podSelector": app,
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [{"from": [{"ipBlock": {"cidr": one}} for one in load_balancer_cidrs], "ports": [http]}],
-            "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, dns],
+            "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, names()],
         },
         DATABASE: {
             "podSelector": database,

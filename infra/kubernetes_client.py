@@ -114,13 +114,13 @@ class KubernetesClient:
 
     def of_release(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         """An object of a release, or `None`."""
-        found: dict[str, Any] | None = self.get(f"{_RELEASE_KINDS[kind].format(namespace=namespace)}/{name}")
+        found: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
         return found
 
     def make_again(self, manifest: Mapping[str, Any]) -> bool:
         """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
         kind, metadata = manifest["kind"], manifest["metadata"]
-        path = f"{_RELEASE_KINDS[kind].format(namespace=metadata['namespace'])}/{metadata['name']}"
+        path = _release_path(kind, metadata["namespace"], metadata["name"])
         return self.apply(path, manifest, FIELD_MANAGER) is not None
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -136,6 +136,10 @@ class KubernetesClient:
             for kind, path in _RELEASE_KINDS.items()
             for each in (self.get(path.format(namespace=namespace)) or {"items": []})["items"]
         }
+
+
+def _release_path(kind: str, namespace: str, name: str) -> str:
+    return f"{_RELEASE_KINDS[kind].format(namespace=namespace)}/{name}"
 
 
 def _context(authority: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:

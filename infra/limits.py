@@ -121,16 +121,16 @@ _REPOSITORY = (
     r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
     r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
 )
-_TAG = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
-_BY_DIGEST = "@sha256:[0-9a-f]{64}"
+TAG = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+BY_DIGEST = "@sha256:[0-9a-f]{64}"
 _ADDON_IMAGE = Text(
-    f"{_REPOSITORY}{_TAG}({_BY_DIGEST})?",
+    f"{_REPOSITORY}{TAG}({BY_DIGEST})?",
     "an image by tag and digest; write <registry>/<name>:<tag>@sha256:<64 hex digits>",
     "github.com/distribution/reference",
     most=512,
 )
 _IMAGE = Text(
-    f"{_REPOSITORY}({_TAG})?{_BY_DIGEST}",
+    f"{_REPOSITORY}({TAG})?{BY_DIGEST}",
     "an image by digest; write <registry>/<name>@sha256:<64 hex digits>",
     "github.com/distribution/reference",
     most=512,

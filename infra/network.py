@@ -64,41 +64,25 @@ class Network(pulumi.ComponentResource):
         zones = zone_names(region, settings.zones)
         cidrs = subnets(settings.cidr)
         shared = {f"kubernetes.io/cluster/{cluster_name}": "shared"}
-        public = [
-            aws.ec2.Subnet(
-                f"public-{index}",
-                vpc_id=vpc.id,
-                cidr_block=cidr,
-                availability_zone=zone,
-                map_public_ip_on_launch=False,
-                tags={"Name": f"{name}-public-{index}", "kubernetes.io/role/elb": "1", **shared},
-                opts=child,
-            )
-            for index, (zone, cidr) in enumerate(zip(zones, cidrs.public, strict=True))
-        ]
-        preview = [
-            aws.ec2.Subnet(
-                f"preview-{index}",
-                vpc_id=vpc.id,
-                cidr_block=cidr,
-                availability_zone=zone,
-                map_public_ip_on_launch=False,
-                tags={"Name": f"{name}-preview-{index}"},
-                opts=child,
-            )
-            for index, (zone, cidr) in enumerate(zip(zones, cidrs.preview, strict=True))
-        ]
-        private = [
-            aws.ec2.Subnet(
-                f"private-{index}",
-                vpc_id=vpc.id,
-                cidr_block=cidr,
-                availability_zone=zone,
-                tags={"Name": f"{name}-private-{index}", "kubernetes.io/role/internal-elb": "1", **shared},
-                opts=child,
-            )
-            for index, (zone, cidr) in enumerate(zip(zones, cidrs.private, strict=True))
-        ]
+
+        def declare(kind: str, blocks: list[str], tags: dict[str, str], *, is_public: bool) -> list[aws.ec2.Subnet]:
+            return [
+                aws.ec2.Subnet(
+                    f"{kind}-{index}",
+                    vpc_id=vpc.id,
+                    cidr_block=cidr,
+                    availability_zone=zone,
+                    map_public_ip_on_launch=False if is_public else None,
+                    tags={"Name": f"{name}-{kind}-{index}", **tags},
+                    opts=child,
+                )
+                for index, (zone, cidr) in enumerate(zip(zones, blocks, strict=True))
+            ]
+
+        public = declare("public", cidrs.public, {"kubernetes.io/role/elb": "1", **shared}, is_public=True)
+        preview = declare("preview", cidrs.preview, {}, is_public=True)
+        internal = {"kubernetes.io/role/internal-elb": "1", **shared}
+        private = declare("private", cidrs.private, internal, is_public=False)
         gateway = aws.ec2.InternetGateway("internet", vpc_id=vpc.id, tags={"Name": name}, opts=child)
         public_table = aws.ec2.RouteTable("public", vpc_id=vpc.id, tags={"Name": f"{name}-public"}, opts=child)
         public_route = aws.ec2.Route(

@@ -389,7 +389,6 @@ def _wanted(question: Question, clients: AwsClients, state: State, view: traffic
 
 
 def _template(question: Question, view: traffic.View, image: str, secret_version: str) -> TemplateInput:
-    drain = question.drain
     return TemplateInput(
         image=image,
         replicas=question.replicas,
@@ -399,14 +398,7 @@ def _template(question: Question, view: traffic.View, image: str, secret_version
         environment=dict(sorted(question.environment.items())),
         secret_id=question.secret_id,
         secret_version=secret_version,
-        drain=DrainNumbers(
-            app_drain_seconds=drain.app_drain_seconds,
-            pre_stop_seconds=drain.pre_stop_seconds,
-            grace_seconds=drain.grace_seconds,
-            progress_deadline_seconds=drain.progress_deadline_seconds,
-            startup_seconds=drain.startup_seconds,
-            pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
-        ),
+        drain=DrainNumbers.of(question.drain),
         smoke_image=question.smoke_image,
         smoke_url=question.public_url,
         smoke_connect=view.dns_name,

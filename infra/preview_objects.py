@@ -33,7 +33,6 @@ _SIZES = {"data": "512Mi", "run": "16Mi", "scratch": "64Mi"}
 
 def record(settings: Settings, image_by_digest: str, url: str) -> Record:
     """The application as production would release it, in a preview's size."""
-    drain = settings.drain.budget
     return Record(
         tag=settings.tag,
         revision=1,
@@ -50,24 +49,11 @@ def record(settings: Settings, image_by_digest: str, url: str) -> Record:
             },
             secret_id=APPLICATION,
             secret_version="",
-            drain=DrainNumbers(
-                app_drain_seconds=drain.app_drain_seconds,
-                pre_stop_seconds=drain.pre_stop_seconds,
-                grace_seconds=drain.grace_seconds,
-                progress_deadline_seconds=drain.progress_deadline_seconds,
-                startup_seconds=drain.startup_seconds,
-                pulumi_timeout_seconds=drain.pulumi_timeout_seconds,
-            ),
+            drain=DrainNumbers.of(settings.drain.budget),
             smoke_image=image_by_digest,
             smoke_url=url,
         ),
     )
-
-
-def resources(size: capacity.PodRequest) -> dict[str, dict[str, str]]:
-    """What a container of a preview gets: no limit of CPU, as in production; memory and disk are what it asks for."""
-    bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
-    return {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
 
 
 def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
@@ -78,7 +64,7 @@ def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
     spec["priorityClassName"] = priority_class
     del spec["topologySpreadConstraints"]
     container = spec["containers"][0]
-    container["resources"] = resources(capacity.PREVIEW_APPLICATION)
+    container["resources"] = fence.resources(capacity.PREVIEW_APPLICATION)
     container["env"] = [one for one in container["env"] if one["name"] != "SHOPCAT_COLOUR"]
     for variable in container["env"]:
         if "valueFrom" in variable:
@@ -88,7 +74,6 @@ def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
 
 def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
     """PostgreSQL whose data lives as long as its pod."""
-    size = capacity.PREVIEW_DATABASE
     probe = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={APPLICATION}"]}}
     folders = {"data": "/var/lib/postgresql/data", "run": "/var/run/postgresql", "scratch": "/tmp"}  # noqa: S108 - inside the container
     return {
@@ -122,7 +107,7 @@ def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
                             )
                         ),
                     ],
-                    "resources": resources(size),
+                    "resources": fence.resources(capacity.PREVIEW_DATABASE),
                     "securityContext": {
                         "allowPrivilegeEscalation": False,
                         "readOnlyRootFilesystem": True,

@@ -14,14 +14,12 @@ from typing import Any
 
 from infra import capacity, fence, preview_objects
 from infra.closed import Free, between, default, literal, same_quantities, same_quantity
-from infra.limits import LONGEST_WAIT_SECONDS
+from infra.limits import BY_DIGEST, LONGEST_WAIT_SECONDS, TAG
 from infra.record import APPLICATION, SECRET_KEYS, DrainNumbers, Record, TemplateInput
 
 ENVIRONMENT_CHARACTERS = 16_384
 """Names and values of the application's environment together: an object stays small, however often it is written."""
 ENVIRONMENT_VARIABLES = 128
-_DIGEST = "@sha256:[0-9a-f]{64}$"
-_TAG = "(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?"
 _GATE = f"target-health.elbv2.k8s.aws/{APPLICATION}"
 _SCHEDULER_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
@@ -33,14 +31,14 @@ def escaped(text: str) -> str:
 
 def application_image(repository: str) -> Free:
     """The previews' own repository, by digest, in its one spelling."""
-    pattern = f"^{escaped(repository)}{_DIGEST}"
+    pattern = f"^{escaped(repository)}{BY_DIGEST}$"
     return Free(lambda it: f"{it}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, written exactly so")
 
 
 def database_image(configured: str) -> Free:
     """The repository of the database's image as production's settings name it, in any version, by digest."""
     repository = re.sub(r":[^/:]*$", "", configured.partition("@")[0])
-    pattern = f"^{escaped(repository)}{_TAG}{_DIGEST}"
+    pattern = f"^{escaped(repository)}({TAG})?{BY_DIGEST}$"
     return Free(
         lambda it: f"{it}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, a tag before it or none"
     )

@@ -12,9 +12,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from infra.errors import Refused
+
+if TYPE_CHECKING:
+    from infra.drain import DrainBudget
 
 Colour = Literal["blue", "green"]
 COLOURS: tuple[Colour, ...] = get_args(Colour)
@@ -102,6 +105,18 @@ class DrainNumbers:
     progress_deadline_seconds: int
     startup_seconds: int
     pulumi_timeout_seconds: int
+
+    @staticmethod
+    def of(budget: DrainBudget) -> DrainNumbers:
+        """Take those that a record keeps."""
+        return DrainNumbers(
+            app_drain_seconds=budget.app_drain_seconds,
+            pre_stop_seconds=budget.pre_stop_seconds,
+            grace_seconds=budget.grace_seconds,
+            progress_deadline_seconds=budget.progress_deadline_seconds,
+            startup_seconds=budget.startup_seconds,
+            pulumi_timeout_seconds=budget.pulumi_timeout_seconds,
+        )
 
 
 @dataclass(frozen=True)

@@ -239,14 +239,12 @@ def _append(path: str | None, lines: Sequence[str]) -> None:
 
 
 def main() -> int:
-    """Install for this job, or write pins.txt."""
+    """Install for this job."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.downloads", description=__doc__)
-    parser.add_argument("what", choices=["install", "pin"])
+    parser.add_argument("what", choices=["install"])
+    parser.parse_args()
     try:
-        if parser.parse_args().what == "pin":
-            pin(every(REQUIREMENTS.read_text(encoding="utf-8")))
-        else:
-            print(install(os.environ, platform.machine()))
+        print(install(os.environ, platform.machine()))
     except Refused as error:
         print(f"::error title=downloads::{error}" if os.environ.get("GITHUB_ACTIONS") else f"error: {error}")
         return 1

@@ -116,10 +116,10 @@ def _unpack(release: Release, pins: Mapping[str, str], step: Step) -> None:
 def main() -> int:
     """Write the checksums of everything that is published: `make pins`."""
     found = [published(name) for name in golang.programs()]
-    every = downloads.every(downloads.REQUIREMENTS.read_text(encoding="utf-8"))
-    more = {one.name: one for release in found if release for one in release.downloads}
+    twins = [one for release in found if release for one in release.downloads]
+    every = [*downloads.every(downloads.REQUIREMENTS.read_text(encoding="utf-8")), *twins]
     try:
-        downloads.pin([*{**{one.name: one for one in every}, **more}.values()])
+        downloads.pin({one.name: one for one in every}.values())
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
