@@ -72,7 +72,7 @@ def target_group(twin: Twin, name: str, **changes: Any) -> str:
 
 
 def host_prefix(system: str) -> str:
-    """What stands before the previews' domain in the system's host name; empty for the shop's own name."""
+    """Label before the previews' domain in the system's host name; empty for the shop's own name."""
     return "" if system == OURS else f"{system}."
 
 

@@ -1,4 +1,4 @@
-"""What the add-ons may do inside the cluster and whom they reach: RBAC, admission and NetworkPolicies of ours.
+"""Limits on the add-ons inside the cluster and on whom they reach: RBAC, admission and NetworkPolicies of ours.
 
 * External Secrets has a ClusterRole of ours instead of its chart's. It makes no token, reads no ServiceAccount or ConfigMap, and
   has no right about cluster-wide stores, pushed secrets or generators, whose controllers are off.
@@ -32,9 +32,9 @@ CONTROLLER = "aws-load-balancer-controller"
 """Chart and ServiceAccount of the controller, and its pods' name."""
 CONTROLLER_NAMESPACE = "kube-system"
 WEBHOOK_PORT = 9443
-"""Where the controller serves its webhooks (its chart's webhookBindPort)."""
+"""Port of the controller's webhooks (its chart's webhookBindPort)."""
 POD_IDENTITY_AGENT = "169.254.170.23/32"
-"""Where EKS's agent hands out credentials, at port 80 of each node
+"""Address of EKS's agent for credentials, at port 80 of each node
 (docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html)."""
 HTTPS = 443
 _READ = ["get", "list", "watch"]
@@ -58,7 +58,7 @@ def operator_rules() -> list[dict[str, Any]]:
 
 
 def operator_secrets() -> Policy:
-    """What the operator may write as a Secret: where ExternalSecrets of ours are, and plain data alone."""
+    """Limit the Secrets that the operator writes: where ExternalSecrets of ours are, and plain data alone."""
     user = f"system:serviceaccount:{OPERATOR}:{OPERATOR}"
     ours = [NAMESPACE, DATABASE_NAMESPACE]
     return Policy(

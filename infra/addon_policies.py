@@ -1,4 +1,4 @@
-"""What the add-ons may do in AWS, as policy documents: the calls that they really make, and no other.
+"""The add-ons' rights in AWS, as policy documents: the calls that they really make, and no other.
 
 Measured with the real controller (chart 3.5.0) and the real operator (0.20.4) over half an hour of releases, previews and a
 drained node. What upstream's own policies hold beyond these serves what is not used here:

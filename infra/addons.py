@@ -87,7 +87,7 @@ def image(reference: str) -> dict[str, str]:
 
 
 def unpinned(settings: Settings) -> list[str]:
-    """What to say of each add-on's image that is given by tag alone."""
+    """List a sentence on each add-on's image that is given by tag alone."""
     images = {
         "loadBalancerController": settings.images.load_balancer_controller,
         "externalSecrets": settings.images.external_secrets,
@@ -233,7 +233,7 @@ class Addons(pulumi.ComponentResource):
     def _isolation(
         self, settings: Settings, kubeconfig: pulumi.Output[str], depends_on: list[pulumi.Resource]
     ) -> list[pulumi.Resource]:
-        """What both may do inside the cluster, there before their first pod."""
+        """Declare the limits on both inside the cluster, there before their first pod."""
         after = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
         namespace = kubernetes.core.v1.Namespace(
             OPERATOR,

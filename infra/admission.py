@@ -40,15 +40,15 @@ class Facts:
     account: str
     region: str
     load_balancer_cidrs: Sequence[str]
-    """Of the previews' load balancer."""
+    """Networks of the previews' load balancer."""
     secrets_role: str
     """ARN of the role in which the operator reads previews' secrets."""
     tools: Mapping[str, Sequence[str]]
     """Namespace of production → the tool images that its Jobs run, by digest."""
     database_image: str
-    """Of the repository that previews' databases come from."""
+    """An image of the repository that previews' databases come from."""
     most_grace_seconds: int
-    """How long a preview's pod may take to end: as long as production's."""
+    """Longest time that a preview's pod may take to end: as long as production's."""
     repository: str = ""
     """Production's repository, with its registry."""
     preview_repository: str = ""
@@ -291,7 +291,7 @@ def _made(kind: str, spec: Mapping[str, Any], name: str) -> list[closed.Rule]:
 
 
 def metadata() -> Policy:
-    """What the preview identity writes beside an object's spec.
+    """Limit what the preview identity writes beside an object's spec.
 
     A finalizer keeps an object, and with it a namespace, for ever; without the controller's own one a target outlives its pod,
     whose address may be a production pod's next. Annotations are how controllers remember what they have done.

@@ -1,4 +1,4 @@
-"""What `make bootstrap` keeps in IAM: the permissions boundary of every role, and GitHub's OIDC provider."""
+"""The part of `make bootstrap` in IAM: the permissions boundary of every role, and GitHub's OIDC provider."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.permissions import AUDIENCE, ISSUER, Place
 from infra.statements import normalised
 
 POLICY_VERSIONS = 5
-"""Of one managed policy (docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)."""
+"""Most versions of one managed policy (docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)."""
 
 
 def role_boundary(clients: AwsClients, place: Place) -> Resource:

@@ -40,7 +40,7 @@ class NodeShape:
 
 
 DISK_GIBIBYTES = 40
-"""Of a node. The kubelet removes images at 85 percent (kubernetes.io/docs/concepts/architecture/garbage-collection,
+"""A node's disk. The kubelet removes images at 85 percent (kubernetes.io/docs/concepts/architecture/garbage-collection,
 imageGCHighThresholdPercent), so 34 GiB are used at most."""
 _SYSTEM_AND_IMAGES_GIBIBYTES = 14
 """The operating system, the images of everything that may run on one node at a time, and production's own logs."""
@@ -61,8 +61,8 @@ class PodRequest:
     cpu_millicores: int
     memory_mebibytes: int
     disk_mebibytes: int = 0
-    """Of the node's disk: its logs, its own layer and its emptyDir volumes. Only previews are held to it; who stays below it is
-    evicted last where a disk runs full (kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction)."""
+    """Part of the node's disk: its logs, its own layer and its emptyDir volumes. Only previews are held to it; who stays below
+    it is evicted last where a disk runs full (kubernetes.io/docs/concepts/scheduling-eviction/node-pressure-eviction)."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ JOB = PodRequest(50, 64)
 """The database and smoke Jobs; they run one after the other, and a migration before both."""
 
 APPLICATION_DISK_MEBIBYTES = 128
-"""Of production's application: 64 MiB of /tmp and five log files of 10 MiB, as the kubelet keeps them."""
+"""Disk of production's application: 64 MiB of /tmp and five log files of 10 MiB, as the kubelet keeps them."""
 PREVIEW_APPLICATION = PodRequest(100, 256, 256)
 PREVIEW_DATABASE = PodRequest(50, 128, 768)
 

@@ -51,7 +51,7 @@ class Free:
     holds: Callable[[str], str]
     """From the CEL of the value, the CEL of what must hold of it."""
     says: str
-    """What it may be, for a person."""
+    """Description for a person of what it may be."""
     optional: bool = False
     """It may be missing too."""
 
@@ -62,7 +62,7 @@ def between(least: int, most: int, unit: str = "") -> Free:
 
 
 def default(value: Any) -> Free:
-    """What the API server, or an add-on, fills in: this value, or none where its version knows of no such field."""
+    """Leave open what the API server, or an add-on, fills in: this value, or none where its version knows of no such field."""
     return Free(lambda it: f"{it} == dyn({literal(value)})", f"{json.dumps(value)} or nothing", optional=True)
 
 

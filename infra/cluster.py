@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 NODES = 2
 INSTANCE_TYPE = "t3.medium"
 ROOT_DEVICE = "/dev/xvda"
-"""Of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""
+"""Root device of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 CONFIGURATION: dict[str, dict[str, Any]] = {"vpc-cni": {"enableNetworkPolicy": "true"}}

@@ -46,7 +46,7 @@ class Contract(BaseModel):
     """Previews answer as pr-<n>.<preview_domain>."""
     vpc_id: str
     load_balancer_cidrs: tuple[str, ...]
-    """Where the nodes of the previews' load balancer have their addresses."""
+    """Networks that the nodes of the previews' load balancer have their addresses in."""
     preview_listener_arn: str
     preview_dns_name: str
     preview_repository: str

@@ -82,7 +82,7 @@ def is_gone(standing: Mapping[str, Any] | None) -> bool:
 
 @dataclass(frozen=True)
 class Drift:
-    """What stands otherwise than declared, one line each, and the annotation that makes this update write it."""
+    """Differences between declaration and cluster, one line each, and the annotation that makes this update write it."""
 
     lines: tuple[str, ...] = ()
     mark: Mapping[str, str] = field(default_factory=dict)

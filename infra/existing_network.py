@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExistingNetwork:
-    """What Network is for a network that is made here."""
+    """The counterpart of Network for a network that somebody else keeps."""
 
     vpc_id: str
     cidr: str

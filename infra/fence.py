@@ -34,7 +34,7 @@ PRIORITY = 1_000
 """Below production's 100000, above pods that name no class."""
 NAME_LABEL = "app.kubernetes.io/name"
 ANNOTATIONS = ("pulumi.com/patchFieldManager", "pulumi.com/skipAwait", "pulumi.com/waitFor")
-"""What Pulumi's plugin and infra/preview.py write."""
+"""Annotations that Pulumi's plugin and infra/preview.py write."""
 ANNOTATION_CHARACTERS = 64
 LABEL = "shopcat/preview"
 GATES_LABEL = "elbv2.k8s.aws/pod-readiness-gate-inject"
@@ -63,7 +63,7 @@ def namespace_labels(namespace: str) -> dict[str, str]:
 
 
 REPLICA_SETS = 20
-"""Of both Deployments: a Deployment keeps one former one, and all that never became ready since it last was complete."""
+"""Of both Deployments together: a Deployment keeps one former one, and all that never became ready since it was complete."""
 COUNTS: Mapping[str, int] = {
     "deployments.apps": 2,
     "externalsecrets.external-secrets.io": 1,
@@ -76,7 +76,7 @@ COUNTS: Mapping[str, int] = {
     "services": 2,
     "targetgroupbindings.elbv2.k8s.aws": 1,
 }
-"""How many of each kind there may be: those that the previews' role may make (infra/rbac.py), and what controllers make of
+"""Most objects of each kind: those that the previews' role may make (infra/rbac.py), and what controllers make of
 them. ResourceQuotas can't be counted by one; admission admits one name."""
 
 
@@ -100,7 +100,7 @@ def quota() -> dict[str, str]:
 
 
 def resources(size: capacity.PodRequest) -> dict[str, dict[str, str]]:
-    """What a container of a preview gets: no limit of CPU, as in production; memory and disk are what it asks for."""
+    """Resources of a preview's container: no limit of CPU, as in production; memory and disk are what it asks for."""
     bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
     return {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
 

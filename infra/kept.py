@@ -1,4 +1,4 @@
-"""What `make bootstrap` keeps: resources as lists of properties, each asked for and set anew if it doesn't hold."""
+"""Resources of `make bootstrap` as lists of properties, each asked for and set anew if it doesn't hold."""
 
 from __future__ import annotations
 

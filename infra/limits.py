@@ -22,7 +22,7 @@ _HEX_ID = "[0-9a-f]{8}([0-9a-f]{9})?"
 CERTIFICATE_NAME_OCTETS = 64
 """The first name of an ACM certificate (docs.aws.amazon.com/acm/latest/APIReference/API_RequestCertificate.html)."""
 PREVIEW_HOSTS = "*."
-"""What stands before the previews' domain in the name of their certificate (infra/edge.py)."""
+"""Label before the previews' domain in the name of their certificate (infra/edge.py)."""
 RULE_CONDITION_VALUES = 5
 """Values of all conditions of one listener rule (docs.aws.amazon.com/elasticloadbalancing/latest/application/
 load-balancer-limits.html, "Condition Values per Rule"); the colour in the header is one of them."""

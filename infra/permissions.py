@@ -1,4 +1,4 @@
-"""What previews and their clean-up may do in AWS, and who takes which role: pure functions of names, nothing is declared.
+"""Rights of previews and their clean-up in AWS, and who takes which role: pure functions of names, nothing is declared.
 
 What the release role may do is in infra/release_role.py, what add-ons may do in infra/addon_policies.py, and the most that
 any of these roles may ever do in infra/boundary.py.

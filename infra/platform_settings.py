@@ -64,9 +64,9 @@ class ExistingCluster(Model):
     vpc_id: str
     vpc_cidr: str
     public_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Of production's load balancer; production's pods take requests from their addresses."""
+    """Subnets of production's load balancer; production's pods take requests from their addresses."""
     preview_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Of the previews' load balancer; others than production's, so that addresses tell the two apart."""
+    """Subnets of the previews' load balancer; others than production's, so that addresses tell the two apart."""
     private_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
     security_group_id: str
     """The cluster's security group, which its nodes and pods are in."""
@@ -158,7 +158,7 @@ class Charts(Model):
 
 
 class ChartDigests(Model):
-    """What the add-ons' charts are: the SHA-256 of each archive, at the version in `charts`."""
+    """Checksums of the add-ons' charts: the SHA-256 of each archive, at the version in `charts`."""
 
     section = "chartDigests."
 

@@ -1,4 +1,4 @@
-"""What a preview declares in its namespace, as Kubernetes' own JSON.
+"""The objects that a preview declares in its namespace, as Kubernetes' own JSON.
 
 The preview declares these objects (preview.py), and production admits nothing else (preview_shape.py): both call the same
 functions, production those of the main branch.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DATABASE_USER = 70
 """Uid of postgres in the Alpine image (github.com/docker-library/postgres, Dockerfile-alpine.template)."""
 _SIZES = {"data": "512Mi", "run": "16Mi", "scratch": "64Mi"}
-"""Of the database's folders; together they are less than its disk (capacity.PREVIEW_DATABASE)."""
+"""Sizes of the database's folders; together they are less than its disk (capacity.PREVIEW_DATABASE)."""
 
 
 def record(settings: Settings, image_by_digest: str, url: str) -> Record:

@@ -1,4 +1,4 @@
-"""What a preview's objects may be, generated from the very functions that declare them (preview_objects.py).
+"""Templates of what a preview's objects may be, generated from the very functions that declare them (preview_objects.py).
 
 Production runs these functions on the main branch: each field has the value that they give it, or is one of the few named here
 that a pull request may choose, within bounds. Every other field is refused (closed.py). So scheduling, grace, volumes, probes,

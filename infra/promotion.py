@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from infra.preflight import Plan
 
 GOING_SECONDS = 300
-"""How long a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
+"""Longest time that a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
 INTENT_ANNOTATION = "shopcat/intent"
 TEMPLATE_ANNOTATION = "shopcat/template"
 

@@ -152,7 +152,7 @@ class TemplateInput:
     smoke_connect: str = ""
     """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     disk_mebibytes: int = 0
-    """Of a node's disk; releases from before it was asked for have none."""
+    """Part of a node's disk; releases from before it was asked for have none."""
     contracts: bool = False
     """The migration removes something the release before needs: no rollback past this release."""
 

@@ -58,7 +58,7 @@ POINTER = "shopcat-live"
 
 
 def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
-    """Who reaches a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
+    """Allow into a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
 
     A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
     """

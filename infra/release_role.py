@@ -1,4 +1,4 @@
-"""What the release role may do in AWS: a release, and on request ordinary updates of the platform; nothing else.
+"""Rights of the release role in AWS: a release, and on request ordinary updates of the platform; nothing else.
 
 * **A release**: push an image, write state and ledger, read both load balancers, set the weights of production's rule, and
   publish the contract for previews.
@@ -44,7 +44,7 @@ _BALANCING_READS = [
 
 
 def release(place: Place) -> list[Statement]:
-    """What `pulumi up -s prod` calls to release, to take back or to go on with a release."""
+    """Allow what `pulumi up -s prod` calls to release, to take back or to go on with a release."""
     production = f"app/{LOAD_BALANCER}"
     return [
         *push(place, REPOSITORY),
@@ -74,7 +74,7 @@ def release(place: Place) -> list[Statement]:
 
 
 def updates(place: Place) -> list[Statement]:
-    """What ordinary updates of the platform call besides."""
+    """Allow what ordinary updates of the platform call besides."""
     cluster, nodes, addons = (
         place.arn("eks", f"{kind}/{place.cluster}{rest}")
         for kind, rest in (("cluster", ""), ("nodegroup", "/*/*"), ("addon", "/*/*"))

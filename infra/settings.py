@@ -146,7 +146,7 @@ class Github(Model):
     repository: str = ""
     environment: str = "production"
     updates_platform: Switch = False
-    """Whether the release role also makes ordinary updates of the platform (infra/release_role.py): versions of cluster, nodes
+    """Let the release role also make ordinary updates of the platform (infra/release_role.py): versions of cluster, nodes
     and add-ons, drain times, health checks. What changes who may do what, or holds data, is an administrator's either way."""
     unprotected_main: Switch = False
     """Release although nobody has to review what reaches main (pipeline/protection.py); each release says so."""
@@ -244,7 +244,7 @@ class Settings(Model):
         return wrong
 
     def _wrong_names(self) -> list[str]:
-        """Why a domain can't have its records in its zone, or previews can't answer below theirs."""
+        """List why a domain can't have its records in its zone, or previews can't answer below theirs."""
         wrong = [
             f"{setting}: {domain} does not lie in {zone.rstrip('.')}; name the zone that it lies in, or set dns to external"
             for setting, domain, zone in (

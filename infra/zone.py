@@ -35,11 +35,11 @@ class Name:
     balancer: str
     """Name of the load balancer that it leads to."""
     host: str
-    """What its certificate and record are for."""
+    """The host that its certificate and record are for."""
     zone: str
     """Name of the Route 53 zone that it goes into."""
     setting: str
-    """Of the zone."""
+    """The setting that names the zone."""
 
 
 def names(settings: Settings, load_balancer: str) -> list[Name]:

@@ -47,10 +47,10 @@ class Download:
     """One archive."""
 
     folder: str
-    """Of the publisher's server."""
+    """Folder on the publisher's server."""
     file: str
     target: str
-    """Where it is unpacked, below the job's folder."""
+    """Folder that it is unpacked into, below the job's."""
     publisher: str = RELEASES
     pin: str = ""
     """Its name in pins.txt and where it is kept, if the file's own has no version."""
@@ -62,7 +62,7 @@ class Download:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Address of the file."""
         return f"{self.publisher}/{self.folder}/{self.file}"
 
 

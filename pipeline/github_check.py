@@ -102,7 +102,7 @@ def judge_environment(
 
 
 def judge_actions(document: Mapping[str, Any], repository: str) -> list[Row]:
-    """What a workflow's token may do unless its file says otherwise, and whether it may approve."""
+    """Judge what a workflow's token may do unless its file says otherwise, and that it may not approve."""
     rights, approves = document.get("default_workflow_permissions"), document.get("can_approve_pull_request_reviews")
     command = f"gh api -X PUT repos/{repository}/actions/permissions/workflow"
     return [
@@ -120,7 +120,7 @@ def judge_actions(document: Mapping[str, Any], repository: str) -> list[Row]:
 
 
 def judge_forks(document: Mapping[str, Any], repository: str, *, private: bool) -> list[Row]:
-    """What a pull request from a fork gets: in a public repository never a secret, in a private one what is set."""
+    """Judge what a pull request from a fork gets: in a public repository never a secret, in a private one what is set."""
     base = f"gh api -X PUT repos/{repository}/actions/permissions"
     if not private:
         policy = document.get("approval_policy")
@@ -204,7 +204,7 @@ def judge_tags(rulesets: Sequence[Mapping[str, Any]], repository: str) -> list[R
 
 
 def judge_owners(document: Mapping[str, Any]) -> Row:
-    """Whether GitHub can read CODEOWNERS and knows everybody in it; a line with an error asks for nobody's approval."""
+    """Judge whether GitHub can read CODEOWNERS and knows everybody in it; a line with an error asks for nobody's approval."""
     errors = document.get("errors")
     lines = [
         f"line {one.get('line')}: {one.get('kind')} {str(one.get('source', '')).strip()}".strip()
@@ -234,7 +234,7 @@ def wanted_variables(workflows: Iterable[str]) -> dict[str, bool]:
 
 
 def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row | None = None) -> list[Row]:
-    """What a read finds; what is denied or not there is a row that is never fine.
+    """Return what a read finds; what is denied or not there is a row that is never fine.
 
     Args:
         subject: of that row.

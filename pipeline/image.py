@@ -98,7 +98,7 @@ class Docker:
         return str(found)
 
     def push(self, context: Path, reference: str, built: str, login: Login) -> None:
-        """As :class:`Builder`; BuildKit takes it from its cache, and what the registry has afterwards is compared.
+        """Push as :class:`Builder` says; BuildKit takes it from its cache, and what the registry has afterwards is compared.
 
         The log-in is in a folder of this push alone and never in the user's configuration, where it would outlive the job on a
         machine that is kept.

@@ -30,11 +30,11 @@ NEEDS: Mapping[Need, str] = {
     "no deletion": "no deletion",
     "no force push": "no force push",
 }
-"""What main needs."""
+"""Needs of main, in words."""
 RULESET = ".github/rulesets/main.json"
 """The ruleset that gives all of it, as GitHub's API takes it."""
 UNTOLD = "whether administrators may bypass it is unknown"
-"""Of an environment, where GitHub's answer leaves that out."""
+"""Said of an environment where GitHub's answer leaves that out."""
 UNSEEN = "unknown"
 """In place of who may bypass a ruleset: GitHub tells only those who may change it."""
 
@@ -54,7 +54,7 @@ class Guard:
     keeps: frozenset[str]
     """Needs that it meets."""
     bypass: tuple[str, ...] = ()
-    """Who may pass it by; :data:`UNSEEN` if this token isn't told."""
+    """Those who may pass it by; :data:`UNSEEN` if this token isn't told."""
 
 
 def of_rules(rules: Iterable[Mapping[str, Any]], bypass: Mapping[int, tuple[str, ...]]) -> list[Guard]:
@@ -84,10 +84,15 @@ def _kept(rule: Mapping[str, Any]) -> set[Need]:
         return {"no force push"}
     if kind != "pull_request" or not isinstance(given, Mapping):
         return set()
+    return _approvals(given, "require_code_owner_review")
+
+
+def _approvals(given: Mapping[str, Any], owners: str) -> set[Need]:
+    """Needs that the reviews meet; the key on code owners has another spelling in rules than in classic protection."""
     found: set[Need] = set()
     if _count(given.get("required_approving_review_count")) > 0:
         found.add("pull request")
-    if given.get("require_code_owner_review") is True:
+    if given.get(owners) is True:
         found.add("code owners")
     if given.get("require_last_push_approval") is True:
         found.add("last push")
@@ -98,13 +103,7 @@ def of_classic(document: Mapping[str, Any]) -> Guard:
     """Return what a branch's classic protection keeps (`GET branches/main/protection`)."""
     reviews = _map(document, "required_pull_request_reviews")
     allowances = _map(reviews, "bypass_pull_request_allowances")
-    found: set[str] = set()
-    if _count(reviews.get("required_approving_review_count")) > 0:
-        found.add("pull request")
-    if reviews.get("require_code_owner_reviews") is True:
-        found.add("code owners")
-    if reviews.get("require_last_push_approval") is True:
-        found.add("last push")
+    found = _approvals(reviews, "require_code_owner_reviews")
     if _map(document, "allow_deletions").get("enabled") is False:
         found.add("no deletion")
     if _map(document, "allow_force_pushes").get("enabled") is False:
@@ -239,7 +238,7 @@ def mend(repository: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a release finds: one sentence each, with what mends it."""
+    """Findings of a release's first step: one sentence each, with what mends it."""
 
     open_to_all: tuple[str, ...] = ()
     """Never released so: any branch could take production's role."""

@@ -29,9 +29,9 @@ DAYS = 14
 STALE_LOCK_SECONDS = 3600
 """No job that opens or closes a preview lives longer than minutes."""
 RUN_SECONDS = 1500
-"""Of one run; the workflow ends it after 30 minutes (.github/workflows/reaper.yml)."""
+"""Time of one run; the workflow ends it after 30 minutes (.github/workflows/reaper.yml)."""
 LEAST_SECONDS, MOST_SECONDS = 240, 600
-"""What one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
+"""Time that one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
 def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:

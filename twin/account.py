@@ -1,4 +1,4 @@
-"""What a person has on AWS before the first `pulumi up`: the domains' zones, and what `make bootstrap` makes."""
+"""The things that a person has on AWS before the first `pulumi up`: the domains' zones, and what `make bootstrap` makes."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def status(twin: Twin) -> list[PartStatus]:
 
 
 def _arguments(twin: Twin) -> list[str] | None:
-    """What the chart's Deployment gives the operator, but for addresses it serves on; None while there is none."""
+    """Return the operator's arguments in the chart's Deployment, but for addresses it serves on; None while there is none."""
     try:
         found = controlplane.call(twin, "GET", _DEPLOYMENT)
     except Exception:

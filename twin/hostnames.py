@@ -24,7 +24,7 @@ def domain(twin: Twin) -> str:
 
 
 def preview_domain(twin: Twin) -> str:
-    """What previews' names end with on this twin: another site than the shop's, as on AWS."""
+    """Domain that previews' names end with on this twin: another site than the shop's, as on AWS."""
     return "shopcat-previews.localhost" if twin.name == "main" else f"{twin.name}.shopcat-previews.localhost"
 
 

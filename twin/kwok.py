@@ -28,7 +28,7 @@ _START_SECONDS = 60.0
 _STAGES = Path(__file__).with_name("kwok_stages.yaml")
 _LEASE_SECONDS = 40
 DISK_GIBIBYTES = 40
-"""As infra/capacity.py declares it."""
+"""Size of a node's disk, as infra/capacity.py declares it."""
 _FIELD_MANAGER = "shopcat-twin"
 
 

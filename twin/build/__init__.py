@@ -29,7 +29,7 @@ def needed(twin: Twin) -> tuple[str, ...]:
 
 
 def part(twin: Twin, name: str) -> cache.Part:
-    """Where a program comes from: the one installed, of Pulumi's, if it is new enough; a release; else built from its module."""
+    """Choose where a program comes from: Pulumi's as installed, if new enough; a release; else a build from its module."""
     here = installed.pulumi(twin.cache) if name in ("pulumi", "pulumi-language-python") else None
     if here is not None:
         return here

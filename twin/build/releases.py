@@ -33,7 +33,7 @@ _LANGUAGE_HOST = ("pulumi-language-python", "pulumi-language-python-exec")
 
 @dataclass(frozen=True)
 class Release:
-    """What is published of one program: its files, and where each of its binaries is in what was unpacked."""
+    """A published release of one program: its files, and where each of its binaries is in what was unpacked."""
 
     name: str
     version: str
