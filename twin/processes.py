@@ -37,7 +37,7 @@ class Process:
     log: Path
 
     def alive(self) -> bool:
-        """Whether exactly this process still runs (a zombie doesn't)."""
+        """Whether exactly this process still has a thread that runs; until the last ends, its ports are taken."""
         return _start_ticks(self.pid) == self.started_ticks
 
 
@@ -46,7 +46,9 @@ def _start_ticks(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[0] in ("Z", "X"):
+    state, threads = fields[0], int(fields[17])
+    # The first thread of a killed process is a zombie at once, while others still give back memory and files.
+    if state in ("Z", "X") and threads <= 1:
         return None
     return int(fields[19])
 
@@ -123,7 +125,7 @@ def start(
 
 
 def stop(twin: Twin, name: str, *, grace_seconds: float = 10.0, by: signal.Signals = signal.SIGTERM) -> None:
-    """Stop a process and what it started in its session: SIGTERM or what is given, then SIGKILL.
+    """Stop a process: SIGTERM or what is given, then SIGKILL; when this returns, its ports and files are free.
 
     Nothing happens if it doesn't run.
     """

@@ -8,6 +8,7 @@ refusal is theirs.
 import json
 import os
 import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -24,7 +25,7 @@ from infra.release import ingress_policy
 from tests.conftest import PREFIX
 from tests.engine import isolation_table
 from tests.twin.test_cluster import MODULES, take_down
-from twin import build, config, controlplane, images, network_policies
+from twin import build, config, controlplane, images, network_policies, ports
 from twin.paths import REPOSITORY, is_root
 
 pytestmark = [
@@ -116,17 +117,18 @@ def database(twin: config.Twin) -> Iterator[str]:
     """Where RDS and AWS would be: outside the cluster, at PostgreSQL's port and at AWS's."""
     with ExitStack() as stack:
         for port in (5432, twin.aws_port):
-            server = stack.enter_context(socket.create_server((twin.host_ip, port)))
-            threading.Thread(target=_accept, args=(server,), daemon=True).start()
+            server = stack.enter_context(_Listener((twin.host_ip, port), socketserver.BaseRequestHandler))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            stack.callback(server.shutdown)
         yield twin.host_ip
+    for port in (5432, twin.aws_port):
+        ports.require_free(twin, twin.host_ip, port, "the next twin of this index")
 
 
-def _accept(server: socket.socket) -> None:
-    while True:
-        try:
-            server.accept()[0].close()
-        except OSError:
-            return
+class _Listener(socketserver.TCPServer):
+    """Takes connections and closes them. (A thread in accept() would keep its port beyond close().)"""
+
+    allow_reuse_address = True
 
 
 def address(twin: config.Twin, namespace: str, name: str) -> str:
