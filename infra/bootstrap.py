@@ -17,7 +17,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backends, bootstrap_iam, settings
+from infra import backends, bootstrap_iam, boundary, settings
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
 from infra.kept import Property, Resource
@@ -62,7 +62,8 @@ class Bootstrap:
             yield self._key(stack)
             yield self._bucket(stack)
         yield self._ledger()
-        yield bootstrap_iam.role_boundary(self._clients, self._place)
+        for name, document in boundary.documents(self._place).items():
+            yield bootstrap_iam.role_boundary(self._clients, self._account, name, document)
         yield bootstrap_iam.issuer(self._clients, self._account)
 
     def run(self, say: Callable[[str], None]) -> int:

@@ -1,4 +1,4 @@
-"""The part of `make bootstrap` in IAM: the permissions boundary of every role, and GitHub's OIDC provider."""
+"""The part of `make bootstrap` in IAM: the permissions boundaries of all roles, and GitHub's OIDC provider."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from botocore.exceptions import ClientError
 from infra import boundary
 from infra.aws_clients import AwsClients, error_code
 from infra.kept import Property, Resource
-from infra.permissions import AUDIENCE, ISSUER, Place
+from infra.permissions import AUDIENCE, ISSUER
 from infra.statements import normalised
 
 POLICY_VERSIONS = 5
 """Most versions of one managed policy (docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html)."""
 
 
-def role_boundary(clients: AwsClients, place: Place) -> Resource:
-    """The managed policy that bounds every role of the stack (infra/boundary.py), its default version exactly this."""
-    iam, arn, wanted = clients.get("iam"), boundary.arn(place.account), boundary.boundary(place)
+def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> Resource:
+    """One of the managed policies that bound the stack's roles (infra/boundary.py), its default version exactly this."""
+    iam, arn = clients.get("iam"), boundary.arn(account, name)
 
     def exists() -> bool:
         try:
@@ -45,15 +45,15 @@ def role_boundary(clients: AwsClients, place: Place) -> Resource:
         iam.create_policy_version(PolicyArn=arn, PolicyDocument=wanted, SetAsDefault=True)
 
     return Resource(
-        f"IAM policy {boundary.NAME} (boundary of every role)",
+        f"IAM policy {name} (permissions boundary)",
         (
             Property(
                 "made",
                 exists,
                 lambda: iam.create_policy(
-                    PolicyName=boundary.NAME,
+                    PolicyName=name,
                     PolicyDocument=wanted,
-                    Description="The most that any role of ShopCat may ever do",
+                    Description="The most that roles of ShopCat may ever do",
                 ),
             ),
             Property("what roles may do at most", is_current, replace),

@@ -1,15 +1,13 @@
-"""The most that any role of ShopCat may ever do: the permissions boundary that every role here carries.
+"""The most that any role of ShopCat may ever do: two permissions boundaries, one for our roles and one for EKS's own.
 
-`make bootstrap` keeps it, as an administrator; no role here may change it, or any other part of IAM. So a mistake in a policy
-of infra/, or a release that is made to write one, gives nobody more than this: no IAM, no way into the cluster for others, no
-policy of a repository, secret, key or bucket, and nothing of the database. It does not hold network and load balancers back,
-which the cluster's and the nodes' own roles change, nor the deletion of what previews may delete of their own: there the
-roles' policies are the bound.
+`make bootstrap` keeps both, as an administrator; no role here may change them, or any other part of IAM. So a mistake in a
+policy of infra/, or a release that is made to write one, gives nobody more than this: no IAM, no way into the cluster for
+others, no policy of a repository, secret, key or bucket, and nothing of the database. The boundary of our roles is the union of
+the actions in their own policies, on any resource; what a preview may delete of its own, a role's policy alone narrows to that.
 
-It is the union of the actions in the roles' own policies, on any resource, and of what AWS's managed policies of the cluster's
-and the nodes' roles allow (docs.aws.amazon.com/aws-managed-policy/latest/reference: AmazonEKSClusterPolicy,
-AmazonEKSWorkerNodePolicy, AmazonEC2ContainerRegistryPullOnly, AmazonEKS_CNI_Policy). A policy that grows needs
-`make bootstrap` before `pulumi up`.
+The cluster's and the nodes' roles carry AWS's managed policies, and a boundary that allows those
+(docs.aws.amazon.com/aws-managed-policy/latest/reference: AmazonEKSClusterPolicy, AmazonEKSWorkerNodePolicy,
+AmazonEC2ContainerRegistryPullOnly, AmazonEKS_CNI_Policy). A policy that grows needs `make bootstrap` before `pulumi up`.
 """
 
 from __future__ import annotations
@@ -24,11 +22,17 @@ if TYPE_CHECKING:
     from infra.permissions import Place
 
 NAME = "shopcat-boundary"
+"""Of every role whose policy is ours."""
+EKS_NAME = "shopcat-eks-boundary"
+"""Of the cluster's and the nodes' roles."""
 _MANAGED = [
     "autoscaling:DescribeAutoScalingGroups",
     "autoscaling:UpdateAutoScalingGroup",
     "ec2:*",
+    "ecr:BatchGetImage",
     "ecr:BatchImportUpstreamImage",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
     "eks-auth:AssumeRoleForPodIdentity",
     "eks:DescribeCluster",
     "elasticloadbalancing:*",
@@ -38,9 +42,9 @@ _MANAGED = [
 balancers; which of those calls they make is AWS's to decide."""
 
 
-def arn(account: str) -> str:
-    """ARN of the managed policy."""
-    return f"arn:aws:iam::{account}:policy/{NAME}"
+def arn(account: str, name: str = NAME) -> str:
+    """ARN of a boundary's managed policy."""
+    return f"arn:aws:iam::{account}:policy/{name}"
 
 
 def policies(place: Place) -> list[str]:
@@ -56,20 +60,29 @@ def policies(place: Place) -> list[str]:
     ]
 
 
+def documents(place: Place) -> dict[str, str]:
+    """Name of each boundary → the policy's document."""
+    return {NAME: boundary(place), EKS_NAME: eks_boundary()}
+
+
 def boundary(place: Place) -> str:
-    """The policy's document."""
+    """The document for our own roles."""
     own = {
         action
         for text in policies(place)
         for statement in json.loads(text)["Statement"]
         for action in statement["Action"]
-        if action.partition(":")[0] not in ("ec2", "elasticloadbalancing", "sts")
     }
-    linked = {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}
+    own -= {"sts:AssumeRole", "sts:TagSession"}
     return document(
         [
-            allow(sorted({*own, *_MANAGED}), "*"),
+            allow(sorted(own), "*"),
             allow(["sts:AssumeRole", "sts:TagSession"], place.role(permissions.SECRETS_ROLE)),
-            allow(["iam:CreateServiceLinkedRole"], "*", StringEquals=linked),
         ]
     )
+
+
+def eks_boundary() -> str:
+    """The document for the cluster's and the nodes' roles."""
+    linked = {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}
+    return document([allow(_MANAGED, "*"), allow(["iam:CreateServiceLinkedRole"], "*", StringEquals=linked)])

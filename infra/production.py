@@ -137,7 +137,7 @@ class Production(pulumi.ComponentResource):
             cluster = Cluster(
                 "shopcat",
                 settings,
-                boundary=boundary.arn(account),
+                boundary=boundary.arn(account, boundary.EKS_NAME),
                 network=network,
                 region=region,
                 components=guard.components,

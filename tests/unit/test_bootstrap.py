@@ -189,7 +189,7 @@ def test_a_whole_run_makes_every_property() -> None:
     (table,) = EXPECTED["tables"].values()
     assert (table["protected"], table["recovery"], len(table["items"])) == (True, "ENABLED", 1)
     assert EXPECTED["issuers"] == {ISSUER_ARN: [AUDIENCE]}
-    assert set(EXPECTED["policies"]) == {BOUNDARY_ARN}
+    assert set(EXPECTED["policies"]) == {BOUNDARY_ARN, boundary.arn(ACCOUNT, boundary.EKS_NAME)}
 
 
 @pytest.mark.parametrize("last", range(1, len(WRITES) + 1), ids=[f"{n}-{call}" for n, call in enumerate(WRITES, 1)])

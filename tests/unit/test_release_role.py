@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moto.iam.aws_managed_policies import aws_managed_policies_data
 
 from infra import boundary, release_role
+from infra.cluster import NODE_POLICIES
 from infra.permissions import Place
-from tests.iam import Request, decide, may_call
+from tests.iam import Request, as_list, decide, may_call
 from tests.unit.release_calls import ACCOUNT, CALLS, REGION, Calls, actions, arn
+from twin.plugins.eks.components import CLUSTER_POLICIES
 
 PLACE = Place(ACCOUNT, REGION, "shopcat", "shopcat-releases")
 RELEASES = [json.loads(release_role.policy(PLACE, updates_platform=False))]
@@ -173,10 +176,25 @@ def test_the_boundary_holds_whatever_a_role_s_policy_says() -> None:
                    "rds:ModifyDBInstance", "rds:DeleteDBSnapshot", "s3:PutBucketPolicy", "s3:DeleteObjectVersion",
                    "kms:ScheduleKeyDeletion", "kms:PutKeyPolicy", "ecr:SetRepositoryPolicy", "ecr:DeleteRepository",
                    "secretsmanager:PutResourcePolicy", "dynamodb:DeleteTable", "route53:ChangeResourceRecordSets",
-                   "organizations:LeaveOrganization"):  # fmt: skip
+                   "ec2:CreateVpc", "ec2:DeleteVpc", "ec2:TerminateInstances", "ec2:ModifyNetworkInterfaceAttribute",
+                   "elasticloadbalancing:DeleteLoadBalancer", "elasticloadbalancing:CreateLoadBalancer",
+                   "iam:CreateServiceLinkedRole", "organizations:LeaveOrganization"):  # fmt: skip
         assert not decide([anything], Request(action), boundary=BOUNDARY).allowed, action
     other = Request("sts:AssumeRole", f"arn:aws:iam::{ACCOUNT}:role/admin")
     assert not decide([anything], other, boundary=BOUNDARY).allowed
+
+
+def test_the_boundary_of_eks_cuts_nothing_off_aws_s_policies_and_gives_nothing_of_ours() -> None:
+    own = [json.loads(boundary.eks_boundary())]
+    managed = json.loads(aws_managed_policies_data)
+    for name in (*CLUSTER_POLICIES, *NODE_POLICIES):
+        for statement in managed[name]["Document"]["Statement"]:
+            for action in as_list(statement["Action"]):
+                assert may_call(own, action), (name, action)
+    anything: dict[str, Any] = {"Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
+    for action in ("iam:CreateRole", "sts:AssumeRole", "secretsmanager:GetSecretValue", "s3:GetObject",
+                   "rds:DeleteDBInstance", "eks:CreateAccessEntry", "dynamodb:GetItem", "ecr:PutImage"):  # fmt: skip
+        assert not decide([anything], Request(action), boundary=own).allowed, action
 
 
 def test_a_role_needs_its_policy_and_the_boundary() -> None:
@@ -196,5 +214,6 @@ def test_nothing_that_a_role_may_do_is_cut_off_by_the_boundary() -> None:
 def test_policies_fit_what_aws_takes() -> None:
     """IAM counts no white space: 6,144 characters of a managed policy, 10,240 of a role's inline ones (IAM quotas)."""
     longest = Place("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
-    assert len("".join(boundary.boundary(longest).split())) <= 6_144
+    for text in boundary.documents(longest).values():
+        assert len("".join(text.split())) <= 6_144
     assert len("".join(release_role.policy(longest, updates_platform=True).split())) <= 10_240
