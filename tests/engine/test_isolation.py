@@ -5,35 +5,31 @@ enforces no IAM, so there the policies that the program stored are read back and
 SHOPCAT_ISOLATION=1 (`make isolation`) the rows become docs/isolation.md.
 """
 
-import json
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from infra.cluster import kubeconfig
-from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, SECRETS_ROLE
+from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE
 from tests import iam
 from tests.engine import isolation_table
 from tests.engine.isolation_attempts import ADMIN_ATTEMPTS, ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
+from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, pulumi, session, tried
 from tests.engine.isolation_requests import TAKES, AwsFacts, Take, requests
 from tests.engine.isolation_shapes import ADMIN_SHAPES, SHAPES, deployment
 from tests.tools import aws, command, kubectl, settings_file, summary
-from twin import config, preview, production
+from twin import preview, production
 from twin.config import ACCOUNT_ID, Twin
 from twin.paths import REPOSITORY
 
 pytestmark = pytest.mark.engine
 
-GITHUB = {"repository": "octo/shop", "environment": "production"}
 NUMBER, OTHER, UNOPENED = 123, 77, 124
 SHA = "d" * 40
 UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
-Session = dict[str, str]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,33 +38,6 @@ def roles(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> None:
     changed = settings_file(simulated, tmp_path_factory.mktemp("settings"), {"shopcat:github": GITHUB})
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed))
     production.push_image(simulated, REPOSITORY / "twin" / "application", SHA, preview.REPOSITORY_NAME)
-
-
-def session(twin: Twin, role: str, name: str) -> Session:
-    """Credentials of the role, taken as a workflow takes them."""
-    made = aws(twin, "sts").assume_role_with_web_identity(
-        RoleArn=f"arn:aws:iam::{ACCOUNT_ID}:role/{role}", RoleSessionName=name, WebIdentityToken="token-of-github"
-    )["Credentials"]
-    return {
-        "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
-        "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
-        "AWS_SESSION_TOKEN": made["SessionToken"],
-    }
-
-
-def contract(twin: Twin) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(aws(twin, "ssm").get_parameter(Name="/shopcat/contract")["Parameter"]["Value"])
-    return found
-
-
-def identity_of(twin: Twin, directory: Path, credentials: Session) -> Session:
-    """Environment of a job: its credentials, and the kubeconfig that any preview makes of the contract."""
-    agreed = contract(twin)
-    path = directory / "kubeconfig"
-    path.write_text(
-        kubeconfig(agreed["cluster"], agreed["clusterEndpoint"], agreed["clusterAuthority"], config.region())
-    )
-    return {**credentials, "KUBECONFIG": str(path)}
 
 
 @pytest.fixture(scope="module")
@@ -81,17 +50,6 @@ def job(simulated: Twin, roles: None, tmp_path_factory: pytest.TempPathFactory) 
 def unopened(simulated: Twin, roles: None, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A job of pull request 124, which has no namespace yet."""
     return identity_of(simulated, tmp_path_factory.mktemp("job"), session(simulated, PREVIEW, str(UNOPENED)))
-
-
-def pulumi(twin: Twin, number: int, who: Session, *arguments: str, check: bool = True) -> str:
-    """`pulumi` on a preview's stack as somebody; all that it says."""
-    stack = f"pr-{number}"
-    preview.select(twin, stack)
-    env = {**preview.environment(twin, stack), **who}
-    result = command(
-        twin, ["pulumi", *arguments, "-s", stack, "--yes", "--skip-preview", "--non-interactive"], check=check, **env
-    )
-    return result.stdout + result.stderr
 
 
 def called(twin: Twin, who: Session) -> set[tuple[str, str]]:
@@ -112,22 +70,6 @@ def trust_of(twin: Twin, role: str) -> dict[str, Any]:
     return found
 
 
-def tried(twin: Twin, attempt: Attempt, who: Session, facts: Facts) -> subprocess.CompletedProcess[str]:
-    """One attempt with kubectl."""
-    arguments = [one.format(**facts.words()) for one in attempt.arguments]
-    manifest = attempt.manifest(facts) if attempt.manifest else attempt.stdin
-    if manifest is None:
-        return command(twin, ["kubectl", *arguments], check=False, **who)
-    return subprocess.run(
-        ["kubectl", *arguments, "-f", "-"],
-        input=json.dumps(manifest),
-        env={**os.environ, **preview.environment(twin, f"pr-{NUMBER}"), **who},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def opened(simulated: Twin, job: Session) -> Iterator[Facts]:
     """Pull request 123's preview, brought up by its own identity, and 77's beside it."""
@@ -137,23 +79,7 @@ def opened(simulated: Twin, job: Session) -> Iterator[Facts]:
     assert set(summary(text)) == {"created"}, text
     other = session(simulated, PREVIEW, str(OTHER))
     pulumi(simulated, OTHER, other, "up", "-c", f"shopcat:tag={SHA}")
-    groups = aws(simulated, "elbv2").describe_target_groups()["TargetGroups"]
-    yield Facts(
-        number=NUMBER,
-        other=OTHER,
-        unopened=UNOPENED,
-        region=config.region(),
-        contract=contract(simulated),
-        target_groups={one["TargetGroupName"]: one["TargetGroupArn"] for one in groups},
-        secrets_role=f"arn:aws:iam::{ACCOUNT_ID}:role/{SECRETS_ROLE}",
-        preview_image=f"{contract(simulated)['previewRepositoryUrl']}@sha256:{'a' * 64}",
-        production_image=kubectl(simulated, "get", "deployment", "shopcat-green", "-n", "shopcat")["spec"]["template"][
-            "spec"
-        ]["containers"][0]["image"],
-        database_image=kubectl(simulated, "get", "deployment", "database", "-n", f"pr-{NUMBER}")["spec"]["template"][
-            "spec"
-        ]["containers"][0]["image"],
-    )
+    yield facts_of(simulated, NUMBER, OTHER, UNOPENED)
     pulumi(simulated, OTHER, other, "destroy")
 
 

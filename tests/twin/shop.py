@@ -54,6 +54,10 @@ class Shop:
 
     def push(self, tag: str, edits: Mapping[str, str] | None = None) -> None:
         """Push an image of the application, with pieces of its source replaced."""
+        production.push_image(self.twin, self.source(tag, edits), tag)
+
+    def source(self, tag: str, edits: Mapping[str, str] | None = None) -> Path:
+        """Folder of the application with pieces of its source replaced; each tag is an image of its own."""
         source = self.directory / f"application-{tag}"
         shutil.copytree(APPLICATION, source)
         main = source / "shopcat" / "__main__.py"
@@ -61,9 +65,8 @@ class Shop:
         for old, new in (edits or {}).items():
             assert old in text, old
             text = text.replace(old, new)
-        # Each tag is an image of its own.
         main.write_text(f"{text}# {tag}\n")
-        production.push_image(self.twin, source, tag)
+        return source
 
     def copy(self, changes: Mapping[str, Any] | None = None) -> Path:
         """A throw-away copy of the settings, with changes."""

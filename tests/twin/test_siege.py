@@ -1,0 +1,161 @@
+"""Production's release and rollback while five pull requests attack it: real pods, under load, every request counted.
+
+Each pull request runs an application that fills its disk and memory, burns CPU and asks for names without end, and a job that
+tries everything that must be refused, over and over, and writes, deletes and makes anew what it may. Only with
+SHOPCAT_ISOLATION=1 (`make isolation`).
+"""
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from infra.permissions import PREVIEW
+from tests.engine import isolation_table
+from tests.engine.isolation_attempts import ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
+from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, pulumi, session, tried
+from tests.engine.isolation_shapes import SHAPES, deployment
+from tests.tools import command
+from tests.twin.shop import SHORT, Shop, open_shop
+from tests.twin.test_release import SERVE
+from twin import preview, production
+from twin.config import Twin
+
+pytestmark = [
+    pytest.mark.twin,
+    pytest.mark.skipif(not os.environ.get("SHOPCAT_ISOLATION"), reason="a quarter of an hour: `make isolation`"),
+]
+
+NUMBERS = (121, 122, 123, 124, 125)
+UNOPENED = 199
+SHA = "e" * 40
+PAUSE_SECONDS = 0.5
+"""Between two attempts of one job: five jobs at once, beside the load, on the machine that plays everything."""
+HOG = {
+    SERVE: """    def fill() -> None:
+        while True:
+            with contextlib.suppress(OSError), open("/tmp/hog", "ab") as file:
+                file.write(bytes(1 << 20))
+            time.sleep(0.05)
+
+    def grow(kept: list[bytes]) -> None:
+        while True:
+            kept.append(bytes(1 << 20))
+            time.sleep(1)
+
+    def ask() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                socket.getaddrinfo(f"{time.monotonic_ns()}.example.com", 443)
+            time.sleep(0.01)
+
+    def burn() -> None:
+        while True:
+            time.sleep(0.005)
+            sum(range(50_000))
+
+    import contextlib
+    import socket
+    import threading
+    import time
+
+    for hog, arguments in ((fill, ()), (grow, ([],)), (ask, ()), (burn, ())):
+        threading.Thread(target=hog, args=arguments, daemon=True).start()
+"""
+    + SERVE
+}
+
+
+@dataclass
+class Job:
+    """One pull request's job: what it tries, and what came of it."""
+
+    twin: Twin
+    facts: Facts
+    who: Session
+    ended: threading.Event
+    tried: Counter[str] = field(default_factory=Counter)
+    let_in: set[str] = field(default_factory=set)
+
+    def run(self) -> None:
+        """Until the event: everything that must be refused, in random order, with what it may do in between."""
+        order = random.Random(self.facts.number)  # noqa: S311 - not for secrets
+        while not self.ended.is_set():
+            rows = [one for one in (*ATTEMPTS, *SHAPES) if not one.unopened]
+            for attempt in order.sample(rows, len(rows)):
+                if self.ended.wait(PAUSE_SECONDS):
+                    return
+                if tried(self.twin, attempt, self.who, self.facts).returncode == 0:
+                    self.let_in.add(attempt.what)
+                self.tried["refused"] += 1
+                if self.tried["refused"] % 10 == 0:
+                    self.churn()
+
+    def churn(self) -> None:
+        """What it may: its own pods deleted, its Deployment scaled to nothing and back, its secret read again."""
+        own = ("-n", self.facts.own)
+        command(self.twin, ["kubectl", "delete", "pods", "--all", *own, "--wait=false"], check=False, **self.who)
+        for replicas in (0, 1):
+            made = deployment(self.facts)
+            manifest = {**made, "spec": {**made["spec"], "replicas": replicas}}
+            again = Attempt("", ADMISSION, "", APPLY, lambda _, manifest=manifest: manifest)  # type: ignore[misc]
+            self.tried["let in"] += tried(self.twin, again, self.who, self.facts).returncode == 0
+        command(self.twin, ["kubectl", "delete", "externalsecrets", "--all", *own], check=False, **self.who)
+
+
+@pytest.fixture(scope="module")
+def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    with open_shop(twin, tmp_path_factory.mktemp("shop"), {**SHORT, "shopcat:github": GITHUB}) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Job]]:
+    """Five open previews, each with its job at work."""
+    twin = shop.twin
+    code, said = shop.up()
+    assert code == 0, said
+    shop.push("v1.1.0")
+    source = shop.source("hog", HOG)
+    production.push_image(twin, source, SHA, preview.REPOSITORY_NAME)
+    who = {
+        number: identity_of(twin, tmp_path_factory.mktemp("job"), session(twin, PREVIEW, str(number)))
+        for number in NUMBERS
+    }
+    for number in NUMBERS:
+        pulumi(twin, number, who[number], "up", "-c", f"shopcat:tag={SHA}")
+    ended = threading.Event()
+    made = [
+        Job(twin, facts_of(twin, number, other, UNOPENED), who[number], ended)
+        for number, other in zip(NUMBERS, (*NUMBERS[1:], NUMBERS[0]), strict=True)
+    ]
+    threads = [threading.Thread(target=job.run) for job in made]
+    for thread in threads:
+        thread.start()
+    yield made
+    ended.set()
+    for thread in threads:
+        thread.join(120)
+
+
+def test_release_and_rollback_fail_no_request(shop: Shop, jobs: list[Job]) -> None:
+    start = time.time()
+    for values in ({"tag": "v1.1.0"}, {"rollback": "v1.1.0->v1.0.0"}):
+        code, said = shop.up(**values)
+        assert code == 0, said
+    assert shop.outputs()["liveRelease"] == "v1.0.0"
+    assert shop.failed(start) == []
+    requests = sum(one.due >= start for one in shop.load.outcomes)
+    attempts = sum(job.tried["refused"] for job in jobs)
+    assert not set.union(*(job.let_in for job in jobs))
+    assert all(job.tried["refused"] and job.tried["let in"] for job in jobs), [job.tried for job in jobs]
+    isolation_table.allowed(
+        f"production's release and rollback while five pull requests make {attempts:,} of these attempts and run"
+        f" applications that fill disk and memory: 0 of {requests:,} requests failed",
+        "real pods, load balancer and database of the twin",
+    )
