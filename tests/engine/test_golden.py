@@ -42,7 +42,7 @@ VOLATILE = {
     r"sha256:[0-9a-f]{64}": "sha256:<digest>",
     r"LS0t[A-Za-z0-9+/=]{100,}": "<certificate>",
     r"\b(vpc|subnet|sg|rtb|rtbassoc|igw|nat|eipalloc|lt|eni|pl|acl|sgr)-[0-9a-f]{8,17}\b": r"<\1>",
-    r"(?<=/)[0-9a-f]{16}\b": "<elb>",
+    r"\b[0-9a-f]{16}\b": "<hash>",
     r"\b(AROA|AIDA)[A-Z0-9]{12,17}\b": "<role id>",
     r"(?<=hostedzone/)[A-Z0-9]{10,}": "<zone>",
     r"\bZ[A-Z0-9]{12,32}\b": "<zone>",

@@ -21,10 +21,11 @@ from tests.engine.isolation_attempts import ADMISSION, APPLY, ATTEMPTS, Attempt,
 from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, pulumi, session, tried
 from tests.engine.isolation_shapes import SHAPES, deployment
 from tests.tools import command
-from tests.twin.shop import SHORT, Shop, open_shop
+from tests.twin.shop import Shop, open_shop
 from tests.twin.test_release import SERVE
 from twin import preview, production
 from twin.config import Twin
+from twin.loadbalancer import service
 
 pytestmark = [
     pytest.mark.twin,
@@ -110,7 +111,9 @@ class Job:
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(twin, tmp_path_factory.mktemp("shop"), {**SHORT, "shopcat:github": GITHUB}) as found:
+    """With the committed drain numbers, so with the load balancer's own delays."""
+    with open_shop(twin, tmp_path_factory.mktemp("shop"), {"shopcat:github": GITHUB}) as found:
+        service.set_faults(twin, delayScale=1)
         yield found
 
 
