@@ -4,7 +4,7 @@ What each may do is in infra/permissions.py and infra/release_role.py.
 
 * `shopcat-release`: jobs of the protected environment on the main branch; a push to `shopcat` and a release of it.
 * `shopcat-preview`: a pull request's jobs; a push to `shopcat-preview` and `pulumi up -s pr-<n>` for its own number.
-* `shopcat-preview-cleanup`: jobs on the main branch; `pulumi destroy -s pr-<n>` for whatever was left.
+* `shopcat-preview-cleanup`: jobs on the main branch, which remove previews by their number (pipeline/removal.py).
 
 None is made before `shopcat:github.repository` is set; an administrator's `pulumi up -s prod` makes and changes them, since
 a release may not. A pull request's job names its session by its number (10 or more: AWS wants two characters) and keeps its

@@ -51,7 +51,7 @@ class KubernetesUnreachable(Refused):
 
 
 class KubernetesClient:
-    """GET, and server-side apply of what Helm leaves out (infra/definitions.py) and of what somebody deleted by hand.
+    """GET, server-side apply of what Helm leaves out (infra/definitions.py) or somebody deleted by hand, and DELETE.
 
     All else is changed by Pulumi.
     """
@@ -80,6 +80,14 @@ class KubernetesClient:
         """
         return self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, json.dumps(manifest))
 
+    def delete(self, path: str) -> Any | None:
+        """Ask for the deletion of the object at an API path; `None` if there is none.
+
+        Raises:
+            KubernetesUnreachable: no answer, or a refusal.
+        """
+        return self._request("DELETE", path, {})
+
     def _request(self, method: str, path: str, query: Mapping[str, str], body: str | None = None) -> Any | None:
         headers = {"Accept": "application/json"}
         if body is not None:
@@ -96,7 +104,7 @@ class KubernetesClient:
             ) from error
         if response.status == 404:
             return None
-        if response.status not in (200, 201):
+        if response.status not in (200, 201, 202):
             detail = response.data.decode(errors="replace").strip()[:300]
             raise KubernetesUnreachable(
                 f"Kubernetes API of {self._name} answered {response.status} to {method} {path}: {detail}"
@@ -295,5 +303,10 @@ def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
     authority = (found.get("certificateAuthority") or {}).get("data")
     if not found.get("endpoint") or not authority or found.get("status") not in ("ACTIVE", "UPDATING"):
         return None
+    return of_cluster(clients, cluster, found["endpoint"], authority)
+
+
+def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) -> KubernetesClient:
+    """Return a client for an EKS cluster whose endpoint and certificate authority (base64) are known."""
     context = _context(base64.b64decode(authority).decode())
-    return KubernetesClient(found["endpoint"], context, _kept(lambda: eks_token(clients, cluster)), name=cluster)
+    return KubernetesClient(endpoint, context, _kept(lambda: eks_token(clients, name)), name=name)

@@ -203,7 +203,7 @@ def _groups(place: Place) -> tuple[str, str]:
 _VALUE = ("GetSecretValue", "PutSecretValue", "UpdateSecret")
 
 
-def _owned(place: Place, owner: str, *, only_delete: bool) -> list[Statement]:
+def _owned(place: Place, owner: str) -> list[Statement]:
     """What a preview has made: what carries its owner's tag, or among previews' names carries none.
 
     `IfExists`, since an object that is gone has no tag: without it IAM denies what a close that was cut off asks again, and
@@ -213,18 +213,25 @@ def _owned(place: Place, owner: str, *, only_delete: bool) -> list[Statement]:
     """
     group, rule = _groups(place)
     secret = place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/pr-*")
-    balancing, secrets = ["DeleteRule", "DeleteTargetGroup"], ["DeleteSecret", "DescribeSecret", "GetResourcePolicy"]
-    if not only_delete:
-        balancing += ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
-        secrets += ["ListSecretVersionIds"]
+    changes = ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
+    reads = ["DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds"]
     mine = {"StringLikeIfExists": {_TAG: owner}}
-    found = [
-        allow([f"elasticloadbalancing:{action}" for action in balancing], [group, rule], **mine),
-        allow([f"secretsmanager:{action}" for action in secrets], secret, **mine),
+    return [
+        *_deletes(place, owner),
+        allow([f"elasticloadbalancing:{action}" for action in changes], [group, rule], **mine),
+        allow([f"secretsmanager:{action}" for action in reads], secret, **mine),
+        allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}),
     ]
-    if not only_delete:
-        found.append(allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}))
-    return found
+
+
+def _deletes(place: Place, owner: str) -> list[Statement]:
+    """Delete what carries the owner's tag, or among previews' names none (see `_owned`)."""
+    group, rule = _groups(place)
+    mine = {"StringLikeIfExists": {_TAG: owner}}
+    return [
+        allow(["elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"], [group, rule], **mine),
+        allow(["secretsmanager:DeleteSecret"], place.arn("secretsmanager", f"secret:{fence.SECRET_PATH}/pr-*"), **mine),
+    ]
 
 
 def preview(place: Place, listener_arn: str, role_id: str) -> str:
@@ -254,26 +261,27 @@ def preview(place: Place, listener_arn: str, role_id: str) -> str:
             allow(["secretsmanager:GetRandomPassword"], "*"),
             allow(["secretsmanager:CreateSecret"], own_secret, **named),
             allow(["secretsmanager:TagResource"], secret, **tagging),
-            *_owned(place, _SELF, only_delete=False),
+            *_owned(place, _SELF),
         ]
     )
 
 
 def cleanup(place: Place, preview_role_id: str) -> str:
-    """The clean-up role: finds and deletes any preview's things, images too; it makes none and reads no secret.
+    """The clean-up role: finds and deletes any preview's things, images too; it makes none, and reads no secret and no state.
 
     A pull request's own session deletes no image: its tag could be pushed again with another one, which another's preview
     might take.
     """
-    owner = f"{preview_role_id}:*"
+    owner = f"{preview_role_id}:"
+    bucket = f"arn:aws:s3:::{backends.bucket(backends.PREVIEWS, place.account, place.region)}"
     return document(
         [
-            *_found(place),
-            *state(place, backends.PREVIEWS, f"{preview_role_id}:"),
-            allow(
-                ["ecr:BatchDeleteImage", "ecr:BatchGetImage", "ecr:DescribeImages", "ecr:DescribeRepositories"],
-                place.arn("ecr", f"repository/{REPOSITORY}-preview"),
-            ),
-            *_owned(place, owner, only_delete=True),
+            allow(["ssm:GetParameter"], place.arn("ssm", f"parameter{PARAMETER}")),
+            allow(["dynamodb:Scan", "dynamodb:DeleteItem"], place.arn("dynamodb", f"table/{PLACES_TABLE}")),
+            allow(["elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeRules"], "*"),
+            allow(["s3:ListBucket"], bucket, StringLike={"s3:prefix": [f"{owner}*"]}),
+            allow(["s3:DeleteObject"], f"{bucket}/{owner}*"),
+            allow(["ecr:BatchDeleteImage"], place.arn("ecr", f"repository/{REPOSITORY}-preview")),
+            *_deletes(place, f"{owner}*"),
         ]
     )

@@ -29,9 +29,7 @@ def _preview_close(arguments: argparse.Namespace) -> None:
             return
         number, reason = found.number, "label" if found.open else ""
     job = preview.Job(number, os.environ, Steps())
-    # A job of main has the clean-up role (preview.yml), which may do more than the pull request whose state this is.
-    inspected = os.environ.get("GITHUB_REF") == plan.MAIN
-    if not (preview.close_inspected(job) if inspected else preview.close(job, reason=reason)):
+    if not preview.close(job, reason=reason):
         print("there was none")
 
 
@@ -74,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--fresh", action="store_true", help="build without anything built before")
     up.add_argument("--no-wait", action="store_true", help="don't wait for the URL to answer")
     up.set_defaults(run=_preview_up)
-    closed = previews.add_parser("close", help="destroy, `stack rm`, delete its images")
+    closed = previews.add_parser("close", help="remove namespace, what AWS holds, state and images")
     closed.add_argument("--number", type=_number)
     closed.set_defaults(run=_preview_close)
     swept = commands.add_parser("reaper", help="close previews that were missed")

@@ -15,12 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
-from infra.places import Leftovers
-from pipeline import comment, image, inspection, stack, state, surroundings
+from pipeline import comment, image, removal, stack, state, surroundings
 from pipeline.github import Github
 from pipeline.stack import Stack
 from pipeline.steps import BUDGET_SECONDS, Step, Steps, table
@@ -185,100 +181,41 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
     return url
 
 
-def close(job: Job, *, reason: str = "") -> bool:
-    """Destroy the preview, its stack and its images, with the pull request's own role; whether there was one.
+def close(
+    job: Job, *, reason: str = "", stale_after_seconds: float = 0, is_wanted: Callable[[], bool] = lambda: False
+) -> bool:
+    """Remove the preview and its images (pipeline/removal.py); return whether there was one.
+
+    Args:
+        job: the run.
+        reason: why, for the comment.
+        stale_after_seconds: how old a lock is that is a dead update's.
+        is_wanted: asked right before anything is removed: whether the preview is to stay after all.
 
     Raises:
-        Refused: something could not be taken away.
+        Locked: an update may be running; nothing was touched.
+        Refused: something could not be removed.
     """
+    clients, name = surroundings.clients(), f"pr-{job.number}"
+    contract, files = stack.contract(clients), stack.preview_files(job.environment, clients, job.number)
     try:
-        made = job.stack()
-        with job.steps.timed("stack"):
-            there = made.name in stack.names(made.where)
-            tag = str(made.outputs().get("tag", "")) if there else ""
-        if there:
-            with job.steps.timed("pulumi destroy"):
-                _apply(job, made, "destroy")
-        _delete_leftovers(job)
-        if there:
-            with job.steps.timed("stack rm"):
-                made.remove()
+        state.refuse_running(files, name, stale_after_seconds)
+        if is_wanted():
+            print(f"{name} is wanted again, so it stays", flush=True)
+            return False
+        tag = removal.deployed_tag(removal.cluster(clients, contract), name)
+        left = job.deadline_seconds(time.time())
+        there = removal.remove(clients, contract, files, name, job.steps, left or removal.NAMESPACE_SECONDS)
         with job.steps.timed("images"):
             _delete_images(job, tag)
     finally:
         _record(job)
-    job.say(comment.Preview("closed", made.name, message=reason))
+    job.say(comment.Preview("closed", name, message=reason))
     return there
-
-
-def close_inspected(job: Job, stale_after_seconds: float = 0, wanted: Callable[[], bool] = lambda: False) -> bool:
-    """As :func:`close`, with the clean-up role, which may do more than the pull request that could write this state.
-
-    What is destroyed is a copy that nobody else can write, and only if nothing but this preview is in it
-    (pipeline/inspection.py).
-
-    Args:
-        job: the run.
-        stale_after_seconds: how old a lock is that is a dead update's.
-        wanted: asked once nobody else can begin an update: whether the preview is to stay after all.
-
-    Raises:
-        Locked: an update may be running; nothing was touched.
-        Refused: something else is in its state, or something could not be taken away.
-    """
-    clients = surroundings.clients()
-    made, files = job.stack(), stack.preview_files(job.environment, clients, job.number)
-    try:
-        with state.locked(files, made.name, stale_after_seconds):
-            if wanted():
-                print(f"{made.name} is wanted again, so it stays", flush=True)
-                return False
-            there = job.number in {one.number for one in state.seen(files)}
-            if there:
-                _destroy_copy(job, made, clients)
-            _delete_leftovers(job)
-            if there:
-                with job.steps.timed("stack rm"):
-                    state.remove(files, made.name)
-        with job.steps.timed("images"):
-            _delete_images(job, "")
-    finally:
-        _record(job)
-    job.say(comment.Preview("closed", made.name))
-    return there
-
-
-def _destroy_copy(job: Job, made: Stack, clients: AwsClients) -> None:
-    with job.steps.timed("stack"):
-        expected = inspection.Expected(
-            job.number, clients.identity()[0], stack.contract(clients), job.environment.get("AWS_ENDPOINT_URL") or None
-        )
-    with made.copied() as copy:
-        inspection.check(copy.export("--show-secrets"), expected, lambda arn: _rule_hosts(clients, arn))
-        with job.steps.timed("pulumi destroy"):
-            _apply(job, copy, "destroy")
-
-
-def _delete_leftovers(job: Job) -> None:
-    """Delete what an update that was killed has made and no state knows (infra/places.py); mostly there is nothing."""
-    clients = surroundings.clients()
-    with job.steps.timed("leftovers"):
-        Leftovers.of(clients, f"pr-{job.number}", stack.contract(clients)).delete()
-
-
-def _rule_hosts(clients: AwsClients, arn: str) -> list[str] | None:
-    """Host names that a rule of a load balancer is for; None if it is gone."""
-    try:
-        (rule,) = clients.get("elbv2").describe_rules(RuleArns=[arn])["Rules"]
-    except (BotoCoreError, ClientError) as error:
-        if error_code(error) == "RuleNotFound":
-            return None
-        raise explain(error, f"rule {arn}", clients.endpoint_url) from error
-    return [value for one in rule["Conditions"] for value in one.get("HostHeaderConfig", {}).get("Values", [])]
 
 
 def _apply(job: Job, made: Stack, *arguments: str) -> None:
-    """Jobs of one pull request run one after the other (preview.yml), so for them any lock but a clean-up's is a dead one's."""
+    """Jobs of one pull request run one after the other (preview.yml), so for them any lock is a dead one's."""
     deadline = job.deadline_seconds(time.time())
     finished = made.show(*arguments, stale_after_seconds=0, deadline_seconds=deadline)
     if finished.code != 0:

@@ -130,7 +130,7 @@ def run(environment: Mapping[str, str], days: int) -> int:
             files = stack.preview_files(environment, clients, number)
             stays = functools.partial(is_to_stay, github, files, number, days)
             job = preview.Job(number, environment, Steps(), seconds)
-            preview.close_inspected(job, STALE_LOCK_SECONDS, stays)
+            preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS, is_wanted=stays)
         except Locked as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)
         except Exception as error:  # whatever one pull request has written, the others are closed

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import backends, stack_file
 from infra.aws_clients import AwsClients, error_code, explain
 from infra.errors import Refused
-from pipeline import inspection, process, state, surroundings
+from pipeline import process, state, surroundings
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
 
 CONTRACT = "/shopcat/contract"
 _LOCKED = "the stack is currently locked by"
-_LOCK = re.compile(r"([^/\s?]+\.json)(?:\?\S*)?: created by .* \(pid \d+\) at (\S+)")
+_LOCK = re.compile(r"\.json(?:\?\S*)?: created by .* \(pid \d+\) at (\S+)")
 
 
-def locks(text: str, now: datetime) -> dict[str, float] | None:
-    """Each lock that Pulumi names, by its file's name, and seconds since it was taken; None if it names none."""
+def locks(text: str, now: datetime) -> list[float] | None:
+    """Return seconds since each lock that Pulumi names was taken; None if it names none."""
     if _LOCKED not in text:
         return None
-    return {name: (now - datetime.fromisoformat(at)).total_seconds() for name, at in _LOCK.findall(text)}
+    return [(now - datetime.fromisoformat(at)).total_seconds() for at in _LOCK.findall(text)]
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,7 @@ class Stack:
 
         Args:
             arguments: the command and what only it needs.
-            stale_after_seconds: a lock this old belongs to no running update, but the clean-up's to an older one
-                (pipeline/state.py); None: never to be known from here.
+            stale_after_seconds: a lock this old belongs to no running update; None: never to be known from here.
             deadline_seconds: when to interrupt it.
 
         Raises:
@@ -200,9 +199,7 @@ class Stack:
                 held = locks(finished.text, datetime.now(UTC)) if finished.code else None
                 if held is None:
                     return finished
-                dead = stale_after_seconds is not None and [
-                    state.is_dead(name, age, stale_after_seconds) for name, age in held.items()
-                ]
+                dead = stale_after_seconds is not None and [state.is_dead(age, stale_after_seconds) for age in held]
                 if again or not dead or not all(dead):
                     raise state.Locked(
                         f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
@@ -229,58 +226,6 @@ class Stack:
             command = ["pulumi", "stack", "history", "-s", self.name, "--json", "--page-size", "1", "--non-interactive"]
             listed: list[dict[str, Any]] = json.loads(self._capture(command, environment) or "[]")
             return dict(listed[0].get("resourceChanges") or {}) if listed else {}
-
-    def export(self, *arguments: str) -> dict[str, Any]:
-        """`pulumi stack export`.
-
-        Raises:
-            Refused: there is no such stack, or it can't be read.
-        """
-        command = ["pulumi", "stack", "export", "-s", self.name, *arguments, "--non-interactive"]
-        with self._environment() as environment:
-            text = self._capture(command, environment)
-        try:
-            found: dict[str, Any] = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise Refused(f"what `pulumi stack export -s {self.name}` says can't be read ({error})") from error
-        return found
-
-    @contextmanager
-    def copied(self) -> Iterator[Stack]:
-        """The stack as it is now, in a backend of this process's own until the block ends; no plugin is fetched for it.
-
-        Raises:
-            Refused: it can't be read, or is no state.
-        """
-        with tempfile.TemporaryDirectory() as folder:
-            more = {**self.where.more, "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
-            where = replace(self.where, url=f"file://{folder}", more=more)
-            copy = replace(self, where=where)
-            copy.select_or_create()
-            copy.load(inspection.portable(self.export(), where.secrets_provider))
-            yield copy
-
-    def load(self, exported: Mapping[str, Any]) -> None:
-        """`pulumi stack import`.
-
-        Raises:
-            Refused: it is no state of this stack.
-        """
-        with self._environment() as environment, tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(exported, file)
-            file.flush()
-            command = ["pulumi", "stack", "import", "-s", self.name, "--file", file.name, "--non-interactive"]
-            self._capture(command, environment)
-
-    def remove(self) -> None:
-        """`pulumi stack rm`, backups included.
-
-        Raises:
-            Refused: something is left in it.
-        """
-        with self._environment() as environment:
-            command = ["pulumi", "stack", "rm", self.name, "--yes", "--remove-backups", "--non-interactive"]
-            self._capture(command, environment)
 
 
 def preview(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:

@@ -1,4 +1,4 @@
-"""The files of previews' state: found, locked and removed without reading any of them.
+"""The files of previews' state: found and removed without reading any of them.
 
 A pull request may write what it likes into its own folder, so nothing here goes by a file's content: a stack is there if its
 file is, it was updated when that was written (by S3's clock), and a lock is as old as its file.
@@ -6,11 +6,7 @@ file is, it was updated when that was written (by S3's clock), and a lock is as 
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import socket
-import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,10 +20,6 @@ from infra.aws_clients import AwsClients, explain
 from infra.errors import Refused
 
 PROJECT = "shopcat"
-CLEANUP = "clean-up-"
-"""How the name of a lock begins that is the clean-up's."""
-CLEANUP_SECONDS = 1800
-"""`timeout-minutes: 30` of reaper.yml: a clean-up's lock that is older belongs to none that runs."""
 _STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-9]{{0,8}})\.json")
 
 
@@ -43,13 +35,6 @@ class Files(Protocol):
 
         Raises:
             Refused: the folder can't be listed.
-        """
-
-    def write(self, path: str, text: str) -> None:
-        """Write one.
-
-        Raises:
-            Refused: it can't be written.
         """
 
     def delete(self, paths: Iterable[str]) -> None:
@@ -78,11 +63,6 @@ class Bucket:
                 for page in listed
                 for one in page.get("Contents", [])
             }
-
-    def write(self, path: str, text: str) -> None:
-        """As :class:`Files`."""
-        with self._explained():
-            self.clients.get("s3").put_object(Bucket=self.name, Key=self.common + path, Body=text.encode())
 
     def delete(self, paths: Iterable[str]) -> None:
         """As :class:`Files`."""
@@ -114,11 +94,6 @@ class Directory:
                     found[name] = datetime.fromtimestamp(one.stat().st_mtime, UTC)
         return found
 
-    def write(self, path: str, text: str) -> None:
-        """As :class:`Files`."""
-        (self.path / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.path / path).write_text(text)
-
     def delete(self, paths: Iterable[str]) -> None:
         """As :class:`Files`."""
         for path in paths:
@@ -140,56 +115,40 @@ def seen(files: Files) -> list[Seen]:
     return sorted(found, key=lambda one: one.number)
 
 
-def is_dead(name: str, age_seconds: float, stale_after_seconds: float) -> bool:
-    """Whether a lock belongs to no update that runs.
+def is_dead(age_seconds: float, stale_after_seconds: float) -> bool:
+    """Return whether a lock of that age belongs to no update that runs.
 
     Args:
-        name: of its file.
         age_seconds: below zero if it claims to be from the future, which none that runs can do for long.
-        stale_after_seconds: the age from which on it does, if it isn't the clean-up's.
+        stale_after_seconds: the age from which on it does.
     """
-    return abs(age_seconds) >= (CLEANUP_SECONDS if name.startswith(CLEANUP) else stale_after_seconds)
+    return abs(age_seconds) >= stale_after_seconds
 
 
-@contextmanager
-def locked(files: Files, stack: str, stale_after_seconds: float) -> Iterator[None]:
-    """Hold a stack's lock as Pulumi does, so that no `pulumi up` or `destroy` begins meanwhile; a dead one's is taken away.
+def refuse_running(files: Files, stack: str, stale_after_seconds: float) -> None:
+    """Return if no update of the stack can be running.
 
     Raises:
-        Locked: somebody else holds it.
+        Locked: a lock of it is younger than ``stale_after_seconds``.
     """
-    folder = f".pulumi/locks/organization/{PROJECT}/{stack}/"
-    mine, now = f"{CLEANUP}{uuid.uuid4()}.json", datetime.now(UTC)
-
-    def others() -> dict[str, datetime]:
-        return {
-            path: when
-            for path, when in files.listed(folder).items()
-            if path.endswith(".json") and path != folder + mine
-        }
-
-    def refuse() -> Locked:
-        return Locked(f"stack {stack} is locked by an update that may be running; nothing was touched")
-
-    ages = {path: (now - when).total_seconds() for path, when in others().items()}
-    if not all(is_dead(path.removeprefix(folder), age, stale_after_seconds) for path, age in ages.items()):
-        raise refuse()
-    files.delete(ages)
-    who = {"pid": os.getpid(), "username": "clean-up", "hostname": socket.gethostname(), "timestamp": now.isoformat()}
-    files.write(folder + mine, json.dumps(who))
-    try:
-        if others():
-            raise refuse()
-        yield
-    finally:
-        files.delete([folder + mine])
+    now = datetime.now(UTC)
+    locks = {path: when for path, when in files.listed(_locks(stack)).items() if path.endswith(".json")}
+    if not all(is_dead((now - when).total_seconds(), stale_after_seconds) for when in locks.values()):
+        raise Locked(f"stack {stack} is locked by an update that may be running; nothing was touched")
 
 
-def remove(files: Files, stack: str) -> None:
-    """Delete a stack with its history and its backups.
+def _locks(stack: str) -> str:
+    return f".pulumi/locks/organization/{PROJECT}/{stack}/"
+
+
+def remove(files: Files, stack: str) -> bool:
+    """Delete a stack with its history, backups and locks; return whether there was any file of it.
 
     Raises:
         Refused: something can't be deleted.
     """
-    for prefix in ("stacks/{}/{}.", "history/{}/{}/", "backups/{}/{}/"):
-        files.delete(files.listed(f".pulumi/{prefix.format(PROJECT, stack)}"))
+    prefixes = [f".pulumi/{kind}/{PROJECT}/{stack}" for kind in ("stacks", "history", "backups")]
+    whole = [f"{prefixes[0]}.", *(f"{prefix}/" for prefix in prefixes[1:]), _locks(stack)]
+    paths = [path for prefix in whole for path in files.listed(prefix)]
+    files.delete(paths)
+    return bool(paths)

@@ -87,11 +87,9 @@ _TAIL = """
 * On the previews' load balancer a pull request may make a rule for another preview's host name: rules are owned one by one,
   host names are not. Production's names lead to another load balancer, whose target groups no second one can have.
 * Previews push into one repository. Its tags are immutable, so none is moved, but a tag can be taken that nobody has yet.
-* A pull request writes the state of its own preview. The clean-up role looks into that before it destroys a copy of it
-  (`pipeline/inspection.py`), so nothing else is deleted and no command from there is run; but what a state leaves out, or is
-  refused for, stays until an administrator deletes it. All of it is named `pr-<n>`.
-* A pull request can take away or forge a lock in its own folder, and so have its `up` and the clean-up of the same preview run
-  at once. What that leaves is its own.
+* A pull request can take away a lock in its own folder, and so have its `up` and the clean-up of the same preview run at once.
+  What that leaves is its own, named by its number, and the next clean-up finds it there. A forged lock keeps the clean-up off for
+  an hour.
 * The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
   (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
   at their own end throughout; the database asks for a password.

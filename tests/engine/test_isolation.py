@@ -305,13 +305,13 @@ def test_the_clean_up_removes_a_preview_with_its_own_identity(
         isolation_table.denied(
             f"the clean-up job: `kubectl {' '.join(arguments)}`", "API server", isolation_table.words(result.stderr)
         )
-    pulumi(simulated, NUMBER, cleanup, "destroy")
+    preview.close(simulated, NUMBER, more=cleanup)
     assert left(simulated, NUMBER) == []
     calls = {call for call in called(simulated, cleanup) if call[0] != "sts"}
     policies = policies_of(simulated, CLEANUP)
     assert not [call for call in calls if not iam.may_call(policies, f"{call[0]}:{call[1]}")], calls
     isolation_table.allowed(
-        "the clean-up job: `pulumi destroy -s pr-123`", "the API server, with the role's kubeconfig"
+        "the clean-up job: `python -m pipeline preview close --number 123`", "the API server, as the role"
     )
 
 

@@ -33,7 +33,7 @@ def operations(up_seconds: tuple[float, ...] = (31.0, 30.0, 30.5)) -> list[Opera
         for number in range(1, PLACES + 1):
             began = 1000.0 * at + 100 * number
             up = up_seconds[number - 1]
-            steps = {"pulumi destroy": 60.0} if what == CLOSED else {"build": 5.0, "pulumi up": up}
+            steps = {"namespace": 60.0} if what == CLOSED else {"build": 5.0, "pulumi up": up}
             found.append(Operation(what, number, phase, began, began + sum(steps.values()), steps))
     return found
 

@@ -156,10 +156,11 @@ def test_what_is_gone_is_answered_by_its_service_and_what_is_anothers_is_denied(
 
 
 def test_every_question_of_a_cut_off_close_is_among_them() -> None:
-    asked = {"elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"}
-    asked |= {f"secretsmanager:{action}" for action in ("DeleteSecret", "DescribeSecret", "GetResourcePolicy")}
-    for role in (PREVIEW, CLEANUP):
-        assert asked <= {action for one, action, _ in conditioned_on_tags() if one == role}
+    asked = {"elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup", "secretsmanager:DeleteSecret"}
+    of_provider = {"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy"}
+    found = {role: {action for one, action, _ in conditioned_on_tags() if one == role} for role in (PREVIEW, CLEANUP)}
+    assert asked | of_provider <= found[PREVIEW]
+    assert asked == found[CLEANUP]
 
 
 @pytest.mark.parametrize("operator", ["StringEquals", "StringLike", "Bool", "ArnLike", "ForAnyValue:StringLike"])
@@ -201,7 +202,7 @@ def test_state_is_in_a_folder_of_ones_own() -> None:
     assert not asks("s3:ListBucket", bucket, **{"s3:prefix": ""}).allowed
 
 
-def test_the_clean_up_finds_every_preview_and_reads_no_secret() -> None:
+def test_the_clean_up_removes_every_preview_and_reads_neither_secret_nor_state() -> None:
     policy = json.loads(permissions.cleanup(PLACE, ROLE_ID))
 
     def may(action: str, resource: str, **context: Any) -> bool:
@@ -214,7 +215,14 @@ def test_the_clean_up_finds_every_preview_and_reads_no_secret() -> None:
     assert not may("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat"))
     assert not asks("ecr:BatchDeleteImage", PLACE.arn("ecr", "repository/shopcat-preview")).allowed
     bucket = f"arn:aws:s3:::shopcat-state-previews-{ACCOUNT}-{REGION}"
-    assert may("s3:GetObject", f"{bucket}/{ROLE_ID}:77/.pulumi/stacks/shopcat/pr-77.json")
+    state = f"{bucket}/{ROLE_ID}:77/.pulumi/stacks/shopcat/pr-77.json"
+    assert may("s3:DeleteObject", state)
+    for action in ("s3:GetObject", "s3:PutObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion"):
+        assert not may(action, state), action
+    assert not may("s3:DeleteObject", f"{bucket}/{PREVIEW}/x")
+    assert not may(
+        "kms:Decrypt", PLACE.arn("kms", "key/1"), **{"kms:ResourceAliases": ["alias/shopcat-state-previews"]}
+    )
     assert may("s3:ListBucket", bucket, **{"s3:prefix": f"{ROLE_ID}:"})
 
 

@@ -218,33 +218,16 @@ def test_locks_are_read_from_what_pulumi_says() -> None:
         "runner@host (pid 12) at 2026-11-25T11:00:00Z\n  s3://b/AROA:7/.pulumi/locks/organization/shopcat/pr-7/y.json: created "
         "by some body@host (pid 1) at 2026-11-25T12:00:00Z\n"
     )
-    assert stack.locks(said, NOW) == {"x.json": 3600, "y.json": 0}
+    assert stack.locks(said, NOW) == [3600, 0]
     assert stack.locks("error: no room", NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("name", "age", "stale_after", "dead"),
-    [
-        ("x.json", 0, 0, True),
-        ("x.json", 10, 3600, False),
-        ("x.json", 3600, 3600, True),
-        ("x.json", -5, 3600, False),
-        ("x.json", -4000, 3600, True),
-        (f"{state.CLEANUP}x.json", 0, 0, False),
-        (f"{state.CLEANUP}x.json", 1799, 0, False),
-        (f"{state.CLEANUP}x.json", 1800, 0, True),
-        (f"{state.CLEANUP}x.json", 1800, 3600, True),
-    ],
+    ("age", "stale_after", "dead"),
+    [(0, 0, True), (10, 3600, False), (3600, 3600, True), (-5, 3600, False), (-4000, 3600, True)],
 )
-def test_a_job_takes_its_own_pull_requests_dead_locks_away_and_no_clean_ups(
-    name: str, age: float, stale_after: float, *, dead: bool
-) -> None:
-    assert state.is_dead(name, age, stale_after) is dead
-
-
-def test_the_clean_ups_lock_lives_as_long_as_its_job() -> None:
-    workflow = yaml.safe_load((surroundings.REPOSITORY / ".github" / "workflows" / "reaper.yml").read_text())
-    assert workflow["jobs"]["reaper"]["timeout-minutes"] * 60 == state.CLEANUP_SECONDS
+def test_a_lock_is_dead_by_its_age_also_if_it_is_from_the_future(age: float, stale_after: float, *, dead: bool) -> None:
+    assert state.is_dead(age, stale_after) is dead
 
 
 PULUMI = """#!{python}
@@ -293,7 +276,7 @@ def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytes
     [
         (None, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
         (10**12, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
-        (0, f"/{state.CLEANUP}x.json: created by a@b (pid 1) at {{now}}"),
+        (3600, "/x.json: created by a@b (pid 1) at {now}"),
         (0, "in words that this program doesn't know"),
     ],
 )
@@ -373,8 +356,9 @@ def test_the_reaper_finds_every_preview_in_the_folder_of_its_own_number(clients:
 
 def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: Path) -> None:
     files = stack.preview_files({"PULUMI_BACKEND_URL": f"file://{tmp_path}"}, clients)
+    (tmp_path / ".pulumi/stacks/shopcat").mkdir(parents=True)
     for name in ("pr-3.json", "pr-12.json", "prod.json"):
-        files.write(f".pulumi/stacks/shopcat/{name}", "{}")
+        (tmp_path / f".pulumi/stacks/shopcat/{name}").touch()
     assert [one.number for one in state.seen(files)] == [3, 12]
     with pytest.raises(Refused, match="PULUMI_BACKEND_URL=https://x"):
         stack.preview_files({"PULUMI_BACKEND_URL": "https://x"}, clients)
@@ -393,50 +377,32 @@ def files(request: pytest.FixtureRequest, clients: AwsClients, tmp_path: Path) -
     return state.Bucket(clients, request.getfixturevalue("bucket"), "AROAPREVIEW:7/")
 
 
-LOCKS = ".pulumi/locks/organization/shopcat/pr-7"
+def write(files: state.Files, *paths: str) -> None:
+    """Whatever a pull request wrote."""
+    for path in paths:
+        if isinstance(files, state.Bucket):
+            files.clients.get("s3").put_object(Bucket=files.name, Key=files.common + path, Body=b"{")
+        elif isinstance(files, state.Directory):
+            (files.path / path).parent.mkdir(parents=True, exist_ok=True)
+            (files.path / path).write_text("{")
 
 
-def test_while_a_stack_is_locked_nobody_else_locks_it(files: state.Files) -> None:
-    with state.locked(files, "pr-7", 3600):
-        (held,) = files.listed(LOCKS)
-        assert held.startswith(f"{LOCKS}/{state.CLEANUP}")
-        for seconds in (0, 3600):  # another clean-up, of the pull request's merge or the reaper's
-            with pytest.raises(state.Locked, match="pr-7 is locked"), state.locked(files, "pr-7", seconds):
-                pass
-        with state.locked(files, "pr-77", 3600):
-            pass
-        assert list(files.listed(LOCKS)) == [held]
-    assert not files.listed(LOCKS)
+def test_a_young_lock_says_that_an_update_may_be_running(files: state.Files) -> None:
+    lock = ".pulumi/locks/organization/shopcat/pr-7/x.json"
+    write(files, lock)
+    with pytest.raises(state.Locked, match="pr-7 is locked"):
+        state.refuse_running(files, "pr-7", 3600)
+    state.refuse_running(files, "pr-7", 0)
+    state.refuse_running(files, "pr-77", 3600)
+    assert list(files.listed()) == [lock]
 
 
-def test_a_young_lock_is_left_and_a_dead_ones_is_taken_away(files: state.Files) -> None:
-    files.write(f"{LOCKS}/x.json", "whatever a pull request wrote")
-    with pytest.raises(state.Locked), state.locked(files, "pr-7", 3600):
-        pass
-    assert list(files.listed(LOCKS)) == [f"{LOCKS}/x.json"]
-    with state.locked(files, "pr-7", 0):
-        assert f"{LOCKS}/x.json" not in files.listed(LOCKS)
-
-
-def test_two_that_lock_at_once_both_give_way(files: state.Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = type(files).write
-
-    def also(self: state.Files, path: str, text: str) -> None:
-        write(self, path, text)
-        write(self, f"{LOCKS}/other.json", "")
-
-    monkeypatch.setattr(type(files), "write", also)
-    with pytest.raises(state.Locked), state.locked(files, "pr-7", 3600):
-        pass
-    assert list(files.listed(LOCKS)) == [f"{LOCKS}/other.json"]
-
-
-def test_a_stack_is_removed_with_its_history_and_backups_and_no_other(files: state.Files) -> None:
-    names = ["stacks/shopcat/{}.json", "stacks/shopcat/{}.json.bak", "history/shopcat/{}/x", "backups/shopcat/{}/x"]
-    for name in names:
-        for stack_name in ("pr-7", "pr-77"):
-            files.write(f".pulumi/{name.format(stack_name)}", "{}")
-    state.remove(files, "pr-7")
+def test_a_stack_is_removed_with_its_history_backups_and_locks_and_no_other(files: state.Files) -> None:
+    names = ["stacks/shopcat/{}.json", "stacks/shopcat/{}.json.bak", "history/shopcat/{}/x", "backups/shopcat/{}/x",
+             "locks/organization/shopcat/{}/x.json"]  # fmt: skip
+    write(files, *(f".pulumi/{name.format(one)}" for name in names for one in ("pr-7", "pr-77")))
+    assert state.remove(files, "pr-7")
+    assert not state.remove(files, "pr-7")
     assert sorted(files.listed()) == sorted(f".pulumi/{name.format('pr-77')}" for name in names)
 
 

@@ -1,11 +1,11 @@
-"""The reaper's whole run: pull requests from a server on this machine, AWS by moto, and what is said to `pulumi`."""
+"""The reaper's whole run: pull requests from a server on this machine, AWS by moto, and a cluster that is a list of names."""
 
 import json
 import os
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,42 +15,61 @@ from moto import mock_aws
 from infra import places
 from infra.aws_clients import AwsClients
 from infra.errors import Refused
-from pipeline import __main__, reaper, stack, state
+from infra.kubernetes_client import KubernetesUnreachable
+from pipeline import __main__, reaper, removal, stack, state
+from tests.unit.test_pipeline import write
 from tests.unit.test_pipeline_github import Served, served
 from tests.unit.test_pipeline_plan import event
 
 __all__ = ["served"]
 
-PULUMI = """#!{python}
-import os, sys
-said = " ".join(sys.argv[1:])
-open(os.environ["LOG"], "a").write(os.environ["PULUMI_BACKEND_URL"] + " " + said + chr(10))
-if said.startswith("stack ls"):
-    print('[{{"name": "pr-17"}}]')
-elif said.startswith("stack output"):
-    print("{{}}")
-elif said.startswith("stack export -s pr-15"):
-    print("no JSON")
-elif said.startswith("stack export -s pr-17 --show-secrets"):
-    print('{{"deployment": {{"resources": [{{"type": "command:local:Command", "urn": "u"}}]}}}}')
-elif said.startswith("stack export"):
-    print('{{"deployment": {{"resources": []}}}}')
-elif said.startswith("destroy -s pr-13"):
-    print("Diagnostics: no way")
-    sys.exit(1)
-"""
 LISTENER = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:listener/app/shopcat-preview/1/2"
 NUMBERS = (11, 12, 13, 14, 15, 16, 17, 18)
 
 
+class Cluster:
+    """Namespaces by name: deleted at once, but for one whose deletion is refused and one that hangs."""
+
+    def __init__(self, namespaces: Iterable[str]) -> None:
+        self.namespaces = set(namespaces)
+        self.deleted: list[str] = []
+
+    def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
+        raise KubernetesUnreachable("the clean-up may not read that")
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        name = path.rpartition("/")[2]
+        held = [{"status": "True", "message": "some finalizers remain"}, {"status": "False", "message": "none"}]
+        return {"status": {"conditions": held}} if name in self.namespaces else None
+
+    def delete(self, path: str) -> dict[str, Any] | None:
+        found, name = self.get(path), path.rpartition("/")[2]
+        if name == "pr-13":
+            raise KubernetesUnreachable("no way")
+        if name != "pr-15":
+            self.namespaces.discard(name)
+        self.deleted.append(name)
+        return found
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster(f"pr-{number}" for number in NUMBERS)
+    monkeypatch.setattr(removal, "cluster", lambda *_: made)
+    monkeypatch.setattr(removal, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(reaper, "LEAST_SECONDS", 0.1)
+    monkeypatch.setattr(reaper, "MOST_SECONDS", 0.1)
+    return made
+
+
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file in Pulumi's place that nobody may call."""
     program = tmp_path / "bin" / "pulumi"
     program.parent.mkdir()
-    program.write_text(PULUMI.format(python=sys.executable))
+    program.write_text('#!/bin/sh\necho "$@" >> "$LOG"\nexit 1\n')
     program.chmod(0o755)
-    for number in NUMBERS:
-        files(tmp_path / "log").write(f".pulumi/stacks/shopcat/pr-{number}.json", "{}")
+    write(state.Directory(tmp_path / "s"), *(f".pulumi/stacks/shopcat/pr-{number}.json" for number in NUMBERS))
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -88,7 +107,7 @@ def surroundings(served: Served, log: Path) -> dict[str, str]:
 
 
 def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
-    served: Served, log: Path, capfd: pytest.CaptureFixture[str]
+    served: Served, log: Path, cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fork = {"sha": "b" * 40, "repo": {"full_name": "else/cat"}}
     served.pulls = [
@@ -101,18 +120,15 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     served.pulls.append({**reopened, "state": "closed"})
     served.meanwhile = lambda: served.pulls.__setitem__(3, reopened)
     lock = ".pulumi/locks/organization/shopcat/pr-18/x.json"
-    files(log).write(lock, "{}")
-    assert reaper.run(surroundings(served, log), 14) == 3
-    destroyed = [line.split() for line in log.read_text().splitlines() if " destroy " in line]
-    assert sorted(words[3] for words in destroyed) == ["pr-11", "pr-13", "pr-14"]
-    # Each is a copy that no pull request can write.
-    assert not any(words[0].startswith(f"file://{log.parent}") for words in destroyed)
-    assert left(log) == [12, 13, 15, 16, 17, 18]
+    write(files(log), lock)
+    assert reaper.run(surroundings(served, log), 14) == 2
+    assert sorted(cluster.deleted) == ["pr-11", "pr-14", "pr-15", "pr-17"]
+    assert not log.exists(), "no Pulumi, no plugin"
+    assert left(log) == [12, 13, 15, 16, 18]
     assert list(files(log).listed(".pulumi/locks")) == [lock]
     said = capfd.readouterr()
-    assert "::error title=pr-13::Diagnostics: no way" in said.err
-    assert "::error title=pr-15::what `pulumi stack export -s pr-15` says" in said.err
-    assert "::error title=pr-17::stack pr-17 is not destroyed" in said.err
+    assert "::error title=pr-13::no way" in said.err
+    assert "::error title=pr-15::namespace pr-15 is still being deleted after 0 s (some finalizers remain)" in said.err
     assert "pr-16 is wanted again" in said.out
     assert "pr-18 stays until the next run" in said.out
     assert len(served.comments) == 1
@@ -137,12 +153,12 @@ def test_previews_that_hang_leave_the_others_their_time(count: int, data: st.Dat
 
 
 def test_the_order_is_another_each_time(
-    served: Served, log: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    served: Served, log: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A preview that hangs is not the first again and again; and what one run has no time for is named."""
     drawn: list[int] = []
     monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
-    monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 600)
+    monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 0.1)
     reaper.run(surroundings(served, log), 14)
     said = capfd.readouterr().out
     assert drawn == list(NUMBERS)
@@ -155,7 +171,9 @@ def take(number: int, holder: str) -> None:
     AwsClients("eu-central-1").get("dynamodb").put_item(TableName="places", Item=item)
 
 
-def test_a_place_that_no_stack_owns_is_freed(served: Served, log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_place_that_no_stack_owns_is_freed(
+    served: Served, log: Path, cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
     served.pulls = [event(number=number)["pull_request"] for number in NUMBERS]
     take(1, "pr-12")
     take(2, "pr-99")  # it was killed right after it took the place, and its stack was removed
@@ -182,22 +200,17 @@ def closing(served: Served, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["pipeline", "preview", "close"])
 
 
-@pytest.mark.parametrize(("ref", "inspected"), [("refs/heads/main", True), ("refs/pull/17/merge", False)])
-def test_a_job_of_main_destroys_no_state_that_it_has_not_looked_into(
-    served: Served,
-    log: Path,
-    closing: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    ref: str,
-    *,
-    inspected: bool,
+def test_a_closed_pull_request_s_preview_is_removed_without_pulumi(
+    served: Served, log: Path, cluster: Cluster, closing: None
 ) -> None:
     served.pulls = [event(number=17, state="closed")["pull_request"]]
-    monkeypatch.setenv("GITHUB_REF", ref)
-    assert __main__.main() == (1 if inspected else 0)
-    assert ("pr-17 is not destroyed" in capfd.readouterr().err) is inspected
-    assert (" destroy -s pr-17" not in log.read_text()) is inspected
+    take(1, "pr-17")
+    assert __main__.main() == 0
+    assert cluster.deleted == ["pr-17"]
+    assert left(log) == [number for number in NUMBERS if number != 17]
+    assert places.read(AwsClients("eu-central-1"), "places") == []
+    assert not log.exists()
+    assert __main__.main() == 0, "there is nothing left, so there is nothing to do"
 
 
 def test_a_pull_request_that_is_open_again_is_not_closed(served: Served, log: Path, closing: None) -> None:

@@ -1,0 +1,90 @@
+"""Remove a preview by its number alone: its namespace, what AWS holds under its names, the files of its state.
+
+A pull request can write its own state, so none is read here, no command from there is run and no plugin is started; what a
+state leaves out is found all the same. Every deletion is complete or was done before, so one that was cut off is run again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from infra import kubernetes_client
+from infra.errors import Refused
+from infra.places import Leftovers
+from infra.record import APPLICATION
+from pipeline import state
+
+if TYPE_CHECKING:
+    from infra.aws_clients import AwsClients
+    from infra.kubernetes_client import KubernetesClient
+    from pipeline.state import Files
+    from pipeline.steps import Steps
+
+NAMESPACE_SECONDS = 600
+"""Longest wait for a namespace to go where the job has no limit of its own: several times a preview's longest grace period."""
+_POLL_SECONDS = 2.0
+
+
+def cluster(clients: AwsClients, contract: Mapping[str, Any]) -> KubernetesClient:
+    """Return a client of production's cluster, as whoever's AWS credentials are at hand."""
+    return kubernetes_client.of_cluster(
+        clients, contract["cluster"], contract["clusterEndpoint"], contract["clusterAuthority"]
+    )
+
+
+def deployed_tag(client: KubernetesClient, stack: str) -> str:
+    """Return the tag of the image that a preview runs; empty if it runs none, or may not be asked."""
+    try:
+        deployment = client.deployment(stack, APPLICATION)
+    except kubernetes_client.KubernetesUnreachable:
+        return ""
+    labels = (((deployment or {}).get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels", {})
+    return str(labels.get("shopcat/release", ""))
+
+
+def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: float) -> bool:
+    """Delete the preview's namespace with all that is in it, and wait until it is gone; return whether there was one.
+
+    Raises:
+        Refused: the API server says no, or something in it holds it longer than ``timeout_seconds``.
+    """
+    path = f"/api/v1/namespaces/{stack}"
+    if client.delete(path) is None:
+        return False
+    end = time.monotonic() + timeout_seconds
+    while (namespace := client.get(path)) is not None:
+        if time.monotonic() > end:
+            conditions = (namespace.get("status") or {}).get("conditions") or []
+            reasons = "; ".join(str(one.get("message", "")) for one in conditions if one.get("status") == "True")
+            raise Refused(
+                f"namespace {stack} is still being deleted after {timeout_seconds:.0f} s ({reasons or 'no reason is given'}); "
+                "nothing else of the preview was touched, run this again"
+            )
+        time.sleep(_POLL_SECONDS)
+    return True
+
+
+def remove(
+    clients: AwsClients,
+    contract: Mapping[str, Any],
+    files: Files,
+    stack: str,
+    steps: Steps,
+    timeout_seconds: float = NAMESPACE_SECONDS,
+) -> bool:
+    """Remove all of a preview but its images; return whether anything of it was in the cluster or in the state's folder.
+
+    The namespace goes first, while the controller still finds the target group that its binding names; the place goes last
+    of what is in AWS, since the next preview may take it then.
+
+    Raises:
+        Refused: something could not be removed; what and why.
+    """
+    with steps.timed("namespace"):
+        existed = delete_namespace(cluster(clients, contract), stack, timeout_seconds)
+    with steps.timed("AWS"):
+        Leftovers.of(clients, stack, contract).delete()
+    with steps.timed("state"):
+        return state.remove(files, stack) or existed
