@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -20,7 +20,7 @@ from tests.engine import isolation_table
 from tests.engine.isolation_attempts import ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
 from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, pulumi, session, tried
 from tests.engine.isolation_shapes import SHAPES, deployment
-from tests.tools import command
+from tests.tools import command, kubectl
 from tests.twin.shop import Shop, open_shop
 from tests.twin.test_release import SERVE
 from twin import preview, production
@@ -79,6 +79,8 @@ class Job:
     twin: Twin
     facts: Facts
     who: Session
+    image: str
+    """The application that does what it may not expect to get away with."""
     ended: threading.Event
     tried: Counter[str] = field(default_factory=Counter)
     let_in: set[str] = field(default_factory=set)
@@ -102,7 +104,7 @@ class Job:
         own = ("-n", self.facts.own)
         command(self.twin, ["kubectl", "delete", "pods", "--all", *own, "--wait=false"], check=False, **self.who)
         for replicas in (0, 1):
-            made = deployment(self.facts)
+            made = deployment(replace(self.facts, preview_image=self.image))
             manifest = {**made, "spec": {**made["spec"], "replicas": replicas}}
             again = Attempt("", ADMISSION, "", APPLY, lambda _, manifest=manifest: manifest)  # type: ignore[misc]
             self.tried["let in"] += tried(self.twin, again, self.who, self.facts).returncode == 0
@@ -133,8 +135,9 @@ def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
     for number in NUMBERS:
         pulumi(twin, number, who[number], "up", "-c", f"shopcat:tag={SHA}")
     ended = threading.Event()
+    live = kubectl(twin, "get", "deployment", "shopcat", "-n", f"pr-{NUMBERS[0]}")["spec"]["template"]["spec"]
     made = [
-        Job(twin, facts_of(twin, number, other, UNOPENED), who[number], ended)
+        Job(twin, facts_of(twin, number, other, UNOPENED), who[number], live["containers"][0]["image"], ended)
         for number, other in zip(NUMBERS, (*NUMBERS[1:], NUMBERS[0]), strict=True)
     ]
     threads = [threading.Thread(target=job.run) for job in made]
