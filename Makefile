@@ -64,20 +64,20 @@ pr-times: $(READY) ## open, update and close previews on the twin; writes each s
 	@$(RUN) -m twin.pipeline_times
 
 releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
-	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.releases
+	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.commands.releases
 
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
-	@$(RUN) -m infra.bootstrap
+	@$(RUN) -m infra.commands.bootstrap
 
 .PHONY: aws-check github-check upgrade-check
 aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, zones, names, DNS, versions; changes nothing
-	@$(RUN) -m infra.aws_check
+	@$(RUN) -m infra.commands.aws_check
 
 github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
 	@$(RUN) -m pipeline.github_check
 
 upgrade-check: $(READY) ## what is pinned where, and the newest that is offered; changes nothing
-	@$(RUN) -m infra.upgrade_check
+	@$(RUN) -m infra.commands.upgrade_check
 
 check: lint types unit ## lint, types and unit tests, fewer generated ones than in make test: two or three minutes
 

@@ -63,7 +63,7 @@ class NoOp:
 def imports() -> str:
     """A program that loads the SDKs' modules that production's components name, and declares nothing."""
     found = set()
-    for path in (REPOSITORY / "infra").glob("*.py"):
+    for path in (REPOSITORY / "infra").rglob("*.py"):
         if path.name != "preview.py":
             for sdk, module in re.findall(r"\b(aws|kubernetes)((?:\.[a-z0-9]+)+)\.[A-Z]", path.read_text()):
                 found.add(f"pulumi_{sdk}{module}")

@@ -83,7 +83,7 @@ class Result:
         return sorted((one for one in self.operations if (one.what, one.phase) == (what, phase)), key=lambda o: o.began)
 
 
-def room(plan: capacity.CapacityPlan, production: capacity.Production) -> list[tuple[str, int, int, int, int]]:
+def room(plan: capacity.CapacityPlan, production: capacity.ProductionDemand) -> list[tuple[str, int, int, int, int]]:
     """Per resource: how much there is, what a full release takes, its previews, and what one more would make of them.
 
     With the previews counts one application pod more, for the one that is being updated (infra/capacity.py).

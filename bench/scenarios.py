@@ -27,7 +27,7 @@ from bench.load import LONG, ORDER, PAGE, Load, Outcome, Stream
 from bench.noop import NoOp, measure
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, Legacy, Patched, execute, host_prefix
-from infra.drain import DrainBudget, DrainInputs
+from infra.timeouts import DrainBudget, DrainInputs
 from twin import cgroups, config, parts, processes, production
 from twin.config import Twin
 from twin.errors import TwinError

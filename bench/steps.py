@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from infra.drain import METRIC_MINUTES_SECONDS, DrainBudget
+from infra.timeouts import METRIC_MINUTES_SECONDS, DrainBudget
 
 _POLL_SECONDS = 0.2
 _PATTERNS = (

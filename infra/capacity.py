@@ -90,9 +90,9 @@ PLATFORM: tuple[Workload, ...] = (
     LOAD_BALANCER_CONTROLLER,
     EXTERNAL_SECRETS,
 )
-"""Everything the platform runs; addons.py sets the requests of the two that Helm installs from these."""
+"""Everything the platform runs; foundation/addons.py sets the requests of the two that Helm installs from these."""
 
-JOB = PodRequest(50, 64)
+JOB_POD = PodRequest(50, 64)
 """The database and smoke Jobs; they run one after the other, and a migration before both."""
 
 APPLICATION_DISK_MEBIBYTES = 128
@@ -108,7 +108,7 @@ JOB_CONNECTIONS = 2
 
 
 @dataclass(frozen=True)
-class Production:
+class ProductionDemand:
     """What decides the room a release needs."""
 
     replicas: int
@@ -133,7 +133,7 @@ class CapacityPlan:
     previews: int
     """Previews (application and database) that fit beside a full release on all nodes, one of them being updated."""
 
-    def describe(self, production: Production) -> str:
+    def describe(self, production: ProductionDemand) -> str:
         """The arithmetic in one line, for a person."""
         node = production.node
         return (
@@ -183,7 +183,7 @@ def _place(pods: Sequence[PodRequest], rooms: list[_Room]) -> bool:
     return True
 
 
-def _rooms(production: Production, nodes: int) -> list[_Room] | None:
+def _rooms(production: ProductionDemand, nodes: int) -> list[_Room] | None:
     """Each node's room once what runs on every node has its place; `None` if that alone does not fit."""
     node = production.node
     rooms = [
@@ -197,7 +197,7 @@ def _rooms(production: Production, nodes: int) -> list[_Room] | None:
     return rooms
 
 
-def _fits(production: Production, nodes: int, pods: Sequence[PodRequest]) -> list[_Room] | None:
+def _fits(production: ProductionDemand, nodes: int, pods: Sequence[PodRequest]) -> list[_Room] | None:
     rooms = _rooms(production, nodes)
     everywhere = list(_platform_pods([each for each in production.platform if not each.per_node], nodes))
     if rooms is None or not _place([*everywhere, *pods], rooms):
@@ -205,15 +205,15 @@ def _fits(production: Production, nodes: int, pods: Sequence[PodRequest]) -> lis
     return rooms
 
 
-def _phases(production: Production) -> list[tuple[int, list[PodRequest], str]]:
+def _phases(production: ProductionDemand) -> list[tuple[int, list[PodRequest], str]]:
     """Number of nodes, pods beside the platform's, and what they are; the first is a full release on all nodes."""
     count, nodes = production.replicas, production.nodes
     pods, migration = [production.pod] * count, production.migration
     phases = [
-        (nodes, [*3 * pods, JOB], f"{count} live + {count} new + {count} terminating pods, a Job and the platform")
+        (nodes, [*3 * pods, JOB_POD], f"{count} live + {count} new + {count} terminating pods, a Job and the platform")
     ]
     if nodes > 1:
-        phases.append((nodes - 1, [*2 * pods, JOB], f"{count} live + {count} new pods, a Job and the platform"))
+        phases.append((nodes - 1, [*2 * pods, JOB_POD], f"{count} live + {count} new pods, a Job and the platform"))
     if migration:
         what = "the migration and the platform"
         phases.append((nodes, [*2 * pods, migration], f"{count} live + {count} terminating pods, {what}"))
@@ -222,7 +222,7 @@ def _phases(production: Production) -> list[tuple[int, list[PodRequest], str]]:
     return phases
 
 
-def _shortages(production: Production, nodes: int, pods: Sequence[PodRequest], what: str) -> list[str]:
+def _shortages(production: ProductionDemand, nodes: int, pods: Sequence[PodRequest], what: str) -> list[str]:
     """Each resource that is short, by its sum; or, if only the packing fails, that."""
     node = production.node
     where = f"on {nodes} x {node.name}" + (" while one node is drained" if nodes < production.nodes else "")
@@ -258,7 +258,7 @@ def _shortages(production: Production, nodes: int, pods: Sequence[PodRequest], w
     return lines
 
 
-def plan(production: Production) -> CapacityPlan:
+def plan(production: ProductionDemand) -> CapacityPlan:
     """The room a full release needs, and how many previews fit beside it.
 
     Raises:
@@ -289,7 +289,7 @@ def plan(production: Production) -> CapacityPlan:
     )
 
 
-def _previews(production: Production, full: Sequence[PodRequest]) -> int:
+def _previews(production: ProductionDemand, full: Sequence[PodRequest]) -> int:
     """Previews that fit beside a full release, production having its places first (its priority is higher).
 
     One more application pod fits beside them, so that an update of one preview finds room; a second one at the same time

@@ -8,36 +8,33 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
-from infra import (
-    admission,
-    availability,
-    boundary,
-    capacity,
-    contract,
-    domains,
-    engine,
-    existing,
-    existing_network,
-    kubernetes_client,
-    places,
-    preflight,
-    rbac,
-    threads,
-    zone,
+from infra import capacity
+from infra.access import boundary
+from infra.access.github_roles import Identity
+from infra.access.iam_policies import AwsScope
+from infra.clients import engine, threads
+from infra.clients import kubernetes as kubernetes_client
+from infra.clients.aws import AwsClients
+from infra.foundation import availability_zones, dns, existing_network, existing_resources
+from infra.foundation.addons import Addons
+from infra.foundation.cluster import Cluster
+from infra.foundation.database import Database
+from infra.foundation.load_balancers import Edge
+from infra.foundation.network import Network, subnets
+from infra.foundation.providers import aws_provider, eks_provider, kubernetes_provider
+from infra.foundation.registry import Registry
+from infra.names import (
+    DATABASE_NAMESPACE,
+    LOAD_BALANCER,
+    PREVIEW_REPOSITORY,
+    PREVIEW_SLOTS_TABLE,
+    RELEASE_REPOSITORY,
+    SHOP_NAMESPACE,
 )
-from infra.addons import Addons
-from infra.aws_clients import AwsClients
-from infra.cluster import Cluster
-from infra.database import NAMESPACE as DATABASE_NAMESPACE
-from infra.database import Database
-from infra.edge import Edge
-from infra.identity import Identity
-from infra.network import Network, subnets
-from infra.permissions import Place
-from infra.providers import aws_provider, eks_provider, kubernetes_provider
-from infra.record import LOAD_BALANCER, NAMESPACE, REPOSITORY
-from infra.registry import PREVIEW_REPOSITORY, Registry
-from infra.release import BlueGreen
+from infra.previews import admission_policies, cluster_info, rbac, slots
+from infra.release import plan as release_plan
+from infra.release.blue_green import BlueGreen
+from infra.settings import domains
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,11 +75,11 @@ def next_step(live: str, repository: str, domain: str) -> str:
 def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
     """Look for previews again once the contract that lets none open is written.
 
-    A preview takes its place and then reads the contract again (infra/preview.py), so one of the two sees the other.
+    A preview takes its place and then reads the contract again (infra/previews/preview.py), so one of the two sees the other.
     """
 
     async def hook(_: pulumi.ResourceHookArgs) -> None:
-        await threads.in_thread(places.refuse_taken, clients, contract.PLACES_TABLE)
+        await threads.in_thread(slots.refuse_open_previews, clients, PREVIEW_SLOTS_TABLE)
 
     after = pulumi.ResourceHook("no-preview-left", hook)
     return pulumi.ResourceHookBinding(after_create=[after], after_update=[after])
@@ -97,16 +94,16 @@ class Production(pulumi.ComponentResource):
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = engine.meanwhile(clients.identity)
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
-        names = zone.names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
-        zone_ids = {name.balancer: zone.find(clients, name) for name in names}
-        plan = engine.meanwhile(lambda: preflight.read(preflight.question(settings), clients))
+        names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
+        zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
+        plan = engine.meanwhile(lambda: release_plan.make_plan(release_plan.make_question(settings), clients))
         if not settings.protection:
-            places.refuse_taken(clients, contract.PLACES_TABLE)
+            slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
         if plan.decision.action == "platform":
             if settings.cluster.existing is None:
-                availability.refuse_unusable(clients, settings.vpc.zones)
+                availability_zones.refuse_unusable(clients, settings.vpc.zones)
             for name in names:
-                zone.refuse_taken(clients, zone_ids[name.balancer], name)
+                dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
 
         given = settings.cluster.existing
         production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
@@ -114,14 +111,14 @@ class Production(pulumi.ComponentResource):
             existing_network.refuse_old(kubernetes_client.from_kubeconfig(given.kubeconfig))
             production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, given)
 
-        guard = existing.Guard(clients, stack, pulumi.get_project())
+        guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
-        place = Place(account, region, settings.cluster.name, settings.ledger_table)
+        place = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
         if settings.preview_domain_shared:
-            pulumi.log.warn(domains.warning(settings.domain, settings.preview_domain), self)
+            pulumi.log.warn(domains.domain_warning(settings.domain, settings.preview_domain), self)
         child = pulumi.ResourceOptions(parent=self)
         registry = Registry("registry", protect=settings.protection, opts=child)
         database = Database("database", settings, clients=clients, region=region, opts=child)
@@ -137,7 +134,7 @@ class Production(pulumi.ComponentResource):
             cluster = Cluster(
                 "shopcat",
                 settings,
-                boundary=boundary.arn(account, boundary.EKS_NAME),
+                boundary=boundary.boundary_arn(account, boundary.EKS_BOUNDARY_NAME),
                 network=network,
                 region=region,
                 components=guard.components,
@@ -167,13 +164,13 @@ class Production(pulumi.ComponentResource):
             depends_on=ready,
             opts=inner,
         )
-        facts = admission.Facts(
+        facts = admission_policies.AdmissionFacts(
             account=account,
             region=region,
             load_balancer_cidrs=preview_cidrs,
             secrets_role=addons.secrets_role,
             tools={
-                NAMESPACE: admission.smoke_images(
+                SHOP_NAMESPACE: admission_policies.smoke_images(
                     settings.images.smoke, [one.record for one in plan.state.releases.values()]
                 ),
                 DATABASE_NAMESPACE: [settings.images.database],
@@ -182,8 +179,8 @@ class Production(pulumi.ComponentResource):
             most_grace_seconds=settings.drain.budget.grace_seconds,
         )
         confined = [
-            *rbac.declare(inner),
-            *admission.declare(
+            *rbac.declare_rbac(inner),
+            *admission_policies.declare_admission_policies(
                 facts,
                 registry.release.repository_url,
                 registry.preview.repository_url,
@@ -227,14 +224,14 @@ class Production(pulumi.ComponentResource):
             platform=[*addons.ready, *confined, *edge.ready, *stored],
             opts=inner,
         )
-        contract.publish(
+        cluster_info.publish_cluster_info(
             {
                 "cluster": settings.cluster.name,
                 "region": region,
                 "previewDomain": settings.preview_domain,
                 "loadBalancerCidrs": preview_cidrs,
                 "previewRepository": PREVIEW_REPOSITORY,
-                "releaseRepository": REPOSITORY,
+                "releaseRepository": RELEASE_REPOSITORY,
                 "secretsRole": addons.secrets_role,
                 # None opens any more once production's protection is lifted, which is refused while one is open.
                 "previews": capacity.plan(settings.production).previews if settings.protection else 0,

@@ -7,19 +7,21 @@ from typing import Any
 
 import pulumi
 
-from infra import engine, settings, stack_file
-from infra.backends import PRODUCTION
+from infra import settings
+from infra.clients import engine
 from infra.errors import Refused
-from infra.providers import own_fields
+from infra.foundation.providers import own_fields
+from infra.names import PRODUCTION_STACK
+from infra.settings import stack_file
 
-NAMESPACE = "shopcat"
+SETTINGS_NAMESPACE = "shopcat"
 PREVIEW_SETTINGS = Path(__file__).resolve().parent.parent / "Pulumi.pr.yaml"
 
 
 def stack_values() -> dict[str, Any]:
     """The stack's settings as plain values; maps and lists come as JSON from the engine."""
     found = all_values()
-    return {key.partition(":")[2]: value for key, value in found.items() if key.startswith(f"{NAMESPACE}:")}
+    return {key.partition(":")[2]: value for key, value in found.items() if key.startswith(f"{SETTINGS_NAMESPACE}:")}
 
 
 def all_values() -> dict[str, Any]:
@@ -27,7 +29,7 @@ def all_values() -> dict[str, Any]:
     return {key: stack_file.plain(text) for key, text in pulumi.runtime.config.get_config_env().items()}
 
 
-def run() -> None:
+def declare_stack() -> None:
     """Declare the stack.
 
     Raises:
@@ -37,13 +39,13 @@ def run() -> None:
     pulumi.runtime.register_stack_transformation(own_fields)
     engine.hear()  # of the stack: what is declared is only sent once its parent is known
     stack = pulumi.get_stack()
-    if stack != PRODUCTION:
-        from infra import preview
+    if stack != PRODUCTION_STACK:
+        from infra.previews import preview
 
         number = preview.pull_request(stack)
         preview.Preview(number, *settings.read_preview(PREVIEW_SETTINGS, all_values())).export()
         return
-    given = settings.read(stack_values())
+    given = settings.read_settings(stack_values())
     region = settings.check_region(pulumi.Config("aws").get("region"), "Pulumi.prod.yaml")
     from infra.production import Production
 
@@ -55,6 +57,6 @@ def run() -> None:
 def main() -> None:
     """Run; a refusal is one error without a traceback."""
     try:
-        run()
+        declare_stack()
     except Refused as error:
         raise pulumi.RunError(str(error)) from None

@@ -8,7 +8,7 @@ import sys
 
 from infra.errors import Refused
 from pipeline import image, plan, preview, reaper, release, surroundings, version
-from pipeline.steps import Steps, table
+from pipeline.steps import Steps, steps_table
 
 
 def _preview_up(arguments: argparse.Namespace) -> None:
@@ -16,7 +16,7 @@ def _preview_up(arguments: argparse.Namespace) -> None:
     if number is None or sha is None:
         found = plan.read_event(os.environ)
         number, sha = number or found.number, sha or found.sha
-    job = preview.Job(number, os.environ, Steps())
+    job = preview.PreviewJob(number, os.environ, Steps())
     print(preview.up(job, sha, pushed=arguments.pushed, fresh=arguments.fresh, wait=not arguments.no_wait))
 
 
@@ -28,13 +28,13 @@ def _preview_close(arguments: argparse.Namespace) -> None:
             print(f"pull request {found.number} has changed since this job began; its own run does what is to be done")
             return
         number, reason = found.number, "label" if found.open else ""
-    job = preview.Job(number, os.environ, Steps())
+    job = preview.PreviewJob(number, os.environ, Steps())
     if not preview.close(job, reason=reason):
         print("there was none")
 
 
 def _reaper(arguments: argparse.Namespace) -> None:
-    failures = reaper.run(os.environ, arguments.days)
+    failures = reaper.reap(os.environ, arguments.days)
     if failures:
         raise Refused(f"{failures} previews could not be closed; why is above")
 
@@ -43,11 +43,11 @@ def _build(arguments: argparse.Namespace) -> None:
     context, steps = surroundings.source(os.environ), Steps()
     with steps.timed("build"):
         print(image.builder(os.environ).build(context, "localhost/shopcat:checked", fresh=arguments.fresh))
-    print(table(steps.done))
+    print(steps_table(steps.done))
 
 
 def _release(arguments: argparse.Namespace) -> None:
-    job = release.Job(os.environ, Steps())
+    job = release.ReleaseJob(os.environ, Steps())
     try:
         if arguments.what == "release":
             release.release(job, arguments.tag, pushed=arguments.pushed)
@@ -58,7 +58,7 @@ def _release(arguments: argparse.Namespace) -> None:
         else:
             release.resume(job)
     finally:
-        print(f"\n{table(job.steps.done, budget_seconds=None)}")
+        print(f"\n{steps_table(job.steps.done, budget_seconds=None)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +103,7 @@ def _number(text: str) -> int:
 
 def _version_text(text: str) -> str:
     try:
-        return version.check(text)
+        return version.check_version(text)
     except Refused as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -9,12 +9,12 @@ from typing import Literal
 from pipeline.plan import OFF_LABEL
 from pipeline.steps import BUDGET_SECONDS, Step
 
-MARKER = "<!-- shopcat-preview -->"
+COMMENT_MARKER = "<!-- shopcat-preview -->"
 _WORDS = {"create": "created", "update": "updated", "delete": "deleted", "replace": "replaced", "same": "unchanged"}
 
 
 @dataclass(frozen=True)
-class Preview:
+class PreviewComment:
     """What became of a preview."""
 
     state: Literal["open", "failed", "closed"]
@@ -37,7 +37,7 @@ def changed(changes: Mapping[str, int]) -> str:
     return ", ".join(f"{changes[name]} {word}" for name, word in known) or "nothing"
 
 
-def render(found: Preview) -> str:
+def render_comment(found: PreviewComment) -> str:
     """Markdown."""
     if found.state == "closed":
         why = f"; without the label `{OFF_LABEL}`, the next run opens it again" if found.message == "label" else ""

@@ -36,7 +36,7 @@ RELEASES = "https://get.pulumi.com/releases"
 PLUGINS = ("aws", "eks", "kubernetes")
 ARCHITECTURES: Mapping[str, tuple[str, str]] = {"x86_64": ("x64", "amd64"), "aarch64": ("arm64", "arm64")}
 """Machine → its name in the CLI's archives, and in those of plugins."""
-TIMEOUT_SECONDS = 60
+DOWNLOAD_TIMEOUT_SECONDS = 60
 
 _PIN = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._-]*)")
 _CHUNK = 1 << 20
@@ -123,7 +123,7 @@ def fetch(download: Download, folder: Path) -> Path:
     url, part = download.url, folder / f"{download.name}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file, urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+        with part.open("wb") as file, urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as answer:
             while block := answer.read(_CHUNK):
                 file.write(block)
             promised = answer.headers.get("Content-Length")

@@ -19,7 +19,7 @@ from typing import Any
 
 from infra.errors import Refused
 
-TIMEOUT_SECONDS = 20
+GITHUB_TIMEOUT_SECONDS = 20
 PATIENCE_SECONDS = 150.0
 """To wait out rate limits, in one request: a job has five minutes."""
 AUTHOR = "github-actions[bot]"
@@ -84,7 +84,7 @@ class Github:
         patience = PATIENCE_SECONDS
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+                with urllib.request.urlopen(request, timeout=GITHUB_TIMEOUT_SECONDS) as answer:
                     text: bytes = answer.read()
                     return text
             except urllib.error.HTTPError as error:

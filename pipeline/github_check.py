@@ -19,14 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from infra.commands.findings import FindingState, Row, findings_table
 from infra.errors import Refused
-from infra.findings import Row, State, table
+from infra.names import MAIN_BRANCH
 from infra.settings import read_stack
 from pipeline import protection
 from pipeline.github import Denied, Github, NotFound
-from pipeline.plan import BRANCH, OFF_LABEL, PRODUCTION_FILE
+from pipeline.plan import OFF_LABEL, PRODUCTION_FILE
 
-WORKFLOWS = Path(".github/workflows")
+WORKFLOWS_FOLDER = Path(".github/workflows")
 TAGS_RULESET = ".github/rulesets/tags.json"
 VERSIONS = ("v0.0.1", "v1.0.0", "v1.4.0", "v10.20.30", "v2.0.0-rc.1")
 """Names that stand for every version's tag."""
@@ -38,13 +39,17 @@ _VARIABLE = re.compile(r"\bvars\.(\w+)( *\|\|)?")
 
 def finding(subject: str, ok: bool, found: str, wanted: str, mend: str) -> Row:  # noqa: FBT001 - reads as a table's column
     """A row: fine, or to be changed."""
-    return Row(subject, State.OK, found) if ok else Row(subject, State.CHANGE, f"{found}; should be: {wanted}", mend)
+    return (
+        Row(subject, FindingState.OK, found)
+        if ok
+        else Row(subject, FindingState.CHANGE, f"{found}; should be: {wanted}", mend)
+    )
 
 
 def unseen(subject: str, needs: str, error: Exception) -> Row:
     """The row of what this token may not see: open until somebody has looked."""
     return Row(
-        subject, State.CHANGE, f"can't be seen with this token ({error})", f"give it {needs}, and run this again"
+        subject, FindingState.CHANGE, f"can't be seen with this token ({error})", f"give it {needs}, and run this again"
     )
 
 
@@ -53,10 +58,10 @@ def unseen(subject: str, needs: str, error: Exception) -> Row:
 
 def judge_main(guards: Sequence[protection.Guard], repository: str) -> list[Row]:
     """A row for each thing that main needs, and whether anybody may do without."""
-    gaps, bypassed = protection.missing(guards), protection.bypassed(guards)
+    gaps, bypassed = protection.missing_protection(guards), protection.bypassed(guards)
     rows = []
     for need, wanted in protection.NEEDS.items():
-        subject = f"{BRANCH}: {need}"
+        subject = f"{MAIN_BRANCH}: {need}"
         if need in gaps:
             rows.append(finding(subject, False, "not asked for", wanted, protection.mend(repository)))
             continue
@@ -84,11 +89,11 @@ def judge_environment(
         finding(
             f"environment {name}: branches",
             not others,
-            others or f"open to {BRANCH}",
-            f"open to {BRANCH} alone",
+            others or f"open to {MAIN_BRANCH}",
+            f"open to {MAIN_BRANCH} alone",
             f"gh api -X PUT {path} -F 'deployment_branch_policy[protected_branches]=false' "
             "-F 'deployment_branch_policy[custom_branch_policies]=true'; then "
-            f"gh api -X POST {path}/deployment-branch-policies -f name={BRANCH}, and delete the others there",
+            f"gh api -X POST {path}/deployment-branch-policies -f name={MAIN_BRANCH}, and delete the others there",
         ),
         finding(
             f"environment {name}: reviews",
@@ -258,7 +263,7 @@ def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row |
             )
         ]
     except Refused as error:
-        return [Row(subject, State.CHANGE, str(error), "run this again")]
+        return [Row(subject, FindingState.CHANGE, str(error), "run this again")]
 
 
 def _object(github: Github, path: str) -> dict[str, Any]:
@@ -273,7 +278,7 @@ def _main(github: Github) -> list[Row]:
     numbers = {rule["ruleset_id"] for rule in rules if isinstance(rule.get("ruleset_id"), int)}
     bypass = {number: protection.actors(_object(github, f"/rulesets/{number}")) for number in numbers}
     guards = protection.of_rules(rules, bypass)
-    if protection.missing(guards) or protection.bypassed(guards):
+    if protection.missing_protection(guards) or protection.bypassed(guards):
         guards += _classic(github)
     return judge_main(guards, github.repository)
 
@@ -281,7 +286,7 @@ def _main(github: Github) -> list[Row]:
 def _classic(github: Github) -> list[protection.Guard]:
     """The branch's classic protection, if it has one and this token may look."""
     try:
-        return [protection.of_classic(_object(github, f"/branches/{BRANCH}/protection"))]
+        return [protection.of_classic(_object(github, f"/branches/{MAIN_BRANCH}/protection"))]
     except (NotFound, Denied):  # none, or unseen: then what the rulesets lack is lacking as far as anybody can tell
         return []
 
@@ -300,23 +305,23 @@ def _forks(github: Github) -> list[Row]:
 
 def _default_branch(github: Github) -> list[Row]:
     branch = _object(github, "").get("default_branch")
-    mend = f"gh api -X PATCH repos/{github.repository} -f default_branch={BRANCH}"
-    return [finding("default branch", branch == BRANCH, f"{branch}", BRANCH, mend)]
+    mend = f"gh api -X PATCH repos/{github.repository} -f default_branch={MAIN_BRANCH}"
+    return [finding("default branch", branch == MAIN_BRANCH, f"{branch}", MAIN_BRANCH, mend)]
 
 
 def _environment(github: Github, name: str) -> list[Row]:
     return judge_environment(*protection.read_environment(github, name), name, github.repository)
 
 
-def check(github: Github, environment: str, workflows: Iterable[str]) -> list[Row]:
+def check_repository(github: Github, environment: str, workflows: Iterable[str]) -> list[Row]:
     """Every row of the table."""
     repository, administration = github.repository, "Administration (read)"
     page = f"https://github.com/{repository}/settings/environments"
     rows = _seen("default branch", "Metadata (read)", partial(_default_branch, github))
-    rows += _seen(BRANCH, administration, partial(_main, github))
+    rows += _seen(MAIN_BRANCH, administration, partial(_main, github))
     rows += _seen(
         f"environment {environment}", "Actions (read)", partial(_environment, github, environment),
-        finding(f"environment {environment}", False, "not there", f"reviewers, no self-review, {BRANCH} alone", page),
+        finding(f"environment {environment}", False, "not there", f"reviewers, no self-review, {MAIN_BRANCH} alone", page),
     )  # fmt: skip
     rows += _seen(
         "Actions", administration,
@@ -325,8 +330,8 @@ def check(github: Github, environment: str, workflows: Iterable[str]) -> list[Ro
     rows += _seen("forks", administration, partial(_forks, github))
     rows += _seen("tags v*", administration, partial(_tags, github))
     rows += _seen(
-        "CODEOWNERS", "Contents (read)", lambda: [judge_owners(_object(github, f"/codeowners/errors?ref={BRANCH}"))],
-        finding("CODEOWNERS", False, f"not there on {BRANCH}", "there", "push .github/CODEOWNERS"),
+        "CODEOWNERS", "Contents (read)", lambda: [judge_owners(_object(github, f"/codeowners/errors?ref={MAIN_BRANCH}"))],
+        finding("CODEOWNERS", False, f"not there on {MAIN_BRANCH}", "there", "push .github/CODEOWNERS"),
     )  # fmt: skip
     rows += _present(
         github, f"label {OFF_LABEL}", "Issues (read)", f"/labels/{OFF_LABEL}",
@@ -375,17 +380,18 @@ def main() -> int:
         _, settings = read_stack(PRODUCTION_FILE)
         github = _github(environment, settings.github.repository)
         texts = [
-            path.read_text(encoding="utf-8") for path in sorted((PRODUCTION_FILE.parent / WORKFLOWS).glob("*.yml"))
+            path.read_text(encoding="utf-8")
+            for path in sorted((PRODUCTION_FILE.parent / WORKFLOWS_FOLDER).glob("*.yml"))
         ]
-        rows = check(github, settings.github.environment, texts)
+        rows = check_repository(github, settings.github.environment, texts)
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if settings.github.unprotected_main:
         what = "shopcat:github.unprotectedMain is true: a release goes on though one person can release alone"
-        rows.append(Row("releases", State.LOOK, what))
-    print(f"{github.repository}; nothing is changed by this\n\n{table(rows)}")
-    bad = sum(row.state is State.CHANGE for row in rows)
+        rows.append(Row("releases", FindingState.LOOK, what))
+    print(f"{github.repository}; nothing is changed by this\n\n{findings_table(rows)}")
+    bad = sum(row.state is FindingState.CHANGE for row in rows)
     print(f"\n{bad} to change, of {len(rows)}")
     return 1 if bad else 0
 

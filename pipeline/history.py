@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from infra.errors import Refused
+from infra.names import MAIN_BRANCH
 from pipeline import process
-from pipeline.plan import BRANCH
 
 _NUMBER = r"(0|[1-9][0-9]{0,8})"
 VERSION = re.compile(rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
@@ -66,7 +66,7 @@ def check_complete(directory: Path) -> None:
 
 def main_branch(directory: Path) -> str | None:
     """Main as the remote has it, or this clone's own; None in a repository without any."""
-    for name in (f"refs/remotes/origin/{BRANCH}", f"refs/heads/{BRANCH}"):
+    for name in (f"refs/remotes/origin/{MAIN_BRANCH}", f"refs/heads/{MAIN_BRANCH}"):
         if commit_of(directory, name):
             return name
     return None
@@ -81,8 +81,8 @@ def check_on_main(directory: Path) -> None:
     found = main_branch(directory)
     if found and not contains(directory, found, "HEAD"):
         raise Refused(
-            f"commit {git(directory, 'rev-parse', 'HEAD')} is not on {BRANCH} (any more), so it is not released; "
-            f"run the workflow of a commit that is on {BRANCH}"
+            f"commit {git(directory, 'rev-parse', 'HEAD')} is not on {MAIN_BRANCH} (any more), so it is not released; "
+            f"run the workflow of a commit that is on {MAIN_BRANCH}"
         )
 
 
@@ -115,5 +115,5 @@ def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> No
         )
     raise Refused(
         f"{live} is live (commit {found}) with commits that {head} doesn't contain, so releasing it would take them back; "
-        f"merge {tag} into {BRANCH} first"
+        f"merge {tag} into {MAIN_BRANCH} first"
     )

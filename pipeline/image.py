@@ -21,14 +21,12 @@ from typing import Any, Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.aws_clients import AwsClients, error_code, explain
+from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import Refused
-from infra.record import REPOSITORY as RELEASES
 from pipeline import process
 from pipeline.steps import Steps
 from pipeline.surroundings import REPOSITORY
 
-PREVIEWS = f"{RELEASES}-preview"
 DOCKERFILE = REPOSITORY / "app_docker" / "Dockerfile"
 MOST_IMAGES = 100
 """In one call (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html)."""
@@ -211,7 +209,7 @@ class Pushed:
     """Digest of the image's configuration; empty for an index of several images."""
 
 
-class Registry:
+class RegistryClient:
     """One repository in ECR."""
 
     def __init__(self, clients: AwsClients, repository: str) -> None:
@@ -289,7 +287,7 @@ class Registry:
 
 
 def ensure_pushed(
-    registry: Registry, maker: Builder, context: Path, tag: str, steps: Steps, *, fresh: bool = False
+    registry: RegistryClient, maker: Builder, context: Path, tag: str, steps: Steps, *, fresh: bool = False
 ) -> str:
     """Build, and push unless the tag holds this very image already; its digest.
 

@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.errors import Refused
+from infra.names import MAIN_BRANCH
 from pipeline.github import Github
 
-BRANCH = "main"
-"""Pull requests into it get previews (infra/permissions.py says the same name)."""
-MAIN = f"refs/heads/{BRANCH}"
+MAIN = f"refs/heads/{MAIN_BRANCH}"
 OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
@@ -37,7 +36,7 @@ Action = Literal["up", "close", "fork", "none", "later"]
 ASKED, PAUSE_SECONDS = 3, 2.0
 """How often GitHub's API is asked for a commit that it doesn't know of yet."""
 LEAST_NUMBER = 10
-"""A session of the previews' role is named by its pull request, and AWS wants two characters (infra/permissions.py)."""
+"""A session of the previews' role is named by its pull request, and AWS wants two characters (infra/access/iam_policies.py)."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +79,13 @@ def _folded(repository: Mapping[str, Any] | None) -> str | None:
     return None if repository is None else str(repository["full_name"]).casefold()
 
 
-def decide(found: PullRequest) -> Action:
+def decide_job(found: PullRequest) -> Action:
     """What its preview should be like from now on."""
     if found.fork:
         return "fork"
     if found.number < LEAST_NUMBER:
         return "none"
-    return "up" if found.open and found.base == BRANCH and OFF_LABEL not in found.labels else "close"
+    return "up" if found.open and found.base == MAIN_BRANCH and OFF_LABEL not in found.labels else "close"
 
 
 def read_event(environment: Mapping[str, str]) -> PullRequest:
@@ -130,7 +129,7 @@ def current(environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS
 
 def decide_now(then: PullRequest, now: PullRequest) -> Action:
     """What this job is to do: nothing, if the pull request has moved on to a commit that has a job of its own."""
-    return decide(now) if now.sha == then.sha else "later"
+    return decide_job(now) if now.sha == then.sha else "later"
 
 
 def api_access(text: str) -> str:

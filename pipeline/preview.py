@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import Refused
+from infra.names import PREVIEW_REPOSITORY
 from pipeline import comment, image, removal, stack, state, surroundings
 from pipeline.github import Github
 from pipeline.stack import Stack
-from pipeline.steps import BUDGET_SECONDS, Step, Steps, table
+from pipeline.steps import BUDGET_SECONDS, Step, Steps, steps_table
 
 ANSWER_SECONDS = 90
 """How long a URL may take to answer once its pods are ready: the load balancer's nodes learn of a rule one by one."""
@@ -34,7 +35,7 @@ _INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?
 
 
 @dataclass
-class Job:
+class PreviewJob:
     """One run for one pull request."""
 
     number: int
@@ -87,7 +88,7 @@ class Job:
             Refused: no usable credentials.
         """
         where = stack.preview_backend(self.number, self.environment, surroundings.clients())
-        return stack.preview(self.number, where, self.environment)
+        return stack.preview_stack(self.number, where, self.environment)
 
     def run_url(self) -> str:
         """Where this run is seen; empty by hand."""
@@ -104,19 +105,19 @@ class Job:
         server = self.environment.get("GITHUB_SERVER_URL", "https://github.com")
         return f"{server}/{repository}" if repository else ""
 
-    def say(self, found: comment.Preview) -> None:
+    def say(self, found: comment.PreviewComment) -> None:
         """Put the comment below the pull request; by hand, print it."""
-        github, text = Github.find(self.environment), comment.render(found)
+        github, text = Github.find(self.environment), comment.render_comment(found)
         if github is None:
             print(f"\n{text}\n", flush=True)
             return
         try:
-            github.comment(self.number, comment.MARKER, text, only_change=found.state == "closed")
+            github.comment(self.number, comment.COMMENT_MARKER, text, only_change=found.state == "closed")
         except Refused as error:  # the preview is what counts
             print(f"::warning title=comment::{error}", file=sys.stderr)
 
 
-def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
+def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
     """Open or update the preview; its URL.
 
     Args:
@@ -134,7 +135,7 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
     name = f"pr-{job.number}"
     try:
         if not pushed:
-            registry = image.Registry(surroundings.clients(), image.PREVIEWS)
+            registry = image.RegistryClient(surroundings.clients(), PREVIEW_REPOSITORY)
             context = surroundings.source(job.environment)
             image.ensure_pushed(registry, image.builder(job.environment), context, sha, job.steps, fresh=fresh)
         with job.steps.timed("stack"):
@@ -150,7 +151,7 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
                 wait_until_answering(url, job.answer_seconds(time.time()))
     except Refused as error:
         job.say(
-            comment.Preview(
+            comment.PreviewComment(
                 "failed",
                 name,
                 sha,
@@ -166,7 +167,7 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
         _record(job)
     old = str(before.get("tag", ""))
     job.say(
-        comment.Preview(
+        comment.PreviewComment(
             "open",
             name,
             sha,
@@ -182,7 +183,7 @@ def up(job: Job, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> str:
 
 
 def close(
-    job: Job, *, reason: str = "", stale_after_seconds: float = 0, is_wanted: Callable[[], bool] = lambda: False
+    job: PreviewJob, *, reason: str = "", stale_after_seconds: float = 0, is_wanted: Callable[[], bool] = lambda: False
 ) -> bool:
     """Remove the preview and its images (pipeline/removal.py); return whether there was one.
 
@@ -210,11 +211,11 @@ def close(
             _delete_images(job, tag)
     finally:
         _record(job)
-    job.say(comment.Preview("closed", name, message=reason))
+    job.say(comment.PreviewComment("closed", name, message=reason))
     return there
 
 
-def _apply(job: Job, made: Stack, *arguments: str) -> None:
+def _apply(job: PreviewJob, made: Stack, *arguments: str) -> None:
     """Jobs of one pull request run one after the other (preview.yml), so for them any lock is a dead one's."""
     deadline = job.deadline_seconds(time.time())
     finished = made.show(*arguments, stale_after_seconds=0, deadline_seconds=deadline)
@@ -239,7 +240,7 @@ def image_tags(deployed: str, commits: Sequence[str], open_heads: Sequence[str])
     return sorted({tag for tag in (deployed, *commits) if tag} - set(open_heads))
 
 
-def _delete_images(job: Job, deployed: str) -> None:
+def _delete_images(job: PreviewJob, deployed: str) -> None:
     """Best effort: what stays is deleted by the repository's own rule two weeks later."""
     try:
         commits: list[str] = []
@@ -249,7 +250,7 @@ def _delete_images(job: Job, deployed: str) -> None:
             commits = [str(one["sha"]) for one in github.pages(f"/pulls/{job.number}/commits")]
             others = (one for one in github.pages("/pulls?state=open") if one["number"] != job.number)
             heads = [str(one["head"]["sha"]) for one in others]
-        registry = image.Registry(surroundings.clients(), image.PREVIEWS)
+        registry = image.RegistryClient(surroundings.clients(), PREVIEW_REPOSITORY)
         gone = registry.delete(image_tags(deployed, commits, heads))
         print(f"images deleted: {', '.join(gone) or 'none'}", flush=True)
     except Refused as error:
@@ -278,10 +279,10 @@ def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, paus
     raise Refused(f"{url} does not answer {timeout_seconds:.0f} s after its pods were ready: last came {last}")
 
 
-def _record(job: Job) -> None:
+def _record(job: PreviewJob) -> None:
     """The steps' times: for a person, and as JSON where the environment asks for it."""
     done = [*job.before(), *job.steps.done]
-    print(f"\n{table(done)}", flush=True)
+    print(f"\n{steps_table(done)}", flush=True)
     path = job.environment.get("SHOPCAT_TIMES")
     if path:
         Path(path).write_text(json.dumps({one.title: round(one.seconds, 1) for one in done}, indent=2) + "\n")

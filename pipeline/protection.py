@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from infra.errors import Refused
+from infra.names import MAIN_BRANCH
 from pipeline.github import Denied, Github, NotFound
-from pipeline.plan import BRANCH, PRODUCTION_FILE
+from pipeline.plan import PRODUCTION_FILE
 
 Need: TypeAlias = Literal["pull request", "code owners", "last push", "no deletion", "no force push"]
 NEEDS: Mapping[Need, str] = {
@@ -126,7 +127,7 @@ def actors(ruleset: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def missing(guards: Iterable[Guard]) -> list[Need]:
+def missing_protection(guards: Iterable[Guard]) -> list[Need]:
     """Return the needs that no guard meets, whoever may bypass it."""
     kept = {one for guard in guards for one in guard.keeps}
     return [need for need in NEEDS if need not in kept]
@@ -153,7 +154,7 @@ def other_branches(document: Mapping[str, Any], branches: Sequence[Mapping[str, 
     if policy.get("custom_branch_policies") is not True:
         return "open to every protected branch" if policy.get("protected_branches") is True else "open to every branch"
     named = sorted(f"{one.get('type', 'branch')} {one.get('name')}" for one in branches)
-    return "" if named == [f"branch {BRANCH}"] else f"open to {', '.join(named) or 'no branch'}"
+    return "" if named == [f"branch {MAIN_BRANCH}"] else f"open to {', '.join(named) or 'no branch'}"
 
 
 def unreviewed(document: Mapping[str, Any]) -> list[str]:
@@ -177,7 +178,7 @@ def read_rules(github: Github) -> list[dict[str, Any]]:
     Raises:
         Refused: GitHub doesn't tell.
     """
-    return list(github.pages(f"/rules/branches/{BRANCH}"))
+    return list(github.pages(f"/rules/branches/{MAIN_BRANCH}"))
 
 
 def read_environment(github: Github, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -237,7 +238,7 @@ def mend(repository: str) -> str:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProtectionVerdict:
     """Findings of a release's first step: one sentence each, with what mends it."""
 
     open_to_all: tuple[str, ...] = ()
@@ -248,17 +249,17 @@ class Verdict:
     """This token may not look."""
 
 
-def judge(github: Github, text: str) -> Verdict:
+def judge_protection(github: Github, text: str) -> ProtectionVerdict:
     """Look at main and at its environment.
 
     Raises:
         Refused: GitHub doesn't tell the rules of main, which every token may read.
     """
-    gaps, name = missing(of_rules(read_rules(github), {})), environment_name(text)
+    gaps, name = missing_protection(of_rules(read_rules(github), {})), environment_name(text)
     alone, unseen, others = [], [], ""
     if gaps:
         alone.append(
-            f"{BRANCH} has no ruleset that asks for {', '.join(NEEDS[gap] for gap in gaps)} (classic protection is shown to "
+            f"{MAIN_BRANCH} has no ruleset that asks for {', '.join(NEEDS[gap] for gap in gaps)} (classic protection is shown to "
             f"administrators alone and doesn't count here): {mend(github.repository)}"
         )
     where = f"make github-check names the commands, https://github.com/{github.repository}/settings/environments has it"
@@ -275,10 +276,12 @@ def judge(github: Github, text: str) -> Verdict:
         others = "not there, so the first job that names it makes it, open to every branch"
     except Denied as error:
         alone.append(f"environment {name} can't be seen: {error}")
-    return Verdict((f"environment {name} is {others}; {where}",) if others else (), tuple(alone), tuple(unseen))
+    return ProtectionVerdict(
+        (f"environment {name} is {others}; {where}",) if others else (), tuple(alone), tuple(unseen)
+    )
 
 
-def verdict_lines(verdict: Verdict, *, accepted: bool) -> tuple[list[str], bool]:
+def verdict_lines(verdict: ProtectionVerdict, *, accepted: bool) -> tuple[list[str], bool]:
     """Return what is said in the job's log, and whether it may go on."""
     lines = [f"::warning title=protection::can't be seen with this job's token: {line}" for line in verdict.unseen]
     lines += [f"::error title=protection::{line}" for line in verdict.open_to_all]
@@ -287,7 +290,7 @@ def verdict_lines(verdict: Verdict, *, accepted: bool) -> tuple[list[str], bool]
     if goes_on and verdict.alone:
         lines.append("::warning title=protection::released all the same: shopcat:github.unprotectedMain is true")
     elif goes_on:
-        lines.append(f"{BRANCH} is protected")
+        lines.append(f"{MAIN_BRANCH} is protected")
     elif not verdict.open_to_all:
         lines.append(
             "::error title=protection::nothing is released: mend it, or set shopcat:github.unprotectedMain to true in "
@@ -307,7 +310,7 @@ def main() -> int:
         return 1
     try:
         refuse_other_environment(text, {str(path): path.read_text(encoding="utf-8") for path in WORKFLOWS})
-        lines, goes_on = verdict_lines(judge(github, text), accepted=is_accepted(text))
+        lines, goes_on = verdict_lines(judge_protection(github, text), accepted=is_accepted(text))
     except Refused as error:
         print(f"::error title=protection::{error}")
         return 1

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from infra import places
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.places import Leftovers, Place, number_of
+from infra.previews import slots
+from infra.previews.slots import Leftovers, PreviewSlot, number_of_stack
 from pipeline import comment, plan, preview, stack, state, surroundings
 from pipeline.github import Github
 from pipeline.plan import PullRequest
@@ -25,7 +25,8 @@ from pipeline.state import Files, Locked, Seen
 from pipeline.steps import Steps
 
 DAYS = 14
-"""As long as the images in `shopcat-preview` are kept (infra/registry.py): an older preview could not start a pod again."""
+"""As long as the images in `shopcat-preview` are kept (infra/foundation/registry.py): an older preview could not start a pod
+again."""
 STALE_LOCK_SECONDS = 3600
 """No job that opens or closes a preview lives longer than minutes."""
 RUN_SECONDS = 1500
@@ -34,7 +35,7 @@ LEAST_SECONDS, MOST_SECONDS = 240, 600
 """Time that one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
-def choose(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
+def choose_previews(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
     """Which previews to close, and why.
 
     Args:
@@ -63,24 +64,24 @@ def share(left_seconds: float, previews: int) -> float:
     return min(max(left_seconds / previews, LEAST_SECONDS), MOST_SECONDS)
 
 
-def orphans(taken: Sequence[Place], seen: Sequence[Seen]) -> dict[int, str]:
+def orphans(taken: Sequence[PreviewSlot], seen: Sequence[Seen]) -> dict[int, str]:
     """Return the previews that hold a place and have no stack: an update was killed before its state knew of the place.
 
     A stack is there before its place is taken, so none that is just being opened is among them if `taken` was read first.
     """
-    holders = (number_of(place.stack) for place in taken)
+    holders = (number_of_stack(place.stack) for place in taken)
     there = {one.number for one in seen}
     return {number: "it holds a place and has no stack" for number in holders if number and number not in there}
 
 
-def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequence[Place]) -> None:
+def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequence[PreviewSlot]) -> None:
     """Free places that no preview can have taken, since what holds them is no preview's name.
 
     Raises:
         Refused: AWS says no.
     """
     for place in taken:
-        if number_of(place.stack) is None:
+        if number_of_stack(place.stack) is None:
             print(f"freeing place {place.number}, which {place.stack!r} holds: that is no preview", flush=True)
             Leftovers.of(clients, place.stack, contract).free_place()
 
@@ -92,12 +93,12 @@ def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
         Refused: GitHub or the backend can't be asked.
     """
     answer = github.pull_request(number)
-    wanted = {number} if answer is not None and plan.decide(PullRequest.read(answer)) == "up" else set()
+    wanted = {number} if answer is not None and plan.decide_job(PullRequest.read(answer)) == "up" else set()
     there = [one for one in state.seen(files) if one.number == number]
-    return bool(there) and number not in choose(there, wanted, datetime.now(UTC), days)
+    return bool(there) and number not in choose_previews(there, wanted, datetime.now(UTC), days)
 
 
-def run(environment: Mapping[str, str], days: int) -> int:
+def reap(environment: Mapping[str, str], days: int) -> int:
     """Close what is to be closed; how many could not be.
 
     Raises:
@@ -108,14 +109,14 @@ def run(environment: Mapping[str, str], days: int) -> int:
         raise Refused("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
     clients = surroundings.clients()
     contract = stack.contract(clients)
-    taken = places.read(clients, contract["placesTable"])
+    taken = slots.read_slots(clients, contract["placesTable"])
     free_foreign(clients, contract, taken)
     # The previews first: a pull request opened in between is then no preview without a pull request.
     seen = state.seen(stack.preview_files(environment, clients))
     requests = [PullRequest.read(one) for one in github.pages("/pulls?state=open")]
-    wanted = {one.number for one in requests if plan.decide(one) == "up"}
+    wanted = {one.number for one in requests if plan.decide_job(one) == "up"}
     failures = 0
-    chosen = {**choose(seen, wanted, datetime.now(UTC), days), **orphans(taken, seen)}
+    chosen = {**choose_previews(seen, wanted, datetime.now(UTC), days), **orphans(taken, seen)}
     end = time.monotonic() + RUN_SECONDS
     order = random.sample(sorted(chosen), len(chosen))
     for done, number in enumerate(order):
@@ -129,7 +130,7 @@ def run(environment: Mapping[str, str], days: int) -> int:
         try:
             files = stack.preview_files(environment, clients, number)
             stays = functools.partial(is_to_stay, github, files, number, days)
-            job = preview.Job(number, environment, Steps(), seconds)
+            job = preview.PreviewJob(number, environment, Steps(), seconds)
             preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS, is_wanted=stays)
         except Locked as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)
@@ -137,6 +138,6 @@ def run(environment: Mapping[str, str], days: int) -> int:
             failures += 1
             print(f"::error title=pr-{number}::{error if isinstance(error, Refused) else repr(error)}", file=sys.stderr)
     for one in requests:
-        if plan.decide(one) == "fork":
-            github.comment(one.number, comment.MARKER, plan.WITHOUT["fork"].format(number=one.number))
+        if plan.decide_job(one) == "fork":
+            github.comment(one.number, comment.COMMENT_MARKER, plan.WITHOUT["fork"].format(number=one.number))
     return failures

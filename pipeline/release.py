@@ -10,20 +10,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra import stack_file
 from infra.errors import Refused
-from infra.ledger import Kind, Ledger, LedgerUnknown, State, command
-from infra.record import AFTER, REPOSITORY
-from infra.settings import Settings
+from infra.names import RELEASE_REPOSITORY
+from infra.release.ledger import Kind, Ledger, LedgerState, LedgerUnknown, up_command
+from infra.release.record import AFTER_VARIABLE
+from infra.settings import Settings, stack_file
 from pipeline import image, stack, surroundings
 from pipeline.history import check_complete, check_contains_live, check_on_main
 from pipeline.stack import Stack
 from pipeline.steps import Steps
-from pipeline.version import check
+from pipeline.version import check_version
 
 
 @dataclass
-class Job:
+class ReleaseJob:
     """One run on production's stack."""
 
     environment: Mapping[str, str]
@@ -42,31 +42,31 @@ class Job:
         return stack.production(replace(where, more={**where.more, **(more or {})}), self.environment)
 
 
-def push(job: Job, tag: str) -> str:
+def push(job: ReleaseJob, tag: str) -> str:
     """Build from the checked-out commit and push to `shopcat`; the digest.
 
     Raises:
         Refused: a step failed.
     """
-    registry = image.Registry(surroundings.clients(), REPOSITORY)
+    registry = image.RegistryClient(surroundings.clients(), RELEASE_REPOSITORY)
     context, maker = surroundings.source(job.environment), image.builder(job.environment)
-    return image.ensure_pushed(registry, maker, context, check(tag), job.steps, fresh=True)
+    return image.ensure_pushed(registry, maker, context, check_version(tag), job.steps, fresh=True)
 
 
-def release(job: Job, tag: str, *, pushed: bool = False) -> None:
+def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
     """Push, unless it is pushed, and release.
 
     Raises:
         Refused: it did not go live; the message says what was done about it.
     """
     # Before the build, so that a run that can't release ends at once; once more by the ledger, when it claims the slot.
-    after = compare(job) if job.environment.get("GITHUB_ACTIONS") else ""
+    after = compare_with_live(job) if job.environment.get("GITHUB_ACTIONS") else ""
     if not pushed:
         push(job, tag)
-    _move(job, "tag", tag, tag, {AFTER: after})
+    _move(job, "tag", tag, tag, {AFTER_VARIABLE: after})
 
 
-def compare(job: Job, history: Path = surroundings.REPOSITORY) -> str:
+def compare_with_live(job: ReleaseJob, history: Path = surroundings.REPOSITORY) -> str:
     """Check that this commit is on main and contains what is live; name of the live release, or `nothing`.
 
     Raises:
@@ -82,7 +82,7 @@ def compare(job: Job, history: Path = surroundings.REPOSITORY) -> str:
     return record.name
 
 
-def rollback(job: Job, live: str, former: str) -> None:
+def rollback(job: ReleaseJob, live: str, former: str) -> None:
     """From the live release back to a former one.
 
     Raises:
@@ -91,7 +91,7 @@ def rollback(job: Job, live: str, former: str) -> None:
     _move(job, "rollback", f"{live}->{former}", former)
 
 
-def abort(job: Job, tag: str) -> None:
+def abort(job: ReleaseJob, tag: str) -> None:
     """Take an open release back.
 
     Raises:
@@ -102,7 +102,7 @@ def abort(job: Job, tag: str) -> None:
             raise Refused(f"{tag} could not be aborted; what Pulumi said is above")
 
 
-def resume(job: Job) -> None:
+def resume(job: ReleaseJob) -> None:
     """Go on with whatever is open: a plain `pulumi up -s prod`.
 
     Raises:
@@ -113,7 +113,7 @@ def resume(job: Job) -> None:
             raise Refused("`pulumi up -s prod` failed; what it said is above")
 
 
-def _move(job: Job, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
+def _move(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
     made = job.stack(more)
     with job.steps.timed(f"pulumi up, {setting} {value}"):
         finished = made.show("up", "-c", f"shopcat:{setting}={value}")
@@ -128,13 +128,13 @@ def _move(job: Job, setting: str, value: str, tag: str, more: Mapping[str, str] 
     except Refused as error:
         raise Refused(
             f"{setting} {value} failed, and {error}: the traffic is where the last lines say; abort it by hand: "
-            f"{command('abort', tag)}"
+            f"{up_command('abort', tag)}"
         ) from error
     live = f"{state.live.name} is live as before" if state.live else "nothing is live"
     raise Refused(f"{setting} {value} failed (see above) and was aborted: {live}")
 
 
-def after_failure(state: State, tag: str, kind: Kind = "release") -> str:
+def after_failure(state: LedgerState, tag: str, kind: Kind = "release") -> str:
     """Why a failed update leaves nothing to abort; empty if its release, or its rollback, is open.
 
     A release and a rollback may be of the same tag: only what this job asked for is its own to abort.
@@ -149,13 +149,13 @@ def after_failure(state: State, tag: str, kind: Kind = "release") -> str:
     return "refused before anything was touched; what Pulumi said is above"
 
 
-def _went_live(state: State) -> int:
+def _went_live(state: LedgerState) -> int:
     """How often the live release went live: a rollback to it is not the first time."""
     release = state.releases.get(state.live.name) if state.live else None
     return sum(each.outcome == "live" for each in release.attempts) if release else 0
 
 
-def read_ledger(made: Stack) -> State:
+def read_ledger(made: Stack) -> LedgerState:
     """What the ledger says now.
 
     Raises:
@@ -167,5 +167,5 @@ def read_ledger(made: Stack) -> State:
         return Ledger(surroundings.clients().get("dynamodb"), table).read()
     except LedgerUnknown as error:
         raise LedgerUnknown(
-            f"{error}; so it is unknown whether the release is open: {command('abort', '<tag>')} takes it back"
+            f"{error}; so it is unknown whether the release is open: {up_command('abort', '<tag>')} takes it back"
         ) from error

@@ -10,15 +10,15 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from infra import kubernetes_client
+from infra.clients import kubernetes
 from infra.errors import Refused
-from infra.places import Leftovers
-from infra.record import APPLICATION
+from infra.names import APPLICATION
+from infra.previews.slots import Leftovers
 from pipeline import state
 
 if TYPE_CHECKING:
-    from infra.aws_clients import AwsClients
-    from infra.kubernetes_client import KubernetesClient
+    from infra.clients.aws import AwsClients
+    from infra.clients.kubernetes import KubernetesClient
     from pipeline.state import Files
     from pipeline.steps import Steps
 
@@ -29,7 +29,7 @@ _POLL_SECONDS = 2.0
 
 def cluster(clients: AwsClients, contract: Mapping[str, Any]) -> KubernetesClient:
     """Return a client of production's cluster, as whoever's AWS credentials are at hand."""
-    return kubernetes_client.of_cluster(
+    return kubernetes.of_cluster(
         clients, contract["cluster"], contract["clusterEndpoint"], contract["clusterAuthority"]
     )
 
@@ -38,7 +38,7 @@ def deployed_tag(client: KubernetesClient, stack: str) -> str:
     """Return the tag of the image that a preview runs; empty if it runs none, or may not be asked."""
     try:
         deployment = client.deployment(stack, APPLICATION)
-    except kubernetes_client.KubernetesUnreachable:
+    except kubernetes.KubernetesUnreachable:
         return ""
     labels = (((deployment or {}).get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels", {})
     return str(labels.get("shopcat/release", ""))

@@ -19,10 +19,12 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import backends, stack_file
-from infra.aws_clients import AwsClients, error_code, explain
+from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import Refused
-from pipeline import process, state, surroundings
+from infra.names import PREVIEWS_BACKEND, PRODUCTION_STACK, state_bucket, state_key_alias, state_url
+from infra.settings import stack_file
+from pipeline import process, state
+from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
 
@@ -62,7 +64,7 @@ class Backend:
 
 def _provider(kind: str, environment: Mapping[str, str], clients: AwsClients) -> str:
     given = environment.get("SHOPCAT_SECRETS_PROVIDER")
-    return given or f"awskms://{backends.alias(kind)}?region={clients.region}"
+    return given or f"awskms://{state_key_alias(kind)}?region={clients.region}"
 
 
 def production_backend(environment: Mapping[str, str], clients: AwsClients) -> Backend:
@@ -71,11 +73,9 @@ def production_backend(environment: Mapping[str, str], clients: AwsClients) -> B
     Raises:
         Refused: no usable credentials.
     """
-    kind = backends.PRODUCTION
+    kind = PRODUCTION_STACK
     url = environment.get("PULUMI_BACKEND_URL")
-    return Backend(
-        url or backends.backend(kind, clients.identity()[0], clients.region), _provider(kind, environment, clients)
-    )
+    return Backend(url or state_url(kind, clients.identity()[0], clients.region), _provider(kind, environment, clients))
 
 
 def preview_backend(number: int, environment: Mapping[str, str], clients: AwsClients) -> Backend:
@@ -84,11 +84,11 @@ def preview_backend(number: int, environment: Mapping[str, str], clients: AwsCli
     Raises:
         Refused: no usable credentials, or no contract that names whose folder it is.
     """
-    kind = backends.PREVIEWS
+    kind = PREVIEWS_BACKEND
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
         owner = f"{_preview_role(clients)}:{number}"
-        url = backends.backend(kind, clients.identity()[0], clients.region, owner)
+        url = state_url(kind, clients.identity()[0], clients.region, owner)
     return Backend(url, _provider(kind, environment, clients))
 
 
@@ -100,7 +100,7 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
     """
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
-        bucket = backends.bucket(backends.PREVIEWS, clients.identity()[0], clients.region)
+        bucket = state_bucket(PREVIEWS_BACKEND, clients.identity()[0], clients.region)
         folder = "" if number is None else f"{number}/"
         return state.Bucket(clients, bucket, f"{_preview_role(clients)}:{folder}")
     if not url.startswith("file:///"):
@@ -109,7 +109,7 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
 
 
 def contract(clients: AwsClients) -> dict[str, Any]:
-    """What production publishes for previews (infra/contract.py).
+    """What production publishes for previews (infra/previews/cluster_info.py).
 
     Raises:
         Refused: there is none, or it can't be read.
@@ -137,7 +137,7 @@ def _preview_role(clients: AwsClients) -> str:
     return found
 
 
-def names(where: Backend) -> list[str]:
+def stack_names(where: Backend) -> list[str]:
     """Every stack of this project in the backend."""
     command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
     listed = json.loads(process.capture(command, environment=where.environment, cwd=REPOSITORY))
@@ -166,7 +166,7 @@ class Stack:
         Raises:
             Refused: Pulumi says no.
         """
-        if self.name in names(self.where):
+        if self.name in stack_names(self.where):
             return
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(REPOSITORY / "Pulumi.yaml", folder)
@@ -228,14 +228,14 @@ class Stack:
             return dict(listed[0].get("resourceChanges") or {}) if listed else {}
 
 
-def preview(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:
+def preview_stack(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:
     """The stack of a pull request; its settings are Pulumi.pr.yaml, which the program reads itself."""
     path = environment.get("SHOPCAT_STACK_FILE")
-    document = stack_file.read(Path(path)) if path else {"config": {}}
+    document = stack_file.read_stack_file(Path(path)) if path else {"config": {}}
     return Stack(f"pr-{number}", where, {"secretsprovider": where.secrets_provider, **document})
 
 
 def production(where: Backend, environment: Mapping[str, str]) -> Stack:
     """Production's stack, with the committed settings."""
-    document = stack_file.read(Path(environment.get("SHOPCAT_STACK_FILE") or surroundings.PRODUCTION_FILE))
+    document = stack_file.read_stack_file(Path(environment.get("SHOPCAT_STACK_FILE") or PRODUCTION_FILE))
     return Stack("prod", where, {"secretsprovider": where.secrets_provider, **document})

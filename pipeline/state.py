@@ -16,10 +16,10 @@ from typing import Protocol
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra.aws_clients import AwsClients, explain
+from infra.clients.aws import AwsClients, explain
 from infra.errors import Refused
+from infra.names import PROJECT
 
-PROJECT = "shopcat"
 _STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-9]{{0,8}})\.json")
 
 

@@ -44,7 +44,7 @@ class Steps:
         return sum(step.seconds for step in self.done)
 
 
-def table(steps: Sequence[Step], budget_seconds: int | None = BUDGET_SECONDS) -> str:
+def steps_table(steps: Sequence[Step], budget_seconds: int | None = BUDGET_SECONDS) -> str:
     """For a terminal: one line a step, their sum, and what of a budget that is."""
     total = sum(step.seconds for step in steps)
     lines = [f"{step.title:<32}{step.seconds:>8.1f} s{'  failed' if step.failed else ''}" for step in steps]

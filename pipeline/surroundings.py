@@ -20,13 +20,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from infra import stack_file
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.settings import check_region
+from infra.settings import check_region, stack_file
+from pipeline.plan import PRODUCTION_FILE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PRODUCTION_FILE = REPOSITORY / "Pulumi.prod.yaml"
 
 
 def region() -> str:
@@ -35,7 +34,7 @@ def region() -> str:
     Raises:
         Refused: it doesn't.
     """
-    return check_region(stack_file.read(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
+    return check_region(stack_file.read_stack_file(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
 
 
 def clients() -> AwsClients:

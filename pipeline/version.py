@@ -68,7 +68,7 @@ class Commit:
         return f"- {said or self.subject} ({self.sha[:9]})"
 
 
-def check(tag: str) -> str:
+def check_version(tag: str) -> str:
     """The tag, if it is a version.
 
     Raises:

@@ -19,7 +19,7 @@ def up(twin: Twin) -> None:
         TwinError: it failed; its output is shown.
     """
     result = subprocess.run(
-        [sys.executable, "-m", "infra.bootstrap"],
+        [sys.executable, "-m", "infra.commands.bootstrap"],
         cwd=REPOSITORY,
         env={**os.environ, **pulumi.environment(twin)},
         text=True,

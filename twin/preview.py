@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from infra.names import PREVIEW_REPOSITORY as REPOSITORY_NAME
 from pipeline import stack as pipeline_stack
-from pipeline.image import PREVIEWS as REPOSITORY_NAME
 from pipeline.stack import Backend, Stack
 from twin import config, hostnames, images, processes, production, pulumi, rehearsal
 from twin.config import Twin
@@ -86,7 +86,7 @@ def _backend(twin: Twin, stack: str) -> Backend:
 
 
 def contract(twin: Twin) -> dict[str, Any]:
-    """What production publishes for previews (infra/contract.py)."""
+    """What production publishes for previews (infra/previews/cluster_info.py)."""
     parameter = pulumi.client(twin, "ssm").get_parameter(Name=pipeline_stack.CONTRACT)["Parameter"]
     found: dict[str, Any] = json.loads(parameter["Value"])
     return found
@@ -94,7 +94,7 @@ def contract(twin: Twin) -> dict[str, Any]:
 
 def stacks(twin: Twin) -> list[str]:
     """Every stack in the previews' backend, whatever is in it."""
-    return pipeline_stack.names(_backend(twin, "pr-0"))
+    return pipeline_stack.stack_names(_backend(twin, "pr-0"))
 
 
 def exists(twin: Twin, stack: str) -> bool:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from infra import fence
+from infra.names import PREVIEW_CLUSTER_ROLE, PREVIEW_PRIORITY_CLASS, PREVIEW_USER_PREFIX
+from infra.previews import isolation
 
 RBAC = "API server: RBAC"
 ADMISSION = "API server: admission"
@@ -73,7 +74,7 @@ def _pod_spec(facts: Facts, image: str | None = None, **changes: Any) -> Manifes
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    return {"priorityClassName": fence.PRIORITY_CLASS, "containers": [container], **changes}
+    return {"priorityClassName": PREVIEW_PRIORITY_CLASS, "containers": [container], **changes}
 
 
 def _deployment(namespace: Callable[[Facts], str], image: Callable[[Facts], str] | None = None, **changes: Any) -> Any:
@@ -111,7 +112,7 @@ def _role_binding(role: str, namespace: Callable[[Facts], str], user: Callable[[
     return lambda facts: _object(
         f"{api}/v1",
         "RoleBinding",
-        "attempt" if role != fence.ROLE else fence.ROLE,
+        "attempt" if role != PREVIEW_CLUSTER_ROLE else PREVIEW_CLUSTER_ROLE,
         namespace(facts),
         roleRef={"apiGroup": api, "kind": "ClusterRole", "name": role},
         subjects=[{"apiGroup": api, "kind": "User", "name": user(facts)}],
@@ -134,7 +135,11 @@ def _binding(group: Callable[[Facts], str]) -> Any:
 
 def _store(spec: Callable[[Facts], Manifest], kind: str = "SecretStore") -> Any:
     return lambda facts: _object(
-        "external-secrets.io/v1", kind, fence.STORE, facts.own if kind == "SecretStore" else None, spec=spec(facts)
+        "external-secrets.io/v1",
+        kind,
+        isolation.PREVIEW_STORE,
+        facts.own if kind == "SecretStore" else None,
+        spec=spec(facts),
     )
 
 
@@ -142,7 +147,7 @@ def _secret(**spec: Any) -> Any:
     def make(facts: Facts) -> Manifest:
         whole = {
             "refreshPolicy": "CreatedOnce",
-            "secretStoreRef": {"kind": "SecretStore", "name": fence.STORE},
+            "secretStoreRef": {"kind": "SecretStore", "name": isolation.PREVIEW_STORE},
             "target": {"name": "shopcat", "creationPolicy": "Owner", "deletionPolicy": "Retain"},
             **spec,
         }
@@ -176,13 +181,13 @@ ATTEMPTS = [
         "make a namespace that isn't called pr-<n>",
         ADMISSION,
         _CONFINED,
-        manifest=lambda _: _namespace("staging", fence.namespace_labels("staging")),
+        manifest=lambda _: _namespace("staging", isolation.namespace_labels("staging")),
     ),
     Attempt(
         "make the namespace of another pull request",
         ADMISSION,
         _CONFINED,
-        manifest=lambda facts: _namespace("pr-555", fence.namespace_labels("pr-555")),
+        manifest=lambda facts: _namespace("pr-555", isolation.namespace_labels("pr-555")),
     ),
     Attempt(
         "make its own namespace without Pod Security",
@@ -196,7 +201,7 @@ ATTEMPTS = [
         ADMISSION,
         "no finalizer but Kubernetes' own",
         manifest=lambda facts: {
-            **_namespace(f"pr-{facts.unopened}", fence.namespace_labels(f"pr-{facts.unopened}")),
+            **_namespace(f"pr-{facts.unopened}", isolation.namespace_labels(f"pr-{facts.unopened}")),
             "spec": {"finalizers": ["example.com/stay", "kubernetes"]},
         },
         unopened=True,
@@ -256,19 +261,21 @@ ATTEMPTS = [
         "bind cluster-admin in its own namespace",
         RBAC,
         r"\(Forbidden\)",
-        manifest=_role_binding("cluster-admin", _own, lambda facts: f"{fence.USER}{facts.number}"),
+        manifest=_role_binding("cluster-admin", _own, lambda facts: f"{PREVIEW_USER_PREFIX}{facts.number}"),
     ),
     Attempt(
         "bind the previews' role in production's namespace",
         ADMISSION,
         _CONFINED,
-        manifest=_role_binding(fence.ROLE, lambda _: "shopcat", lambda facts: f"{fence.USER}{facts.number}"),
+        manifest=_role_binding(
+            PREVIEW_CLUSTER_ROLE, lambda _: "shopcat", lambda facts: f"{PREVIEW_USER_PREFIX}{facts.number}"
+        ),
     ),
     Attempt(
         "let another user into its own namespace",
         ADMISSION,
         "to its own user alone",
-        manifest=_role_binding(fence.ROLE, _own, lambda _: "somebody"),
+        manifest=_role_binding(PREVIEW_CLUSTER_ROLE, _own, lambda _: "somebody"),
     ),
     Attempt(
         "bind to production's target group",
@@ -333,7 +340,7 @@ ATTEMPTS = [
         "make a SecretStore that reads for another pull request",
         ADMISSION,
         "reads in the previews' role",
-        manifest=_store(lambda facts: fence.store(f"pr-{facts.other}", facts.region, facts.secrets_role)),
+        manifest=_store(lambda facts: isolation.store(f"pr-{facts.other}", facts.region, facts.secrets_role)),
     ),
     Attempt(
         "make a ClusterSecretStore",
@@ -354,9 +361,14 @@ ATTEMPTS = [
         "change the previews' ClusterRole",
         RBAC,
         FORBIDDEN,
-        ("patch", "clusterrole", fence.ROLE, "--type=merge", "-p", '{{"rules":[]}}'),
+        ("patch", "clusterrole", PREVIEW_CLUSTER_ROLE, "--type=merge", "-p", '{{"rules":[]}}'),
     ),
-    Attempt("remove the previews' priority class", RBAC, FORBIDDEN, ("delete", "priorityclass", fence.PRIORITY_CLASS)),
+    Attempt(
+        "remove the previews' priority class",
+        RBAC,
+        FORBIDDEN,
+        ("delete", "priorityclass", PREVIEW_PRIORITY_CLASS),
+    ),
     Attempt("run a command in a pod", RBAC, FORBIDDEN, ("exec", "deployment/shopcat", "-n", "{own}", "--", "id")),
 ]
 

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from infra.kubernetes_client import kubeconfig
-from infra.permissions import SECRETS_ROLE
+from infra.clients.kubernetes import kubeconfig
+from infra.names import PREVIEW_SECRETS_ROLE
 from tests.engine.isolation_attempts import Attempt, Facts
 from tests.tools import aws, command, kubectl
 from twin import config, preview
@@ -71,7 +71,7 @@ def facts_of(twin: Twin, number: int, other: int, unopened: int) -> Facts:
         region=config.region(),
         contract=agreed,
         target_groups={one["TargetGroupName"]: one["TargetGroupArn"] for one in groups},
-        secrets_role=f"arn:aws:iam::{ACCOUNT_ID}:role/{SECRETS_ROLE}",
+        secrets_role=f"arn:aws:iam::{ACCOUNT_ID}:role/{PREVIEW_SECRETS_ROLE}",
         preview_image=f"{agreed['previewRepositoryUrl']}@sha256:{'a' * 64}",
         production_image=image("shopcat-green", "shopcat"),
         database_image=image("database", f"pr-{number}"),

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from infra.permissions import AUDIENCE, CLEANUP, NUMBER_TAG, PREVIEW, RELEASE, SECRETS_ROLE
+from infra.access.iam_policies import AUDIENCE, NUMBER_TAG
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, PREVIEW_SECRETS_ROLE, RELEASE_ROLE
 from tests.engine.isolation_attempts import Facts
 from tests.iam import Request
 
@@ -24,7 +25,7 @@ class Row:
     what: str
     request: Request
     allowed: bool = False
-    role: str = PREVIEW
+    role: str = PREVIEW_ROLE
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def requests(given: AwsFacts | None) -> list[Row]:
             Request("secretsmanager:PutSecretValue", secret("shopcat-preview/pr-123/database"), mine),
             allowed=True,
         ),
-        Row("assume the release role", Request("sts:AssumeRole", role(RELEASE), own)),
-        Row("assume the role that reads previews' secrets", Request("sts:AssumeRole", role(SECRETS_ROLE), own)),
-        Row("change a role", Request("iam:PutRolePolicy", role(PREVIEW), own)),
+        Row("assume the release role", Request("sts:AssumeRole", role(RELEASE_ROLE), own)),
+        Row("assume the role that reads previews' secrets", Request("sts:AssumeRole", role(PREVIEW_SECRETS_ROLE), own)),
+        Row("change a role", Request("iam:PutRolePolicy", role(PREVIEW_ROLE), own)),
         Row("let itself into the cluster", Request("eks:CreateAccessEntry", arn("eks", "cluster/shopcat"), own)),
         Row(
             "read production's state",
@@ -196,18 +197,18 @@ def requests(given: AwsFacts | None) -> list[Row]:
         Row(
             "the operator, in the session of a preview's store: production's secret",
             Request("secretsmanager:GetSecretValue", secret("shopcat/application"), operator),
-            role=SECRETS_ROLE,
+            role=PREVIEW_SECRETS_ROLE,
         ),
         Row(
             "the operator, in the session of a preview's store: another pull request's secret",
             Request("secretsmanager:GetSecretValue", secret("shopcat-preview/pr-77/database"), operator),
-            role=SECRETS_ROLE,
+            role=PREVIEW_SECRETS_ROLE,
         ),
         Row(
             "the operator, in the session of a preview's store: that preview's secret",
             Request("secretsmanager:GetSecretValue", secret("shopcat-preview/pr-123/database"), operator),
             allowed=True,
-            role=SECRETS_ROLE,
+            role=PREVIEW_SECRETS_ROLE,
         ),
     ]
 
@@ -218,19 +219,23 @@ _MAIN = {**_REPOSITORY, "sub": "repo:octo/shop:ref:refs/heads/main", "ref": "ref
 _DEPLOY = {**_MAIN, "sub": "repo:octo/shop:environment:production", "environment": "production"}
 
 TAKES = [
-    Take("a pull request's job takes the preview role, as its own number", PREVIEW, _PULL, "123", allowed=True),
-    Take("a pull request's job takes the preview role as another number", PREVIEW, _PULL, "77"),
-    Take("a pull request's job takes the release role", RELEASE, _PULL, "123"),
-    Take("a pull request's job takes the clean-up role", CLEANUP, _PULL, "123"),
-    Take("a job of the main branch outside the environment takes the release role", RELEASE, _MAIN, "run"),
+    Take("a pull request's job takes the preview role, as its own number", PREVIEW_ROLE, _PULL, "123", allowed=True),
+    Take("a pull request's job takes the preview role as another number", PREVIEW_ROLE, _PULL, "77"),
+    Take("a pull request's job takes the release role", RELEASE_ROLE, _PULL, "123"),
+    Take("a pull request's job takes the clean-up role", CLEANUP_ROLE, _PULL, "123"),
+    Take("a job of the main branch outside the environment takes the release role", RELEASE_ROLE, _MAIN, "run"),
     Take(
         "a job of another branch inside the environment takes the release role",
-        RELEASE,
+        RELEASE_ROLE,
         {**_DEPLOY, "ref": "refs/heads/feature"},
         "run",
     ),
     Take(
-        "a job of the main branch inside the environment takes the release role", RELEASE, _DEPLOY, "run", allowed=True
+        "a job of the main branch inside the environment takes the release role",
+        RELEASE_ROLE,
+        _DEPLOY,
+        "run",
+        allowed=True,
     ),
-    Take("another repository takes the preview role", PREVIEW, {**_PULL, "repository": "evil/shop"}, "123"),
+    Take("another repository takes the preview role", PREVIEW_ROLE, {**_PULL, "repository": "evil/shop"}, "123"),
 ]

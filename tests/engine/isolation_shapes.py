@@ -4,9 +4,10 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from infra import fence, preview_objects, settings
+from infra import settings
+from infra.names import PREVIEW_LABEL, PREVIEW_PRIORITY_CLASS, SHOP_PRIORITY_CLASS
+from infra.previews import isolation, manifests
 from infra.program import PREVIEW_SETTINGS
-from infra.record import PRIORITY_CLASS
 from tests.engine.isolation_attempts import ADMISSION, ANYONE, APPLY, FORBIDDEN, RBAC, Attempt, Facts, Manifest
 
 Change = Callable[[Facts, Manifest], None]
@@ -17,16 +18,16 @@ _DIGEST = f"sha256:{'c' * 64}"
 def deployment(facts: Facts, name: str = "shopcat") -> Manifest:
     """The preview's own Deployment, as the program makes it."""
     _, found = settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "d" * 40})
-    record = preview_objects.record(found, facts.preview_image, "https://pr-123.preview.example.com")
+    record = manifests.record(found, facts.preview_image, "https://pr-123.preview.example.com")
     spec = (
-        preview_objects.application_deployment(record, fence.PRIORITY_CLASS)
+        manifests.application_deployment(record, PREVIEW_PRIORITY_CLASS)
         if name == "shopcat"
-        else preview_objects.database_deployment(facts.database_image, fence.PRIORITY_CLASS)
+        else manifests.database_deployment(facts.database_image, PREVIEW_PRIORITY_CLASS)
     )
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {"name": name, "namespace": facts.own, "labels": fence.selector(name)},
+        "metadata": {"name": name, "namespace": facts.own, "labels": isolation.preview_selector(name)},
         "spec": spec,
     }
 
@@ -205,11 +206,11 @@ def _named(kind: str, spec: Callable[[Facts], Manifest], api: str, name: str = "
 
 
 def _secret(**changes: Any) -> Callable[[Facts], Manifest]:
-    return lambda facts: {**preview_objects.external_secret(facts.own), **changes}
+    return lambda facts: {**manifests.external_secret(facts.own), **changes}
 
 
 def _binding(facts: Facts) -> Manifest:
-    return preview_objects.target_group_binding(facts.target_groups[f"shopcat-{facts.own}"])
+    return manifests.target_group_binding(facts.target_groups[f"shopcat-{facts.own}"])
 
 
 _ES, _TGB = "external-secrets.io/v1", "elbv2.k8s.aws/v1beta1"
@@ -324,7 +325,7 @@ SHAPES = [
         "make a third Service",
         ADMISSION,
         "it is called shopcat",
-        manifest=_named("Service", lambda _: preview_objects.service("shopcat"), "v1"),
+        manifest=_named("Service", lambda _: manifests.service("shopcat"), "v1"),
     ),
     Attempt(
         "name something outside as a Service",
@@ -371,7 +372,7 @@ SHAPES = [
         ADMISSION,
         "reads in the previews' role",
         manifest=lambda facts: _named(
-            "SecretStore", lambda _: fence.store(facts.own, facts.region, facts.secrets_role), _ES
+            "SecretStore", lambda _: isolation.store(facts.own, facts.region, facts.secrets_role), _ES
         )(facts),
     ),
     Attempt(
@@ -384,7 +385,7 @@ SHAPES = [
         "make a second quota",
         ADMISSION,
         "quota is production's to set",
-        manifest=_named("ResourceQuota", lambda _: {"hard": fence.quota()}, "v1"),
+        manifest=_named("ResourceQuota", lambda _: {"hard": isolation.quota()}, "v1"),
     ),
     Attempt(
         "put a finalizer on its namespace",
@@ -428,7 +429,7 @@ _VOLUME = "runs images of .* by digest and the pinned tools, nothing else"
 
 def _production_pod(**changes: Any) -> Callable[[Facts], Manifest]:
     def make(facts: Facts) -> Manifest:
-        found = pod(facts, "shopcat", **{"priorityClassName": PRIORITY_CLASS, **changes})
+        found = pod(facts, "shopcat", **{"priorityClassName": SHOP_PRIORITY_CLASS, **changes})
         found["spec"]["containers"][0]["image"] = facts.production_image
         found["spec"]["volumes"].append({"name": "more", "image": {"reference": facts.preview_image}})
         return found
@@ -447,7 +448,7 @@ def _with_production_volume(facts: Facts) -> Manifest:
 
 def _quota(pods: int) -> tuple[str, ...]:
     change = f'{{"spec":{{"hard":{{"pods":"{pods}"}}}}}}'
-    return ("patch", "resourcequota", fence.LIMITS, "-n", "pr-123", "--type=merge", "-p", change)
+    return ("patch", "resourcequota", isolation.QUOTA_NAME, "-n", "pr-123", "--type=merge", "-p", change)
 
 
 ADMIN_SHAPES = [
@@ -456,7 +457,7 @@ ADMIN_SHAPES = [
         ANYONE,
         "no params found",
         manifest=lambda facts: pod(facts, "pr-900"),
-        prepare=(("create", "namespace", "pr-900"), ("label", "namespace", "pr-900", f"{fence.LABEL}=true")),
+        prepare=(("create", "namespace", "pr-900"), ("label", "namespace", "pr-900", f"{PREVIEW_LABEL}=true")),
         restore=("delete", "namespace", "pr-900"),
     ),
     Attempt(

@@ -20,9 +20,10 @@ From a run: `make isolation` writes this page (`tests/engine/test_isolation.py`)
 with the preview role's own session and the kubeconfig that a preview makes of production's contract, as if the pull
 request's code could say anything; rows that name an administrator hold whoever asks.
 
-* **API server**: a real Kubernetes API server decided, by RBAC (`infra/rbac.py`) or by admission (`infra/admission.py`);
-  its words are quoted. Beside these rows `tests/engine/test_preview_shape.py` tries every field that its own description of a
-  Deployment and a pod has, and compares what is let in with what a pull request may choose.
+* **API server**: a real Kubernetes API server decided, by RBAC (`infra/previews/rbac.py`) or by admission
+  (`infra/previews/admission_policies.py`); its words are quoted. Beside these rows `tests/engine/test_preview_shape.py` tries
+  every field that its own description of a Deployment and a pod has, and compares what is let in with what a pull request may
+  choose.
 * **IAM policies evaluated**: moto enforces no IAM, so the policies that the program stored were read back and evaluated by
   `tests/iam.py`; AWS itself was not asked.
 * **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI
@@ -93,10 +94,11 @@ _TAIL = """
 * The VPC CNI's default mode lets a new pod's packets pass until its policies have reached the node, a second or two
   (docs.aws.amazon.com/eks/latest/userguide/cni-network-policy.html, strict and standard mode). Production's pods are closed
   at their own end throughout; the database asks for a password.
-* A pull request that changes what a preview declares (`infra/preview_objects.py`, `infra/fence.py`) gets no preview until the
-  change is merged and production is up: the API server admits what the main branch makes, and names the field that differs.
-  When production changes it, an open preview gets no new pod until it is brought up again from a branch that has the change.
-  So does a Kubernetes version that gives pods a new field by default, or a webhook of somebody else's that changes pods.
+* A pull request that changes what a preview declares (`infra/previews/manifests.py`, `infra/previews/isolation.py`) gets no
+  preview until the change is merged and production is up: the API server admits what the main branch makes, and names the
+  field that differs. When production changes it, an open preview gets no new pod until it is brought up again from a branch
+  that has the change. So does a Kubernetes version that gives pods a new field by default, or a webhook of somebody else's
+  that changes pods.
 * A preview's image may be of any size, and a node pulls it: where the disk runs full the kubelet removes images, then evicts
   pods that use more than they asked for, then those of low priority. Production's application asks for what it uses and has
   the higher priority, so previews go first; a node without room for its images pulls none of a release either.

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE
+from infra.access.iam_policies import ISSUER
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, RELEASE_ROLE
 from tests import iam
 from tests.engine import isolation_table
 from tests.engine.isolation_attempts import ADMIN_ATTEMPTS, ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
@@ -43,13 +44,13 @@ def roles(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="module")
 def job(simulated: Twin, roles: None, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A job of pull request 123."""
-    return identity_of(simulated, tmp_path_factory.mktemp("job"), session(simulated, PREVIEW, str(NUMBER)))
+    return identity_of(simulated, tmp_path_factory.mktemp("job"), session(simulated, PREVIEW_ROLE, str(NUMBER)))
 
 
 @pytest.fixture(scope="module")
 def unopened(simulated: Twin, roles: None, tmp_path_factory: pytest.TempPathFactory) -> Session:
     """A job of pull request 124, which has no namespace yet."""
-    return identity_of(simulated, tmp_path_factory.mktemp("job"), session(simulated, PREVIEW, str(UNOPENED)))
+    return identity_of(simulated, tmp_path_factory.mktemp("job"), session(simulated, PREVIEW_ROLE, str(UNOPENED)))
 
 
 def called(twin: Twin, who: Session) -> set[tuple[str, str]]:
@@ -77,7 +78,7 @@ def opened(simulated: Twin, job: Session) -> Iterator[Facts]:
         preview.close(simulated, number)  # a twin that was kept may have them still
     text = pulumi(simulated, NUMBER, job, "up", "-c", f"shopcat:tag={SHA}")
     assert set(summary(text)) == {"created"}, text
-    other = session(simulated, PREVIEW, str(OTHER))
+    other = session(simulated, PREVIEW_ROLE, str(OTHER))
     pulumi(simulated, OTHER, other, "up", "-c", f"shopcat:tag={SHA}")
     yield facts_of(simulated, NUMBER, OTHER, UNOPENED)
     pulumi(simulated, OTHER, other, "destroy")
@@ -257,7 +258,7 @@ def test_network_policies_stand_where_a_preview_can_not_remove_them(simulated: T
 
 
 def test_every_call_that_a_preview_makes_is_allowed_by_its_role(simulated: Twin, opened: Facts, job: Session) -> None:
-    policies = policies_of(simulated, PREVIEW)
+    policies = policies_of(simulated, PREVIEW_ROLE)
     calls = {call for call in called(simulated, job) if call[0] != "sts"}
     assert ("secretsmanager", "CreateSecret") in calls
     missing = sorted(
@@ -298,7 +299,7 @@ def test_the_clean_up_removes_a_preview_with_its_own_identity(
     simulated: Twin, opened: Facts, job: Session, tmp_path: Path
 ) -> None:
     pulumi(simulated, NUMBER, job, "up", "-c", f"shopcat:tag={SHA}")
-    cleanup = identity_of(simulated, tmp_path, session(simulated, CLEANUP, "cleanup"))
+    cleanup = identity_of(simulated, tmp_path, session(simulated, CLEANUP_ROLE, "cleanup"))
     for arguments in (["delete", "namespace", "shopcat"], ["delete", "deployment", "shopcat", "-n", f"pr-{NUMBER}"]):
         result = command(simulated, ["kubectl", *arguments], check=False, **cleanup)
         assert result.returncode != 0
@@ -308,7 +309,7 @@ def test_the_clean_up_removes_a_preview_with_its_own_identity(
     preview.close(simulated, NUMBER, more=cleanup)
     assert left(simulated, NUMBER) == []
     calls = {call for call in called(simulated, cleanup) if call[0] != "sts"}
-    policies = policies_of(simulated, CLEANUP)
+    policies = policies_of(simulated, CLEANUP_ROLE)
     assert not [call for call in calls if not iam.may_call(policies, f"{call[0]}:{call[1]}")], calls
     isolation_table.allowed(
         "the clean-up job: `python -m pipeline preview close --number 123`", "the API server, as the role"
@@ -317,11 +318,11 @@ def test_the_clean_up_removes_a_preview_with_its_own_identity(
 
 def test_a_release_goes_on_under_these_policies(simulated: Twin, opened: Facts, tmp_path: Path) -> None:
     """With the release role's own credentials, without a change: everything it reads is allowed."""
-    release = session(simulated, RELEASE, "release")
+    release = session(simulated, RELEASE_ROLE, "release")
     changed = settings_file(simulated, tmp_path, {"shopcat:github": GITHUB})
     counts = summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed), **release).stdout)
     assert set(counts) == {"unchanged"}, counts
-    policies = policies_of(simulated, RELEASE)
+    policies = policies_of(simulated, RELEASE_ROLE)
     calls = {call for call in called(simulated, release) if call[0] != "sts"}
     assert not [call for call in calls if not iam.may_call(policies, f"{call[0]}:{call[1]}")], calls
     isolation_table.allowed(

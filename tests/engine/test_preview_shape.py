@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as how
 from hypothesis import strategies as st
 
-from infra import admission, fence, preview_objects, settings
+from infra import settings
+from infra.names import PREVIEW_LABEL, PREVIEW_PRIORITY_CLASS
+from infra.previews import admission_policies, isolation, manifests
 from infra.program import PREVIEW_SETTINGS
 from tests.engine.schema import Fields, Path
 from tests.examples import examples
@@ -34,7 +36,7 @@ MODULES = (pki, dns, controlplane)
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 REPOSITORY = f"{REGISTRY}/shopcat-preview"
 DIGEST = "sha256:" + "a" * 64
-FACTS = admission.Facts(
+FACTS = admission_policies.AdmissionFacts(
     account="123456789012",
     region="eu-central-1",
     load_balancer_cidrs=["10.64.64.0/19"],
@@ -84,19 +86,24 @@ def prepare(twin: Twin) -> None:
         version = "v1" if path.startswith("/api/") else f"{path.split('/')[2]}/v1"
         controlplane.call(twin, "POST", path, {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **rest})
 
-    for name, labels in ((OWN, {fence.LABEL: "true"}), (PLAIN, {})):
+    for name, labels in ((OWN, {PREVIEW_LABEL: "true"}), (PLAIN, {})):
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
         controlplane.call(twin, "POST", "/api/v1/namespaces", body)
-    create("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass", fence.PRIORITY_CLASS, value=fence.PRIORITY,
-           preemptionPolicy="Never")  # fmt: skip
+    create("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass", PREVIEW_PRIORITY_CLASS,
+           value=isolation.PREVIEW_PRIORITY, preemptionPolicy="Never")  # fmt: skip
     networking = f"/apis/networking.k8s.io/v1/namespaces/{OWN}/networkpolicies"
-    create(networking, "NetworkPolicy", fence.DEFAULT_DENY, spec=fence.default_deny())
+    create(networking, "NetworkPolicy", isolation.DEFAULT_DENY, spec=isolation.default_deny())
     for namespace in (OWN, PLAIN):
         create(f"/api/v1/namespaces/{namespace}/serviceaccounts", "ServiceAccount", "x")
     create("/apis/node.k8s.io/v1/runtimeclasses", "RuntimeClass", "x", handler="x")
-    create(f"/api/v1/namespaces/{OWN}/resourcequotas", "ResourceQuota", fence.LIMITS, spec={"hard": fence.quota()})
+    create(
+        f"/api/v1/namespaces/{OWN}/resourcequotas",
+        "ResourceQuota",
+        isolation.QUOTA_NAME,
+        spec={"hard": isolation.quota()},
+    )
     path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic"
-    for one in admission.policies(FACTS):
+    for one in admission_policies.admission_policies(FACTS):
         create(f"{path}ies", "ValidatingAdmissionPolicy", one.name, spec=one.spec())
         create(f"{path}ybindings", "ValidatingAdmissionPolicyBinding", one.name, spec=one.binding())
     for good in OBJECTS.values():
@@ -116,10 +123,10 @@ def in_force(twin: Twin, good: Object) -> bool:
 def deployments() -> dict[str, Object]:
     """The program's own."""
     _, found = settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "d" * 40, "shopcat:env": {"A": "b"}})
-    record = preview_objects.record(found, f"{REPOSITORY}@{DIGEST}", "https://pr-1.preview.shop.example.com")
+    record = manifests.record(found, f"{REPOSITORY}@{DIGEST}", "https://pr-1.preview.shop.example.com")
     specs = {
-        "shopcat": preview_objects.application_deployment(record, fence.PRIORITY_CLASS),
-        "database": preview_objects.database_deployment(found.images.database, fence.PRIORITY_CLASS),
+        "shopcat": manifests.application_deployment(record, PREVIEW_PRIORITY_CLASS),
+        "database": manifests.database_deployment(found.images.database, PREVIEW_PRIORITY_CLASS),
     }
     return {
         name: {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": spec}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.release import POINTER
+from infra.release.blue_green import POINTER
 from tests.tools import aws, command, kubectl, settings_file, summary
 from twin import production, pulumi
 from twin.config import Twin

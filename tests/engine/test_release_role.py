@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from infra import boundary
-from infra.permissions import CLEANUP, PREVIEW, RELEASE, SECRETS_ROLE
+from infra.access import boundary
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, PREVIEW_SECRETS_ROLE, RELEASE_ROLE
 from tests import iam
 from tests.engine.aws_calls import needed
 from tests.engine.test_isolation import GITHUB, session
@@ -40,8 +40,8 @@ def roles(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def policies(twin: Twin) -> list[dict[str, Any]]:
     """The release role's own policies, as the program stored them."""
     client = aws(twin, "iam")
-    names = client.list_role_policies(RoleName=RELEASE)["PolicyNames"]
-    return [client.get_role_policy(RoleName=RELEASE, PolicyName=name)["PolicyDocument"] for name in names]
+    names = client.list_role_policies(RoleName=RELEASE_ROLE)["PolicyNames"]
+    return [client.get_role_policy(RoleName=RELEASE_ROLE, PolicyName=name)["PolicyDocument"] for name in names]
 
 
 def run(twin: Twin, settings: Path, *, succeeds: bool = True, **changes: Any) -> tuple[str, set[str]]:
@@ -50,7 +50,7 @@ def run(twin: Twin, settings: Path, *, succeeds: bool = True, **changes: Any) ->
     document["config"].update(changes)
     path = settings.with_name("run.yaml")
     path.write_text(yaml.safe_dump(document, sort_keys=False))
-    who = session(twin, RELEASE, "release")
+    who = session(twin, RELEASE_ROLE, "release")
     result = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(path), **who)
     said = result.stdout + result.stderr
     assert (result.returncode == 0) is succeeds, said
@@ -63,11 +63,11 @@ def run(twin: Twin, settings: Path, *, succeeds: bool = True, **changes: Any) ->
 
 def test_every_role_is_bounded(simulated: Twin, roles: Path) -> None:
     found = {one["RoleName"]: one for one in aws(simulated, "iam").list_roles()["Roles"]}
-    assert {RELEASE, PREVIEW, CLEANUP, SECRETS_ROLE} < set(found)
+    assert {RELEASE_ROLE, PREVIEW_ROLE, CLEANUP_ROLE, PREVIEW_SECRETS_ROLE} < set(found)
     assert len(found) == 8
     for name in found:
         role = aws(simulated, "iam").get_role(RoleName=name)["Role"]
-        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary.arn(config.ACCOUNT_ID), name
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary.boundary_arn(config.ACCOUNT_ID), name
 
 
 def test_the_operator_has_written_its_secrets_with_our_rights(simulated: Twin, roles: Path) -> None:
@@ -186,8 +186,8 @@ def test_taking_it_down_is_an_administrator_s(simulated: Twin, roles: Path) -> N
 
 def policies_of_nobody() -> list[dict[str, Any]]:
     """The release role's policies, rendered, since the role is gone."""
-    from infra import release_role
-    from infra.permissions import Place
+    from infra.access import release_role
+    from infra.access.iam_policies import AwsScope
 
-    place = Place(config.ACCOUNT_ID, config.region(), "shopcat", "shopcat-releases")
-    return [json.loads(release_role.policy(place, updates_platform=True))]
+    place = AwsScope(config.ACCOUNT_ID, config.region(), "shopcat", "shopcat-releases")
+    return [json.loads(release_role.release_policy(place, updates_platform=True))]

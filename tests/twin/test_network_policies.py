@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from infra import addon_isolation, fence
-from infra.record import SMOKE
-from infra.release import ingress_policy
+from infra.foundation import addon_isolation
+from infra.previews import isolation
+from infra.release.blue_green import ingress_policy
+from infra.release.record import SMOKE
 from tests.conftest import PREFIX
 from tests.engine import isolation_table
 from tests.twin.test_cluster import MODULES, take_down
@@ -58,7 +59,7 @@ def pod(twin: config.Twin, namespace: str, name: str, label: str, port: int) -> 
         "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
     }
     spec = {"containers": [container], "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": False}
-    metadata = {"name": name, "labels": fence.selector(label)}
+    metadata = {"name": name, "labels": isolation.preview_selector(label)}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
@@ -72,7 +73,7 @@ def twin() -> Iterator[config.Twin]:
         module.up(made)
     network_policies.up(made)
     for namespace in (PREVIEW, PRODUCTION, OPERATOR):
-        labels = fence.namespace_labels(namespace) if namespace == PREVIEW else {}
+        labels = isolation.namespace_labels(namespace) if namespace == PREVIEW else {}
         labels.pop("pod-security.kubernetes.io/enforce", None)  # the servers here are no model of a pod
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
         controlplane.call(made, "POST", "/api/v1/namespaces", space)
@@ -195,10 +196,10 @@ def test_without_policies_everything_connects(twin: config.Twin, database: str, 
 @pytest.fixture(scope="module")
 def fenced(twin: config.Twin, database: str) -> None:
     """Exactly what the program declares, with the twin's bridge as the load balancers' subnet."""
-    specs = {(PREVIEW, name): spec for name, spec in fence.network_policies([twin.bridge_cidr]).items()}
+    specs = {(PREVIEW, name): spec for name, spec in isolation.preview_network_policies([twin.bridge_cidr]).items()}
     specs[PRODUCTION, "ingress"] = ingress_policy([twin.bridge_cidr])
     server = json.loads(kubectl(twin, "config", "view", "-o", "json").stdout)["clusters"][0]["cluster"]["server"]
-    specs.update(addon_isolation.network_policies(addon_isolation.egress_ports(server, twin.aws_endpoint)))
+    specs.update(addon_isolation.addon_network_policies(addon_isolation.egress_ports(server, twin.aws_endpoint)))
     for (namespace, name), spec in specs.items():
         body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
         controlplane.call(twin, "POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from infra.permissions import PREVIEW
+from infra.names import PREVIEW_ROLE
 from tests.engine import isolation_table
 from tests.engine.isolation_attempts import ADMISSION, APPLY, ATTEMPTS, Attempt, Facts
 from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, pulumi, session, tried
@@ -129,7 +129,7 @@ def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
     source = shop.source("hog", HOG)
     production.push_image(twin, source, SHA, preview.REPOSITORY_NAME)
     who = {
-        number: identity_of(twin, tmp_path_factory.mktemp("job"), session(twin, PREVIEW, str(number)))
+        number: identity_of(twin, tmp_path_factory.mktemp("job"), session(twin, PREVIEW_ROLE, str(number)))
         for number in NUMBERS
     }
     for number in NUMBERS:

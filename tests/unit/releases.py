@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from infra.record import DrainNumbers, Record, TemplateInput
+from infra.release.record import DrainNumbers, Record, TemplateInput
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

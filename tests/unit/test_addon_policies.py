@@ -5,18 +5,21 @@ from typing import Any
 
 import pytest
 
-from infra import addon_isolation, addon_policies, addons, settings
-from infra.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR
-from infra.permissions import SECRETS_ROLE, Place
+from infra import settings
+from infra.access import addon_policies
+from infra.access.iam_policies import AwsScope
+from infra.foundation import addon_isolation, addons
+from infra.foundation.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR
+from infra.names import PREVIEW_SECRETS_ROLE
 from tests.iam import Request, decide
 from tests.unit.test_settings import committed
 
-PLACE = Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
-CONTROLLERS = [json.loads(addon_policies.controller(PLACE))]
+PLACE = AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
+CONTROLLERS = [json.loads(addon_policies.controller_policy(PLACE))]
 APPLICATION = PLACE.arn("secretsmanager", "secret:shopcat/application-AbCdEf")
 MASTER = PLACE.arn("secretsmanager", "secret:rds!db-0123-AbCdEf")
 OPERATORS = [
-    json.loads(addon_policies.operator(PLACE)),
+    json.loads(addon_policies.operator_policy(PLACE)),
     json.loads(addon_policies.operator_reads([APPLICATION, MASTER])),
 ]
 
@@ -55,8 +58,8 @@ def test_the_controller(action: str, resource: str, *, allowed: bool) -> None:
     [
         ("secretsmanager:GetSecretValue", APPLICATION, True),
         ("secretsmanager:GetSecretValue", MASTER, True),
-        ("sts:AssumeRole", PLACE.role(SECRETS_ROLE), True),
-        ("sts:TagSession", PLACE.role(SECRETS_ROLE), True),
+        ("sts:AssumeRole", PLACE.role(PREVIEW_SECRETS_ROLE), True),
+        ("sts:TagSession", PLACE.role(PREVIEW_SECRETS_ROLE), True),
         ("secretsmanager:GetSecretValue", PLACE.arn("secretsmanager", "secret:rds!db-other-AbCdEf"), False),
         ("secretsmanager:GetSecretValue", PLACE.arn("secretsmanager", "secret:shopcat/other-AbCdEf"), False),
         ("secretsmanager:GetSecretValue", PLACE.arn("secretsmanager", "secret:shopcat-preview/pr-1/database"), False),
@@ -91,7 +94,7 @@ def test_the_operator_s_role_is_for_what_it_runs() -> None:
 
 
 def values() -> dict[str, Any]:
-    return addons.external_secrets_values(settings.read(committed()))
+    return addons.external_secrets_values(settings.read_settings(committed()))
 
 
 def test_unused_controllers_and_the_chart_s_own_roles_are_off() -> None:
@@ -114,18 +117,20 @@ DIGEST = f"sha256:{'a' * 64}"
     ],
 )
 def test_a_chart_gets_its_image_by_digest(reference: str, repository: str, tag: str) -> None:
-    assert addons.image(reference) == {"repository": repository, "tag": tag}
+    assert addons.chart_image(reference) == {"repository": repository, "tag": tag}
 
 
 def test_an_image_without_a_digest_is_named() -> None:
     given = committed()
     images = {**given["images"], "loadBalancerController": "public.ecr.aws/eks/x:v3.5.0"}
     (line,) = [
-        one for one in addons.unpinned(settings.read({**given, "images": images})) if "loadBalancerController" in one
+        one
+        for one in addons.unpinned(settings.read_settings({**given, "images": images}))
+        if "loadBalancerController" in one
     ]
     assert "imagetools inspect public.ecr.aws/eks/x:v3.5.0" in line
     images["loadBalancerController"] += f"@{DIGEST}"
-    found = addons.unpinned(settings.read({**given, "images": images}))
+    found = addons.unpinned(settings.read_settings({**given, "images": images}))
     assert not [one for one in found if "loadBalancerController" in one]
 
 
@@ -144,7 +149,7 @@ def test_ports_follow_the_addresses(server: str, endpoint: str | None, ports: li
 
 
 def test_add_ons_are_reached_by_the_api_server_alone() -> None:
-    found = addon_isolation.network_policies([443])
+    found = addon_isolation.addon_network_policies([443])
     assert set(found) == {(OPERATOR, OPERATOR), (CONTROLLER_NAMESPACE, CONTROLLER)}
     operator, controller = found[OPERATOR, OPERATOR], found[CONTROLLER_NAMESPACE, CONTROLLER]
     assert operator["podSelector"] == {}

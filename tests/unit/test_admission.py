@@ -5,12 +5,15 @@ import re
 
 import pytest
 
-from infra import admission, closed, fence, preview_shape, rbac, settings
-from infra.admission import Facts
+from infra import settings
+from infra.foundation import cel
+from infra.names import PREVIEW_CLUSTER_ROLE, PREVIEW_NAMESPACE_PATTERN
+from infra.previews import admission_policies, admitted_shapes, isolation, rbac
+from infra.previews.admission_policies import AdmissionFacts
 from infra.program import PREVIEW_SETTINGS
 from tests.unit.test_settings import committed
 
-FACTS = Facts(
+FACTS = AdmissionFacts(
     account="123456789012",
     region="eu-central-1",
     load_balancer_cidrs=["10.64.64.0/19"],
@@ -21,7 +24,7 @@ FACTS = Facts(
     repository="1.dkr.ecr.example.com/shopcat",
     preview_repository="1.dkr.ecr.example.com/shopcat-preview",
 )
-POLICIES = {one.name: one for one in admission.policies(FACTS)}
+POLICIES = {one.name: one for one in admission_policies.admission_policies(FACTS)}
 
 
 def test_every_policy_denies_and_fails_closed() -> None:
@@ -40,19 +43,19 @@ def test_a_missing_fence_denies() -> None:
 
 
 def test_names_are_known_before_the_repository_is() -> None:
-    unknown = Facts(**{**FACTS.__dict__, "repository": "", "preview_repository": ""})
-    assert [one.name for one in admission.policies(unknown)] == list(POLICIES)
+    unknown = AdmissionFacts(**{**FACTS.__dict__, "repository": "", "preview_repository": ""})
+    assert [one.name for one in admission_policies.admission_policies(unknown)] == list(POLICIES)
 
 
 def test_the_numbers_are_those_that_previews_declare() -> None:
     (expression, _) = POLICIES["shopcat-preview-quota"].validations[0]
-    for name, value in fence.quota().items():
+    for name, value in isolation.quota().items():
         assert f'quantity(string(dyn(object.spec).hard["{name}"])).compareTo(quantity("{value}"))' in expression
 
 
 def test_literals_are_of_one_type() -> None:
-    assert closed.literal({"a": 1, "b": {}}) == '{"a": dyn(1), "b": dyn({})}'
-    assert closed.literal(["x", {"y": "z"}]) == '[dyn("x"), dyn({"y": dyn("z")})]'
+    assert cel.literal({"a": 1, "b": {}}) == '{"a": dyn(1), "b": dyn({})}'
+    assert cel.literal(["x", {"y": "z"}]) == '[dyn("x"), dyn({"y": dyn("z")})]'
 
 
 def test_the_repositorys_dots_are_dots() -> None:
@@ -64,12 +67,12 @@ def test_the_repositorys_dots_are_dots() -> None:
 
 @pytest.mark.parametrize("name", ["pr-1", "pr-123", "pr-999999999"])
 def test_previews_namespaces(name: str) -> None:
-    assert re.search(fence.NAMESPACE, name)
+    assert re.search(PREVIEW_NAMESPACE_PATTERN, name)
 
 
 @pytest.mark.parametrize("name", ["pr-0", "pr-01", "pr-", "xpr-1", "pr-1x", "prod", "shopcat"])
 def test_other_namespaces(name: str) -> None:
-    assert not re.search(fence.NAMESPACE, name)
+    assert not re.search(PREVIEW_NAMESPACE_PATTERN, name)
 
 
 def test_nobody_reads_secrets_or_gets_into_pods() -> None:
@@ -88,19 +91,19 @@ def test_the_fence_can_not_be_deleted() -> None:
 
 def test_bind_is_for_one_role() -> None:
     (rule,) = [one for one in rbac.opener() if "bind" in one["verbs"]]
-    assert rule["resourceNames"] == [fence.ROLE]
+    assert rule["resourceNames"] == [PREVIEW_CLUSTER_ROLE]
 
 
 def test_each_release_that_may_come_back_keeps_its_smoke_test() -> None:
     from tests.unit.releases import record
 
     old = record("v1.0.0")
-    assert admission.smoke_images("new@sha256:1", [old]) == sorted({"new@sha256:1", old.template.smoke_image})
+    assert admission_policies.smoke_images("new@sha256:1", [old]) == sorted({"new@sha256:1", old.template.smoke_image})
 
 
 def test_a_closed_template_reads_back_what_it_leaves_open_and_nothing_else() -> None:
-    free = closed.between(0, 1)
-    found = closed.rules(
+    free = cel.between(0, 1)
+    found = cel.cel_rules(
         "object.spec", {"replicas": free, "paused": False, "list": [{"a": free}], "plain": [1]}, "spec"
     )
     root = "optional.of(dyn(object.spec))"
@@ -123,9 +126,9 @@ def test_every_kind_that_the_role_may_make_is_counted_or_has_one_name() -> None:
     """An object of each kind that may be created is bounded: by the quota, and by the one name that admission admits."""
     groups = {f"{resource}.{rule['apiGroups'][0]}".rstrip(".") for rule in rbac.inside() for resource in rule["resources"]
               if "create" in rule["verbs"]}  # fmt: skip
-    assert groups - fence.COUNTS.keys() == {"resourcequotas"}
+    assert groups - isolation.OBJECT_COUNTS.keys() == {"resourcequotas"}
     (expression, _) = POLICIES["shopcat-preview-quota"].validations[0]
-    assert f'object.metadata.name == "{fence.LIMITS}"' in expression
+    assert f'object.metadata.name == "{isolation.QUOTA_NAME}"' in expression
 
 
 IMAGES = {
@@ -148,7 +151,7 @@ IMAGES = {
 
 @pytest.mark.parametrize(("image", "allowed"), IMAGES.items())
 def test_a_previews_image_has_one_spelling(image: str, *, allowed: bool) -> None:
-    text = preview_shape.application_image(FACTS.preview_repository).holds("it")
+    text = admitted_shapes.application_image(FACTS.preview_repository).holds("it")
     pattern = json.loads(text.removeprefix("it.matches(").removesuffix(")"))
     assert bool(re.search(pattern, image)) is allowed
 
@@ -161,6 +164,6 @@ def test_images_are_looked_for_wherever_one_can_stand() -> None:
 
 def test_the_committed_previews_fit_productions_bounds() -> None:
     """A pod of a preview may take as long to end as production's: what is committed for both must agree."""
-    production = settings.read(committed()).drain.budget
+    production = settings.read_settings(committed()).drain.budget
     previews = settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "a" * 40})[1].drain.budget
     assert previews.grace_seconds <= production.grace_seconds

@@ -14,18 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import aws_check, definitions, dns_check, offers, settings
-from infra.aws_check import Quota, judge_database_zones, judge_name, judge_plan, judge_quota
-from infra.aws_clients import AwsClients
+from infra import settings
+from infra.clients.aws import AwsClients
+from infra.commands import aws_check, dns_check, offers
+from infra.commands.aws_check import Quota, judge_database_zones, judge_name, judge_plan, judge_quota
+from infra.commands.findings import FindingState, Row, asked, findings_table
+from infra.commands.offers import Offer, judge_offer, support, version_order
 from infra.errors import Refused
-from infra.findings import Row, State, asked, table
-from infra.offers import Offer, judge, order, support
+from infra.foundation import crds
 from tests.unit.test_settings import committed
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = settings.read(committed())
+SETTINGS = settings.read_settings(committed())
 
 # What is decided ------------------------------------------------------------------------------------------------------
 
@@ -42,11 +44,11 @@ versions = st.lists(st.integers(min_value=0, max_value=30), min_size=1, max_size
 def test_a_quota_passes_exactly_if_what_is_needed_fits(limit: int, used: int, needed: int) -> None:
     quota = Quota("vCPUs", "ec2", "L-1216C47A", needed, lambda *_: 0)
     row = judge_quota(quota, float(limit), used, REGION)
-    assert (row.state is State.OK) == (used + needed <= limit)
-    if row.state is State.CHANGE:
+    assert (row.state is FindingState.OK) == (used + needed <= limit)
+    if row.state is FindingState.CHANGE:
         wanted = re.search(r"--desired-value (\d+)$", row.todo)
         assert wanted
-        assert judge_quota(quota, float(wanted[1]), used, REGION).state is State.OK
+        assert judge_quota(quota, float(wanted[1]), used, REGION).state is FindingState.OK
         assert int(wanted[1]) == used + needed
 
 
@@ -57,17 +59,17 @@ def test_an_update_of_two_nodes_in_two_zones_needs_twelve_vcpus() -> None:
 @given(pinned=st.one_of(st.just(""), versions), offered=st.lists(versions, unique=True, max_size=6))
 def test_a_pin_passes_exactly_if_it_is_offered_and_the_newest_is_the_greatest(pinned: str, offered: list[str]) -> None:
     offer = Offer("x", "Pulumi.prod.yaml, shopcat:x", pinned, tuple(offered))
-    row = judge(offer)
-    assert (row.state is State.CHANGE) == (not offered or (pinned != "" and pinned not in offered))
-    assert all(order(one) <= order(offer.newest) for one in offered)
-    if row.state is State.CHANGE and offered:
+    row = judge_offer(offer)
+    assert (row.state is FindingState.CHANGE) == (not offered or (pinned != "" and pinned not in offered))
+    assert all(version_order(one) <= version_order(offer.newest) for one in offered)
+    if row.state is FindingState.CHANGE and offered:
         assert row.todo == f"set Pulumi.prod.yaml, shopcat:x to {offer.newest}"
-        assert judge(Offer("x", "", offer.newest, tuple(offered))).state is State.OK
+        assert judge_offer(Offer("x", "", offer.newest, tuple(offered))).state is FindingState.OK
     assert "shopcat:x" in row.found + row.todo
-    if row.state is State.LOOK:
-        assert any(order(one) > order(pinned) for one in offered)
-    if row.state is State.OK and pinned:
-        assert not any(order(one) > order(pinned) for one in offered)
+    if row.state is FindingState.LOOK:
+        assert any(version_order(one) > version_order(pinned) for one in offered)
+    if row.state is FindingState.OK and pinned:
+        assert not any(version_order(one) > version_order(pinned) for one in offered)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +83,7 @@ def test_a_pin_passes_exactly_if_it_is_offered_and_the_newest_is_the_greatest(pi
     ],
 )
 def test_versions_compare_by_their_numbers(older: str, newer: str) -> None:
-    assert order(older) < order(newer)
+    assert version_order(older) < version_order(newer)
 
 
 def known(**statuses: str) -> dict[str, dict[str, Any]]:
@@ -95,16 +97,18 @@ def known(**statuses: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("statuses", "state", "part"),
     [
-        ({"_1_35": "STANDARD_SUPPORT"}, State.OK, "standard support until 2027-03-01"),
-        ({"_1_35": "STANDARD_SUPPORT", "_1_36": "STANDARD_SUPPORT"}, State.LOOK, "newest: 1.36"),
-        ({"_1_35": "EXTENDED_SUPPORT"}, State.LOOK, "0.60 USD an hour"),
-        ({"_1_35": "EXTENDED_SUPPORT", "_1_36": "STANDARD_SUPPORT"}, State.LOOK, "0.60 USD an hour"),
-        ({"_1_35": "UNSUPPORTED", "_1_37": "STANDARD_SUPPORT"}, State.CHANGE, "1.35 is not offered"),
-        ({"_1_37": "STANDARD_SUPPORT"}, State.CHANGE, "newest: 1.37"),
-        ({}, State.CHANGE, "nothing is offered"),
+        ({"_1_35": "STANDARD_SUPPORT"}, FindingState.OK, "standard support until 2027-03-01"),
+        ({"_1_35": "STANDARD_SUPPORT", "_1_36": "STANDARD_SUPPORT"}, FindingState.LOOK, "newest: 1.36"),
+        ({"_1_35": "EXTENDED_SUPPORT"}, FindingState.LOOK, "0.60 USD an hour"),
+        ({"_1_35": "EXTENDED_SUPPORT", "_1_36": "STANDARD_SUPPORT"}, FindingState.LOOK, "0.60 USD an hour"),
+        ({"_1_35": "UNSUPPORTED", "_1_37": "STANDARD_SUPPORT"}, FindingState.CHANGE, "1.35 is not offered"),
+        ({"_1_37": "STANDARD_SUPPORT"}, FindingState.CHANGE, "newest: 1.37"),
+        ({}, FindingState.CHANGE, "nothing is offered"),
     ],
 )
-def test_a_kubernetes_version_is_judged_by_its_support(statuses: dict[str, str], state: State, part: str) -> None:
+def test_a_kubernetes_version_is_judged_by_its_support(
+    statuses: dict[str, str], state: FindingState, part: str
+) -> None:
     row = support("1.35", known(**{version.removeprefix("_"): status for version, status in statuses.items()}))
     assert row.state is state
     assert part in row.found
@@ -113,14 +117,14 @@ def test_a_kubernetes_version_is_judged_by_its_support(statuses: dict[str, str],
 @pytest.mark.parametrize(
     ("plan", "state"),
     [
-        (None, State.OK),
-        ({"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}, State.OK),
-        ({"accountPlanType": "FREE", "accountPlanStatus": "ACTIVE"}, State.CHANGE),
-        ({"accountPlanType": "FREE", "accountPlanStatus": "EXPIRED"}, State.CHANGE),
-        ({}, State.CHANGE),
+        (None, FindingState.OK),
+        ({"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}, FindingState.OK),
+        ({"accountPlanType": "FREE", "accountPlanStatus": "ACTIVE"}, FindingState.CHANGE),
+        ({"accountPlanType": "FREE", "accountPlanStatus": "EXPIRED"}, FindingState.CHANGE),
+        ({}, FindingState.CHANGE),
     ],
 )
-def test_only_a_free_plan_is_in_the_way(plan: dict[str, str] | None, state: State) -> None:
+def test_only_a_free_plan_is_in_the_way(plan: dict[str, str] | None, state: FindingState) -> None:
     assert judge_plan(plan).state is state
 
 
@@ -133,14 +137,14 @@ def test_the_database_needs_a_zone_of_its_subnets_or_both(
     wanted: list[str], offering: set[str], *, multi: bool
 ) -> None:
     row = judge_database_zones("db.t4g.micro", "16", wanted, offering, multi=multi)
-    assert (row.state is State.OK) == (len(offering & set(wanted)) >= (2 if multi else 1))
+    assert (row.state is FindingState.OK) == (len(offering & set(wanted)) >= (2 if multi else 1))
 
 
 def test_a_name_is_free_or_comes_with_the_command_that_frees_it() -> None:
-    for name in aws_check.names(SETTINGS):
-        assert judge_name(name, "").state is State.OK
+    for name in aws_check.taken_names(SETTINGS):
+        assert judge_name(name, "").state is FindingState.OK
         row = judge_name(name, "there already")
-        assert row.state is State.CHANGE
+        assert row.state is FindingState.CHANGE
         assert row.todo.endswith(name.removal)
         assert name.name in name.removal
 
@@ -148,9 +152,9 @@ def test_a_name_is_free_or_comes_with_the_command_that_frees_it() -> None:
 text = st.text(alphabet="abc xyz", min_size=1, max_size=20)
 
 
-@given(st.lists(st.builds(Row, text, st.sampled_from(State), text, st.one_of(st.just(""), text)), max_size=8))
+@given(st.lists(st.builds(Row, text, st.sampled_from(FindingState), text, st.one_of(st.just(""), text)), max_size=8))
 def test_the_table_has_every_row_and_what_has_to_change_first(rows: list[Row]) -> None:
-    lines = table(rows).split("\n") if rows else []
+    lines = findings_table(rows).split("\n") if rows else []
     firsts = [line for line in lines if not line.startswith(" ")]
     assert len(firsts) == len(rows)
     assert len(lines) == len(rows) + sum(bool(row.todo) for row in rows)
@@ -167,17 +171,17 @@ PIN = "1.35.7-20260903"
 @pytest.mark.parametrize(
     ("newest", "images", "pinned", "state", "part"),
     [
-        (PIN, ["ami-1"], PIN, State.OK, PIN),
-        ("1.35.8-20261001", ["ami-1"], PIN, State.LOOK, "newest: 1.35.8-20261001"),
-        ("1.35.8-20261001", [], PIN, State.CHANGE, f"{PIN} is not offered; newest: 1.35.8-20261001"),
-        ("1.35.8-20261001", ["ami-1"], "1.34.2-20260903", State.CHANGE, "1.34.2-20260903 is not offered"),
-        ("1.35.8-20261001", [], "", State.OK, "not pinned, so 1.35.8-20261001"),
-        (None, [], PIN, State.CHANGE, "nothing is offered"),
-        (None, [], "", State.CHANGE, "nothing is offered"),
+        (PIN, ["ami-1"], PIN, FindingState.OK, PIN),
+        ("1.35.8-20261001", ["ami-1"], PIN, FindingState.LOOK, "newest: 1.35.8-20261001"),
+        ("1.35.8-20261001", [], PIN, FindingState.CHANGE, f"{PIN} is not offered; newest: 1.35.8-20261001"),
+        ("1.35.8-20261001", ["ami-1"], "1.34.2-20260903", FindingState.CHANGE, "1.34.2-20260903 is not offered"),
+        ("1.35.8-20261001", [], "", FindingState.OK, "not pinned, so 1.35.8-20261001"),
+        (None, [], PIN, FindingState.CHANGE, "nothing is offered"),
+        (None, [], "", FindingState.CHANGE, "nothing is offered"),
     ],
 )
 def test_the_nodes_image_is_one_of_the_clusters_version_that_is_still_there(
-    newest: str | None, images: list[str], pinned: str, state: State, part: str
+    newest: str | None, images: list[str], pinned: str, state: FindingState, part: str
 ) -> None:
     class Clients(AwsClients):
         def get(self, service: str) -> Any:
@@ -212,7 +216,7 @@ def test_whatever_aws_answers_is_one_row(code: str, *, wrapped: bool) -> None:
         raise error
 
     (row,) = asked("vCPUs", read)
-    assert row.state is State.LOOK
+    assert row.state is FindingState.LOOK
     assert "\n" not in row.found
     if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
         assert row.found == "these credentials may not call DescribeThings"
@@ -226,7 +230,7 @@ def test_an_answer_that_makes_no_sense_is_one_row(error: Exception) -> None:
         raise error
 
     (row,) = asked("vCPUs", read)
-    assert row.state is State.LOOK
+    assert row.state is FindingState.LOOK
     assert type(error).__name__ in row.found
 
 
@@ -261,9 +265,9 @@ def test_credentials_that_may_do_nothing_get_a_whole_table(
     monkeypatch: pytest.MonkeyPatch, error: Exception, dns: str
 ) -> None:
     monkeypatch.setattr(aws_check, "AwsClients", lambda *_, **__: Denied(error))
-    monkeypatch.setattr(definitions, "get", _unreachable)
-    rows = aws_check.check(settings.read({**committed(), "dns": dns}), Denied(error), ACCOUNT, ROOT)
-    assert {row.state for row in rows} == {State.LOOK}
+    monkeypatch.setattr(crds, "get_url", _unreachable)
+    rows = aws_check.check_account(settings.read_settings({**committed(), "dns": dns}), Denied(error), ACCOUNT, ROOT)
+    assert {row.state for row in rows} == {FindingState.LOOK}
     subjects = {row.subject for row in rows}
     assert subjects >= {
         "account plan",
@@ -341,7 +345,7 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
             return getattr(self.client, name)
 
     monkeypatch.setattr(aws_check, "AwsClients", Clients)
-    monkeypatch.setattr(definitions, "get", _web)
+    monkeypatch.setattr(crds, "get_url", _web)
     with mock_aws():
         clients = Clients(REGION)
         for domain in (SETTINGS.domain, SETTINGS.preview_domain):
@@ -357,12 +361,12 @@ def _web(url: str) -> bytes:
 
 
 def rows_of(account: AwsClients, **changes: Any) -> dict[str, Row]:
-    given = settings.read({**committed(), **changes})
-    return {row.subject: row for row in aws_check.check(given, account, ACCOUNT, ROOT)}
+    given = settings.read_settings({**committed(), **changes})
+    return {row.subject: row for row in aws_check.check_account(given, account, ACCOUNT, ROOT)}
 
 
 def taken(account: AwsClients, **changes: Any) -> dict[str, Row]:
-    given = settings.read({**committed(), **changes})
+    given = settings.read_settings({**committed(), **changes})
     return {row.subject: row for row in aws_check._taken(account, ACCOUNT, given)}
 
 
@@ -379,19 +383,19 @@ def test_an_account_that_is_ready(account: AwsClients) -> None:
         "account plan", "vCPUs of nodes", "Elastic IPs", "VPCs", "internet gateways", "load balancers", "EKS clusters",
         "database instances", "zones", "names", "Kubernetes", "PostgreSQL", "RDS db.t4g.micro",
     ]  # fmt: skip
-    assert {subject: rows[subject].state for subject in quiet} == dict.fromkeys(quiet, State.OK)
+    assert {subject: rows[subject].state for subject in quiet} == dict.fromkeys(quiet, FindingState.OK)
     for host in (SETTINGS.domain, f"*.{SETTINGS.preview_domain}"):
-        assert rows[f"DNS {host}"].state is State.OK
+        assert rows[f"DNS {host}"].state is FindingState.OK
         assert f"dig +short NS {host.removeprefix('*.')}" in rows[f"DNS {host}: delegation"].todo
-    assert rows["names"].found == f"{len(aws_check.names(SETTINGS))} fixed names are free"
+    assert rows["names"].found == f"{len(aws_check.taken_names(SETTINGS))} fixed names are free"
     assert "newest: 3.6.0" in rows["chart aws-load-balancer-controller"].found
     assert "newest: 2.0.0" in rows["chart external-secrets"].found
-    assert rows["Pulumi CLI"].state is State.LOOK
+    assert rows["Pulumi CLI"].state is FindingState.LOOK
     assert "newest: 3.300.0" in rows["Pulumi CLI"].found
 
 
 def test_an_account_without_a_bucket_is_told_to_bootstrap(account: AwsClients) -> None:
-    assert taken(account)["state"] == Row("state", State.CHANGE, "there is no bucket for it", "make bootstrap")
+    assert taken(account)["state"] == Row("state", FindingState.CHANGE, "there is no bucket for it", "make bootstrap")
 
 
 def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
@@ -413,8 +417,8 @@ def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
         account.get("route53").change_resource_record_sets(
             HostedZoneId=zone["Id"], ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
         )
-    rows = {**taken(account), **{row.subject: row for row in dns_check.read(SETTINGS, account)}}
-    changed = {subject for subject, row in rows.items() if row.state is State.CHANGE}
+    rows = {**taken(account), **{row.subject: row for row in dns_check.check_dns(SETTINGS, account)}}
+    changed = {subject for subject, row in rows.items() if row.state is FindingState.CHANGE}
     assert changed >= {
         "secret shopcat/application",
         "ECR repository shopcat",
@@ -434,7 +438,7 @@ def test_names_of_a_stack_that_has_a_state_are_its_own(account: AwsClients) -> N
     account.get("ecr").create_repository(repositoryName="shopcat")
     rows = taken(account)
     assert list(rows) == ["names"]
-    assert rows["names"].state is State.OK
+    assert rows["names"].state is FindingState.OK
 
 
 def test_the_quota_counts_what_others_run_and_not_ours(account: AwsClients) -> None:
@@ -466,10 +470,10 @@ def test_the_vcpu_quota_is_of_standard_families(instance_type: str, counted: boo
 
 def test_a_version_that_is_gone_is_to_be_changed(account: AwsClients) -> None:
     given = {"kubernetesVersion": "1.33", "addonVersions": {"coredns": "v1.0.0-eksbuild.1"}}
-    found = offers.read(settings.read({**committed(), "cluster": given}), account, ROOT)
+    found = offers.read_offers(settings.read_settings({**committed(), "cluster": given}), account, ROOT)
     rows = {row.subject: row for row in found}
     for subject in ("Kubernetes", "add-on coredns"):
-        assert rows[subject].state is State.CHANGE
+        assert rows[subject].state is FindingState.CHANGE
         assert "Pulumi.prod.yaml" in rows[subject].todo
 
 
@@ -483,7 +487,7 @@ def test_the_command_prints_one_table_and_fails_if_something_has_to_change(
     assert f"account {ACCOUNT}, region {REGION}" in shown
     assert "change  state" in shown
     assert re.search(r"\d+ to change, \d+ to look at, of \d+", shown)
-    assert aws_check.main(lambda *_: [Row("x", State.LOOK, "y")]) == 0
+    assert aws_check.main(lambda *_: [Row("x", FindingState.LOOK, "y")]) == 0
     monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", "no-such.yaml")
     assert aws_check.main() == 1
     assert "error: no-such.yaml" in capsys.readouterr().err
@@ -491,14 +495,14 @@ def test_the_command_prints_one_table_and_fails_if_something_has_to_change(
 
 def test_the_previews_zone_that_is_missing_hides_nothing_of_the_shops(account: AwsClients) -> None:
     rows = rows_of(account, previewDomain="previews.example.org")
-    assert rows["DNS *.previews.example.org"].state is State.CHANGE
+    assert rows["DNS *.previews.example.org"].state is FindingState.CHANGE
     assert "previewHostedZone" in rows["DNS *.previews.example.org"].found
-    assert rows[f"DNS {SETTINGS.domain}"].state is State.OK
+    assert rows[f"DNS {SETTINGS.domain}"].state is FindingState.OK
 
 
 def test_previews_that_share_the_shops_site_are_said(account: AwsClients) -> None:
     assert "previews' site" not in rows_of(account)
     shared = {"previewDomain": "preview.shop.example.com", "previewDomainShared": True}
     row = rows_of(account, **shared)["previews' site"]
-    assert row.state is State.LOOK
+    assert row.state is FindingState.LOOK
     assert "can set the shop's cookies" in row.found

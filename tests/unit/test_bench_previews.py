@@ -12,7 +12,8 @@ from bench.previews_report import BUSY, CLOSED, OPENED, QUIET, UPDATED, Operatio
 from bench.scenarios import SHORT, Measured
 from bench.steps import Step
 from bench.systems import OURS
-from infra import capacity, fence
+from infra import capacity
+from infra.previews import isolation
 from infra.settings import read_preview
 from twin.paths import REPOSITORY
 
@@ -88,7 +89,7 @@ def test_the_scatter_is_the_median_distance_from_the_median() -> None:
 
 def test_the_room_is_that_of_the_capacity_plan() -> None:
     document = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())
-    production = capacity.Production(
+    production = capacity.ProductionDemand(
         2, capacity.PodRequest(200, 384), database_pool_size=5, database_max_connections=112
     )
     plan = capacity.plan(production)
@@ -116,7 +117,7 @@ def test_previews_drain_as_production_does() -> None:
     production = SHORT["shopcat:release"]["env"]
     assert found.env == production
     assert found.drain.budget.app_drain_seconds == int(production["APP_DRAIN_SECONDS"])
-    assert fence.quota()["pods"] == "4", "one that drains beside one that is replaced"
+    assert isolation.quota()["pods"] == "4", "one that drains beside one that is replaced"
 
 
 def test_production_goes_on_from_the_first_release_and_back_to_it() -> None:

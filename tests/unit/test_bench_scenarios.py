@@ -11,8 +11,8 @@ from bench.load import Load, Outcome
 from bench.scenarios import Bench
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, host_prefix
-from infra.drain import METRIC_MINUTES_SECONDS
-from infra.settings import Drain
+from infra.settings import DrainSettings
+from infra.timeouts import METRIC_MINUTES_SECONDS
 from twin import config
 from twin.errors import TwinError
 from twin.loadbalancer import parameters
@@ -31,9 +31,9 @@ def test_every_delay_can_be_made_the_worst_one(tmp_path: Path) -> None:
 
 
 def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale() -> None:
-    drain = Drain.model_validate(scenarios.SHORT["shopcat:drain"]).budget
+    drain = DrainSettings.model_validate(scenarios.SHORT["shopcat:drain"]).budget
     assert drain == scenarios.SHORT_BUDGET
-    committed = Drain().budget
+    committed = DrainSettings().budget
     assert (drain.controller_lag_seconds, drain.app_keep_alive_seconds, drain.settle_seconds) == (
         committed.controller_lag_seconds,
         committed.app_keep_alive_seconds,
@@ -43,13 +43,13 @@ def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale()
 
 def test_the_budget_that_is_too_small_is_smaller_than_the_real_delays() -> None:
     given = scenarios.inputs(scenarios.TOO_SMALL_SECONDS, scenarios.TOO_SMALL_SECONDS)
-    pre_stop = Drain.model_validate(scenarios.settings_of(given)["shopcat:drain"]).budget.pre_stop_seconds
+    pre_stop = DrainSettings.model_validate(scenarios.settings_of(given)["shopcat:drain"]).budget.pre_stop_seconds
     assert pre_stop < scenarios.PROPAGATION_SECONDS < scenarios.SHORT_BUDGET.pre_stop_seconds
 
 
 def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
     rate = sum(one.rate for one in scenarios.FULL_MIX)
-    committed = Drain().budget
+    committed = DrainSettings().budget
     watched = committed.settle_seconds + committed.propagation_seconds
     assert rate * watched * scenarios.FULL_MOST_RELEASES > scenarios.FULL_REQUESTS / 2
     long = next(one for one in scenarios.FULL_MIX if one.name == "long")

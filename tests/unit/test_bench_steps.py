@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from bench.steps import Follower, Step, floor, metrics_known, parts, step_at, steps_of
-from infra.drain import DrainBudget, DrainInputs
+from infra.timeouts import DrainBudget, DrainInputs
 
 SAID = """
     pulumi:pulumi:Stack shopcat-prod running release v1.1.0-r1: slot taken for attempt 1

@@ -14,20 +14,20 @@ from moto import mock_aws
 from moto.core.responses import EmptyResult
 from moto.iam.responses import IamResponse
 
-from infra import bootstrap as module
-from infra import boundary
-from infra.aws_clients import AwsClients
-from infra.backends import STACKS
-from infra.bootstrap import Bootstrap
+from infra.access import boundary
+from infra.access.iam_policies import AUDIENCE, ISSUER
+from infra.clients.aws import AwsClients
+from infra.commands import bootstrap as module
+from infra.commands.bootstrap import Bootstrap
+from infra.commands.policy_statements import normalised, only_tls, with_statement
 from infra.errors import Refused
-from infra.permissions import AUDIENCE, ISSUER
-from infra.statements import normalised, only_tls, with_statement
+from infra.names import STATE_BACKENDS
 
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 TABLE = "shopcat-releases"
 ISSUER_ARN = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
-BOUNDARY_ARN = boundary.arn(ACCOUNT)
+BOUNDARY_ARN = boundary.boundary_arn(ACCOUNT)
 CLIENTS = AwsClients(REGION)
 """Made once: each costs as much as a whole run on moto."""
 READS = ("get_", "list_", "describe_", "head_")
@@ -176,7 +176,7 @@ def test_a_whole_run_makes_every_property() -> None:
         assert (key["state"], key["rotation"]) == ("Enabled", True)
         assert any(f"{ACCOUNT}:root" in one and "kms:*" in one for one in key["policy"])
     assert [key["alias"] for key in EXPECTED["keys"]] == ["alias/shopcat-state-previews", "alias/shopcat-state-prod"]
-    assert len(EXPECTED["buckets"]) == len(STACKS)
+    assert len(EXPECTED["buckets"]) == len(STATE_BACKENDS)
     for name, bucket in EXPECTED["buckets"].items():
         assert bucket["versioning"] == "Enabled"
         (rule,) = bucket["encryption"]["Rules"]
@@ -189,7 +189,7 @@ def test_a_whole_run_makes_every_property() -> None:
     (table,) = EXPECTED["tables"].values()
     assert (table["protected"], table["recovery"], len(table["items"])) == (True, "ENABLED", 1)
     assert EXPECTED["issuers"] == {ISSUER_ARN: [AUDIENCE]}
-    assert set(EXPECTED["policies"]) == {BOUNDARY_ARN, boundary.arn(ACCOUNT, boundary.EKS_NAME)}
+    assert set(EXPECTED["policies"]) == {BOUNDARY_ARN, boundary.boundary_arn(ACCOUNT, boundary.EKS_BOUNDARY_NAME)}
 
 
 @pytest.mark.parametrize("last", range(1, len(WRITES) + 1), ids=[f"{n}-{call}" for n, call in enumerate(WRITES, 1)])
@@ -259,7 +259,7 @@ DAMAGE: dict[str, tuple[str, Callable[[AwsClients], Any]]] = {
     "half an access block": (
         "no public access",
         lambda c: c.get("s3").put_public_access_block(
-            Bucket=_bucket(c), PublicAccessBlockConfiguration={**module.PRIVATE, "BlockPublicPolicy": False}
+            Bucket=_bucket(c), PublicAccessBlockConfiguration={**module.BLOCK_PUBLIC_ACCESS, "BlockPublicPolicy": False}
         ),
     ),
     "no bucket policy": ("HTTPS only", lambda c: c.get("s3").delete_bucket_policy(Bucket=_bucket(c))),

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra import capacity
-from infra.capacity import CapacityError, CapacityPlan, PodRequest, Production
+from infra.capacity import CapacityError, CapacityPlan, PodRequest, ProductionDemand
 
-PRODUCTION = Production(replicas=2, pod=PodRequest(200, 384), database_pool_size=5, database_max_connections=80)
+PRODUCTION = ProductionDemand(replicas=2, pod=PodRequest(200, 384), database_pool_size=5, database_max_connections=80)
 productions = st.builds(
-    Production,
+    ProductionDemand,
     replicas=st.integers(-1, 8),
     pod=st.builds(PodRequest, st.integers(0, 1500), st.integers(0, 2500)),
     database_pool_size=st.integers(1, 30),
@@ -21,7 +21,7 @@ productions = st.builds(
 )
 
 
-def attempt(production: Production) -> CapacityPlan | None:
+def attempt(production: ProductionDemand) -> CapacityPlan | None:
     try:
         return capacity.plan(production)
     except CapacityError as error:
@@ -38,7 +38,7 @@ def test_the_default_fits_and_leaves_previews() -> None:
 
 
 @given(productions)
-def test_what_fits_is_within_every_limit(production: Production) -> None:
+def test_what_fits_is_within_every_limit(production: ProductionDemand) -> None:
     plan = attempt(production)
     if plan is None:
         return
@@ -54,7 +54,7 @@ def test_what_fits_is_within_every_limit(production: Production) -> None:
 
 
 @given(productions)
-def test_asking_for_less_never_stops_fitting(production: Production) -> None:
+def test_asking_for_less_never_stops_fitting(production: ProductionDemand) -> None:
     plan = attempt(production)
     if plan is not None and production.replicas > 1:
         smaller = capacity.plan(replace(production, replicas=production.replicas - 1))
@@ -62,7 +62,7 @@ def test_asking_for_less_never_stops_fitting(production: Production) -> None:
 
 
 @given(productions)
-def test_two_nodes_hold_whatever_one_drained_node_holds_twice(production: Production) -> None:
+def test_two_nodes_hold_whatever_one_drained_node_holds_twice(production: ProductionDemand) -> None:
     if attempt(production) is not None:
         assert attempt(replace(production, nodes=3)) is not None
 
@@ -94,7 +94,7 @@ def test_a_shortage_says_what_to_change(change: dict[str, object], words: str) -
 
 @given(productions, st.none() | st.builds(PodRequest, st.integers(0, 1500), st.integers(0, 2500)))
 def test_a_migration_no_larger_than_a_pod_needs_no_more_room(
-    production: Production, migration: PodRequest | None
+    production: ProductionDemand, migration: PodRequest | None
 ) -> None:
     """It runs before the new pods, so only a larger one counts; previews never gain by it."""
     without, plan = attempt(production), attempt(replace(production, migration=migration))
@@ -117,7 +117,7 @@ def test_what_fits_by_its_sum_but_not_node_by_node_is_refused() -> None:
 
 
 def test_previews_are_as_many_as_the_nodes_have_disk_for() -> None:
-    production = capacity.Production(2, capacity.PodRequest(200, 384), 5, 112)
+    production = capacity.ProductionDemand(2, capacity.PodRequest(200, 384), 5, 112)
     node = capacity.T3_MEDIUM
     assert node.disk_mebibytes > 0
     scarce = replace(production, node=replace(node, disk_mebibytes=1024))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from moto import mock_aws
 
-from infra import cloudwatch
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.metrics import Group
+from infra.release import cloudwatch
+from infra.release.metrics import Group
 from tests.unit.releases import REGION, client
 from tests.unit.test_twin_loadbalancer import request
 from twin.loadbalancer import metrics as twin_metrics
@@ -41,7 +41,9 @@ def test_what_the_load_balancer_counts_is_read_by_group() -> None:
         data = twin_metrics.metric_data(twin_metrics.count(served, "app/shopcat/1", names), minute)
         clients.get("cloudwatch").put_metric_data(Namespace=twin_metrics.NAMESPACE, MetricData=data)
         start = datetime.fromtimestamp(minute * 60, UTC)
-        reading = cloudwatch.read(clients, BALANCER, GROUPS, start - timedelta(minutes=5), start + timedelta(minutes=2))
+        reading = cloudwatch.read_metrics(
+            clients, BALANCER, GROUPS, start - timedelta(minutes=5), start + timedelta(minutes=2)
+        )
     assert not reading.incomplete
     (found,) = reading.minutes
     assert found.start == start
@@ -75,7 +77,7 @@ def incomplete(pages: Pages) -> list[str]:
     clients._clients = {"cloudwatch": pages}
     clients.session = object()
     now = datetime.now(UTC)
-    return list(cloudwatch.read(clients, BALANCER, GROUPS, now - timedelta(minutes=5), now).incomplete)
+    return list(cloudwatch.read_metrics(clients, BALANCER, GROUPS, now - timedelta(minutes=5), now).incomplete)
 
 
 def test_an_answer_is_complete_when_each_metric_says_so_at_last() -> None:

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra.aws_clients import AwsClients
-from infra.database import ensure_application_secret, final_snapshot
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.record import APPLICATION_SECRET
+from infra.foundation.database import ensure_application_secret, final_snapshot
+from infra.names import APPLICATION_SECRET
 
 
 @pytest.fixture

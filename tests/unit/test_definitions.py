@@ -14,9 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import definitions
+from infra.clients.kubernetes import KubernetesClient, KubernetesUnreachable
 from infra.errors import Refused
-from infra.kubernetes_client import KubernetesClient, KubernetesUnreachable
+from infra.foundation import crds
 
 CHART = "aws-load-balancer-controller"
 
@@ -117,7 +117,7 @@ class Server:
         }
 
     def bring_up_to(self, version: str) -> list[str]:
-        return definitions.bring_up_to(self.client, self.url, CHART, version, self.digest, sleep=lambda _: None)
+        return crds.bring_up_to(self.client, self.url, CHART, version, self.digest, sleep=lambda _: None)
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_an_archive_that_was_replaced_with_its_index_changes_nothing(server: Ser
         server.bring_up_to("3.5.0")
     assert not server.applied
     with pytest.raises(Refused, match="shopcat:chartDigests"):
-        definitions.fetch(server.url, CHART, "3.5.0", expected)
+        crds.fetch_crds(server.url, CHART, "3.5.0", expected)
 
 
 WHOLE = archive(FILES)
@@ -191,7 +191,7 @@ WHOLE = archive(FILES)
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     refusal = None
     try:
-        found = definitions.read(content)
+        found = crds.read_crds(content)
     except Refused as error:
         refusal = str(error)
     assert (refusal and "archive can't be read" in refusal) or all(one["metadata"]["name"] for one in found)
@@ -205,7 +205,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
 )
 def test_any_index_is_read_or_refused(index: str) -> None:
     with pytest.raises(Refused, match=r"shopcat:(chartMirror|charts)"):
-        definitions.locate(index, "https://charts.example.com", CHART, "1")
+        crds.locate(index, "https://charts.example.com", CHART, "1")
 
 
 def test_a_repository_that_is_not_there_is_one_message(server: Server) -> None:
@@ -233,4 +233,4 @@ def test_urls_of_an_index_may_be_whole_or_relative() -> None:
         ("https://b.example/x.tgz", "https://b.example/x.tgz"),
     ):
         index = yaml.safe_dump({"entries": {"x": [{"version": "v1.0.0", "urls": [url]}]}})
-        assert definitions.locate(index, "https://a.example/charts", "x", "1.0.0") == (expected, "")
+        assert crds.locate(index, "https://a.example/charts", "x", "1.0.0") == (expected, "")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import domains
+from infra.settings import domains
 
 SUFFIXES = ("com", "net", "co.uk", "github.io", "localhost", "herokuapp.com", "nowhere-known")
 """Below each of these a domain can be registered: ICANN's, private ones, and names that no rule matches."""
@@ -28,11 +28,11 @@ def test_no_preview_can_set_a_cookie_for_the_shop(shop: tuple[list[str], str], p
     preview = (["pr-1", *previews[0]], previews[1])
     reaches = cookie_reaches(preview, shop)
     assert domains.is_shared(name(shop), name(previews)) is reaches
-    refused = domains.refusal(name(shop), name(previews), accepted=False)
+    refused = domains.domain_refusal(name(shop), name(previews), accepted=False)
     covers = f".{name(shop)}".endswith(f".{name(previews)}")
     assert bool(refused) is (reaches or covers)
     # Accepted, a shared site is taken; the shop's own name under the previews' wildcard never is.
-    assert bool(domains.refusal(name(shop), name(previews), accepted=True)) is (covers or not reaches)
+    assert bool(domains.domain_refusal(name(shop), name(previews), accepted=True)) is (covers or not reaches)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +50,12 @@ def test_no_preview_can_set_a_cookie_for_the_shop(shop: tuple[list[str], str], p
     ],
 )
 def test_what_is_refused_says_why(shop: str, previews: str, words: str) -> None:
-    found = domains.refusal(shop, previews, accepted=False)
+    found = domains.domain_refusal(shop, previews, accepted=False)
     assert words in found
     assert bool(found) is bool(words)
 
 
 def test_a_shared_site_is_said_at_each_update() -> None:
-    said = domains.warning("shop.example.com", "preview.shop.example.com")
+    said = domains.domain_warning("shop.example.com", "preview.shop.example.com")
     assert "share the site example.com" in said
     assert "shopcat:previewDomainShared" in said

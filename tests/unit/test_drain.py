@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.drain import DrainBudget, DrainError, DrainInputs, DrainOverrides
+from infra.timeouts import DrainBudget, DrainError, DrainInputs, DrainOverrides
 
 seconds = st.floats(min_value=0, max_value=400, allow_nan=False)
 inputs = st.builds(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.drift import MARKER, Drift, compare, differences
-from infra.record import render
+from infra.release.drift import RESTORED_ANNOTATION, Drift, compare_objects, object_differences
+from infra.release.record import render_pod_template
 from tests.unit.releases import record
 
 LEAVES = st.one_of(st.integers(1, 99), st.text("abc", min_size=1, max_size=3), st.booleans())
@@ -34,7 +34,7 @@ def stored(spec: Any, name: str = "") -> Any:
 
 @given(SPECS)
 def test_what_the_api_server_adds_or_leaves_out_is_no_difference(spec: dict[str, Any]) -> None:
-    assert differences(spec, stored(spec)) == []
+    assert object_differences(spec, stored(spec)) == []
 
 
 @given(SPECS, st.data())
@@ -43,25 +43,25 @@ def test_any_declared_value_that_somebody_changed_is_a_difference(spec: dict[str
     keys = [key for key, value in spec.items() if type(value) in (int, str) and key in standing]
     if keys:
         standing[data.draw(st.sampled_from(keys))] = "somebody's"
-        assert len(differences(spec, standing)) == 1
+        assert len(object_differences(spec, standing)) == 1
 
 
 def test_the_values_that_people_change() -> None:
-    pod = render(record(), "blue")
+    pod = render_pod_template(record(), "blue")
     spec = {"replicas": 2, "paused": False, "template": pod}
     standing = stored(copy.deepcopy(spec))
-    assert differences(spec, standing) == []
+    assert object_differences(spec, standing) == []
     standing["replicas"] = 3
     standing["paused"] = True
     standing["template"]["spec"]["containers"][0]["image"] = "another"
-    shown = differences(spec, standing)
+    shown = object_differences(spec, standing)
     assert [line.partition(" is ")[0] for line in shown] == [
         "replicas",
         "paused",
         "template.spec.containers[shopcat].image",
     ]
     del standing["replicas"]
-    assert "replicas is None, expected 2" in differences(spec, standing)
+    assert "replicas is None, expected 2" in object_differences(spec, standing)
 
 
 @pytest.mark.parametrize(
@@ -78,30 +78,30 @@ def test_the_values_that_people_change() -> None:
     ],
 )
 def test_quantities_are_numbers(declared: Any, kept: Any, *, same: bool) -> None:
-    assert (differences({"x": declared}, {"x": kept}) == []) is same
+    assert (object_differences({"x": declared}, {"x": kept}) == []) is same
 
 
 def test_what_somebody_added_to_a_list_of_named_things_stays() -> None:
     declared = {"env": [{"name": "A", "value": "1"}, {"name": "EMPTY", "value": ""}]}
-    assert differences(declared, {"env": [{"name": "Z"}, {"name": "EMPTY"}, {"name": "A", "value": "1"}]}) == []
-    assert differences(declared, {"env": [{"name": "EMPTY"}]}) == [
+    assert object_differences(declared, {"env": [{"name": "Z"}, {"name": "EMPTY"}, {"name": "A", "value": "1"}]}) == []
+    assert object_differences(declared, {"env": [{"name": "EMPTY"}]}) == [
         "env[A].name is None, expected 'A'",
         "env[A].value is None, expected '1'",
     ]
-    assert differences({"args": ["a", "b"]}, {"args": ["a"]}) == ["args is ['a'], expected ['a', 'b']"]
+    assert object_differences({"args": ["a", "b"]}, {"args": ["a"]}) == ["args is ['a'], expected ['a', 'b']"]
 
 
 @pytest.mark.parametrize("name", ["selector", "matchLabels", "podSelector", "nodeSelector"])
 def test_one_more_key_in_a_map_that_selects_is_a_difference(name: str) -> None:
     declared = {name: {"app": "shopcat"}}
-    assert differences(declared, {name: {"app": "shopcat"}}) == []
-    (line,) = differences(declared, {name: {"app": "shopcat", "debug": "yes"}})
+    assert object_differences(declared, {name: {"app": "shopcat"}}) == []
+    (line,) = object_differences(declared, {name: {"app": "shopcat", "debug": "yes"}})
     assert line == f"{name}.debug is 'yes', expected none"
-    assert differences({"labels": {"app": "shopcat"}}, {"labels": {"app": "shopcat", "debug": "yes"}}) == []
+    assert object_differences({"labels": {"app": "shopcat"}}, {"labels": {"app": "shopcat", "debug": "yes"}}) == []
 
 
 def compared(spec: dict[str, Any], standing: dict[str, Any] | None, *, is_expected: bool = True) -> Drift:
-    return compare(spec, {}, standing, intent="shopcat/intent", is_expected=is_expected)
+    return compare_objects(spec, {}, standing, intent="shopcat/intent", is_expected=is_expected)
 
 
 def test_the_mark_is_new_when_somebody_changed_something_and_stays_after_that() -> None:
@@ -110,22 +110,24 @@ def test_the_mark_is_new_when_somebody_changed_something_and_stays_after_that() 
     assert compared(spec, standing) == Drift()
     standing["spec"]["replicas"] = 3
     first = compared(spec, standing)
-    assert first == Drift(("replicas is 3, expected 2",), {MARKER: "7"})
+    assert first == Drift(("replicas is 3, expected 2",), {RESTORED_ANNOTATION: "7"})
     written = {"metadata": {"resourceVersion": "8", "annotations": first.mark}, "spec": {"replicas": 2}}
     assert compared(spec, written) == Drift((), first.mark), "nothing is left to write"
     written["spec"] = {"replicas": 1}
-    assert compared(spec, written).mark == {MARKER: "8"}
+    assert compared(spec, written).mark == {RESTORED_ANNOTATION: "8"}
 
 
 @pytest.mark.parametrize("standing", [None, {"metadata": {"deletionTimestamp": "2026-01-02T03:04:05Z"}}])
 def test_what_somebody_deleted_is_written_if_an_update_has_made_it_before(standing: dict[str, Any] | None) -> None:
     found = compared({"replicas": 2}, standing)
     assert found.lines == ("was deleted",)
-    assert found.mark[MARKER].startswith("deleted before 2")
+    assert found.mark[RESTORED_ANNOTATION].startswith("deleted before 2")
     assert compared({"replicas": 2}, standing, is_expected=False) == Drift()
 
 
 def test_what_was_written_for_another_intent_is_not_compared() -> None:
     standing = {"metadata": {"annotations": {"shopcat/intent": "older"}}, "spec": {"replicas": 3}}
-    found = compare({"replicas": 2}, {"shopcat/intent": "new"}, standing, intent="shopcat/intent", is_expected=True)
+    found = compare_objects(
+        {"replicas": 2}, {"shopcat/intent": "new"}, standing, intent="shopcat/intent", is_expected=True
+    )
     assert found == Drift()

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pulumi
 import pytest
 
-from infra import engine
+from infra.clients import engine
 from infra.errors import Refused
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import existing
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
+from infra.foundation import existing_resources
 from tests.unit.releases import run
 from twin.plugins.aws.kind import Aws
 from twin.plugins.aws.provider import KINDS
@@ -35,7 +35,7 @@ class Account:
         return KINDS[kind].create(self._aws, {**KINDS[kind].defaults, **inputs})
 
     def find(self, kind: str, **inputs: Any) -> str | None:
-        return existing.find(self.clients, kind, inputs)
+        return existing_resources.find_existing(self.clients, kind, inputs)
 
     def network(self) -> tuple[str, str, str]:
         vpc = self.make("aws:ec2/vpc:Vpc", cidrBlock="10.0.0.0/16")
@@ -174,10 +174,10 @@ def test_what_is_there_is_found_and_what_is_not_there_is_not(account: Account) -
         f"aws:eks/{one}"
         for one in ("accessEntry:AccessEntry", "addon:Addon", "podIdentityAssociation:PodIdentityAssociation")
     }
-    assert {kind for kind, _ in cases} == set(existing.FINDERS) - not_in_moto
+    assert {kind for kind, _ in cases} == set(existing_resources.FINDERS) - not_in_moto
 
 
-@pytest.mark.parametrize("kind", sorted(existing.FINDERS))
+@pytest.mark.parametrize("kind", sorted(existing_resources.FINDERS))
 def test_every_type_can_be_imported(kind: str) -> None:
     """The published SDK says how; the form of the id is compared by eye and in the test above."""
     module, name = kind.split(":")[1].split("/", maxsplit=1)[0], kind.rpartition(":")[2]
@@ -199,11 +199,13 @@ FREE = {
 
 def test_every_type_that_production_declares_in_aws_is_guarded_or_needs_no_guard() -> None:
     modules = ("addons", "cluster", "contract", "database", "edge", "identity", "network", "registry")
-    sources = [Path(existing.__file__).with_name(f"{name}.py").read_text() for name in modules]
+    sources = [Path(existing_resources.__file__).with_name(f"{name}.py").read_text() for name in modules]
     declared = {found for text in sources for found in re.findall(r"\baws\.(\w+\.[A-Z]\w+)\(", text)}
     declared = {one for one in declared if not one.endswith("Args")}
-    guarded = {f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in existing.FINDERS}
-    assert declared - FREE <= guarded, "a killed update leaves it: how is it found? (infra/existing.py)"
+    guarded = {f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in existing_resources.FINDERS}
+    assert declared - FREE <= guarded, (
+        "a killed update leaves it: how is it found? (infra/foundation/existing_resources.py)"
+    )
     assert declared >= FREE
     assert guarded - declared == {"eks.Cluster"}  # which the eks component declares
 
@@ -241,11 +243,11 @@ def asked(name: str) -> Any:
 def test_each_thing_found_is_named_once_and_in_as_few_messages_as_can_be(
     account: Account, monkeypatch: pytest.MonkeyPatch, delays: tuple[float, ...], messages: int
 ) -> None:
-    monkeypatch.setattr(existing, "QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0.5)
     names = [f"shopcat-{number}" for number in range(len(delays))]
     for name in names:
         account.clients.get("ecr").create_repository(repositoryName=name)
-    guard = existing.Guard(account.clients, "prod", "shopcat")
+    guard = existing_resources.ImportGuard(account.clients, "prod", "shopcat")
     kind = "aws:ecr/repository:Repository"
 
     async def ask(name: str, delay: float) -> None:

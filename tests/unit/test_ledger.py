@@ -14,26 +14,27 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from moto import mock_aws
 
-from infra import ledger as module
-from infra import releases
+from infra.commands import releases
 from infra.errors import Refused
-from infra.ledger import (
+from infra.names import other_colour
+from infra.release import ledger as module
+from infra.release.ledger import (
     Abort,
     Decision,
     Ledger,
     LedgerConflict,
+    LedgerState,
     LedgerUnknown,
     Nothing,
     Rollback,
     Session,
-    State,
     Tag,
     Wanted,
     decide,
     table_definition,
     table_rows,
 )
-from infra.record import Provenance, other
+from infra.release.record import Provenance
 from tests.unit.releases import TABLE, client, digest, template
 
 if TYPE_CHECKING:
@@ -46,15 +47,15 @@ def tag(name: str, number: int, **changes: Any) -> Tag:
     return Tag(name, template(number, **changes), BY)
 
 
-def release(state: State, wanted: Wanted) -> State:
+def release(state: LedgerState, wanted: Wanted) -> LedgerState:
     return module.gone_live(claim(state, wanted))
 
 
-def claim(state: State, wanted: Wanted) -> State:
+def claim(state: LedgerState, wanted: Wanted) -> LedgerState:
     return module.claimed(state, decide(wanted, state), f"2026-11-24T10:{state.version:02}:00+00:00")
 
 
-EMPTY = State(version=1)
+EMPTY = LedgerState(version=1)
 FIRST = release(EMPTY, tag("v1.0.0", 1))
 SECOND = release(FIRST, tag("v1.1.0", 2))
 THIRD = release(SECOND, tag("v1.2.0", 3))
@@ -64,14 +65,14 @@ ABORTED = module.aborted(OPEN)
 ROLLING_BACK = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
 
 
-def refused(state: State, wanted: Wanted, *words: str) -> None:
+def refused(state: LedgerState, wanted: Wanted, *words: str) -> None:
     with pytest.raises(Refused) as caught:
         decide(wanted, state)
     for word in words:
         assert word in str(caught.value), str(caught.value)
 
 
-def decided(state: State, wanted: Wanted, action: str) -> Decision:
+def decided(state: LedgerState, wanted: Wanted, action: str) -> Decision:
     decision = decide(wanted, state)
     assert decision.action == action, decision.message
     return decision
@@ -89,7 +90,7 @@ def test_nothing_wanted_the_live_release_stays() -> None:
 
 
 @pytest.mark.parametrize("state", [OPEN, FIRST_OPEN, ROLLING_BACK])
-def test_nothing_wanted_an_open_release_goes_on_and_says_so(state: State) -> None:
+def test_nothing_wanted_an_open_release_goes_on_and_says_so(state: LedgerState) -> None:
     decision = decided(state, Nothing(), "resume")
     assert decision.open == state.open
     assert "goes on with" in decision.message
@@ -111,7 +112,7 @@ def test_the_live_tag_with_another_input_is_the_next_revision_in_the_idle_colour
     decision = decided(SECOND, tag("v1.1.0", 2, replicas=1), "release")
     assert decision.open is not None
     assert decision.open.revision == 2
-    assert decision.open.colour == other(SECOND.live.colour)  # type: ignore[union-attr]
+    assert decision.open.colour == other_colour(SECOND.live.colour)  # type: ignore[union-attr]
 
 
 def test_the_live_tag_with_another_digest_is_refused() -> None:
@@ -131,7 +132,7 @@ def test_the_open_tag_with_another_digest_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("state", "colour"), [(EMPTY, "green"), (FIRST, "blue"), (SECOND, "green")])
-def test_a_new_tag_is_claimed_for_the_idle_colour(state: State, colour: str) -> None:
+def test_a_new_tag_is_claimed_for_the_idle_colour(state: LedgerState, colour: str) -> None:
     decision = decided(state, tag("v9.0.0", 9), "release")
     assert decision.open is not None
     assert (decision.open.revision, decision.open.attempt, decision.open.colour) == (1, 1, colour)
@@ -148,7 +149,9 @@ def test_a_new_tag_is_claimed_for_the_idle_colour(state: State, colour: str) -> 
         (EMPTY, "v1.1.0-r1", False),
     ],
 )
-def test_a_commit_is_released_only_onto_what_it_was_compared_with(state: State, after: str, *, allowed: bool) -> None:
+def test_a_commit_is_released_only_onto_what_it_was_compared_with(
+    state: LedgerState, after: str, *, allowed: bool
+) -> None:
     wanted = Tag("v1.2.0", template(3), replace(BY, after=after))
     if allowed:
         decided(state, wanted, "release")
@@ -165,7 +168,7 @@ def test_a_new_tag_while_one_is_open_is_refused() -> None:
 
 
 @pytest.mark.parametrize("state", [SECOND, THIRD])
-def test_a_tag_that_was_live_is_refused_with_its_record(state: State) -> None:
+def test_a_tag_that_was_live_is_refused_with_its_record(state: LedgerState) -> None:
     assert state.live is not None
     refused(state, tag("v1.0.0", 1), "released before", digest(1), "ann", f"rollback={state.live.tag}->v1.0.0")
 
@@ -200,7 +203,7 @@ def test_an_aborted_tag_is_refused_while_another_is_open() -> None:
 
 
 @pytest.mark.parametrize("state", [OPEN, FIRST_OPEN])
-def test_the_open_release_is_aborted(state: State) -> None:
+def test_the_open_release_is_aborted(state: LedgerState) -> None:
     assert state.open is not None
     decision = decided(state, Abort(state.open.tag), "abort")
     after = module.aborted(state)
@@ -367,15 +370,15 @@ def test_a_hook_that_looks_while_another_writes_sees_no_stranger() -> None:
     writing, go_on = threading.Event(), threading.Event()
 
     class Slow:
-        state = State(version=1)
+        state = LedgerState(version=1)
 
-        def claim(self, state: State, decision: Decision) -> State:
+        def claim(self, state: LedgerState, decision: Decision) -> LedgerState:
             self.state = module.claimed(state, decision, "now")
             writing.set()
             assert go_on.wait(10)
             return self.state
 
-        def read(self) -> State:
+        def read(self) -> LedgerState:
             return self.state
 
     slow = Slow()
@@ -477,7 +480,7 @@ class Releases(RuleBasedStateMachine):
         client("dynamodb").create_table(**table_definition(TABLE))
         self.ledger = Ledger(client("dynamodb"), TABLE)
         self.ledger.initialise()
-        self.stale: State = self.ledger.read()
+        self.stale: LedgerState = self.ledger.read()
         self.digests: dict[str, str] = {}
         self.lives: list[str] = []
 

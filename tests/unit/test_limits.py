@@ -9,10 +9,11 @@ import pytest
 from pydantic import BaseModel
 from pydantic.alias_generators import to_camel
 
-from infra import permissions, settings
+from infra import settings
+from infra.access import iam_policies
 from infra.errors import Refused
-from infra.limits import LIMITS, Items, Number, Text
-from infra.settings import Preview, Settings
+from infra.settings import PreviewSettings, Settings
+from infra.settings.limits import LIMITS, Items, Number, Text
 from tests.unit.test_settings import PREVIEWS, committed, existing
 
 CHECKED_ELSEWHERE = {
@@ -21,10 +22,10 @@ CHECKED_ELSEWHERE = {
     "vpc.cidr": "ipaddress",
     "vpc.zones": "two letters",
     "adminCidrs": "ipaddress, and counted with the addresses of the cluster's own",
-    "tag": "infra/record.py",
-    "release.env": "infra/environment.py",
-    "release.migrate": "infra/environment.py",
-    "env": "infra/environment.py",
+    "tag": "infra/release/record.py",
+    "release.env": "infra/settings/environment.py",
+    "release.migrate": "infra/settings/environment.py",
+    "env": "infra/settings/environment.py",
 }
 
 
@@ -42,7 +43,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> set[str]:
     return found
 
 
-ALL = leaves(Settings) | leaves(Preview)
+ALL = leaves(Settings) | leaves(PreviewSettings)
 
 
 def test_each_setting_has_a_limit() -> None:
@@ -64,7 +65,7 @@ def refusal(path: str, value: Any) -> str:
         inner = inner[section]
     inner[name] = value
     with pytest.raises(Refused) as refused:
-        settings.read(values)
+        settings.read_settings(values)
     return str(refused.value)
 
 
@@ -94,14 +95,14 @@ def test_a_text_of_another_form_is_refused_by_name(path: str, text: str) -> None
 
 def test_the_longest_names_fit_into_policies() -> None:
     """IAM: 10,240 characters in a role's inline policies, 2048 in its trust (reference_iam-quotas.html)."""
-    place = permissions.Place("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
+    place = iam_policies.AwsScope("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
     listener = place.arn("elasticloadbalancing", f"listener/app/shopcat-preview/{'0' * 16}/{'0' * 16}")
     for policy in (
-        permissions.preview(place, listener, "A" * 21),
-        permissions.cleanup(place, "A" * 21),
+        iam_policies.preview_policy(place, listener, "A" * 21),
+        iam_policies.cleanup_policy(place, "A" * 21),
     ):
         assert len("".join(policy.split())) <= 10_240
-    for trusted in permissions.trust("1" * 12, f"{'o' * 39}/{'n' * 100}", "e" * 255).values():
+    for trusted in iam_policies.trust("1" * 12, f"{'o' * 39}/{'n' * 100}", "e" * 255).values():
         assert len(trusted) <= 2048
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra import metrics
-from infra.metrics import Group, Minute, Reading, Sample, Shift, State
+from infra.release import metrics
+from infra.release.metrics import Group, MetricState, Minute, Reading, Sample, Shift
 
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 CANARY = START + timedelta(seconds=20)
@@ -43,7 +43,7 @@ def minutes(*, ours: list[Group], theirs: Group | None = None) -> Reading:
 
 
 def judge(reading: Reading, shift: Shift = SHIFT, now: datetime = NOW) -> metrics.Verdict:
-    return metrics.judge(reading, shift, now, 2)
+    return metrics.judge_metrics(reading, shift, now, 2)
 
 
 # The statistics ---------------------------------------------------------------------------------------------------
@@ -146,8 +146,8 @@ def test_releases_that_are_played_end_as_often_as_is_stated(
     for _ in range(releases):
         whole = minutes(ours=[play(12, rate), play(120, rate), play(120, rate)], theirs=play(108, 0.001)).minutes
         looks = [judge(Reading((before, *whole[:many]))).state for many in (1, 2, 3)]
-        put_back += State.FAILING in looks
-        assert looks[-1] in (State.FAILING, State.HEALTHY)
+        put_back += MetricState.FAILING in looks
+        assert looks[-1] in (MetricState.FAILING, MetricState.HEALTHY)
     assert least <= put_back / releases <= most
 
 
@@ -200,53 +200,56 @@ def test_what_is_late_is_never_health(requests: int, failed: int, late: int) -> 
     whole = judge(minutes(ours=[Group(), served(requests, failed), served(requests, failed)]))
     part = Group(requests, requests - failed, there)
     seen = judge(minutes(ours=[Group(), part, part]))
-    if whole.state is State.FAILING:
-        assert seen.state is not State.HEALTHY
+    if whole.state is MetricState.FAILING:
+        assert seen.state is not MetricState.HEALTHY
 
 
 def test_clients_that_went_away_are_no_failures() -> None:
     part = Group(1000, 985, 0)
     minute = Minute(START + timedelta(minutes=2), groups(green=part), client_errors=15)
     again = Minute(START + timedelta(minutes=3), groups(green=part), client_errors=15)
-    assert judge(Reading((minute, again))).state is State.HEALTHY
+    assert judge(Reading((minute, again))).state is MetricState.HEALTHY
     assert judge(Reading((minute, again)), SHIFT).why.startswith("0 of 2000")
 
 
 def test_scanners_explain_no_missing_answer() -> None:
     part = Group(1000, 950, 0)
     both = [Minute(START + timedelta(minutes=n), groups(green=part), client_errors=500) for n in (2, 3)]
-    assert judge(Reading(tuple(both))).state is State.UNKNOWN
+    assert judge(Reading(tuple(both))).state is MetricState.UNKNOWN
 
 
 # The verdict ------------------------------------------------------------------------------------------------------
 
 QUIET = Group()
-CASES: list[tuple[str, Reading, State, str]] = [
-    ("nothing", Reading(), State.UNKNOWN, "0 of 2 whole minutes"),
-    ("one minute", minutes(ours=[QUIET, served(100)]), State.UNKNOWN, "1 of 2 whole minutes"),
-    ("healthy", minutes(ours=[served(10), served(100), served(100)], theirs=served(90)), State.HEALTHY, "0 of 210"),
-    ("one failure", minutes(ours=[QUIET, served(100, 1), served(100)]), State.HEALTHY, "1 of 200"),
-    ("one in twenty", minutes(ours=[QUIET, served(100, 5), served(100, 5)]), State.FAILING, "10 of 200"),
-    ("in the canary", minutes(ours=[served(30, 3)], theirs=served(270)), State.FAILING, "of 270 on blue 0 failed"),
-    ("both a little", minutes(ours=[QUIET, served(500, 15), served(500, 15)], theirs=served(9000, 270)), State.HEALTHY, "30 of"),
-    ("few of the other", minutes(ours=[QUIET, served(100, 5), served(100, 5)], theirs=served(20, 1)), State.FAILING, "10 of"),
-    ("half of trouble", minutes(ours=[QUIET, served(100, 9), served(100, 9)], theirs=served(900, 270)), State.HEALTHY, "18 of"),
-    ("no better", minutes(ours=[QUIET, served(100, 30), served(100, 30)], theirs=served(900, 270)), State.FAILING, "60"),
-    ("the other alone", minutes(ours=[served(10), served(100), served(100)], theirs=served(90, 80)), State.HEALTHY, "0 of"),
+CASES: list[tuple[str, Reading, MetricState, str]] = [
+    ("nothing", Reading(), MetricState.UNKNOWN, "0 of 2 whole minutes"),
+    ("one minute", minutes(ours=[QUIET, served(100)]), MetricState.UNKNOWN, "1 of 2 whole minutes"),
+    ("healthy", minutes(ours=[served(10), served(100), served(100)], theirs=served(90)), MetricState.HEALTHY, "0 of 210"),
+    ("one failure", minutes(ours=[QUIET, served(100, 1), served(100)]), MetricState.HEALTHY, "1 of 200"),
+    ("one in twenty", minutes(ours=[QUIET, served(100, 5), served(100, 5)]), MetricState.FAILING, "10 of 200"),
+    ("in the canary", minutes(ours=[served(30, 3)], theirs=served(270)), MetricState.FAILING, "of 270 on blue 0 failed"),
+    ("both a little", minutes(ours=[QUIET, served(500, 15), served(500, 15)], theirs=served(9000, 270)),
+     MetricState.HEALTHY, "30 of"),
+    ("few of the other", minutes(ours=[QUIET, served(100, 5), served(100, 5)], theirs=served(20, 1)),
+     MetricState.FAILING, "10 of"),
+    ("half of trouble", minutes(ours=[QUIET, served(100, 9), served(100, 9)], theirs=served(900, 270)),
+     MetricState.HEALTHY, "18 of"),
+    ("no better", minutes(ours=[QUIET, served(100, 30), served(100, 30)], theirs=served(900, 270)), MetricState.FAILING, "60"),
+    ("the other alone", minutes(ours=[served(10), served(100), served(100)], theirs=served(90, 80)), MetricState.HEALTHY, "0 of"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("reading", "state", "why"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_verdicts(reading: Reading, state: State, why: str) -> None:
+def test_verdicts(reading: Reading, state: MetricState, why: str) -> None:
     verdict = judge(reading)
     assert (verdict.state, why in verdict.why) == (state, True), verdict.why
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case[0] for case in CASES])
-def test_an_incomplete_answer_says_nothing(case: tuple[str, Reading, State, str]) -> None:
+def test_an_incomplete_answer_says_nothing(case: tuple[str, Reading, MetricState, str]) -> None:
     verdict = judge(Reading(case[1].minutes, ("requestcount_green: PartialData",)))
     assert (verdict.state, verdict.why) == (
-        State.UNKNOWN,
+        MetricState.UNKNOWN,
         "CloudWatch's answer was not complete: requestcount_green: PartialData",
     )
 
@@ -263,24 +266,24 @@ def test_no_past_minute_changes_the_verdict(before: list[Group], failed: int) ->
 
 def test_without_a_canary_only_what_was_there_before_is_compared_with() -> None:
     reading = minutes(ours=[QUIET, served(100, 10), served(100, 10)], theirs=served(900, 900))
-    assert judge(reading, Shift("green", SINCE)).state is State.FAILING, (
+    assert judge(reading, Shift("green", SINCE)).state is MetricState.FAILING, (
         "a resumed shift: its own errors, and no measure"
     )
     out_of_an_outage = Shift("green", SINCE, None, metrics.acceptable(1.0))
-    assert judge(reading, out_of_an_outage).state is State.HEALTHY
-    assert judge(minutes(ours=[QUIET, served(100, 80), served(100, 80)]), out_of_an_outage).state is State.FAILING
+    assert judge(reading, out_of_an_outage).state is MetricState.HEALTHY
+    assert judge(minutes(ours=[QUIET, served(100, 80), served(100, 80)]), out_of_an_outage).state is MetricState.FAILING
 
 
 def test_errors_without_requests_wait_until_these_would_be_there() -> None:
     minute = Minute(START + timedelta(minutes=2), groups(), no_target=50)
-    assert judge(Reading((minute,)), now=NOW).state is State.UNKNOWN
+    assert judge(Reading((minute,)), now=NOW).state is MetricState.UNKNOWN
     late = minute.end + timedelta(seconds=metrics.LATE_SECONDS)
-    assert judge(Reading((minute,)), now=late).state is State.FAILING
+    assert judge(Reading((minute,)), now=late).state is MetricState.FAILING
 
 
 def test_a_minute_that_has_not_ended_does_not_count() -> None:
     reading = minutes(ours=[QUIET, served(100), served(100, 100)])
-    assert judge(reading, now=START + timedelta(seconds=239)).state is State.UNKNOWN
+    assert judge(reading, now=START + timedelta(seconds=239)).state is MetricState.UNKNOWN
 
 
 @pytest.mark.parametrize(

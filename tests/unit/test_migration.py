@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.migration import JOB_LABEL, read_why_failed, why_failed
+from infra.release.migration import JOB_LABEL, read_why_failed, why_failed
 from tests.unit.releases import template
 
 TEMPLATE = template(migrate=("m",), migrate_deadline_seconds=600, migrate_memory_mebibytes=96)

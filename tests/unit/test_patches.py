@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from infra.settings import Drain
+from infra.settings import DrainSettings
 from twin import build, config
 from twin.paths import REPOSITORY
 
@@ -119,7 +119,7 @@ def test_the_patched_chart_gives_pods_the_time_that_the_drain_budget_asks_for(he
     (deployment,) = of_kind(rendered(helm, patched / "helm" / "shopcat", *RELEASE), "Deployment")
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    budget = Drain().budget
+    budget = DrainSettings().budget
     program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
     assert program == "sleep", "the cluster of the old repository is too old for a preStop `sleep` of Kubernetes' own"
     assert int(seconds) >= budget.pre_stop_seconds

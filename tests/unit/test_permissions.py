@@ -5,16 +5,17 @@ from typing import Any
 
 import pytest
 
-from infra import permissions
-from infra.permissions import CLEANUP, ISSUER, PREVIEW, RELEASE, SECRETS_ROLE, Place
+from infra.access import iam_policies
+from infra.access.iam_policies import ISSUER, AwsScope
+from infra.names import CLEANUP_ROLE, PREVIEW_ROLE, PREVIEW_SECRETS_ROLE, RELEASE_ROLE
 from tests import iam
 from tests.iam import Decision, Request, decide
 
 ACCOUNT, REGION, ROLE_ID = "123456789012", "eu-central-1", "AROAPREVIEW"
-PLACE = Place(ACCOUNT, REGION, "shopcat", "shopcat-releases")
+PLACE = AwsScope(ACCOUNT, REGION, "shopcat", "shopcat-releases")
 PROVIDER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/{ISSUER}"
 LISTENER = PLACE.arn("elasticloadbalancing", "listener/app/shopcat-preview/1/2")
-TRUST = permissions.trust(ACCOUNT, "octo/shop", "production")
+TRUST = iam_policies.trust(ACCOUNT, "octo/shop", "production")
 OURS = "repo:octo@1/shop@2"
 
 
@@ -37,34 +38,34 @@ SCHEDULE = {"sub": f"{OURS}:ref:refs/heads/main", "ref": "refs/heads/main"}
 
 @pytest.mark.parametrize("prefix", ["repo:octo/shop", OURS])
 def test_subjects_count_with_and_without_numbers(prefix: str) -> None:
-    assert takes(PREVIEW, "123", **{**PULL, "sub": f"{prefix}:pull_request"})
+    assert takes(PREVIEW_ROLE, "123", **{**PULL, "sub": f"{prefix}:pull_request"})
 
 
 def test_a_session_is_named_by_its_own_pull_request() -> None:
-    assert takes(PREVIEW, "123", **PULL)
+    assert takes(PREVIEW_ROLE, "123", **PULL)
     for name in ("77", "1234", "12", "prod", "123*"):
-        assert not takes(PREVIEW, name, **PULL), name
+        assert not takes(PREVIEW_ROLE, name, **PULL), name
 
 
 def test_a_pull_request_gets_no_other_role() -> None:
-    assert not takes(RELEASE, "123", **PULL)
-    assert not takes(CLEANUP, "123", **PULL)
+    assert not takes(RELEASE_ROLE, "123", **PULL)
+    assert not takes(CLEANUP_ROLE, "123", **PULL)
 
 
 def test_a_release_needs_branch_and_environment() -> None:
-    assert takes(RELEASE, **DEPLOY)
-    assert not takes(RELEASE, **{**DEPLOY, "ref": "refs/heads/feature"})
-    assert not takes(RELEASE, **SCHEDULE)
-    assert not takes(RELEASE, **{**DEPLOY, "environment": "staging", "sub": f"{OURS}:environment:staging"})
+    assert takes(RELEASE_ROLE, **DEPLOY)
+    assert not takes(RELEASE_ROLE, **{**DEPLOY, "ref": "refs/heads/feature"})
+    assert not takes(RELEASE_ROLE, **SCHEDULE)
+    assert not takes(RELEASE_ROLE, **{**DEPLOY, "environment": "staging", "sub": f"{OURS}:environment:staging"})
 
 
 def test_the_clean_up_runs_from_the_main_branch() -> None:
-    assert takes(CLEANUP, **SCHEDULE)
-    assert takes(CLEANUP, **MERGED)
-    assert not takes(CLEANUP, **{**SCHEDULE, "ref": "refs/heads/x", "sub": f"{OURS}:ref:refs/heads/x"})
+    assert takes(CLEANUP_ROLE, **SCHEDULE)
+    assert takes(CLEANUP_ROLE, **MERGED)
+    assert not takes(CLEANUP_ROLE, **{**SCHEDULE, "ref": "refs/heads/x", "sub": f"{OURS}:ref:refs/heads/x"})
 
 
-@pytest.mark.parametrize("role", [RELEASE, PREVIEW, CLEANUP])
+@pytest.mark.parametrize("role", [RELEASE_ROLE, PREVIEW_ROLE, CLEANUP_ROLE])
 def test_other_repositories_get_nothing(role: str) -> None:
     for claims in (PULL, DEPLOY, MERGED, SCHEDULE):
         assert not takes(role, "123", **{**claims, "repository": "octo/shop-evil"})
@@ -76,7 +77,7 @@ def session(number: int) -> dict[str, str]:
 
 
 def asks(action: str, resource: str, number: int = 123, **context: Any) -> Decision:
-    policy = json.loads(permissions.preview(PLACE, LISTENER, ROLE_ID))
+    policy = json.loads(iam_policies.preview_policy(PLACE, LISTENER, ROLE_ID))
     return decide([policy], Request(action, resource, {**session(number), **context}))
 
 
@@ -85,7 +86,7 @@ def tagged(number: int) -> dict[str, Any]:
 
 
 def tagging(number: int) -> dict[str, Any]:
-    """Tags of a new thing, as infra/preview.py gives them to all that it makes."""
+    """Tags of a new thing, as infra/previews/preview.py gives them to all that it makes."""
     return {
         "aws:RequestTag/shopcat:owner": f"{ROLE_ID}:{number}",
         "aws:RequestTag/shopcat-pull-request": str(number),
@@ -106,9 +107,9 @@ def test_what_a_pull_request_made_is_its_own() -> None:
 
 
 POLICIES: dict[str, dict[str, Any]] = {
-    PREVIEW: json.loads(permissions.preview(PLACE, LISTENER, ROLE_ID)),
-    CLEANUP: json.loads(permissions.cleanup(PLACE, ROLE_ID)),
-    SECRETS_ROLE: json.loads(permissions.secrets_policy(PLACE)),
+    PREVIEW_ROLE: json.loads(iam_policies.preview_policy(PLACE, LISTENER, ROLE_ID)),
+    CLEANUP_ROLE: json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID)),
+    PREVIEW_SECRETS_ROLE: json.loads(iam_policies.secrets_policy(PLACE)),
 }
 ASKED_OF_WHAT_IS_GONE = ("Delete", "Describe", "Get", "List", "Modify")
 """First words of what a provider asks of an object before it knows that it is gone."""
@@ -149,7 +150,7 @@ def test_what_is_gone_is_answered_by_its_service_and_what_is_anothers_is_denied(
 
     assert may(mine) is (action not in VALUES)  # it is gone, so it has no tag
     assert may(mine, **tagged(123))
-    assert may(mine, **tagged(77)) is (role == CLEANUP)
+    assert may(mine, **tagged(77)) is (role == CLEANUP_ROLE)
     assert not may(mine, **{"aws:ResourceTag/shopcat:owner": "AROAOTHER:123"})
     for tags in ({}, tagged(123)):
         assert not may(productions, **tags), "production's objects are told by their names, gone or not"
@@ -158,9 +159,12 @@ def test_what_is_gone_is_answered_by_its_service_and_what_is_anothers_is_denied(
 def test_every_question_of_a_cut_off_close_is_among_them() -> None:
     asked = {"elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup", "secretsmanager:DeleteSecret"}
     of_provider = {"secretsmanager:DescribeSecret", "secretsmanager:GetResourcePolicy"}
-    found = {role: {action for one, action, _ in conditioned_on_tags() if one == role} for role in (PREVIEW, CLEANUP)}
-    assert asked | of_provider <= found[PREVIEW]
-    assert asked == found[CLEANUP]
+    found = {
+        role: {action for one, action, _ in conditioned_on_tags() if one == role}
+        for role in (PREVIEW_ROLE, CLEANUP_ROLE)
+    }
+    assert asked | of_provider <= found[PREVIEW_ROLE]
+    assert asked == found[CLEANUP_ROLE]
 
 
 @pytest.mark.parametrize("operator", ["StringEquals", "StringLike", "Bool", "ArnLike", "ForAnyValue:StringLike"])
@@ -203,7 +207,7 @@ def test_state_is_in_a_folder_of_ones_own() -> None:
 
 
 def test_the_clean_up_removes_every_preview_and_reads_neither_secret_nor_state() -> None:
-    policy = json.loads(permissions.cleanup(PLACE, ROLE_ID))
+    policy = json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID))
 
     def may(action: str, resource: str, **context: Any) -> bool:
         return decide([policy], Request(action, resource, context)).allowed
@@ -219,7 +223,7 @@ def test_the_clean_up_removes_every_preview_and_reads_neither_secret_nor_state()
     assert may("s3:DeleteObject", state)
     for action in ("s3:GetObject", "s3:PutObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion"):
         assert not may(action, state), action
-    assert not may("s3:DeleteObject", f"{bucket}/{PREVIEW}/x")
+    assert not may("s3:DeleteObject", f"{bucket}/{PREVIEW_ROLE}/x")
     assert not may(
         "kms:Decrypt", PLACE.arn("kms", "key/1"), **{"kms:ResourceAliases": ["alias/shopcat-state-previews"]}
     )
@@ -267,6 +271,8 @@ def test_a_pull_request_takes_the_names_of_its_own_number(number: int) -> None:
 
 
 def test_policies_fit_what_aws_takes() -> None:
-    assert len(permissions.preview(PLACE, LISTENER, ROLE_ID)) < 10_240  # inline policies of a role, docs: IAM quotas
+    assert (
+        len(iam_policies.preview_policy(PLACE, LISTENER, ROLE_ID)) < 10_240
+    )  # inline policies of a role, docs: IAM quotas
     for text in TRUST.values():
         assert len(text) < 2_048

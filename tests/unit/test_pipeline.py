@@ -17,18 +17,17 @@ import pytest
 import yaml
 from moto import mock_aws
 
-from infra import backends, ledger
-from infra.aws_clients import AwsClients
-from infra.bootstrap import Bootstrap
-from infra.contract import PARAMETER
+from infra.clients.aws import AwsClients
+from infra.commands.bootstrap import Bootstrap
 from infra.errors import Refused
-from infra.ledger import Live, Open, State
-from infra.registry import PREVIEW_REPOSITORY
+from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_REPOSITORY, PREVIEWS_BACKEND, state_bucket
+from infra.release import ledger
+from infra.release.ledger import LedgerState, Live, Open
 from pipeline import comment, image, preview, process, reaper, release, stack, state, surroundings, version
-from pipeline.comment import Preview
+from pipeline.comment import PreviewComment
 from pipeline.stack import Backend, Stack
 from pipeline.state import Seen
-from pipeline.steps import Step, Steps, table
+from pipeline.steps import Step, Steps, steps_table
 from tests.unit.releases import record
 from twin import pipeline_times
 from twin.errors import TwinError
@@ -41,8 +40,8 @@ SHA = "a" * 40
 
 
 def test_the_comment_tells_url_commit_changes_and_times() -> None:
-    text = comment.render(
-        Preview(
+    text = comment.render_comment(
+        PreviewComment(
             "open",
             "pr-7",
             SHA,
@@ -66,8 +65,8 @@ def test_the_comment_tells_url_commit_changes_and_times() -> None:
 
 
 def test_a_failure_is_shown_whole_and_can_not_end_its_own_block() -> None:
-    text = comment.render(
-        Preview("failed", "pr-7", SHA, steps=[Step("build", 3, failed=True)], message="no room\n``` <b>")
+    text = comment.render_comment(
+        PreviewComment("failed", "pr-7", SHA, steps=[Step("build", 3, failed=True)], message="no room\n``` <b>")
     )
     assert "no room" in text
     assert text.count("```") == 2
@@ -75,8 +74,8 @@ def test_a_failure_is_shown_whole_and_can_not_end_its_own_block() -> None:
 
 
 def test_a_closed_preview_says_why_only_if_the_label_did_it() -> None:
-    assert "no-preview" not in comment.render(Preview("closed", "pr-7"))
-    assert "no-preview" in comment.render(Preview("closed", "pr-7", message="label"))
+    assert "no-preview" not in comment.render_comment(PreviewComment("closed", "pr-7"))
+    assert "no-preview" in comment.render_comment(PreviewComment("closed", "pr-7", message="label"))
 
 
 def test_what_changed_in_words() -> None:
@@ -92,12 +91,12 @@ def test_a_step_that_fails_is_timed_too() -> None:
     with pytest.raises(ValueError, match="no"), steps.timed("build"):
         raise ValueError("no")
     assert steps.done[0].failed
-    assert "failed" in table(steps.done)
+    assert "failed" in steps_table(steps.done)
 
 
 def test_the_table_says_what_of_the_budget_is_used() -> None:
-    assert table([Step("a", 30), Step("b", 60)]).endswith("90.0 s  of 300 s (30 %)")
-    assert table([Step("a", 30)], budget_seconds=None).endswith("30.0 s")
+    assert steps_table([Step("a", 30), Step("b", 60)]).endswith("90.0 s  of 300 s (30 %)")
+    assert steps_table([Step("a", 30)], budget_seconds=None).endswith("30.0 s")
 
 
 # Reaper ---------------------------------------------------------------------------------------------------------------
@@ -105,7 +104,7 @@ def test_the_table_says_what_of_the_budget_is_used() -> None:
 
 def test_closed_and_old_previews_are_chosen_and_no_others() -> None:
     seen = [Seen(1, NOW), Seen(2, NOW - timedelta(days=14)), Seen(3, NOW - timedelta(days=13))]
-    chosen = reaper.choose(seen, {2, 3}, NOW)
+    chosen = reaper.choose_previews(seen, {2, 3}, NOW)
     assert set(chosen) == {1, 2}
     assert "closed" in chosen[1]
     assert "14 days" in chosen[2]
@@ -205,7 +204,7 @@ def test_a_shallow_clone_is_refused(clone: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["1.4.0", "v1.4", "v01.4.0", "latest", "v1.4.0-rc1"])
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(Refused, match=r"v1\.4\.0"):
-        version.check(text)
+        version.check_version(text)
 
 
 # Stacks ---------------------------------------------------------------------------------------------------------------
@@ -316,7 +315,7 @@ def test_state_is_where_bootstrap_made_it_unless_the_environment_says_otherwise(
 
 def contract(clients: AwsClients, **fields: str) -> None:
     clients.get("ssm").put_parameter(
-        Name=PARAMETER, Type="String", Value=json.dumps({"cluster": "shopcat", **fields}), Overwrite=True
+        Name=CLUSTER_INFO_PARAMETER, Type="String", Value=json.dumps({"cluster": "shopcat", **fields}), Overwrite=True
     )
 
 
@@ -324,7 +323,7 @@ def contract(clients: AwsClients, **fields: str) -> None:
 def bucket(clients: AwsClients) -> str:
     """The previews' state bucket, and a contract that names whose folders are in it."""
     contract(clients, previewRoleId="AROAPREVIEW")
-    name = backends.bucket(backends.PREVIEWS, "123456789012", "eu-central-1")
+    name = state_bucket(PREVIEWS_BACKEND, "123456789012", "eu-central-1")
     clients.get("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
     return name
 
@@ -443,21 +442,21 @@ def test_what_a_killed_program_has_started_does_not_outlive_it(monkeypatch: pyte
 
 
 def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
-    job = preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps())
+    job = preview.PreviewJob(7, {"SHOPCAT_STARTED": "1000"}, Steps())
     assert job.deadline_seconds(1100) == 300 - 100 - 45
     assert process.GRACE_SECONDS < 45
     with pytest.raises(Refused, match="run the job again"):
         job.deadline_seconds(1240)
-    closing = preview.Job(7, {"SHOPCAT_STARTED": "1000", "SHOPCAT_LIMIT_SECONDS": "900"}, Steps())
+    closing = preview.PreviewJob(7, {"SHOPCAT_STARTED": "1000", "SHOPCAT_LIMIT_SECONDS": "900"}, Steps())
     assert closing.deadline_seconds(1240) == 900 - 240 - 45
-    assert preview.Job(7, {}, Steps()).deadline_seconds(time.time()) is None
-    assert preview.Job(7, {}, Steps(), 600).deadline_seconds(time.time()) == 600
+    assert preview.PreviewJob(7, {}, Steps()).deadline_seconds(time.time()) is None
+    assert preview.PreviewJob(7, {}, Steps(), 600).deadline_seconds(time.time()) == 600
 
 
 @pytest.mark.parametrize(("now", "seconds"), [(1100, 90), (1230, 50), (1295, 0)])
 def test_the_wait_for_an_answer_leaves_time_for_the_comment(now: float, seconds: float) -> None:
-    assert preview.Job(7, {"SHOPCAT_STARTED": "1000"}, Steps()).answer_seconds(now) == seconds
-    assert preview.Job(7, {}, Steps()).answer_seconds(now) == preview.ANSWER_SECONDS
+    assert preview.PreviewJob(7, {"SHOPCAT_STARTED": "1000"}, Steps()).answer_seconds(now) == seconds
+    assert preview.PreviewJob(7, {}, Steps()).answer_seconds(now) == preview.ANSWER_SECONDS
 
 
 @pytest.mark.parametrize("said", [b"no HTTP", b""])
@@ -494,9 +493,8 @@ def test_a_program_that_is_missing_is_one_clear_error() -> None:
 # Images ---------------------------------------------------------------------------------------------------------------
 
 
-def test_both_know_repository_and_contract_by_one_name() -> None:
-    assert image.PREVIEWS == PREVIEW_REPOSITORY
-    assert stack.CONTRACT == PARAMETER
+def test_both_know_the_contract_by_one_name() -> None:
+    assert stack.CONTRACT == CLUSTER_INFO_PARAMETER
 
 
 @pytest.mark.parametrize(
@@ -618,7 +616,7 @@ def test_buildah_pushes_the_image_that_it_built_whoever_has_its_tag_by_now(
 class Layers:
     """A builder whose push puts a manifest into ECR; what it builds is given."""
 
-    def __init__(self, registry: image.Registry, clients: AwsClients, built: str) -> None:
+    def __init__(self, registry: image.RegistryClient, clients: AwsClients, built: str) -> None:
         self.registry, self.clients, self.built, self.pushes = registry, clients, built, 0
 
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
@@ -647,12 +645,12 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         found = AwsClients("eu-central-1")
-        found.get("ecr").create_repository(repositoryName=image.PREVIEWS, imageTagMutability="IMMUTABLE")
+        found.get("ecr").create_repository(repositoryName=PREVIEW_REPOSITORY, imageTagMutability="IMMUTABLE")
         yield found
 
 
 def test_the_same_image_is_pushed_once_and_another_is_an_error(clients: AwsClients, tmp_path: Path) -> None:
-    registry = image.Registry(clients, image.PREVIEWS)
+    registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
     maker = Layers(registry, clients, f"sha256:{'1' * 64}")
     first = image.ensure_pushed(registry, maker, tmp_path, SHA, Steps())
     assert image.ensure_pushed(registry, maker, tmp_path, SHA, Steps()) == first
@@ -665,7 +663,7 @@ def test_the_same_image_is_pushed_once_and_another_is_an_error(clients: AwsClien
 
 
 def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Path) -> None:
-    registry = image.Registry(clients, image.PREVIEWS)
+    registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
 
     class Late(Layers):
         def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
@@ -680,11 +678,11 @@ def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Pa
 
 def test_without_the_repository_the_platform_comes_first(clients: AwsClients) -> None:
     with pytest.raises(Refused, match="pulumi up -s prod"):
-        image.Registry(clients, "shopcat").url()
+        image.RegistryClient(clients, "shopcat").url()
 
 
 def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, tmp_path: Path) -> None:
-    registry = image.Registry(clients, image.PREVIEWS)
+    registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
     image.ensure_pushed(registry, Layers(registry, clients, f"sha256:{'1' * 64}"), tmp_path, SHA, Steps())
     assert registry.delete([SHA, "c" * 40]) == [SHA]
     assert registry.pushed(SHA) is None
@@ -693,7 +691,7 @@ def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, 
 
 @pytest.mark.parametrize("many", [1, 99, 100, 101, 130, 350])
 def test_as_many_images_are_deleted_as_there_are(clients: AwsClients, many: int) -> None:
-    registry = image.Registry(clients, image.PREVIEWS)
+    registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
     maker, asked = Layers(registry, clients, f"sha256:{'1' * 64}"), 0
     tags = [f"{number:040x}" for number in range(many)]
     for tag in tags:
@@ -707,7 +705,7 @@ def test_as_many_images_are_deleted_as_there_are(clients: AwsClients, many: int)
     clients.get("ecr").meta.events.register("provide-client-params.ecr.BatchDeleteImage", count)
     assert registry.delete(tags) == tags
     assert asked == many
-    assert clients.get("ecr").list_images(repositoryName=image.PREVIEWS)["imageIds"] == []
+    assert clients.get("ecr").list_images(repositoryName=PREVIEW_REPOSITORY)["imageIds"] == []
 
 
 # The twin's table ---------------------------------------------------------------------------------------------------------
@@ -741,13 +739,13 @@ def attempt_of(outcome: str) -> ledger.Attempt:
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State(live=LIVE, open=Open("v1.1.0", 1, 1, "green", "release")), ""),
-        (State(live=Live("v1.1.0", 1, "green")), "v1.1.0-r1 is live"),
-        (State(live=LIVE, open=Open("v1.0.5", 1, 1, "green", "release")), "while release v1.0.5-r1 is open"),
-        (State(live=LIVE), "before anything was touched"),
+        (LedgerState(live=LIVE, open=Open("v1.1.0", 1, 1, "green", "release")), ""),
+        (LedgerState(live=Live("v1.1.0", 1, "green")), "v1.1.0-r1 is live"),
+        (LedgerState(live=LIVE, open=Open("v1.0.5", 1, 1, "green", "release")), "while release v1.0.5-r1 is open"),
+        (LedgerState(live=LIVE), "before anything was touched"),
     ],
 )
-def test_only_a_release_that_is_open_is_aborted(state: State, words: str) -> None:
+def test_only_a_release_that_is_open_is_aborted(state: LedgerState, words: str) -> None:
     found = release.after_failure(state, "v1.1.0")
     assert bool(found) is bool(words)
     assert words in found
@@ -759,26 +757,26 @@ ROLLED_BACK = ledger.Release(record("v1.1.0"), "live", "green", (attempt_of("liv
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        (State(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback")), ""),
+        (LedgerState(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback")), ""),
         # Somebody else's release of the tag that was to be rolled back to: not this job's to abort.
-        (State(live=LIVE, open=Open("v1.1.0", 2, 1, "green", "release")), "while release v1.1.0-r2 is open"),
+        (LedgerState(live=LIVE, open=Open("v1.1.0", 2, 1, "green", "release")), "while release v1.1.0-r2 is open"),
         # It was live before, by its release: the rollback was refused.
         (
-            State(
+            LedgerState(
                 live=Live("v1.1.0", 1, "green"),
                 releases={"v1.1.0-r1": replace(ROLLED_BACK, attempts=(attempt_of("live"),))},
             ),
             "refused before anything was touched",
         ),
-        (State(live=Live("v1.1.0", 1, "green"), releases={"v1.1.0-r1": ROLLED_BACK}), "v1.1.0-r1 is live"),
+        (LedgerState(live=Live("v1.1.0", 1, "green"), releases={"v1.1.0-r1": ROLLED_BACK}), "v1.1.0-r1 is live"),
     ],
 )
-def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: State, words: str) -> None:
+def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: LedgerState, words: str) -> None:
     found = release.after_failure(state, "v1.1.0", "rollback")
     assert bool(found) is bool(words)
     assert words in found
 
 
 def test_a_refused_release_does_not_abort_a_rollback_to_its_tag() -> None:
-    state = State(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback"))
+    state = LedgerState(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback"))
     assert "while rollback v1.1.0-r1 is open" in release.after_failure(state, "v1.1.0", "release")

@@ -15,9 +15,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.commands.findings import FindingState, Row
 from infra.errors import Refused
-from infra.findings import Row, State
-from infra.settings import Github as GithubSettings
+from infra.settings import GithubSettings
 from pipeline import github_check, protection
 from pipeline.github import Github
 from pipeline.protection import NEEDS, Guard
@@ -110,11 +110,11 @@ def github(served: Served) -> Github:
 
 
 def rows(served: Served) -> list[Row]:
-    return github_check.check(github(served), "production", WORKFLOWS)
+    return github_check.check_repository(github(served), "production", WORKFLOWS)
 
 
 def open_rows(served: Served) -> set[str]:
-    return {row.subject for row in rows(served) if row.state is not State.OK}
+    return {row.subject for row in rows(served) if row.state is not FindingState.OK}
 
 
 # make github-check ----------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ OPEN: dict[str, tuple[Callable[[Answers], None], set[str]]] = {
 def test_what_is_open_is_a_row_with_what_mends_it(served: Served, name: str) -> None:
     change, expected = OPEN[name]
     change(served.answers)
-    found = [row for row in rows(served) if row.state is not State.OK]
+    found = [row for row in rows(served) if row.state is not FindingState.OK]
     assert {row.subject for row in found} == expected
     assert all(row.todo and "should be" in row.found for row in found)
 
@@ -276,9 +276,9 @@ def test_what_the_token_may_not_see_is_never_fine(served: Served, path: str, sta
     before = {row.subject: row.state for row in rows(served)}
     served.answers[path] = status
     after = rows(served)
-    hidden = set(before) - {row.subject for row in after if row.state is State.OK}
+    hidden = set(before) - {row.subject for row in after if row.state is FindingState.OK}
     assert hidden, "nothing depends on this answer, or its loss goes unnoticed"
-    said = [row for row in after if row.state is State.CHANGE]
+    said = [row for row in after if row.state is FindingState.CHANGE]
     assert said
     if status in (401, 403):
         assert all("can't be seen with this token" in row.found and "(read)" in row.todo for row in said)
@@ -289,7 +289,7 @@ def test_who_may_bypass_is_unknown_to_a_token_that_is_not_told(served: Served) -
     for path in ("/rulesets/1", "/rulesets/2"):
         del served.answers[path]["bypass_actors"]
     assert open_rows(served) == {*(f"main: {need}" for need in NEEDS), "tags v*: deletion", "tags v*: update"}
-    assert all("unknown" in row.found for row in rows(served) if row.state is not State.OK)
+    assert all("unknown" in row.found for row in rows(served) if row.state is not FindingState.OK)
 
 
 CLASSIC_WHOLE: dict[str, Any] = {
@@ -337,7 +337,7 @@ def test_nonsense_is_never_fine(document: Any) -> None:
         *github_check.judge_tags([given_map], REPOSITORY)[:2],
         github_check.judge_owners({**given_map, "errors": document or None}),
     ]
-    assert all(row.state is State.CHANGE for row in found)
+    assert all(row.state is FindingState.CHANGE for row in found)
 
 
 GUARDS = st.lists(
@@ -356,7 +356,7 @@ def test_main_is_fine_only_if_each_need_has_a_guard_that_nobody_bypasses(guards:
     states = {row.subject: row.state for row in github_check.judge_main(guards, REPOSITORY)}
     for need in NEEDS:
         held = any(need in guard.keeps and guard.bypass == () for guard in guards)
-        assert states[f"main: {need}"] is (State.OK if held else State.CHANGE)
+        assert states[f"main: {need}"] is (FindingState.OK if held else FindingState.CHANGE)
 
 
 @given(
@@ -521,7 +521,8 @@ def test_the_release_asks_before_it_tags_and_before_it_takes_its_role() -> None:
 
 OWNED = (
     ".ci/run", ".github/workflows/release.yml", ".github/CODEOWNERS", ".github/rulesets/main.json", "Makefile",
-    "Pulumi.yaml", "Pulumi.prod.yaml", "Pulumi.pr.yaml", "app_docker/Dockerfile", "infra/__main__.py", "infra/edge.py",
+    "Pulumi.yaml", "Pulumi.prod.yaml", "Pulumi.pr.yaml", "app_docker/Dockerfile", "infra/__main__.py",
+    "infra/foundation/load_balancers.py",
     "pins.txt", "pipeline/release.py", "policy/__main__.py", "pyproject.toml", "requirements.txt", "requirements-dev.txt",
     "requirements/infra.in",
 )  # fmt: skip

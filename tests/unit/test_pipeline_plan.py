@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra import permissions
 from infra.errors import Refused
+from infra.names import MAIN_BRANCH
 from pipeline import plan
 from pipeline.plan import PullRequest
 from tests.unit.test_pipeline_github import Served, served
@@ -50,7 +50,7 @@ def event(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_what_is_done_follows_from_how_the_pull_request_stands(changes: dict[str, Any], action: str) -> None:
-    assert plan.decide(PullRequest.read(event(**changes))) == action
+    assert plan.decide_job(PullRequest.read(event(**changes))) == action
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_any_event_file_is_one_clear_error(tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.parametrize("which", ["labeled", "opened", "closed", "anything"])
 def test_the_kind_of_event_decides_nothing(which: str) -> None:
-    assert plan.decide(PullRequest.read({**event(), "action": which})) == "up"
+    assert plan.decide_job(PullRequest.read({**event(), "action": which})) == "up"
 
 
 def test_the_api_tells_of_a_pull_request_in_the_same_words() -> None:
@@ -265,9 +265,8 @@ def workflow(name: str) -> dict[Any, Any]:
 
 
 def test_previews_are_for_the_branch_whose_jobs_may_close_them() -> None:
-    assert plan.BRANCH == permissions.BRANCH
     # YAML 1.1 reads the key `on` as true.
-    assert workflow("preview.yml")[True]["pull_request"]["branches"] == [permissions.BRANCH]
+    assert workflow("preview.yml")[True]["pull_request"]["branches"] == [MAIN_BRANCH]
 
 
 def test_nothing_waits_behind_another_workflow_and_none_cuts_off_what_runs() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import places
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
+from infra.clients.kubernetes import KubernetesUnreachable
 from infra.errors import Refused
-from infra.kubernetes_client import KubernetesUnreachable
+from infra.previews import slots
 from pipeline import __main__, reaper, removal, stack, state
 from tests.unit.test_pipeline import write
 from tests.unit.test_pipeline_github import Served, served
@@ -121,7 +121,7 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     served.meanwhile = lambda: served.pulls.__setitem__(3, reopened)
     lock = ".pulumi/locks/organization/shopcat/pr-18/x.json"
     write(files(log), lock)
-    assert reaper.run(surroundings(served, log), 14) == 2
+    assert reaper.reap(surroundings(served, log), 14) == 2
     assert sorted(cluster.deleted) == ["pr-11", "pr-14", "pr-15", "pr-17"]
     assert not log.exists(), "no Pulumi, no plugin"
     assert left(log) == [12, 13, 15, 16, 18]
@@ -159,7 +159,7 @@ def test_the_order_is_another_each_time(
     drawn: list[int] = []
     monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
     monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 0.1)
-    reaper.run(surroundings(served, log), 14)
+    reaper.reap(surroundings(served, log), 14)
     said = capfd.readouterr().out
     assert drawn == list(NUMBERS)
     assert [int(one) for one in re.findall(r"^closing pr-(\d+)", said, re.MULTILINE)] == drawn[:0:-1]
@@ -167,7 +167,7 @@ def test_the_order_is_another_each_time(
 
 
 def take(number: int, holder: str) -> None:
-    item = json.loads(places.Place(number, holder, "2026-05-04T12:00:00+00:00").item())
+    item = json.loads(slots.PreviewSlot(number, holder, "2026-05-04T12:00:00+00:00").item())
     AwsClients("eu-central-1").get("dynamodb").put_item(TableName="places", Item=item)
 
 
@@ -178,15 +178,15 @@ def test_a_place_that_no_stack_owns_is_freed(
     take(1, "pr-12")
     take(2, "pr-99")  # it was killed right after it took the place, and its stack was removed
     take(3, "staging")
-    assert reaper.run(surroundings(served, log), 14) == 0
-    assert [one.stack for one in places.read(AwsClients("eu-central-1"), "places")] == ["pr-12"]
+    assert reaper.reap(surroundings(served, log), 14) == 0
+    assert [one.stack for one in slots.read_slots(AwsClients("eu-central-1"), "places")] == ["pr-12"]
     assert "closing pr-99: it holds a place and has no stack" in capfd.readouterr().out
     assert left(log) == list(NUMBERS)
 
 
 def test_without_github_nobody_knows_what_is_open(log: Path) -> None:
     with pytest.raises(Refused, match="GITHUB_TOKEN"):
-        reaper.run({}, 14)
+        reaper.reap({}, 14)
     assert not log.exists()
 
 
@@ -208,7 +208,7 @@ def test_a_closed_pull_request_s_preview_is_removed_without_pulumi(
     assert __main__.main() == 0
     assert cluster.deleted == ["pr-17"]
     assert left(log) == [number for number in NUMBERS if number != 17]
-    assert places.read(AwsClients("eu-central-1"), "places") == []
+    assert slots.read_slots(AwsClients("eu-central-1"), "places") == []
     assert not log.exists()
     assert __main__.main() == 0, "there is nothing left, so there is nothing to do"
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import Refused
-from infra.ledger import Attempt, Live, Release, State
-from infra.record import AFTER, Provenance, Record
+from infra.release.ledger import Attempt, LedgerState, Live, Release
+from infra.release.record import AFTER_VARIABLE, Provenance, Record
 from pipeline import history, release, version
 from pipeline.steps import Steps
 from tests.unit.releases import template
@@ -289,20 +289,20 @@ def test_the_release_job_compares_its_commit_with_the_ledgers(clone: Path, monke
     newer = commit(clone, "fix: more")
     record = Record("v1.2.0", 1, template(1), Provenance(commit=live))
     known = Release(record, "live", "green", (Attempt(1, "", live, "", "", "live"),))
-    state = State(1, live=Live("v1.2.0", 1, "green"), releases={known.name: known})
+    state = LedgerState(1, live=Live("v1.2.0", 1, "green"), releases={known.name: known})
     monkeypatch.setattr(release, "read_ledger", lambda _: state)
-    monkeypatch.setattr(release.Job, "stack", lambda *_: None)
-    job = release.Job({"GITHUB_ACTIONS": "true"}, Steps())
+    monkeypatch.setattr(release.ReleaseJob, "stack", lambda *_: None)
+    job = release.ReleaseJob({"GITHUB_ACTIONS": "true"}, Steps())
     ended = {}
     for head in (older, live, newer):
         git(clone, "checkout", "--quiet", head)
         try:
-            ended[head] = release.compare(job, clone)
+            ended[head] = release.compare_with_live(job, clone)
         except Refused as refused:
             ended[head] = str(refused).partition(",")[0]
     assert ended == {older: f"commit {older} is behind v1.2.0-r1", live: "v1.2.0-r1", newer: "v1.2.0-r1"}
-    monkeypatch.setattr(release, "read_ledger", lambda _: State())
-    assert release.compare(job, clone) == "nothing"
+    monkeypatch.setattr(release, "read_ledger", lambda _: LedgerState())
+    assert release.compare_with_live(job, clone) == "nothing"
 
 
 def test_a_release_that_is_refused_builds_nothing_and_what_was_compared_reaches_the_program(
@@ -310,18 +310,18 @@ def test_a_release_that_is_refused_builds_nothing_and_what_was_compared_reaches_
 ) -> None:
     done: list[object] = []
 
-    def compare(_: release.Job) -> str:
+    def compare(_: release.ReleaseJob) -> str:
         if "compared" in done:
             raise Refused("behind")
         done.append("compared")
         return "v1.1.0-r1"
 
-    monkeypatch.setattr(release, "compare", compare)
+    monkeypatch.setattr(release, "compare_with_live", compare)
     monkeypatch.setattr(release, "push", lambda *_: done.append("pushed"))
     monkeypatch.setattr(release, "_move", lambda *arguments: done.append(arguments[-1]))
-    job = release.Job({"GITHUB_ACTIONS": "true"}, Steps())
+    job = release.ReleaseJob({"GITHUB_ACTIONS": "true"}, Steps())
     release.release(job, "v1.2.0")
-    assert done == ["compared", "pushed", {AFTER: "v1.1.0-r1"}]
+    assert done == ["compared", "pushed", {AFTER_VARIABLE: "v1.1.0-r1"}]
     with pytest.raises(Refused, match="behind"):
         release.release(job, "v1.2.0")
     assert len(done) == 3

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import contract, places
-from infra.aws_clients import AwsClients
-from infra.domains import preview_host
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.places import Leftovers, Place
+from infra.names import PREVIEW_SLOTS_TABLE
+from infra.previews import slots
+from infra.previews.slots import Leftovers, PreviewSlot
+from infra.settings.domains import preview_host
 from pipeline import reaper
 from pipeline.state import Seen
 from twin.plugins.aws import data, edge
@@ -47,41 +48,45 @@ class Account:
         self.listener = elb.create_listener(LoadBalancerArn=balancer, Protocol="HTTP", Port=80, DefaultActions=[fixed])[
             "Listeners"
         ][0]["ListenerArn"]
-        keys = [{"name": places.PLACE_KEY, "type": "S"}]
-        table = {"name": contract.PLACES_TABLE, "billingMode": "PAY_PER_REQUEST", "hashKey": places.PLACE_KEY}
+        keys = [{"name": slots.SLOT_KEY, "type": "S"}]
+        table = {"name": PREVIEW_SLOTS_TABLE, "billingMode": "PAY_PER_REQUEST", "hashKey": slots.SLOT_KEY}
         data.Table().create(self.aws, {**table, "attributes": keys})
 
     def make(self, number: int, parts: tuple[str, ...] = ORDER) -> None:
         """As `pulumi up` does, in its order, at place <number>."""
         stack = f"pr-{number}"
         if "place" in parts:
-            item = Place(number, stack, "2026-05-04T12:00:00+00:00").item()
-            table = {"tableName": contract.PLACES_TABLE, "hashKey": places.PLACE_KEY}
+            item = PreviewSlot(number, stack, "2026-05-04T12:00:00+00:00").item()
+            table = {"tableName": PREVIEW_SLOTS_TABLE, "hashKey": slots.SLOT_KEY}
             data.TableItem().create(self.aws, {**table, "item": item})
         if "group" in parts:
             shape = {"port": 8080, "protocol": "HTTP", "targetType": "ip", "vpcId": self.vpc}
-            group = edge.TargetGroup().create(self.aws, {"name": places.group_name(stack), **shape})
+            group = edge.TargetGroup().create(self.aws, {"name": slots.group_name(stack), **shape})
             if "rule" in parts:
                 inputs = {"listenerArn": self.listener, "priority": 100 + number}
                 inputs["conditions"] = [{"hostHeader": {"values": [preview_host(stack, DOMAIN)]}}]
                 inputs["actions"] = [{"type": "forward", "targetGroupArn": group}]
                 edge.ListenerRule().create(self.aws, inputs)
         if "secret" in parts:
-            data.Secret().create(self.aws, {"name": places.secret_name(stack)})
+            data.Secret().create(self.aws, {"name": slots.secret_name(stack)})
 
     def there(self) -> list[str]:
         """Everything that the account holds of previews, by kind and name."""
         elb, manager = self.clients.get("elbv2"), self.clients.get("secretsmanager")
         rules = elb.describe_rules(ListenerArn=self.listener)["Rules"]
         return sorted(
-            [f"place {one.stack}" for one in places.read(self.clients, contract.PLACES_TABLE)]
+            [f"place {one.stack}" for one in slots.read_slots(self.clients, PREVIEW_SLOTS_TABLE)]
             + [f"group {one['TargetGroupName']}" for one in elb.describe_target_groups()["TargetGroups"]]
             + [f"rule {one['Conditions'][0]['HostHeaderConfig']['Values'][0]}" for one in rules if one["Conditions"]]
             + [f"secret {one['Name']}" for one in manager.list_secrets(IncludePlannedDeletion=True)["SecretList"]]
         )
 
     def leftovers(self, number: int) -> Leftovers:
-        found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": self.listener, "previewDomain": DOMAIN}
+        found = {
+            "placesTable": PREVIEW_SLOTS_TABLE,
+            "previewListenerArn": self.listener,
+            "previewDomain": DOMAIN,
+        }
         return Leftovers.of(self.clients, f"pr-{number}", found)
 
 
@@ -129,12 +134,12 @@ def test_each_hook_clears_what_is_made_after_it(account: Account) -> None:
 
 def test_every_place_of_the_stack_is_freed_and_a_place_that_another_has_taken_stays(account: Account) -> None:
     table = account.clients.get("dynamodb")
-    for place in (Place(1, "pr-12", "x"), Place(2, "pr-12", "x"), Place(3, "pr-1", "x")):
-        table.put_item(TableName=contract.PLACES_TABLE, Item=json.loads(place.item()))
-    stale = Place(3, "pr-12", "x")
+    for place in (PreviewSlot(1, "pr-12", "x"), PreviewSlot(2, "pr-12", "x"), PreviewSlot(3, "pr-1", "x")):
+        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(place.item()))
+    stale = PreviewSlot(3, "pr-12", "x")
     account.leftovers(12)._free(stale)
     account.leftovers(12).free_place()
-    assert [one.stack for one in places.read(account.clients, contract.PLACES_TABLE)] == ["pr-1"]
+    assert [one.stack for one in slots.read_slots(account.clients, PREVIEW_SLOTS_TABLE)] == ["pr-1"]
 
 
 def test_where_production_is_gone_nothing_is_left_but_secrets(account: Account) -> None:
@@ -148,42 +153,46 @@ def test_where_production_is_gone_nothing_is_left_but_secrets(account: Account) 
 def test_whatever_is_written_into_the_table_is_read(account: Account) -> None:
     table = account.clients.get("dynamodb")
     for item in ({"place": "7"}, {"place": "x", "stack": "pr-1"}, {"place": "8", "stack": "pr-8", "since": "long ago"}):
-        table.put_item(TableName=contract.PLACES_TABLE, Item={name: {"S": value} for name, value in item.items()})
-    found = sorted(places.read(account.clients, contract.PLACES_TABLE), key=lambda one: one.number)
+        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item={name: {"S": value} for name, value in item.items()})
+    found = sorted(slots.read_slots(account.clients, PREVIEW_SLOTS_TABLE), key=lambda one: one.number)
     assert [(one.number, one.stack) for one in found] == [(7, ""), (8, "pr-8")]
-    assert "pr-8, open for an unknown time" in places.describe(found, datetime.now(UTC))
+    assert "pr-8, open for an unknown time" in slots.describe_slots(found, datetime.now(UTC))
 
 
 def test_production_is_not_taken_down_over_open_previews(account: Account) -> None:
-    places.refuse_taken(account.clients, "none yet")
-    places.refuse_taken(account.clients, contract.PLACES_TABLE)
+    slots.refuse_open_previews(account.clients, "none yet")
+    slots.refuse_open_previews(account.clients, PREVIEW_SLOTS_TABLE)
     for number in (12, 123):
         account.make(number, ("place",))
     with pytest.raises(Refused, match=r"(?s)docs/destroy.md.*pr-12, open for .*pr-123, open for"):
-        places.refuse_taken(account.clients, contract.PLACES_TABLE)
+        slots.refuse_open_previews(account.clients, PREVIEW_SLOTS_TABLE)
 
 
 def test_where_production_takes_no_previews_none_opens_and_an_open_one_keeps_its_place() -> None:
     now = datetime.now(UTC)
     with pytest.raises(Refused, match=r"shopcat:protection"):
-        places.choose([], "pr-12", 0, now)
-    mine = Place(1, "pr-12", now.isoformat())
-    assert places.choose([mine], "pr-12", 0, now) == mine
+        slots.choose_slot([], "pr-12", 0, now)
+    mine = PreviewSlot(1, "pr-12", now.isoformat())
+    assert slots.choose_slot([mine], "pr-12", 0, now) == mine
 
 
 @given(holders=st.lists(st.integers(10, 30)), stacks=st.sets(st.integers(10, 30)))
 def test_a_place_is_an_orphan_if_and_only_if_no_stack_has_its_number(holders: list[int], stacks: set[int]) -> None:
-    taken = [Place(index, f"pr-{number}", "x") for index, number in enumerate(holders, 1)]
+    taken = [PreviewSlot(index, f"pr-{number}", "x") for index, number in enumerate(holders, 1)]
     seen = [Seen(number, datetime.now(UTC)) for number in stacks]
-    assert set(reaper.orphans([*taken, Place(99, "prod", "x")], seen)) == set(holders) - stacks
+    assert set(reaper.orphans([*taken, PreviewSlot(99, "prod", "x")], seen)) == set(holders) - stacks
 
 
 def test_a_place_that_no_preview_can_have_taken_is_freed(account: Account, capfd: pytest.CaptureFixture[str]) -> None:
     account.make(12, ("place",))
     table: Any = account.clients.get("dynamodb")
-    for place in (Place(3, "prod", "x"), Place(4, "", "x"), Place(5, "pr-012", "x")):
-        table.put_item(TableName=contract.PLACES_TABLE, Item=json.loads(place.item()))
-    found = {"placesTable": contract.PLACES_TABLE, "previewListenerArn": account.listener, "previewDomain": DOMAIN}
-    reaper.free_foreign(account.clients, found, places.read(account.clients, contract.PLACES_TABLE))
+    for place in (PreviewSlot(3, "prod", "x"), PreviewSlot(4, "", "x"), PreviewSlot(5, "pr-012", "x")):
+        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(place.item()))
+    found = {
+        "placesTable": PREVIEW_SLOTS_TABLE,
+        "previewListenerArn": account.listener,
+        "previewDomain": DOMAIN,
+    }
+    reaper.free_foreign(account.clients, found, slots.read_slots(account.clients, PREVIEW_SLOTS_TABLE))
     assert account.there() == ["place pr-12"]
     assert capfd.readouterr().out.count("freeing place") == 3

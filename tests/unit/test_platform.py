@@ -14,22 +14,12 @@ import pulumi_eks
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
-from infra import (
-    addons,
-    capacity,
-    cluster,
-    edge,
-    kubernetes_client,
-    network,
-    preview,
-    production,
-    providers,
-    rbac,
-    registry,
-    settings,
-)
+from infra import capacity, production, settings
+from infra.access.iam_policies import AwsScope
+from infra.clients import kubernetes as kubernetes_client
 from infra.errors import Refused
-from infra.permissions import Place
+from infra.foundation import addons, cluster, load_balancers, network, providers, registry
+from infra.previews import preview, rbac
 from infra.settings import Vpc
 from tests.unit.releases import run
 from tests.unit.test_settings import committed
@@ -177,7 +167,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
     def program() -> Any:
         return cluster.Cluster(
             "shopcat",
-            settings.read(values),
+            settings.read_settings(values),
             boundary="arn:boundary",
             network=Subnets(),  # type: ignore[arg-type]
             region="eu-central-1",
@@ -191,7 +181,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
     nodes = made["aws:eks/nodeGroup:NodeGroup"]
     assert nodes["updateConfig"] == {"maxUnavailable": 1, "updateStrategy": "DEFAULT"}
     assert (nodes["clusterName"], nodes["subnetIds"]) == ("shopcat", ["subnet-3", "subnet-4"])
-    assert settings.read(committed()).cluster.support_type == "EXTENDED"
+    assert settings.read_settings(committed()).cluster.support_type == "EXTENDED"
 
 
 def test_the_kubeconfig_holds_no_secret() -> None:
@@ -229,8 +219,8 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
     def program() -> Any:
         made = addons.Addons(
             "addons",
-            settings.read(committed()),
-            place=Place("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
+            settings.read_settings(committed()),
+            place=AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
             kubernetes_api=lambda: "api",  # type: ignore[arg-type, return-value]
             kubeconfig=pulumi.Output.secret(
                 kubernetes_client.kubeconfig("shopcat", "https://api:6443", "Q0E=", "eu-central-1")
@@ -251,8 +241,8 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     applied: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(addons.definitions, "bring_up_to", lambda *given: applied.append(given))
-    monkeypatch.setattr(addons.definitions, "fetch", lambda *given: applied.append(given))
+    monkeypatch.setattr(addons.crds, "bring_up_to", lambda *given: applied.append(given))
+    monkeypatch.setattr(addons.crds, "fetch_crds", lambda *given: applied.append(given))
     for hooks in bound.values():
         first, *rest = hooks.before_create or []
         assert rest == (hooks.before_update or []), "what is done before a chart is changed is also done at first"
@@ -261,7 +251,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
             assert isinstance(hook, pulumi.ResourceHook)
             run(hook.callback(pulumi.ResourceHookArgs("", "", "", "")))
     assert waited == [addons.IDENTITY_SECONDS] * 2
-    digests = settings.read(committed()).chart_digests
+    digests = settings.read_settings(committed()).chart_digests
     assert sorted(applied, key=len) == [
         ("https://charts.external-secrets.io", addons.OPERATOR, "0.20.4", digests.external_secrets),
         ("api", "https://aws.github.io/eks-charts", addons.CONTROLLER, "3.5.0", digests.load_balancer_controller),
@@ -273,7 +263,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
 
 def test_the_controller_never_waits_longer_than_a_deregistration_may_take() -> None:
     """Its own default is 16 min 40 s after failed calls."""
-    given = settings.read(committed())
+    given = settings.read_settings(committed())
     values = addons.controller_values(given, "vpc-1", "eu-central-1")
     seconds = [
         int(values[name].removesuffix("s"))
@@ -296,7 +286,7 @@ def test_external_dns_says_once_what_to_enter(
     said: list[str] = []
     monkeypatch.setattr(pulumi.log, "info", lambda text, about: said.append(f"{about._name}: {text}"))
     pulumi.runtime.set_mocks(mocks, preview=dry_run)
-    given = settings.read(committed())
+    given = settings.read_settings(committed())
     found: list[list[dict[str, str]]] = []
 
     class Subnets:
@@ -304,7 +294,7 @@ def test_external_dns_says_once_what_to_enter(
 
     @pulumi.runtime.test
     def program() -> Any:
-        made = edge.LoadBalancer(
+        made = load_balancers.LoadBalancer(
             "shop",
             hosts=["shop.example.com"],
             zone_id=zone_id,

@@ -11,14 +11,17 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, kubernetes_client, preflight, traffic
-from infra.aws_clients import AwsClients
-from infra.drain import DrainBudget
+from infra import capacity
+from infra.clients import kubernetes as kubernetes_client
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.ledger import Ledger, State, table_definition
-from infra.preflight import Plan, Question
-from infra.record import PORT
-from infra.settings import read as read_settings
+from infra.names import APPLICATION_PORT
+from infra.release import plan as release_plan
+from infra.release import traffic
+from infra.release.ledger import Ledger, LedgerState, table_definition
+from infra.release.plan import Plan, Question
+from infra.settings import read_settings
+from infra.timeouts import DrainBudget
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
@@ -32,13 +35,13 @@ MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.docker.
 def test_what_says_nothing_without_a_migration_is_no_difference() -> None:
     """Otherwise a program that knows more settings would release what is live once more."""
     view: Any = SimpleNamespace(dns_name="lb")
-    asked = preflight.question(read_settings(committed(release={"migrateDeadline": 900})))
-    made = preflight._template(asked, view, f"shopcat@{digest(1)}", "1")
+    asked = release_plan.make_question(read_settings(committed(release={"migrateDeadline": 900})))
+    made = release_plan._template(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (300, 64)
-    asked = preflight.question(
+    asked = release_plan.make_question(
         read_settings(committed(release={"migrate": ["m"], "migrateMemory": "1Gi", "migrateDeadline": 900}))
     )
-    made = preflight._template(asked, view, f"shopcat@{digest(1)}", "1")
+    made = release_plan._template(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate, made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (("m",), 900, 1024)
     assert made.migrate_cpu_millicores == made.cpu_millicores
 
@@ -56,7 +59,7 @@ def question(**changes: Any) -> Question:
         "smoke_image": f"docker.io/curlimages/curl@{digest(9)}",
         "public_url": "https://shop.example",
         "drain": DrainBudget.derive(),
-        "production": capacity.Production(2, pod, database_pool_size=5, database_max_connections=80),
+        "production": capacity.ProductionDemand(2, pod, database_pool_size=5, database_max_connections=80),
         **changes,
     }
     return Question(**values)
@@ -64,7 +67,7 @@ def question(**changes: Any) -> Question:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
-    monkeypatch.setattr("infra.aws_clients.boto3.session.Session", lambda **_: SESSION)
+    monkeypatch.setattr("infra.clients.aws.boto3.session.Session", lambda **_: SESSION)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.delenv("AWS_PROFILE", raising=False)
@@ -93,7 +96,7 @@ def platform(aws: AwsClients) -> AwsClients:
 
 
 def read(clients: AwsClients, **changes: Any) -> Plan:
-    return preflight.read(question(**changes), clients, {})
+    return release_plan.make_plan(question(**changes), clients, {})
 
 
 def refused(clients: AwsClients, words: str, **changes: Any) -> None:
@@ -134,12 +137,12 @@ def test_the_first_release_is_known_by_digest_and_secret_version(platform: AwsCl
     assert plan.colours["blue"].replicas == 0
     assert plan.colours["blue"].changes_last
     assert "arn:aws" in green.record.provenance.who
-    assert str(PORT) not in green.record.template.environment.values()
+    assert str(APPLICATION_PORT) not in green.record.template.environment.values()
 
 
 def test_latest_is_refused_before_anything_is_read() -> None:
     with pytest.raises(Refused, match="a tag that moves can't be released"):
-        preflight.read(question(tag="latest"), AwsClients(REGION), {})
+        release_plan.make_plan(question(tag="latest"), AwsClients(REGION), {})
 
 
 def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients) -> None:
@@ -251,7 +254,7 @@ def test_one_wish_at_a_time(platform: AwsClients) -> None:
 
 def test_too_many_replicas_are_refused(aws: AwsClients) -> None:
     pod = capacity.PodRequest(200, 384)
-    many = capacity.Production(6, pod, database_pool_size=5, database_max_connections=500)
+    many = capacity.ProductionDemand(6, pod, database_pool_size=5, database_max_connections=500)
     refused(aws, "lower shopcat:release.replicas", production=many)
 
 
@@ -272,29 +275,29 @@ def test_no_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     with pytest.raises(Refused, match="no usable AWS credentials"):
-        preflight.read(question(), AwsClients(REGION), {})
+        release_plan.make_plan(question(), AwsClients(REGION), {})
 
 
 def test_an_unknown_profile_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(Refused, match="no usable AWS credentials"):
-        preflight.read(question(), AwsClients(REGION), {})
+        release_plan.make_plan(question(), AwsClients(REGION), {})
 
 
 def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setattr("infra.aws_clients.ATTEMPTS", 1)
+    monkeypatch.setattr("infra.clients.aws.ATTEMPTS", 1)
     clients = AwsClients(REGION, endpoint_url="http://127.0.0.1:1")
     with pytest.raises(Refused, match=r"http://127\.0\.0\.1:1 can't be reached .*check the network and shopcat:awsEnd"):
-        preflight.read(question(), clients, {})
+        release_plan.make_plan(question(), clients, {})
 
 
 def test_github_says_who_and_what(platform: AwsClients) -> None:
     push("v1.0.0")
     environment = {"GITHUB_ACTOR": "ann", "GITHUB_SHA": "abc", "GITHUB_RUN_ID": "42", "GITHUB_REPOSITORY": "shop/cat"}
     environment["SHOPCAT_AFTER"] = "nothing"
-    record = preflight.read(question(tag="v1.0.0"), platform, environment).colours["green"].record
+    record = release_plan.make_plan(question(tag="v1.0.0"), platform, environment).colours["green"].record
     assert record.provenance.who == "ann"
     assert record.provenance.commit == "abc"
     assert record.provenance.after == "nothing"
@@ -302,10 +305,10 @@ def test_github_says_who_and_what(platform: AwsClients) -> None:
 
 
 def test_a_state_without_releases_declares_no_colour() -> None:
-    from infra.ledger import Nothing, decide
+    from infra.release.ledger import Nothing, decide
 
-    state = State(version=1)
-    assert preflight._colours(decide(Nothing(), state), state) == {}
+    state = LedgerState(version=1)
+    assert release_plan._colours(decide(Nothing(), state), state) == {}
 
 
 # The Kubernetes client

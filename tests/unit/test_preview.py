@@ -11,14 +11,16 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity, contract, fence, places, preview, preview_objects, settings
-from infra.aws_clients import AwsClients
-from infra.contract import Contract
+from infra import capacity, settings
+from infra.clients.aws import AwsClients
+from infra.clients.kubernetes import KubernetesUnreachable, cluster_of
 from infra.errors import Refused
-from infra.kubernetes_client import KubernetesUnreachable
-from infra.places import Place
+from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_PRIORITY_CLASS, PREVIEW_SLOTS_TABLE
+from infra.previews import cluster_info, isolation, manifests, preview, slots
+from infra.previews.cluster_info import ClusterInfo
+from infra.previews.slots import PreviewSlot
 from infra.program import PREVIEW_SETTINGS
-from infra.record import render
+from infra.release.record import render_pod_template
 from tests.unit.releases import run
 from twin.plugins.aws import data
 from twin.plugins.aws.kind import Aws
@@ -29,7 +31,7 @@ DIGEST = "sha256:" + "a" * 64
 MEDIA = "application/vnd.oci.image.manifest.v1+json"
 
 
-def agreed(**changes: Any) -> Contract:
+def agreed(**changes: Any) -> ClusterInfo:
     values: dict[str, Any] = {
         "cluster": "shopcat",
         "cluster_endpoint": "https://api",
@@ -43,13 +45,13 @@ def agreed(**changes: Any) -> Contract:
         "preview_repository": "shopcat-preview",
         "preview_repository_url": "1.dkr.ecr.example.com/shopcat-preview",
         "release_repository": "shopcat",
-        "priority_class": contract.PRIORITY_CLASS,
-        "places_table": contract.PLACES_TABLE,
+        "priority_class": PREVIEW_PRIORITY_CLASS,
+        "places_table": PREVIEW_SLOTS_TABLE,
         "previews": 3,
         "preview_role_id": "AROAPREVIEW",
         "secrets_role": "arn:aws:iam::123456789012:role/shopcat-preview-secrets",
     }
-    return Contract(**{**values, **changes})
+    return ClusterInfo(**{**values, **changes})
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
         yield AwsClients(REGION)
 
 
-def given(**stack: Any) -> settings.Preview:
+def given(**stack: Any) -> settings.PreviewSettings:
     return settings.read_preview(PREVIEW_SETTINGS, {"shopcat:tag": "abc123", **stack})[1]
 
 
@@ -93,74 +95,78 @@ def test_only_a_plain_tag_of_the_previews_repository_is_taken(tag: str) -> None:
 
 
 def test_a_preview_keeps_its_place_and_a_new_one_takes_the_lowest_free() -> None:
-    taken = [Place(1, "pr-1", NOW.isoformat()), Place(3, "pr-3", NOW.isoformat())]
-    assert places.choose(taken, "pr-3", 3, NOW + timedelta(days=1)) == taken[1]
-    assert places.choose(taken, "pr-9", 3, NOW).number == 2
+    taken = [PreviewSlot(1, "pr-1", NOW.isoformat()), PreviewSlot(3, "pr-3", NOW.isoformat())]
+    assert slots.choose_slot(taken, "pr-3", 3, NOW + timedelta(days=1)) == taken[1]
+    assert slots.choose_slot(taken, "pr-9", 3, NOW).number == 2
 
 
 def test_one_too_many_is_refused_with_who_is_there_and_for_how_long() -> None:
     taken = [
-        Place(1, "pr-1", (NOW - timedelta(days=3, hours=4)).isoformat()),
-        Place(2, "pr-22", (NOW - timedelta(minutes=7)).isoformat()),
+        PreviewSlot(1, "pr-1", (NOW - timedelta(days=3, hours=4)).isoformat()),
+        PreviewSlot(2, "pr-22", (NOW - timedelta(minutes=7)).isoformat()),
     ]
     with pytest.raises(Refused) as refused:
-        places.choose(taken, "pr-9", 2, NOW)
+        slots.choose_slot(taken, "pr-9", 2, NOW)
     text = str(refused.value)
     assert "pr-1, open for 3 d 4 h" in text
     assert "pr-22, open for 7 min" in text
-    assert places.choose(taken, "pr-22", 2, NOW) == taken[1]
+    assert slots.choose_slot(taken, "pr-22", 2, NOW) == taken[1]
 
 
 def test_the_places_are_read_back_as_they_were_written(clients: AwsClients) -> None:
-    place = Place(2, "pr-7", NOW.isoformat())
+    place = PreviewSlot(2, "pr-7", NOW.isoformat())
     table = boto3.resource("dynamodb", region_name=REGION).create_table(
-        TableName=contract.PLACES_TABLE,
-        KeySchema=[{"AttributeName": places.PLACE_KEY, "KeyType": "HASH"}],
-        AttributeDefinitions=[{"AttributeName": places.PLACE_KEY, "AttributeType": "S"}],
+        TableName=PREVIEW_SLOTS_TABLE,
+        KeySchema=[{"AttributeName": slots.SLOT_KEY, "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": slots.SLOT_KEY, "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
     clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(place.item()))
-    assert places.read(clients, table.name) == [place]
+    assert slots.read_slots(clients, table.name) == [place]
 
 
 def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) -> None:
     aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
     table = {
-        "name": contract.PLACES_TABLE,
+        "name": PREVIEW_SLOTS_TABLE,
         "billingMode": "PAY_PER_REQUEST",
-        "hashKey": places.PLACE_KEY,
-        "attributes": [{"name": places.PLACE_KEY, "type": "S"}],
+        "hashKey": slots.SLOT_KEY,
+        "attributes": [{"name": slots.SLOT_KEY, "type": "S"}],
     }
     data.Table().create(aws, table)
     first, second = (
-        {"tableName": contract.PLACES_TABLE, "hashKey": places.PLACE_KEY, "item": Place(1, stack, "x").item()}
+        {
+            "tableName": PREVIEW_SLOTS_TABLE,
+            "hashKey": slots.SLOT_KEY,
+            "item": PreviewSlot(1, stack, "x").item(),
+        }
         for stack in ("pr-1", "pr-2")
     )
     data.TableItem().create(aws, first)
     with pytest.raises(ClientError, match="ConditionalCheckFailed"):
         data.TableItem().create(aws, second)
-    assert [place.stack for place in places.read(clients, contract.PLACES_TABLE)] == ["pr-1"]
+    assert [place.stack for place in slots.read_slots(clients, PREVIEW_SLOTS_TABLE)] == ["pr-1"]
     data.TableItem().delete(aws, "", first)
-    assert places.read(clients, contract.PLACES_TABLE) == []
+    assert slots.read_slots(clients, PREVIEW_SLOTS_TABLE) == []
 
 
 def test_without_production_there_is_one_clear_error(clients: AwsClients) -> None:
     with pytest.raises(Refused, match="pulumi up -s prod"):
-        contract.read(clients)
+        cluster_info.read_cluster_info(clients)
 
 
 def test_a_contract_of_another_version_is_refused_by_its_fields(clients: AwsClients) -> None:
     text = agreed().model_copy(update={"region": "x"}).model_dump(mode="json", by_alias=True)
     del text["vpcId"]
-    clients.get("ssm").put_parameter(Name=contract.PARAMETER, Type="String", Value=json.dumps(text))
+    clients.get("ssm").put_parameter(Name=CLUSTER_INFO_PARAMETER, Type="String", Value=json.dumps(text))
     with pytest.raises(Refused, match="vpcId"):
-        contract.read(clients)
+        cluster_info.read_cluster_info(clients)
 
 
 def test_the_contract_is_read_as_it_was_published(clients: AwsClients) -> None:
     text = agreed().model_dump_json(by_alias=True)
-    clients.get("ssm").put_parameter(Name=contract.PARAMETER, Type="String", Value=text)
-    assert contract.read(clients) == agreed()
+    clients.get("ssm").put_parameter(Name=CLUSTER_INFO_PARAMETER, Type="String", Value=text)
+    assert cluster_info.read_cluster_info(clients) == agreed()
 
 
 def test_address_and_authority_are_all_that_is_taken_from_the_kubeconfig() -> None:
@@ -170,15 +176,15 @@ def test_address_and_authority_are_all_that_is_taken_from_the_kubeconfig() -> No
             "users": [{"user": {"token": "secret"}}],
         }
     )
-    assert contract.cluster_of(text) == {"server": "https://api", "authority": "Q0E="}
+    assert cluster_of(text) == {"server": "https://api", "authority": "Q0E="}
     with pytest.raises(Refused):
-        contract.cluster_of("{}")
+        cluster_of("{}")
 
 
 def test_an_image_that_is_not_pushed_is_refused_with_the_command(clients: AwsClients) -> None:
     clients.get("ecr").create_repository(repositoryName="shopcat-preview")
     with pytest.raises(Refused, match=r"docker push 1\.dkr\.ecr\.example\.com/shopcat-preview:abc123"):
-        preview.image(clients, agreed(), "abc123")
+        preview.preview_image(clients, agreed(), "abc123")
 
 
 def test_an_image_is_known_by_digest(clients: AwsClients) -> None:
@@ -187,7 +193,7 @@ def test_an_image_is_known_by_digest(clients: AwsClients) -> None:
     manifest = json.dumps({"schemaVersion": 2, "mediaType": MEDIA, "config": {"digest": DIGEST}, "layers": []})
     ecr.put_image(repositoryName="shopcat-preview", imageManifest=manifest, imageTag="abc123")
     pushed = ecr.describe_images(repositoryName="shopcat-preview")["imageDetails"][0]["imageDigest"]
-    assert preview.image(clients, agreed(), "abc123") == f"1.dkr.ecr.example.com/shopcat-preview@{pushed}"
+    assert preview.preview_image(clients, agreed(), "abc123") == f"1.dkr.ecr.example.com/shopcat-preview@{pushed}"
 
 
 class Cluster:
@@ -217,7 +223,7 @@ def test_who_is_never_let_in_hears_why(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_productions_repository_is_refused(clients: AwsClients) -> None:
     found = agreed(preview_repository="shopcat", preview_repository_url="1.dkr.ecr.example.com/shopcat")
     with pytest.raises(Refused, match="never run"):
-        preview.image(clients, found, "abc123")
+        preview.preview_image(clients, found, "abc123")
 
 
 def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
@@ -228,19 +234,19 @@ def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
         preview.ensure_secret(clients, "shopcat-preview/pr-1/database")
         values.append(manager.get_secret_value(SecretId="shopcat-preview/pr-1/database")["SecretString"])
     assert values[0] == values[1]
-    assert len(json.loads(values[0])["password"]) == preview.PASSWORD_LENGTH
+    assert len(json.loads(values[0])["password"]) == preview.PREVIEW_PASSWORD_LENGTH
 
 
 def pod(tag: str = "abc123") -> dict[str, Any]:
-    made = preview_objects.record(
+    made = manifests.record(
         given(**{"shopcat:tag": tag}), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example"
     )
-    return preview_objects.application_pod(made, contract.PRIORITY_CLASS)
+    return manifests.application_pod(made, PREVIEW_PRIORITY_CLASS)
 
 
 def test_the_application_lives_by_the_same_waits_and_probes_as_in_production() -> None:
-    made = preview_objects.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
-    there, here = render(made, "blue")["spec"], pod()["spec"]
+    made = manifests.record(given(), f"r/shopcat-preview@{DIGEST}", "https://pr-1.preview.example")
+    there, here = render_pod_template(made, "blue")["spec"], pod()["spec"]
     assert here["terminationGracePeriodSeconds"] == there["terminationGracePeriodSeconds"] == 125
     for key in ("lifecycle", "readinessProbe", "livenessProbe", "startupProbe", "securityContext"):
         assert here["containers"][0][key] == there["containers"][0][key]
@@ -248,7 +254,7 @@ def test_the_application_lives_by_the_same_waits_and_probes_as_in_production() -
 
 def test_nothing_of_production_is_left_in_the_applications_pod() -> None:
     found = pod()
-    assert found["spec"]["priorityClassName"] == contract.PRIORITY_CLASS
+    assert found["spec"]["priorityClassName"] == PREVIEW_PRIORITY_CLASS
     assert "topologySpreadConstraints" not in found["spec"]
     assert "shopcat/colour" not in found["metadata"]["labels"]
     variables = found["spec"]["containers"][0]["env"]
@@ -258,7 +264,7 @@ def test_nothing_of_production_is_left_in_the_applications_pod() -> None:
 
 
 def test_both_pods_are_restricted_and_as_large_as_the_capacity_plan_counts() -> None:
-    database = preview_objects.database_pod(f"r/postgres@{DIGEST}", contract.PRIORITY_CLASS)
+    database = manifests.database_pod(f"r/postgres@{DIGEST}", PREVIEW_PRIORITY_CLASS)
     for found, size in ((pod(), capacity.PREVIEW_APPLICATION), (database, capacity.PREVIEW_DATABASE)):
         spec = found["spec"]
         assert spec["securityContext"]["runAsNonRoot"] is True
@@ -273,13 +279,13 @@ def test_both_pods_are_restricted_and_as_large_as_the_capacity_plan_counts() -> 
 
 
 def test_previews_yield_to_production() -> None:
-    from infra.release import PRIORITY
+    from infra.release.blue_green import SHOP_PRIORITY
 
-    assert 0 < fence.PRIORITY < PRIORITY
+    assert 0 < isolation.PREVIEW_PRIORITY < SHOP_PRIORITY
 
 
 def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database() -> None:
-    policies = fence.network_policies(["10.64.0.0/19"])
+    policies = isolation.preview_network_policies(["10.64.0.0/19"])
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     (inward,) = policies["shopcat"]["ingress"]
     assert inward["from"] == [{"ipBlock": {"cidr": "10.64.0.0/19"}}]
@@ -289,7 +295,7 @@ def test_only_the_load_balancer_reaches_the_application_and_only_it_the_database
 
 
 def test_a_preview_counted_by_capacity_leaves_room_for_one_update() -> None:
-    production = capacity.Production(2, capacity.PodRequest(200, 384), 5, 112)
+    production = capacity.ProductionDemand(2, capacity.PodRequest(200, 384), 5, 112)
     plan = capacity.plan(production)
     used = plan.previews * (capacity.PREVIEW_APPLICATION.memory_mebibytes + capacity.PREVIEW_DATABASE.memory_mebibytes)
     whole = production.nodes * production.node.memory_mebibytes

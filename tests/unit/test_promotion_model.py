@@ -20,14 +20,16 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from infra import drift, ledger, metrics, preflight
 from infra.capacity import CapacityPlan
 from infra.errors import Refused
-from infra.ledger import Abort, LedgerConflict, Nothing, Rollback, Session, State, Tag, Wanted
-from infra.preflight import Plan
-from infra.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
-from infra.record import COLOURS, Colour, fingerprint, other, render, selector
-from infra.traffic import Timing, Traffic, all_on
+from infra.names import COLOURS, Colour, colour_selector, other_colour
+from infra.release import drift, ledger, metrics
+from infra.release import plan as release_plan
+from infra.release.ledger import Abort, LedgerConflict, LedgerState, Nothing, Rollback, Session, Tag, Wanted
+from infra.release.plan import Plan
+from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
+from infra.release.record import fingerprint, render_pod_template
+from infra.release.traffic import Timing, Traffic, all_on
 from tests.examples import examples
 from tests.unit.releases import digest, run, template
 
@@ -50,7 +52,7 @@ class World:
     """Cluster, load balancer and ledger; everything that is the same whoever looks."""
 
     def __init__(self) -> None:
-        self.ledger = State(version=1)
+        self.ledger = LedgerState(version=1)
         self.weights: dict[Colour, int] = {"blue": 100, "green": 0}
         self.deployments: dict[Colour, dict[str, Any]] = {}
         self.jobs: dict[str, bool] = {}
@@ -105,7 +107,7 @@ class Kubernetes:
         return copy.deepcopy(self._world.deployments.get(name.removeprefix("shopcat-")))  # type: ignore[call-overload]
 
     def pods(self, _: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-        return copy.deepcopy(self._world.pods(next(one for one in COLOURS if selector(one) == labels)))
+        return copy.deepcopy(self._world.pods(next(one for one in COLOURS if colour_selector(one) == labels)))
 
     def job(self, _: str, name: str) -> dict[str, Any] | None:
         return {"status": {"succeeded": int(self._world.jobs[name])}} if name in self._world.jobs else None
@@ -181,10 +183,10 @@ class Update:
             decision=decision,
             state=seen,
             session=self.session,
-            colours=preflight._colours(decision, seen),
-            checks=preflight._checks(decision, seen),
-            intent=preflight._intent(decision, seen),
-            pointer=preflight._pointer(decision, seen),
+            colours=release_plan._colours(decision, seen),
+            checks=release_plan._checks(decision, seen),
+            intent=release_plan._intent(decision, seen),
+            pointer=release_plan._pointer(decision, seen),
             timing=TIMING,
             public_url="",
             load_balancer="shopcat",
@@ -201,27 +203,27 @@ class Update:
 
     # The ledger
 
-    def read(self) -> State:
+    def read(self) -> LedgerState:
         return self.world.ledger
 
-    def _put(self, before: State, after: State) -> State:
+    def _put(self, before: LedgerState, after: LedgerState) -> LedgerState:
         self.tick()
         if self.world.ledger.version != before.version:
             raise LedgerConflict("another update was first")
         self.world.ledger = after
         return after
 
-    def claim(self, state: State, decision: ledger.Decision) -> State:
+    def claim(self, state: LedgerState, decision: ledger.Decision) -> LedgerState:
         return self._put(state, ledger.claimed(state, decision, "now"))
 
-    def hold(self, state: State) -> State:
+    def hold(self, state: LedgerState) -> LedgerState:
         return self._put(state, replace(state, version=state.version + 1))
 
-    def go_live(self, state: State) -> State:
+    def go_live(self, state: LedgerState) -> LedgerState:
         assert self.world.weights == all_on(self.plan.decision.open.colour), "live before everything is there"  # type: ignore[union-attr]
         return self._put(state, ledger.gone_live(state))
 
-    def abort(self, state: State) -> State:
+    def abort(self, state: LedgerState) -> LedgerState:
         return self._put(state, ledger.aborted(state))
 
     # Writes, each with the oracle's question
@@ -242,7 +244,7 @@ class Update:
             if state.live is None:
                 continue  # nobody is served yet
             if colour == state.live.colour:
-                assert world.healthy(colour) or not world.healthy(other(colour)), "users sent to nobody"
+                assert world.healthy(colour) or not world.healthy(other_colour(colour)), "users sent to nobody"
                 continue
             assert state.open, f"weight to {colour}, which is neither live nor open"
             assert state.open.colour == colour
@@ -276,11 +278,11 @@ class Update:
 
     def declared(self, colour: Colour) -> dict[str, Any]:
         each = self.plan.colours[colour]
-        pod = render(each.record, colour)
+        pod = render_pod_template(each.record, colour)
         spec = {"replicas": each.replicas, "template": pod}
         marks = {TEMPLATE_ANNOTATION: fingerprint(pod), INTENT_ANNOTATION: self.plan.intent}
         assert self.plan.standing is not None
-        found = drift.compare(
+        found = drift.compare_objects(
             spec,
             marks,
             self.plan.standing.get(f"Deployment/shopcat-{colour}"),
@@ -403,7 +405,7 @@ class Interference(RuleBasedStateMachine):
             await asyncio.gather(*(guarded(one) for one in first))
 
         self.world.log.clear()
-        with unittest.mock.patch("infra.threads.in_thread", self.in_turn):
+        with unittest.mock.patch("infra.clients.threads.in_thread", self.in_turn):
             try:
                 run(together())
             finally:
@@ -540,7 +542,7 @@ class Interference(RuleBasedStateMachine):
         assert state.open is None
         if state.live is None:
             return
-        live, idle = state.live.colour, other(state.live.colour)
+        live, idle = state.live.colour, other_colour(state.live.colour)
         assert self.world.weights == all_on(live)
         assert self.world.is_whole(live, state.live.name)
         assert len(self.world.pods(live)) == state.releases[state.live.name].record.template.replicas

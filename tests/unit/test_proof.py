@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra.proof import GATE_PREFIX, Target, missing, unserved
+from infra.release.health import GATE_PREFIX, Target, unready_reasons, unserved
 from tests.unit.releases import digest, record
 
 GATE = f"{GATE_PREFIX}shopcat-blue"
@@ -42,7 +42,7 @@ BOTH = [target(0), target(1)]
 
 
 def test_as_many_healthy_targets_as_pods_of_the_digest_are_proof() -> None:
-    assert missing(record(), "blue", [pod(0), pod(1)], BOTH) == []
+    assert unready_reasons(record(), "blue", [pod(0), pod(1)], BOTH) == []
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,15 @@ def test_as_many_healthy_targets_as_pods_of_the_digest_are_proof() -> None:
     ],
 )
 def test_anything_less_is_named(second: dict[str, Any], targets: list[Target], words: str) -> None:
-    reasons = missing(record(), "blue", [pod(0), second], targets)
+    reasons = unready_reasons(record(), "blue", [pod(0), second], targets)
     assert any(words in reason for reason in reasons), reasons
 
 
 def test_what_is_on_its_way_out_does_not_count_against_the_colour() -> None:
     pods = [pod(0), pod(1), pod(2, leaving=True, image="old")]
-    assert missing(record(), "blue", pods, [*BOTH, target(2, "draining", "Target.DeregistrationInProgress")]) == []
+    assert (
+        unready_reasons(record(), "blue", pods, [*BOTH, target(2, "draining", "Target.DeregistrationInProgress")]) == []
+    )
 
 
 def test_a_pod_that_is_ready_but_no_target_is_unserved() -> None:

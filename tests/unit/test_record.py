@@ -15,20 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import Refused
-from infra.record import (
-    COLOURS,
-    PORT,
+from infra.names import APPLICATION_PORT, COLOURS, check_tag, colour_selector
+from infra.release.record import (
     SMOKE_SCRIPT,
     Provenance,
     Record,
     assert_plain,
-    check_tag,
-    differences,
     fingerprint,
-    render,
     render_migration,
+    render_pod_template,
     render_smoke,
-    selector,
+    template_differences,
     validated,
 )
 from tests.unit.releases import DRAIN, digest, record, template
@@ -97,7 +94,11 @@ OLD = (
 def test_an_older_record_makes_the_same_pods_as_before() -> None:
     """The fingerprints are what the program of that time made of it."""
     old = Record.from_json(OLD)
-    pods = [make(old, colour) for make in (render, render_migration, render_smoke) for colour in ("green", "blue")]
+    pods = [
+        make(old, colour)
+        for make in (render_pod_template, render_migration, render_smoke)
+        for colour in ("green", "blue")
+    ]
     assert [fingerprint(pod) for pod in pods] == [
         "1057a3cde30e67cd",
         "de8a1d46d9a1450d",
@@ -157,7 +158,7 @@ def test_an_image_without_a_digest_is_refused(image: str) -> None:
 def test_no_output_enters_a_template() -> None:
     known_later: Any = pulumi.Output.from_input("db.example")
     with pytest.raises(Refused, match=r"environment\.HOST is a Output; a release is made of plain values only"):
-        render(record(environment={"HOST": known_later}), "blue")
+        render_pod_template(record(environment={"HOST": known_later}), "blue")
 
 
 plain = st.recursive(
@@ -179,7 +180,7 @@ def test_anything_else_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_grace_is_pre_stop_and_drain_and_margin(colour: Any) -> None:
-    pod = render(record(), colour)
+    pod = render_pod_template(record(), colour)
     sleep = container(pod)["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert sleep == DRAIN.pre_stop_seconds
     assert pod["spec"]["terminationGracePeriodSeconds"] >= sleep + DRAIN.app_drain_seconds + 10
@@ -187,7 +188,7 @@ def test_grace_is_pre_stop_and_drain_and_margin(colour: Any) -> None:
 
 @pytest.mark.parametrize("colour", COLOURS)
 def test_the_pod_runs_the_digest_as_nobody_special(colour: Any) -> None:
-    pod = render(record(number=7), colour)
+    pod = render_pod_template(record(number=7), colour)
     main = container(pod)
     assert main["image"].endswith(f"@{digest(7)}")
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
@@ -197,12 +198,12 @@ def test_the_pod_runs_the_digest_as_nobody_special(colour: Any) -> None:
         "capabilities": {"drop": ["ALL"]},
     }
     assert pod["spec"]["automountServiceAccountToken"] is False
-    assert main["ports"] == [{"name": "http", "containerPort": PORT}]
-    assert pod["spec"]["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": selector(colour)}
+    assert main["ports"] == [{"name": "http", "containerPort": APPLICATION_PORT}]
+    assert pod["spec"]["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": colour_selector(colour)}
 
 
 def test_no_secret_value_is_in_a_pod() -> None:
-    environment = {each["name"]: each for each in container(render(record(), "blue"))["env"]}
+    environment = {each["name"]: each for each in container(render_pod_template(record(), "blue"))["env"]}
     for name in ("DATABASE_HOST", "DATABASE_PORT", "DATABASE_NAME", "DATABASE_USER", "DATABASE_PASSWORD"):
         assert "value" not in environment[name]
         assert environment[name]["valueFrom"]["secretKeyRef"]["name"] == "shopcat-v1.0.0-r1"
@@ -214,15 +215,15 @@ def test_no_secret_value_is_in_a_pod() -> None:
 def test_equal_records_make_equal_pods_whoever_released_them() -> None:
     one = replace(record(), provenance=Provenance("ann", "abc", "1"))
     other = replace(record(), provenance=Provenance("bob", "def", "2"))
-    assert render(one, "green") == render(other, "green")
-    assert fingerprint(render(one, "green")) == fingerprint(render(other, "green"))
-    assert fingerprint(render(one, "green")) != fingerprint(render(one, "blue"))
+    assert render_pod_template(one, "green") == render_pod_template(other, "green")
+    assert fingerprint(render_pod_template(one, "green")) == fingerprint(render_pod_template(other, "green"))
+    assert fingerprint(render_pod_template(one, "green")) != fingerprint(render_pod_template(one, "blue"))
 
 
 def test_differences_name_each_value() -> None:
-    lines = differences(template(replicas=1, environment={"A": "2"}), template(environment={"A": "1"}))
+    lines = template_differences(template(replicas=1, environment={"A": "2"}), template(environment={"A": "1"}))
     assert lines == ["environment.A: live '1', settings '2'", "replicas: live 2, settings 1"]
-    assert differences(template(), template()) == []
+    assert template_differences(template(), template()) == []
 
 
 def test_jobs_run_once_and_never_count_as_the_colours_pods() -> None:
@@ -232,7 +233,7 @@ def test_jobs_run_once_and_never_count_as_the_colours_pods() -> None:
     smoke = render_smoke(record(), "green")
     for pod in (migration, smoke):
         assert pod["spec"]["restartPolicy"] == "Never"
-        assert not selector("green").items() <= pod["metadata"]["labels"].items()
+        assert not colour_selector("green").items() <= pod["metadata"]["labels"].items()
         assert "lifecycle" not in container(pod)
     assert {"name": "SERVICE_URL", "value": "http://shopcat-green.shopcat"} in container(smoke)["env"]
 

@@ -9,15 +9,16 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra import ledger, preflight
-from infra.aws_clients import AwsClients
 from infra.capacity import CapacityPlan
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.ledger import Abort, Nothing, Rollback, Session, State, Tag, Wanted
-from infra.preflight import Plan
-from infra.proof import Target
-from infra.record import DrainNumbers
-from infra.traffic import Timing
+from infra.release import ledger
+from infra.release import plan as release_plan
+from infra.release.health import Target
+from infra.release.ledger import Abort, LedgerState, Nothing, Rollback, Session, Tag, Wanted
+from infra.release.plan import Plan
+from infra.release.record import DrainNumbers
+from infra.release.traffic import Timing
 from tests.unit.releases import DRAIN, REGION, digest, run, template
 
 
@@ -52,7 +53,7 @@ def _hooks_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
 
 
-def claim(state: State, wanted: Wanted) -> State:
+def claim(state: LedgerState, wanted: Wanted) -> LedgerState:
     return ledger.claimed(state, ledger.decide(wanted, state), "2026-11-24T10:00:00+00:00")
 
 
@@ -60,7 +61,7 @@ def tag(name: str, number: int, **changes: Any) -> Tag:
     return Tag(name, template(number, **changes))
 
 
-EMPTY = State(version=1)
+EMPTY = LedgerState(version=1)
 FIRST = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1)))
 SECOND = ledger.gone_live(claim(FIRST, tag("v1.1.0", 2)))
 
@@ -68,38 +69,38 @@ SECOND = ledger.gone_live(claim(FIRST, tag("v1.1.0", 2)))
 class Books:
     """A ledger in memory, with the same rules."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: LedgerState) -> None:
         self.state = state
 
-    def read(self) -> State:
+    def read(self) -> LedgerState:
         return self.state
 
-    def claim(self, state: State, decision: ledger.Decision) -> State:
+    def claim(self, state: LedgerState, decision: ledger.Decision) -> LedgerState:
         self.state = ledger.claimed(state, decision, "now")
         return self.state
 
-    def hold(self, state: State) -> State:
+    def hold(self, state: LedgerState) -> LedgerState:
         return state
 
-    def go_live(self, state: State) -> State:
+    def go_live(self, state: LedgerState) -> LedgerState:
         self.state = ledger.gone_live(state)
         return self.state
 
-    def abort(self, state: State) -> State:
+    def abort(self, state: LedgerState) -> LedgerState:
         self.state = ledger.aborted(state)
         return self.state
 
 
-def plan(state: State, wanted: Wanted, kubernetes: Any = None) -> Plan:
+def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None) -> Plan:
     decision = ledger.decide(wanted, state)
     return Plan(
         decision=decision,
         state=state,
         session=Session(Books(state), state, decision),  # type: ignore[arg-type]
-        colours=preflight._colours(decision, state),
-        checks=preflight._checks(decision, state),
-        intent=preflight._intent(decision, state),
-        pointer=preflight._pointer(decision, state),
+        colours=release_plan._colours(decision, state),
+        checks=release_plan._checks(decision, state),
+        intent=release_plan._intent(decision, state),
+        pointer=release_plan._pointer(decision, state),
         timing=Timing(settle_seconds=120, proof_deadline_seconds=0),
         public_url="",
         load_balancer="shopcat",
@@ -109,9 +110,9 @@ def plan(state: State, wanted: Wanted, kubernetes: Any = None) -> Plan:
     )
 
 
-def declare(state: State, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def declare(state: LedgerState, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """All resources of a decision, and the outputs."""
-    from infra.release import BlueGreen
+    from infra.release.blue_green import BlueGreen
 
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, preview=False)
@@ -208,7 +209,7 @@ def test_each_release_has_its_own_secret_with_its_version_pinned() -> None:
 
 
 def test_a_secret_that_never_came_holds_up_neither_an_abort_nor_what_follows() -> None:
-    def waiting(state: State, wanted: Wanted) -> dict[str, str]:
+    def waiting(state: LedgerState, wanted: Wanted) -> dict[str, str]:
         names = ("secret-v1.0.0-r1", "secret-v1.1.0-r1")
         found = {name: one(declare(state, wanted)[0], name)["metadata"]["annotations"] for name in names}
         return {name: ",".join(sorted(notes)) for name, notes in found.items()}
@@ -230,7 +231,7 @@ def test_a_deployment_takes_back_what_somebody_scaled() -> None:
 
 
 def test_only_what_was_written_for_this_very_intent_counts_as_changed_by_hand() -> None:
-    from infra.release import BlueGreen
+    from infra.release.blue_green import BlueGreen
 
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, preview=False)
@@ -316,7 +317,7 @@ def test_a_rollback_declares_the_former_record_in_the_idle_colour() -> None:
 
 
 def test_a_rollback_does_not_migrate_again() -> None:
-    def migrations(state: State, wanted: Wanted) -> list[str]:
+    def migrations(state: LedgerState, wanted: Wanted) -> list[str]:
         return [key.partition("::")[2] for key in declare(state, wanted)[0] if "::migrate-" in key]
 
     first = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
@@ -356,7 +357,7 @@ def test_a_migration_that_failed_is_explained(monkeypatch: pytest.MonkeyPatch, *
         return "killed for want of memory"
 
     monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
-    monkeypatch.setattr("infra.release.read_why_failed", why)
+    monkeypatch.setattr("infra.release.blue_green.read_why_failed", why)
     monkeypatch.setattr(pulumi.log, "error", lambda text, _: said.append(text))
     declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
     (hook,) = found
@@ -394,7 +395,7 @@ class FakeTraffic:
         return 0.0
 
     async def look(self, _: float) -> Any:
-        from infra.traffic import Rule, View
+        from infra.release.traffic import Rule, View
 
         return View({"blue": "b", "green": "g"}, (Rule("l", "r", self.weights, ()),))  # type: ignore[arg-type]
 
@@ -446,8 +447,8 @@ class Cluster:
         return self.stands
 
 
-def hooks(state: State, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
-    from infra.promotion import Hooks
+def hooks(state: LedgerState, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
+    from infra.release.promotion import Hooks
 
     cluster = cluster or Cluster(1, "blue", pods=0)
     made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), lambda _: None)
@@ -469,7 +470,7 @@ RUNNING: Any = [{}, {}]
 
 
 def test_what_a_write_takes_from_running_pods() -> None:
-    from infra.promotion import losses
+    from infra.release.promotion import losses
 
     assert losses(FULL, None, []) == []
     assert losses(FULL, FULL, RUNNING) == []
@@ -481,14 +482,14 @@ def test_what_a_write_takes_from_running_pods() -> None:
 
 
 def test_replicas_that_somebody_added_are_no_loss() -> None:
-    from infra.promotion import losses
+    from infra.release.promotion import losses
 
     assert losses(FULL, deployment(5, 1), [{}] * 5) == []
     assert losses(EMPTIED, deployment(5, 1), [{}] * 5) == ["replicas 5 -> 0"]
 
 
 def test_a_template_edited_by_hand_under_an_unchanged_mark_counts_as_another() -> None:
-    from infra.promotion import losses
+    from infra.release.promotion import losses
 
     edited = {**FULL, "spec": {"replicas": 2, "template": {"a": 9}}}
     assert losses(FULL, edited, RUNNING) == ["template"]

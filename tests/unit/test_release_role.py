@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 from moto.iam.aws_managed_policies import aws_managed_policies_data
 
-from infra import boundary, release_role
-from infra.cluster import NODE_POLICIES
-from infra.permissions import Place
+from infra.access import boundary, release_role
+from infra.access.iam_policies import AwsScope
+from infra.foundation.cluster import NODE_POLICIES
 from tests.iam import Request, as_list, decide, may_call
 from tests.unit.release_calls import ACCOUNT, CALLS, REGION, Calls, actions, arn
 from twin.plugins.eks.components import CLUSTER_POLICIES
 
-PLACE = Place(ACCOUNT, REGION, "shopcat", "shopcat-releases")
-RELEASES = [json.loads(release_role.policy(PLACE, updates_platform=False))]
-UPDATES = [json.loads(release_role.policy(PLACE, updates_platform=True))]
+PLACE = AwsScope(ACCOUNT, REGION, "shopcat", "shopcat-releases")
+RELEASES = [json.loads(release_role.release_policy(PLACE, updates_platform=False))]
+UPDATES = [json.loads(release_role.release_policy(PLACE, updates_platform=True))]
 BOUNDARY = [json.loads(boundary.boundary(PLACE))]
 OURS = {"aws:ResourceTag/shopcat:project": "shopcat"}
 INFRA = Path(__file__).resolve().parents[2] / "infra"
@@ -25,7 +25,7 @@ INFRA = Path(__file__).resolve().parents[2] / "infra"
 
 def declared() -> set[str]:
     """Types of AWS that production's program declares, and what pulumi-eks does for it."""
-    text = "".join(path.read_text() for path in INFRA.glob("*.py") if path.name != "preview.py")
+    text = "".join(path.read_text() for path in INFRA.rglob("*.py") if path.name != "preview.py")
     types = set(re.findall(r"\baws\.([a-z0-9]+\.[A-Z]\w*)\(", text))
     return {one for one in types if not one.endswith("Args")} | {"eks.Cluster"}
 
@@ -87,7 +87,7 @@ MUST_NOT = [
     ("iam:CreateRole", f"arn:aws:iam::{ACCOUNT}:role/shopcat-x"),
     ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/node-somebody-elses"),
     ("iam:PassRole", f"arn:aws:iam::{ACCOUNT}:role/shopcat-eksRole-role-1234567"),
-    ("iam:CreatePolicyVersion", boundary.arn(ACCOUNT)),
+    ("iam:CreatePolicyVersion", boundary.boundary_arn(ACCOUNT)),
     ("iam:DeleteRolePermissionsBoundary", f"arn:aws:iam::{ACCOUNT}:role/shopcat-release"),
     ("ecr:SetRepositoryPolicy", arn("ecr", "repository/shopcat")),
     ("ecr:SetRepositoryPolicy", arn("ecr", "repository/shopcat-preview")),
@@ -205,7 +205,7 @@ def test_a_role_needs_its_policy_and_the_boundary() -> None:
 
 
 def test_nothing_that_a_role_may_do_is_cut_off_by_the_boundary() -> None:
-    for text in boundary.policies(PLACE):
+    for text in boundary.bounded_policies(PLACE):
         for statement in json.loads(text)["Statement"]:
             for action in statement["Action"]:
                 assert may_call(BOUNDARY, action), action
@@ -213,7 +213,7 @@ def test_nothing_that_a_role_may_do_is_cut_off_by_the_boundary() -> None:
 
 def test_policies_fit_what_aws_takes() -> None:
     """IAM counts no white space: 6,144 characters of a managed policy, 10,240 of a role's inline ones (IAM quotas)."""
-    longest = Place("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
+    longest = AwsScope("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
     for text in boundary.documents(longest).values():
         assert len("".join(text.split())) <= 6_144
-    assert len("".join(release_role.policy(longest, updates_platform=True).split())) <= 10_240
+    assert len("".join(release_role.release_policy(longest, updates_platform=True).split())) <= 10_240

@@ -7,22 +7,23 @@ from typing import Any
 
 import pytest
 
-from infra import settings, stack_file
+from infra import settings
 from infra.errors import Refused
+from infra.settings import stack_file
 
 COMMITTED = Path(__file__).parents[2] / "Pulumi.prod.yaml"
 PREVIEWS = COMMITTED.parent / "Pulumi.pr.yaml"
 
 
 def committed(**changes: Any) -> dict[str, Any]:
-    config = stack_file.read(COMMITTED)["config"]
+    config = stack_file.read_stack_file(COMMITTED)["config"]
     values = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("shopcat:")}
     return {key: value for key, value in {**values, **changes}.items() if value is not None}
 
 
 def refusal(**changes: Any) -> str:
     with pytest.raises(Refused) as refused:
-        settings.read(committed(**changes))
+        settings.read_settings(committed(**changes))
     return str(refused.value)
 
 
@@ -43,14 +44,14 @@ def existing(**changes: Any) -> dict[str, Any]:
 
 
 def test_the_committed_stack_file_is_valid_and_asks_for_no_release() -> None:
-    found = settings.read(committed())
+    found = settings.read_settings(committed())
     assert (found.tag, found.abort, found.rollback) == ("", "", "")
     assert found.drain.budget.app_drain_seconds == 60
     assert found.database.max_connections == 112
 
 
 def test_an_existing_cluster_is_valid() -> None:
-    assert settings.read(committed(cluster=existing())).cluster.existing is not None
+    assert settings.read_settings(committed(cluster=existing())).cluster.existing is not None
 
 
 def test_everything_that_is_wrong_is_in_one_message() -> None:
@@ -244,17 +245,17 @@ def test_a_migration_that_can_not_run_is_refused(release: dict[str, Any], words:
 
 
 def test_a_shell_s_own_substitution_in_a_migration_stays() -> None:
-    found = settings.read(committed(release={"migrate": ["sh", "-c", "echo $(date) ${DATABASE_HOST}"]}))
+    found = settings.read_settings(committed(release={"migrate": ["sh", "-c", "echo $(date) ${DATABASE_HOST}"]}))
     assert found.release.migrate[2] == "echo $(date) ${DATABASE_HOST}"
 
 
 def test_a_migration_has_the_application_s_own_size_unless_it_is_given_one() -> None:
-    release = settings.read(committed(release={"memory": "512Mi", "cpu": "300m", "migrate": ["m"]})).release
+    release = settings.read_settings(committed(release={"memory": "512Mi", "cpu": "300m", "migrate": ["m"]})).release
     assert release.migration == release.pod
-    release = settings.read(committed(release={"migrate": ["m"], "migrateMemory": "1Gi"})).release
+    release = settings.read_settings(committed(release={"migrate": ["m"], "migrateMemory": "1Gi"})).release
     assert release.migration is not None
     assert release.migration.memory_mebibytes == 1024
-    assert settings.read(committed()).release.migration is None
+    assert settings.read_settings(committed()).release.migration is None
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_what_the_engine_hands_over_is_read_or_stays_text(text: str, value: Any)
     [("protection", "false", False), ("protection", "true", True), ("ledgerTable", "1234", "1234")],
 )
 def test_settings_that_come_as_text_are_what_they_say(setting: str, text: str, value: Any) -> None:
-    assert settings.read(committed(**{setting: text})).model_dump(by_alias=True)[setting] == value
+    assert settings.read_settings(committed(**{setting: text})).model_dump(by_alias=True)[setting] == value
 
 
 @pytest.mark.parametrize("region", ["", None, "EU-central-1", "eu central", "eu-central-1a", 5, "x" * 5000])
@@ -287,7 +288,7 @@ def test_a_region_that_is_none_is_refused(region: Any) -> None:
 
 
 def test_what_pulumi_has_encrypted_does_not_keep_bootstrap_from_reading(tmp_path: Path) -> None:
-    document = stack_file.read(COMMITTED)
+    document = stack_file.read_stack_file(COMMITTED)
     document["config"]["shopcat:cluster"] = existing(kubeconfig={"secure": "v1:abc"})
     path = tmp_path / "Pulumi.prod.yaml"
     path.write_text(stack_file.dump(document))

@@ -1,7 +1,7 @@
 """More than ten thousand generated settings: each is a plan whose values AWS and Kubernetes take, or one clear message.
 
-Whether a value is taken is decided here by others than infra/limits.py: `ipaddress`, the models of AWS's APIs that come with
-botocore, Kubernetes' own rules for names, and a retelling of its expansion of `$(NAME)`.
+Whether a value is taken is decided here by others than infra/settings/limits.py: `ipaddress`, the models of AWS's APIs that
+come with botocore, Kubernetes' own rules for names, and a retelling of its expansion of `$(NAME)`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ from botocore.utils import is_valid_endpoint_url
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra import addons, capacity, domains, network, permissions, preflight, preview_objects, stack_file
+from infra import capacity
 from infra import settings as program_settings
+from infra.access import iam_policies
 from infra.errors import Refused
-from infra.record import Record, render, render_migration, render_smoke
+from infra.foundation import addons, network
+from infra.previews import manifests
+from infra.release import plan as release_plan
+from infra.release.record import Record, render_migration, render_pod_template, render_smoke
+from infra.settings import domains, stack_file
 from tests.examples import examples
 from tests.unit.releases import SESSION, digest
 from tests.unit.test_settings import COMMITTED, PREVIEWS, committed, existing
@@ -225,7 +230,7 @@ def is_env_name(name: str) -> bool:
 def check_pods(record: Record, env: dict[str, str]) -> None:
     """What a person wrote arrives in every pod, once and unchanged, and so does the record through the ledger."""
     assert Record.from_json(record.to_json()) == record
-    for pod in (render(record, "blue"), render_migration(record, "green")):
+    for pod in (render_pod_template(record, "blue"), render_migration(record, "green")):
         variables = pod["spec"]["containers"][0]["env"]
         names = [each["name"] for each in variables]
         assert len(set(names)) == len(names)
@@ -242,9 +247,9 @@ def check_pods(record: Record, env: dict[str, str]) -> None:
 
 def check(found: program_settings.Settings) -> None:
     """A plan is made of the settings, and nothing in it is what AWS or Kubernetes refuses by its documentation."""
-    question = preflight.question(found)
+    question = release_plan.make_question(found)
     view: Any = SimpleNamespace(dns_name="lb.example.com")
-    template = preflight._template(question, view, f"shopcat@{digest(1)}", "1")
+    template = release_plan._template(question, view, f"shopcat@{digest(1)}", "1")
     check_pods(Record(found.tag or "v1.0.0", 1, template), dict(found.release.env))
     assert all(type(each) is int for each in vars(found.drain.budget).values())
     capacity.plan(found.production)
@@ -279,13 +284,13 @@ def check(found: program_settings.Settings) -> None:
     for url in (found.aws_endpoint, *vars(found.chart_mirror).values()):
         assert url is None or (is_valid_endpoint_url(url) and " " not in url)
     if found.github.repository:
-        for trusted in permissions.trust("1" * 12, found.github.repository, found.github.environment).values():
+        for trusted in iam_policies.trust("1" * 12, found.github.repository, found.github.environment).values():
             assert len(trusted) <= 2048, "IAM's quota of a role's trust policy"
 
 
 def attempt(values: dict[str, Any]) -> bool:
     try:
-        found = program_settings.read(values)
+        found = program_settings.read_settings(values)
     except Refused as error:
         clear(error)
         return False
@@ -358,9 +363,9 @@ def test_settings_of_a_preview_are_a_plan_or_one_message(values: dict[str, Any])
     except Refused as error:
         clear(error)
         return
-    record = preview_objects.record(found, f"shopcat-preview@{digest(1)}", "https://pr-12.preview.shop.example.com")
+    record = manifests.record(found, f"shopcat-preview@{digest(1)}", "https://pr-12.preview.shop.example.com")
     check_pods(record, dict(found.env))
-    pod = preview_objects.application_pod(record, "previews")
+    pod = manifests.application_pod(record, "previews")
     assert {each["name"] for each in pod["spec"]["containers"][0]["env"]} >= set(found.env)
 
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from infra import settings, stack_file
+from infra import settings
 from infra.errors import Refused
+from infra.settings import stack_file
 from pipeline import plan, stack, surroundings
 from pipeline.stack import Backend
 from tests.unit.test_settings import COMMITTED
@@ -105,13 +106,13 @@ def test_each_reader_of_a_file_refuses_it_alike(tmp_path: Path, monkeypatch: pyt
         lambda: settings.read_preview(path, {}),
         surroundings.region,
         lambda: stack.production(Backend("", ""), {}),
-        lambda: stack.preview(12, Backend("", ""), {"SHOPCAT_STACK_FILE": str(path)}),
+        lambda: stack.preview_stack(12, Backend("", ""), {"SHOPCAT_STACK_FILE": str(path)}),
     ):
         with pytest.raises(Refused, match="line 3 is not UTF-8"):
             read()
     missing = tmp_path / "none.yaml"
     with pytest.raises(Refused, match="can't be read"):
-        stack_file.read(missing)
+        stack_file.read_stack_file(missing)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key() -> None:
@@ -130,8 +131,8 @@ def test_a_copy_says_the_same_to_whoever_reads_it(text: str) -> None:
 
 
 def test_the_committed_files_are_read() -> None:
-    assert stack_file.read(COMMITTED)["config"]["aws:region"] == "eu-central-1"
-    assert "shopcat:drain" in stack_file.read(COMMITTED.with_name("Pulumi.pr.yaml"))["config"]
+    assert stack_file.read_stack_file(COMMITTED)["config"]["aws:region"] == "eu-central-1"
+    assert "shopcat:drain" in stack_file.read_stack_file(COMMITTED.with_name("Pulumi.pr.yaml"))["config"]
 
 
 def test_the_first_step_of_a_job_reads_who_reaches_the_api_once() -> None:

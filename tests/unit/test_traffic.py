@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
-from infra.aws_clients import AwsClients
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.traffic import HttpsProber, Probe, Timing, Traffic, TrafficError, all_on
+from infra.release.traffic import HttpsProber, Probe, Timing, Traffic, TrafficError, all_on
 from tests.unit.cloudwatch import NO_TARGET, START, CloudWatch
 from tests.unit.releases import REGION, client, run
 

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from infra import availability, settings, zone
-from infra.aws_clients import AwsClients
+from infra import settings
+from infra.clients.aws import AwsClients
 from infra.errors import Refused
+from infra.foundation import availability_zones, dns
 from tests.unit.test_settings import committed
 
 REGION = "us-east-1"
@@ -42,9 +43,9 @@ def test_zones_pass_exactly_if_each_can_hold_the_cluster(
 ) -> None:
     """Letters mean other zones in each account; whatever they mean, ids decide."""
     zones = {f"{REGION}{letter}": zone_id for letter, zone_id in zip("abcdef", ids[:there], strict=False)}
-    wanted = availability.zone_names(REGION, tuple(letters))
+    wanted = availability_zones.zone_names(REGION, tuple(letters))
     can = {name for name, zone_id in zones.items() if zone_id != "use1-az3" and zone_id in offering}
-    wrong = availability.refusal(wanted, zones, offering, "t3.medium")
+    wrong = availability_zones.zone_refusal(wanted, zones, offering, "t3.medium")
     assert (wrong is None) == (set(wanted) <= can)
     if wrong is not None:
         assert wrong.startswith("shopcat:vpc.zones: ")
@@ -59,7 +60,7 @@ def test_zones_pass_exactly_if_each_can_hold_the_cluster(
 )
 def test_a_zone_without_eks_is_refused_whatever_its_letter(region: str, zone_id: str) -> None:
     zones = {f"{region}a": zone_id, f"{region}b": "x-az8", f"{region}c": "x-az9"}
-    wrong = availability.refusal([f"{region}a", f"{region}b"], zones, set(zones.values()), "t3.medium")
+    wrong = availability_zones.zone_refusal([f"{region}a", f"{region}b"], zones, set(zones.values()), "t3.medium")
     assert wrong == (
         f"shopcat:vpc.zones: the cluster can't be in {region}a (EKS takes no subnet in {zone_id}). Those that can: "
         f"{region}b (x-az8), {region}c (x-az9); choose two of them, by their letters"
@@ -67,13 +68,13 @@ def test_a_zone_without_eks_is_refused_whatever_its_letter(region: str, zone_id:
 
 
 def test_zones_are_read_from_ec2(clients: AwsClients) -> None:
-    zones, offering = availability.read(clients)
+    zones, offering = availability_zones.read_zones(clients)
     (bad,) = [name for name, zone_id in zones.items() if zone_id == "use1-az3"]
     good = [name[-1] for name, zone_id in zones.items() if zone_id in offering and name != bad]
-    availability.refuse_unusable(clients, (good[0], good[1]))
+    availability_zones.refuse_unusable(clients, (good[0], good[1]))
     with pytest.raises(Refused, match=rf"{bad} \(EKS takes no subnet in use1-az3\)"):
-        availability.refuse_unusable(clients, (good[0], bad[-1]))
-    _, none = availability.read(clients, "no.such")
+        availability_zones.refuse_unusable(clients, (good[0], bad[-1]))
+    _, none = availability_zones.read_zones(clients, "no.such")
     assert none == set()
 
 
@@ -83,14 +84,16 @@ def test_a_denied_read_of_zones_is_one_message(clients: AwsClients, monkeypatch:
 
     monkeypatch.setattr(clients.get("ec2"), "describe_availability_zones", denied)
     with pytest.raises(Refused, match=r"^availability zones: .*UnauthorizedOperation"):
-        availability.refuse_unusable(clients, ("a", "b"))
+        availability_zones.refuse_unusable(clients, ("a", "b"))
 
 
 # The DNS zone ---------------------------------------------------------------------------------------------------------
 
 OURS = f"shopcat-123.{REGION}.elb.amazonaws.com"
-BOTH = zone.names(
-    settings.read(committed(hostedZone="example.com.", previewDomain=f"preview.{DOMAIN}", previewDomainShared=True)),
+BOTH = dns.dns_names(
+    settings.read_settings(
+        committed(hostedZone="example.com.", previewDomain=f"preview.{DOMAIN}", previewDomainShared=True)
+    ),
     "shopcat",
 )
 """Both names in one zone, which is the harder case."""
@@ -106,7 +109,7 @@ def alias(name: str, target: str, kind: str = "A") -> dict[str, Any]:
 
 
 def obstacles(*records: dict[str, Any]) -> list[str]:
-    return [line for name in BOTH for line in zone.obstacles(records, name, REGION)]
+    return [line for name in BOTH for line in dns.dns_obstacles(records, name, REGION)]
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SOA"]))))
@@ -173,12 +176,12 @@ def test_a_caa_record_that_forbids_the_certificate_is_found(name: str, values: l
 def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clients: AwsClients) -> None:
     route53 = clients.get("route53")
     route53.create_hosted_zone(Name="example.com", CallerReference="1")
-    zone_id = zone.find(clients, BOTH[0])
-    assert zone.find(clients, BOTH[1]) == zone_id
+    zone_id = dns.find_zone(clients, BOTH[0])
+    assert dns.find_zone(clients, BOTH[1]) == zone_id
 
     def check() -> None:
         for name in BOTH:
-            zone.refuse_taken(clients, zone_id, name)
+            dns.refuse_taken_name(clients, zone_id, name)
 
     def enter(entry: dict[str, Any], action: str = "CREATE") -> None:
         change = {"Action": action, "ResourceRecordSet": {**entry, "TTL": 60}}
@@ -197,17 +200,17 @@ def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clien
 
 
 def test_each_name_has_the_zone_that_it_lies_in(clients: AwsClients) -> None:
-    shop, previews = zone.names(settings.read(committed()), "shopcat")
+    shop, previews = dns.dns_names(settings.read_settings(committed()), "shopcat")
     assert (shop.host, shop.zone) == (DOMAIN, DOMAIN)
     assert (previews.host, previews.zone) == ("*.shop-previews.example.net", "shop-previews.example.net")
     assert previews.balancer == "shopcat-preview"
     clients.get("route53").create_hosted_zone(Name=DOMAIN, CallerReference="1")
-    assert zone.find(clients, shop)
+    assert dns.find_zone(clients, shop)
     with pytest.raises(
         Refused,
         match=r"no public Route 53 zone shop-previews.example.net .* set shopcat:previewHostedZone to the zone that ",
     ):
-        zone.find(clients, previews)
+        dns.find_zone(clients, previews)
     clients.get("route53").create_hosted_zone(Name="example.net", CallerReference="2")
-    above = settings.read(committed(previewHostedZone="example.net"))
-    assert zone.find(clients, zone.names(above, "shopcat")[1]) != zone.find(clients, shop)
+    above = settings.read_settings(committed(previewHostedZone="example.net"))
+    assert dns.find_zone(clients, dns.dns_names(above, "shopcat")[1]) != dns.find_zone(clients, shop)

@@ -1,0 +1,1 @@
+"""Who may do what in AWS: policies, the roles of GitHub's workflows, and the permissions boundaries."""

@@ -1,0 +1,89 @@
+"""The most that any role of ShopCat may ever do: two permissions boundaries, one for our roles and one for EKS's own.
+
+`make bootstrap` keeps both, as an administrator; no role here may change them, or any other part of IAM. So a mistake in a
+policy of infra/, or a release that is made to write one, gives nobody more than this: no IAM, no way into the cluster for
+others, no policy of a repository, secret, key or bucket, and nothing of the database. The boundary of our roles is the union of
+the actions in their own policies, on any resource; what a preview may delete of its own, a role's policy alone narrows to that.
+
+The cluster's and the nodes' roles carry AWS's managed policies, and a boundary that allows those
+(docs.aws.amazon.com/aws-managed-policy/latest/reference: AmazonEKSClusterPolicy, AmazonEKSWorkerNodePolicy,
+AmazonEC2ContainerRegistryPullOnly, AmazonEKS_CNI_Policy). A policy that grows needs `make bootstrap` before `pulumi up`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from infra.access import addon_policies, iam_policies, release_role
+from infra.access.iam_policies import allow, document
+from infra.names import PREVIEW_SECRETS_ROLE
+
+if TYPE_CHECKING:
+    from infra.access.iam_policies import AwsScope
+
+BOUNDARY_NAME = "shopcat-boundary"
+"""Of every role whose policy is ours."""
+EKS_BOUNDARY_NAME = "shopcat-eks-boundary"
+"""Of the cluster's and the nodes' roles."""
+_MANAGED = [
+    "autoscaling:DescribeAutoScalingGroups",
+    "autoscaling:UpdateAutoScalingGroup",
+    "ec2:*",
+    "ecr:BatchGetImage",
+    "ecr:BatchImportUpstreamImage",
+    "ecr:GetAuthorizationToken",
+    "ecr:GetDownloadUrlForLayer",
+    "eks-auth:AssumeRoleForPodIdentity",
+    "eks:DescribeCluster",
+    "elasticloadbalancing:*",
+    "kms:DescribeKey",
+]
+"""The nodes' network plug-in and the cluster's own controllers change interfaces, addresses, security groups and load
+balancers; which of those calls they make is AWS's to decide."""
+
+
+def boundary_arn(account: str, name: str = BOUNDARY_NAME) -> str:
+    """ARN of a boundary's managed policy."""
+    return f"arn:aws:iam::{account}:policy/{name}"
+
+
+def bounded_policies(place: AwsScope) -> list[str]:
+    """Every policy of ours that a role here has."""
+    return [
+        release_role.release_policy(place, updates_platform=True),
+        iam_policies.preview_policy(place, "*", "*"),
+        iam_policies.cleanup_policy(place, "*"),
+        iam_policies.secrets_policy(place),
+        addon_policies.controller_policy(place),
+        addon_policies.operator_policy(place),
+        addon_policies.operator_reads(["*"]),
+    ]
+
+
+def documents(place: AwsScope) -> dict[str, str]:
+    """Name of each boundary → the policy's document."""
+    return {BOUNDARY_NAME: boundary(place), EKS_BOUNDARY_NAME: eks_boundary()}
+
+
+def boundary(place: AwsScope) -> str:
+    """The document for our own roles."""
+    own = {
+        action
+        for text in bounded_policies(place)
+        for statement in json.loads(text)["Statement"]
+        for action in statement["Action"]
+    }
+    own -= {"sts:AssumeRole", "sts:TagSession"}
+    return document(
+        [
+            allow(sorted(own), "*"),
+            allow(["sts:AssumeRole", "sts:TagSession"], place.role(PREVIEW_SECRETS_ROLE)),
+        ]
+    )
+
+
+def eks_boundary() -> str:
+    """The document for the cluster's and the nodes' roles."""
+    linked = {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}
+    return document([allow(_MANAGED, "*"), allow(["iam:CreateServiceLinkedRole"], "*", StringEquals=linked)])

@@ -1,0 +1,1 @@
+"""Clients of AWS, Kubernetes and Pulumi's engine."""

@@ -1,0 +1,327 @@
+"""The Kubernetes API for preflight and hooks: through a kubeconfig that is given, or as EKS wants it.
+
+EKS takes a presigned STS request as bearer token: whoever can sign it is who they say. A token is good for 15 minutes
+and is made anew after 10.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import ssl
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+import urllib3
+import yaml
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.signers import RequestSigner
+
+from infra.clients.aws import AwsClients, error_code, explain
+from infra.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+FIELD_MANAGER = "shopcat"
+"""Owner of every field that this program writes, by Pulumi's provider or by itself."""
+_TOKEN_SECONDS = 600
+_COMMAND_SECONDS = 60
+_RELEASE_KINDS = {
+    "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
+    "Service": "/api/v1/namespaces/{namespace}/services",
+    "TargetGroupBinding": "/apis/elbv2.k8s.aws/v1beta1/namespaces/{namespace}/targetgroupbindings",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{namespace}/poddisruptionbudgets",
+    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies",
+    "SecretStore": "/apis/external-secrets.io/v1/namespaces/{namespace}/secretstores",
+    "ExternalSecret": "/apis/external-secrets.io/v1/namespaces/{namespace}/externalsecrets",
+    "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
+}
+"""Kinds that a person may edit, with where the API server lists them."""
+_TIMEOUT = urllib3.Timeout(connect=5, read=20)
+
+
+class KubernetesUnreachable(Refused):
+    """The API server can't be reached or refuses us."""
+
+
+class KubernetesClient:
+    """GET, server-side apply of what Helm leaves out (infra/foundation/crds.py) or somebody deleted by hand, and DELETE.
+
+    All else is changed by Pulumi.
+    """
+
+    def __init__(
+        self, server: str, context: ssl.SSLContext | None, token: Callable[[], str] | None, *, name: str
+    ) -> None:
+        self._server = server.rstrip("/")
+        self._name = name
+        self._token = token
+        self._pool = urllib3.PoolManager(ssl_context=context, timeout=_TIMEOUT, retries=urllib3.Retry(2, redirect=0))
+
+    def get(self, path: str, **query: str) -> Any | None:
+        """The object or list at an API path; `None` if there is none.
+
+        Raises:
+            KubernetesUnreachable: no answer, or one that is neither an object nor "not found".
+        """
+        return self._request("GET", path, query)
+
+    def apply(self, path: str, manifest: Mapping[str, Any], manager: str) -> Any | None:
+        """Server-side apply an object, taking over its fields from whoever had them; the object as it is then.
+
+        Raises:
+            KubernetesUnreachable: no answer, or a refusal.
+        """
+        return self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, json.dumps(manifest))
+
+    def delete(self, path: str) -> Any | None:
+        """Ask for the deletion of the object at an API path; `None` if there is none.
+
+        Raises:
+            KubernetesUnreachable: no answer, or a refusal.
+        """
+        return self._request("DELETE", path, {})
+
+    def _request(self, method: str, path: str, query: Mapping[str, str], body: str | None = None) -> Any | None:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/apply-patch+yaml"
+        if self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token()}"
+        url = f"{self._server}{path}" + (f"?{urlencode(query)}" if query else "")
+        try:
+            response = self._pool.request(method, url, headers=headers, body=body)
+        except urllib3.exceptions.HTTPError as error:
+            raise KubernetesUnreachable(
+                f"Kubernetes API of {self._name} at {self._server} can't be reached ({error}); "
+                "shopcat:apiAccess decides who can"
+            ) from error
+        if response.status == 404:
+            return None
+        if response.status not in (200, 201, 202):
+            detail = response.data.decode(errors="replace").strip()[:300]
+            raise KubernetesUnreachable(
+                f"Kubernetes API of {self._name} answered {response.status} to {method} {path}: {detail}"
+            )
+        return json.loads(response.data)
+
+    def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A Deployment, or `None`."""
+        return self.of_release("Deployment", namespace, name)
+
+    def job(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A Job, or `None`."""
+        found: dict[str, Any] | None = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+        return found
+
+    def of_release(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+        """An object of a release, or `None`."""
+        found: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
+        return found
+
+    def make_again(self, manifest: Mapping[str, Any]) -> bool:
+        """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        path = _release_path(kind, metadata["namespace"], metadata["name"])
+        return self.apply(path, manifest, FIELD_MANAGER) is not None
+
+    def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Pods with all of these labels."""
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        found = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        return list(found["items"]) if found else []
+
+    def standing(self, namespace: str) -> dict[str, dict[str, Any]]:
+        """Objects of a release in their namespace, by `Kind/name`; a kind that the cluster lacks has none."""
+        return {
+            f"{kind}/{each['metadata']['name']}": each
+            for kind, path in _RELEASE_KINDS.items()
+            for each in (self.get(path.format(namespace=namespace)) or {"items": []})["items"]
+        }
+
+
+def _release_path(kind: str, namespace: str, name: str) -> str:
+    return f"{_RELEASE_KINDS[kind].format(namespace=namespace)}/{name}"
+
+
+def _context(authority: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
+    """TLS with the cluster's own authority, and a client certificate if there is one (all PEM text)."""
+    context = ssl.create_default_context(cadata=authority)
+    # From Python 3.13 on the default asks for an Authority Key Identifier, which EKS's own authorities lack
+    # (github.com/kubernetes-client/python/issues/2394); chain, dates and host name are checked as before.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if certificate and key:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by its owner alone
+            file.write(f"{certificate}\n{key}\n")
+            file.flush()
+            context.load_cert_chain(file.name)
+    return context
+
+
+def _pem(entry: Mapping[str, Any], name: str) -> str | None:
+    if entry.get(f"{name}-data"):
+        return base64.b64decode(entry[f"{name}-data"]).decode()
+    return Path(entry[name]).read_text(encoding="utf-8") if entry.get(name) else None
+
+
+def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
+    """A token from the command that the kubeconfig names; what goes wrong with it is a `KubernetesUnreachable`."""
+
+    def run() -> str:
+        command = [plugin["command"], *(plugin.get("args") or [])]
+        shown = f"kubeconfig: `{' '.join(command)}`"
+        env = {**os.environ, **{each["name"]: each["value"] for each in plugin.get("env") or []}}
+        try:
+            result = subprocess.run(
+                command, env=env, text=True, check=False, capture_output=True, timeout=_COMMAND_SECONDS
+            )
+        except OSError as error:
+            raise KubernetesUnreachable(
+                f"{shown} can't be run ({error.strerror}); install {command[0]}, or put it on PATH"
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise KubernetesUnreachable(
+                f"{shown} did not end within {_COMMAND_SECONDS} s; check the network and its credentials"
+            ) from error
+        if result.returncode != 0:
+            raise KubernetesUnreachable(f"{shown} failed: {' '.join(result.stderr.split())}")
+        try:
+            return str(json.loads(result.stdout)["status"]["token"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise KubernetesUnreachable(f"{shown} printed no ExecCredential with a token; run it by hand") from error
+
+    return _kept(run)
+
+
+def _kept(make: Callable[[], str]) -> Callable[[], str]:
+    """A token maker whose result is used for ten minutes."""
+    kept: tuple[float, str] | None = None
+
+    def token() -> str:
+        nonlocal kept
+        if kept is None or time.monotonic() - kept[0] > _TOKEN_SECONDS:
+            kept = (time.monotonic(), make())
+        return kept[1]
+
+    return token
+
+
+def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> str:
+    """A kubeconfig whose user is whoever's AWS credentials are at hand; it holds no secret of its own."""
+    command = {
+        "apiVersion": "client.authentication.k8s.io/v1beta1",
+        "command": "aws",
+        "args": ["--region", region, "eks", "get-token", "--cluster-name", name, "--output", "json"],
+        "interactiveMode": "Never",
+    }
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {"server": endpoint, "certificate-authority-data": authority}}],
+            "users": [{"name": name, "user": {"exec": command}}],
+            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+            "current-context": name,
+        }
+    )
+
+
+def from_kubeconfig(text: str) -> KubernetesClient:
+    """A client from a kubeconfig's text and its current context.
+
+    Raises:
+        Refused: it is none, or uses something that isn't supported here.
+    """
+    try:
+        config = yaml.safe_load(text)
+        context = next(each for each in config["contexts"] if each["name"] == config["current-context"])["context"]
+        cluster = next(each for each in config["clusters"] if each["name"] == context["cluster"])["cluster"]
+        user = next(each for each in config["users"] if each["name"] == context["user"])["user"]
+        token: Callable[[], str] | None = None
+        if user.get("token"):
+            token = lambda: str(user["token"])  # noqa: E731
+        elif user.get("exec"):
+            token = _executed(user["exec"])
+        certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
+        tls = _context(_pem(cluster, "certificate-authority"), certificate, key)
+        return KubernetesClient(cluster["server"], tls, token, name=context["cluster"])
+    except (KeyError, TypeError, StopIteration, ValueError, OSError, yaml.YAMLError) as error:
+        raise Refused(
+            f"the cluster's kubeconfig (shopcat:cluster.existing.kubeconfig, or what EKS or the contract gave) can't be used "
+            f"({error!r}); expected a kubeconfig with a current-context"
+        ) from error
+
+
+def eks_token(clients: AwsClients, cluster: str) -> str:
+    """A bearer token for an EKS cluster: a presigned GetCallerIdentity that names the cluster.
+
+    Raises:
+        Refused: there are no credentials to sign with.
+    """
+    sts = clients.get("sts")
+    credentials = clients.session.get_credentials()
+    if credentials is None:
+        raise Refused(
+            "Kubernetes API: no usable AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    signer = RequestSigner(
+        sts.meta.service_model.service_id, clients.region, "sts", "v4", credentials, clients.session.events
+    )
+    url = signer.generate_presigned_url(
+        {
+            "method": "GET",
+            "url": f"{sts.meta.endpoint_url.rstrip('/')}/?Action=GetCallerIdentity&Version=2011-06-15",
+            "body": {},
+            "headers": {"x-k8s-aws-id": cluster},
+            "context": {},
+        },
+        region_name=clients.region,
+        expires_in=60,
+        operation_name="",
+    )
+    return "k8s-aws-v1." + base64.urlsafe_b64encode(url.encode()).decode().rstrip("=")
+
+
+def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
+    """A client for an EKS cluster of this account; `None` if there is no such cluster, or it is still being made.
+
+    Raises:
+        Refused: EKS can't be asked.
+    """
+    try:
+        found = clients.get("eks").describe_cluster(name=cluster)["cluster"]
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return None
+        raise explain(error, f"EKS cluster {cluster}", clients.endpoint_url) from error
+    authority = (found.get("certificateAuthority") or {}).get("data")
+    if not found.get("endpoint") or not authority or found.get("status") not in ("ACTIVE", "UPDATING"):
+        return None
+    return of_cluster(clients, cluster, found["endpoint"], authority)
+
+
+def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) -> KubernetesClient:
+    """Return a client for an EKS cluster whose endpoint and certificate authority (base64) are known."""
+    context = _context(base64.b64decode(authority).decode())
+    return KubernetesClient(endpoint, context, _kept(lambda: eks_token(clients, name)), name=name)
+
+
+def cluster_of(kubeconfig: str) -> dict[str, str]:
+    """Address and CA of the API server in a kubeconfig.
+
+    Raises:
+        Refused: it holds no cluster with both.
+    """
+    try:
+        found = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]
+        return {"server": found["server"], "authority": found["certificate-authority-data"]}
+    except (KeyError, IndexError, TypeError, yaml.YAMLError) as error:
+        raise Refused(
+            f"the cluster's kubeconfig names no server with certificate-authority-data ({error!r})"
+        ) from error

@@ -1,0 +1,371 @@
+"""Once per account, before the first `pulumi up` (``make bootstrap``): what no stack may own.
+
+State buckets for production and for previews, a key for each that encrypts secrets in state, the release ledger, the
+permissions boundary of every role, and GitHub's OIDC provider. Each is a list of properties. Every run asks for every
+property and sets those that don't hold, so a run that was cut off, or a change by hand, is mended by the next one, which says
+what it changed. What others added stays: further statements of a bucket's or key's policy, further audiences.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import settings
+from infra.access import boundary
+from infra.access.iam_policies import AwsScope
+from infra.clients.aws import AwsClients, error_code, explain
+from infra.commands import bootstrap_iam
+from infra.commands.kept_resources import KeptProperty, KeptResource
+from infra.commands.policy_statements import by_iam, only_tls, with_statement
+from infra.errors import Refused
+from infra.names import STATE_BACKENDS, state_bucket, state_key_alias
+from infra.release.ledger import HEAD, KEY, Ledger, table_definition
+
+RECOVERY_ATTEMPTS = 13
+RECOVERY_PAUSE_SECONDS = 5
+"""A minute in all: a table that is ACTIVE refuses recovery with ContinuousBackupsUnavailableException for some seconds
+(docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_UpdateContinuousBackups.html, errors)."""
+
+BLOCK_PUBLIC_ACCESS = {
+    "BlockPublicAcls": True,
+    "IgnorePublicAcls": True,
+    "BlockPublicPolicy": True,
+    "RestrictPublicBuckets": True,
+}
+
+
+class Bootstrap:
+    """The resources, for one account and region."""
+
+    def __init__(self, clients: AwsClients, account: str, ledger_table: str) -> None:
+        self._clients = clients
+        self._account = account
+        self._table = ledger_table
+        # A boundary holds actions alone, so the cluster's name is none of its business.
+        self._place = AwsScope(account, clients.region, "*", ledger_table)
+
+    def bucket(self, stack: str) -> str:
+        """The bucket of a stack's state in this account and region."""
+        return state_bucket(stack, self._account, self._clients.region)
+
+    def alias(self, stack: str) -> str:
+        """Name of the key that encrypts a stack's secrets and state."""
+        return state_key_alias(stack)
+
+    def resources(self) -> Iterator[KeptResource]:
+        """In the order they are needed: keys before the buckets they encrypt."""
+        for stack in STATE_BACKENDS:
+            yield self._key(stack)
+            yield self._bucket(stack)
+        yield self._ledger()
+        for name, document in boundary.documents(self._place).items():
+            yield bootstrap_iam.role_boundary(self._clients, self._account, name, document)
+        yield bootstrap_iam.issuer(self._clients, self._account)
+
+    def run(self, say: Callable[[str], None]) -> int:
+        """Set every property that doesn't hold, saying which; returns how many those were.
+
+        Raises:
+            Refused: AWS says no, or something stands in the way that this must not touch; the message says what mends it.
+        """
+        changes = 0
+        try:
+            for resource in self.resources():
+                changed = []
+                for each in resource.properties:
+                    if not each.holds():
+                        each.make()
+                        changed.append(each.name)
+                say(f"set: {resource.title}: {', '.join(changed)}" if changed else f"as it should be: {resource.title}")
+                changes += len(changed)
+        except (BotoCoreError, ClientError) as error:
+            raise explain(error, "bootstrap", self._clients.endpoint_url) from error
+        return changes
+
+    def next_step(self) -> str:
+        """How to go on, with this account's own names."""
+        region = self._clients.region
+        return (
+            f"next:\n  pulumi login s3://{self.bucket('prod')}?region={region}\n"
+            f"  pulumi stack init prod --secrets-provider 'awskms://{self.alias('prod')}?region={region}'\n"
+            "  pulumi up -s prod"
+        )
+
+    # Keys -------------------------------------------------------------------------------------------------------------
+
+    def _key(self, stack: str) -> KeptResource:
+        kms, alias = self._clients.get("kms"), self.alias(stack)
+
+        def policy() -> str | None:
+            found = kms.get_key_policy(KeyId=self._key_id(stack), PolicyName="default")["Policy"]
+            return with_statement(found, by_iam(self._account))
+
+        def enabled() -> bool:
+            self._refuse_other_kinds(stack)
+            return bool(self._metadata(stack)["KeyState"] == "Enabled")
+
+        def enable() -> None:
+            if self._metadata(stack)["KeyState"] == "PendingDeletion":
+                kms.cancel_key_deletion(KeyId=self._key_id(stack))  # leaves it disabled
+            kms.enable_key(KeyId=self._key_id(stack))
+
+        return KeptResource(
+            f"KMS key {alias}",
+            (
+                KeptProperty("made", lambda: bool(self._key_id(stack)), lambda: self._make_key(stack)),
+                KeptProperty("enabled", enabled, enable),
+                KeptProperty(
+                    "IAM of this account decides who uses it",
+                    lambda: policy() is None,
+                    lambda: kms.put_key_policy(KeyId=self._key_id(stack), PolicyName="default", Policy=policy()),
+                ),
+                KeptProperty(
+                    "yearly rotation",
+                    lambda: bool(kms.get_key_rotation_status(KeyId=self._key_id(stack))["KeyRotationEnabled"]),
+                    lambda: kms.enable_key_rotation(KeyId=self._key_id(stack)),
+                ),
+            ),
+        )
+
+    def _aliases(self) -> dict[str, str]:
+        """Alias → key id."""
+        pages = self._clients.get("kms").get_paginator("list_aliases").paginate()
+        return {one["AliasName"]: one.get("TargetKeyId", "") for page in pages for one in page["Aliases"]}
+
+    def _key_id(self, stack: str) -> str:
+        return self._aliases().get(self.alias(stack), "")
+
+    def _metadata(self, stack: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._clients.get("kms").describe_key(KeyId=self._key_id(stack))["KeyMetadata"]
+        return found
+
+    def _refuse_other_kinds(self, stack: str) -> None:
+        found = self._metadata(stack)
+        kind = (found.get("KeySpec"), found.get("Origin"))
+        if kind != ("SYMMETRIC_DEFAULT", "AWS_KMS"):  # such a key is for encryption, and can be rotated
+            raise Refused(
+                f"{self.alias(stack)} names key {found['KeyId']}, which is {' of '.join(map(str, kind))}; a symmetric key made "
+                "by AWS KMS is needed. If no state is encrypted with it, delete the alias (`aws kms "
+                f"delete-alias --alias-name {self.alias(stack)}`) and run `make bootstrap` again"
+            )
+
+    def _make_key(self, stack: str) -> None:
+        """Name a key, which a run that was cut off may have made already."""
+        kms, description = self._clients.get("kms"), f"Pulumi state and secrets of ShopCat, {stack}"
+        named = set(self._aliases().values())
+        pages = kms.get_paginator("list_keys").paginate()
+        unnamed = (key["KeyId"] for page in pages for key in page["Keys"] if key["KeyId"] not in named)
+        left = next((key for key in unnamed if self._is_left(key, description)), None)
+        key = left or kms.create_key(Description=description)["KeyMetadata"]["KeyId"]
+        kms.create_alias(AliasName=self.alias(stack), TargetKeyId=key)
+
+    def _is_left(self, key: str, description: str) -> bool:
+        try:
+            found = self._clients.get("kms").describe_key(KeyId=key)["KeyMetadata"]
+        except ClientError as error:
+            if error_code(error) == "AccessDeniedException":  # somebody else's, whose policy lets nobody look
+                return False
+            raise
+        return bool(found.get("Description") == description and found["KeyState"] == "Enabled")
+
+    # Buckets ----------------------------------------------------------------------------------------------------------
+
+    def _bucket(self, stack: str) -> KeptResource:
+        s3, name = self._clients.get("s3"), self.bucket(stack)
+
+        def policy() -> str | None:
+            found = _absent_as_none(lambda: s3.get_bucket_policy(Bucket=name)["Policy"], "NoSuchBucketPolicy")
+            return with_statement(found, only_tls(name))
+
+        def private() -> bool:
+            found = _absent_as_none(
+                lambda: s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
+                "NoSuchPublicAccessBlockConfiguration",
+            )
+            return bool(found == BLOCK_PUBLIC_ACCESS)
+
+        encryption = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.alias(stack)}
+        rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}]}
+        return KeptResource(
+            f"S3 bucket {name}",
+            (
+                KeptProperty("made", lambda: self._has_bucket(name), lambda: self._make_bucket(name)),
+                KeptProperty(
+                    "no public access",
+                    private,
+                    lambda: s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=BLOCK_PUBLIC_ACCESS),
+                ),
+                KeptProperty(
+                    "versioning",
+                    lambda: s3.get_bucket_versioning(Bucket=name).get("Status") == "Enabled",
+                    lambda: s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"}),
+                ),
+                KeptProperty(
+                    "encryption by its key",
+                    lambda: self._is_encrypted(stack),
+                    lambda: s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration=rules),
+                ),
+                KeptProperty(
+                    "HTTPS only",
+                    lambda: policy() is None,
+                    lambda: s3.put_bucket_policy(Bucket=name, Policy=policy()),
+                ),
+            ),
+        )
+
+    def _has_bucket(self, name: str) -> bool:
+        try:
+            self._clients.get("s3").head_bucket(Bucket=name, ExpectedBucketOwner=self._account)
+        except ClientError as error:
+            code = error_code(error)
+            if code in ("404", "NoSuchBucket", "NotFound"):
+                return False
+            if code in ("403", "AccessDenied", "Forbidden"):
+                raise Refused(
+                    f"S3 bucket {name}: S3 lets these credentials not look at it ({error}). Either they lack s3:ListBucket "
+                    f"on it, or another account than {self._account} took the name: then ask its owner for it, and put no "
+                    "state there"
+                ) from error
+            raise
+        return True
+
+    def _make_bucket(self, name: str) -> None:
+        place: dict[str, Any] = {}
+        if self._clients.region != "us-east-1":  # S3 refuses a constraint for its oldest region
+            place["CreateBucketConfiguration"] = {"LocationConstraint": self._clients.region}
+        self._clients.get("s3").create_bucket(Bucket=name, **place)
+
+    def _is_encrypted(self, stack: str) -> bool:
+        s3, key, alias = self._clients.get("s3"), self._metadata(stack), self.alias(stack)
+        found = _absent_as_none(
+            lambda: s3.get_bucket_encryption(Bucket=self.bucket(stack))["ServerSideEncryptionConfiguration"]["Rules"],
+            "ServerSideEncryptionConfigurationNotFoundError",
+        )
+        if not found or not found[0].get("BucketKeyEnabled"):
+            return False
+        default = found[0].get("ApplyServerSideEncryptionByDefault", {})
+        names = (alias, key["KeyId"], key["Arn"], f"{key['Arn'].partition(':key/')[0]}:{alias}")
+        return default.get("SSEAlgorithm") == "aws:kms" and default.get("KMSMasterKeyID") in names
+
+    # The ledger -------------------------------------------------------------------------------------------------------
+
+    def _ledger(self) -> KeptResource:
+        dynamodb = self._clients.get("dynamodb")
+        waiter = dynamodb.get_waiter("table_exists")  # until it is ACTIVE
+
+        def protect() -> None:
+            dynamodb.update_table(TableName=self._table, DeletionProtectionEnabled=True)
+            waiter.wait(TableName=self._table)
+
+        def initialise() -> None:
+            Ledger(dynamodb, self._table).initialise()
+
+        return KeptResource(
+            f"DynamoDB table {self._table} (release ledger)",
+            (
+                KeptProperty("made", self._has_table, lambda: dynamodb.create_table(**table_definition(self._table))),
+                KeptProperty("active", self._is_active, lambda: waiter.wait(TableName=self._table)),
+                KeptProperty(
+                    "deletion protection", lambda: bool(self._description()["DeletionProtectionEnabled"]), protect
+                ),
+                KeptProperty("point-in-time recovery", self._has_recovery, lambda: self._enable_recovery(dynamodb)),
+                KeptProperty("an empty ledger", self._has_head, initialise),
+            ),
+        )
+
+    def _description(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._clients.get("dynamodb").describe_table(TableName=self._table)["Table"]
+        return {"DeletionProtectionEnabled": False, **found}
+
+    def _has_table(self) -> bool:
+        try:
+            found = self._description()
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                return False
+            raise
+        if found["KeySchema"] != table_definition(self._table)["KeySchema"]:
+            raise Refused(
+                f"DynamoDB table {self._table} is none of this program's: its key is {found['KeySchema']}, not {KEY}. Set "
+                "shopcat:ledgerTable to another name"
+            )
+        if found["TableStatus"] == "DELETING":
+            raise Refused(f"DynamoDB table {self._table} is being deleted; run `make bootstrap` again when it is gone")
+        return True
+
+    def _has_head(self) -> bool:
+        """Whether the ledger is begun; releases without its head mean a loss, which an empty head would only hide."""
+        dynamodb = self._clients.get("dynamodb")
+        if "Item" in dynamodb.get_item(TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True):
+            return True
+        if dynamodb.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]:
+            raise Refused(
+                f"DynamoDB table {self._table} (release ledger) holds releases and not what is live; restore it from "
+                "before that was lost (point-in-time recovery), and set shopcat:ledgerTable to the restored table"
+            )
+        return False
+
+    def _is_active(self) -> bool:
+        return bool(self._description()["TableStatus"] == "ACTIVE")
+
+    def _has_recovery(self) -> bool:
+        found = self._clients.get("dynamodb").describe_continuous_backups(TableName=self._table)
+        state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        return bool(state.get("PointInTimeRecoveryStatus") == "ENABLED")
+
+    def _enable_recovery(self, dynamodb: Any) -> None:
+        """Point-in-time recovery; asked for again while DynamoDB still prepares backups of a new table."""
+        for attempt in range(1, RECOVERY_ATTEMPTS + 1):
+            try:
+                dynamodb.update_continuous_backups(
+                    TableName=self._table, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+                )
+            except ClientError as error:
+                if error_code(error) != "ContinuousBackupsUnavailableException":
+                    raise
+                if attempt == RECOVERY_ATTEMPTS:
+                    raise Refused(
+                        f"DynamoDB table {self._table} (release ledger) has no point-in-time recovery yet: {error}; "
+                        "run `make bootstrap` again in some minutes"
+                    ) from error
+                time.sleep(RECOVERY_PAUSE_SECONDS)
+            else:
+                return
+
+
+def _absent_as_none(read: Callable[[], Any], code: str) -> Any:
+    try:
+        return read()
+    except ClientError as error:
+        if error_code(error) == code:
+            return None
+        raise
+
+
+def main() -> int:
+    """``python -m infra.commands.bootstrap``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
+    path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
+    try:
+        region, given = settings.read_stack(path)
+        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
+        account, caller = clients.identity()
+        print(f"account {account}, region {region}, as {caller}")
+        bootstrap = Bootstrap(clients, account, given.ledger_table)
+        changes = bootstrap.run(print)
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{changes} set, nothing else changed")
+    print(bootstrap.next_step())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""A check's table: what was looked at, what was found, what to do. Nothing here asks anybody anything."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import urllib3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients.aws import error_code
+from infra.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "AuthorizationError", "403"})
+
+
+class FindingState(StrEnum):
+    """What a row means for the next update."""
+
+    OK = "ok"
+    LOOK = "look"
+    """Could not be found out, or is worth knowing; nothing fails by it."""
+    CHANGE = "change"
+    """The update would fail."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing that was looked at."""
+
+    subject: str
+    state: FindingState
+    found: str
+    todo: str = ""
+
+
+def findings_table(rows: Sequence[Row]) -> str:
+    """Rows as text, what has to be changed first, each with what to do on a line of its own."""
+    order = list(FindingState)[::-1]
+    width = max((len(row.subject) for row in rows), default=0)
+    lines = []
+    for row in sorted(rows, key=lambda row: order.index(row.state)):
+        lines.append(f"{row.state:<7} {row.subject:<{width}}  {row.found}")
+        if row.todo:
+            lines.append(f"{'':<7} {'':<{width}}  → {row.todo}")
+    return "\n".join(lines)
+
+
+def asked(subject: str, read: Callable[[], Sequence[Row]]) -> list[Row]:
+    """What a read finds; a read that isn't allowed, or that is answered by nobody or by nonsense, is one row.
+
+    A Refused without such an answer behind it is a finding: something has to be changed. Whatever else goes wrong with one
+    read must not hide the others.
+    """
+    try:
+        return list(read())
+    except Refused as error:
+        cause = error.__cause__
+        if isinstance(cause, ClientError):
+            return [unread(subject, cause)]
+        state = (
+            FindingState.LOOK
+            if isinstance(cause, BotoCoreError | urllib3.exceptions.HTTPError)
+            else FindingState.CHANGE
+        )
+        return [Row(subject, state, _line(error))]
+    except Exception as error:
+        return [unread(subject, error)]
+
+
+def unread(subject: str, error: Exception) -> Row:
+    """The row of something that could not be read."""
+    if isinstance(error, ClientError) and error_code(error) in DENIED:
+        return Row(
+            subject,
+            FindingState.LOOK,
+            f"these credentials may not call {error.operation_name}",
+            "allow it, or run this check as an administrator",
+        )
+    text = _line(error) if isinstance(error, ClientError | BotoCoreError) else f"{type(error).__name__}: {_line(error)}"
+    return Row(subject, FindingState.LOOK, f"can't be read: {text}", "look at it by hand, or run this again later")
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(re.sub(r"<[^>]*>", " ", str(error)).split())  # some answers are a page of HTML
+    return text if len(text) <= 300 else f"{text[:299]}…"

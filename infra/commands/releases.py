@@ -1,0 +1,41 @@
+"""``make releases``: the release ledger as a table, straight from DynamoDB, whatever the stack's outputs say."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from infra.clients.aws import AwsClients
+from infra.errors import Refused
+from infra.release.ledger import Ledger, table_rows
+from infra.settings import read_stack
+
+COLUMNS = ("tag", "revision", "state", "colour", "when", "who", "commit", "digest")
+
+
+def lines(rows: Sequence[dict[str, str]]) -> list[str]:
+    """A heading and one line for each release, in columns."""
+    table = [[name.upper() for name in COLUMNS], *([row[name] or "-" for name in COLUMNS] for row in rows)]
+    widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def main() -> int:
+    """``python -m infra.commands.releases``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
+    try:
+        region, given = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
+        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
+        state = Ledger(clients.get("dynamodb"), given.ledger_table).read()
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print("\n".join(lines(table_rows(state))))
+    if state.open:
+        print(f"open: {state.open.kind} {state.open.name} in {state.open.colour}, attempt {state.open.attempt}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What releases and previews stand on: network, cluster, add-ons, database, load balancers, DNS, registry."""

@@ -1,0 +1,72 @@
+"""A ValidatingAdmissionPolicy of ours and its binding, as plain values and declared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.names import PREVIEW_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@dataclass(frozen=True)
+class AdmissionPolicy:
+    """A ValidatingAdmissionPolicy and its binding, before they are Kubernetes' own JSON."""
+
+    name: str
+    rules: Sequence[Mapping[str, Any]]
+    conditions: Mapping[str, str]
+    """What it applies to, as named expressions that must all hold."""
+    validations: Sequence[tuple[str, str]]
+    """An expression that must hold, and what is said otherwise."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    beside: tuple[str, str, str] | None = None
+    """API version, kind and name of an object of the same namespace (`params`) that must be there.
+
+    It is looked for before the conditions are: such a policy applies to namespaces that carry the previews' label, which
+    those that the preview identity makes always do.
+    """
+
+    def spec(self) -> dict[str, Any]:
+        """The policy's spec."""
+        found: dict[str, Any] = {}
+        if self.beside:
+            found["paramKind"] = {"apiVersion": self.beside[0], "kind": self.beside[1]}
+        if self.variables:
+            found["variables"] = [{"name": name, "expression": text} for name, text in self.variables.items()]
+        selected = {"namespaceSelector": {"matchLabels": {PREVIEW_LABEL: "true"}}} if self.beside else {}
+        return {
+            **found,
+            "failurePolicy": "Fail",
+            "matchConstraints": {**selected, "resourceRules": [dict(rule) for rule in self.rules]},
+            "matchConditions": [{"name": name, "expression": text} for name, text in self.conditions.items()],
+            "validations": [{"expression": text, "message": said} for text, said in self.validations],
+        }
+
+    def binding(self) -> dict[str, Any]:
+        """The spec of its binding: it denies."""
+        found: dict[str, Any] = {"policyName": self.name, "validationActions": ["Deny"]}
+        if self.beside:
+            found["paramRef"] = {"name": self.beside[2], "parameterNotFoundAction": "Deny"}
+        return found
+
+
+def bound_policy(
+    name: str,
+    spec: pulumi.Input[dict[str, Any]],
+    binding: pulumi.Input[dict[str, Any]],
+    opts: pulumi.ResourceOptions,
+) -> list[pulumi.Resource]:
+    """Declare a policy, and its binding once it is there."""
+    kinds = kubernetes.admissionregistration.v1
+    policy = kinds.ValidatingAdmissionPolicy(name, metadata={"name": name}, spec=spec, opts=opts)
+    after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[policy]))
+    return [
+        policy,
+        kinds.ValidatingAdmissionPolicyBinding(name, metadata={"name": name}, spec=binding, opts=after),
+    ]

@@ -1,0 +1,183 @@
+"""Keeps a chart's custom resource definitions at the chart's version, which Helm does not.
+
+Helm makes what a chart has in `crds/` when it installs the chart, and never touches it again
+(helm.sh/docs/chart_best_practices/custom_resource_definitions). So whenever a release of such a chart is made or changed, a
+hook applies the definitions of exactly that version first. The chart comes from where Helm takes it from; an update that
+changes no chart fetches nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+import tarfile
+import time
+import zlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+import urllib3
+import yaml
+
+from infra.clients.kubernetes import FIELD_MANAGER
+from infra.errors import Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from infra.clients.kubernetes import KubernetesClient
+
+ESTABLISHED_SECONDS = 30
+"""A definition is served about a second after it is made; the API names no bound."""
+
+_IN_CRDS = re.compile(r"[^/]+(/charts/[^/]+)*/crds/[^/]+\.(ya?ml|json)")
+_PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+_TIMEOUT = urllib3.Timeout(connect=10, read=60)
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an index has a megabyte
+
+Manifest = dict[str, Any]
+
+
+def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, str]:
+    """URL and SHA-256 of a chart's archive, by its repository's index; the digest is empty where the index has none.
+
+    Raises:
+        Refused: the index is none, or doesn't have this version.
+    """
+    try:
+        entries = yaml.load(index, _LOADER)["entries"][chart]  # noqa: S506 - both are the safe loader
+        there = {str(one["version"]).removeprefix("v"): one for one in entries}
+        found = there.get(version.removeprefix("v"))
+        if found is not None:
+            return urljoin(f"{repository.rstrip('/')}/", found["urls"][0]), str(found.get("digest") or "")
+    except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise Refused(
+            f"{repository}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
+            "shopcat:chartMirror"
+        ) from error
+    newest = next(iter(there), "none")
+    raise Refused(f"{repository} has no {chart} {version} (its first is {newest}); set shopcat:charts to one it has")
+
+
+def versions(repository: str, chart: str) -> list[str]:
+    """Every released version of a chart that its repository has.
+
+    Raises:
+        Refused: the repository can't be read.
+    """
+    base = repository.rstrip("/")
+    try:
+        entries = yaml.load(get_url(f"{base}/index.yaml"), _LOADER)["entries"][chart]  # noqa: S506
+        found = [str(one["version"]) for one in entries]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise Refused(
+            f"{base}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
+            "shopcat:chartMirror"
+        ) from error
+    return [one for one in found if "-" not in one]
+
+
+def read_crds(archive: bytes) -> list[Manifest]:
+    """The custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
+
+    Raises:
+        Refused: it is no chart's archive.
+    """
+    found = []
+    try:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as files:
+            for member in files:
+                if member.isfile() and _IN_CRDS.fullmatch(member.name.removeprefix("./")):
+                    content = files.extractfile(member)
+                    text = content.read().decode() if content else ""
+                    found += [one for one in yaml.load_all(text, _LOADER) if isinstance(one, dict)]
+    except (OSError, EOFError, zlib.error, tarfile.TarError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise Refused(f"a chart's archive can't be read: {error}") from error
+    return [one for one in found if one.get("kind") == "CustomResourceDefinition"]
+
+
+def fetch_crds(repository: str, chart: str, version: str, expected: str) -> bytes:
+    """A chart's archive, which is what the settings say; the repository's own index is asked where it is.
+
+    Args:
+        repository: URL of a Helm repository.
+        chart: its name.
+        version: exactly this one.
+        expected: `sha256:…` of the archive (shopcat:chartDigests).
+
+    Raises:
+        Refused: it can't be had, or is another one than the index or the settings say.
+    """
+    base = repository.rstrip("/")
+    url, digest = locate(get_url(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
+    archive = get_url(url)
+    actual = hashlib.sha256(archive).hexdigest()
+    if digest and actual != digest:
+        raise Refused(
+            f"{url} is not what {base}/index.yaml says: its SHA-256 is not {digest}; check shopcat:chartMirror"
+        )
+    if f"sha256:{actual}" != expected:
+        raise Refused(
+            f"{url} is sha256:{actual}, and shopcat:chartDigests says {expected}: after a new version in shopcat:charts, "
+            "compare it with what the publisher says and set it; without one, somebody has replaced the archive. Nothing of "
+            "it is installed"
+        )
+    return archive
+
+
+def get_url(url: str) -> bytes:
+    """Return what is at a URL.
+
+    Raises:
+        Refused: nothing answers there, or not with success.
+    """
+    try:
+        answer = urllib3.PoolManager(timeout=_TIMEOUT, retries=urllib3.Retry(3, backoff_factor=1)).request("GET", url)
+    except urllib3.exceptions.HTTPError as error:
+        raise Refused(f"{url} can't be reached ({error}); check the network and shopcat:chartMirror") from error
+    if answer.status != 200:
+        raise Refused(f"{url} answered {answer.status}; check shopcat:chartMirror")
+    return answer.data
+
+
+def bring_up_to(
+    kubernetes: KubernetesClient,
+    repository: str,
+    chart: str,
+    version: str,
+    digest: str,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
+    """Apply a chart's definitions and wait until they are served; returns their names.
+
+    Raises:
+        Refused: the chart can't be had, or the API server refuses a definition; then the release is not changed.
+    """
+    definitions = read_crds(fetch_crds(repository, chart, version, digest))
+    for each in definitions:
+        kubernetes.apply(f"{_PATH}/{each['metadata']['name']}", _without_status(each), FIELD_MANAGER)
+    for _ in range(ESTABLISHED_SECONDS):
+        waiting = [
+            each["metadata"]["name"]
+            for each in definitions
+            if not _is_established(kubernetes.get(f"{_PATH}/{each['metadata']['name']}"))
+        ]
+        if not waiting:
+            return [each["metadata"]["name"] for each in definitions]
+        sleep(1)
+    raise Refused(
+        f"{chart} {version}: the API server doesn't serve {', '.join(waiting)} after {ESTABLISHED_SECONDS} s; see "
+        f"`kubectl describe crd {waiting[0]}`, then run it again"
+    )
+
+
+def _without_status(definition: Manifest) -> Manifest:
+    metadata = {key: value for key, value in definition["metadata"].items() if value is not None}  # creationTimestamp
+    return {key: value for key, value in {**definition, "metadata": metadata}.items() if key != "status"}
+
+
+def _is_established(definition: Manifest | None) -> bool:
+    conditions = ((definition or {}).get("status") or {}).get("conditions") or []
+    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)

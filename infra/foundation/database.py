@@ -1,0 +1,327 @@
+"""PostgreSQL on RDS, and the application's own role in it.
+
+* Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password.
+* External Secrets may read these two secrets of production, by their ARNs, and no third.
+* Pods never see the master secret. One Job in a namespace of its own uses it to make the application's role; that role's
+  password is made by a hook, straight in Secrets Manager, and is in no manifest and no state.
+* RDS rotating its master password changes nothing here: the Job has run, and the pods have a secret of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra import capacity
+from infra.access import addon_policies
+from infra.clients import threads
+from infra.clients.aws import error_code, explain
+from infra.errors import Refused
+from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, RUNTIME_USER
+
+if TYPE_CHECKING:
+    from infra.clients.aws import AwsClients
+    from infra.settings import Settings
+
+DATABASE_NAME = "shopcat"
+MASTER = "shopcat_admin"
+APPLICATION_DATABASE_ROLE = "shopcat"
+APPLICATION_PASSWORD_LENGTH = 40
+DATABASE_ROLES_JOB = "database-roles"
+_API = "external-secrets.io/v1"
+_STORE = "database"
+
+ROLE_SQL = r"""
+\getenv role APP_USER
+\getenv password APP_PASSWORD
+\getenv database PGDATABASE
+SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
+SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
+SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
+SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
+"""
+
+
+def final_snapshot(security_group_id: str) -> str:
+    """Name of the last snapshot of a database, by the security group that was made with it and goes with it."""
+    return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
+
+
+def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None:
+    """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
+
+    A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
+    the database is is written anew.
+
+    Raises:
+        Refused: Secrets Manager says no; the message says why.
+    """
+    manager = clients.get("secretsmanager")
+    where = {"host": host, "port": port}
+    try:
+        try:
+            value = json.loads(manager.get_secret_value(SecretId=APPLICATION_SECRET)["SecretString"])
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+            password = manager.get_random_password(PasswordLength=APPLICATION_PASSWORD_LENGTH, ExcludePunctuation=True)
+            value = {
+                "dbname": DATABASE_NAME,
+                "username": APPLICATION_DATABASE_ROLE,
+                "password": password["RandomPassword"],
+            }
+        if {**value, **where} != value:
+            text = json.dumps({**value, **where})
+            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+    except (TypeError, ValueError) as error:
+        raise Refused(
+            f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
+            "delete its value's version and run `pulumi up -s prod` again"
+        ) from error
+
+
+class Database(pulumi.ComponentResource):
+    """The instance, the application's secret, and the Job that makes the application's role."""
+
+    def __init__(
+        self, name: str, settings: Settings, *, clients: AwsClients, region: str, opts: pulumi.ResourceOptions
+    ) -> None:
+        super().__init__("shopcat:database:Database", name, None, opts)
+        self._settings, self._clients, self._region = settings, clients, region
+        # Among the first things of an update: where the secret is there already (docs/destroy.md), that is told at once.
+        self._secret = aws.secretsmanager.Secret(
+            "application",
+            name=APPLICATION_SECRET,
+            description="The application's own database role; made once, read by each release at its own version",
+            recovery_window_in_days=30,
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, retain_on_delete=True),
+        )
+
+    def declare(
+        self,
+        *,
+        operator: aws.iam.Role,
+        vpc_id: pulumi.Input[str],
+        subnet_ids: list[pulumi.Input[str]],
+        cluster_security_group_id: pulumi.Input[str],
+        cluster: kubernetes.Provider,
+        depends_on: list[pulumi.Resource],
+    ) -> list[pulumi.Resource]:
+        """Declare instance and Job.
+
+        Args:
+            operator: the role of External Secrets, which reads both secrets and no other.
+            vpc_id: where the instance is.
+            subnet_ids: the same.
+            cluster_security_group_id: of the pods that may reach it.
+            cluster: the provider of what is made in the cluster.
+            depends_on: what that needs.
+
+        Returns:
+            What a release needs of the database.
+        """
+        settings = self._settings
+        given = settings.database
+        child = pulumi.ResourceOptions(parent=self)
+        group = aws.ec2.SecurityGroup(
+            "database", name="shopcat-database", description="PostgreSQL from the cluster", vpc_id=vpc_id, opts=child
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            "database-from-cluster",
+            security_group_id=group.id,
+            referenced_security_group_id=cluster_security_group_id,
+            from_port=DATABASE_PORT,
+            to_port=DATABASE_PORT,
+            ip_protocol="tcp",
+            description="pods of the cluster",
+            opts=child,
+        )
+        subnets = aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=child)
+        parameters = aws.rds.ParameterGroup(
+            "database",
+            name=f"shopcat-postgres{given.engine_version.partition('.')[0]}",
+            family=f"postgres{given.engine_version.partition('.')[0]}",
+            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
+            opts=child,
+        )
+        self.instance = aws.rds.Instance(
+            "database",
+            identifier="shopcat",
+            engine="postgres",
+            engine_version=given.engine_version,
+            instance_class=given.instance_class,
+            allocated_storage=given.storage_gibibytes,
+            max_allocated_storage=4 * given.storage_gibibytes,
+            storage_type="gp3",
+            storage_encrypted=True,
+            db_name=DATABASE_NAME,
+            username=MASTER,
+            manage_master_user_password=True,
+            db_subnet_group_name=subnets.name,
+            parameter_group_name=parameters.name,
+            vpc_security_group_ids=[group.id],
+            publicly_accessible=False,
+            multi_az=given.multi_zone,
+            backup_retention_period=given.backup_retention_days,
+            copy_tags_to_snapshot=True,
+            auto_minor_version_upgrade=True,
+            deletion_protection=settings.protection,
+            skip_final_snapshot=False,
+            # Of a name of its own in each life of the stack, since the snapshot outlives it.
+            final_snapshot_identifier=group.id.apply(final_snapshot),
+            apply_immediately=True,
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
+        )
+        master = self.instance.master_user_secrets[0].secret_arn
+        reading = aws.iam.RolePolicy(
+            "database-secrets",
+            role=operator.name,
+            policy=pulumi.Output.all(self._secret.arn, master).apply(addon_policies.operator_reads),
+            opts=child,
+        )
+        job = self._role_job(cluster, master, [*depends_on, reading])
+        self.register_outputs({"address": self.instance.address})
+        return [self.instance, self._secret, job]
+
+    def _role_job(
+        self, cluster: kubernetes.Provider, master_arn: pulumi.Input[str], depends_on: list[pulumi.Resource]
+    ) -> kubernetes.batch.v1.Job:
+        def inside(*depends_on: pulumi.Resource, **given: Any) -> pulumi.ResourceOptions:
+            return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **given)
+
+        namespace = kubernetes.core.v1.Namespace(
+            "database",
+            metadata={"name": DATABASE_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            opts=inside(*depends_on),
+        )
+        store = kubernetes.apiextensions.CustomResource(
+            "database-store",
+            api_version=_API,
+            kind="SecretStore",
+            metadata=_metadata(_STORE),
+            spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
+            opts=inside(namespace),
+        )
+
+        waited = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+        master = _external_secret(
+            "master",
+            {"password": "password"},
+            master_arn,
+            {},
+            inside(store, custom_timeouts=waited),
+        )
+        filled = pulumi.ResourceHookBinding(before_create=[self._value_hook()])
+        application = _external_secret(
+            "application",
+            {"username": "username", "password": "password"},
+            self._secret.name,
+            {
+                "shopcat/database-host": self.instance.address,
+                "shopcat/database-port": self.instance.port.apply(str),
+            },
+            inside(store, self.instance, custom_timeouts=waited, hooks=filled),
+        )
+        template = {
+            "metadata": {"labels": {"app.kubernetes.io/name": DATABASE_ROLES_JOB}},
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": False,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": RUNTIME_USER,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": "psql",
+                        "image": self._settings.images.database,
+                        "command": ["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
+                        "env": [
+                            {"name": "PGHOST", "value": self.instance.address},
+                            {"name": "PGPORT", "value": self.instance.port.apply(str)},
+                            {"name": "PGDATABASE", "value": DATABASE_NAME},
+                            {"name": "PGUSER", "value": MASTER},
+                            {"name": "PGSSLMODE", "value": "require"},
+                            {"name": "PGPASSWORD", "valueFrom": _key("master", "password")},
+                            {"name": "APP_USER", "valueFrom": _key("application", "username")},
+                            {"name": "APP_PASSWORD", "valueFrom": _key("application", "password")},
+                        ],
+                        "resources": {
+                            "requests": {
+                                "cpu": f"{capacity.JOB_POD.cpu_millicores}m",
+                                "memory": f"{capacity.JOB_POD.memory_mebibytes}Mi",
+                            },
+                            "limits": {"memory": f"{2 * capacity.JOB_POD.memory_mebibytes}Mi"},
+                        },
+                        "securityContext": {
+                            "allowPrivilegeEscalation": False,
+                            "readOnlyRootFilesystem": True,
+                            "capabilities": {"drop": ["ALL"]},
+                        },
+                    }
+                ],
+            },
+        }
+        return kubernetes.batch.v1.Job(
+            DATABASE_ROLES_JOB,
+            metadata={**_metadata(DATABASE_ROLES_JOB), "annotations": {"pulumi.com/replaceUnready": "true"}},
+            spec={"backoffLimit": 3, "activeDeadlineSeconds": 300, "template": template},
+            opts=inside(
+                master,
+                application,
+                custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
+            ),
+        )
+
+    def _value_hook(self) -> pulumi.ResourceHook:
+        """The secret has a value before anything reads it; its host and port travel as the reader's annotations."""
+
+        async def hook(args: pulumi.ResourceHookArgs) -> None:
+            notes = (args.new_inputs or {})["metadata"]["annotations"]
+            host, port = notes["shopcat/database-host"], notes["shopcat/database-port"]
+            await threads.in_thread(ensure_application_secret, self._clients, host, port)
+
+        return pulumi.ResourceHook("application-secret", hook)
+
+
+def _external_secret(
+    name: str,
+    keys: Mapping[str, str],
+    source: pulumi.Input[str],
+    annotations: Mapping[str, pulumi.Input[str]],
+    opts: pulumi.ResourceOptions,
+) -> kubernetes.apiextensions.CustomResource:
+    return kubernetes.apiextensions.CustomResource(
+        f"database-{name}",
+        api_version=_API,
+        kind="ExternalSecret",
+        metadata={**_metadata(name), "annotations": {"pulumi.com/waitFor": "condition=Ready", **annotations}},
+        spec={
+            "refreshPolicy": "Periodic",
+            "refreshInterval": "1h0m0s",
+            "secretStoreRef": {"kind": "SecretStore", "name": _STORE},
+            "target": {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+            "data": [
+                {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
+            ],
+        },
+        opts=opts,
+    )
+
+
+def _metadata(name: str) -> dict[str, Any]:
+    return {"name": name, "namespace": DATABASE_NAMESPACE}
+
+
+def _key(secret: str, key: str) -> dict[str, Any]:
+    return {"secretKeyRef": {"name": secret, "key": key}}

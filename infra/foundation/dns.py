@@ -1,0 +1,159 @@
+"""The Route 53 zones of the shop's name and the previews': found, and searched for what is in the way of a name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients.aws import explain
+from infra.errors import Refused
+from infra.settings.limits import PREVIEW_HOSTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from infra.clients.aws import AwsClients
+    from infra.settings import Settings
+
+ADDRESSES = frozenset({"A", "AAAA", "CNAME"})
+"""Types that answer where a host is. Route 53 takes no second set of a name and type, and nothing beside a CNAME."""
+
+AMAZON = frozenset({"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"})
+"""Certificate authorities one of which a CAA record has to allow for ACM
+(docs.aws.amazon.com/acm/latest/userguide/setup-caa.html)."""
+
+DnsRecord = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DnsName:
+    """A load balancer's name in DNS."""
+
+    balancer: str
+    """Name of the load balancer that it leads to."""
+    host: str
+    """The host that its certificate and record are for."""
+    zone: str
+    """Name of the Route 53 zone that it goes into."""
+    setting: str
+    """The setting that names the zone."""
+
+
+def dns_names(settings: Settings, load_balancer: str) -> list[DnsName]:
+    """Return the name of each load balancer: production's, and the previews', which has one of its own."""
+    return [
+        DnsName(load_balancer, settings.domain, settings.zone.rstrip("."), "hostedZone"),
+        DnsName(
+            f"{load_balancer}-preview",
+            f"{PREVIEW_HOSTS}{settings.preview_domain}",
+            settings.preview_zone.rstrip("."),
+            "previewHostedZone",
+        ),
+    ]
+
+
+def find_zone(clients: AwsClients, name: DnsName) -> str:
+    """Id of the public zone that a name goes into.
+
+    Raises:
+        Refused: there is none, or Route 53 can't be asked.
+    """
+    wanted = name.zone
+    try:
+        pages = clients.get("route53").get_paginator("list_hosted_zones").paginate()
+        for page in pages:
+            for zone in page["HostedZones"]:
+                if zone["Name"].rstrip(".") == wanted and not zone.get("Config", {}).get("PrivateZone"):
+                    return str(zone["Id"].rpartition("/")[2])
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, "Route 53", clients.endpoint_url) from error
+    raise Refused(
+        f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:{name.setting} to the zone that "
+        f"{name.host.removeprefix(PREVIEW_HOSTS)} lies in, or shopcat:dns to external to enter the names elsewhere"
+    )
+
+
+def lineage(host: str, zone: str) -> list[str]:
+    """A host and every name above it, up to the zone's own; a wildcard is first."""
+    names = [host.rstrip(".")]
+    while names[-1] != zone and "." in names[-1]:
+        names.append(names[-1].partition(".")[2])
+    return names
+
+
+def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str) -> list[str]:
+    """Return what of a zone's records stands in the way of a load balancer's name, one line each.
+
+    A name that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update made it.
+    """
+    by_name: dict[str, list[DnsRecord]] = {}
+    for one in records:
+        name = one["Name"].replace("\\052", "*").rstrip(".").lower()
+        by_name.setdefault(name, []).append(one)
+    found, host = [], wanted.host
+    ours = re.compile(rf"(dualstack\.)?{re.escape(wanted.balancer)}-\d+\.{re.escape(region)}\.elb\.amazonaws\.com\.?")
+    above = lineage(host, wanted.zone)
+    for one in by_name.get(host, []):
+        target = one.get("AliasTarget", {}).get("DNSName", "").lower()
+        if one["Type"] in ADDRESSES and not (one["Type"] == "A" and ours.fullmatch(target)):
+            values = target or ", ".join(each["Value"] for each in one.get("ResourceRecords", []))
+            found.append(
+                f"{host} {one['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
+            )
+    for name in above[:-1]:
+        if any(one["Type"] == "NS" for one in by_name.get(name, [])):
+            found.append(
+                f"{name} NS hands {host} over to another zone; set shopcat:{wanted.setting} to {name}, or delete it"
+            )
+    return found + _forbidden(host, above, by_name)
+
+
+def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[DnsRecord]]) -> list[str]:
+    """Of CAA records those of the nearest name count (RFC 8659), for a wildcard `issuewild` before `issue`."""
+    for name in names:
+        values = [
+            each["Value"].split(None, 2)
+            for one in by_name.get(name, [])
+            if one["Type"] == "CAA"
+            for each in one["ResourceRecords"]
+        ]
+        if not values:
+            continue
+        tags: dict[str, set[str]] = {}
+        for _, tag, issuer in values:
+            tags.setdefault(tag.lower(), set()).add(issuer.strip('"').partition(";")[0].strip().lower())
+        allowed = tags.get("issue")
+        if host.startswith("*."):
+            allowed = tags.get("issuewild", allowed)
+        if allowed is not None and not allowed & AMAZON:
+            return [f'{name} CAA lets no certificate of ACM be made for {host}; add `0 issue "amazon.com"`']
+        return []
+    return []
+
+
+def read_dns_records(clients: AwsClients, zone_id: str, wanted: DnsName) -> list[DnsRecord]:
+    """Records of a name and of those above it; a zone may hold ten thousand others."""
+    route53 = clients.get("route53")
+    found: list[DnsRecord] = []
+    for name in sorted(lineage(wanted.host, wanted.zone)):
+        page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=name, MaxItems="100")
+        found += [one for one in page["ResourceRecordSets"] if one["Name"].replace("\\052", "*").rstrip(".") == name]
+    return found
+
+
+def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> None:
+    """Check, before the first load balancer is made, that its name is free.
+
+    Raises:
+        Refused: a record of somebody else's is in the way, or Route 53 can't be asked.
+    """
+    try:
+        records = read_dns_records(clients, zone_id, wanted)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"records of Route 53 zone {wanted.zone}", clients.endpoint_url) from error
+    found = dns_obstacles(records, wanted, clients.region)
+    if found:
+        raise Refused(f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(found))

@@ -1,0 +1,313 @@
+"""What this update would make and AWS has already, though the state doesn't know it.
+
+An update that is killed between a call that makes something and its checkpoint leaves that behind; a destroyed stack leaves
+what is kept on purpose; and a name may be somebody else's. AWS, or the provider, then stops at "already exists". Production
+holds data, so nothing of it is deleted or taken over by a guess: before anything with a name of its own is made, AWS is asked
+whether that is there, and if so the update ends with the `pulumi import` that takes it into the state. The engine calls a hook
+before a creation only of what the state doesn't know, so an update that makes nothing asks nothing.
+
+What AWS makes anew under a name of its own choice (a KMS key, a certificate, a node group) hinders no update; the engine's
+own warning of pending operations names it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pulumi
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients import threads
+from infra.clients.aws import AwsClients, error_code, explain
+from infra.errors import Refused
+
+Inputs = Mapping[str, Any]
+Finder = Callable[[AwsClients, Inputs], str | None]
+"""Id, as `pulumi import` wants it, of what has the name that these inputs ask for; None if nothing has."""
+QUIET_SECONDS = 3.0
+"""The first find waits until the engine has asked about nothing new for so long, so that one message names them all."""
+GATHER_SECONDS = 60.0
+"""The longest that it waits: an update goes on meanwhile with all that does not depend on what was found."""
+
+
+def _by_name(service: str, operation: str, argument: str, name: str, *, many: bool = False) -> Finder:
+    """A finder of things whose name is their id."""
+
+    def find(clients: AwsClients, inputs: Inputs) -> str | None:
+        wanted = str(inputs[name])
+        answer = getattr(clients.get(service), operation)(**{argument: [wanted] if many else wanted})
+        return None if [] in answer.values() else wanted
+
+    return find
+
+
+def _by_arn(operation: str, key: str, arn: str) -> Finder:
+    """A finder at ELBv2, of what is found by name and known by ARN."""
+
+    def find(clients: AwsClients, inputs: Inputs) -> str | None:
+        listed = getattr(clients.get("elbv2"), operation)(Names=[inputs["name"]])[key]
+        return str(listed[0][arn]) if listed else None
+
+    return find
+
+
+def _in_ec2(operation: str, key: str, identifier: str, **filters: str) -> Finder:
+    """A finder at EC2 by filters, each given as its name with `_` for `-` and the name of the input it compares."""
+
+    def find(clients: AwsClients, inputs: Inputs) -> str | None:
+        asked = [
+            {"Name": name.replace("__", ".").replace("_", "-"), "Values": [inputs[value]]}
+            for name, value in filters.items()
+        ]
+        listed = getattr(clients.get("ec2"), operation)(Filters=asked)[key]
+        return str(listed[0][identifier]) if listed else None
+
+    return find
+
+
+def _log_group(clients: AwsClients, inputs: Inputs) -> str | None:
+    listed = clients.get("logs").describe_log_groups(logGroupNamePrefix=inputs["name"])["logGroups"]
+    return next((str(one["logGroupName"]) for one in listed if one["logGroupName"] == inputs["name"]), None)
+
+
+def _secret(clients: AwsClients, inputs: Inputs) -> str | None:
+    found = clients.get("secretsmanager").describe_secret(SecretId=inputs["name"])
+    if found.get("DeletedDate"):
+        name = shlex.quote(inputs["name"])
+        raise Refused(
+            f"secret {inputs['name']} is to be deleted and holds its name until {found['DeletedDate']:%Y-%m-%d}; bring it "
+            f"back (`aws secretsmanager restore-secret --secret-id {name}`) or give its name free at once "
+            f"(`aws secretsmanager delete-secret --secret-id {name} --force-delete-without-recovery`), then run "
+            "`pulumi up` again"
+        )
+    return str(found["ARN"])
+
+
+def _addon(clients: AwsClients, inputs: Inputs) -> str | None:
+    cluster, addon = inputs["clusterName"], inputs["addonName"]
+    clients.get("eks").describe_addon(clusterName=cluster, addonName=addon)
+    return f"{cluster}:{addon}"
+
+
+def _access_entry(clients: AwsClients, inputs: Inputs) -> str | None:
+    cluster, principal = inputs["clusterName"], inputs["principalArn"]
+    clients.get("eks").describe_access_entry(clusterName=cluster, principalArn=principal)
+    return f"{cluster}:{principal}"
+
+
+def _pod_identity(clients: AwsClients, inputs: Inputs) -> str | None:
+    cluster = inputs["clusterName"]
+    listed = clients.get("eks").list_pod_identity_associations(
+        clusterName=cluster, namespace=inputs["namespace"], serviceAccount=inputs["serviceAccount"]
+    )["associations"]
+    return f"{cluster},{listed[0]['associationId']}" if listed else None
+
+
+def _group_rule(*, egress: bool) -> Finder:
+    def find(clients: AwsClients, inputs: Inputs) -> str | None:
+        wanted = {
+            "IpProtocol": str(inputs["ipProtocol"]),
+            "FromPort": int(inputs.get("fromPort", -1)),
+            "ToPort": int(inputs.get("toPort", -1)),
+            "CidrIpv4": inputs.get("cidrIpv4"),
+            "ReferencedGroupInfo": inputs.get("referencedSecurityGroupId"),
+        }
+        asked = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
+        for rule in clients.get("ec2").describe_security_group_rules(Filters=asked)["SecurityGroupRules"]:
+            reference = rule.get("ReferencedGroupInfo") or {}
+            found = {**{key: rule.get(key) for key in wanted}, "ReferencedGroupInfo": reference.get("GroupId")}
+            if rule["IsEgress"] is egress and found == wanted:
+                return str(rule["SecurityGroupRuleId"])
+        return None
+
+    return find
+
+
+def _route(clients: AwsClients, inputs: Inputs) -> str | None:
+    table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
+    (found,) = clients.get("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    taken = [route.get("DestinationCidrBlock") for route in found["Routes"]]
+    return f"{table}_{destination}" if destination in taken else None
+
+
+def _association(clients: AwsClients, inputs: Inputs) -> str | None:
+    asked = [{"Name": "association.subnet-id", "Values": [inputs["subnetId"]]}]
+    listed = clients.get("ec2").describe_route_tables(Filters=asked)["RouteTables"]
+    return f"{inputs['subnetId']}/{listed[0]['RouteTableId']}" if listed else None
+
+
+def _nat_gateway(clients: AwsClients, inputs: Inputs) -> str | None:
+    asked = [
+        {"Name": "subnet-id", "Values": [inputs["subnetId"]]},
+        {"Name": "state", "Values": ["pending", "available"]},
+    ]
+    for gateway in clients.get("ec2").describe_nat_gateways(Filters=asked)["NatGateways"]:
+        if inputs["allocationId"] in [one.get("AllocationId") for one in gateway["NatGatewayAddresses"]]:
+            return str(gateway["NatGatewayId"])
+    return None
+
+
+def _endpoint(clients: AwsClients, inputs: Inputs) -> str | None:
+    asked = [
+        {"Name": name, "Values": [inputs[key]]} for name, key in (("vpc-id", "vpcId"), ("service-name", "serviceName"))
+    ]
+    listed = clients.get("ec2").describe_vpc_endpoints(Filters=asked)["VpcEndpoints"]
+    return next((str(one["VpcEndpointId"]) for one in listed if not one["State"].lower().startswith("delet")), None)
+
+
+def _listener(clients: AwsClients, inputs: Inputs) -> str | None:
+    listed = clients.get("elbv2").describe_listeners(LoadBalancerArn=inputs["loadBalancerArn"])["Listeners"]
+    return next((str(one["ListenerArn"]) for one in listed if one["Port"] == int(inputs["port"])), None)
+
+
+def _rule(clients: AwsClients, inputs: Inputs) -> str | None:
+    pages = clients.get("elbv2").get_paginator("describe_rules").paginate(ListenerArn=inputs["listenerArn"])
+    rules = [one for page in pages for one in page["Rules"]]
+    return next((str(one["RuleArn"]) for one in rules if one["Priority"] == str(int(inputs["priority"]))), None)
+
+
+def _record(clients: AwsClients, inputs: Inputs) -> str | None:
+    if inputs.get("allowOverwrite"):
+        return None
+    name, kind = str(inputs["name"]).rstrip("."), inputs["type"]
+    listed = clients.get("route53").list_resource_record_sets(
+        HostedZoneId=inputs["zoneId"], StartRecordName=name, StartRecordType=kind, MaxItems="1"
+    )["ResourceRecordSets"]
+    there = [(one["Name"].rstrip(".").replace("\\052", "*"), one["Type"]) for one in listed]
+    return f"{inputs['zoneId']}_{name}_{kind}" if (name, kind) in there else None
+
+
+FINDERS: Mapping[str, Finder] = {
+    "aws:cloudwatch/logGroup:LogGroup": _log_group,
+    "aws:dynamodb/table:Table": _by_name("dynamodb", "describe_table", "TableName", "name"),
+    "aws:ec2/internetGateway:InternetGateway": _in_ec2(
+        "describe_internet_gateways", "InternetGateways", "InternetGatewayId", attachment__vpc_id="vpcId"
+    ),
+    "aws:ec2/natGateway:NatGateway": _nat_gateway,
+    "aws:ec2/route:Route": _route,
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": _association,
+    "aws:ec2/securityGroup:SecurityGroup": _in_ec2(
+        "describe_security_groups", "SecurityGroups", "GroupId", group_name="name", vpc_id="vpcId"
+    ),
+    "aws:ec2/subnet:Subnet": _in_ec2("describe_subnets", "Subnets", "SubnetId", vpc_id="vpcId", cidr_block="cidrBlock"),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
+    "aws:ecr/repository:Repository": _by_name("ecr", "describe_repositories", "repositoryNames", "name", many=True),
+    "aws:eks/accessEntry:AccessEntry": _access_entry,
+    "aws:eks/addon:Addon": _addon,
+    "aws:eks/cluster:Cluster": _by_name("eks", "describe_cluster", "name", "name"),
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
+    "aws:iam/role:Role": _by_name("iam", "get_role", "RoleName", "name"),
+    "aws:lb/listener:Listener": _listener,
+    "aws:lb/listenerRule:ListenerRule": _rule,
+    "aws:lb/loadBalancer:LoadBalancer": _by_arn("describe_load_balancers", "LoadBalancers", "LoadBalancerArn"),
+    "aws:lb/targetGroup:TargetGroup": _by_arn("describe_target_groups", "TargetGroups", "TargetGroupArn"),
+    "aws:rds/instance:Instance": _by_name("rds", "describe_db_instances", "DBInstanceIdentifier", "identifier"),
+    "aws:rds/parameterGroup:ParameterGroup": _by_name(
+        "rds", "describe_db_parameter_groups", "DBParameterGroupName", "name"
+    ),
+    "aws:rds/subnetGroup:SubnetGroup": _by_name("rds", "describe_db_subnet_groups", "DBSubnetGroupName", "name"),
+    "aws:route53/record:Record": _record,
+    "aws:secretsmanager/secret:Secret": _secret,
+    "aws:ssm/parameter:Parameter": _by_name("ssm", "get_parameter", "Name", "name"),
+    "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _group_rule(egress=True),
+    "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _group_rule(egress=False),
+}
+"""Types of which AWS takes one of a name (or an address range, a port, a priority) alone; the ids' forms are those of each
+type's section "Import" in the provider's documentation (pulumi.com/registry/packages/aws)."""
+
+
+def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
+    """Return the import id of what has the name already; None if nothing has.
+
+    Raises:
+        Refused: AWS can't be asked, or what is there can't be imported; the message says why.
+    """
+    try:
+        return FINDERS[kind](clients, inputs)
+    except (BotoCoreError, ClientError) as error:
+        if any(word in error_code(error) for word in ("NotFound", "NoSuch")):
+            return None
+        raise explain(error, f"{kind} (is it there already?)", clients.endpoint_url) from error
+
+
+def import_command(stack: str, urns: Mapping[str, str], kind: str, name: str, identifier: str) -> str:
+    """Return the command that takes one thing into the state.
+
+    Args:
+        stack: its name.
+        urns: of the parent and of the provider.
+        kind: type of the resource.
+        name: by which the program calls it.
+        identifier: of the thing, as the provider's import wants it.
+    """
+    words = ["pulumi", "import", "--stack", stack, "--yes", "--protect=false", "--generate-code=false"]
+    words += [f"--{word}={word}={urn}" for word, urn in urns.items()]
+    return shlex.join([*words, kind, name, identifier])
+
+
+class ImportGuard:
+    """The hook before every creation in AWS under a name of the program's own choice."""
+
+    def __init__(self, clients: AwsClients, stack: str, project: str) -> None:
+        self._clients, self._stack = clients, stack
+        self._provider = f"urn:pulumi:{stack}::{project}::pulumi:providers:aws::aws"
+        self._parents: dict[tuple[str, str], pulumi.Resource] = {}
+        self._found: list[str] = []
+        self._asked = 0
+        self._hook = pulumi.ResourceHook("already-there", self._before_create)
+
+    def own(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        """Hook up a resource that this program declares."""
+        if args.type_ not in FINDERS:
+            return None
+        return pulumi.ResourceTransformationResult(args.props, self._hooked(args.type_, args.name, args.opts))
+
+    def components(self, args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        """Hook up a resource that a component of another plugin declares."""
+        if args.type_ not in FINDERS:
+            return None
+        return pulumi.ResourceTransformResult(args.props, self._hooked(args.type_, args.name, args.opts))
+
+    def _hooked(self, kind: str, name: str, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+        if opts.parent is not None:
+            self._parents[kind, name] = opts.parent
+        hooks = pulumi.ResourceHookBinding(before_create=[self._hook])
+        return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks))
+
+    async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
+        # What a component gives out as a secret (pulumi-eks: the whole cluster) comes as an Output here.
+        self._asked += 1
+        inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future()
+        identifier = await threads.in_thread(find_existing, self._clients, args.type, inputs or {})
+        if identifier is None:
+            return
+        urns = {"provider": self._provider}
+        parent = self._parents.get((args.type, args.name))
+        if parent is not None:
+            urns["parent"] = str(await parent.urn.future())
+        self._found.append(import_command(self._stack, urns, args.type, args.name, identifier))
+        await self._quiet()
+        commands, self._found = self._found, []
+        if not commands:
+            raise Refused(
+                f"{args.type} {args.name} is there already; the command is in the message of another resource"
+            )
+        raise Refused(
+            "AWS has already what this update would make, and the state doesn't know it: an update that was killed has made "
+            "it, `pulumi destroy` has kept it on purpose (docs/destroy.md), or it is somebody else's, which has to be "
+            f"renamed or deleted. Take what is this stack's own into the state, then run `pulumi up -s {self._stack}` "
+            "again:\n" + "\n".join(f"  {one}" for one in commands)
+        )
+
+    async def _quiet(self) -> None:
+        """Wait until the engine asks about nothing new; the first that ends its wait names all that was found."""
+        until = time.monotonic() + GATHER_SECONDS
+        while time.monotonic() < until:
+            asked = self._asked
+            await asyncio.sleep(QUIET_SECONDS)
+            if self._asked == asked:
+                return

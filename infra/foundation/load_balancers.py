@@ -1,0 +1,340 @@
+"""The edge: two load balancers, their certificates and names, production's target groups and rules.
+
+All of it is declared here; the controller in the cluster only binds pods to the groups (release/blue_green.py declares the
+Services, bindings and Deployments). Every attribute a release relies on is written out, none is left to a default.
+
+* Production: rule 10 and 11 send requests that carry ``X-ShopCat-Colour`` to that colour, from the NAT addresses and
+  ``adminCidrs`` alone; rule 100 is the weighted one. Its actions are changed by release/traffic.py only.
+* Previews: a load balancer of their own in subnets of its own, so that nothing they do can freeze production's, and its
+  addresses are none that production's pods take requests from.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.foundation import dns
+from infra.names import APPLICATION_PORT, COLOUR_HEADER, COLOURS, HEALTH_PATH, LOAD_BALANCER, Colour, workload_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infra.foundation.network import Network
+    from infra.settings import Settings
+    from infra.timeouts import DrainBudget
+
+TLS_POLICY = "ELBSecurityPolicy-TLS13-1-2-Res-2021-06"
+"""TLS 1.2 and 1.3, forward secrecy only; docs.aws.amazon.com/elasticloadbalancing (security policies)."""
+
+FIRST_COLOUR: Colour = "blue"
+HEALTH_TIMEOUT_SECONDS = 3
+CLIENT_KEEP_ALIVE_SECONDS = 3600
+VALIDATION_MINUTES = 75
+"""How long the provider waits for a certificate (registry.terraform.io, aws_acm_certificate_validation, timeouts)."""
+
+
+def to_enter(records: list[dict[str, str]]) -> str:
+    """What a person enters at another DNS, in one line: the certificate's record first, then the names."""
+    validation, *names = (f"{one['name']} {one['type']} {one['value']}" for one in records)
+    return (
+        f"shopcat:dns is external: enter {validation}, for which an update waits up to {VALIDATION_MINUTES} minutes, and "
+        f"{', '.join(names)} (an ALIAS or ANAME where that is the apex of its zone)"
+    )
+
+
+class LoadBalancer(pulumi.ComponentResource):
+    """An application load balancer with HTTPS, a certificate by DNS and its name; 80 leads to 443."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        hosts: list[str],
+        zone_id: str | None,
+        network: Network,
+        subnet_ids: Sequence[pulumi.Input[str]],
+        drain: DrainBudget,
+        protect: bool,
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("shopcat:edge:LoadBalancer", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.group = aws.ec2.SecurityGroup(
+            name,
+            name=f"{name}-load-balancer",
+            description=f"HTTPS to {name} and from there to pods",
+            vpc_id=network.vpc_id,
+            opts=child,
+        )
+        for port in (80, 443):
+            aws.vpc.SecurityGroupIngressRule(
+                f"{name}-in-{port}",
+                security_group_id=self.group.id,
+                cidr_ipv4="0.0.0.0/0",
+                from_port=port,
+                to_port=port,
+                ip_protocol="tcp",
+                opts=child,
+            )
+        aws.vpc.SecurityGroupEgressRule(
+            f"{name}-to-pods",
+            security_group_id=self.group.id,
+            cidr_ipv4=network.cidr,
+            from_port=APPLICATION_PORT,
+            to_port=APPLICATION_PORT,
+            ip_protocol="tcp",
+            opts=child,
+        )
+        self.balancer = aws.lb.LoadBalancer(
+            name,
+            name=name,
+            load_balancer_type="application",
+            internal=False,
+            subnets=list(subnet_ids),
+            security_groups=[self.group.id],
+            idle_timeout=drain.idle_timeout_seconds,
+            client_keep_alive=CLIENT_KEEP_ALIVE_SECONDS,
+            drop_invalid_header_fields=True,
+            enable_deletion_protection=protect,
+            opts=pulumi.ResourceOptions(parent=self, protect=protect),
+        )
+        certificate = aws.acm.Certificate(
+            name,
+            domain_name=hosts[0],
+            subject_alternative_names=hosts[1:] or None,
+            validation_method="DNS",
+            opts=child,
+        )
+        self.names = self._names(name, hosts, zone_id, certificate)
+        issued = aws.acm.CertificateValidation(
+            name,
+            certificate_arn=certificate.arn,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=self._validation),
+        )
+        aws.lb.Listener(
+            f"{name}-http",
+            load_balancer_arn=self.balancer.arn,
+            port=80,
+            protocol="HTTP",
+            default_actions=[
+                aws.lb.ListenerDefaultActionArgs(
+                    type="redirect",
+                    redirect=aws.lb.ListenerDefaultActionRedirectArgs(
+                        protocol="HTTPS", port="443", status_code="HTTP_301"
+                    ),
+                )
+            ],
+            opts=child,
+        )
+        self.listener = aws.lb.Listener(
+            f"{name}-https",
+            load_balancer_arn=self.balancer.arn,
+            port=443,
+            protocol="HTTPS",
+            ssl_policy=TLS_POLICY,
+            certificate_arn=issued.certificate_arn,
+            default_actions=[
+                aws.lb.ListenerDefaultActionArgs(
+                    type="fixed-response",
+                    fixed_response=aws.lb.ListenerDefaultActionFixedResponseArgs(
+                        content_type="text/plain", message_body="No such shop here.\n", status_code="404"
+                    ),
+                )
+            ],
+            opts=child,
+        )
+        self.register_outputs({"dnsName": self.balancer.dns_name})
+
+    def _names(
+        self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
+    ) -> pulumi.Output[list[dict[str, str]]]:
+        """Records at Route 53; what a person must enter elsewhere if DNS is external, which each update says too."""
+        option = certificate.domain_validation_options[0]
+        self._validation: list[pulumi.Resource] = []
+        if zone_id is not None:
+            child = pulumi.ResourceOptions(parent=self)
+            self._validation.append(
+                aws.route53.Record(
+                    f"{name}-validation",
+                    zone_id=zone_id,
+                    name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
+                    type=option.resource_record_type.apply(lambda text: text or "CNAME"),
+                    ttl=300,
+                    records=[option.resource_record_value.apply(lambda text: text or "")],
+                    allow_overwrite=True,
+                    opts=child,
+                )
+            )
+            for index, host in enumerate(hosts):
+                aws.route53.Record(
+                    f"{name}-{index}",
+                    zone_id=zone_id,
+                    name=host,
+                    type="A",
+                    aliases=[
+                        aws.route53.RecordAliasArgs(
+                            name=self.balancer.dns_name, zone_id=self.balancer.zone_id, evaluate_target_health=False
+                        )
+                    ],
+                    opts=child,
+                )
+            return pulumi.Output.from_input([])
+        aliases = [
+            pulumi.Output.all(host, self.balancer.dns_name).apply(
+                lambda pair: {"name": pair[0], "type": "CNAME", "value": pair[1]}
+            )
+            for host in hosts
+        ]
+        validation = pulumi.Output.all(
+            option.resource_record_name, option.resource_record_type, option.resource_record_value
+        ).apply(lambda three: {"name": three[0] or "", "type": three[1] or "", "value": three[2] or ""})
+        records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(validation, *aliases).apply(list)
+        if not pulumi.runtime.is_dry_run():
+            # Said of the balancer: the engine's display shows one message of each resource while it waits.
+            records.apply(lambda found: pulumi.log.info(to_enter(found), self))
+        return records
+
+
+class Edge(pulumi.ComponentResource):
+    """Both load balancers, and how requests reach production's two colours."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        zone_ids: Mapping[str, str],
+        network: Network,
+        cluster_security_group_id: pulumi.Input[str],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        super().__init__("shopcat:edge:Edge", name, None, opts)
+        drain = settings.drain.budget
+        self._guarded = settings.protection
+        inner = pulumi.ResourceOptions(parent=self)
+        production, previews = dns.dns_names(settings, LOAD_BALANCER)
+        self.production = LoadBalancer(
+            production.balancer,
+            hosts=[production.host],
+            zone_id=zone_ids.get(production.balancer),
+            network=network,
+            subnet_ids=network.public_subnet_ids,
+            drain=drain,
+            protect=settings.protection,
+            opts=inner,
+        )
+        self.previews = LoadBalancer(
+            previews.balancer,
+            hosts=[previews.host],
+            zone_id=zone_ids.get(previews.balancer),
+            network=network,
+            subnet_ids=network.preview_subnet_ids,
+            drain=drain,
+            protect=settings.protection,
+            opts=inner,
+        )
+        self.target_groups: Mapping[Colour, aws.lb.TargetGroup] = {
+            colour: self._target_group(colour, network, drain) for colour in COLOURS
+        }
+        sources = [*(address.apply(lambda ip: f"{ip}/32") for address in network.nat_addresses), *settings.admin_cidrs]
+        rules = [self._colour_rule(colour, 10 + index, sources) for index, colour in enumerate(COLOURS)]
+        weighted = self._weighted_rule()
+        aws.vpc.SecurityGroupIngressRule(
+            "pods-from-production",
+            security_group_id=cluster_security_group_id,
+            referenced_security_group_id=self.production.group.id,
+            from_port=APPLICATION_PORT,
+            to_port=APPLICATION_PORT,
+            ip_protocol="tcp",
+            description="production load balancer to pods",
+            opts=inner,
+        )
+        aws.vpc.SecurityGroupIngressRule(
+            "pods-from-previews",
+            security_group_id=cluster_security_group_id,
+            referenced_security_group_id=self.previews.group.id,
+            from_port=APPLICATION_PORT,
+            to_port=APPLICATION_PORT,
+            ip_protocol="tcp",
+            description="preview load balancer to pods",
+            opts=inner,
+        )
+        both = pulumi.Output.all(self.production.names, self.previews.names)
+        self.records: pulumi.Output[list[dict[str, str]]] = both.apply(lambda two: [*two[0], *two[1]])
+        self.security_group = self.production.group
+        self.ready: list[pulumi.Resource] = [*self.target_groups.values(), *rules, weighted]
+        self.register_outputs({"dnsName": self.production.balancer.dns_name})
+
+    def _target_group(self, colour: Colour, network: Network, drain: DrainBudget) -> aws.lb.TargetGroup:
+        return aws.lb.TargetGroup(
+            f"group-{colour}",
+            name=workload_name(colour),
+            port=APPLICATION_PORT,
+            protocol="HTTP",
+            protocol_version="HTTP1",
+            target_type="ip",
+            vpc_id=network.vpc_id,
+            deregistration_delay=drain.deregistration_delay_seconds,
+            slow_start=0,
+            load_balancing_algorithm_type="round_robin",
+            stickiness=aws.lb.TargetGroupStickinessArgs(type="lb_cookie", enabled=False),
+            health_check=aws.lb.TargetGroupHealthCheckArgs(
+                enabled=True,
+                path=HEALTH_PATH,
+                port="traffic-port",
+                protocol="HTTP",
+                interval=drain.health_interval_seconds,
+                timeout=HEALTH_TIMEOUT_SECONDS,
+                healthy_threshold=drain.health_threshold,
+                unhealthy_threshold=drain.health_threshold,
+                matcher="200",
+            ),
+            opts=pulumi.ResourceOptions(parent=self, protect=self._guarded),
+        )
+
+    def _colour_rule(self, colour: Colour, priority: int, sources: list[pulumi.Input[str]]) -> aws.lb.ListenerRule:
+        return aws.lb.ListenerRule(
+            f"colour-{colour}",
+            listener_arn=self.production.listener.arn,
+            priority=priority,
+            conditions=[
+                aws.lb.ListenerRuleConditionArgs(
+                    http_header=aws.lb.ListenerRuleConditionHttpHeaderArgs(
+                        http_header_name=COLOUR_HEADER, values=[colour]
+                    )
+                ),
+                aws.lb.ListenerRuleConditionArgs(source_ip=aws.lb.ListenerRuleConditionSourceIpArgs(values=sources)),
+            ],
+            actions=[aws.lb.ListenerRuleActionArgs(type="forward", target_group_arn=self.target_groups[colour].arn)],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+
+    def _weighted_rule(self) -> aws.lb.ListenerRule:
+        """Everything to blue at first; after that the weights are a release's business, never this resource's."""
+        return aws.lb.ListenerRule(
+            "weighted",
+            listener_arn=self.production.listener.arn,
+            priority=100,
+            conditions=[
+                aws.lb.ListenerRuleConditionArgs(
+                    path_pattern=aws.lb.ListenerRuleConditionPathPatternArgs(values=["/*"])
+                )
+            ],
+            actions=[
+                aws.lb.ListenerRuleActionArgs(
+                    type="forward",
+                    forward=aws.lb.ListenerRuleActionForwardArgs(
+                        target_groups=[
+                            aws.lb.ListenerRuleActionForwardTargetGroupArgs(
+                                arn=self.target_groups[colour].arn, weight=100 if colour == FIRST_COLOUR else 0
+                            )
+                            for colour in COLOURS
+                        ],
+                    ),
+                )
+            ],
+            opts=pulumi.ResourceOptions(parent=self, protect=self._guarded, ignore_changes=["actions"]),
+        )

@@ -1,0 +1,56 @@
+"""Image repositories: `shopcat` for releases, `shopcat-preview` for pull requests. Neither ever moves a tag."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pulumi
+import pulumi_aws as aws
+
+from infra.names import PREVIEW_REPOSITORY, RELEASE_REPOSITORY
+
+PREVIEW_DAYS = 14
+UNTAGGED_DAYS = 7
+
+
+def _expire(priority: int, description: str, status: dict[str, Any], days: int) -> dict[str, Any]:
+    selection = {**status, "countType": "sinceImagePushed", "countUnit": "days", "countNumber": days}
+    return {"rulePriority": priority, "description": description, "selection": selection, "action": {"type": "expire"}}
+
+
+def release_lifecycle() -> str:
+    """Only what has no tag expires: every image that was ever released has one, and a rollback may want it."""
+    rule = _expire(1, "pushed without a tag, so never releasable", {"tagStatus": "untagged"}, UNTAGGED_DAYS)
+    return json.dumps({"rules": [rule]})
+
+
+def preview_lifecycle() -> str:
+    """Everything expires; an open pull request that old is built again by its next push."""
+    return json.dumps({"rules": [_expire(1, "previews are short-lived", {"tagStatus": "any"}, PREVIEW_DAYS)]})
+
+
+class Registry(pulumi.ComponentResource):
+    """Both repositories."""
+
+    def __init__(self, name: str, *, protect: bool, opts: pulumi.ResourceOptions) -> None:
+        super().__init__("shopcat:registry:Registry", name, None, opts)
+        self._guarded = protect
+        self.release = self._repository(RELEASE_REPOSITORY, release_lifecycle(), keep=True)
+        self.preview = self._repository(PREVIEW_REPOSITORY, preview_lifecycle(), keep=False)
+        self.register_outputs({"releaseUrl": self.release.repository_url, "previewUrl": self.preview.repository_url})
+
+    def _repository(self, name: str, lifecycle: str, *, keep: bool) -> aws.ecr.Repository:
+        repository = aws.ecr.Repository(
+            name,
+            name=name,
+            image_tag_mutability="IMMUTABLE",
+            image_scanning_configuration=aws.ecr.RepositoryImageScanningConfigurationArgs(scan_on_push=True),
+            encryption_configurations=[aws.ecr.RepositoryEncryptionConfigurationArgs(encryption_type="AES256")],
+            force_delete=not keep,
+            opts=pulumi.ResourceOptions(parent=self, protect=keep and self._guarded, retain_on_delete=keep),
+        )
+        aws.ecr.LifecyclePolicy(
+            name, repository=repository.name, policy=lifecycle, opts=pulumi.ResourceOptions(parent=self)
+        )
+        return repository

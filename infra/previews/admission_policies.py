@@ -1,0 +1,493 @@
+"""What the API server admits: previews inside their fence, and in production's namespaces no image but production's.
+
+Rules are ValidatingAdmissionPolicies, which production declares and no preview can touch (infra/previews/rbac.py):
+
+* The preview identity, and the clean-up job's: writes in the namespace of its own pull request alone, and there each kind
+  exactly as production's own functions make it (infra/previews/admitted_shapes.py, infra/previews/isolation.py), under the
+  names that they give it; finalizers, owners and what others have annotated stay as they are.
+* Every Deployment and every pod in a preview's namespace, whoever makes it: exactly the preview's own, and the pod only behind
+  the default-deny NetworkPolicy and the quota. What its pod is made as it stays.
+* Every pod in production's namespaces, whoever makes it: images of production's repository by digest, or the pinned tools,
+  wherever an image can stand.
+
+Expressions are CEL (kubernetes.io/docs/reference/using-api/cel); a policy whose expression fails denies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from infra.foundation import cel
+from infra.foundation.admission import AdmissionPolicy, bound_policy
+from infra.foundation.cel import literal, same_quantities
+from infra.names import (
+    APPLICATION,
+    CLEANUP_GROUP,
+    PREVIEW_CLUSTER_ROLE,
+    PREVIEW_GROUP,
+    PREVIEW_NAMESPACE_PATTERN,
+    PREVIEW_USER_PREFIX,
+    SHOP_NAMESPACE,
+)
+from infra.previews import admitted_shapes, isolation
+from infra.previews.admitted_shapes import escaped
+from infra.settings.limits import BY_DIGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infra.release.record import Record
+
+
+@dataclass(frozen=True)
+class AdmissionFacts:
+    """What the rules are made of."""
+
+    account: str
+    region: str
+    load_balancer_cidrs: Sequence[str]
+    """Networks of the previews' load balancer."""
+    secrets_role: str
+    """ARN of the role in which the operator reads previews' secrets."""
+    tools: Mapping[str, Sequence[str]]
+    """Namespace of production → the tool images that its Jobs run, by digest."""
+    database_image: str
+    """An image of the repository that previews' databases come from."""
+    most_grace_seconds: int
+    """Longest time that a preview's pod may take to end: as long as production's."""
+    repository: str = ""
+    """Production's repository, with its registry."""
+    preview_repository: str = ""
+    """The previews' repository, with its registry."""
+
+
+def _exact_quota(owner: str) -> list[str]:
+    """The quota that production sets and no more; `dyn`, since the API's schema can't say what a map of quantities is."""
+    spec = f"dyn({owner}.spec)"
+    hard = f"{spec}.hard"
+    return [
+        f"!has({spec}.scopes) && !has({spec}.scopeSelector) && has({hard})",
+        same_quantities(hard, isolation.quota()),
+    ]
+
+
+def _all(*expressions: str) -> str:
+    """Every one of them."""
+    return " && ".join(expressions)
+
+
+def _rule(group: str, versions: str, resources: list[str], *operations: str) -> dict[str, Any]:
+    return {
+        "apiGroups": [group],
+        "apiVersions": [versions],
+        "operations": list(operations or ("CREATE", "UPDATE")),
+        "resources": resources,
+        "scope": "*",
+    }
+
+
+def _member(group: str) -> str:
+    return f"has(request.userInfo.groups) && {literal(group)} in request.userInfo.groups"
+
+
+_IDENTITY = {"preview-identity": _member(PREVIEW_GROUP)}
+_QUESTION = {"not-a-question": "!(request.resource.group in ['authentication.k8s.io', 'authorization.k8s.io'])"}
+"""Asking who one is and what one may do writes nothing."""
+_NAMES = {
+    "name": "has(request.name) ? request.name : ''",
+    "within": "has(request.namespace) ? request.namespace : ''",
+    "space": "request.resource.group == '' && request.resource.resource == 'namespaces'",
+}
+_IN_PREVIEW = {"in-a-preview": f"request.namespace.matches({literal(PREVIEW_NAMESPACE_PATTERN)})"}
+# A message is part of a declared policy, so a changed one is an update of every shop: the files that messages name are known
+# today as previews/manifests.py and previews/isolation.py, and the names follow when a policy changes anyway.
+_AS_MADE = "is what infra/preview_objects.py of the main branch makes"
+
+
+def own_namespace() -> AdmissionPolicy:
+    """Whatever the preview identity writes or deletes is in the namespace of its own pull request."""
+    return AdmissionPolicy(
+        "shopcat-preview-namespace",
+        [_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
+        {**_IDENTITY, **_QUESTION},
+        [
+            (
+                "variables.own.matches(" + literal(PREVIEW_NAMESPACE_PATTERN) + ")",
+                "a preview's user is shopcat-preview:<n>, by the number of its pull request",
+            ),
+            (
+                "variables.where == variables.own",
+                "a pull request may write in the namespace pr-<n> of its own number alone",
+            ),
+        ],
+        {
+            **_NAMES,
+            "own": f"request.userInfo.username.startsWith({literal(PREVIEW_USER_PREFIX)}) ? "
+            f"'pr-' + request.userInfo.username.substring({len(PREVIEW_USER_PREFIX)}) : ''",
+            "where": "variables.space ? variables.name : variables.within",
+        },
+    )
+
+
+def removal() -> AdmissionPolicy:
+    """The clean-up job deletes previews' namespaces and no other."""
+    return AdmissionPolicy(
+        "shopcat-preview-removal",
+        [_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
+        {"clean-up-identity": _member(CLEANUP_GROUP), **_QUESTION},
+        [
+            (
+                _all(
+                    "request.operation == 'DELETE' && variables.space",
+                    f"variables.name.matches({literal(PREVIEW_NAMESPACE_PATTERN)})",
+                ),
+                "the clean-up job may delete namespaces pr-<n> and nothing else",
+            )
+        ],
+        _NAMES,
+    )
+
+
+def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
+    """Each kind that the preview identity may write, exactly as production's own functions make it."""
+    allowed = literal(isolation.preview_network_policies(facts.load_balancer_cidrs))
+    limits = isolation.container_limits()
+    item = "dyn(object.spec).limits[0]"
+    labels = literal(isolation.namespace_labels("@")).replace('"@"', "object.metadata.name")
+    stores = literal(isolation.store("@", facts.region, facts.secrets_role)).replace('"@"', "request.namespace")
+    group = f"arn:aws:elasticloadbalancing:{facts.region}:{facts.account}:targetgroup/shopcat-"
+    binding = admitted_shapes.target_group_binding_shape(f"{literal(group)} + request.namespace + '/'")
+    subjects = literal(isolation.role_subjects("pr-@")).replace(
+        f'"{PREVIEW_USER_PREFIX}@"', "request.userInfo.username"
+    )
+    custom = "external-secrets.io"
+    kinds: list[tuple[str, dict[str, Any], str, str]] = [
+        (
+            "labels",
+            _rule("", "v1", ["namespaces"]),
+            _all(
+                f"object.metadata.labels == {labels}",
+                "(!has(object.spec.finalizers) || object.spec.finalizers.all(one, one == 'kubernetes'))",
+            ),
+            "a preview's namespace carries exactly the labels that restrict its pods, and no finalizer but Kubernetes' own",
+        ),
+        (
+            "quota",
+            _rule("", "v1", ["resourcequotas"]),
+            _all(
+                f"object.metadata.name == {literal(isolation.QUOTA_NAME)}",
+                *_exact_quota("object"),
+            ),
+            "a preview's quota is production's to set (infra/fence.py on the main branch)",
+        ),
+        (
+            "limits",
+            _rule("", "v1", ["limitranges"]),
+            _all(
+                f"object.metadata.name == {literal(isolation.QUOTA_NAME)}",
+                f"object.spec.limits.size() == 1 && {item}.type == 'Container'",
+                *(f"!has({item}.{key})" for key in ("max", "min", "maxLimitRequestRatio")),
+                *(f"has({item}.{key}) && {same_quantities(f'{item}.{key}', limits[key])}" for key in limits),
+            ),
+            "a preview's limits are production's to set (infra/fence.py on the main branch)",
+        ),
+        (
+            "network",
+            _rule("networking.k8s.io", "v1", ["networkpolicies"]),
+            f"object.metadata.name in {allowed} && dyn(object.spec) == {allowed}[object.metadata.name]",
+            "a preview's network policies are production's to set (infra/fence.py on the main branch)",
+        ),
+        (
+            "binding",
+            _rule("rbac.authorization.k8s.io", "v1", ["rolebindings"]),
+            _all(
+                f"object.metadata.name == {literal(PREVIEW_CLUSTER_ROLE)}",
+                f"dyn(object.roleRef) == {literal(isolation.role_reference())}",
+                f"dyn(object.subjects) == {subjects}",
+            ),
+            f"a preview binds the ClusterRole {PREVIEW_CLUSTER_ROLE}, and to its own user alone",
+        ),
+        (
+            "stores",
+            _rule(custom, "*", ["secretstores"]),
+            f"object.metadata.name == {literal(isolation.PREVIEW_STORE)} && dyn(object.spec) == {stores}",
+            "a preview's SecretStore reads in the previews' role and for its own namespace alone",
+        ),
+    ]
+    return [
+        *(
+            AdmissionPolicy(f"shopcat-preview-{name}", [rule], _IDENTITY, [(expression, said)])
+            for name, rule, expression, said in kinds
+        ),
+        *(
+            AdmissionPolicy(
+                f"shopcat-preview-service-{name}",
+                [_rule("", "v1", ["services"])],
+                {
+                    **_IDENTITY,
+                    "name": _either("object.metadata.name", name),
+                },
+                _made("Service", admitted_shapes.service_shape(name), name),
+            )
+            for name in (APPLICATION, isolation.DATABASE_WORKLOAD)
+        ),
+        AdmissionPolicy(
+            "shopcat-preview-target-groups",
+            [_rule("elbv2.k8s.aws", "*", ["targetgroupbindings"])],
+            _IDENTITY,
+            _made("TargetGroupBinding", binding, APPLICATION),
+        ),
+        AdmissionPolicy(
+            "shopcat-preview-secrets",
+            [_rule(custom, "*", ["externalsecrets"])],
+            _IDENTITY,
+            _made("ExternalSecret", admitted_shapes.external_secret_shape(), APPLICATION),
+        ),
+    ]
+
+
+def _either(path: str, name: str) -> str:
+    """It is the database's, or everything else is judged as the application's."""
+    return f"({path} == {literal(isolation.DATABASE_WORKLOAD)}) == {literal(name == isolation.DATABASE_WORKLOAD)}"
+
+
+def _made(kind: str, spec: Mapping[str, Any], name: str) -> list[cel.CelRule]:
+    """An object has this name and is exactly this, but for what the template leaves open."""
+    said = f"a preview's {kind} {_AS_MADE}: "
+    named = (f"object.metadata.name == {literal(name)}", f"{said}it is called {name}")
+    return [named, *((expression, said + text) for expression, text in cel.cel_rules("object.spec", spec, "spec"))]
+
+
+def metadata() -> AdmissionPolicy:
+    """Limit what the preview identity writes beside an object's spec.
+
+    A finalizer keeps an object, and with it a namespace, for ever; without the controller's own one a target outlives its pod,
+    whose address may be a production pod's next. Annotations are how controllers remember what they have done.
+    """
+    allowed = literal(list(isolation.PREVIEW_ANNOTATIONS))
+
+    def part(owner: str, name: str, empty: str) -> str:
+        found = f"has({owner}.metadata.{name}) ? {owner}.metadata.{name} : {empty}"
+        return f"oldObject == null ? {empty} : ({found})" if owner == "oldObject" else found
+
+    def kept(one: str, other: str, free: str) -> str:
+        same = f"(key in variables.{other} && variables.{other}[key] == variables.{one}[key])"
+        return f"variables.{one}.all(key, {same} || {free})"
+
+    short = f"variables.annotations[key].size() <= {isolation.ANNOTATION_CHARACTERS}"
+    return AdmissionPolicy(
+        "shopcat-preview-metadata",
+        [_rule("*", "*", ["*/*"])],
+        {**_IDENTITY, **_QUESTION},
+        [
+            ("variables.finalizers == variables.finalizersBefore", "a preview neither adds nor removes a finalizer"),
+            ("variables.owners == variables.ownersBefore", "a preview neither adds nor removes an owner reference"),
+            (
+                _all(
+                    kept("annotations", "annotationsBefore", f"(key in {allowed} && {short})"),
+                    kept("annotationsBefore", "annotations", f"key in {allowed}"),
+                ),
+                (
+                    f"a preview writes no annotations but {', '.join(isolation.PREVIEW_ANNOTATIONS)}, "
+                    "and leaves the others as they are"
+                ),
+            ),
+            (
+                "variables.space || "
+                + _all(
+                    kept("labels", "labelsBefore", f"key == {literal(isolation.NAME_LABEL)}"),
+                    kept("labelsBefore", "labels", f"key == {literal(isolation.NAME_LABEL)}"),
+                ),
+                f"a preview writes no label but {isolation.NAME_LABEL}, and leaves the others as they are",
+            ),
+        ],
+        {
+            "space": _NAMES["space"],
+            "finalizers": part("object", "finalizers", "[]"),
+            "finalizersBefore": part("oldObject", "finalizers", "[]"),
+            "owners": part("object", "ownerReferences", "[]"),
+            "ownersBefore": part("oldObject", "ownerReferences", "[]"),
+            "annotations": part("object", "annotations", "{}"),
+            "annotationsBefore": part("oldObject", "annotations", "{}"),
+            "labels": part("object", "labels", "{}"),
+            "labelsBefore": part("oldObject", "labels", "{}"),
+        },
+    )
+
+
+_IMAGES = (
+    "(has(variables.pod.containers) ? variables.pod.containers.map(one, one.image) : []) + "
+    "(has(variables.pod.initContainers) ? variables.pod.initContainers.map(one, one.image) : []) + "
+    "(has(variables.pod.ephemeralContainers) ? variables.pod.ephemeralContainers.map(one, one.image) : []) + "
+    "(has(variables.pod.volumes) ? variables.pod.volumes.filter(one, has(one.image))"
+    ".map(one, has(one.image.reference) ? one.image.reference : '') : [])"
+)
+"""Every reference to an image that a pod can have, and `""` for one that names none."""
+
+
+def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
+    """Deployments and pods in previews' namespaces, whoever makes them.
+
+    An update that leaves a spec as it is passes: an open preview stays manageable when production changes the templates.
+    """
+    shapes = {
+        APPLICATION: admitted_shapes.application_shape(facts.preview_repository, facts.most_grace_seconds),
+        isolation.DATABASE_WORKLOAD: admitted_shapes.database_shape(facts.database_image),
+    }
+    changed = "request.operation == 'CREATE' || dyn(object.spec) != dyn(oldObject.spec)"
+    label = literal(isolation.NAME_LABEL)
+    labelled = f"has(object.metadata.labels) && {label} in object.metadata.labels && object.metadata.labels[{label}]"
+    found = []
+    for name, spec in shapes.items():
+        said = f"a preview's pod {_AS_MADE}: "
+        pod = [
+            *cel.cel_rules("object.spec", admitted_shapes.pod_shape(spec, isolation.PREVIEW_PRIORITY), "spec"),
+            *cel.cel_rules("object.metadata.labels", admitted_shapes.pod_labels(spec), "metadata.labels"),
+        ]
+        found += [
+            AdmissionPolicy(
+                f"shopcat-preview-deployment-{name}",
+                [_rule("apps", "v1", ["deployments"])],
+                {
+                    **_IN_PREVIEW,
+                    "name": _either("object.metadata.name", name),
+                    "changed": changed,
+                },
+                _made("Deployment", spec, name),
+            ),
+            AdmissionPolicy(
+                f"shopcat-preview-pod-{name}",
+                [_rule("", "v1", ["pods"], "CREATE")],
+                {**_IN_PREVIEW, "name": _either(labelled, name)},
+                [(expression, said + text) for expression, text in pod],
+            ),
+        ]
+    return [
+        *found,
+        AdmissionPolicy(
+            "shopcat-preview-scale",
+            [_rule("*", "*", ["*/scale"], "UPDATE")],
+            _IN_PREVIEW,
+            [
+                (
+                    "!has(object.spec.replicas) || object.spec.replicas <= 1",
+                    "a preview's workloads have one replica at most",
+                )
+            ],
+        ),
+        AdmissionPolicy(
+            "shopcat-preview-pods-as-made",
+            [_rule("", "v1", ["pods", "pods/ephemeralcontainers", "pods/resize"], "UPDATE")],
+            _IN_PREVIEW,
+            [("dyn(object.spec) == dyn(oldObject.spec)", "a preview's pod stays as it was made")],
+        ),
+        AdmissionPolicy(
+            "shopcat-preview-behind-network-policy",
+            [_rule("", "v1", ["pods"], "CREATE")],
+            _IN_PREVIEW,
+            [
+                (
+                    f"dyn(params.spec) == {literal(isolation.default_deny())}",
+                    "the namespace's default-deny NetworkPolicy is wider",
+                )
+            ],
+            beside=("networking.k8s.io/v1", "NetworkPolicy", isolation.DEFAULT_DENY),
+        ),
+        AdmissionPolicy(
+            "shopcat-preview-within-quota",
+            [_rule("", "v1", ["pods"], "CREATE")],
+            _IN_PREVIEW,
+            [
+                (
+                    _all(*_exact_quota("params")),
+                    "the namespace's ResourceQuota is not the one that production sets",
+                )
+            ],
+            beside=("v1", "ResourceQuota", isolation.QUOTA_NAME),
+        ),
+    ]
+
+
+def production_images(facts: AdmissionFacts) -> list[AdmissionPolicy]:
+    """Pods in production's namespaces, whoever makes them: production's repository by digest, or the pinned tools.
+
+    An update that leaves an image as it is passes: pods of a release stay manageable when the tools move on.
+    """
+    repository = f"^{escaped(facts.repository)}{BY_DIGEST}$"
+    return [
+        AdmissionPolicy(
+            f"{namespace}-images",
+            [_rule("", "v1", ["pods"]), _rule("", "v1", ["pods/ephemeralcontainers"], "UPDATE")],
+            {"in-production": f"request.namespace == {literal(namespace)}"},
+            [
+                (
+                    "variables.images.all(one, "
+                    + " || ".join(
+                        ["one in variables.before", f"one in {literal(sorted(tools))}"]
+                        + ([f"one.matches({literal(repository)})"] if namespace == SHOP_NAMESPACE else [])
+                    )
+                    + ")",
+                    f"{namespace} runs images of {facts.repository} by digest and the pinned tools, nothing else"
+                    if namespace == SHOP_NAMESPACE
+                    else f"{namespace} runs its pinned tool by digest, nothing else",
+                )
+            ],
+            {
+                "pod": "object.spec",
+                "images": _IMAGES,
+                "before": "oldObject == null ? [] : " + _IMAGES.replace("variables.pod", "oldObject.spec"),
+            },
+        )
+        for namespace, tools in sorted(facts.tools.items())
+    ]
+
+
+def admission_policies(facts: AdmissionFacts) -> list[AdmissionPolicy]:
+    """All of them."""
+    return [
+        own_namespace(),
+        removal(),
+        *fenced_objects(facts),
+        metadata(),
+        *preview_workloads(facts),
+        *production_images(facts),
+    ]
+
+
+def smoke_images(configured: str, records: Sequence[Record]) -> list[str]:
+    """The smoke test's image: today's, and of each release that may come back its own."""
+    return sorted({configured, *(record.template.smoke_image for record in records)})
+
+
+def declare_admission_policies(
+    facts: AdmissionFacts,
+    repository: pulumi.Input[str],
+    preview_repository: pulumi.Input[str],
+    *,
+    protect: bool,
+    opts: pulumi.ResourceOptions,
+) -> list[pulumi.Resource]:
+    """Policies and bindings, with both repositories as their registry names them.
+
+    They are protected, and not only for what they keep out: an API server that has lost the last policy about some kind
+    beside the pod no longer watches that kind, and takes it up again only when it is started anew (Kubernetes 1.35,
+    apiserver/pkg/admission/plugin/policy/generic/policy_source.go). Until then no preview gets a pod.
+    """
+    opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=protect))
+    repositories = pulumi.Output.all(repository, preview_repository)
+
+    def spec(name: str, *, binding: bool) -> pulumi.Output[dict[str, Any]]:
+        def find(urls: Sequence[str]) -> dict[str, Any]:
+            known = replace(facts, repository=urls[0], preview_repository=urls[1])
+            one = next(each for each in admission_policies(known) if each.name == name)
+            return one.binding() if binding else one.spec()
+
+        return repositories.apply(find)
+
+    names = [each.name for each in admission_policies(facts)]
+    return [
+        one for name in names for one in bound_policy(name, spec(name, binding=False), spec(name, binding=True), opts)
+    ]

@@ -1,0 +1,414 @@
+"""BlueGreen: two colours behind one weighted listener rule.
+
+What it guarantees:
+
+* A colour is declared from its record and nothing else; no output of another resource can enter a pod template.
+* A NetworkPolicy lets production's load balancer and the smoke test reach the pods, and nobody else in the cluster.
+* Names, selectors and ports of the two Services, bindings and Deployments are constants, and all of them are protected:
+  a replacement, which would delete first, is refused by the engine.
+* Before a Deployment or the live pointer is written, the hooks of promotion.py keep the invariants that stand there.
+* Where something of it stands otherwise in the cluster than declared, because somebody changed it by hand, the next update
+  writes it (drift.py).
+
+Everything decisive is a before-hook on what it protects. Hooks don't run in previews.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.clients import threads
+from infra.errors import Refused
+from infra.names import (
+    APPLICATION,
+    APPLICATION_PORT,
+    COLOURS,
+    GATES_LABEL,
+    SHOP_NAMESPACE,
+    SHOP_PRIORITY_CLASS,
+    Colour,
+    colour_selector,
+    workload_name,
+)
+from infra.release import drift
+from infra.release.ledger import LedgerState, table_rows
+from infra.release.migration import read_why_failed
+from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
+from infra.release.record import (
+    MINIMUM_READY_SECONDS,
+    SERVICE_PORT,
+    SMOKE,
+    SMOKE_SECONDS,
+    fingerprint,
+    render_migration,
+    render_pod_template,
+    render_smoke,
+)
+from infra.release.secrets import declare_release_secret, declare_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from infra.clients.aws import AwsClients
+    from infra.release.plan import Checks, ColourPlan, Plan
+
+SHOP_PRIORITY = 100_000
+POINTER = "shopcat-live"
+
+
+def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
+    """Allow into a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
+
+    A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
+    """
+    smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
+    return {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {
+                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
+                "ports": [{"protocol": "TCP", "port": APPLICATION_PORT}],
+            }
+        ],
+    }
+
+
+class BlueGreen(pulumi.ComponentResource):
+    """Everything of the application in its namespace; what it guarantees stands at the top of this file."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        plan: Plan,
+        clients: AwsClients,
+        target_group_arns: Mapping[Colour, pulumi.Input[str]],
+        load_balancer_cidrs: Sequence[str],
+        platform: Sequence[pulumi.Resource] = (),
+        protect: bool = True,
+        opts: pulumi.ResourceOptions | None = None,
+    ) -> None:
+        super().__init__("shopcat:release:BlueGreen", name, None, opts)
+        self._plan = plan
+        self._protected = protect
+        self._platform = list(platform)
+        self.hooks = Hooks(plan, clients, pulumi.log.info)
+        self._changed_by_hand: list[str] = []
+
+        async def claim(_: pulumi.ResourceHookArgs) -> None:
+            await self.hooks.claim()
+
+        async def make_again(args: pulumi.ResourceHookArgs) -> None:
+            await self.hooks.make_again(args.new_inputs or {})
+
+        self._claim = pulumi.ResourceHook("claim", claim)
+        self._again = pulumi.ResourceHook("make-again", make_again)
+
+        namespace = kubernetes.core.v1.Namespace(
+            "namespace",
+            metadata={
+                "name": SHOP_NAMESPACE,
+                "labels": {
+                    "kubernetes.io/metadata.name": SHOP_NAMESPACE,
+                    GATES_LABEL: "enabled",
+                    "pod-security.kubernetes.io/enforce": "restricted",
+                },
+            },
+            opts=self._options(depends_on=self._platform, protect=protect),
+        )
+        priority = kubernetes.scheduling.v1.PriorityClass(
+            "priority",
+            metadata={"name": SHOP_PRIORITY_CLASS},
+            value=SHOP_PRIORITY,
+            global_default=False,
+            description="ShopCat's production: above previews, below what the cluster itself needs",
+            opts=self._options(depends_on=self._platform),
+        )
+        ingress = ingress_policy(load_balancer_cidrs)
+        fence = kubernetes.networking.v1.NetworkPolicy(
+            "ingress",
+            metadata=self._metadata("NetworkPolicy", "ingress", ingress),
+            spec=ingress,
+            opts=self._kept(depends_on=[namespace]),
+        )
+        bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
+        # Each depends on what comes right before it and no more: the engine walks every path through the dependencies when a
+        # protected stack is to be destroyed (pkg/v3 3.250.0, resource/graph, markAsDependency), and paths multiply.
+        ready: list[pulumi.Resource] = [fence, priority, *bindings]
+        self.pointer = self._release(clients.region, ready)
+        self._outputs()
+
+    def _options(self, **given: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **given)
+
+    def _kept(self, **given: Any) -> pulumi.ResourceOptions:
+        """Options of an object that stands for ever, so it is made again where somebody deleted it."""
+        return self._options(hooks=pulumi.ResourceHookBinding(before_update=[self._again]), **given)
+
+    def _metadata(
+        self,
+        kind: str,
+        name: str,
+        spec: Mapping[str, Any],
+        *,
+        annotations: Mapping[str, str] | None = None,
+        is_expected: bool = True,
+    ) -> dict[str, Any]:
+        """An object's metadata; a mark in it makes this update write what somebody changed or deleted by hand."""
+        declared, standing = annotations or {}, self._plan.standing
+        found = drift.Drift()
+        if standing is not None:
+            found = drift.compare_objects(
+                spec, declared, standing.get(f"{kind}/{name}"), intent=INTENT_ANNOTATION, is_expected=is_expected
+            )
+        self._changed_by_hand += [f"{kind} {name}: {line}" for line in found.lines]
+        return {"name": name, "namespace": SHOP_NAMESPACE, "annotations": {**declared, **found.mark}}
+
+    def _colour(
+        self,
+        colour: Colour,
+        namespace: pulumi.Resource,
+        target_group_arn: pulumi.Input[str],
+    ) -> pulumi.Resource:
+        """The colour's Service and what binds it to its target group: there before any pod, and for ever."""
+        name, labels = workload_name(colour), {"labels": colour_selector(colour)}
+        serves = {
+            "type": "ClusterIP",
+            "selector": colour_selector(colour),
+            "ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": APPLICATION_PORT, "protocol": "TCP"}],
+        }
+        # An idle colour has no endpoints to wait for.
+        unawaited = {"pulumi.com/skipAwait": "true"}
+        service = kubernetes.core.v1.Service(
+            f"service-{colour}",
+            metadata={**self._metadata("Service", name, serves, annotations=unawaited), **labels},
+            spec=serves,
+            opts=self._kept(depends_on=[namespace], protect=self._protected),
+        )
+        # No `networking`: which ports the load balancer reaches is load_balancers.py's, not the controller's.
+        binds = {"serviceRef": {"name": name, "port": SERVICE_PORT}, "targetType": "ip"}
+        binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+            f"binding-{colour}",
+            api_version="elbv2.k8s.aws/v1beta1",
+            kind="TargetGroupBinding",
+            metadata={**self._metadata("TargetGroupBinding", name, binds), **labels},
+            spec={**binds, "targetGroupARN": target_group_arn},
+            opts=self._kept(depends_on=[service], protect=self._protected),
+        )
+        # Evictions never take more than one pod of a colour; a budget over both colours would count idle pods.
+        budget = {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": colour_selector(colour)},
+        }
+        kubernetes.policy.v1.PodDisruptionBudget(
+            f"disruption-{colour}",
+            metadata={**self._metadata("PodDisruptionBudget", name, budget), **labels},
+            spec=budget,
+            opts=self._kept(depends_on=[namespace]),
+        )
+        return binding
+
+    def _release(self, region: str, ready: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap | None:
+        """Secrets, checks, Deployments and the live pointer, in the order that the decision asks for."""
+        plan = self._plan
+        if not plan.colours:
+            return None
+        store = declare_store(region, self._metadata, self._kept(depends_on=ready))
+        records = {each.record.name: each.record for each in plan.colours.values()}
+        if plan.checks:
+            records[plan.checks.record.name] = plan.checks.record
+        secrets = {
+            name: declare_release_secret(
+                record,
+                self._metadata,
+                self._secret_options([store], name),
+                awaited=self._awaits_secret(name),
+                is_expected=name in plan.state.releases,
+            )
+            for name, record in sorted(records.items())
+        }
+        done: list[pulumi.Resource] = []
+        before: list[pulumi.Resource] = []
+        if plan.checks and plan.checks.migrates:
+            before.append(self._migrate(plan.checks, [secrets[plan.checks.record.name]]))
+        deployments: dict[Colour, pulumi.Resource] = {}
+        for colour, each in plan.colours.items():
+            if not each.changes_last:
+                deployments[colour] = self._deployment(each, [*before, secrets[each.record.name]])
+                done.append(deployments[colour])
+        if plan.checks:
+            tested = deployments.get(plan.checks.colour, secrets[plan.checks.record.name])
+            done.append(self._smoke(plan.checks, [*before, tested]))
+        pointer = self._pointer(done or [store])
+        for each in plan.colours.values():
+            if each.changes_last:
+                self._deployment(each, [*before, secrets[each.record.name], pointer])
+        return pointer
+
+    def _secret_options(self, depends_on: list[pulumi.Resource], name: str) -> pulumi.ResourceOptions:
+        """The open release's Secret is made once the slot is taken; the others are there already."""
+        opened = self._plan.decision.open
+        if opened is None or opened.name != name:
+            return self._kept(depends_on=depends_on)
+        hooks = pulumi.ResourceHookBinding(before_create=[self._claim], before_update=[self._again])
+        return self._options(depends_on=depends_on, hooks=hooks)
+
+    def _awaits_secret(self, name: str) -> bool:
+        """The secret that a release was waiting for when it was aborted may never come, and nobody needs it any more."""
+        plan = self._plan
+        needed = {each.record.name for each in plan.colours.values() if each.replicas}
+        if plan.checks:
+            needed.add(plan.checks.record.name)
+        known = plan.state.releases.get(name)
+        return name in needed or known is None or known.attempts[-1].outcome == "live"
+
+    def _deployment(self, each: ColourPlan, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        colour, record, drain = each.colour, each.record, each.record.template.drain
+        template = render_pod_template(record, colour)
+
+        async def hook(args: pulumi.ResourceHookArgs) -> None:
+            await self.hooks.before_deployment(colour, args.new_inputs or {})
+
+        before = pulumi.ResourceHook(f"before-deployment-{colour}", hook)
+        spec = {
+            "replicas": each.replicas,
+            # `kubectl rollout pause` would keep a new release's pods from ever being made.
+            "paused": False,
+            "minReadySeconds": MINIMUM_READY_SECONDS,
+            "progressDeadlineSeconds": drain.progress_deadline_seconds,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": colour_selector(colour)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        }
+        annotations = {
+            # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
+            INTENT_ANNOTATION: self._plan.intent,
+            TEMPLATE_ANNOTATION: fingerprint(template),
+            # `kubectl scale` makes somebody else the owner of `replicas`; the hook has looked at what stands there.
+            "pulumi.com/patchForce": "true",
+        }
+        name = workload_name(colour)
+        deployment: pulumi.Resource = kubernetes.apps.v1.Deployment(
+            f"deployment-{colour}",
+            metadata={
+                **self._metadata(
+                    "Deployment", name, spec, annotations=annotations, is_expected=colour in self._plan.state.occupants
+                ),
+                "labels": colour_selector(colour),
+            },
+            spec=spec,
+            opts=self._options(
+                depends_on=depends_on,
+                protect=self._protected,
+                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before, self._again]),
+                custom_timeouts=pulumi.CustomTimeouts(
+                    create=f"{drain.pulumi_timeout_seconds}s",
+                    update=f"{drain.pulumi_timeout_seconds}s",
+                    delete=f"{drain.grace_seconds + 60}s",
+                ),
+            ),
+        )
+        return deployment
+
+    def _migrate(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        name, template = checks.migrate_name, checks.record.template
+
+        async def explain(_: pulumi.ErrorHookArgs) -> bool:
+            # The engine reports that the Job failed; that it can't be explained must not hide that.
+            with contextlib.suppress(Refused):
+                reason = await threads.in_thread(read_why_failed, self._plan.kubernetes(), name, template)
+                if reason:
+                    pulumi.log.error(reason, self)
+            return False
+
+        return self._job(
+            name,
+            render_migration(checks.record, checks.colour),
+            template.migrate_deadline_seconds,
+            depends_on,
+            on_error=[pulumi.ErrorHook("migration-failed", explain)],
+        )
+
+    def _smoke(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+        seconds = SMOKE_SECONDS + checks.record.template.drain.pre_stop_seconds
+        return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), seconds, depends_on)
+
+    def _job(
+        self,
+        name: str,
+        template: dict[str, Any],
+        deadline_seconds: int,
+        depends_on: list[pulumi.Resource],
+        on_error: list[pulumi.ErrorHook] | None = None,
+    ) -> pulumi.Resource:
+        """A Job that is tried once; the next update replaces one that failed."""
+        job: pulumi.Resource = kubernetes.batch.v1.Job(
+            name,
+            metadata={
+                "name": name,
+                "namespace": SHOP_NAMESPACE,
+                "labels": template["metadata"]["labels"],
+                "annotations": {"pulumi.com/replaceUnready": "true"},
+            },
+            spec={"backoffLimit": 0, "activeDeadlineSeconds": deadline_seconds, "template": template},
+            opts=self._options(
+                depends_on=depends_on,
+                custom_timeouts=pulumi.CustomTimeouts(create=f"{deadline_seconds + 60}s", delete="2m"),
+                hooks=pulumi.ResourceHookBinding(before_create=[self._claim], on_error=on_error),
+            ),
+        )
+        return job
+
+    def _pointer(self, depends_on: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap:
+        """Which release is live, for people and for the engine's order; the truth is the ledger's."""
+
+        async def hook(_: pulumi.ResourceHookArgs) -> None:
+            await self.hooks.before_pointer()
+
+        before = pulumi.ResourceHook("before-live-pointer", hook)
+        return kubernetes.core.v1.ConfigMap(
+            "live",
+            metadata={
+                **self._metadata("ConfigMap", POINTER, {}, is_expected=self._plan.state.live is not None),
+                "labels": {"app.kubernetes.io/name": APPLICATION},
+            },
+            data=dict(self._plan.pointer),
+            opts=self._options(
+                depends_on=depends_on,
+                hooks=pulumi.ResourceHookBinding(before_create=[before], before_update=[before, self._again]),
+            ),
+        )
+
+    def _outputs(self) -> None:
+        """What a person wants to see: the ledger as it is when the live pointer is written, or has failed to be."""
+        session, pointer = self._plan.session, self.pointer
+
+        async def settled() -> LedgerState:
+            if pointer is not None:
+                # Its failure is reported by the engine; what is live is worth showing all the same.
+                with contextlib.suppress(Exception):
+                    await pointer.id.future()
+            if self._plan.astray and not pulumi.runtime.is_dry_run():
+                try:
+                    await self.hooks.restore()
+                except Refused as error:
+                    raise pulumi.RunError(str(error)) from None
+            return session.state
+
+        state: pulumi.Output[LedgerState] = pulumi.Output.from_input(settled())
+        self.live_release = state.apply(lambda found: found.live.tag if found.live else "")
+        self.live_colour = state.apply(lambda found: str(found.live.colour) if found.live else "")
+        self.table = state.apply(table_rows)
+        self.notes = list(self._plan.notes)
+        if self._changed_by_hand:
+            self.notes.append("changed by hand, put back by this update: " + "; ".join(self._changed_by_hand))
+        for note in self.notes:
+            pulumi.log.info(note)
+        self.register_outputs({"liveRelease": self.live_release, "liveColour": self.live_colour})

@@ -1,0 +1,99 @@
+"""Whether a colour provably serves a release: its pods and the load balancer's own word on them, compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from infra.names import Colour, workload_name
+from infra.release.record import CONTAINER, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+GATE_PREFIX = "target-health.elbv2.k8s.aws/"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target of a group, as DescribeTargetHealth has it."""
+
+    address: str
+    port: int
+    state: str
+    reason: str = ""
+
+    @property
+    def leaves(self) -> bool:
+        """Deregistered, still finishing old requests."""
+        return self.state in ("draining", "unused") and self.reason != "Target.NotInUse"
+
+
+def _conditions(pod: Mapping[str, Any]) -> dict[str, str]:
+    return {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions") or []}
+
+
+def _image(pod: Mapping[str, Any]) -> str:
+    return next((each["image"] for each in pod["spec"]["containers"] if each["name"] == CONTAINER), "")
+
+
+def staying(pods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Pods that are not being deleted and have not ended."""
+    return [
+        pod
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp")
+        and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+    ]
+
+
+def unready_reasons(
+    record: Record, colour: Colour, pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]
+) -> list[str]:
+    """What keeps the colour from carrying everything; empty if N pods of exactly this digest are N healthy targets.
+
+    Every pod of the colour counts: one of another digest, without its readiness gate or without a healthy target is a
+    reason, and so is a target that is neither leaving nor one of these pods.
+    """
+    gate = GATE_PREFIX + workload_name(colour)
+    healthy = {target.address for target in targets if target.state == "healthy"}
+    reasons = []
+    proven = 0
+    addresses = set()
+    for pod in staying(pods):
+        name = pod["metadata"]["name"]
+        conditions = _conditions(pod)
+        gates = {each["conditionType"] for each in pod["spec"].get("readinessGates") or []}
+        address = pod.get("status", {}).get("podIP", "")
+        addresses.add(address)
+        if not _image(pod).endswith(f"@{record.digest}"):
+            reasons.append(f"pod {name} runs {_image(pod) or 'no such container'}, not {record.digest}")
+        elif gate not in gates:
+            reasons.append(f"pod {name} has no readiness gate {gate}: it was made before its binding; delete it")
+        elif conditions.get(gate) != "True" or conditions.get("Ready") != "True":
+            reasons.append(f"pod {name} is not ready (its gate is {conditions.get(gate, 'unset')})")
+        elif address not in healthy:
+            state = next(
+                (f"{each.state} {each.reason}".strip() for each in targets if each.address == address), "absent"
+            )
+            reasons.append(f"pod {name} at {address} is {state} in target group {workload_name(colour)}")
+        else:
+            proven += 1
+    reasons += [
+        f"target {target.address} of {workload_name(colour)} is {target.state} and no pod of {record.name}"
+        for target in targets
+        if target.address not in addresses and not target.leaves
+    ]
+    if proven < record.template.replicas:
+        reasons.insert(0, f"{proven} of {record.template.replicas} pods of {record.name} are proven in {colour}")
+    return reasons
+
+
+def unserved(pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> list[str]:
+    """Ready pods of the live colour that are no healthy target: what a release must not start upon."""
+    healthy = {target.address for target in targets if target.state == "healthy"}
+    return [
+        f"pod {pod['metadata']['name']} is ready but no healthy target"
+        for pod in staying(pods)
+        if _conditions(pod).get("Ready") == "True" and pod.get("status", {}).get("podIP", "") not in healthy
+    ]

@@ -1,0 +1,375 @@
+"""The steps of a release that decide: claim, guard, shift, go live, abort, restore.
+
+Each runs in a hook just before a Deployment or the live pointer is written. These invariants hold whoever interferes
+(`kubectl scale`, a refresh, an older state, a kill between two writes, a second update); they are checked here, right
+before the write:
+
+1. Weight goes only to the live release, or to the open release once it has passed every check of this attempt: N pods of
+   exactly its digest, their gates open, N healthy targets, its smoke test. It never goes to a release that is being
+   aborted, nor to a former one (`_refuse_weight`, asked by `Traffic.set_weights` before each write).
+2. Weight doesn't go to a colour without a healthy target while the other colour has one (likewise).
+3. The live colour keeps its pods: it is declared with all its replicas from its own record, so a write only puts back what
+   somebody changed by hand, pod by pod (`_refuse_live`).
+4. Any other colour loses pods, or gets another template, only while it carries no weight, read in the same step right
+   before the write (`guard`). So at any moment at most one colour may lose pods, and it isn't the live one.
+5. A release goes on only from weights that invariant 1 allows; others are put back on the live release first (`_settle`).
+6. An update that was overtaken in the ledger writes neither weights nor pods.
+
+Where nothing has ever been live, nobody is served yet: then the weights move at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from infra.clients import threads
+from infra.errors import Refused
+from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
+from infra.release import drift, health
+from infra.release.ledger import LedgerConflict, go_on_or_abort
+from infra.release.record import Record
+from infra.release.traffic import HttpsProber, Prober, Traffic, TrafficError, View, all_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from infra.clients.aws import AwsClients
+    from infra.release.plan import Plan
+
+GOING_SECONDS = 300
+"""Longest time that a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
+INTENT_ANNOTATION = "shopcat/intent"
+TEMPLATE_ANNOTATION = "shopcat/template"
+
+
+def losses(
+    declared: Mapping[str, Any], standing: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """List what the write of a Deployment takes from pods that run: all of them, or the template they were made from.
+
+    The cluster alone is asked; a state may be older than it, or hold what a refresh found there. Fewer replicas than
+    somebody scaled to by hand are no loss while the release's own number stays.
+
+    Args:
+        declared: the Deployment's inputs as they are to be written.
+        standing: the Deployment as it stands in the cluster, if there is one.
+        pods: the colour's pods that are there to stay.
+    """
+    running = max(len(pods), int(((standing or {}).get("spec") or {}).get("replicas") or 0))
+    replicas = int(declared["spec"].get("replicas") or 0)
+    if running == 0:
+        return []
+    lost = [f"replicas {running} -> 0"] if replicas == 0 else []
+    return [*lost, "template"] if _template_changes(declared, standing) else lost
+
+
+def _template_mark(deployment: Mapping[str, Any] | None) -> str:
+    """Return the hash of the template that a Deployment was made from; empty if it has none."""
+    metadata = (deployment or {}).get("metadata") or {}
+    return str((metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
+
+
+def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] | None) -> bool:
+    mark = _template_mark(standing)
+    if mark and mark != _template_mark(declared):
+        return True
+    return bool(
+        drift.object_differences(declared["spec"]["template"], ((standing or {}).get("spec") or {}).get("template"))
+    )
+
+
+class Hooks:
+    """What happens just before a Deployment or the live pointer is written, while the update runs."""
+
+    def __init__(
+        self, plan: Plan, clients: AwsClients, log: Callable[[str], None], prober: Prober | None = None
+    ) -> None:
+        self._plan = plan
+        self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
+        self._log = log
+        self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
+        self._claiming = asyncio.Lock()
+        self._deciding = asyncio.Lock()
+        """Whoever reads weights in order to write weights, or to let pods go, does so alone."""
+
+    # Invariants -------------------------------------------------------------------------------------------------------
+
+    async def _overtaken(self) -> str:
+        try:
+            await threads.in_thread(self._plan.session.still_ours)
+        except LedgerConflict as error:
+            return str(error)
+        return ""
+
+    async def _refuse_weight(self, colour: Colour) -> list[str]:
+        """List what forbids giving the colour more weight (invariants 1 and 2); empty if it may have it.
+
+        Raises:
+            Refused: the load balancer or the cluster can't be asked.
+        """
+        decision, state = self._plan.decision, self._plan.session.state
+        if state.live is None and decision.action == "abort":
+            return []
+        if state.live and state.live.colour == colour:
+            if not await self._serves(colour) and await self._serves(other_colour(colour)):
+                return [f"live {state.live.name} has no healthy target in {colour}, and {other_colour(colour)} has"]
+            return []
+        opened, record = decision.open, decision.record
+        if opened and record and opened.colour == colour and decision.action in ("release", "resume"):
+            return await self._missing(record, colour, attempt=True)
+        occupant = state.occupants.get(colour) or "nothing"
+        fate = "is being aborted" if opened and opened.colour == colour else "is neither live nor being released"
+        return [f"{occupant}, which is in {colour}, {fate}"]
+
+    async def _serves(self, colour: Colour) -> bool:
+        targets = await self._traffic.targets_of(colour, self._traffic.deadline(self._plan.timing))
+        return any(target.state == "healthy" for target in targets)
+
+    def _refuse_live(self, declared: Mapping[str, Any], standing: Mapping[str, Any] | None) -> None:
+        """Refuse a write that takes more from the live colour than what somebody changed by hand (invariant 3)."""
+        live, record = self._plan.session.state.live, self._plan.session.state.live_record
+        if live is None or record is None:
+            return
+        replicas, mark = declared["spec"].get("replicas") or 0, _template_mark(standing)
+        if replicas < record.template.replicas:
+            raise Refused(f"{live.name} is live in {live.colour}; a write of {replicas} replicas there is refused")
+        if mark and mark != _template_mark(declared):
+            raise Refused(
+                f"{live.name} is live in {live.colour}, and this program would make other pods of its record than the "
+                "one that released it; release it with the former program, or release a new tag with this one"
+            )
+
+    # Steps ------------------------------------------------------------------------------------------------------------
+
+    async def claim(self) -> None:
+        """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
+
+        Raises:
+            Refused: somebody else has one of them, or the weights stand where they must not and can't be put back.
+        """
+        decision = self._plan.decision
+        if not decision.moves or decision.open is None:
+            return
+        async with self._claiming:  # who comes second waits until the weights are settled, too
+            if not await threads.in_thread(self._plan.session.take):
+                return
+            self._log(
+                f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
+                f"should this update end before it is live, {go_on_or_abort(decision.open)}"
+            )
+            if decision.action != "abort":
+                await self._settle()
+
+    async def before_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
+        """Claim the slot for the colour that is about to change, and keep the pods that serve.
+
+        Raises:
+            Refused: somebody else has the slot or has written the ledger meanwhile, or the colour can't be proven to
+                carry nothing.
+        """
+        opened, client = self._plan.decision.open, self._plan.kubernetes()
+        if opened and opened.colour == colour:
+            await self.claim()
+        # What is declared comes from the ledger as it was read; a colour may be another update's by now.
+        await threads.in_thread(self._plan.session.still_ours)
+        standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
+        live = self._plan.session.state.live
+        if live and live.colour == colour:
+            self._refuse_live(declared, standing)
+            return
+        pods = health.staying(await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour)))
+        if lost := losses(declared, standing, pods):
+            await self.guard(colour, ", ".join(lost))
+
+    async def make_again(self, declared: Mapping[str, Any]) -> None:
+        """Make an object again that somebody deleted; whatever stands is left to the provider.
+
+        Raises:
+            Refused: its namespace is gone too, or it doesn't go.
+        """
+        client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
+        until = time.monotonic() + GOING_SECONDS
+        while drift.is_gone(standing := await threads.in_thread(client.of_release, kind, SHOP_NAMESPACE, name)):
+            if standing is None:
+                if not await threads.in_thread(client.make_again, declared):
+                    raise Refused(
+                        f"namespace {SHOP_NAMESPACE} is gone; make all of it again: pulumi up --refresh -s prod"
+                    )
+                self._log(f"{kind} {name} was deleted; it is made again")
+                return
+            if time.monotonic() > until:
+                raise Refused(
+                    f"{kind} {name} is still being deleted after {GOING_SECONDS} s; see what holds it: "
+                    f"kubectl -n {SHOP_NAMESPACE} get {kind} {name} -o jsonpath='{{.metadata.finalizers}}'"
+                )
+            await asyncio.sleep(2)
+
+    async def guard(self, colour: Colour, why: str) -> None:
+        """Go on only once the colour carries no weight on any listener; if it does, move that to the live release first.
+
+        Raises:
+            Refused: the live release can't be proven healthy, or the load balancer doesn't say where traffic goes.
+        """
+        async with self._deciding:
+            timing, state = self._plan.timing, self._plan.session.state
+            view = await self._look()
+            if not view.rules:
+                raise TrafficError(
+                    f"guard of {colour} ({why}): no listener forwards to both colours, so where traffic goes is unknown"
+                )
+            if not view.carries(colour):
+                self._log(f"guard of {colour} ({why}): it carries no weight ({view.describe()})")
+                return
+            carries = f"guard of {colour} ({why}): it carries weight ({view.describe()})"
+            if state.live is None:
+                if self._plan.decision.action != "abort":
+                    opened = self._plan.decision.open
+                    way_out = f"; {go_on_or_abort(opened)}" if opened else ""
+                    raise TrafficError(f"{carries} and nothing is live that could take it{way_out}")
+                self._log(f"{carries}; nothing was ever live, so nobody is served by the other either")
+                await self._traffic.set_weights(all_on(other_colour(colour)), timing)
+                return
+            self._log(f"{carries}; it goes to {state.live.name}")
+            await self._return_to_live(whole=True)
+            # That took minutes, in which another update, or a person, may have moved it once more.
+            await threads.in_thread(self._plan.session.still_ours)
+            await self._refuse_moved(state.live.colour)
+
+    async def before_pointer(self) -> None:
+        """Finish what was decided: shift and go live, or take back.
+
+        Raises:
+            Refused: it did not work out; the message says where the weights are and what to do next.
+        """
+        decision, session = self._plan.decision, self._plan.session
+        opened, record = decision.open, decision.record
+        if not decision.moves or opened is None or record is None:
+            return
+        await self.claim()
+        if decision.action == "abort":
+            await self._abort(opened.colour)
+            return
+        if session.state.open is None:
+            return
+        async with self._deciding:
+            await threads.in_thread(session.still_ours)
+            await self._traffic.make_carry_everything(
+                opened.colour,
+                proof=lambda: self._missing(record, opened.colour, attempt=True),
+                timing=self._plan.timing,
+                prober=self._prober,
+                # Before the first release nobody is served, so there is nothing to settle or to compare with.
+                watched=session.state.live is not None,
+            )
+            await threads.in_thread(session.still_ours)
+            await self._refuse_moved(opened.colour)
+            await threads.in_thread(session.go_live)
+        self._log(f"{opened.name} is live in {opened.colour}")
+
+    async def restore(self) -> None:
+        """While no release is open, move everything to the live colour, whoever moved it away.
+
+        Raises:
+            Refused: the live colour has no pod that serves, or the load balancer can't be written.
+        """
+        live = self._plan.session.state.live
+        if live is None:
+            return
+        self._log(f"{live.name} is live in {live.colour}: everything goes back there")
+        async with self._deciding:
+            await self._return_to_live(whole=False)
+
+    async def _settle(self) -> None:
+        """Put the weights back on the live release unless the open one has passed its checks (invariant 5)."""
+        state, opened, record = self._plan.session.state, self._plan.decision.open, self._plan.decision.record
+        if state.live is None or opened is None or record is None:
+            return
+        async with self._deciding:
+            view = await self._look()
+            if not view.rules or not view.carries(opened.colour):
+                return
+            missing = await self._missing(record, opened.colour, attempt=True)
+            if not missing:
+                return  # killed in the middle of its shift
+            self._log(
+                f"{opened.name} carries weight ({view.describe()}) without having passed its checks ({missing[0]}); "
+                f"it goes back to {state.live.name} first"
+            )
+            try:
+                await self._return_to_live(whole=False)
+            except TrafficError as error:
+                self._log(f"the weights stay as they are while {opened.name} is brought up: {error}")
+
+    async def _return_to_live(self, *, whole: bool) -> None:
+        """Move everything to the live release at once.
+
+        Args:
+            whole: every pod of it must be proven first. Without, one healthy target is enough in the end: the weights
+                stand on something that must not have them.
+        """
+        state, timing = self._plan.session.state, self._plan.timing
+        live, record = state.live, state.live_record
+        if live is None or record is None:
+            raise TrafficError("nothing is live")
+
+        async def missing() -> list[str]:
+            return await self._missing(record, live.colour)
+
+        async def unserved() -> list[str]:
+            reasons = await missing()
+            return reasons if reasons and not await self._serves(live.colour) else []
+
+        try:
+            await self._traffic.make_carry_everything(
+                live.colour,
+                proof=missing if whole else unserved,
+                timing=timing,
+                prober=self._prober,
+                watched=True,
+                returning=True,
+            )
+        except TrafficError as error:
+            raise TrafficError(
+                f"{error}\nput {live.name} right with `pulumi up --refresh -s prod`, or see its pods"
+            ) from error
+
+    async def _abort(self, colour: Colour) -> None:
+        await self.guard(colour, "abort")
+        found = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, workload_name(colour))
+        if found and found["spec"].get("replicas"):
+            raise Refused(f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again")
+        await threads.in_thread(self._plan.session.abort)
+        self._log(f"aborted; {colour} is empty and carries no weight")
+
+    # Reading ----------------------------------------------------------------------------------------------------------
+
+    async def _look(self) -> View:
+        return await self._traffic.look(self._traffic.deadline(self._plan.timing))
+
+    async def _refuse_moved(self, colour: Colour) -> None:
+        view = await self._look()
+        if not view.agree(all_on(colour)):
+            raise TrafficError(
+                f"somebody else moved traffic: everything was put on {colour}, now it is {view.describe()}; see who "
+                "writes the load balancer's rules, then run it again"
+            )
+
+    async def _missing(self, record: Record, colour: Colour, *, attempt: bool = False) -> list[str]:
+        """List what keeps the colour from carrying everything, from the cluster's and the load balancer's own words.
+
+        Args:
+            record: of the release that shall serve there.
+            colour: where it is.
+            attempt: the checks of the present attempt at this release count too.
+        """
+        client, checks = self._plan.kubernetes(), self._plan.checks
+        deadline = self._traffic.deadline(self._plan.timing)
+        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
+        reasons = health.unready_reasons(record, colour, pods, await self._traffic.targets_of(colour, deadline))
+        if attempt and checks is not None:
+            job = await threads.in_thread(client.job, SHOP_NAMESPACE, checks.smoke_name)
+            if not job or not (job.get("status") or {}).get("succeeded"):
+                reasons.append(f"smoke test {checks.smoke_name} has not passed")
+        return reasons

@@ -1,0 +1,77 @@
+"""Secrets Manager → one Kubernetes Secret per release.
+
+An ExternalSecret is named by its release and pins the secret's version, so a pod that restarts months later, in either
+colour, finds what its release began with. No value passes through the program: the operator in the cluster reads it
+with an identity of its own. A release waits until its Secret is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import pulumi
+import pulumi_kubernetes as kubernetes
+
+from infra.names import APPLICATION, SECRET_KEYS
+from infra.release.record import Record
+
+RELEASE_STORE = APPLICATION
+_API = "external-secrets.io/v1"
+_TIMEOUT = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+
+
+class Metadata(Protocol):
+    """Makes an object's metadata, marked where somebody changed or deleted the object by hand."""
+
+    def __call__(
+        self, kind: str, name: str, spec: Mapping[str, Any], *, annotations: Mapping[str, str], is_expected: bool = True
+    ) -> dict[str, Any]:
+        """Return name, namespace and annotations."""
+
+
+def declare_store(
+    region: str, metadata: Metadata, opts: pulumi.ResourceOptions
+) -> kubernetes.apiextensions.CustomResource:
+    """The namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
+    spec = {"provider": {"aws": {"service": "SecretsManager", "region": region}}}
+    return kubernetes.apiextensions.CustomResource(
+        "secret-store",
+        api_version=_API,
+        kind="SecretStore",
+        metadata=metadata("SecretStore", RELEASE_STORE, spec, annotations={"pulumi.com/waitFor": "condition=Ready"}),
+        spec=spec,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+    )
+
+
+def declare_release_secret(
+    record: Record, metadata: Metadata, opts: pulumi.ResourceOptions, *, awaited: bool, is_expected: bool
+) -> kubernetes.apiextensions.CustomResource:
+    """The release's own ExternalSecret; if somebody awaits it, done once the operator has written the Secret."""
+    waiting = {"pulumi.com/waitFor": "condition=Ready"} if awaited else {"pulumi.com/skipAwait": "true"}
+    spec = {
+        "refreshPolicy": "CreatedOnce",
+        "secretStoreRef": {"kind": "SecretStore", "name": RELEASE_STORE},
+        "target": {"name": record.secret_name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
+        "data": [
+            {
+                "secretKey": key,
+                "remoteRef": {
+                    "key": record.template.secret_id,
+                    "property": key,
+                    "version": f"uuid/{record.template.secret_version}",
+                },
+            }
+            for key in SECRET_KEYS.values()
+        ],
+    }
+    marked = metadata("ExternalSecret", record.secret_name, spec, annotations=waiting, is_expected=is_expected)
+    return kubernetes.apiextensions.CustomResource(
+        f"secret-{record.name}",
+        api_version=_API,
+        kind="ExternalSecret",
+        metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name}},
+        spec=spec,
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+    )

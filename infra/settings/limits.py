@@ -1,0 +1,287 @@
+"""Limits that a setting can reach, one row each, with the source of every number.
+
+`LIMITS` holds what a single setting may be, by its name in the stack file. What two settings reach together (values of a
+listener rule, the environment's size) is a constant here and is compared in infra/settings.py. All of it is refused when
+the settings are read, before anything is asked of AWS.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from infra.timeouts import DEREGISTRATION_SECONDS, HEALTH_INTERVAL_SECONDS, HEALTH_THRESHOLD, IDLE_SECONDS
+
+_AWS = "docs.aws.amazon.com"
+_DNS_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_HOST = rf"({_DNS_LABEL}\.)+(?=[a-z0-9-]*[a-z])[a-z0-9][a-z0-9-]{{0,61}}[a-z0-9]"
+_URL_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+_HEX_ID = "[0-9a-f]{8}([0-9a-f]{9})?"
+
+CERTIFICATE_NAME_OCTETS = 64
+"""The first name of an ACM certificate (docs.aws.amazon.com/acm/latest/APIReference/API_RequestCertificate.html)."""
+PREVIEW_HOSTS = "*."
+"""Label before the previews' domain in the name of their certificate (infra/foundation/load_balancers.py)."""
+RULE_CONDITION_VALUES = 5
+"""Values of all conditions of one listener rule (docs.aws.amazon.com/elasticloadbalancing/latest/application/
+load-balancer-limits.html, "Condition Values per Rule"); the colour in the header is one of them."""
+OLDEST_KUBERNETES = (1, 33)
+"""A deleted namespace's pods go before its NetworkPolicies (kubernetes.io, feature gate OrderedNamespaceDeletion)."""
+EKS_ACCESS_CIDRS = 40
+"""docs.aws.amazon.com/eks/latest/userguide/service-quotas.html, "Public endpoint access CIDR ranges per cluster"."""
+ENVIRONMENT_BYTES = 65_536
+"""All names and values together, in JSON. Pulumi hands every setting to the program in one environment variable, and Linux takes
+131,072 bytes in one (execve(2), MAX_ARG_STRLEN); DynamoDB's 400 KB for a record is further off."""
+COMMAND_BYTES = 32_768
+"""All words of a command: it is in the same variable as the environment."""
+LONGEST_WAIT_SECONDS = 3600
+"""Of one wait: .github/workflows/release.yml ends a job after 60 minutes."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """The least and the most that a number may be."""
+
+    least: float
+    most: float
+    source: str
+    unit: str = ""
+
+    def wrong(self, value: Any) -> str:
+        """Say what is wrong with a value; nothing if it is within the limit."""
+        if self.least <= value <= self.most:
+            return ""
+        return f"{value:g} is outside {self.least:g} to {self.most:g}{self.unit} ({self.source})"
+
+
+@dataclass(frozen=True)
+class Text:
+    """The form of a text, and its length."""
+
+    pattern: str
+    what: str
+    """A noun phrase with an example."""
+    source: str
+    most: int = 2048
+
+    def wrong(self, value: Any) -> str:
+        """Say what is wrong with a value; nothing if it has the form."""
+        if len(value) > self.most:
+            return f"{value[:20]!r}… has {len(value)} characters, the most is {self.most} ({self.source})"
+        if not re.fullmatch(self.pattern, value):
+            return f"{value!r} is not {self.what} ({self.source})"
+        return ""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The form of each item of a list or value of a map, and how many there may be."""
+
+    most: int
+    source: str
+    each: Text | None = None
+
+    def wrong(self, value: Any) -> str:
+        """Say what is wrong with a list; nothing if it is within the limit."""
+        if len(value) > self.most:
+            return f"has {len(value)} entries, the most is {self.most} ({self.source})"
+        if not isinstance(value, Mapping) and len(set(value)) != len(value):
+            return f"{', '.join(sorted(map(repr, value)))}: each may be there once"
+        named = (
+            [(f"{key!r}: ", text) for key, text in value.items()]
+            if isinstance(value, Mapping)
+            else [("", text) for text in value]
+        )
+        wrong = (f"{key}{line}" for key, text in named if self.each and (line := self.each.wrong(text)))
+        return next(wrong, "")
+
+
+Limit: TypeAlias = Number | Text | Items
+
+_DURATION = Number(0, LONGEST_WAIT_SECONDS, "the release workflow's own 60 minutes", " s")
+_URL = Text(
+    rf"https?://(?=.{{1,253}}([:/]|$)){_URL_LABEL}(\.{_URL_LABEL})*(:{_PORT})?(/[A-Za-z0-9._~!&'()*+,;=:@/%-]*)?",
+    "a URL such as https://charts.example.com",
+    "RFC 3986: scheme, host, port and path",
+)
+_CHART_VERSION = Text(
+    r"v?(0|[1-9][0-9]{0,8})(\.(0|[1-9][0-9]{0,8})){2}(-[0-9A-Za-z.-]{1,40})?(\+[0-9A-Za-z.-]{1,40})?",
+    "an exact version such as 3.5.0",
+    "semver.org",
+)
+_REPOSITORY = (
+    r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
+    r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
+)
+TAG = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
+BY_DIGEST = "@sha256:[0-9a-f]{64}"
+_ADDON_IMAGE = Text(
+    f"{_REPOSITORY}{TAG}({BY_DIGEST})?",
+    "an image by tag and digest; write <registry>/<name>:<tag>@sha256:<64 hex digits>",
+    "github.com/distribution/reference",
+    most=512,
+)
+_IMAGE = Text(
+    f"{_REPOSITORY}({TAG})?{BY_DIGEST}",
+    "an image by digest; write <registry>/<name>@sha256:<64 hex digits>",
+    "github.com/distribution/reference",
+    most=512,
+)
+_ZONE = Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1123", most=254)
+_DIGEST = Text(
+    "sha256:[0-9a-f]{64}", "a digest such as sha256:<64 hex digits>", "`sha256sum` of the chart's archive, or its index"
+)
+_SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
+
+_RELEASE = Text("[a-z0-9.-]{0,63}", "a tag or a release such as v1.4.0 or v1.4.0-r1", "docs/runbook.md")
+_MEMORY = Text(
+    "(([6-9]|[1-9][0-9]{1,6})Mi|[1-9][0-9]{0,3}Gi)",
+    "a memory quantity such as 384Mi or 1Gi",
+    "at least 6Mi: docs.docker.com, resource constraints, --memory",
+)
+
+LIMITS: Mapping[str, Limit] = {
+    "domain": Text(
+        _HOST,
+        "a host name such as shop.example.com",
+        f"host names, RFC 1123; it is a certificate's name, {_AWS}/acm API_RequestCertificate",
+        most=CERTIFICATE_NAME_OCTETS,
+    ),
+    "previewDomain": Text(
+        _HOST,
+        "a host name such as shop-previews.example.net",
+        f"host names, RFC 1123; {PREVIEW_HOSTS}<previewDomain> is a certificate's name, {_AWS}/acm API_RequestCertificate",
+        most=CERTIFICATE_NAME_OCTETS - len(PREVIEW_HOSTS),
+    ),
+    "hostedZone": _ZONE,
+    "previewHostedZone": _ZONE,
+    "apiAccessCidrs": Items(EKS_ACCESS_CIDRS, f"{_AWS}/eks/latest/userguide/service-quotas.html"),
+    "awsEndpoint": _URL,
+    "ledgerTable": Text(
+        "[a-zA-Z0-9_.-]{3,255}",
+        "a table such as shopcat-releases",
+        f"{_AWS}/amazondynamodb/latest/APIReference/API_CreateTable.html",
+        most=255,
+    ),
+    "vpc.natGateways": Number(1, 2, "one for each of the two zones at most"),
+    "cluster.name": Text(
+        "[0-9A-Za-z][A-Za-z0-9_-]*",
+        "a cluster's name such as shopcat",
+        f"{_AWS}/eks/latest/APIReference/API_CreateCluster.html",
+        most=100,
+    ),
+    "cluster.kubernetesVersion": Text(
+        r"1\.(3[3-9]|[4-9][0-9])",
+        'a version from "1.33" on, such as "1.35", in quotes',
+        f"{_AWS}/eks/latest/userguide/kubernetes-versions.html; from 1.33 on a namespace's pods go before its policies",
+    ),
+    "cluster.amiReleaseVersion": Text(
+        r"(1\.[1-9][0-9]\.[0-9]{1,3}-[0-9]{8})?",
+        "a release such as 1.35.7-20260903",
+        f"{_AWS}/eks/latest/userguide/retrieve-ami-id.html, release_version",
+    ),
+    "cluster.addonVersions": Items(
+        4,
+        "the managed add-ons",
+        Text(
+            r"v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}-eksbuild\.[0-9]{1,4}",
+            "a version such as v1.21.1-eksbuild.7",
+            f"{_AWS}/eks/latest/APIReference/API_DescribeAddonVersions.html",
+        ),
+    ),
+    "cluster.administrators": Items(
+        100,
+        "a list for people to read",
+        Text(
+            r"arn:aws(-[a-z]+)*:iam::[0-9]{12}:role/[\x21-\x7e]{1,512}",
+            "a role such as arn:aws:iam::123456789012:role/admin",
+            f"{_AWS}/eks/latest/APIReference/API_CreateAccessEntry.html",
+        ),
+    ),
+    "cluster.existing.vpcId": Text(rf"vpc-{_HEX_ID}", "a VPC such as vpc-0123456789abcdef0", "ids of EC2"),
+    "cluster.existing.publicSubnetIds": Items(20, "a load balancer has one subnet in a zone", _SUBNET),
+    "cluster.existing.previewSubnetIds": Items(20, "a load balancer has one subnet in a zone", _SUBNET),
+    "cluster.existing.privateSubnetIds": Items(
+        20, f"{_AWS}/AmazonRDS/latest/UserGuide/CHAP_Limits.html, subnets per DB subnet group", _SUBNET
+    ),
+    "cluster.existing.natAddresses": Items(RULE_CONDITION_VALUES - 1, "values of a listener rule beside the colour"),
+    "cluster.existing.securityGroupId": Text(
+        rf"sg-{_HEX_ID}", "a security group such as sg-0123456789abcdef0", "ids of EC2"
+    ),
+    "chartMirror.loadBalancerController": _URL,
+    "chartMirror.externalSecrets": _URL,
+    "charts.loadBalancerController": _CHART_VERSION,
+    "charts.externalSecrets": _CHART_VERSION,
+    "chartDigests.loadBalancerController": _DIGEST,
+    "chartDigests.externalSecrets": _DIGEST,
+    "images.database": _IMAGE,
+    "images.smoke": _IMAGE,
+    "images.loadBalancerController": _ADDON_IMAGE,
+    "images.externalSecrets": _ADDON_IMAGE,
+    "database.engineVersion": Text(
+        r"1[0-9](\.[0-9]{1,2})?",
+        'a version such as "16" or "16.4", in quotes',
+        f"{_AWS}/AmazonRDS/latest/PostgreSQLReleaseNotes",
+    ),
+    "database.storageGibibytes": Number(
+        20, 1000, "gp3 starts at 20; more than 1000 is nobody's intention here", " GiB"
+    ),
+    "database.backupRetentionDays": Number(
+        1, 35, f"{_AWS}/AmazonRDS/latest/APIReference/API_CreateDBInstance.html; 0 keeps no backup", " days"
+    ),
+    "database.poolSize": Number(1, 50, "connections of one pod; capacity says what the instance takes"),
+    "databasePoolSize": Number(1, 20, "connections of a preview's pod; its PostgreSQL takes 100"),
+    "drain.appDrain": _DURATION,
+    "drain.longestRequest": _DURATION,
+    "drain.propagation": _DURATION,
+    "drain.controllerLag": _DURATION,
+    "drain.appKeepAlive": Number(0, 86_400, "a day; it is only compared", " s"),
+    "drain.margin": _DURATION,
+    "drain.startup": _DURATION,
+    "drain.healthInterval": Number(
+        *HEALTH_INTERVAL_SECONDS, f"{_AWS}/elasticloadbalancing API_CreateTargetGroup", " s"
+    ),
+    "drain.healthThreshold": Number(*HEALTH_THRESHOLD, f"{_AWS}/elasticloadbalancing API_CreateTargetGroup"),
+    "drain.requeue": Number(
+        1, 60, "0 is never, and gates stay shut; the controller's --targetgroupbinding-requeue-duration", " s"
+    ),
+    "drain.idleTimeout": Number(1, IDLE_SECONDS, f"{_AWS}/elasticloadbalancing, connection idle timeout", " s"),
+    "drain.deregistrationDelay": Number(
+        0, DEREGISTRATION_SECONDS, f"{_AWS}/elasticloadbalancing, deregistration delay", " s"
+    ),
+    "drain.settle": _DURATION,
+    "drain.progressDeadline": Number(1, 2 * LONGEST_WAIT_SECONDS, "twice the release workflow's 60 minutes", " s"),
+    "drain.pulumiTimeout": Number(1, 3 * LONGEST_WAIT_SECONDS, "longer than any other wait", " s"),
+    "release.replicas": Number(1, 20, "two nodes hold 34 pods", " pods"),
+    "release.cpu": Text(
+        "[1-9][0-9]{0,5}m?", "a CPU quantity such as 200m or 1", "Kubernetes: no finer than 1m, never 0"
+    ),
+    "release.memory": _MEMORY,
+    "release.migrateMemory": replace(_MEMORY, pattern=f"({_MEMORY.pattern})?"),
+    "release.migrateDeadline": Number(10, LONGEST_WAIT_SECONDS, "the release workflow's own 60 minutes", " s"),
+    "abort": _RELEASE,
+    "acceptUnserved": _RELEASE,
+    "rollback": Text(
+        " *([a-z0-9.-]{1,63} *-> *[a-z0-9.-]{1,63})? *",
+        "<live tag>-><former tag>, such as v1.4.0->v1.3.0",
+        "docs/runbook.md",
+    ),
+    "github.repository": Text(
+        r"([A-Za-z0-9]([A-Za-z0-9]|-(?=[A-Za-z0-9])){0,38}/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100})?",
+        "<owner>/<name>",
+        "docs.github.com: an owner has 39 characters, a repository 100",
+    ),
+    "github.environment": Text(
+        "[A-Za-z0-9][A-Za-z0-9 ._-]{0,254}",
+        "an environment such as production",
+        "docs.github.com, environments: 255 characters; no character that IAM reads as a pattern",
+        most=255,
+    ),
+}
+
+REGION = Text(
+    "[a-z]{2}(-[a-z]{2,12}){1,3}-[0-9]{1,2}", "a region such as eu-central-1", f"{_AWS}/general/latest/gr/rande.html"
+)

@@ -1,0 +1,384 @@
+"""The program's settings, typed. What is wrong with them comes out as one message that lists everything, each with its fix.
+
+Keys are camelCase in the stack's file, under the namespace ``shopcat:``; nested settings are maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from infra import capacity
+from infra.errors import Refused
+from infra.settings import domains, stack_file
+from infra.settings.environment import wrong_command
+from infra.settings.limits import REGION, RULE_CONDITION_VALUES
+from infra.settings.platform import ChartDigests, ChartMirror, Charts, ClusterSettings, DatabaseSettings, Images, Vpc
+from infra.settings.values import (
+    CheckedEnvironment,
+    Model,
+    Seconds,
+    Switch,
+    Whole,
+    checked_tag,
+    is_reserved,
+    lines_of,
+    name_of,
+    network,
+    settings_refusal,
+)
+from infra.timeouts import DrainBudget, DrainError, DrainInputs, DrainOverrides
+
+
+class DrainSettings(Model):
+    """What is known of the application and the load balancer, in seconds (infra/timeouts.py makes every timeout of it)."""
+
+    section = "drain."
+
+    app_drain: Seconds = 60
+    longest_request: Seconds = 30
+    propagation: Seconds = 45
+    controller_lag: Seconds = 25
+    app_keep_alive: Seconds = 75
+    margin: Seconds = 10
+    startup: Seconds = 60
+    health_interval: Seconds = 5
+    health_threshold: Whole = 2
+    requeue: Seconds = 5
+    idle_timeout: Seconds | None = None
+    deregistration_delay: Seconds | None = None
+    settle: Seconds | None = None
+    progress_deadline: Seconds | None = None
+    pulumi_timeout: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _holds(self) -> DrainSettings:
+        try:
+            _ = self.budget
+        except DrainError as error:
+            raise ValueError("\n".join(error.violations)) from error
+        return self
+
+    @property
+    def budget(self) -> DrainBudget:
+        """Every timeout of the chain.
+
+        Raises:
+            DrainError: the numbers contradict each other.
+        """
+        inputs = DrainInputs(
+            app_drain_seconds=self.app_drain,
+            longest_request_seconds=self.longest_request,
+            propagation_seconds=self.propagation,
+            controller_lag_seconds=self.controller_lag,
+            app_keep_alive_seconds=self.app_keep_alive,
+            margin_seconds=self.margin,
+            startup_seconds=self.startup,
+            health_interval_seconds=self.health_interval,
+            health_threshold=self.health_threshold,
+            requeue_seconds=self.requeue,
+        )
+        overrides = DrainOverrides(
+            idle_timeout_seconds=self.idle_timeout,
+            deregistration_delay_seconds=self.deregistration_delay,
+            settle_seconds=self.settle,
+            progress_deadline_seconds=self.progress_deadline,
+            pulumi_timeout_seconds=self.pulumi_timeout,
+        )
+        return DrainBudget.derive(inputs, overrides)
+
+
+class ReleaseSettings(Model):
+    """What the pods of a new release look like; a running one keeps its own record."""
+
+    section = "release."
+
+    replicas: Whole = 2
+    cpu: str = "200m"
+    memory: str = "384Mi"
+    env: CheckedEnvironment = Field(default_factory=dict)
+    migrate: tuple[str, ...] = ()
+    """Command of the migration, run once in the new image before its pods start."""
+    migrate_memory: str = ""
+    """Memory of the migration's pod, which needs what the application needs to start; empty takes `memory`."""
+    migrate_deadline: Whole = 300
+    """Seconds until a migration that has not ended is stopped, and the release with it."""
+    contracts: Switch = False
+
+    @property
+    def pod(self) -> capacity.PodRequest:
+        """Requests of one pod."""
+        disk = capacity.APPLICATION_DISK_MEBIBYTES
+        return capacity.PodRequest(_millicores(self.cpu), _mebibytes(self.memory), disk)
+
+    @property
+    def migration(self) -> capacity.PodRequest | None:
+        """Requests of the migration's pod, if there is one."""
+        memory = self.migrate_memory or self.memory
+        return replace(self.pod, memory_mebibytes=_mebibytes(memory)) if self.migrate else None
+
+    @model_validator(mode="after")
+    def _command(self) -> ReleaseSettings:
+        lines = [f"migrate: {line}" for line in wrong_command(self.migrate, self.env)]
+        if self.migrate_memory and not self.migrate:
+            lines.append("migrateMemory says nothing without migrate; set migrate, or remove it")
+        if lines:
+            raise ValueError("\n".join(lines))
+        return self
+
+
+def _millicores(quantity: str) -> int:
+    return int(quantity.removesuffix("m")) * (1 if quantity.endswith("m") else 1000)
+
+
+def _mebibytes(quantity: str) -> int:
+    return int(quantity[:-2]) * (1024 if quantity.endswith("Gi") else 1)
+
+
+class GithubSettings(Model):
+    """The repository whose workflows get roles; empty makes none."""
+
+    section = "github."
+
+    repository: str = ""
+    environment: str = "production"
+    updates_platform: Switch = False
+    """Let the release role also make ordinary updates of the platform (infra/access/release_role.py): versions of cluster, nodes
+    and add-ons, drain times, health checks. What changes who may do what, or holds data, is an administrator's either way."""
+    unprotected_main: Switch = False
+    """Release although nobody has to review what reaches main (pipeline/protection.py); each release says so."""
+
+
+class Settings(Model):
+    """Everything of the production stack."""
+
+    domain: str
+    preview_domain: str
+    """Previews answer as pr-<n>.<preview_domain>, so pull requests' code does. No default: infra/settings/domains.py says why."""
+    api_access: Literal["public", "cidrs", "private"]
+    """Who reaches the Kubernetes API: public (IAM decides, anyone may knock), cidrs, or private (inside the VPC)."""
+    charts: Charts
+    chart_digests: ChartDigests
+    images: Images
+    api_access_cidrs: tuple[str, ...] = ()
+    dns: Literal["route53", "external"] = "route53"
+    hosted_zone: str = ""
+    """Name of the Route 53 zone; empty takes `domain` itself."""
+    preview_hosted_zone: str = ""
+    """Name of the previews' Route 53 zone; empty takes the shop's if `preview_domain` lies in it, else that itself."""
+    preview_domain_shared: Switch = False
+    """Accepts that previews share the shop's site; each update says so."""
+    admin_cidrs: tuple[str, ...] = ()
+    """Networks whose header X-ShopCat-Colour chooses a colour, besides the cluster's own way out."""
+    aws_endpoint: str | None = None
+    """URL of every AWS API, for a private or simulated AWS; handed to every client and provider."""
+    chart_mirror: ChartMirror = ChartMirror()
+    ledger_table: str = "shopcat-releases"
+    protection: Switch = True
+    """Guards what holds data or traffic against deletion; false, then one `up`, is the first step of taking all down."""
+    vpc: Vpc = Vpc()
+    cluster: ClusterSettings = ClusterSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    drain: DrainSettings = DrainSettings()
+    release: ReleaseSettings = ReleaseSettings()
+    github: GithubSettings = GithubSettings()
+    tag: str = ""
+    abort: str = ""
+    rollback: str = ""
+    accept_unserved: str = ""
+
+    @field_validator("api_access_cidrs", "admin_cidrs")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("a network is there twice")
+        return tuple(str(network(each)) for each in value)
+
+    @field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        return checked_tag(value) if value else value
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        wrong = [*self._wrong_access(), *self._wrong_names()]
+        if sum(bool(each) for each in (self.tag, self.abort, self.rollback)) > 1:
+            wrong.append("tag, abort and rollback: one of them at a time")
+        try:
+            capacity.plan(self.production)
+        except capacity.CapacityError as error:
+            wrong += [f"release: {line}" for line in error.shortages]
+        if wrong:
+            raise ValueError("\n".join(wrong))
+        return self
+
+    def _wrong_access(self) -> list[str]:
+        """Why requests could not reach the Kubernetes API, or choose a colour, as it is set."""
+        wrong = []
+        if self.api_access == "cidrs" and not self.api_access_cidrs:
+            wrong.append("apiAccess is cidrs, so apiAccessCidrs must name at least one network")
+        if self.api_access != "cidrs" and self.api_access_cidrs:
+            wrong.append(f"apiAccessCidrs says nothing while apiAccess is {self.api_access}; set apiAccess to cidrs")
+        reserved = [text for text in self.api_access_cidrs if is_reserved(text)]
+        if self.api_access == "cidrs" and reserved:
+            wrong.append(
+                f"apiAccessCidrs: {', '.join(reserved)}: EKS takes no reserved addresses "
+                "(docs.aws.amazon.com/eks/latest/userguide/config-cluster-endpoint.html); name the public ones behind them"
+            )
+        existing = self.cluster.existing
+        own = len(existing.nat_addresses) if existing else self.vpc.nat_gateways
+        if own + len(self.admin_cidrs) + 1 > RULE_CONDITION_VALUES:
+            wrong.append(
+                f"adminCidrs: {len(self.admin_cidrs)} networks, {own} addresses of the cluster's own and the colour are "
+                f"{own + len(self.admin_cidrs) + 1} values of one listener rule, an ALB takes {RULE_CONDITION_VALUES} "
+                "(docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html); "
+                f"leave {max(RULE_CONDITION_VALUES - 1 - own, 0)} in adminCidrs"
+            )
+        if own + len(self.admin_cidrs) == 0:
+            wrong.append(
+                "adminCidrs: a listener rule needs one source; name one here or in cluster.existing.natAddresses"
+            )
+        return wrong
+
+    def _wrong_names(self) -> list[str]:
+        """List why a domain can't have its records in its zone, or previews can't answer below theirs."""
+        wrong = [
+            f"{setting}: {domain} does not lie in {zone.rstrip('.')}; name the zone that it lies in, or set dns to external"
+            for setting, domain, zone in (
+                ("hostedZone", self.domain, self.zone),
+                ("previewHostedZone", self.preview_domain, self.preview_zone),
+            )
+            if self.dns == "route53" and not _lies_in(domain, zone)
+        ]
+        shared = domains.domain_refusal(self.domain, self.preview_domain, accepted=self.preview_domain_shared)
+        return [*wrong, *([shared] if shared else [])]
+
+    @property
+    def production(self) -> capacity.ProductionDemand:
+        """What decides the room a release needs."""
+        return capacity.ProductionDemand(
+            replicas=self.release.replicas,
+            pod=self.release.pod,
+            migration=self.release.migration,
+            database_pool_size=self.database.pool_size,
+            database_max_connections=self.database.max_connections,
+        )
+
+    @property
+    def zone(self) -> str:
+        """Name of the Route 53 zone."""
+        return self.hosted_zone or self.domain
+
+    @property
+    def preview_zone(self) -> str:
+        """Name of the Route 53 zone that the previews' name goes into."""
+        return self.preview_hosted_zone or (
+            self.zone if _lies_in(self.preview_domain, self.zone) else self.preview_domain
+        )
+
+    @property
+    def url(self) -> str:
+        """Where people find the shop."""
+        return f"https://{self.domain}"
+
+
+def _lies_in(domain: str, zone: str) -> bool:
+    return f".{domain}".endswith(f".{zone.rstrip('.')}")
+
+
+class PreviewImages(Model):
+    """Tools of a preview, by digest."""
+
+    section = "images."
+
+    database: Annotated[str, Field(description="PostgreSQL")]
+
+
+class PreviewSettings(Model):
+    """Everything of a preview stack; what is not here is production's and comes by its contract."""
+
+    tag: str
+    """The image in the previews' repository: the commit's sha."""
+    images: PreviewImages
+    drain: DrainSettings
+    aws_endpoint: str | None = None
+    database_pool_size: Whole = 5
+    env: CheckedEnvironment = Field(default_factory=dict)
+
+    @field_validator("tag")
+    @classmethod
+    def _tag(cls, value: str) -> str:
+        return checked_tag(value)
+
+
+def read_settings(values: Mapping[str, Any]) -> Settings:
+    """Settings from a stack's values, camelCase, without their namespace.
+
+    Raises:
+        Refused: one message with a line for everything that is wrong.
+    """
+    try:
+        return Settings.model_validate(dict(values), by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise settings_refusal(lines_of(error)) from error
+
+
+def read_stack(path: Path) -> tuple[str, Settings]:
+    """Region and settings in a stack's file, without the engine: what it encrypts stays hidden.
+
+    Raises:
+        Refused: the file can't be read, or one message with a line for everything that is wrong.
+    """
+    values = stack_file.handed_over(stack_file.without_secrets(stack_file.read_stack_file(path)["config"]))
+    region = check_region(values.get("aws:region"), path.name)
+    return region, read_settings(
+        {key.partition(":")[2]: value for key, value in values.items() if key.startswith("shopcat:")}
+    )
+
+
+def check_region(value: Any, where: str) -> str:
+    """The region, if it is one.
+
+    Raises:
+        Refused: it is not set, or no region's name.
+    """
+    wrong = REGION.wrong(value) if isinstance(value, str) and value else "missing"
+    if wrong:
+        raise Refused(f"aws:region: {wrong}; set it in {where} to the region of the cluster, such as eu-central-1")
+    return str(value)
+
+
+def read_preview(path: Path, stack: Mapping[str, Any]) -> tuple[str, PreviewSettings]:
+    """Region and settings of a preview: the file's, and above them the stack's own, setting by setting.
+
+    Args:
+        path: Pulumi.pr.yaml.
+        stack: the stack's own configuration, keys with their namespace.
+
+    Raises:
+        Refused: one message with a line for everything that is wrong.
+    """
+    values = {**stack_file.handed_over(stack_file.read_stack_file(path)["config"]), **stack}
+    lines = []
+    region = ""
+    try:
+        region = check_region(values.pop("aws:region", None), path.name)
+    except Refused as error:
+        lines.append(str(error))
+    ours = {key.partition(":")[2]: value for key, value in values.items() if key.startswith("shopcat:")}
+    lines += [
+        f"{name_of((key,))}: unknown setting of a preview; remove it"
+        for key in sorted(values)
+        if not key.startswith(("shopcat:", "pulumi:"))
+    ]
+    try:
+        given = PreviewSettings.model_validate(ours, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise settings_refusal([*lines, *lines_of(error)]) from error
+    if lines:
+        raise settings_refusal(lines)
+    return region, given
