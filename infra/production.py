@@ -10,7 +10,7 @@ import pulumi_kubernetes as kubernetes
 
 from infra import capacity
 from infra.access import boundary
-from infra.access.github_roles import Identity
+from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import engine, threads
 from infra.clients import kubernetes as kubernetes_client
@@ -19,7 +19,7 @@ from infra.foundation import availability_zones, dns, existing_network, existing
 from infra.foundation.addons import Addons
 from infra.foundation.cluster import Cluster
 from infra.foundation.database import Database
-from infra.foundation.load_balancers import Edge
+from infra.foundation.load_balancers import LoadBalancers
 from infra.foundation.network import Network, subnets
 from infra.foundation.providers import aws_provider, eks_provider, kubernetes_provider
 from infra.foundation.registry import Registry
@@ -113,7 +113,7 @@ class Production(pulumi.ComponentResource):
 
         guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
-        place = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
+        scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
@@ -157,7 +157,7 @@ class Production(pulumi.ComponentResource):
         addons = Addons(
             "addons",
             settings,
-            place=place,
+            scope=scope,
             kubernetes_api=plan.kubernetes,
             kubeconfig=self.kubeconfig,
             vpc_id=network.vpc_id,
@@ -188,7 +188,7 @@ class Production(pulumi.ComponentResource):
                 opts=inner,
             ),
         ]
-        edge = Edge(
+        load_balancers = LoadBalancers(
             "edge",
             settings,
             zone_ids=zone_ids,
@@ -205,11 +205,11 @@ class Production(pulumi.ComponentResource):
             depends_on=addons.ready,
         )
         # In the cluster the previews' identity is known only once it is confined.
-        identity = Identity(
+        github_roles = GithubRoles(
             "identity",
             settings.github,
-            place=place,
-            listener_arn=edge.previews.listener.arn,
+            scope=scope,
+            listener_arn=load_balancers.previews.listener.arn,
             in_our_cluster=given is None,
             depends_on=confined,
             opts=inner,
@@ -219,9 +219,9 @@ class Production(pulumi.ComponentResource):
             plan=plan,
             clients=clients,
             protect=settings.protection,
-            target_group_arns={colour: group.arn for colour, group in edge.target_groups.items()},
+            target_group_arns={colour: group.arn for colour, group in load_balancers.target_groups.items()},
             load_balancer_cidrs=production_cidrs,
-            platform=[*addons.ready, *confined, *edge.ready, *stored],
+            platform=[*addons.ready, *confined, *load_balancers.ready, *stored],
             opts=inner,
         )
         cluster_info.publish_cluster_info(
@@ -238,17 +238,17 @@ class Production(pulumi.ComponentResource):
             },
             {
                 "vpcId": network.vpc_id,
-                "previewListenerArn": edge.previews.listener.arn,
-                "previewDnsName": edge.previews.balancer.dns_name,
+                "previewListenerArn": load_balancers.previews.listener.arn,
+                "previewDnsName": load_balancers.previews.balancer.dns_name,
                 "previewRepositoryUrl": registry.preview.repository_url,
-                "previewRoleId": identity.preview_role_id,
+                "previewRoleId": github_roles.preview_role_id,
             },
             self.kubeconfig,
             confined,
             inner,
             None if settings.protection else _none_opened_meanwhile(clients),
         )
-        self.registry, self.edge, self.identity = registry, edge, identity
+        self.registry, self.load_balancers, self.github_roles = registry, load_balancers, github_roles
         self._settings = settings
         self.register_outputs({})
 
@@ -271,9 +271,9 @@ class Production(pulumi.ComponentResource):
         pulumi.export("kubeconfig", self.kubeconfig)
         pulumi.export("repositoryUrl", repository)
         pulumi.export("previewRepositoryUrl", self.registry.preview.repository_url)
-        pulumi.export("loadBalancer", self.edge.production.balancer.dns_name)
-        pulumi.export("dnsRecords", self.edge.records)
-        pulumi.export("githubRoles", self.identity.roles)
+        pulumi.export("loadBalancer", self.load_balancers.production.balancer.dns_name)
+        pulumi.export("dnsRecords", self.load_balancers.records)
+        pulumi.export("githubRoles", self.github_roles.roles)
         pulumi.export(
             "nextStep",
             pulumi.Output.all(self.release.live_release, repository).apply(

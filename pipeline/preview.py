@@ -198,15 +198,15 @@ def close(
         Refused: something could not be removed.
     """
     clients, name = surroundings.clients(), f"pr-{job.number}"
-    contract, files = stack.contract(clients), stack.preview_files(job.environment, clients, job.number)
+    info, files = stack.cluster_info(clients), stack.preview_files(job.environment, clients, job.number)
     try:
         state.refuse_running(files, name, stale_after_seconds)
         if is_wanted():
             print(f"{name} is wanted again, so it stays", flush=True)
             return False
-        tag = removal.deployed_tag(removal.cluster(clients, contract), name)
+        tag = removal.deployed_tag(removal.cluster(clients, info), name)
         left = job.deadline_seconds(time.time())
-        there = removal.remove(clients, contract, files, name, job.steps, left or removal.NAMESPACE_SECONDS)
+        there = removal.remove_preview(clients, info, files, name, job.steps, left or removal.NAMESPACE_SECONDS)
         with job.steps.timed("images"):
             _delete_images(job, tag)
     finally:

@@ -69,7 +69,7 @@ def orphans(taken: Sequence[PreviewSlot], seen: Sequence[Seen]) -> dict[int, str
 
     A stack is there before its place is taken, so none that is just being opened is among them if `taken` was read first.
     """
-    holders = (number_of_stack(place.stack) for place in taken)
+    holders = (number_of_stack(slot.stack) for slot in taken)
     there = {one.number for one in seen}
     return {number: "it holds a place and has no stack" for number in holders if number and number not in there}
 
@@ -80,10 +80,10 @@ def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequen
     Raises:
         Refused: AWS says no.
     """
-    for place in taken:
-        if number_of_stack(place.stack) is None:
-            print(f"freeing place {place.number}, which {place.stack!r} holds: that is no preview", flush=True)
-            Leftovers.of(clients, place.stack, contract).free_place()
+    for slot in taken:
+        if number_of_stack(slot.stack) is None:
+            print(f"freeing place {slot.number}, which {slot.stack!r} holds: that is no preview", flush=True)
+            Leftovers.of(clients, slot.stack, contract).free_slot()
 
 
 def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
@@ -108,7 +108,7 @@ def reap(environment: Mapping[str, str], days: int) -> int:
     if github is None:
         raise Refused("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
     clients = surroundings.clients()
-    contract = stack.contract(clients)
+    contract = stack.cluster_info(clients)
     taken = slots.read_slots(clients, contract["placesTable"])
     free_foreign(clients, contract, taken)
     # The previews first: a pull request opened in between is then no preview without a pull request.

@@ -27,11 +27,9 @@ NAMESPACE_SECONDS = 600
 _POLL_SECONDS = 2.0
 
 
-def cluster(clients: AwsClients, contract: Mapping[str, Any]) -> KubernetesClient:
+def cluster(clients: AwsClients, info: Mapping[str, Any]) -> KubernetesClient:
     """Return a client of production's cluster, as whoever's AWS credentials are at hand."""
-    return kubernetes.of_cluster(
-        clients, contract["cluster"], contract["clusterEndpoint"], contract["clusterAuthority"]
-    )
+    return kubernetes.of_cluster(clients, info["cluster"], info["clusterEndpoint"], info["clusterAuthority"])
 
 
 def deployed_tag(client: KubernetesClient, stack: str) -> str:
@@ -66,9 +64,9 @@ def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: floa
     return True
 
 
-def remove(
+def remove_preview(
     clients: AwsClients,
-    contract: Mapping[str, Any],
+    info: Mapping[str, Any],
     files: Files,
     stack: str,
     steps: Steps,
@@ -83,8 +81,8 @@ def remove(
         Refused: something could not be removed; what and why.
     """
     with steps.timed("namespace"):
-        existed = delete_namespace(cluster(clients, contract), stack, timeout_seconds)
+        existed = delete_namespace(cluster(clients, info), stack, timeout_seconds)
     with steps.timed("AWS"):
-        Leftovers.of(clients, stack, contract).delete()
+        Leftovers.of(clients, stack, info).delete()
     with steps.timed("state"):
-        return state.remove(files, stack) or existed
+        return state.remove_files(files, stack) or existed

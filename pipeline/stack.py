@@ -21,14 +21,20 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import Refused
-from infra.names import PREVIEWS_BACKEND, PRODUCTION_STACK, state_bucket, state_key_alias, state_url
+from infra.names import (
+    CLUSTER_INFO_PARAMETER,
+    PREVIEWS_BACKEND,
+    PRODUCTION_STACK,
+    state_bucket,
+    state_key_alias,
+    state_url,
+)
 from infra.settings import stack_file
 from pipeline import process, state
 from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
 
-CONTRACT = "/shopcat/contract"
 _LOCKED = "the stack is currently locked by"
 _LOCK = re.compile(r"\.json(?:\?\S*)?: created by .* \(pid \d+\) at (\S+)")
 
@@ -108,30 +114,31 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
     return state.Directory(Path(url.removeprefix("file://")))
 
 
-def contract(clients: AwsClients) -> dict[str, Any]:
+def cluster_info(clients: AwsClients) -> dict[str, Any]:
     """What production publishes for previews (infra/previews/cluster_info.py).
 
     Raises:
         Refused: there is none, or it can't be read.
     """
     try:
-        text = clients.get("ssm").get_parameter(Name=CONTRACT)["Parameter"]["Value"]
+        text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ParameterNotFound":
             raise Refused(
-                f"SSM parameter {CONTRACT} does not exist; bring the platform up: pulumi up -s prod"
+                f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist; bring the platform up: pulumi up -s prod"
             ) from error
-        raise explain(error, f"SSM parameter {CONTRACT}", clients.endpoint_url) from error
+        raise explain(error, f"SSM parameter {CLUSTER_INFO_PARAMETER}", clients.endpoint_url) from error
     found: dict[str, Any] = json.loads(text)
     return found
 
 
 def _preview_role(clients: AwsClients) -> str:
     """Unique id of the previews' role."""
-    found = str(contract(clients).get("previewRoleId", ""))
+    found = str(cluster_info(clients).get("previewRoleId", ""))
     if not found:
         raise Refused(
-            f"{CONTRACT} names no role of previews: set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
+            f"{CLUSTER_INFO_PARAMETER} names no role of previews: "
+            "set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
             "and run `pulumi up -s prod`"
         )
     return found

@@ -141,7 +141,7 @@ def _locks(stack: str) -> str:
     return f".pulumi/locks/organization/{PROJECT}/{stack}/"
 
 
-def remove(files: Files, stack: str) -> bool:
+def remove_files(files: Files, stack: str) -> bool:
     """Delete a stack with its history, backups and locks; return whether there was any file of it.
 
     Raises:

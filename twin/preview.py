@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from infra.names import CLUSTER_INFO_PARAMETER
 from infra.names import PREVIEW_REPOSITORY as REPOSITORY_NAME
 from pipeline import stack as pipeline_stack
 from pipeline.stack import Backend, Stack
@@ -87,7 +88,7 @@ def _backend(twin: Twin, stack: str) -> Backend:
 
 def contract(twin: Twin) -> dict[str, Any]:
     """What production publishes for previews (infra/previews/cluster_info.py)."""
-    parameter = pulumi.client(twin, "ssm").get_parameter(Name=pipeline_stack.CONTRACT)["Parameter"]
+    parameter = pulumi.client(twin, "ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]
     found: dict[str, Any] = json.loads(parameter["Value"])
     return found
 

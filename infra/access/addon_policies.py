@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
 
 
-def controller_policy(place: AwsScope) -> str:
+def controller_policy(scope: AwsScope) -> str:
     """Targets in and out of this shop's and its previews' target groups, and what tells the controller where it stands."""
     reads = [
         "ec2:DescribeSecurityGroups",  # asked once by each leader
@@ -31,13 +31,13 @@ def controller_policy(place: AwsScope) -> str:
         "elasticloadbalancing:DescribeTargetHealth",
     ]
     targets = ["elasticloadbalancing:DeregisterTargets", "elasticloadbalancing:RegisterTargets"]
-    groups = place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-*/*")
+    groups = scope.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-*/*")
     return document([allow(reads, "*"), allow(targets, groups)])
 
 
-def operator_policy(place: AwsScope) -> str:
+def operator_policy(scope: AwsScope) -> str:
     """Taking the role that reads previews' secrets, in a session for one namespace; with its own it reads none of them."""
-    return document([allow(["sts:AssumeRole", "sts:TagSession"], place.role(PREVIEW_SECRETS_ROLE))])
+    return document([allow(["sts:AssumeRole", "sts:TagSession"], scope.role(PREVIEW_SECRETS_ROLE))])
 
 
 def operator_reads(secret_arns: Sequence[str]) -> str:

@@ -48,29 +48,29 @@ def boundary_arn(account: str, name: str = BOUNDARY_NAME) -> str:
     return f"arn:aws:iam::{account}:policy/{name}"
 
 
-def bounded_policies(place: AwsScope) -> list[str]:
+def bounded_policies(scope: AwsScope) -> list[str]:
     """Every policy of ours that a role here has."""
     return [
-        release_role.release_policy(place, updates_platform=True),
-        iam_policies.preview_policy(place, "*", "*"),
-        iam_policies.cleanup_policy(place, "*"),
-        iam_policies.secrets_policy(place),
-        addon_policies.controller_policy(place),
-        addon_policies.operator_policy(place),
+        release_role.release_policy(scope, updates_platform=True),
+        iam_policies.preview_policy(scope, "*", "*"),
+        iam_policies.cleanup_policy(scope, "*"),
+        iam_policies.secrets_policy(scope),
+        addon_policies.controller_policy(scope),
+        addon_policies.operator_policy(scope),
         addon_policies.operator_reads(["*"]),
     ]
 
 
-def documents(place: AwsScope) -> dict[str, str]:
+def documents(scope: AwsScope) -> dict[str, str]:
     """Name of each boundary → the policy's document."""
-    return {BOUNDARY_NAME: boundary(place), EKS_BOUNDARY_NAME: eks_boundary()}
+    return {BOUNDARY_NAME: boundary(scope), EKS_BOUNDARY_NAME: eks_boundary()}
 
 
-def boundary(place: AwsScope) -> str:
+def boundary(scope: AwsScope) -> str:
     """The document for our own roles."""
     own = {
         action
-        for text in bounded_policies(place)
+        for text in bounded_policies(scope)
         for statement in json.loads(text)["Statement"]
         for action in statement["Action"]
     }
@@ -78,7 +78,7 @@ def boundary(place: AwsScope) -> str:
     return document(
         [
             allow(sorted(own), "*"),
-            allow(["sts:AssumeRole", "sts:TagSession"], place.role(PREVIEW_SECRETS_ROLE)),
+            allow(["sts:AssumeRole", "sts:TagSession"], scope.role(PREVIEW_SECRETS_ROLE)),
         ]
     )
 

@@ -45,7 +45,7 @@ ENTRIES: Mapping[str, tuple[str, str]] = {
 """Role → group and user in Kubernetes; the session's name is the rest of the user's."""
 
 
-class Identity(pulumi.ComponentResource):
+class GithubRoles(pulumi.ComponentResource):
     """The roles, what they may do, and who they are in the cluster; none of it if no repository is set."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Identity(pulumi.ComponentResource):
         name: str,
         settings: GithubSettings,
         *,
-        place: AwsScope,
+        scope: AwsScope,
         listener_arn: pulumi.Input[str],
         in_our_cluster: bool,
         depends_on: list[pulumi.Resource],
@@ -64,24 +64,24 @@ class Identity(pulumi.ComponentResource):
         self.preview_role_id: pulumi.Input[str] = ""
         self._depends_on = depends_on
         if settings.repository:
-            trusted = iam_policies.trust(place.account, settings.repository, settings.environment)
-            self._boundary = boundary.boundary_arn(place.account)
+            trusted = iam_policies.trust(scope.account, settings.repository, settings.environment)
+            self._boundary = boundary.boundary_arn(scope.account)
             made = {role: self._role(role, text) for role, text in trusted.items()}
             self.preview_role_id = made[PREVIEW_ROLE].unique_id
             listener = pulumi.Output.from_input(listener_arn)
             documents: dict[str, pulumi.Input[str]] = {
-                RELEASE_ROLE: release_role.release_policy(place, updates_platform=settings.updates_platform),
+                RELEASE_ROLE: release_role.release_policy(scope, updates_platform=settings.updates_platform),
                 PREVIEW_ROLE: pulumi.Output.all(listener, made[PREVIEW_ROLE].unique_id).apply(
-                    lambda both: iam_policies.preview_policy(place, *both)
+                    lambda both: iam_policies.preview_policy(scope, *both)
                 ),
                 CLEANUP_ROLE: made[PREVIEW_ROLE].unique_id.apply(
-                    lambda role_id: iam_policies.cleanup_policy(place, role_id)
+                    lambda role_id: iam_policies.cleanup_policy(scope, role_id)
                 ),
             }
             for role, text in documents.items():
                 aws.iam.RolePolicy(role, name=role, role=made[role].name, policy=text, opts=self._child())
             if in_our_cluster:
-                self._entries(place.cluster, made)
+                self._entries(scope.cluster, made)
             self.roles = {role: one.arn for role, one in made.items()}
         self.register_outputs({})
 

@@ -151,23 +151,23 @@ def secrets_trust(operator_arn: str) -> str:
     )
 
 
-def secrets_policy(place: AwsScope) -> str:
+def secrets_policy(scope: AwsScope) -> str:
     """The secrets of the namespace that the session is for, and no others."""
     secret = f"secret:{PREVIEW_SECRET_PATH}/${{aws:PrincipalTag/{PREVIEW_SESSION_TAG}}}/*"
-    return document([allow(["secretsmanager:GetSecretValue"], place.arn("secretsmanager", secret))])
+    return document([allow(["secretsmanager:GetSecretValue"], scope.arn("secretsmanager", secret))])
 
 
-def push_statements(place: AwsScope, repository: str) -> list[Statement]:
+def push_statements(scope: AwsScope, repository: str) -> list[Statement]:
     """Push to one repository; the log-in token can't be narrowed to one."""
     return [
         allow(["ecr:GetAuthorizationToken"], "*"),
-        allow(list(_PUSH), place.arn("ecr", f"repository/{repository}")),
+        allow(list(_PUSH), scope.arn("ecr", f"repository/{repository}")),
     ]
 
 
-def state_statements(place: AwsScope, stack: str, folder: str) -> list[Statement]:
+def state_statements(scope: AwsScope, stack: str, folder: str) -> list[Statement]:
     """Objects of a folder in the stack's bucket, and the key that encrypts them."""
-    bucket = f"arn:aws:s3:::{state_bucket(stack, place.account, place.region)}"
+    bucket = f"arn:aws:s3:::{state_bucket(stack, scope.account, scope.region)}"
     listed = {"StringLike": {"s3:prefix": [f"{folder}*"]}} if folder else {}
     alias = {"kms:ResourceAliases": state_key_alias(stack)}
     return [
@@ -175,19 +175,19 @@ def state_statements(place: AwsScope, stack: str, folder: str) -> list[Statement
         allow(["s3:ListBucket"], bucket, **listed),
         allow(
             ["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey", "kms:DescribeKey"],
-            place.arn("kms", "key/*"),
+            scope.arn("kms", "key/*"),
             **{"ForAnyValue:StringEquals": alias},
         ),
     ]
 
 
-def _found(place: AwsScope) -> list[Statement]:
+def _found(scope: AwsScope) -> list[Statement]:
     """What every preview's program reads first."""
     return [
-        allow(["ssm:GetParameter"], place.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
+        allow(["ssm:GetParameter"], scope.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
         allow(
             ["dynamodb:Scan", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"],
-            place.arn("dynamodb", f"table/{PREVIEW_SLOTS_TABLE}"),
+            scope.arn("dynamodb", f"table/{PREVIEW_SLOTS_TABLE}"),
         ),
         allow(
             [
@@ -203,18 +203,18 @@ def _found(place: AwsScope) -> list[Statement]:
     ]
 
 
-def _groups(place: AwsScope) -> tuple[str, str]:
+def _groups(scope: AwsScope) -> tuple[str, str]:
     """Previews' target groups, and rules of the previews' load balancer."""
     return (
-        place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-*/*"),
-        place.arn("elasticloadbalancing", f"listener-rule/app/{APPLICATION}-preview/*/*/*"),
+        scope.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-*/*"),
+        scope.arn("elasticloadbalancing", f"listener-rule/app/{APPLICATION}-preview/*/*/*"),
     )
 
 
 _VALUE = ("GetSecretValue", "PutSecretValue", "UpdateSecret")
 
 
-def _owned(place: AwsScope, owner: str) -> list[Statement]:
+def _owned(scope: AwsScope, owner: str) -> list[Statement]:
     """What a preview has made: what carries its owner's tag, or among previews' names carries none.
 
     `IfExists`, since an object that is gone has no tag: without it IAM denies what a close that was cut off asks again, and
@@ -222,79 +222,79 @@ def _owned(place: AwsScope, owner: str) -> list[Statement]:
     its provider changes it already. Every object that a preview makes is made with its tag, which nobody may take off, so
     what has none is gone or a person's own. A secret's value needs the tag: it is written once IAM knows whose it is.
     """
-    group, rule = _groups(place)
-    secret = place.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
+    group, rule = _groups(scope)
+    secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
     changes = ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
     reads = ["DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds"]
     mine = {"StringLikeIfExists": {_TAG: owner}}
     return [
-        *_deletes(place, owner),
+        *_deletes(scope, owner),
         allow([f"elasticloadbalancing:{action}" for action in changes], [group, rule], **mine),
         allow([f"secretsmanager:{action}" for action in reads], secret, **mine),
         allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}),
     ]
 
 
-def _deletes(place: AwsScope, owner: str) -> list[Statement]:
+def _deletes(scope: AwsScope, owner: str) -> list[Statement]:
     """Delete what carries the owner's tag, or among previews' names none (see `_owned`)."""
-    group, rule = _groups(place)
+    group, rule = _groups(scope)
     mine = {"StringLikeIfExists": {_TAG: owner}}
     return [
         allow(["elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"], [group, rule], **mine),
         allow(
-            ["secretsmanager:DeleteSecret"], place.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*"), **mine
+            ["secretsmanager:DeleteSecret"], scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*"), **mine
         ),
     ]
 
 
-def preview_policy(place: AwsScope, listener_arn: str, role_id: str) -> str:
+def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
     """The preview role: what infra/previews/preview.py makes, each thing owned by the pull request that makes it.
 
     Args:
-        place: where everything is.
+        scope: where everything is.
         listener_arn: of the previews' load balancer, on which alone rules are made.
         role_id: unique id of this role, with which `aws:userid` of its sessions begins.
     """
-    group, rule = _groups(place)
-    secret = place.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
+    group, rule = _groups(scope)
+    secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
     owned = {"StringLike": {_NEW_TAG: _SELF}}
     named = {**owned, "StringEquals": {"aws:userid": f"{role_id}:{_NEW_NUMBER}"}}
-    own_group = place.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-{_NEW_NUMBER}/*")
-    own_secret = place.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-{_NEW_NUMBER}/*")
+    own_group = scope.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-{_NEW_NUMBER}/*")
+    own_secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-{_NEW_NUMBER}/*")
     # Tags are written on what is new, or on what is one's own: never on another's to make it one's own.
     tagging = {"StringLike": {_NEW_TAG: _SELF}, "StringLikeIfExists": {_TAG: _SELF}}
     return document(
         [
-            *push_statements(place, f"{RELEASE_REPOSITORY}-preview"),
-            *_found(place),
-            *state_statements(place, PREVIEWS_BACKEND, f"{_SELF}/"),
+            *push_statements(scope, f"{RELEASE_REPOSITORY}-preview"),
+            *_found(scope),
+            *state_statements(scope, PREVIEWS_BACKEND, f"{_SELF}/"),
             allow(["elasticloadbalancing:CreateTargetGroup"], own_group, **named),
             allow(["elasticloadbalancing:CreateRule"], listener_arn, **owned),
             allow(["elasticloadbalancing:AddTags"], [group, rule], **tagging),
             allow(["secretsmanager:GetRandomPassword"], "*"),
             allow(["secretsmanager:CreateSecret"], own_secret, **named),
             allow(["secretsmanager:TagResource"], secret, **tagging),
-            *_owned(place, _SELF),
+            *_owned(scope, _SELF),
         ]
     )
 
 
-def cleanup_policy(place: AwsScope, preview_role_id: str) -> str:
+def cleanup_policy(scope: AwsScope, preview_role_id: str) -> str:
     """The clean-up role: finds and deletes any preview's things, images too; it makes none, and reads no secret and no state.
 
     A pull request's own session deletes no image: its tag could be pushed again with another one, which another's preview
     might take.
     """
     owner = f"{preview_role_id}:"
-    bucket = f"arn:aws:s3:::{state_bucket(PREVIEWS_BACKEND, place.account, place.region)}"
+    bucket = f"arn:aws:s3:::{state_bucket(PREVIEWS_BACKEND, scope.account, scope.region)}"
     return document(
         [
-            allow(["ssm:GetParameter"], place.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
-            allow(["dynamodb:Scan", "dynamodb:DeleteItem"], place.arn("dynamodb", f"table/{PREVIEW_SLOTS_TABLE}")),
+            allow(["ssm:GetParameter"], scope.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
+            allow(["dynamodb:Scan", "dynamodb:DeleteItem"], scope.arn("dynamodb", f"table/{PREVIEW_SLOTS_TABLE}")),
             allow(["elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeRules"], "*"),
             allow(["s3:ListBucket"], bucket, StringLike={"s3:prefix": [f"{owner}*"]}),
             allow(["s3:DeleteObject"], f"{bucket}/{owner}*"),
-            allow(["ecr:BatchDeleteImage"], place.arn("ecr", f"repository/{RELEASE_REPOSITORY}-preview")),
-            *_deletes(place, f"{owner}*"),
+            allow(["ecr:BatchDeleteImage"], scope.arn("ecr", f"repository/{RELEASE_REPOSITORY}-preview")),
+            *_deletes(scope, f"{owner}*"),
         ]
     )

@@ -50,29 +50,29 @@ _BALANCING_READS = [
 ]
 
 
-def release_statements(place: AwsScope) -> list[Statement]:
+def release_statements(scope: AwsScope) -> list[Statement]:
     """Allow what `pulumi up -s prod` calls to release, to take back or to go on with a release."""
     production = f"app/{LOAD_BALANCER}"
     return [
-        *push_statements(place, RELEASE_REPOSITORY),
-        *state_statements(place, PRODUCTION_STACK, ""),
-        allow([f"dynamodb:{action}" for action in _LEDGER], place.arn("dynamodb", f"table/{place.ledger_table}")),
-        allow(["eks:DescribeCluster"], place.arn("eks", f"cluster/{place.cluster}")),
+        *push_statements(scope, RELEASE_REPOSITORY),
+        *state_statements(scope, PRODUCTION_STACK, ""),
+        allow([f"dynamodb:{action}" for action in _LEDGER], scope.arn("dynamodb", f"table/{scope.ledger_table}")),
+        allow(["eks:DescribeCluster"], scope.arn("eks", f"cluster/{scope.cluster}")),
         # Its current version, which a new release pins; never its value.
-        allow(["secretsmanager:DescribeSecret"], place.arn("secretsmanager", f"secret:{APPLICATION_SECRET}-??????")),
+        allow(["secretsmanager:DescribeSecret"], scope.arn("secretsmanager", f"secret:{APPLICATION_SECRET}-??????")),
         # How many previews fit beside a release, which the release's own size decides.
         allow(
             ["ssm:GetParameter", "ssm:ListTagsForResource", "ssm:PutParameter"],
-            place.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}"),
+            scope.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}"),
         ),
         allow(["ssm:DescribeParameters"], "*"),  # the provider finds a parameter's description by listing
         allow([f"elasticloadbalancing:{action}" for action in _BALANCING_READS], "*"),
         allow(
             ["elasticloadbalancing:ModifyRule"],
-            place.arn("elasticloadbalancing", f"listener-rule/{production}/*/*/*"),
+            scope.arn("elasticloadbalancing", f"listener-rule/{production}/*/*/*"),
         ),
         # Where a person has made a listener forward by default, its weights move with the rule's (infra/release/traffic.py).
-        allow(["elasticloadbalancing:ModifyListener"], place.arn("elasticloadbalancing", f"listener/{production}/*/*")),
+        allow(["elasticloadbalancing:ModifyListener"], scope.arn("elasticloadbalancing", f"listener/{production}/*/*")),
         allow(["cloudwatch:GetMetricData"], "*"),
         # Of a cluster that is there already: where its load balancers are (infra/foundation/existing_network.py).
         allow(["ec2:DescribeSubnets"], "*"),
@@ -80,18 +80,18 @@ def release_statements(place: AwsScope) -> list[Statement]:
     ]
 
 
-def update_statements(place: AwsScope) -> list[Statement]:
+def update_statements(scope: AwsScope) -> list[Statement]:
     """Allow what ordinary updates of the platform call besides."""
     cluster, nodes, addons = (
-        place.arn("eks", f"{kind}/{place.cluster}{rest}")
+        scope.arn("eks", f"{kind}/{scope.cluster}{rest}")
         for kind, rest in (("cluster", ""), ("nodegroup", "/*/*"), ("addon", "/*/*"))
     )
-    balancers = [place.arn("elasticloadbalancing", f"loadbalancer/app/{name}/*") for name in both_balancers()]
-    groups = [place.arn("elasticloadbalancing", f"targetgroup/{workload_name(colour)}/*") for colour in COLOURS]
-    template = place.arn("ec2", "launch-template/*")
-    launched = [place.arn("ec2", f"{kind}/*") for kind in ("instance", "network-interface", "volume")]
-    launched += [place.arn("ec2", f"{kind}/*") for kind in ("security-group", "subnet")]
-    launched.append(f"arn:aws:ec2:{place.region}::image/*")
+    balancers = [scope.arn("elasticloadbalancing", f"loadbalancer/app/{name}/*") for name in both_balancers()]
+    groups = [scope.arn("elasticloadbalancing", f"targetgroup/{workload_name(colour)}/*") for colour in COLOURS]
+    template = scope.arn("ec2", "launch-template/*")
+    launched = [scope.arn("ec2", f"{kind}/*") for kind in ("instance", "network-interface", "volume")]
+    launched += [scope.arn("ec2", f"{kind}/*") for kind in ("security-group", "subnet")]
+    launched.append(f"arn:aws:ec2:{scope.region}::image/*")
     ours = {"StringEquals": {f"aws:ResourceTag/{PROJECT_TAG}": APPLICATION}}
     return [
         allow(
@@ -118,7 +118,7 @@ def update_statements(place: AwsScope) -> list[Statement]:
         # instances with this launch template"); no role is passed, since the template names none.
         allow(["ec2:RunInstances"], template, **ours),
         allow(["ec2:RunInstances"], launched, ArnLike={"ec2:LaunchTemplate": template}),
-        allow(["ec2:CreateTags"], place.arn("ec2", "instance/*"), StringEquals={"ec2:CreateAction": "RunInstances"}),
+        allow(["ec2:CreateTags"], scope.arn("ec2", "instance/*"), StringEquals={"ec2:CreateAction": "RunInstances"}),
     ]
 
 
@@ -127,6 +127,6 @@ def both_balancers() -> tuple[str, str]:
     return LOAD_BALANCER, f"{LOAD_BALANCER}-preview"
 
 
-def release_policy(place: AwsScope, *, updates_platform: bool) -> str:
+def release_policy(scope: AwsScope, *, updates_platform: bool) -> str:
     """The release role's policy."""
-    return document([*release_statements(place), *(update_statements(place) if updates_platform else [])])
+    return document([*release_statements(scope), *(update_statements(scope) if updates_platform else [])])

@@ -49,7 +49,7 @@ class Bootstrap:
         self._account = account
         self._table = ledger_table
         # A boundary holds actions alone, so the cluster's name is none of its business.
-        self._place = AwsScope(account, clients.region, "*", ledger_table)
+        self._scope = AwsScope(account, clients.region, "*", ledger_table)
 
     def bucket(self, stack: str) -> str:
         """The bucket of a stack's state in this account and region."""
@@ -65,7 +65,7 @@ class Bootstrap:
             yield self._key(stack)
             yield self._bucket(stack)
         yield self._ledger()
-        for name, document in boundary.documents(self._place).items():
+        for name, document in boundary.documents(self._scope).items():
             yield bootstrap_iam.role_boundary(self._clients, self._account, name, document)
         yield bootstrap_iam.issuer(self._clients, self._account)
 
@@ -237,10 +237,10 @@ class Bootstrap:
         return True
 
     def _make_bucket(self, name: str) -> None:
-        place: dict[str, Any] = {}
+        location: dict[str, Any] = {}
         if self._clients.region != "us-east-1":  # S3 refuses a constraint for its oldest region
-            place["CreateBucketConfiguration"] = {"LocationConstraint": self._clients.region}
-        self._clients.get("s3").create_bucket(Bucket=name, **place)
+            location["CreateBucketConfiguration"] = {"LocationConstraint": self._clients.region}
+        self._clients.get("s3").create_bucket(Bucket=name, **location)
 
     def _is_encrypted(self, stack: str) -> bool:
         s3, key, alias = self._clients.get("s3"), self._metadata(stack), self.alias(stack)

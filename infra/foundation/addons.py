@@ -157,7 +157,7 @@ class Addons(pulumi.ComponentResource):
         name: str,
         settings: Settings,
         *,
-        place: AwsScope,
+        scope: AwsScope,
         kubernetes_api: Callable[[], KubernetesClient],
         kubeconfig: pulumi.Output[str],
         vpc_id: pulumi.Input[str],
@@ -166,18 +166,18 @@ class Addons(pulumi.ComponentResource):
     ) -> None:
         super().__init__("shopcat:addons:Addons", name, None, opts)
         self._cluster = settings.cluster.name
-        self._boundary = boundary.boundary_arn(place.account)
+        self._boundary = boundary.boundary_arn(scope.account)
         for line in unpinned(settings):
             pulumi.log.warn(line, self)
-        region = place.region
-        self.secrets_role = place.role(PREVIEW_SECRETS_ROLE)
+        region = scope.region
+        self.secrets_role = scope.role(PREVIEW_SECRETS_ROLE)
         _, controller = self._identity(
-            CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, addon_policies.controller_policy(place), depends_on
+            CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, addon_policies.controller_policy(scope), depends_on
         )
         self.operator, secrets = self._identity(
-            OPERATOR, OPERATOR, OPERATOR, addon_policies.operator_policy(place), depends_on
+            OPERATOR, OPERATOR, OPERATOR, addon_policies.operator_policy(scope), depends_on
         )
-        reader = self._preview_secrets(place)
+        reader = self._preview_secrets(scope)
         within = self._isolation(settings, kubeconfig, depends_on)
         mirror, versions, digests = settings.chart_mirror, settings.charts, settings.chart_digests
         settled = pulumi.ResourceHook("pod-identity", let_identity_settle)
@@ -268,7 +268,7 @@ class Addons(pulumi.ComponentResource):
         ]
         return [namespace, binding, bound, *networks]
 
-    def _preview_secrets(self, place: AwsScope) -> pulumi.Resource:
+    def _preview_secrets(self, scope: AwsScope) -> pulumi.Resource:
         """The role in which the operator reads previews' secrets, each session those of one namespace."""
         child = pulumi.ResourceOptions(parent=self)
         name = PREVIEW_SECRETS_ROLE
@@ -277,7 +277,7 @@ class Addons(pulumi.ComponentResource):
             name, name=name, assume_role_policy=trusted, permissions_boundary=self._boundary, opts=child
         )
         policy: pulumi.Resource = aws.iam.RolePolicy(
-            name, name=name, role=role.name, policy=iam_policies.secrets_policy(place), opts=child
+            name, name=name, role=role.name, policy=iam_policies.secrets_policy(scope), opts=child
         )
         return policy
 

@@ -198,7 +198,7 @@ class LoadBalancer(pulumi.ComponentResource):
         return records
 
 
-class Edge(pulumi.ComponentResource):
+class LoadBalancers(pulumi.ComponentResource):
     """Both load balancers, and how requests reach production's two colours."""
 
     def __init__(

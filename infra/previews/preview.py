@@ -156,42 +156,45 @@ class Preview(pulumi.ComponentResource):
         self._settings = settings
         self._clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         self._clients.identity()
-        self._contract = cluster_info.read_cluster_info(self._clients)
-        self.image = preview_image(self._clients, self._contract, settings.tag)
-        taken = slots.read_slots(self._clients, self._contract.places_table)
-        self._place = slots.choose_slot(taken, self.name, self._contract.previews, datetime.now(UTC))
-        self.host = preview_host(self.name, self._contract.preview_domain)
+        self._cluster_info = cluster_info.read_cluster_info(self._clients)
+        self.image = preview_image(self._clients, self._cluster_info, settings.tag)
+        taken = slots.read_slots(self._clients, self._cluster_info.places_table)
+        self._slot = slots.choose_slot(taken, self.name, self._cluster_info.previews, datetime.now(UTC))
+        self.host = preview_host(self.name, self._cluster_info.preview_domain)
         self.url = f"https://{self.host}"
         self._leftovers = slots.Leftovers(
             self._clients,
             self.name,
-            self._contract.places_table,
-            self._contract.preview_listener_arn,
+            self._cluster_info.places_table,
+            self._cluster_info.preview_listener_arn,
             self.host,
         )
 
-        role = self._contract.preview_role_id
+        role = self._cluster_info.preview_role_id
         owned = {OWNER_TAG: isolation.owner(role, number), NUMBER_TAG: str(number)} if role else {}
         cloud = aws_provider(settings, region, self.name, owned)
         self._kubeconfig = kubernetes_client.kubeconfig(
-            self._contract.cluster, self._contract.cluster_endpoint, self._contract.cluster_authority, region
+            self._cluster_info.cluster,
+            self._cluster_info.cluster_endpoint,
+            self._cluster_info.cluster_authority,
+            region,
         )
         provider = kubernetes_provider(self._kubeconfig, [])
         super().__init__(
             "shopcat:index:Preview", APPLICATION, None, pulumi.ResourceOptions(providers=[cloud, provider])
         )
-        place = aws.dynamodb.TableItem(
+        slot = aws.dynamodb.TableItem(
             "place",
-            table_name=self._contract.places_table,
+            table_name=self._cluster_info.places_table,
             hash_key=slots.SLOT_KEY,
-            item=self._place.item(),
-            opts=self._anew(self._leftovers.free_place),
+            item=self._slot.item(),
+            opts=self._anew(self._leftovers.free_slot),
         )
-        rule, group_arn = self._edge(place)
+        rule, group_arn = self._edge(slot)
         # Deleted before the rule and its group, as it was made after them: pods leave while requests still find them.
-        self._space = self._namespace([place, rule])
+        self._space = self._namespace([slot, rule])
         fenced = self._fence()
-        secret = self._secret(place, fenced, region)
+        secret = self._secret(slot, fenced, region)
         binding = self._binding(rule, group_arn, fenced)
         database = self._database([*fenced, secret])
         self._application([*fenced, secret, binding, database])
@@ -263,11 +266,11 @@ class Preview(pulumi.ComponentResource):
                 spec=spec,
                 opts=self._inside(depends_on=[quota]),
             )
-            for policy, spec in isolation.preview_network_policies(self._contract.load_balancer_cidrs).items()
+            for policy, spec in isolation.preview_network_policies(self._cluster_info.load_balancer_cidrs).items()
         ]
         return [quota, limits, *policies]
 
-    def _secret(self, place: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
+    def _secret(self, slot: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
         """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
         name, clients = slots.secret_name(self.name), self._clients
         source = aws.secretsmanager.Secret(
@@ -275,7 +278,7 @@ class Preview(pulumi.ComponentResource):
             name=name,
             description=f"The throw-away database of preview {self.name}",
             recovery_window_in_days=0,
-            opts=self._anew(self._leftovers.delete_secret, depends_on=[place]),
+            opts=self._anew(self._leftovers.delete_secret, depends_on=[slot]),
         )
 
         async def fill(_: pulumi.ResourceHookArgs) -> None:
@@ -288,7 +291,7 @@ class Preview(pulumi.ComponentResource):
             api_version=_SECRETS_API,
             kind="SecretStore",
             metadata=self._metadata(isolation.PREVIEW_STORE, **waited),
-            spec=isolation.store(self.name, region, self._contract.secrets_role),
+            spec=isolation.store(self.name, region, self._cluster_info.secrets_role),
             opts=self._inside(depends_on=fenced, custom_timeouts=timeouts),
         )
         made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
@@ -305,7 +308,7 @@ class Preview(pulumi.ComponentResource):
         )
         return made
 
-    def _edge(self, place: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
+    def _edge(self, slot: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
         """Host rule and target group, there before any pod; the rule and the group's ARN."""
         drain = self._settings.drain.budget
         group = aws.lb.TargetGroup(
@@ -315,7 +318,7 @@ class Preview(pulumi.ComponentResource):
             protocol="HTTP",
             protocol_version="HTTP1",
             target_type="ip",
-            vpc_id=self._contract.vpc_id,
+            vpc_id=self._cluster_info.vpc_id,
             deregistration_delay=drain.deregistration_delay_seconds,
             slow_start=0,
             load_balancing_algorithm_type="round_robin",
@@ -331,12 +334,12 @@ class Preview(pulumi.ComponentResource):
                 unhealthy_threshold=drain.health_threshold,
                 matcher="200",
             ),
-            opts=self._anew(self._enter, depends_on=[place]),
+            opts=self._anew(self._enter, depends_on=[slot]),
         )
         rule = aws.lb.ListenerRule(
             "host",
-            listener_arn=self._contract.preview_listener_arn,
-            priority=FIRST_PRIORITY + self._place.number,
+            listener_arn=self._cluster_info.preview_listener_arn,
+            priority=FIRST_PRIORITY + self._slot.number,
             conditions=[
                 aws.lb.ListenerRuleConditionArgs(
                     host_header=aws.lb.ListenerRuleConditionHostHeaderArgs(values=[self.host])
@@ -348,7 +351,7 @@ class Preview(pulumi.ComponentResource):
         return rule, group.arn
 
     def _enter(self) -> None:
-        """Before the first thing after the place: production, once it lets none open, looks for places that are taken."""
+        """Before the first thing after the slot: production, once it lets none open, looks for places that are taken."""
         if cluster_info.read_cluster_info(self._clients).previews == 0:
             raise Refused(
                 f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "
@@ -383,14 +386,14 @@ class Preview(pulumi.ComponentResource):
 
     def _database(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         service = self._service(DATABASE_WORKLOAD, depends_on)
-        spec = manifests.database_deployment(self._settings.images.database, self._contract.priority_class)
+        spec = manifests.database_deployment(self._settings.images.database, self._cluster_info.priority_class)
         return self._deployment(
             DATABASE_WORKLOAD, spec, [*depends_on, service], self._settings.drain.budget.grace_seconds
         )
 
     def _application(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         made = manifests.record(self._settings, self.image, self.url)
-        spec = manifests.application_deployment(made, self._contract.priority_class)
+        spec = manifests.application_deployment(made, self._cluster_info.priority_class)
         return self._deployment(APPLICATION, spec, depends_on, self._settings.drain.budget.grace_seconds)
 
     def _deployment(
@@ -415,4 +418,4 @@ class Preview(pulumi.ComponentResource):
         pulumi.export("url", self.url)
         pulumi.export("image", self.image)
         pulumi.export("tag", self._settings.tag)
-        pulumi.export("place", f"{self._place.number} of {self._contract.previews}")
+        pulumi.export("place", f"{self._slot.number} of {self._cluster_info.previews}")

@@ -70,38 +70,38 @@ class PreviewSlot:
         )
 
     def item(self) -> str:
-        """The table's item, as the API writes it; the same text for the same place."""
+        """The table's item, as the API writes it; the same text for the same slot."""
         item = {SLOT_KEY: str(self.number), "stack": self.stack, "since": self.since}
         return json.dumps({name: {"S": value} for name, value in item.items()}, sort_keys=True)
 
 
-def describe_slots(places: Sequence[PreviewSlot], now: datetime) -> str:
+def describe_slots(taken_slots: Sequence[PreviewSlot], now: datetime) -> str:
     """The open previews, a line each, the oldest first."""
     return "\n".join(
-        f"  - {place.stack}, open for {place.age(now)}" for place in sorted(places, key=lambda one: one.since)
+        f"  - {slot.stack}, open for {slot.age(now)}" for slot in sorted(taken_slots, key=lambda one: one.since)
     )
 
 
-def choose_slot(places: Sequence[PreviewSlot], stack: str, count: int, now: datetime) -> PreviewSlot:
+def choose_slot(taken_slots: Sequence[PreviewSlot], stack: str, count: int, now: datetime) -> PreviewSlot:
     """Return the place that the stack has, or else the lowest free one.
 
     Raises:
         Refused: all are taken; the open previews are named with their age.
     """
-    for place in places:
-        if place.stack == stack:
-            return place
+    for slot in taken_slots:
+        if slot.stack == stack:
+            return slot
     if count == 0:
         raise Refused(
             f"{stack}: production takes no previews: it is being taken down (shopcat:protection is false there), or its "
             "release leaves no room beside it (shopcat:release); `pulumi up -s prod` with other settings changes that"
         )
-    taken = {place.number for place in places}
+    taken = {slot.number for slot in taken_slots}
     free = next((number for number in range(1, count + 1) if number not in taken), None)
     if free is None:
         raise Refused(
-            f"{stack}: {count} previews fit beside a full release and {len(places)} are open; close one first "
-            f"(`pulumi destroy -s pr-<n>`):\n{describe_slots(places, now)}"
+            f"{stack}: {count} previews fit beside a full release and {len(taken_slots)} are open; close one first "
+            f"(`pulumi destroy -s pr-<n>`):\n{describe_slots(taken_slots, now)}"
         )
     return PreviewSlot(free, stack, now.isoformat(timespec="seconds"))
 
@@ -193,18 +193,18 @@ class Leftovers:
         with self._explained(f"secret {name}"):
             self.clients.get("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
-    def free_place(self) -> None:
+    def free_slot(self) -> None:
         """Free every place that the stack holds."""
         with self._explained(f"DynamoDB table {self.table}"):
-            for place in read_slots(self.clients, self.table):
-                if place.stack == self.stack:
-                    self._free(place)
+            for slot in read_slots(self.clients, self.table):
+                if slot.stack == self.stack:
+                    self._free(slot)
 
-    def _free(self, place: PreviewSlot) -> None:
+    def _free(self, slot: PreviewSlot) -> None:
         try:
             self.clients.get("dynamodb").delete_item(
                 TableName=self.table,
-                Key={SLOT_KEY: {"S": str(place.number)}},
+                Key={SLOT_KEY: {"S": str(slot.number)}},
                 ConditionExpression="stack = :stack",
                 ExpressionAttributeValues={":stack": {"S": self.stack}},
             )
@@ -216,7 +216,7 @@ class Leftovers:
         """Delete all of it, the place last: it is free once nothing of its preview is left."""
         self.delete_group()
         self.delete_secret()
-        self.free_place()
+        self.free_slot()
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:

@@ -189,5 +189,5 @@ def policies_of_nobody() -> list[dict[str, Any]]:
     from infra.access import release_role
     from infra.access.iam_policies import AwsScope
 
-    place = AwsScope(config.ACCOUNT_ID, config.region(), "shopcat", "shopcat-releases")
-    return [json.loads(release_role.release_policy(place, updates_platform=True))]
+    scope = AwsScope(config.ACCOUNT_ID, config.region(), "shopcat", "shopcat-releases")
+    return [json.loads(release_role.release_policy(scope, updates_platform=True))]

@@ -31,17 +31,17 @@ class Recorder(pulumi.runtime.Mocks):
 def declared(
     repository: str, *, in_our_cluster: bool = True, updates_platform: bool = False
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    from infra.access.github_roles import Identity
+    from infra.access.github_roles import GithubRoles
 
     recorder = Recorder()
     pulumi.runtime.set_mocks(recorder, preview=False)
 
     @pulumi.runtime.test
     def program() -> Any:
-        made = Identity(
+        made = GithubRoles(
             "identity",
             GithubSettings(repository=repository, updates_platform=updates_platform),
-            place=PLACE,
+            scope=PLACE,
             listener_arn="arn:listener",
             in_our_cluster=in_our_cluster,
             depends_on=[],

@@ -22,7 +22,7 @@ CHECKED_ELSEWHERE = {
     "vpc.cidr": "ipaddress",
     "vpc.zones": "two letters",
     "adminCidrs": "ipaddress, and counted with the addresses of the cluster's own",
-    "tag": "infra/release/record.py",
+    "tag": "infra/names.py",
     "release.env": "infra/settings/environment.py",
     "release.migrate": "infra/settings/environment.py",
     "env": "infra/settings/environment.py",

@@ -15,8 +15,9 @@ from moto import mock_aws
 from infra.clients.aws import AwsClients
 from infra.clients.kubernetes import KubernetesUnreachable
 from infra.errors import Refused
+from infra.names import CLUSTER_INFO_PARAMETER
 from infra.previews import slots
-from pipeline import __main__, reaper, removal, stack, state
+from pipeline import __main__, reaper, removal, state
 from tests.unit.test_pipeline import write
 from tests.unit.test_pipeline_github import Served, served
 from tests.unit.test_pipeline_plan import event
@@ -78,7 +79,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with mock_aws():
         clients = AwsClients("eu-central-1")
         found = {"placesTable": "places", "previewListenerArn": LISTENER, "previewDomain": "previews.example.net"}
-        clients.get("ssm").put_parameter(Name=stack.CONTRACT, Type="String", Value=json.dumps(found))
+        clients.get("ssm").put_parameter(Name=CLUSTER_INFO_PARAMETER, Type="String", Value=json.dumps(found))
         clients.get("dynamodb").create_table(
             TableName="places",
             KeySchema=[{"AttributeName": "place", "KeyType": "HASH"}],

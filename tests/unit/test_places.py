@@ -112,7 +112,7 @@ def test_what_a_killed_update_has_left_goes_and_can_be_made_anew(account: Accoun
     others = account.there()
     account.make(12, parts)
     leftovers = account.leftovers(12)
-    for clear in (leftovers.free_place, leftovers.delete_group, leftovers.delete_rule, leftovers.delete_secret):
+    for clear in (leftovers.free_slot, leftovers.delete_group, leftovers.delete_rule, leftovers.delete_secret):
         clear()  # as the hooks do
     assert account.there() == others
     account.make(12)
@@ -123,7 +123,7 @@ def test_what_a_killed_update_has_left_goes_and_can_be_made_anew(account: Accoun
 
 def test_each_hook_clears_what_is_made_after_it(account: Account) -> None:
     for part, clear in (
-        ("place", Leftovers.free_place),
+        ("place", Leftovers.free_slot),
         ("secret", Leftovers.delete_secret),
         ("group", Leftovers.delete_group),
     ):
@@ -138,7 +138,7 @@ def test_every_place_of_the_stack_is_freed_and_a_place_that_another_has_taken_st
         table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(place.item()))
     stale = PreviewSlot(3, "pr-12", "x")
     account.leftovers(12)._free(stale)
-    account.leftovers(12).free_place()
+    account.leftovers(12).free_slot()
     assert [one.stack for one in slots.read_slots(account.clients, PREVIEW_SLOTS_TABLE)] == ["pr-1"]
 
 

@@ -220,7 +220,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
         made = addons.Addons(
             "addons",
             settings.read_settings(committed()),
-            place=AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
+            scope=AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases"),
             kubernetes_api=lambda: "api",  # type: ignore[arg-type, return-value]
             kubeconfig=pulumi.Output.secret(
                 kubernetes_client.kubeconfig("shopcat", "https://api:6443", "Q0E=", "eu-central-1")
