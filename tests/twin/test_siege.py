@@ -29,13 +29,14 @@ from twin.loadbalancer import service
 
 pytestmark = [
     pytest.mark.twin,
+    pytest.mark.timeout(3600),
     pytest.mark.skipif(not os.environ.get("SHOPCAT_ISOLATION"), reason="a quarter of an hour: `make isolation`"),
 ]
 
 NUMBERS = (121, 122, 123, 124, 125)
 UNOPENED = 199
 SHA = "e" * 40
-PAUSE_SECONDS = 0.5
+PAUSE_SECONDS = 2.0
 """Between two attempts of one job: five jobs at once, beside the load, on the machine that plays everything."""
 HOG = {
     SERVE: """    def fill() -> None:
