@@ -104,7 +104,7 @@ _NAMES = {
 _IN_PREVIEW = {"in-a-preview": f"request.namespace.matches({literal(PREVIEW_NAMESPACE_PATTERN)})"}
 # A message is part of a declared policy, so a changed one is an update of every shop: the files that messages name are known
 # today as previews/manifests.py and previews/isolation.py, and the names follow when a policy changes anyway.
-_AS_MADE = "is what infra/preview_objects.py of the main branch makes"
+_AS_MADE = "is what infra/previews/manifests.py of the main branch makes"
 
 
 def own_namespace() -> AdmissionPolicy:
@@ -181,7 +181,7 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
                 f"object.metadata.name == {literal(isolation.QUOTA_NAME)}",
                 *_exact_quota("object"),
             ),
-            "a preview's quota is production's to set (infra/fence.py on the main branch)",
+            "a preview's quota is production's to set (infra/previews/isolation.py on the main branch)",
         ),
         (
             "limits",
@@ -192,13 +192,13 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
                 *(f"!has({item}.{key})" for key in ("max", "min", "maxLimitRequestRatio")),
                 *(f"has({item}.{key}) && {same_quantities(f'{item}.{key}', limits[key])}" for key in limits),
             ),
-            "a preview's limits are production's to set (infra/fence.py on the main branch)",
+            "a preview's limits are production's to set (infra/previews/isolation.py on the main branch)",
         ),
         (
             "network",
             _rule("networking.k8s.io", "v1", ["networkpolicies"]),
             f"object.metadata.name in {allowed} && dyn(object.spec) == {allowed}[object.metadata.name]",
-            "a preview's network policies are production's to set (infra/fence.py on the main branch)",
+            "a preview's network policies are production's to set (infra/previews/isolation.py on the main branch)",
         ),
         (
             "binding",

@@ -1,7 +1,7 @@
 """Limits that a setting can reach, one row each, with the source of every number.
 
 `LIMITS` holds what a single setting may be, by its name in the stack file. What two settings reach together (values of a
-listener rule, the environment's size) is a constant here and is compared in infra/settings.py. All of it is refused when
+listener rule, the environment's size) is a constant here and is compared in infra/settings/stacks.py. All of it is refused when
 the settings are read, before anything is asked of AWS.
 """
 

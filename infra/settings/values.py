@@ -157,7 +157,7 @@ def lines_of(error: ValidationError) -> list[str]:
         path = name_of(one["loc"])
         name = f"shopcat:{path}" if path else ""
         if one["type"] == "extra_forbidden":
-            found.append(f"{name}: unknown setting; see infra/settings.py for what there is, or remove it")
+            found.append(f"{name}: unknown setting; see infra/settings/stacks.py for what there is, or remove it")
         elif one["type"] == "string_unicode":  # a key: pydantic names the map that it is in
             found.append(
                 f"{name or 'shopcat:'}{_short(one['input'])}: half a character is no setting's name; remove it"

@@ -292,7 +292,7 @@ ATTEMPTS = [
     Attempt(
         "take an address of a load balancer of its own",
         ADMISSION,
-        "is what infra/preview_objects.py of the main branch makes",
+        "is what infra/previews/manifests.py of the main branch makes",
         manifest=lambda facts: _object(
             "v1", "Service", "attempt", facts.own, spec={"type": "LoadBalancer", "ports": [{"port": 80}]}
         ),
@@ -315,19 +315,19 @@ ATTEMPTS = [
     Attempt(
         "name a production secret in an ExternalSecret",
         ADMISSION,
-        "of its own number|is what infra/preview_objects.py",
+        "of its own number|is what infra/previews/manifests.py",
         manifest=_secret(data=_data("shopcat/application")),
     ),
     Attempt(
         "name another pull request's secret in an ExternalSecret",
         ADMISSION,
-        "of its own number|is what infra/preview_objects.py",
+        "of its own number|is what infra/previews/manifests.py",
         manifest=_secret(data=_data("shopcat-preview/pr-77/database")),
     ),
     Attempt(
         "find secrets by pattern in an ExternalSecret",
         ADMISSION,
-        "of its own number|is what infra/preview_objects.py",
+        "of its own number|is what infra/previews/manifests.py",
         manifest=_secret(dataFrom=[{"find": {"name": {"regexp": ".*"}}}]),
     ),
     Attempt(
@@ -407,7 +407,7 @@ ADMIN_ATTEMPTS = [
     Attempt(
         "an administrator: production's image in a preview's namespace",
         ANYONE,
-        "is what infra/preview_objects.py of the main branch makes",
+        "is what infra/previews/manifests.py of the main branch makes",
         manifest=_pod(_own, lambda facts: facts.production_image),
     ),
 ]

@@ -11,7 +11,7 @@ from infra.program import PREVIEW_SETTINGS
 from tests.engine.isolation_attempts import ADMISSION, ANYONE, APPLY, FORBIDDEN, RBAC, Attempt, Facts, Manifest
 
 Change = Callable[[Facts, Manifest], None]
-_SHAPE = "is what infra/preview_objects.py of the main branch makes"
+_SHAPE = "is what infra/previews/manifests.py of the main branch makes"
 _DIGEST = f"sha256:{'c' * 64}"
 
 
