@@ -38,14 +38,17 @@ VOLATILE = {
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?": "<time>",
     r"10\.213\.\d+\.": "10.213.<twin>.",
     r"10\\?\.214\.\d+\.": "10.214.<twin>.",
-    r"(?<=[:\[ ])21\d{3}\b": "<port>",
+    r"\b127\.\d+\.\d+\.\d+": "<elastic address>",
+    r"\bc\d\dtwintwin\b": "<twin>",
+    r"(?<=[:\[ ])2[1-4]\d{3}\b|^2[1-4]\d{3}$": "<port>",
     r"sha256:[0-9a-f]{64}": "sha256:<digest>",
     r"LS0t[A-Za-z0-9+/=]{100,}": "<certificate>",
     r"\b(vpc|subnet|sg|rtb|rtbassoc|igw|nat|eipalloc|lt|eni|pl|acl|sgr)-[0-9a-f]{8,17}\b": r"<\1>",
+    r"(:secret:[^\"]+)-[A-Za-z0-9]{6}\b": r"\1-<random>",
+    r"(?<=-)([0-9a-f]{7}|[0-9a-f]{17})\b": "<random>",
     r"\b[0-9a-f]{16}\b": "<hash>",
     r"\b(AROA|AIDA)[A-Z0-9]{12,17}\b": "<role id>",
-    r"(?<=hostedzone/)[A-Z0-9]{10,}": "<zone>",
-    r"\bZ[A-Z0-9]{12,32}\b": "<zone>",
+    r"\b(?=[A-Z0-9]*\d)[A-Z0-9]{20,32}\b": "<zone>",
 }
 
 
