@@ -100,7 +100,8 @@ def test_each_reader_of_a_file_refuses_it_alike(tmp_path: Path, monkeypatch: pyt
     """Bootstrap, the program (previews) and the pipeline."""
     path = tmp_path / "Pulumi.prod.yaml"
     path.write_bytes(b"config:\n  aws:region: eu-central-1\n  shopcat:domain: \xff\n")
-    monkeypatch.setattr(surroundings, "PRODUCTION_FILE", path)
+    for module in (surroundings, stack):
+        monkeypatch.setattr(module, "PRODUCTION_FILE", path)
     for read in (
         lambda: settings.read_stack(path),
         lambda: settings.read_preview(path, {}),
