@@ -32,8 +32,11 @@ from infra.names import (
     SHOP_NAMESPACE,
 )
 from infra.previews import admission_policies, cluster_info, rbac, slots
+from infra.previews.admission_facts import AdmissionFacts
+from infra.previews.image_policies import smoke_images
 from infra.release import plan as release_plan
 from infra.release.blue_green import BlueGreen
+from infra.release.question import make_question
 from infra.settings import domains
 
 if TYPE_CHECKING:
@@ -75,7 +78,7 @@ def next_step(live: str, repository: str, domain: str) -> str:
 def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
     """Look for previews again once the contract that lets none open is written.
 
-    A preview takes its place and then reads the contract again (infra/previews/preview.py), so one of the two sees the other.
+    A preview takes its slot and then reads the contract again (infra/previews/preview.py), so one of the two sees the other.
     """
 
     async def hook(_: pulumi.ResourceHookArgs) -> None:
@@ -96,7 +99,7 @@ class Production(pulumi.ComponentResource):
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
         zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
-        plan = engine.meanwhile(lambda: release_plan.make_plan(release_plan.make_question(settings), clients))
+        plan = engine.meanwhile(lambda: release_plan.make_plan(make_question(settings), clients))
         if not settings.protection:
             slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
         if plan.decision.action == "platform":
@@ -164,13 +167,13 @@ class Production(pulumi.ComponentResource):
             depends_on=ready,
             opts=inner,
         )
-        facts = admission_policies.AdmissionFacts(
+        facts = AdmissionFacts(
             account=account,
             region=region,
             load_balancer_cidrs=preview_cidrs,
             secrets_role=addons.secrets_role,
             tools={
-                SHOP_NAMESPACE: admission_policies.smoke_images(
+                SHOP_NAMESPACE: smoke_images(
                     settings.images.smoke, [one.record for one in plan.state.releases.values()]
                 ),
                 DATABASE_NAMESPACE: [settings.images.database],

@@ -1,4 +1,4 @@
-"""Previews that were missed: their pull request is closed, nobody has pushed to it for days, or no stack owns their place.
+"""Previews that were missed: their pull request is closed, nobody has pushed to it for days, or no stack owns their slot.
 
 Runs on a schedule from the main branch, so it is also what may write below pull requests from forks, whose own jobs may
 not: it says there, once, how such a one gets a preview.
@@ -65,9 +65,9 @@ def share(left_seconds: float, previews: int) -> float:
 
 
 def orphans(taken: Sequence[PreviewSlot], seen: Sequence[Seen]) -> dict[int, str]:
-    """Return the previews that hold a place and have no stack: an update was killed before its state knew of the place.
+    """Return the previews that hold a slot and have no stack: an update was killed before its state knew of the slot.
 
-    A stack is there before its place is taken, so none that is just being opened is among them if `taken` was read first.
+    A stack is there before its slot is taken, so none that is just being opened is among them if `taken` was read first.
     """
     holders = (number_of_stack(slot.stack) for slot in taken)
     there = {one.number for one in seen}
@@ -75,7 +75,7 @@ def orphans(taken: Sequence[PreviewSlot], seen: Sequence[Seen]) -> dict[int, str
 
 
 def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequence[PreviewSlot]) -> None:
-    """Free places that no preview can have taken, since what holds them is no preview's name.
+    """Free slots that no preview can have taken, since what holds them is no preview's name.
 
     Raises:
         Refused: AWS says no.

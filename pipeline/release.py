@@ -12,8 +12,10 @@ from pathlib import Path
 
 from infra.errors import Refused
 from infra.names import RELEASE_REPOSITORY
-from infra.release.ledger import Kind, Ledger, LedgerState, LedgerUnknown, up_command
+from infra.release.decide import up_command
+from infra.release.ledger import Ledger
 from infra.release.record import AFTER_VARIABLE
+from infra.release.state import Kind, LedgerState, LedgerUnknown
 from infra.settings import Settings, stack_file
 from pipeline import image, stack, surroundings
 from pipeline.history import check_complete, check_contains_live, check_on_main

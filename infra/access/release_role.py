@@ -71,7 +71,8 @@ def release_statements(scope: AwsScope) -> list[Statement]:
             ["elasticloadbalancing:ModifyRule"],
             scope.arn("elasticloadbalancing", f"listener-rule/{production}/*/*/*"),
         ),
-        # Where a person has made a listener forward by default, its weights move with the rule's (infra/release/traffic.py).
+        # Where a person has made a listener forward by default, its weights move with the rule's
+        # (infra/release/listener_weights.py).
         allow(["elasticloadbalancing:ModifyListener"], scope.arn("elasticloadbalancing", f"listener/{production}/*/*")),
         allow(["cloudwatch:GetMetricData"], "*"),
         # Of a cluster that is there already: where its load balancers are (infra/foundation/existing_network.py).

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.release.ledger import Ledger, table_rows
+from infra.release.ledger import Ledger
+from infra.release.state import table_rows
 from infra.settings import read_stack
 
 COLUMNS = ("tag", "revision", "state", "colour", "when", "who", "commit", "digest")

@@ -70,3 +70,19 @@ def bound_policy(
         policy,
         kinds.ValidatingAdmissionPolicyBinding(name, metadata={"name": name}, spec=binding, opts=after),
     ]
+
+
+def all_of(*expressions: str) -> str:
+    """Every one of them."""
+    return " && ".join(expressions)
+
+
+def resource_rule(group: str, versions: str, resources: list[str], *operations: str) -> dict[str, Any]:
+    """Resources and operations that a policy is about: to create and to update, if none is named."""
+    return {
+        "apiGroups": [group],
+        "apiVersions": [versions],
+        "operations": list(operations or ("CREATE", "UPDATE")),
+        "resources": resources,
+        "scope": "*",
+    }

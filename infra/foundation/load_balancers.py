@@ -4,7 +4,7 @@ All of it is declared here; the controller in the cluster only binds pods to the
 Services, bindings and Deployments). Every attribute a release relies on is written out, none is left to a default.
 
 * Production: rule 10 and 11 send requests that carry ``X-ShopCat-Colour`` to that colour, from the NAT addresses and
-  ``adminCidrs`` alone; rule 100 is the weighted one. Its actions are changed by release/traffic.py only.
+  ``adminCidrs`` alone; rule 100 is the weighted one. Its actions are changed by release/listener_weights.py only.
 * Previews: a load balancer of their own in subnets of its own, so that nothing they do can freeze production's, and its
   addresses are none that production's pods take requests from.
 """

@@ -15,13 +15,13 @@ Expressions are CEL (kubernetes.io/docs/reference/using-api/cel); a policy whose
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pulumi
 
 from infra.foundation import cel
-from infra.foundation.admission import AdmissionPolicy, bound_policy
+from infra.foundation.admission import AdmissionPolicy, all_of, bound_policy, resource_rule
 from infra.foundation.cel import literal, same_quantities
 from infra.names import (
     APPLICATION,
@@ -30,38 +30,13 @@ from infra.names import (
     PREVIEW_GROUP,
     PREVIEW_NAMESPACE_PATTERN,
     PREVIEW_USER_PREFIX,
-    SHOP_NAMESPACE,
 )
 from infra.previews import admitted_shapes, isolation
-from infra.previews.admitted_shapes import escaped
-from infra.settings.limits import BY_DIGEST
+from infra.previews.admission_facts import AdmissionFacts
+from infra.previews.image_policies import production_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from infra.release.record import Record
-
-
-@dataclass(frozen=True)
-class AdmissionFacts:
-    """What the rules are made of."""
-
-    account: str
-    region: str
-    load_balancer_cidrs: Sequence[str]
-    """Networks of the previews' load balancer."""
-    secrets_role: str
-    """ARN of the role in which the operator reads previews' secrets."""
-    tools: Mapping[str, Sequence[str]]
-    """Namespace of production → the tool images that its Jobs run, by digest."""
-    database_image: str
-    """An image of the repository that previews' databases come from."""
-    most_grace_seconds: int
-    """Longest time that a preview's pod may take to end: as long as production's."""
-    repository: str = ""
-    """Production's repository, with its registry."""
-    preview_repository: str = ""
-    """The previews' repository, with its registry."""
 
 
 def _exact_quota(owner: str) -> list[str]:
@@ -72,21 +47,6 @@ def _exact_quota(owner: str) -> list[str]:
         f"!has({spec}.scopes) && !has({spec}.scopeSelector) && has({hard})",
         same_quantities(hard, isolation.quota()),
     ]
-
-
-def _all(*expressions: str) -> str:
-    """Every one of them."""
-    return " && ".join(expressions)
-
-
-def _rule(group: str, versions: str, resources: list[str], *operations: str) -> dict[str, Any]:
-    return {
-        "apiGroups": [group],
-        "apiVersions": [versions],
-        "operations": list(operations or ("CREATE", "UPDATE")),
-        "resources": resources,
-        "scope": "*",
-    }
 
 
 def _member(group: str) -> str:
@@ -111,7 +71,7 @@ def own_namespace() -> AdmissionPolicy:
     """Whatever the preview identity writes or deletes is in the namespace of its own pull request."""
     return AdmissionPolicy(
         "shopcat-preview-namespace",
-        [_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
+        [resource_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
         {**_IDENTITY, **_QUESTION},
         [
             (
@@ -136,11 +96,11 @@ def removal() -> AdmissionPolicy:
     """The clean-up job deletes previews' namespaces and no other."""
     return AdmissionPolicy(
         "shopcat-preview-removal",
-        [_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
+        [resource_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
         {"clean-up-identity": _member(CLEANUP_GROUP), **_QUESTION},
         [
             (
-                _all(
+                all_of(
                     "request.operation == 'DELETE' && variables.space",
                     f"variables.name.matches({literal(PREVIEW_NAMESPACE_PATTERN)})",
                 ),
@@ -167,8 +127,8 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
     kinds: list[tuple[str, dict[str, Any], str, str]] = [
         (
             "labels",
-            _rule("", "v1", ["namespaces"]),
-            _all(
+            resource_rule("", "v1", ["namespaces"]),
+            all_of(
                 f"object.metadata.labels == {labels}",
                 "(!has(object.spec.finalizers) || object.spec.finalizers.all(one, one == 'kubernetes'))",
             ),
@@ -176,8 +136,8 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         (
             "quota",
-            _rule("", "v1", ["resourcequotas"]),
-            _all(
+            resource_rule("", "v1", ["resourcequotas"]),
+            all_of(
                 f"object.metadata.name == {literal(isolation.QUOTA_NAME)}",
                 *_exact_quota("object"),
             ),
@@ -185,8 +145,8 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         (
             "limits",
-            _rule("", "v1", ["limitranges"]),
-            _all(
+            resource_rule("", "v1", ["limitranges"]),
+            all_of(
                 f"object.metadata.name == {literal(isolation.QUOTA_NAME)}",
                 f"object.spec.limits.size() == 1 && {item}.type == 'Container'",
                 *(f"!has({item}.{key})" for key in ("max", "min", "maxLimitRequestRatio")),
@@ -196,14 +156,14 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         (
             "network",
-            _rule("networking.k8s.io", "v1", ["networkpolicies"]),
+            resource_rule("networking.k8s.io", "v1", ["networkpolicies"]),
             f"object.metadata.name in {allowed} && dyn(object.spec) == {allowed}[object.metadata.name]",
             "a preview's network policies are production's to set (infra/previews/isolation.py on the main branch)",
         ),
         (
             "binding",
-            _rule("rbac.authorization.k8s.io", "v1", ["rolebindings"]),
-            _all(
+            resource_rule("rbac.authorization.k8s.io", "v1", ["rolebindings"]),
+            all_of(
                 f"object.metadata.name == {literal(PREVIEW_CLUSTER_ROLE)}",
                 f"dyn(object.roleRef) == {literal(isolation.role_reference())}",
                 f"dyn(object.subjects) == {subjects}",
@@ -212,7 +172,7 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         (
             "stores",
-            _rule(custom, "*", ["secretstores"]),
+            resource_rule(custom, "*", ["secretstores"]),
             f"object.metadata.name == {literal(isolation.PREVIEW_STORE)} && dyn(object.spec) == {stores}",
             "a preview's SecretStore reads in the previews' role and for its own namespace alone",
         ),
@@ -225,7 +185,7 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         *(
             AdmissionPolicy(
                 f"shopcat-preview-service-{name}",
-                [_rule("", "v1", ["services"])],
+                [resource_rule("", "v1", ["services"])],
                 {
                     **_IDENTITY,
                     "name": _either("object.metadata.name", name),
@@ -236,13 +196,13 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         AdmissionPolicy(
             "shopcat-preview-target-groups",
-            [_rule("elbv2.k8s.aws", "*", ["targetgroupbindings"])],
+            [resource_rule("elbv2.k8s.aws", "*", ["targetgroupbindings"])],
             _IDENTITY,
             _made("TargetGroupBinding", binding, APPLICATION),
         ),
         AdmissionPolicy(
             "shopcat-preview-secrets",
-            [_rule(custom, "*", ["externalsecrets"])],
+            [resource_rule(custom, "*", ["externalsecrets"])],
             _IDENTITY,
             _made("ExternalSecret", admitted_shapes.external_secret_shape(), APPLICATION),
         ),
@@ -280,13 +240,13 @@ def metadata() -> AdmissionPolicy:
     short = f"variables.annotations[key].size() <= {isolation.ANNOTATION_CHARACTERS}"
     return AdmissionPolicy(
         "shopcat-preview-metadata",
-        [_rule("*", "*", ["*/*"])],
+        [resource_rule("*", "*", ["*/*"])],
         {**_IDENTITY, **_QUESTION},
         [
             ("variables.finalizers == variables.finalizersBefore", "a preview neither adds nor removes a finalizer"),
             ("variables.owners == variables.ownersBefore", "a preview neither adds nor removes an owner reference"),
             (
-                _all(
+                all_of(
                     kept("annotations", "annotationsBefore", f"(key in {allowed} && {short})"),
                     kept("annotationsBefore", "annotations", f"key in {allowed}"),
                 ),
@@ -297,7 +257,7 @@ def metadata() -> AdmissionPolicy:
             ),
             (
                 "variables.space || "
-                + _all(
+                + all_of(
                     kept("labels", "labelsBefore", f"key == {literal(isolation.NAME_LABEL)}"),
                     kept("labelsBefore", "labels", f"key == {literal(isolation.NAME_LABEL)}"),
                 ),
@@ -316,16 +276,6 @@ def metadata() -> AdmissionPolicy:
             "labelsBefore": part("oldObject", "labels", "{}"),
         },
     )
-
-
-_IMAGES = (
-    "(has(variables.pod.containers) ? variables.pod.containers.map(one, one.image) : []) + "
-    "(has(variables.pod.initContainers) ? variables.pod.initContainers.map(one, one.image) : []) + "
-    "(has(variables.pod.ephemeralContainers) ? variables.pod.ephemeralContainers.map(one, one.image) : []) + "
-    "(has(variables.pod.volumes) ? variables.pod.volumes.filter(one, has(one.image))"
-    ".map(one, has(one.image.reference) ? one.image.reference : '') : [])"
-)
-"""Every reference to an image that a pod can have, and `""` for one that names none."""
 
 
 def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
@@ -350,7 +300,7 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         found += [
             AdmissionPolicy(
                 f"shopcat-preview-deployment-{name}",
-                [_rule("apps", "v1", ["deployments"])],
+                [resource_rule("apps", "v1", ["deployments"])],
                 {
                     **_IN_PREVIEW,
                     "name": _either("object.metadata.name", name),
@@ -360,7 +310,7 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
             ),
             AdmissionPolicy(
                 f"shopcat-preview-pod-{name}",
-                [_rule("", "v1", ["pods"], "CREATE")],
+                [resource_rule("", "v1", ["pods"], "CREATE")],
                 {**_IN_PREVIEW, "name": _either(labelled, name)},
                 [(expression, said + text) for expression, text in pod],
             ),
@@ -369,7 +319,7 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         *found,
         AdmissionPolicy(
             "shopcat-preview-scale",
-            [_rule("*", "*", ["*/scale"], "UPDATE")],
+            [resource_rule("*", "*", ["*/scale"], "UPDATE")],
             _IN_PREVIEW,
             [
                 (
@@ -380,13 +330,13 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         AdmissionPolicy(
             "shopcat-preview-pods-as-made",
-            [_rule("", "v1", ["pods", "pods/ephemeralcontainers", "pods/resize"], "UPDATE")],
+            [resource_rule("", "v1", ["pods", "pods/ephemeralcontainers", "pods/resize"], "UPDATE")],
             _IN_PREVIEW,
             [("dyn(object.spec) == dyn(oldObject.spec)", "a preview's pod stays as it was made")],
         ),
         AdmissionPolicy(
             "shopcat-preview-behind-network-policy",
-            [_rule("", "v1", ["pods"], "CREATE")],
+            [resource_rule("", "v1", ["pods"], "CREATE")],
             _IN_PREVIEW,
             [
                 (
@@ -398,50 +348,16 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         ),
         AdmissionPolicy(
             "shopcat-preview-within-quota",
-            [_rule("", "v1", ["pods"], "CREATE")],
+            [resource_rule("", "v1", ["pods"], "CREATE")],
             _IN_PREVIEW,
             [
                 (
-                    _all(*_exact_quota("params")),
+                    all_of(*_exact_quota("params")),
                     "the namespace's ResourceQuota is not the one that production sets",
                 )
             ],
             beside=("v1", "ResourceQuota", isolation.QUOTA_NAME),
         ),
-    ]
-
-
-def production_images(facts: AdmissionFacts) -> list[AdmissionPolicy]:
-    """Pods in production's namespaces, whoever makes them: production's repository by digest, or the pinned tools.
-
-    An update that leaves an image as it is passes: pods of a release stay manageable when the tools move on.
-    """
-    repository = f"^{escaped(facts.repository)}{BY_DIGEST}$"
-    return [
-        AdmissionPolicy(
-            f"{namespace}-images",
-            [_rule("", "v1", ["pods"]), _rule("", "v1", ["pods/ephemeralcontainers"], "UPDATE")],
-            {"in-production": f"request.namespace == {literal(namespace)}"},
-            [
-                (
-                    "variables.images.all(one, "
-                    + " || ".join(
-                        ["one in variables.before", f"one in {literal(sorted(tools))}"]
-                        + ([f"one.matches({literal(repository)})"] if namespace == SHOP_NAMESPACE else [])
-                    )
-                    + ")",
-                    f"{namespace} runs images of {facts.repository} by digest and the pinned tools, nothing else"
-                    if namespace == SHOP_NAMESPACE
-                    else f"{namespace} runs its pinned tool by digest, nothing else",
-                )
-            ],
-            {
-                "pod": "object.spec",
-                "images": _IMAGES,
-                "before": "oldObject == null ? [] : " + _IMAGES.replace("variables.pod", "oldObject.spec"),
-            },
-        )
-        for namespace, tools in sorted(facts.tools.items())
     ]
 
 
@@ -455,11 +371,6 @@ def admission_policies(facts: AdmissionFacts) -> list[AdmissionPolicy]:
         *preview_workloads(facts),
         *production_images(facts),
     ]
-
-
-def smoke_images(configured: str, records: Sequence[Record]) -> list[str]:
-    """The smoke test's image: today's, and of each release that may come back its own."""
-    return sorted({configured, *(record.template.smoke_image for record in records)})
 
 
 def declare_admission_policies(

@@ -1,7 +1,7 @@
 """What production publishes for previews: one SSM parameter, nothing secret in it, and what it names.
 
 Previews find cluster, listener, repository and their domain there, so they need no access to production's state. Beside it stand
-the previews' PriorityClass, which no preview may declare for itself, and the table in which each preview takes its place.
+the previews' PriorityClass, which no preview may declare for itself, and the table in which each preview takes its slot.
 """
 
 from __future__ import annotations

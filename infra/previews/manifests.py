@@ -12,14 +12,8 @@ from infra import capacity
 from infra.names import APPLICATION, APPLICATION_PORT, DATABASE_PORT, SECRET_KEYS
 from infra.previews import isolation, slots
 from infra.previews.isolation import DATABASE_WORKLOAD, preview_selector
-from infra.release.record import (
-    MINIMUM_READY_SECONDS,
-    SERVICE_PORT,
-    DrainNumbers,
-    Record,
-    TemplateInput,
-    render_pod_template,
-)
+from infra.release.manifests import MINIMUM_READY_SECONDS, SERVICE_PORT, render_pod_template
+from infra.release.record import DrainNumbers, Record, TemplateInput
 
 if TYPE_CHECKING:
     from infra.settings import PreviewSettings as Settings

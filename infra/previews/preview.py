@@ -1,8 +1,8 @@
 """Preview stacks `pr-<n>`: one namespace in production's cluster, a host of its own, and nothing left when it is destroyed.
 
 * Everything is found through production's contract (infra/previews/cluster_info.py); production's state is never read.
-* A preview takes its place with its first resource, an item of the places table that is only written if there is none;
-  it is the last to go, so a place is free once nothing of its preview is left, also after an update that failed.
+* A preview takes its slot with its first resource, an item of the slots' table that is only written if there is none;
+  it is the last to go, so a slot is free once nothing of its preview is left, also after an update that failed.
 * An update that was killed between a call that makes something in AWS and its checkpoint has left what the state doesn't
   know: the next one deletes that before it makes it anew (infra/previews/slots.py).
 * Names are constants inside the namespace; only the Deployment differs from one commit to the next.
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from infra.settings import PreviewSettings as Settings
 
 FIRST_PRIORITY = 100
-"""Rule of place k on the previews' listener: FIRST_PRIORITY + k; places are unique, so priorities are."""
+"""Rule of slot k on the previews' listener: FIRST_PRIORITY + k; slots are unique, so priorities are."""
 PREVIEW_PASSWORD_LENGTH = 32
 GRANT_SECONDS = 60
 """How long the cluster may take until the binding just made counts; each API server learns of it by itself."""
@@ -351,7 +351,7 @@ class Preview(pulumi.ComponentResource):
         return rule, group.arn
 
     def _enter(self) -> None:
-        """Before the first thing after the slot: production, once it lets none open, looks for places that are taken."""
+        """Before the first thing after the slot: production, once it lets none open, looks for slots that are taken."""
         if cluster_info.read_cluster_info(self._clients).previews == 0:
             raise Refused(
                 f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "

@@ -1,4 +1,4 @@
-"""The places that previews may take, and what a preview has left in AWS that no state knows.
+"""The slots that previews may take, and what a preview has left in AWS that no state knows.
 
 An update that is killed between a call that makes something and its checkpoint leaves that behind: the next `up` would stop at
 its name, and `destroy` knows nothing of it. All that a preview makes in AWS is thrown away with it and is named by its number,
@@ -50,7 +50,7 @@ def secret_name(stack: str) -> str:
 
 @dataclass(frozen=True)
 class PreviewSlot:
-    """One of the places that previews may take."""
+    """One of the slots that previews may take."""
 
     number: int
     stack: str
@@ -83,7 +83,7 @@ def describe_slots(taken_slots: Sequence[PreviewSlot], now: datetime) -> str:
 
 
 def choose_slot(taken_slots: Sequence[PreviewSlot], stack: str, count: int, now: datetime) -> PreviewSlot:
-    """Return the place that the stack has, or else the lowest free one.
+    """Return the slot that the stack has, or else the lowest free one.
 
     Raises:
         Refused: all are taken; the open previews are named with their age.
@@ -107,7 +107,7 @@ def choose_slot(taken_slots: Sequence[PreviewSlot], stack: str, count: int, now:
 
 
 def read_slots(clients: AwsClients, table: str) -> list[PreviewSlot]:
-    """Return every place that is taken.
+    """Return every slot that is taken.
 
     Raises:
         Refused: the table can't be read.
@@ -194,7 +194,7 @@ class Leftovers:
             self.clients.get("secretsmanager").delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
 
     def free_slot(self) -> None:
-        """Free every place that the stack holds."""
+        """Free every slot that the stack holds."""
         with self._explained(f"DynamoDB table {self.table}"):
             for slot in read_slots(self.clients, self.table):
                 if slot.stack == self.stack:
@@ -213,7 +213,7 @@ class Leftovers:
                 raise
 
     def delete(self) -> None:
-        """Delete all of it, the place last: it is free once nothing of its preview is left."""
+        """Delete all of it, the slot last: it is free once nothing of its preview is left."""
         self.delete_group()
         self.delete_secret()
         self.free_slot()

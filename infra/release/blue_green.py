@@ -35,20 +35,20 @@ from infra.names import (
     workload_name,
 )
 from infra.release import drift
-from infra.release.ledger import LedgerState, table_rows
-from infra.release.migration import read_why_failed
-from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
-from infra.release.record import (
+from infra.release.manifests import (
     MINIMUM_READY_SECONDS,
     SERVICE_PORT,
     SMOKE,
     SMOKE_SECONDS,
-    fingerprint,
     render_migration,
     render_pod_template,
     render_smoke,
 )
+from infra.release.migration import read_why_failed
+from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
+from infra.release.record import fingerprint
 from infra.release.secrets import declare_release_secret, declare_store
+from infra.release.state import LedgerState, table_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

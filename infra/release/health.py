@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from infra.names import Colour, workload_name
-from infra.release.record import CONTAINER, Record
+from infra.release.manifests import CONTAINER
+from infra.release.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -28,9 +28,12 @@ from infra.clients import threads
 from infra.errors import Refused
 from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
 from infra.release import drift, health
-from infra.release.ledger import LedgerConflict, go_on_or_abort
+from infra.release.decide import go_on_or_abort
+from infra.release.listener_weights import TrafficError, View, all_on
+from infra.release.probes import HttpsProber, Prober
 from infra.release.record import Record
-from infra.release.traffic import HttpsProber, Prober, Traffic, TrafficError, View, all_on
+from infra.release.state import LedgerConflict
+from infra.release.traffic_shift import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

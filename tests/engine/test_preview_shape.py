@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from infra import settings
 from infra.names import PREVIEW_LABEL, PREVIEW_PRIORITY_CLASS
 from infra.previews import admission_policies, isolation, manifests
+from infra.previews.admission_facts import AdmissionFacts
 from infra.program import PREVIEW_SETTINGS
 from tests.engine.schema import Fields, Path
 from tests.examples import examples
@@ -36,7 +37,7 @@ MODULES = (pki, dns, controlplane)
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 REPOSITORY = f"{REGISTRY}/shopcat-preview"
 DIGEST = "sha256:" + "a" * 64
-FACTS = admission_policies.AdmissionFacts(
+FACTS = AdmissionFacts(
     account="123456789012",
     region="eu-central-1",
     load_balancer_cidrs=["10.64.64.0/19"],

@@ -20,7 +20,7 @@ import pytest
 
 from bench import run
 from bench.reconcile import disagreements, orders_lost_or_doubled
-from infra.release import ledger
+from infra.release.decide import up_command
 from infra.release.ledger import Ledger
 from tests.tools import aws, command, kubectl
 from tests.twin import hands
@@ -165,7 +165,7 @@ def broken(edits: dict[str, str], *words: str) -> Callable[[Shop, str], str]:
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
         shop.push(tag, edits)
-        told = refused(shop, *words, ledger.up_command("abort", tag), tag=tag)
+        told = refused(shop, *words, up_command("abort", tag), tag=tag)
         good(shop, abort=tag)
         assert live(shop) == before
         return told
@@ -359,7 +359,7 @@ def secret_lacks_a_key(shop: Shop, tag: str) -> str:
     lacking = {key: value for key, value in json.loads(whole).items() if key != "port"}
     manager.put_secret_value(SecretId=name, SecretString=json.dumps(lacking))
     try:
-        told = refused(shop, ledger.up_command("abort", tag), tag=tag)
+        told = refused(shop, up_command("abort", tag), tag=tag)
     finally:
         manager.put_secret_value(SecretId=name, SecretString=whole)
     good(shop, abort=tag)

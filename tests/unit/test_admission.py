@@ -9,7 +9,8 @@ from infra import settings
 from infra.foundation import cel
 from infra.names import PREVIEW_CLUSTER_ROLE, PREVIEW_NAMESPACE_PATTERN
 from infra.previews import admission_policies, admitted_shapes, isolation, rbac
-from infra.previews.admission_policies import AdmissionFacts
+from infra.previews.admission_facts import AdmissionFacts
+from infra.previews.image_policies import smoke_images
 from infra.program import PREVIEW_SETTINGS
 from tests.unit.test_settings import committed
 
@@ -98,7 +99,7 @@ def test_each_release_that_may_come_back_keeps_its_smoke_test() -> None:
     from tests.unit.releases import record
 
     old = record("v1.0.0")
-    assert admission_policies.smoke_images("new@sha256:1", [old]) == sorted({"new@sha256:1", old.template.smoke_image})
+    assert smoke_images("new@sha256:1", [old]) == sorted({"new@sha256:1", old.template.smoke_image})
 
 
 def test_a_closed_template_reads_back_what_it_leaves_open_and_nothing_else() -> None:

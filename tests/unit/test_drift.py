@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.release.drift import RESTORED_ANNOTATION, Drift, compare_objects, object_differences
-from infra.release.record import render_pod_template
+from infra.release.manifests import render_pod_template
 from tests.unit.releases import record
 
 LEAVES = st.one_of(st.integers(1, 99), st.text("abc", min_size=1, max_size=3), st.booleans())

@@ -17,24 +17,12 @@ from moto import mock_aws
 from infra.commands import releases
 from infra.errors import Refused
 from infra.names import other_colour
-from infra.release import ledger as module
-from infra.release.ledger import (
-    Abort,
-    Decision,
-    Ledger,
-    LedgerConflict,
-    LedgerState,
-    LedgerUnknown,
-    Nothing,
-    Rollback,
-    Session,
-    Tag,
-    Wanted,
-    decide,
-    table_definition,
-    table_rows,
-)
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
+from infra.release.ledger import Ledger, table_definition
 from infra.release.record import Provenance
+from infra.release.session import Session
+from infra.release.state import LedgerConflict, LedgerState, LedgerUnknown, table_rows
+from infra.release.transitions import aborted, claimed, gone_live
 from tests.unit.releases import TABLE, client, digest, template
 
 if TYPE_CHECKING:
@@ -48,11 +36,11 @@ def tag(name: str, number: int, **changes: Any) -> Tag:
 
 
 def release(state: LedgerState, wanted: Wanted) -> LedgerState:
-    return module.gone_live(claim(state, wanted))
+    return gone_live(claim(state, wanted))
 
 
 def claim(state: LedgerState, wanted: Wanted) -> LedgerState:
-    return module.claimed(state, decide(wanted, state), f"2026-11-24T10:{state.version:02}:00+00:00")
+    return claimed(state, decide(wanted, state), f"2026-11-24T10:{state.version:02}:00+00:00")
 
 
 EMPTY = LedgerState(version=1)
@@ -61,7 +49,7 @@ SECOND = release(FIRST, tag("v1.1.0", 2))
 THIRD = release(SECOND, tag("v1.2.0", 3))
 OPEN = claim(SECOND, tag("v1.2.0", 3))
 FIRST_OPEN = claim(EMPTY, tag("v1.0.0", 1))
-ABORTED = module.aborted(OPEN)
+ABORTED = aborted(OPEN)
 ROLLING_BACK = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
 
 
@@ -181,7 +169,7 @@ def test_an_aborted_tag_is_tried_again_as_a_new_attempt_in_its_record() -> None:
     decision = decided(ABORTED, tag("v1.2.0", 3), "release")
     assert decision.open is not None
     assert (decision.open.revision, decision.open.attempt) == (1, 2)
-    again = module.claimed(ABORTED, decision, "later")
+    again = claimed(ABORTED, decision, "later")
     assert [attempt.outcome for attempt in again.releases["v1.2.0-r1"].attempts] == ["aborted", ""]
 
 
@@ -206,7 +194,7 @@ def test_an_aborted_tag_is_refused_while_another_is_open() -> None:
 def test_the_open_release_is_aborted(state: LedgerState) -> None:
     assert state.open is not None
     decision = decided(state, Abort(state.open.tag), "abort")
-    after = module.aborted(state)
+    after = aborted(state)
     assert after.open is None
     assert after.live == state.live
     assert after.intent != state.intent
@@ -216,8 +204,8 @@ def test_the_open_release_is_aborted(state: LedgerState) -> None:
 
 def test_an_abort_that_is_done_changes_nothing() -> None:
     decided(ABORTED, Abort("v1.2.0"), "stay")
-    decided(module.aborted(FIRST_OPEN), Abort("v1.0.0"), "platform")
-    decided(module.aborted(ROLLING_BACK), Abort("v1.0.0"), "stay")
+    decided(aborted(FIRST_OPEN), Abort("v1.0.0"), "platform")
+    decided(aborted(ROLLING_BACK), Abort("v1.0.0"), "stay")
 
 
 def test_an_abort_of_what_is_not_open_is_refused() -> None:
@@ -227,14 +215,14 @@ def test_an_abort_of_what_is_not_open_is_refused() -> None:
 
 
 def test_an_abort_of_a_live_tag_is_refused_whatever_became_of_its_earlier_revision() -> None:
-    once_aborted = module.aborted(claim(FIRST, tag("v1.1.0", 2)))
+    once_aborted = aborted(claim(FIRST, tag("v1.1.0", 2)))
     live = release(once_aborted, tag("v1.1.0", 2, replicas=1))
     refused(live, Abort("v1.1.0"), "it is live", "rollback=v1.1.0->")
     decided(live, Abort("v1.1.0-r1"), "stay")
 
 
 def test_an_aborted_rollback_leaves_the_former_release_as_it_was() -> None:
-    after = module.aborted(ROLLING_BACK)
+    after = aborted(ROLLING_BACK)
     assert after.releases["v1.0.0-r1"].state == "former"
     decided(after, Rollback("v1.1.0", "v1.0.0"), "release")
 
@@ -281,7 +269,7 @@ def test_a_rollback_past_a_release_that_contracts_is_refused() -> None:
 
 
 def test_a_migration_that_ran_before_its_release_was_aborted_counts() -> None:
-    contracted = module.aborted(claim(SECOND, tag("v1.2.0", 3, contracts=True)))
+    contracted = aborted(claim(SECOND, tag("v1.2.0", 3, contracts=True)))
     refused(contracted, Rollback("v1.1.0", "v1.0.0"), "v1.2.0-r1 is marked `contracts`")
 
 
@@ -373,7 +361,7 @@ def test_a_hook_that_looks_while_another_writes_sees_no_stranger() -> None:
         state = LedgerState(version=1)
 
         def claim(self, state: LedgerState, decision: Decision) -> LedgerState:
-            self.state = module.claimed(state, decision, "now")
+            self.state = claimed(state, decision, "now")
             writing.set()
             assert go_on.wait(10)
             return self.state

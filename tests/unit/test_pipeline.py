@@ -21,8 +21,7 @@ from infra.clients.aws import AwsClients
 from infra.commands.bootstrap import Bootstrap
 from infra.errors import Refused
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_REPOSITORY, PREVIEWS_BACKEND, state_bucket
-from infra.release import ledger
-from infra.release.ledger import LedgerState, Live, Open
+from infra.release.state import Attempt, LedgerState, Live, Open, Release
 from pipeline import comment, image, preview, process, reaper, release, stack, state, surroundings, version
 from pipeline.comment import PreviewComment
 from pipeline.stack import Backend, Stack
@@ -728,8 +727,8 @@ def test_the_committed_page_has_its_marks() -> None:
 LIVE = Live("v1.0.0", 1, "blue")
 
 
-def attempt_of(outcome: str) -> ledger.Attempt:
-    return ledger.Attempt(1, "ann", "abc", "1", "2026-11-24T10:00:00+00:00", outcome)
+def attempt_of(outcome: str) -> Attempt:
+    return Attempt(1, "ann", "abc", "1", "2026-11-24T10:00:00+00:00", outcome)
 
 
 @pytest.mark.parametrize(
@@ -747,7 +746,7 @@ def test_only_a_release_that_is_open_is_aborted(state: LedgerState, words: str) 
     assert words in found
 
 
-ROLLED_BACK = ledger.Release(record("v1.1.0"), "live", "green", (attempt_of("live"), attempt_of("live")), 2)
+ROLLED_BACK = Release(record("v1.1.0"), "live", "green", (attempt_of("live"), attempt_of("live")), 2)
 
 
 @pytest.mark.parametrize(

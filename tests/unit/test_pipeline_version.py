@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import Refused
-from infra.release.ledger import Attempt, LedgerState, Live, Release
 from infra.release.record import AFTER_VARIABLE, Provenance, Record
+from infra.release.state import Attempt, LedgerState, Live, Release
 from pipeline import history, release, version
 from pipeline.steps import Steps
 from tests.unit.releases import template

@@ -17,9 +17,12 @@ from infra.clients.aws import AwsClients
 from infra.errors import Refused
 from infra.names import APPLICATION_PORT
 from infra.release import plan as release_plan
-from infra.release import traffic
-from infra.release.ledger import Ledger, LedgerState, table_definition
-from infra.release.plan import Plan, Question
+from infra.release import traffic_shift
+from infra.release.ledger import Ledger, table_definition
+from infra.release.plan import Plan
+from infra.release.question import Question, make_question
+from infra.release.reads import template_of
+from infra.release.state import LedgerState
 from infra.settings import read_settings
 from infra.timeouts import DrainBudget
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
@@ -35,13 +38,13 @@ MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.docker.
 def test_what_says_nothing_without_a_migration_is_no_difference() -> None:
     """Otherwise a program that knows more settings would release what is live once more."""
     view: Any = SimpleNamespace(dns_name="lb")
-    asked = release_plan.make_question(read_settings(committed(release={"migrateDeadline": 900})))
-    made = release_plan._template(asked, view, f"shopcat@{digest(1)}", "1")
+    asked = make_question(read_settings(committed(release={"migrateDeadline": 900})))
+    made = template_of(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (300, 64)
-    asked = release_plan.make_question(
+    asked = make_question(
         read_settings(committed(release={"migrate": ["m"], "migrateMemory": "1Gi", "migrateDeadline": 900}))
     )
-    made = release_plan._template(asked, view, f"shopcat@{digest(1)}", "1")
+    made = template_of(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate, made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (("m",), 900, 1024)
     assert made.migrate_cpu_millicores == made.cpu_millicores
 
@@ -199,7 +202,7 @@ def test_weights_that_say_otherwise_are_told_and_put_right(platform: AwsClients)
     assert plan.astray
     assert any("blue 100 / green 0; this update puts everything back on green" in note for note in plan.notes)
     elb = client("elbv2")
-    view = traffic.Traffic(platform, "shopcat").view()
+    view = traffic_shift.Traffic(platform, "shopcat").view()
     for rule in view.rules:
         tuples = [{"TargetGroupArn": view.groups[one], "Weight": 100 if one == "green" else 0} for one in view.groups]
         elb.modify_rule(RuleArn=rule.arn, Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}])
@@ -305,7 +308,7 @@ def test_github_says_who_and_what(platform: AwsClients) -> None:
 
 
 def test_a_state_without_releases_declares_no_colour() -> None:
-    from infra.release.ledger import Nothing, decide
+    from infra.release.decide import Nothing, decide
 
     state = LedgerState(version=1)
     assert release_plan._colours(decide(Nothing(), state), state) == {}

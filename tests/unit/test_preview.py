@@ -20,7 +20,7 @@ from infra.previews import cluster_info, isolation, manifests, preview, slots
 from infra.previews.cluster_info import ClusterInfo
 from infra.previews.slots import PreviewSlot
 from infra.program import PREVIEW_SETTINGS
-from infra.release.record import render_pod_template
+from infra.release.manifests import render_pod_template
 from tests.unit.releases import run
 from twin.plugins.aws import data
 from twin.plugins.aws.kind import Aws

@@ -23,13 +23,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from infra.capacity import CapacityPlan
 from infra.errors import Refused
 from infra.names import COLOURS, Colour, colour_selector, other_colour
-from infra.release import drift, ledger, metrics
+from infra.release import drift, metrics
 from infra.release import plan as release_plan
-from infra.release.ledger import Abort, LedgerConflict, LedgerState, Nothing, Rollback, Session, Tag, Wanted
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
+from infra.release.listener_weights import Timing, all_on
+from infra.release.manifests import render_pod_template
 from infra.release.plan import Plan
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
-from infra.release.record import fingerprint, render_pod_template
-from infra.release.traffic import Timing, Traffic, all_on
+from infra.release.record import fingerprint
+from infra.release.session import Session
+from infra.release.state import LedgerConflict, LedgerState
+from infra.release.traffic_shift import Traffic
+from infra.release.transitions import aborted, claimed, gone_live
 from tests.examples import examples
 from tests.unit.releases import digest, run, template
 
@@ -173,7 +178,7 @@ class Update:
 
     def __init__(self, world: World, state: dict[str, Any], wanted: Wanted) -> None:
         self.world, self.state = world, state
-        decision = ledger.decide(
+        decision = decide(
             wanted, world.ledger, next((one for one in reversed(COLOURS) if not world.weights[one]), "green")
         )
         self.session = Session(self, world.ledger, decision)  # type: ignore[arg-type]
@@ -213,18 +218,18 @@ class Update:
         self.world.ledger = after
         return after
 
-    def claim(self, state: LedgerState, decision: ledger.Decision) -> LedgerState:
-        return self._put(state, ledger.claimed(state, decision, "now"))
+    def claim(self, state: LedgerState, decision: Decision) -> LedgerState:
+        return self._put(state, claimed(state, decision, "now"))
 
     def hold(self, state: LedgerState) -> LedgerState:
         return self._put(state, replace(state, version=state.version + 1))
 
     def go_live(self, state: LedgerState) -> LedgerState:
         assert self.world.weights == all_on(self.plan.decision.open.colour), "live before everything is there"  # type: ignore[union-attr]
-        return self._put(state, ledger.gone_live(state))
+        return self._put(state, gone_live(state))
 
     def abort(self, state: LedgerState) -> LedgerState:
-        return self._put(state, ledger.aborted(state))
+        return self._put(state, aborted(state))
 
     # Writes, each with the oracle's question
 

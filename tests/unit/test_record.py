@@ -16,18 +16,8 @@ from hypothesis import strategies as st
 
 from infra.errors import Refused
 from infra.names import APPLICATION_PORT, COLOURS, check_tag, colour_selector
-from infra.release.record import (
-    SMOKE_SCRIPT,
-    Provenance,
-    Record,
-    assert_plain,
-    fingerprint,
-    render_migration,
-    render_pod_template,
-    render_smoke,
-    template_differences,
-    validated,
-)
+from infra.release.manifests import SMOKE_SCRIPT, render_migration, render_pod_template, render_smoke
+from infra.release.record import Provenance, Record, assert_plain, fingerprint, template_differences, validated
 from tests.unit.releases import DRAIN, digest, record, template
 
 if TYPE_CHECKING:

@@ -12,13 +12,15 @@ import pytest
 from infra.capacity import CapacityPlan
 from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.release import ledger
 from infra.release import plan as release_plan
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
 from infra.release.health import Target
-from infra.release.ledger import Abort, LedgerState, Nothing, Rollback, Session, Tag, Wanted
+from infra.release.listener_weights import Timing
 from infra.release.plan import Plan
 from infra.release.record import DrainNumbers
-from infra.release.traffic import Timing
+from infra.release.session import Session
+from infra.release.state import LedgerState
+from infra.release.transitions import aborted, claimed, gone_live
 from tests.unit.releases import DRAIN, REGION, digest, run, template
 
 
@@ -54,7 +56,7 @@ def _hooks_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def claim(state: LedgerState, wanted: Wanted) -> LedgerState:
-    return ledger.claimed(state, ledger.decide(wanted, state), "2026-11-24T10:00:00+00:00")
+    return claimed(state, decide(wanted, state), "2026-11-24T10:00:00+00:00")
 
 
 def tag(name: str, number: int, **changes: Any) -> Tag:
@@ -62,8 +64,8 @@ def tag(name: str, number: int, **changes: Any) -> Tag:
 
 
 EMPTY = LedgerState(version=1)
-FIRST = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1)))
-SECOND = ledger.gone_live(claim(FIRST, tag("v1.1.0", 2)))
+FIRST = gone_live(claim(EMPTY, tag("v1.0.0", 1)))
+SECOND = gone_live(claim(FIRST, tag("v1.1.0", 2)))
 
 
 class Books:
@@ -75,24 +77,24 @@ class Books:
     def read(self) -> LedgerState:
         return self.state
 
-    def claim(self, state: LedgerState, decision: ledger.Decision) -> LedgerState:
-        self.state = ledger.claimed(state, decision, "now")
+    def claim(self, state: LedgerState, decision: Decision) -> LedgerState:
+        self.state = claimed(state, decision, "now")
         return self.state
 
     def hold(self, state: LedgerState) -> LedgerState:
         return state
 
     def go_live(self, state: LedgerState) -> LedgerState:
-        self.state = ledger.gone_live(state)
+        self.state = gone_live(state)
         return self.state
 
     def abort(self, state: LedgerState) -> LedgerState:
-        self.state = ledger.aborted(state)
+        self.state = aborted(state)
         return self.state
 
 
 def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None) -> Plan:
-    decision = ledger.decide(wanted, state)
+    decision = decide(wanted, state)
     return Plan(
         decision=decision,
         state=state,
@@ -217,10 +219,10 @@ def test_a_secret_that_never_came_holds_up_neither_an_abort_nor_what_follows() -
     awaited, unawaited = "pulumi.com/waitFor", "pulumi.com/skipAwait"
     opened = claim(FIRST, tag("v1.1.0", 2))
     assert set(waiting(opened, Nothing()).values()) == {awaited}
-    for state, wanted in ((opened, Abort("v1.1.0")), (ledger.aborted(opened), Nothing())):
+    for state, wanted in ((opened, Abort("v1.1.0")), (aborted(opened), Nothing())):
         assert waiting(state, wanted) == {"secret-v1.0.0-r1": awaited, "secret-v1.1.0-r1": unawaited}
     back = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
-    for state, wanted in ((back, Abort("v1.0.0")), (ledger.aborted(back), Nothing())):
+    for state, wanted in ((back, Abort("v1.0.0")), (aborted(back), Nothing())):
         assert waiting(state, wanted) == {"secret-v1.0.0-r1": unawaited, "secret-v1.1.0-r1": awaited}
 
 
@@ -304,7 +306,7 @@ def test_an_abort_empties_the_new_colour_and_leaves_the_live_one() -> None:
     assert one(resources, "deployment-blue")["spec"]["replicas"] == 0
     assert one(resources, "deployment-green")["spec"]["replicas"] == 2
     assert one(resources, "live")["data"]["tag"] == "v1.0.0"
-    again, _ = declare(ledger.aborted(open_state), Abort("v1.1.0"))
+    again, _ = declare(aborted(open_state), Abort("v1.1.0"))
     assert again == resources
 
 
@@ -320,15 +322,15 @@ def test_a_rollback_does_not_migrate_again() -> None:
     def migrations(state: LedgerState, wanted: Wanted) -> list[str]:
         return [key.partition("::")[2] for key in declare(state, wanted)[0] if "::migrate-" in key]
 
-    first = ledger.gone_live(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
-    second = ledger.gone_live(claim(first, tag("v1.1.0", 2)))
+    first = gone_live(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
+    second = gone_live(claim(first, tag("v1.1.0", 2)))
     assert migrations(first, Nothing()) == ["migrate-v1.0.0-r1-a1"]
     assert migrations(second, Rollback("v1.1.0", "v1.0.0")) == []
     back = claim(second, Rollback("v1.1.0", "v1.0.0"))
     assert migrations(back, Nothing()) == []
-    assert migrations(ledger.gone_live(back), Nothing()) == [], "nor once it is live"
-    aborted = ledger.aborted(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
-    again = migrations(aborted, tag("v1.0.0", 1, migrate=("migrate",)))
+    assert migrations(gone_live(back), Nothing()) == [], "nor once it is live"
+    taken_back = aborted(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
+    again = migrations(taken_back, tag("v1.0.0", 1, migrate=("migrate",)))
     assert again == ["migrate-v1.0.0-r1-a2"], "an aborted attempt proves nothing about its migration"
 
 
@@ -395,7 +397,7 @@ class FakeTraffic:
         return 0.0
 
     async def look(self, _: float) -> Any:
-        from infra.release.traffic import Rule, View
+        from infra.release.listener_weights import Rule, View
 
         return View({"blue": "b", "green": "g"}, (Rule("l", "r", self.weights, ()),))  # type: ignore[arg-type]
 
@@ -538,7 +540,7 @@ def test_who_lost_the_slot_moves_nothing() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
     run(made.claim())
     books = made._plan.session._ledger
-    books.state = ledger.aborted(books.state)
+    books.state = aborted(books.state)
     with pytest.raises(Refused, match="another update was first"):
         run(made.before_pointer())
     assert made._traffic.moved == []

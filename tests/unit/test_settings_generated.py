@@ -25,8 +25,10 @@ from infra.access import iam_policies
 from infra.errors import Refused
 from infra.foundation import addons, network
 from infra.previews import manifests
-from infra.release import plan as release_plan
-from infra.release.record import Record, render_migration, render_pod_template, render_smoke
+from infra.release.manifests import render_migration, render_pod_template, render_smoke
+from infra.release.question import make_question
+from infra.release.reads import template_of
+from infra.release.record import Record
 from infra.settings import domains, stack_file
 from tests.examples import examples
 from tests.unit.releases import SESSION, digest
@@ -247,9 +249,9 @@ def check_pods(record: Record, env: dict[str, str]) -> None:
 
 def check(found: program_settings.Settings) -> None:
     """A plan is made of the settings, and nothing in it is what AWS or Kubernetes refuses by its documentation."""
-    question = release_plan.make_question(found)
+    question = make_question(found)
     view: Any = SimpleNamespace(dns_name="lb.example.com")
-    template = release_plan._template(question, view, f"shopcat@{digest(1)}", "1")
+    template = template_of(question, view, f"shopcat@{digest(1)}", "1")
     check_pods(Record(found.tag or "v1.0.0", 1, template), dict(found.release.env))
     assert all(type(each) is int for each in vars(found.drain.budget).values())
     capacity.plan(found.production)

@@ -15,7 +15,9 @@ from moto import mock_aws
 
 from infra.clients.aws import AwsClients
 from infra.errors import Refused
-from infra.release.traffic import HttpsProber, Probe, Timing, Traffic, TrafficError, all_on
+from infra.release.listener_weights import Timing, TrafficError, all_on
+from infra.release.probes import HttpsProber, Probe
+from infra.release.traffic_shift import Traffic
 from tests.unit.cloudwatch import NO_TARGET, START, CloudWatch
 from tests.unit.releases import REGION, client, run
 

@@ -1,0 +1,73 @@
+"""Our own requests through the load balancer."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import Protocol
+
+import urllib3
+
+from infra.clients import threads
+from infra.names import COLOUR_HEADER
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One of our own requests through the load balancer."""
+
+    ok: bool
+    what: str
+    colour: str = ""
+    """Which colour answered, if the answer says so."""
+    reached: bool = True
+    """Whether the load balancer was reached at all: without that it says nothing of the shop."""
+
+
+class Prober(Protocol):
+    """Sends one request through the load balancer."""
+
+    async def __call__(self) -> Probe:
+        """What came back; never raises."""
+
+
+class HttpsProber:
+    """GET of the shop's page on a fresh connection each time; TLS trust follows SSL_CERT_FILE as everywhere.
+
+    Names below `localhost` are this machine (RFC 6761), also where the resolver doesn't know them.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float = 10) -> None:
+        self._url = urllib3.util.parse_url(url)
+        self._timeout = timeout_seconds
+
+    def _pool(self) -> urllib3.HTTPConnectionPool:
+        host = self._url.host or ""
+        address = "127.0.0.1" if host.endswith(".localhost") and not _resolves(host) else host
+        if self._url.scheme == "https":
+            return urllib3.HTTPSConnectionPool(
+                address, self._url.port or 443, server_hostname=host, assert_hostname=host, timeout=self._timeout
+            )
+        return urllib3.HTTPConnectionPool(address, self._url.port or 80, timeout=self._timeout)
+
+    def _get(self) -> Probe:
+        headers = {"Host": self._url.netloc or "", "Connection": "close"}
+        try:
+            with self._pool() as pool:
+                response = pool.request("GET", self._url.path or "/", headers=headers, retries=False)
+        except urllib3.exceptions.ReadTimeoutError:
+            return Probe(ok=False, what=f"no answer within {self._timeout} s")
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            return Probe(ok=False, what=f"{type(error).__name__}: {error}", reached=False)
+        return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get(COLOUR_HEADER, ""))
+
+    async def __call__(self) -> Probe:
+        """One request, off the event loop."""
+        return await threads.in_thread(self._get)
+
+
+def _resolves(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None))
+    except OSError:
+        return False
