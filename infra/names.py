@@ -14,6 +14,8 @@ from infra.errors import Refused
 PROJECT = "shopcat"
 """Pulumi puts it before a key that has no namespace (loaders.go, stackConfigNamespacedWithProject)."""
 MAIN_BRANCH = "main"
+EXTERNAL_SECRETS_API = "external-secrets.io/v1"
+"""API version of the operator's objects, as their `apiVersion` has it."""
 
 # The shop and its two colours ----------------------------------------------------------------------------------------
 

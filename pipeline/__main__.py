@@ -46,7 +46,7 @@ def _build(arguments: argparse.Namespace) -> None:
     print(steps_table(steps.done))
 
 
-def _release(arguments: argparse.Namespace) -> None:
+def _run_release(arguments: argparse.Namespace) -> None:
     job = release.ReleaseJob(os.environ, Steps())
     try:
         if arguments.what == "release":
@@ -66,14 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="what", required=True)
     previews = commands.add_parser("preview", help="a pull request's preview").add_subparsers(required=True)
     up = previews.add_parser("up", help="build, push, `pulumi up`, comment")
-    up.add_argument("--number", type=_number, help="pull request; without it the event's")
+    up.add_argument("--number", type=_pull_request_number, help="pull request; without it the event's")
     up.add_argument("--sha", help="the commit, and the image's tag; without it the event's")
     up.add_argument("--pushed", action="store_true", help="its image is in shopcat-preview already")
     up.add_argument("--fresh", action="store_true", help="build without anything built before")
     up.add_argument("--no-wait", action="store_true", help="don't wait for the URL to answer")
     up.set_defaults(run=_preview_up)
     closed = previews.add_parser("close", help="remove namespace, what AWS holds, state and images")
-    closed.add_argument("--number", type=_number)
+    closed.add_argument("--number", type=_pull_request_number)
     closed.set_defaults(run=_preview_close)
     swept = commands.add_parser("reaper", help="close previews that were missed")
     swept.add_argument("--days", type=int, default=reaper.DAYS, help="close what had no push for so long")
@@ -91,11 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     taken_back.add_argument("tag", type=_version_text)
     resumed = commands.add_parser("resume", help="go on with the open release")
     for one in (released, back, taken_back, resumed):
-        one.set_defaults(run=_release)
+        one.set_defaults(run=_run_release)
     return parser
 
 
-def _number(text: str) -> int:
+def _pull_request_number(text: str) -> int:
     if not text.isascii() or not text.isdigit() or text.startswith("0") or len(text) > 9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a pull request's number, such as 123")
     return int(text)

@@ -193,8 +193,8 @@ def install(environment: Mapping[str, str], machine: str, releases: str = RELEAS
     for download, archive in [(one, verified(one, pins, kept)) for one in downloads]:
         unpack(archive, folder / download.target)
     settings = {"PULUMI_HOME": f"{folder}/home", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
-    _append(environment.get("GITHUB_ENV"), [f"{name}={value}" for name, value in settings.items()])
-    _append(environment.get("GITHUB_PATH"), [f"{folder}/pulumi"])
+    _append_lines(environment.get("GITHUB_ENV"), [f"{name}={value}" for name, value in settings.items()])
+    _append_lines(environment.get("GITHUB_PATH"), [f"{folder}/pulumi"])
     return folder / "pulumi"
 
 
@@ -232,7 +232,7 @@ def pin(downloads: Iterable[Download]) -> None:
     print(text)
 
 
-def _append(path: str | None, lines: Sequence[str]) -> None:
+def _append_lines(path: str | None, lines: Sequence[str]) -> None:
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)

@@ -291,7 +291,7 @@ def _classic(github: Github) -> list[protection.Guard]:
         return []
 
 
-def _tags(github: Github) -> list[Row]:
+def _tag_rows(github: Github) -> list[Row]:
     listed = github.pages("/rulesets?targets=tag&includes_parents=true")
     active = [one for one in listed if one.get("enforcement") == "active" and one.get("target", "tag") == "tag"]
     return judge_tags([_object(github, f"/rulesets/{one.get('id')}") for one in active], github.repository)
@@ -328,7 +328,7 @@ def check_repository(github: Github, environment: str, workflows: Iterable[str])
         lambda: judge_actions(_object(github, "/actions/permissions/workflow"), repository),
     )  # fmt: skip
     rows += _seen("forks", administration, partial(_forks, github))
-    rows += _seen("tags v*", administration, partial(_tags, github))
+    rows += _seen("tags v*", administration, partial(_tag_rows, github))
     rows += _seen(
         "CODEOWNERS", "Contents (read)", lambda: [judge_owners(_object(github, f"/codeowners/errors?ref={MAIN_BRANCH}"))],
         finding("CODEOWNERS", False, f"not there on {MAIN_BRANCH}", "there", "push .github/CODEOWNERS"),

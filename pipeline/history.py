@@ -12,8 +12,8 @@ from infra.errors import Refused
 from infra.names import MAIN_BRANCH
 from pipeline import process
 
-_NUMBER = r"(0|[1-9][0-9]{0,8})"
-VERSION = re.compile(rf"v{_NUMBER}\.{_NUMBER}\.{_NUMBER}")
+_VERSION_NUMBER = r"(0|[1-9][0-9]{0,8})"
+VERSION = re.compile(rf"v{_VERSION_NUMBER}\.{_VERSION_NUMBER}\.{_VERSION_NUMBER}")
 
 
 def git(directory: Path, *arguments: str) -> str:

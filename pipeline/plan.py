@@ -27,7 +27,7 @@ OFF_LABEL = "no-preview"
 """Closes the preview of the pull request that has it; without it again, the preview comes back."""
 
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
-_REPOSITORY = re.compile(r"^[^#\n]*\brepository:[ \t]*[\"']?([A-Za-z0-9-]+/[A-Za-z0-9._-]+)", re.MULTILINE)
+_REPOSITORY_LINE = re.compile(r"^[^#\n]*\brepository:[ \t]*[\"']?([A-Za-z0-9-]+/[A-Za-z0-9._-]+)", re.MULTILINE)
 """Of `shopcat:github`."""
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
@@ -172,7 +172,7 @@ def spelt_otherwise(text: str, environment: Mapping[str, str]) -> str:
         text: of Pulumi.prod.yaml.
         environment: of the job.
     """
-    match, known = _REPOSITORY.search(text), environment.get("GITHUB_REPOSITORY", "")
+    match, known = _REPOSITORY_LINE.search(text), environment.get("GITHUB_REPOSITORY", "")
     if match is None or match[1] == known or match[1].casefold() != known.casefold():
         return ""
     return (
@@ -200,19 +200,19 @@ def main(arguments: Sequence[str]) -> int:
         if list(arguments) == ["access"]:
             _refuse_kept_out(environment, "RUNNER_PRODUCTION")
             return 0
-        found, action = _plan(environment)
+        found, action = _plan_job(environment)
     except Refused as error:
         print(f"::error title=pipeline::{error}")
         return 1
     print(f"pull request {found.number} at {found.sha}: {action}")
     if action in WITHOUT:
         print(f"::notice title=preview::{WITHOUT[action].format(number=found.number)}")
-    _append(environment.get("GITHUB_OUTPUT"), f"action={action}")
-    _append(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
+    _append_line(environment.get("GITHUB_OUTPUT"), f"action={action}")
+    _append_line(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
     return 0
 
 
-def _plan(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
+def _plan_job(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
     found, now = current(environment)
     action = decide_now(found, now)
     if action not in WITHOUT:
@@ -227,7 +227,7 @@ def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
         raise Refused(reason)
 
 
-def _append(path: str | None, line: str) -> None:
+def _append_line(path: str | None, line: str) -> None:
     if path:
         with Path(path).open("a") as file:
             file.write(f"{line}\n")

@@ -164,7 +164,7 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
         )
         raise
     finally:
-        _record(job)
+        _record_times(job)
     old = str(before.get("tag", ""))
     job.say(
         comment.PreviewComment(
@@ -210,7 +210,7 @@ def close(
         with job.steps.timed("images"):
             _delete_images(job, tag)
     finally:
-        _record(job)
+        _record_times(job)
     job.say(comment.PreviewComment("closed", name, message=reason))
     return there
 
@@ -279,7 +279,7 @@ def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, paus
     raise Refused(f"{url} does not answer {timeout_seconds:.0f} s after its pods were ready: last came {last}")
 
 
-def _record(job: PreviewJob) -> None:
+def _record_times(job: PreviewJob) -> None:
     """The steps' times: for a person, and as JSON where the environment asks for it."""
     done = [*job.before(), *job.steps.done]
     print(f"\n{steps_table(done)}", flush=True)

@@ -69,14 +69,14 @@ def of_rules(rules: Iterable[Mapping[str, Any]], bypass: Mapping[int, tuple[str,
     for rule in rules:
         number = rule.get("ruleset_id")
         if isinstance(number, int):
-            kept.setdefault((number, str(rule.get("ruleset_source", ""))), set()).update(_kept(rule))
+            kept.setdefault((number, str(rule.get("ruleset_source", ""))), set()).update(_needs_met(rule))
     return [
         Guard(f"ruleset {number} of {source}", frozenset(keeps), bypass.get(number, (UNSEEN,)))
         for (number, source), keeps in kept.items()
     ]
 
 
-def _kept(rule: Mapping[str, Any]) -> set[Need]:
+def _needs_met(rule: Mapping[str, Any]) -> set[Need]:
     """Needs that one rule meets."""
     kind, given = rule.get("type"), rule.get("parameters")
     if kind == "deletion":

@@ -48,8 +48,8 @@ AUDIENCE = "sts.amazonaws.com"
 OWNER_TAG = "shopcat:owner"
 NUMBER_TAG = "shopcat-pull-request"
 """Holds the pull request's number. Without a colon, since it is named inside a policy variable."""
-_TAG = f"aws:ResourceTag/{OWNER_TAG}"
-_NEW_TAG = f"aws:RequestTag/{OWNER_TAG}"
+_OWNER_CONDITION = f"aws:ResourceTag/{OWNER_TAG}"
+_NEW_OWNER_CONDITION = f"aws:RequestTag/{OWNER_TAG}"
 _SELF = "${aws:userid}"
 _NEW_NUMBER = f"${{aws:RequestTag/{NUMBER_TAG}}}"
 
@@ -226,19 +226,19 @@ def _owned(scope: AwsScope, owner: str) -> list[Statement]:
     secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
     changes = ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
     reads = ["DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds"]
-    mine = {"StringLikeIfExists": {_TAG: owner}}
+    mine = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
     return [
         *_deletes(scope, owner),
         allow([f"elasticloadbalancing:{action}" for action in changes], [group, rule], **mine),
         allow([f"secretsmanager:{action}" for action in reads], secret, **mine),
-        allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_TAG: owner}),
+        allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_OWNER_CONDITION: owner}),
     ]
 
 
 def _deletes(scope: AwsScope, owner: str) -> list[Statement]:
     """Delete what carries the owner's tag, or among previews' names none (see `_owned`)."""
     group, rule = _groups(scope)
-    mine = {"StringLikeIfExists": {_TAG: owner}}
+    mine = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
     return [
         allow(["elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"], [group, rule], **mine),
         allow(
@@ -257,12 +257,12 @@ def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
     """
     group, rule = _groups(scope)
     secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
-    owned = {"StringLike": {_NEW_TAG: _SELF}}
+    owned = {"StringLike": {_NEW_OWNER_CONDITION: _SELF}}
     named = {**owned, "StringEquals": {"aws:userid": f"{role_id}:{_NEW_NUMBER}"}}
     own_group = scope.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-{_NEW_NUMBER}/*")
     own_secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-{_NEW_NUMBER}/*")
     # Tags are written on what is new, or on what is one's own: never on another's to make it one's own.
-    tagging = {"StringLike": {_NEW_TAG: _SELF}, "StringLikeIfExists": {_TAG: _SELF}}
+    tagging = {"StringLike": {_NEW_OWNER_CONDITION: _SELF}, "StringLikeIfExists": {_OWNER_CONDITION: _SELF}}
     return document(
         [
             *push_statements(scope, f"{RELEASE_REPOSITORY}-preview"),

@@ -43,7 +43,7 @@ _RELEASE_KINDS = {
     "ConfigMap": "/api/v1/namespaces/{namespace}/configmaps",
 }
 """Kinds that a person may edit, with where the API server lists them."""
-_TIMEOUT = urllib3.Timeout(connect=5, read=20)
+_API_TIMEOUT = urllib3.Timeout(connect=5, read=20)
 
 
 class KubernetesUnreachable(Refused):
@@ -62,7 +62,9 @@ class KubernetesClient:
         self._server = server.rstrip("/")
         self._name = name
         self._token = token
-        self._pool = urllib3.PoolManager(ssl_context=context, timeout=_TIMEOUT, retries=urllib3.Retry(2, redirect=0))
+        self._pool = urllib3.PoolManager(
+            ssl_context=context, timeout=_API_TIMEOUT, retries=urllib3.Retry(2, redirect=0)
+        )
 
     def get(self, path: str, **query: str) -> Any | None:
         """The object or list at an API path; `None` if there is none.
@@ -196,10 +198,10 @@ def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
         except (ValueError, KeyError, TypeError) as error:
             raise KubernetesUnreachable(f"{shown} printed no ExecCredential with a token; run it by hand") from error
 
-    return _kept(run)
+    return _cached_token(run)
 
 
-def _kept(make: Callable[[], str]) -> Callable[[], str]:
+def _cached_token(make: Callable[[], str]) -> Callable[[], str]:
     """A token maker whose result is used for ten minutes."""
     kept: tuple[float, str] | None = None
 
@@ -309,7 +311,7 @@ def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
 def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) -> KubernetesClient:
     """Return a client for an EKS cluster whose endpoint and certificate authority (base64) are known."""
     context = _context(base64.b64decode(authority).decode())
-    return KubernetesClient(endpoint, context, _kept(lambda: eks_token(clients, name)), name=name)
+    return KubernetesClient(endpoint, context, _cached_token(lambda: eks_token(clients, name)), name=name)
 
 
 def cluster_of(kubeconfig: str) -> dict[str, str]:

@@ -237,7 +237,7 @@ def _quota(quota: Quota, clients: AwsClients, settings: Settings) -> list[Row]:
     return [judge_quota(quota, limit, quota.used(clients, settings), clients.region)]
 
 
-def _plan(clients: AwsClients) -> list[Row]:
+def _plan_row(clients: AwsClients) -> list[Row]:
     """The Free Tier API has one endpoint, in us-east-1 (docs.aws.amazon.com/general/latest/gr/billing.html)."""
     service = AwsClients("us-east-1", endpoint_url=clients.endpoint_url).get("freetier")
     try:
@@ -366,7 +366,7 @@ def _name(name: TakenName, clients: AwsClients) -> list[Row]:
 
 def check_account(settings: Settings, clients: AwsClients, account: str, folder: Path) -> list[Row]:
     """Every row of the table."""
-    rows = asked("account plan", partial(_plan, clients))
+    rows = asked("account plan", partial(_plan_row, clients))
     for quota in quotas(settings):
         rows += asked(quota.subject, partial(_quota, quota, clients, settings))
     if settings.cluster.existing is None:

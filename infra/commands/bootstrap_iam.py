@@ -35,7 +35,7 @@ def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> 
         found: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
         if isinstance(found, str):
             found = json.loads(found)
-        return _plain(found) == _plain(json.loads(wanted))
+        return _normalised_statements(found) == _normalised_statements(json.loads(wanted))
 
     def replace() -> None:
         versions = iam.list_policy_versions(PolicyArn=arn)["Versions"]
@@ -61,7 +61,7 @@ def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> 
     )
 
 
-def _plain(document: dict[str, Any]) -> list[dict[str, Any]]:
+def _normalised_statements(document: dict[str, Any]) -> list[dict[str, Any]]:
     statements = document.get("Statement", [])
     return [normalised(one) for one in (statements if isinstance(statements, list) else [statements])]
 

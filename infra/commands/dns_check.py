@@ -26,11 +26,11 @@ def check_dns(settings: Settings, clients: AwsClients) -> list[Row]:
         text = "entered elsewhere (shopcat:dns is external)"
         return [*found, Row("DNS", FindingState.LOOK, text, "the first update says what to enter")]
     for name in dns.dns_names(settings, LOAD_BALANCER):
-        found += asked(f"DNS {name.host}", partial(_record, clients, name))
+        found += asked(f"DNS {name.host}", partial(_record_row, clients, name))
     return found
 
 
-def _record(clients: AwsClients, name: dns.DnsName) -> list[Row]:
+def _record_row(clients: AwsClients, name: dns.DnsName) -> list[Row]:
     zone_id, subject = dns.find_zone(clients, name), f"DNS {name.host}"
     wrong = dns.dns_obstacles(dns.read_dns_records(clients, zone_id, name), name, clients.region)
     if wrong:

@@ -98,7 +98,9 @@ def read_offers(settings: Settings, clients: AwsClients, folder: Path) -> list[R
     if cluster.existing is None:
         checks["Kubernetes"] = partial(_kubernetes, clients, version)
         for addon in ADDONS:
-            checks[f"add-on {addon}"] = partial(_addon, clients, addon, version, cluster.addon_versions.get(addon, ""))
+            checks[f"add-on {addon}"] = partial(
+                _addon_offer, clients, addon, version, cluster.addon_versions.get(addon, "")
+            )
         checks["node AMI"] = partial(_ami, clients, version, cluster.ami_release_version)
     checks["PostgreSQL"] = partial(_engine, clients, settings.database.engine_version)
     for chart, key in CHARTS.items():
@@ -134,7 +136,7 @@ def support(pinned: str, known: Mapping[str, Mapping[str, Any]]) -> Row:
     return row
 
 
-def _addon(clients: AwsClients, addon: str, version: str, pinned: str) -> Row:
+def _addon_offer(clients: AwsClients, addon: str, version: str, pinned: str) -> Row:
     pages = (
         clients.get("eks").get_paginator("describe_addon_versions").paginate(addonName=addon, kubernetesVersion=version)
     )

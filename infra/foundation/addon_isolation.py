@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from infra.foundation.admission import AdmissionPolicy
 from infra.foundation.cel import literal
-from infra.foundation.network_policies import egress_to_dns
+from infra.foundation.shared_rules import READ_VERBS, egress_to_dns, rbac_rule
 from infra.names import DATABASE_NAMESPACE, PREVIEW_NAMESPACE_PATTERN, SHOP_NAMESPACE
 
 if TYPE_CHECKING:
@@ -36,23 +36,20 @@ POD_IDENTITY_AGENT = "169.254.170.23/32"
 """Address of EKS's agent for credentials, at port 80 of each node
 (docs.aws.amazon.com/eks/latest/userguide/pod-id-agent-setup.html)."""
 HTTPS = 443
-_READ = ["get", "list", "watch"]
-
-
-def _rule(group: str, resources: list[str], verbs: list[str]) -> dict[str, Any]:
-    return {"apiGroups": [group], "resources": resources, "verbs": verbs}
 
 
 def operator_rules() -> list[dict[str, Any]]:
     """Rules of the operator's ClusterRole: what its two controllers call (v0.20.4, pkg/controllers)."""
     external, generators = "external-secrets.io", "generators.external-secrets.io"
     return [
-        _rule(external, ["externalsecrets", "secretstores"], [*_READ, "update", "patch"]),  # writes its finalizers
-        _rule(external, ["externalsecrets/status", "secretstores/status"], ["get", "update", "patch"]),
-        _rule("", ["secrets"], [*_READ, "create", "update", "patch", "delete"]),
-        _rule("", ["events"], ["create", "patch"]),
+        rbac_rule(
+            external, ["externalsecrets", "secretstores"], [*READ_VERBS, "update", "patch"]
+        ),  # writes its finalizers
+        rbac_rule(external, ["externalsecrets/status", "secretstores/status"], ["get", "update", "patch"]),
+        rbac_rule("", ["secrets"], [*READ_VERBS, "create", "update", "patch", "delete"]),
+        rbac_rule("", ["events"], ["create", "patch"]),
         # Its manager starts only once it has listed these, though nothing makes one.
-        _rule(generators, ["generatorstates"], _READ),
+        rbac_rule(generators, ["generatorstates"], READ_VERBS),
     ]
 
 

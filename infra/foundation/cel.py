@@ -77,11 +77,11 @@ def cel_rules(path: str, template: Any, where: str) -> list[CelRule]:
     return _rules(f"optional.of(dyn({path}))", template, where)
 
 
-def _plain(template: Any) -> bool:
+def _is_plain(template: Any) -> bool:
     if isinstance(template, Mapping):
-        return all(_plain(one) for one in template.values())
+        return all(_is_plain(one) for one in template.values())
     if isinstance(template, list):
-        return all(_plain(one) for one in template)
+        return all(_is_plain(one) for one in template)
     return not isinstance(template, Free)
 
 
@@ -106,7 +106,7 @@ def _rules(found: str, template: Any, where: str) -> list[CelRule]:
             (f"{found} == optional.of(dyn({{{', '.join(entries)}}}))", f"{where}: exactly {names}, as given"),
             *below,
         ]
-    if isinstance(template, list) and not _plain(template):
+    if isinstance(template, list) and not _is_plain(template):
         size = f"{found}.hasValue() && {found}.value().size() == {len(template)}"
         below = [
             rule

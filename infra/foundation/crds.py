@@ -34,7 +34,7 @@ ESTABLISHED_SECONDS = 30
 
 _IN_CRDS = re.compile(r"[^/]+(/charts/[^/]+)*/crds/[^/]+\.(ya?ml|json)")
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-_TIMEOUT = urllib3.Timeout(connect=10, read=60)
+_DOWNLOAD_TIMEOUT = urllib3.Timeout(connect=10, read=60)
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an index has a megabyte
 
 Manifest = dict[str, Any]
@@ -134,7 +134,9 @@ def get_url(url: str) -> bytes:
         Refused: nothing answers there, or not with success.
     """
     try:
-        answer = urllib3.PoolManager(timeout=_TIMEOUT, retries=urllib3.Retry(3, backoff_factor=1)).request("GET", url)
+        answer = urllib3.PoolManager(timeout=_DOWNLOAD_TIMEOUT, retries=urllib3.Retry(3, backoff_factor=1)).request(
+            "GET", url
+        )
     except urllib3.exceptions.HTTPError as error:
         raise Refused(f"{url} can't be reached ({error}); check the network and shopcat:chartMirror") from error
     if answer.status != 200:

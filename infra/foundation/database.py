@@ -23,7 +23,7 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import Refused
-from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, RUNTIME_USER
+from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, EXTERNAL_SECRETS_API, RUNTIME_USER
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -34,7 +34,6 @@ MASTER = "shopcat_admin"
 APPLICATION_DATABASE_ROLE = "shopcat"
 APPLICATION_PASSWORD_LENGTH = 40
 DATABASE_ROLES_JOB = "database-roles"
-_API = "external-secrets.io/v1"
 _STORE = "database"
 
 ROLE_SQL = r"""
@@ -205,7 +204,7 @@ class Database(pulumi.ComponentResource):
         )
         store = kubernetes.apiextensions.CustomResource(
             "database-store",
-            api_version=_API,
+            api_version=EXTERNAL_SECRETS_API,
             kind="SecretStore",
             metadata=_metadata(_STORE),
             spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
@@ -303,7 +302,7 @@ def _external_secret(
 ) -> kubernetes.apiextensions.CustomResource:
     return kubernetes.apiextensions.CustomResource(
         f"database-{name}",
-        api_version=_API,
+        api_version=EXTERNAL_SECRETS_API,
         kind="ExternalSecret",
         metadata={**_metadata(name), "annotations": {"pulumi.com/waitFor": "condition=Ready", **annotations}},
         spec={

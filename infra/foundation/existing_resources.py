@@ -87,7 +87,7 @@ def _secret(clients: AwsClients, inputs: Inputs) -> str | None:
     return str(found["ARN"])
 
 
-def _addon(clients: AwsClients, inputs: Inputs) -> str | None:
+def _find_addon(clients: AwsClients, inputs: Inputs) -> str | None:
     cluster, addon = inputs["clusterName"], inputs["addonName"]
     clients.get("eks").describe_addon(clusterName=cluster, addonName=addon)
     return f"{cluster}:{addon}"
@@ -164,13 +164,13 @@ def _listener(clients: AwsClients, inputs: Inputs) -> str | None:
     return next((str(one["ListenerArn"]) for one in listed if one["Port"] == int(inputs["port"])), None)
 
 
-def _rule(clients: AwsClients, inputs: Inputs) -> str | None:
+def _find_rule(clients: AwsClients, inputs: Inputs) -> str | None:
     pages = clients.get("elbv2").get_paginator("describe_rules").paginate(ListenerArn=inputs["listenerArn"])
     rules = [one for page in pages for one in page["Rules"]]
     return next((str(one["RuleArn"]) for one in rules if one["Priority"] == str(int(inputs["priority"]))), None)
 
 
-def _record(clients: AwsClients, inputs: Inputs) -> str | None:
+def _find_record(clients: AwsClients, inputs: Inputs) -> str | None:
     if inputs.get("allowOverwrite"):
         return None
     name, kind = str(inputs["name"]).rstrip("."), inputs["type"]
@@ -197,12 +197,12 @@ FINDERS: Mapping[str, Finder] = {
     "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": _by_name("ecr", "describe_repositories", "repositoryNames", "name", many=True),
     "aws:eks/accessEntry:AccessEntry": _access_entry,
-    "aws:eks/addon:Addon": _addon,
+    "aws:eks/addon:Addon": _find_addon,
     "aws:eks/cluster:Cluster": _by_name("eks", "describe_cluster", "name", "name"),
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
     "aws:iam/role:Role": _by_name("iam", "get_role", "RoleName", "name"),
     "aws:lb/listener:Listener": _listener,
-    "aws:lb/listenerRule:ListenerRule": _rule,
+    "aws:lb/listenerRule:ListenerRule": _find_rule,
     "aws:lb/loadBalancer:LoadBalancer": _by_arn("describe_load_balancers", "LoadBalancers", "LoadBalancerArn"),
     "aws:lb/targetGroup:TargetGroup": _by_arn("describe_target_groups", "TargetGroups", "TargetGroupArn"),
     "aws:rds/instance:Instance": _by_name("rds", "describe_db_instances", "DBInstanceIdentifier", "identifier"),
@@ -210,7 +210,7 @@ FINDERS: Mapping[str, Finder] = {
         "rds", "describe_db_parameter_groups", "DBParameterGroupName", "name"
     ),
     "aws:rds/subnetGroup:SubnetGroup": _by_name("rds", "describe_db_subnet_groups", "DBSubnetGroupName", "name"),
-    "aws:route53/record:Record": _record,
+    "aws:route53/record:Record": _find_record,
     "aws:secretsmanager/secret:Secret": _secret,
     "aws:ssm/parameter:Parameter": _by_name("ssm", "get_parameter", "Name", "name"),
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _group_rule(egress=True),

@@ -73,11 +73,11 @@ def _quantities(wanted: Mapping[str, str]) -> Free:
     return Free(lambda it: same_quantities(it, wanted), f"exactly {dict(wanted)}")
 
 
-def _quantity(wanted: str) -> Free:
+def _exact_quantity(wanted: str) -> Free:
     return Free(lambda it: same_quantity(it, wanted), f"exactly {wanted}")
 
 
-def _text(most: int) -> Free:
+def _short_text(most: int) -> Free:
     return Free(lambda it: f"{it}.size() <= {most}", f"at most {most} characters")
 
 
@@ -100,7 +100,7 @@ def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
                     probe["httpGet"] = {"scheme": "HTTP", **probe["httpGet"]}
                 container[name] = probe
     for volume in found["volumes"]:
-        volume["emptyDir"] = {"sizeLimit": _quantity(volume["emptyDir"]["sizeLimit"])}
+        volume["emptyDir"] = {"sizeLimit": _exact_quantity(volume["emptyDir"]["sizeLimit"])}
     return found
 
 
@@ -136,7 +136,7 @@ def application_shape(repository: str, most_grace_seconds: int) -> dict[str, Any
     spec["progressDeadlineSeconds"] = between(1, LONGEST_WAIT_SECONDS, " s")
     spec["replicas"] = between(0, 1)
     template = spec["template"]
-    template["metadata"]["labels"]["shopcat/release"] = _text(63)
+    template["metadata"]["labels"]["shopcat/release"] = _short_text(63)
     pod = template["spec"] = _with_defaults(template["spec"])
     pod["terminationGracePeriodSeconds"] = between(
         1, most_grace_seconds, " s, as long as production's pods (shopcat:drain)"
@@ -193,7 +193,7 @@ def pod_shape(deployment: Mapping[str, Any], priority: int) -> dict[str, Any]:
 
 def pod_labels(deployment: Mapping[str, Any]) -> dict[str, Any]:
     """Labels of such a pod."""
-    return {**deployment["template"]["metadata"]["labels"], "pod-template-hash": _text(63)}
+    return {**deployment["template"]["metadata"]["labels"], "pod-template-hash": _short_text(63)}
 
 
 def service_shape(name: str) -> dict[str, Any]:

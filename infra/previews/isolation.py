@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infra import capacity
-from infra.foundation.network_policies import egress_to_dns
+from infra.foundation.shared_rules import egress_to_dns
 from infra.names import (
     APPLICATION,
     APPLICATION_PORT,

@@ -37,6 +37,7 @@ from infra.names import (
     APPLICATION_PORT,
     CLUSTER_INFO_PARAMETER,
     DATABASE_PORT,
+    EXTERNAL_SECRETS_API,
     HEALTH_PATH,
     PREVIEW_CLUSTER_ROLE,
 )
@@ -56,7 +57,6 @@ PREVIEW_PASSWORD_LENGTH = 32
 GRANT_SECONDS = 60
 """How long the cluster may take until the binding just made counts; each API server learns of it by itself."""
 _GRANTED_IN_A_ROW = 3
-_SECRETS_API = "external-secrets.io/v1"
 
 
 def pull_request(stack: str) -> int:
@@ -288,7 +288,7 @@ class Preview(pulumi.ComponentResource):
         waited = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}}
         store = kubernetes.apiextensions.CustomResource(
             "secret-store",
-            api_version=_SECRETS_API,
+            api_version=EXTERNAL_SECRETS_API,
             kind="SecretStore",
             metadata=self._metadata(isolation.PREVIEW_STORE, **waited),
             spec=isolation.store(self.name, region, self._cluster_info.secrets_role),
@@ -296,7 +296,7 @@ class Preview(pulumi.ComponentResource):
         )
         made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "secret",
-            api_version=_SECRETS_API,
+            api_version=EXTERNAL_SECRETS_API,
             kind="ExternalSecret",
             metadata=self._metadata(APPLICATION, **waited),
             spec=manifests.external_secret(self.name),

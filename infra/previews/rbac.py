@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import pulumi_kubernetes as kubernetes
 
+from infra.foundation.shared_rules import READ_VERBS, rbac_rule
 from infra.names import CLEANUP_GROUP, PREVIEW_CLUSTER_ROLE, PREVIEW_GROUP
 
 if TYPE_CHECKING:
@@ -28,14 +29,8 @@ if TYPE_CHECKING:
 
 OPENER = "shopcat-preview-opener"
 REMOVER = "shopcat-preview-remover"
-_READ = ["get", "list", "watch"]
-_OWN = ["create", *_READ, "patch", "update", "delete"]
-_FENCE = ["create", *_READ, "patch", "update"]
-
-
-def _rule(group: str, resources: list[str], verbs: list[str], names: list[str] | None = None) -> dict[str, Any]:
-    rule: dict[str, Any] = {"apiGroups": [group], "resources": resources, "verbs": list(verbs)}
-    return {**rule, "resourceNames": names} if names else rule
+_OWN = ["create", *READ_VERBS, "patch", "update", "delete"]
+_FENCE = ["create", *READ_VERBS, "patch", "update"]
 
 
 def opener() -> list[dict[str, Any]]:
@@ -45,29 +40,29 @@ def opener() -> list[dict[str, Any]]:
         # Both are made by an apply, so that an update that was killed half-way can go on: that is a create and a patch. For a
         # patch as for a create, admission asks for exactly the object that infra/previews/isolation.py makes, in its own
         # namespace.
-        _rule("", ["namespaces"], ["create", *_READ, "patch", "delete"]),
-        _rule(group, ["rolebindings"], ["create", "patch"]),
-        _rule(group, ["clusterroles"], ["bind"], [PREVIEW_CLUSTER_ROLE]),
+        rbac_rule("", ["namespaces"], ["create", *READ_VERBS, "patch", "delete"]),
+        rbac_rule(group, ["rolebindings"], ["create", "patch"]),
+        rbac_rule(group, ["clusterroles"], ["bind"], [PREVIEW_CLUSTER_ROLE]),
     ]
 
 
 def remover() -> list[dict[str, Any]]:
     """In the whole cluster, for the clean-up job."""
-    return [_rule("", ["namespaces"], [*_READ, "delete"])]
+    return [rbac_rule("", ["namespaces"], [*READ_VERBS, "delete"])]
 
 
 def inside() -> list[dict[str, Any]]:
     """In the preview's own namespace: what it declares, and what the engine reads while it waits for that."""
     return [
-        _rule("", ["services"], _OWN),
-        _rule("apps", ["deployments"], _OWN),
-        _rule("external-secrets.io", ["secretstores", "externalsecrets"], _OWN),
-        _rule("elbv2.k8s.aws", ["targetgroupbindings"], _OWN),
-        _rule("", ["resourcequotas", "limitranges"], _FENCE),
-        _rule("networking.k8s.io", ["networkpolicies"], _FENCE),
-        _rule("rbac.authorization.k8s.io", ["rolebindings"], ["get"]),
-        _rule("apps", ["replicasets"], _READ),
-        _rule("", ["pods", "events", "endpoints", "persistentvolumeclaims"], _READ),
+        rbac_rule("", ["services"], _OWN),
+        rbac_rule("apps", ["deployments"], _OWN),
+        rbac_rule("external-secrets.io", ["secretstores", "externalsecrets"], _OWN),
+        rbac_rule("elbv2.k8s.aws", ["targetgroupbindings"], _OWN),
+        rbac_rule("", ["resourcequotas", "limitranges"], _FENCE),
+        rbac_rule("networking.k8s.io", ["networkpolicies"], _FENCE),
+        rbac_rule("rbac.authorization.k8s.io", ["rolebindings"], ["get"]),
+        rbac_rule("apps", ["replicasets"], READ_VERBS),
+        rbac_rule("", ["pods", "events", "endpoints", "persistentvolumeclaims"], READ_VERBS),
     ]
 
 

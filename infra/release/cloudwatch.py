@@ -13,7 +13,7 @@ from infra.errors import Refused
 from infra.names import Colour
 from infra.release.metrics import Group, Minute, Reading
 
-_NAMESPACE = "AWS/ApplicationELB"
+_METRICS_NAMESPACE = "AWS/ApplicationELB"
 _COMPLETE = "Complete"
 _GOOD = tuple(f"HTTPCode_Target_{digit}XX_Count" for digit in (2, 3, 4))
 _ERRORS, _REFUSED, _REQUESTS = "HTTPCode_Target_5XX_Count", "TargetConnectionErrorCount", "RequestCount"
@@ -54,7 +54,7 @@ def read_metrics(
             {
                 "Id": query,
                 "MetricStat": {
-                    "Metric": {"Namespace": _NAMESPACE, "MetricName": metric, "Dimensions": dimensions},
+                    "Metric": {"Namespace": _METRICS_NAMESPACE, "MetricName": metric, "Dimensions": dimensions},
                     "Period": 60,
                     "Stat": "Sum",
                 },

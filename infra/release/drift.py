@@ -61,11 +61,11 @@ def _same(declared: Any, standing: Any) -> bool:
     # The API server leaves out what is empty.
     if declared == standing or (declared in _EMPTY and standing in _EMPTY):
         return True
-    first, second = _quantity(declared), _quantity(standing)
+    first, second = _quantity_value(declared), _quantity_value(standing)
     return first is not None and first == second
 
 
-def _quantity(value: Any) -> Decimal | None:
+def _quantity_value(value: Any) -> Decimal | None:
     """Return the number behind a resource quantity: the API server rewrites `1000m` as `1`."""
     if not isinstance(value, str):
         return None

@@ -34,7 +34,7 @@ def _conditions(pod: Mapping[str, Any]) -> dict[str, str]:
     return {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions") or []}
 
 
-def _image(pod: Mapping[str, Any]) -> str:
+def _running_image(pod: Mapping[str, Any]) -> str:
     return next((each["image"] for each in pod["spec"]["containers"] if each["name"] == CONTAINER), "")
 
 
@@ -67,8 +67,8 @@ def unready_reasons(
         gates = {each["conditionType"] for each in pod["spec"].get("readinessGates") or []}
         address = pod.get("status", {}).get("podIP", "")
         addresses.add(address)
-        if not _image(pod).endswith(f"@{record.digest}"):
-            reasons.append(f"pod {name} runs {_image(pod) or 'no such container'}, not {record.digest}")
+        if not _running_image(pod).endswith(f"@{record.digest}"):
+            reasons.append(f"pod {name} runs {_running_image(pod) or 'no such container'}, not {record.digest}")
         elif gate not in gates:
             reasons.append(f"pod {name} has no readiness gate {gate}: it was made before its binding; delete it")
         elif conditions.get(gate) != "True" or conditions.get("Ready") != "True":

@@ -45,7 +45,7 @@ def table_definition(name: str) -> dict[str, Any]:
     }
 
 
-def _head(state: LedgerState) -> dict[str, Any]:
+def _head_item(state: LedgerState) -> dict[str, Any]:
     document = {
         "open": asdict(state.open) if state.open else None,
         "live": asdict(state.live) if state.live else None,
@@ -65,7 +65,7 @@ def _release_key(release: Release) -> str:
     return f"release#{release.record.tag}#{release.record.revision}"
 
 
-def _release(release: Release) -> dict[str, Any]:
+def _release_item(release: Release) -> dict[str, Any]:
     document = {
         "record": release.record.to_json(),
         "attempts": [asdict(attempt) for attempt in release.attempts],
@@ -133,7 +133,7 @@ class Ledger:
             with self._reachable(writing=True):
                 self._client.put_item(
                     TableName=self._table,
-                    Item=_head(LedgerState(version=1)),
+                    Item=_head_item(LedgerState(version=1)),
                     ConditionExpression=f"attribute_not_exists({KEY})",
                 )
         except LedgerUnknown as error:
@@ -201,7 +201,7 @@ class Ledger:
         puts: list[dict[str, Any]] = [
             {
                 "TableName": self._table,
-                "Item": _head(after),
+                "Item": _head_item(after),
                 "ConditionExpression": "version = :version",
                 "ExpressionAttributeValues": {":version": {"N": str(before.version)}},
             }
@@ -210,7 +210,7 @@ class Ledger:
             known = before.releases.get(name)
             if known == release:
                 continue
-            put: dict[str, Any] = {"TableName": self._table, "Item": _release(release)}
+            put: dict[str, Any] = {"TableName": self._table, "Item": _release_item(release)}
             if known is None:
                 put["ConditionExpression"] = f"attribute_not_exists({KEY})"
             puts.append(put)

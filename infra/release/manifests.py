@@ -42,7 +42,7 @@ def _pod_security() -> dict[str, Any]:
     }
 
 
-def _environment(record: Record, colour: Colour) -> list[dict[str, Any]]:
+def _container_environment(record: Record, colour: Colour) -> list[dict[str, Any]]:
     plain = {
         **record.template.environment,
         "SHOPCAT_RELEASE": record.tag,
@@ -58,7 +58,7 @@ def _environment(record: Record, colour: Colour) -> list[dict[str, Any]]:
     ]
 
 
-def _resources(cpu_millicores: int, memory_mebibytes: int, disk_mebibytes: int = 0) -> dict[str, Any]:
+def _container_resources(cpu_millicores: int, memory_mebibytes: int, disk_mebibytes: int = 0) -> dict[str, Any]:
     # No CPU limit: a throttled pod answers late; memory has one, equal to the request.
     disk = {"ephemeral-storage": f"{disk_mebibytes}Mi"} if disk_mebibytes else {}
     return {
@@ -103,8 +103,8 @@ def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
                     "image": template.image,
                     "imagePullPolicy": "IfNotPresent",
                     "ports": [{"name": "http", "containerPort": APPLICATION_PORT}],
-                    "env": _environment(record, colour),
-                    "resources": _resources(
+                    "env": _container_environment(record, colour),
+                    "resources": _container_resources(
                         template.cpu_millicores, template.memory_mebibytes, template.disk_mebibytes
                     ),
                     "securityContext": _security(),
@@ -138,7 +138,7 @@ def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
     container["name"] = "migrate"
     container["command"] = list(record.template.migrate)
     template = record.template
-    container["resources"] = _resources(
+    container["resources"] = _container_resources(
         template.migrate_cpu_millicores, template.migrate_memory_mebibytes, template.disk_mebibytes
     )
     spec["restartPolicy"] = "Never"
@@ -218,7 +218,7 @@ def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
                         {"name": "PATIENCE_SECONDS", "value": str(record.template.drain.pre_stop_seconds)},
                         {"name": "SERVICE_URL", "value": f"http://{workload_name(colour)}.{SHOP_NAMESPACE}"},
                     ],
-                    "resources": _resources(50, 64),
+                    "resources": _container_resources(50, 64),
                     "securityContext": _security(),
                 }
             ],

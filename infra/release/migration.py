@@ -28,7 +28,7 @@ def why_failed(name: str, template: TemplateInput, job: Mapping[str, Any], pods:
             f"shopcat:release.migrateDeadline, {AGAIN}"
         )
     memory = f"{template.migrate_memory_mebibytes}Mi"
-    for ended in _ended(pods):
+    for ended in _has_ended(pods):
         if ended.get("reason") == "OOMKilled":
             return (
                 f"migration {name} was killed because it used more than its {memory} of memory (OOMKilled); raise "
@@ -57,7 +57,7 @@ def read_why_failed(client: KubernetesClient, name: str, template: TemplateInput
     return why_failed(name, template, client.job(SHOP_NAMESPACE, name) or {}, pods)
 
 
-def _ended(pods: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+def _has_ended(pods: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
     for pod in pods:
         for container in (pod.get("status") or {}).get("containerStatuses") or []:
             if ended := (container.get("state") or {}).get("terminated"):

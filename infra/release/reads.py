@@ -103,7 +103,7 @@ def read_wanted(question: Question, clients: AwsClients, state: LedgerState, vie
         return Rollback.parse(question.rollback, by)
     if not question.tag:
         return Nothing()
-    image, absent = _image(question, clients)
+    image, absent = _image_of_tag(question, clients)
     if not image:
         return Tag(question.tag, None, by, absent)
     opened = state.open
@@ -147,7 +147,7 @@ def _migration(question: Question) -> dict[str, Any]:
     }
 
 
-def _image(question: Question, clients: AwsClients) -> tuple[str, str]:
+def _image_of_tag(question: Question, clients: AwsClients) -> tuple[str, str]:
     """The image by digest, or nothing and what to tell."""
     ecr, name, tag = clients.get("ecr"), question.repository, question.tag
     try:
@@ -162,7 +162,7 @@ def _image(question: Question, clients: AwsClients) -> tuple[str, str]:
                 "without a tag"
             )
         if code == "ImageNotFoundException":
-            there = ", ".join(_tags(ecr, name)) or "no image at all"
+            there = ", ".join(_youngest_tags(ecr, name)) or "no image at all"
             return "", f"tag {tag} is not in {uri}; it has: {there}. Push it first: docker push {uri}:{tag}"
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
@@ -181,7 +181,7 @@ def refuse_gone_image(question: Question, clients: AwsClients, record: Record) -
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
-def _tags(ecr: Any, repository: str) -> list[str]:
+def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     """The ten youngest tags."""
     found: list[tuple[Any, str]] = []
     pages = ecr.get_paginator("describe_images").paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})

@@ -13,12 +13,11 @@ from typing import Any, Protocol
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.names import APPLICATION, SECRET_KEYS
+from infra.names import APPLICATION, EXTERNAL_SECRETS_API, SECRET_KEYS
 from infra.release.record import Record
 
 RELEASE_STORE = APPLICATION
-_API = "external-secrets.io/v1"
-_TIMEOUT = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+_RESOURCE_TIMEOUTS = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
 
 
 class Metadata(Protocol):
@@ -37,11 +36,11 @@ def declare_store(
     spec = {"provider": {"aws": {"service": "SecretsManager", "region": region}}}
     return kubernetes.apiextensions.CustomResource(
         "secret-store",
-        api_version=_API,
+        api_version=EXTERNAL_SECRETS_API,
         kind="SecretStore",
         metadata=metadata("SecretStore", RELEASE_STORE, spec, annotations={"pulumi.com/waitFor": "condition=Ready"}),
         spec=spec,
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_RESOURCE_TIMEOUTS)),
     )
 
 
@@ -69,9 +68,9 @@ def declare_release_secret(
     marked = metadata("ExternalSecret", record.secret_name, spec, annotations=waiting, is_expected=is_expected)
     return kubernetes.apiextensions.CustomResource(
         f"secret-{record.name}",
-        api_version=_API,
+        api_version=EXTERNAL_SECRETS_API,
         kind="ExternalSecret",
         metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name}},
         spec=spec,
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_TIMEOUT)),
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_RESOURCE_TIMEOUTS)),
     )

@@ -35,7 +35,7 @@ def claimed(state: LedgerState, decision: Decision, at: str) -> LedgerState:
     )
 
 
-def _ended(release: Release, outcome: str) -> tuple[Attempt, ...]:
+def _attempts_ended(release: Release, outcome: str) -> tuple[Attempt, ...]:
     return (*release.attempts[:-1], replace(release.attempts[-1], outcome=outcome))
 
 
@@ -52,7 +52,7 @@ def gone_live(state: LedgerState) -> LedgerState:
         releases[state.live.name] = replace(releases[state.live.name], state="former")
     release = releases[opened.name]
     sequence = state.sequence + 1
-    releases[opened.name] = replace(release, state="live", sequence=sequence, attempts=_ended(release, "live"))
+    releases[opened.name] = replace(release, state="live", sequence=sequence, attempts=_attempts_ended(release, "live"))
     return replace(
         state,
         version=state.version + 1,
@@ -72,7 +72,7 @@ def aborted(state: LedgerState) -> LedgerState:
     release = replace(
         release,
         state="aborted" if opened.kind == "release" else release.state,
-        attempts=_ended(release, "aborted"),
+        attempts=_attempts_ended(release, "aborted"),
     )
     return replace(
         state,

@@ -112,26 +112,26 @@ _CHART_VERSION = Text(
     "an exact version such as 3.5.0",
     "semver.org",
 )
-_REPOSITORY = (
+_REPOSITORY_PATTERN = (
     r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?/)?"
     r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*"
 )
 TAG = ":[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"
 BY_DIGEST = "@sha256:[0-9a-f]{64}"
 _ADDON_IMAGE = Text(
-    f"{_REPOSITORY}{TAG}({BY_DIGEST})?",
+    f"{_REPOSITORY_PATTERN}{TAG}({BY_DIGEST})?",
     "an image by tag and digest; write <registry>/<name>:<tag>@sha256:<64 hex digits>",
     "github.com/distribution/reference",
     most=512,
 )
 _IMAGE = Text(
-    f"{_REPOSITORY}({TAG})?{BY_DIGEST}",
+    f"{_REPOSITORY_PATTERN}({TAG})?{BY_DIGEST}",
     "an image by digest; write <registry>/<name>@sha256:<64 hex digits>",
     "github.com/distribution/reference",
     most=512,
 )
 _ZONE = Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1123", most=254)
-_DIGEST = Text(
+_DIGEST_LIMIT = Text(
     "sha256:[0-9a-f]{64}", "a digest such as sha256:<64 hex digits>", "`sha256sum` of the chart's archive, or its index"
 )
 _SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
@@ -215,8 +215,8 @@ LIMITS: Mapping[str, Limit] = {
     "chartMirror.externalSecrets": _URL,
     "charts.loadBalancerController": _CHART_VERSION,
     "charts.externalSecrets": _CHART_VERSION,
-    "chartDigests.loadBalancerController": _DIGEST,
-    "chartDigests.externalSecrets": _DIGEST,
+    "chartDigests.loadBalancerController": _DIGEST_LIMIT,
+    "chartDigests.externalSecrets": _DIGEST_LIMIT,
     "images.database": _IMAGE,
     "images.smoke": _IMAGE,
     "images.loadBalancerController": _ADDON_IMAGE,

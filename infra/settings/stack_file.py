@@ -23,7 +23,7 @@ from infra.names import PROJECT
 DEEPEST = 32
 """Maps and lists in one another; no setting has more than four."""
 
-_PLAIN: Mapping[str, bool | None] = {
+_PLAIN_WORDS: Mapping[str, bool | None] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -122,7 +122,7 @@ def dump(document: Mapping[str, Any]) -> str:
 
 def handed_over(config: Mapping[str, Any]) -> dict[str, Any]:
     """A file's settings as the program gets them from the engine: what is no map and no list is text there."""
-    return {key: value if isinstance(value, dict | list) else plain(_text(value)) for key, value in config.items()}
+    return {key: value if isinstance(value, dict | list) else plain(_text_of(value)) for key, value in config.items()}
 
 
 def plain(text: str) -> Any:
@@ -135,7 +135,7 @@ def plain(text: str) -> Any:
     return text
 
 
-def _text(value: Any) -> str:
+def _text_of(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
@@ -181,8 +181,8 @@ def _value(node: yaml.Node) -> Any:
 def _scalar(node: yaml.ScalarNode) -> Any:
     """A scalar without quotes, by yaml.v3's rules."""
     text = str(node.value)
-    if text in _PLAIN:
-        return _PLAIN[text]
+    if text in _PLAIN_WORDS:
+        return _PLAIN_WORDS[text]
     if _WHOLE.fullmatch(text):
         return int(text)
     if _FRACTION.fullmatch(text):

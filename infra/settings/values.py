@@ -37,7 +37,7 @@ _RESERVED = tuple(
 """No request comes from these over the internet (RFC 6890)."""
 
 
-def _number(value: Any) -> Any:
+def _number_from_text(value: Any) -> Any:
     """A number, also one that Pulumi hands over as text."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value) if "." in value else int(value)
@@ -53,8 +53,8 @@ def _switch(value: Any) -> Any:
     raise ValueError(f"{_short(value)} is neither true nor false")
 
 
-Whole: TypeAlias = Annotated[int, BeforeValidator(_number)]
-Seconds: TypeAlias = Annotated[float, BeforeValidator(_number)]
+Whole: TypeAlias = Annotated[int, BeforeValidator(_number_from_text)]
+Seconds: TypeAlias = Annotated[float, BeforeValidator(_number_from_text)]
 Switch: TypeAlias = Annotated[bool, BeforeValidator(_switch)]
 
 

@@ -202,7 +202,7 @@ def test_who_is_kept_out_is_told_which_runner_to_name(
         "RUNNER_ENVIRONMENT": "github-hosted",
     }
     with pytest.raises(Refused, match=f"variable {variable} to"):
-        plan._plan(environment)
+        plan._plan_job(environment)
 
 
 def test_it_runs_before_anything_is_installed_and_tells_the_steps_that_follow(tmp_path: Path) -> None:
