@@ -55,13 +55,13 @@ release: export RELEASE_MESSAGE = $(value MESSAGE)
 unexport MESSAGE
 
 pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
-	@$(RUN) -m twin.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(FRESH),--fresh)
+	@$(RUN) -m twin.scenarios.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(FRESH),--fresh)
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
-	@$(RUN) -m twin.preview close $(PR)
+	@$(RUN) -m twin.scenarios.preview close $(PR)
 
 pr-times: $(READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
-	@$(RUN) -m twin.pipeline_times
+	@$(RUN) -m twin.scenarios.pipeline_times
 
 releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
 	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.commands.releases

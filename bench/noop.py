@@ -19,9 +19,10 @@ from pathlib import Path
 
 import yaml
 
-from twin import config, processes, pulumi
+from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.paths import REPOSITORY
 
 ROUNDS = 5

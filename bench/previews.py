@@ -2,7 +2,7 @@
 
 On a twin of its own with real pods. First alone, to see whether the time of one more is flat; then beside production's
 releases and rollbacks, which go on one after the other until the last previews are being closed. Every step of a preview is
-the script that `make pr` and its workflow run; GitHub answers from memory (twin/github.py).
+the script that `make pr` and its workflow run; GitHub answers from memory (twin/scenarios/github.py).
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ from bench.systems import OURS
 from infra import capacity
 from infra import settings as program_settings
 from infra.errors import Refused
-from twin import config, github, hostnames, leftovers, parts, pki, preview, rehearsal
+from twin import config, parts
 from twin.errors import TwinError
-from twin.github import Github
+from twin.host import pki
+from twin.loadbalancer import hostnames
 from twin.paths import REPOSITORY
+from twin.scenarios import github, leftovers, preview, rehearsal
+from twin.scenarios.github import Github
 
 RESULTS = REPOSITORY / "bench" / "results"
 PUBLISHED = REPOSITORY / "docs"

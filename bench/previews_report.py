@@ -16,7 +16,7 @@ from bench.report import as_text
 from bench.scenarios import Measured
 from infra import capacity
 from pipeline.steps import BUDGET_SECONDS
-from twin import leftovers
+from twin.scenarios import leftovers
 
 OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
 QUIET, BUSY = "quiet", "beside releases"

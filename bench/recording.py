@@ -23,10 +23,11 @@ from matplotlib.figure import Figure
 
 from bench import run
 from bench.systems import execute
-from twin import config, production, pulumi
+from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 COLUMNS, ROWS = 110, 24
 _LONGEST_SECONDS = 600.0

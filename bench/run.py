@@ -14,10 +14,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from bench.load import MIX, Load, Stream
-from twin import config, hostnames, parts, pki, processes, pulumi
+from twin import config, parts, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.loadbalancer import access_log, front_door
+from twin.host import pki, processes
+from twin.loadbalancer import access_log, front_door, hostnames
 from twin.paths import REPOSITORY, is_root, state_directory
 
 LOAD_BALANCER = "shopcat"

@@ -28,11 +28,13 @@ from bench.noop import NoOp, measure
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, Legacy, Patched, execute, host_prefix
 from infra.timeouts import DrainBudget, DrainInputs
-from twin import cgroups, config, parts, processes, production
+from twin import config, parts
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import cgroups, processes
 from twin.loadbalancer import metrics, parameters, service
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 PROPAGATION_SECONDS = 15
 """The short budget's propagation. Controller lag, health interval and metric minutes don't scale and stay real."""

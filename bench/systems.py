@@ -17,10 +17,11 @@ from typing import Any
 import yaml
 
 from bench import run
-from twin import config, production, pulumi
+from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 LEGACY = "legacy"
 PATCHED = "patched"

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from twin import config, parts, processes, production
+from twin import config, parts
+from twin.host import processes
 from twin.paths import is_root
+from twin.scenarios import production
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")

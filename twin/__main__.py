@@ -9,12 +9,14 @@ import shutil
 import sys
 from pathlib import Path
 
-from twin import config, processes
+from twin import config
 from twin.errors import TwinError
+from twin.host import processes
 
 
 def _up(arguments: argparse.Namespace) -> None:
-    from twin import parts, production
+    from twin import parts
+    from twin.scenarios import production
 
     twin = config.load(simulated=True if arguments.simulated else None)
     if twin.simulated:
@@ -65,7 +67,7 @@ def _env(_: argparse.Namespace) -> None:
 
 
 def _logs(arguments: argparse.Namespace) -> None:
-    from twin import processes
+    from twin.host import processes
 
     twin = config.load()
     if arguments.process is None:
@@ -80,19 +82,19 @@ def _logs(arguments: argparse.Namespace) -> None:
 
 
 def _build(_: argparse.Namespace) -> None:
-    from twin import build
+    from twin.build import programs
 
-    build.everything(config.load())
+    programs.everything(config.load())
 
 
 def _image(arguments: argparse.Namespace) -> None:
-    from twin import production
+    from twin.scenarios import production
 
     print(production.push_image(config.load(), Path(arguments.source), arguments.tag))
 
 
 def _release(arguments: argparse.Namespace) -> None:
-    from twin import rehearsal
+    from twin.scenarios import rehearsal
 
     rehearsal.release(config.load(), arguments.tag, arguments.message)
 

@@ -51,23 +51,28 @@ class Part:
 
 
 PARTS = (
-    Part("programs", "twin.build.parts_needed"),
-    Part("network", "twin.network", ("programs",), needs_root=True),
-    Part("certificates", "twin.pki", ("programs", "network")),
-    Part("DNS", "twin.dns", ("certificates",)),
+    Part("programs", "twin.build.programs"),
+    Part("network", "twin.host.network", ("programs",), needs_root=True),
+    Part("certificates", "twin.host.pki", ("programs", "network")),
+    Part("DNS", "twin.host.dns", ("certificates",)),
     Part("AWS", "twin.aws.service", ("DNS",)),
-    Part("registry", "twin.registry", ("AWS",)),
-    Part("images", "twin.images", ("registry",)),
-    Part("charts", "twin.charts", ("certificates",)),
-    Part("control plane", "twin.controlplane", ("DNS",)),
-    Part("nodes", "twin.node", ("control plane", "registry"), needs_root=True),
-    Part("simulated nodes", "twin.kwok", ("control plane",), only_simulated=True),
+    Part("registry", "twin.aws.registry", ("AWS",)),
+    Part("images", "twin.images.system_images", ("registry",)),
+    Part("charts", "twin.kubernetes.charts", ("certificates",)),
+    Part("control plane", "twin.kubernetes.control_plane", ("DNS",)),
+    Part("nodes", "twin.kubernetes.node_processes", ("control plane", "registry"), needs_root=True),
+    Part("simulated nodes", "twin.kubernetes.kwok", ("control plane",), only_simulated=True),
     Part("load balancer", "twin.loadbalancer.service", ("AWS",)),
     Part("controller image", "twin.loadbalancer.packaging", ("images",)),
-    Part("simulated controllers", "twin.host_controllers", ("control plane", "load balancer"), only_simulated=True),
-    Part("host name", "twin.hostnames"),
+    Part(
+        "simulated controllers",
+        "twin.kubernetes.simulated_controllers",
+        ("control plane", "load balancer"),
+        only_simulated=True,
+    ),
+    Part("host name", "twin.loadbalancer.hostnames"),
     Part("Pulumi", "twin.pulumi", ("images", "charts", "controller image")),
-    Part("account", "twin.account", ("Pulumi",)),
+    Part("account", "twin.aws.account", ("Pulumi",)),
 )
 
 

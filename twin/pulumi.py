@@ -18,9 +18,14 @@ from typing import Any
 import boto3
 import yaml
 
-from twin import build, charts, config, hostnames, images, pki
+from twin import config
+from twin.build import programs
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import pki
+from twin.images import registry_client
+from twin.kubernetes import charts
+from twin.loadbalancer import hostnames
 from twin.paths import REPOSITORY
 
 STACK = "prod"
@@ -61,8 +66,8 @@ def _install_plugin(twin: Twin, name: str) -> None:
             (directory / path.name).symlink_to(path)
         origin = f"upstream {version(f'pulumi-{name}')}, as installed in {installed}"
     elif name == "kubernetes":
-        program.symlink_to(build.program(twin, program.name))
-        part = build.part(twin, "pulumi-kubernetes")
+        program.symlink_to(programs.program(twin, program.name))
+        part = programs.part(twin, "pulumi-kubernetes")
         origin = f"upstream {part.version}, {'built here' if part.name == 'pulumi-kubernetes' else 'its release'}"
     else:
         program.write_text(
@@ -90,7 +95,7 @@ def overlay(twin: Twin) -> dict[str, Any]:
         "shopcat:chartMirror": dict.fromkeys(("loadBalancerController", "externalSecrets"), twin.chart_mirror),
         "shopcat:domain": hostnames.domain(twin),
         "shopcat:previewDomain": hostnames.preview_domain(twin),
-        "shopcat:images": {**images.tool_images(twin), **charts.addon_images(twin)},
+        "shopcat:images": {**registry_client.tool_images(twin), **charts.addon_images(twin)},
         "shopcat:vpc": {"cidr": twin.vpc_cidr},
     }
 
@@ -134,7 +139,7 @@ def environment(twin: Twin) -> dict[str, str]:
     directories = [
         str(twin.directory / "bin"),
         str(Path(sys.executable).parent),
-        *map(str, build.path_directories(twin)),
+        *map(str, programs.path_directories(twin)),
     ]
     return {
         **twin.aws_environment(),
@@ -222,7 +227,7 @@ def up(twin: Twin) -> None:
         _install_plugin(twin, name)
     # Kubeconfigs call `aws eks get-token`; the pipeline calls buildah.
     _install_command(twin, "aws", "twin.aws.cli")
-    _install_command(twin, "buildah", "twin.buildah")
+    _install_command(twin, "buildah", "twin.images.buildah")
     (twin.directory / "pulumi-state").mkdir(exist_ok=True)
     passphrase = twin.directory / "passphrase"
     if not passphrase.exists():

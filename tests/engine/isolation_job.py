@@ -10,8 +10,9 @@ from infra.clients.kubernetes import kubeconfig
 from infra.names import PREVIEW_SECRETS_ROLE
 from tests.engine.isolation_attempts import Attempt, Facts
 from tests.tools import aws, command, kubectl
-from twin import config, preview
+from twin import config
 from twin.config import ACCOUNT_ID, Twin
+from twin.scenarios import preview
 
 GITHUB = {"repository": "octo/shop", "environment": "production"}
 Session = dict[str, str]

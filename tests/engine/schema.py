@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from twin import controlplane
 from twin.config import Twin
+from twin.kubernetes import control_plane
 
 Path = tuple[str | int, ...]
 Schema = dict[str, Any]
@@ -92,7 +92,7 @@ class Fields:
     def __init__(self, twin: Twin) -> None:
         self._schemas: dict[str, Schema] = {}
         for path in ROOTS.values():
-            self._schemas |= controlplane.call(twin, "GET", f"/openapi/v3/{path}")["components"]["schemas"]
+            self._schemas |= control_plane.call(twin, "GET", f"/openapi/v3/{path}")["components"]["schemas"]
 
     def _resolved(self, schema: Schema) -> Schema:
         for one in (schema, *schema.get("allOf", [])):

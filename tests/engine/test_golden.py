@@ -18,9 +18,9 @@ import pytest
 
 from tests.engine.isolation_job import GITHUB
 from tests.tools import aws, command, settings_file
-from twin import preview, production
 from twin.config import Twin
 from twin.paths import REPOSITORY
+from twin.scenarios import preview, production
 
 pytestmark = pytest.mark.engine
 

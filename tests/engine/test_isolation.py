@@ -22,9 +22,9 @@ from tests.engine.isolation_job import GITHUB, Session, facts_of, identity_of, p
 from tests.engine.isolation_requests import TAKES, AwsFacts, Take, requests
 from tests.engine.isolation_shapes import ADMIN_SHAPES, SHAPES, deployment
 from tests.tools import aws, command, kubectl, settings_file, summary
-from twin import preview, production
 from twin.config import ACCOUNT_ID, Twin
 from twin.paths import REPOSITORY
+from twin.scenarios import preview, production
 
 pytestmark = pytest.mark.engine
 

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from twin import preview, production
 from twin.config import Twin
-from twin.leftovers import declared
 from twin.paths import REPOSITORY
+from twin.scenarios import preview, production
+from twin.scenarios.leftovers import declared
 
 pytestmark = pytest.mark.engine
 

@@ -11,8 +11,8 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2_grpc
 
-from twin import build, config
-from twin.build import golang
+from twin import config
+from twin.build import golang, programs
 
 pytestmark = pytest.mark.engine
 
@@ -33,7 +33,7 @@ def alive(pid: int) -> bool:
 
 
 def test_it_names_its_version_and_leaves_with_its_engine() -> None:
-    program = build.program(config.load(), "pulumi-resource-kubernetes")
+    program = programs.program(config.load(), "pulumi-resource-kubernetes")
     engine = subprocess.Popen([sys.executable, "-c", ENGINE, program], stdout=subprocess.PIPE, text=True)
     assert engine.stdout is not None
     pid, port = engine.stdout.readline().split()

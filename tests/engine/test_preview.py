@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from tests.tools import aws, command, kubectl, summary
-from twin import github, preview, production, rehearsal
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.leftovers import declared, everything
 from twin.paths import REPOSITORY
+from twin.scenarios import github, preview, production, rehearsal
+from twin.scenarios.leftovers import declared, everything
 
 pytestmark = pytest.mark.engine
 

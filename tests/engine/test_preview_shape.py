@@ -24,16 +24,18 @@ from infra.previews.admission_facts import AdmissionFacts
 from infra.program import PREVIEW_SETTINGS
 from tests.engine.schema import Fields, Path
 from tests.examples import examples
-from twin import config, controlplane, dns, pki, processes
+from twin import config
 from twin.config import Twin
-from twin.controlplane import ApiError
+from twin.host import dns, pki, processes
+from twin.kubernetes import control_plane
+from twin.kubernetes.control_plane import ApiError
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the twin's control plane needs Linux"),
 ]
 
-MODULES = (pki, dns, controlplane)
+MODULES = (pki, dns, control_plane)
 REGISTRY = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 REPOSITORY = f"{REGISTRY}/shopcat-preview"
 DIGEST = "sha256:" + "a" * 64
@@ -85,11 +87,13 @@ def prepare(twin: Twin) -> None:
 
     def create(path: str, kind: str, name: str, **rest: Any) -> None:
         version = "v1" if path.startswith("/api/") else f"{path.split('/')[2]}/v1"
-        controlplane.call(twin, "POST", path, {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **rest})
+        control_plane.call(
+            twin, "POST", path, {"apiVersion": version, "kind": kind, "metadata": {"name": name}, **rest}
+        )
 
     for name, labels in ((OWN, {PREVIEW_LABEL: "true"}), (PLAIN, {})):
         body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        controlplane.call(twin, "POST", "/api/v1/namespaces", body)
+        control_plane.call(twin, "POST", "/api/v1/namespaces", body)
     create("/apis/scheduling.k8s.io/v1/priorityclasses", "PriorityClass", PREVIEW_PRIORITY_CLASS,
            value=isolation.PREVIEW_PRIORITY, preemptionPolicy="Never")  # fmt: skip
     networking = f"/apis/networking.k8s.io/v1/namespaces/{OWN}/networkpolicies"
@@ -170,7 +174,7 @@ def ask(twin: Twin, namespace: str, manifest: Object) -> Object:
         "Pod": f"/api/v1/namespaces/{namespace}/pods",
     }[manifest["kind"]]
     try:
-        return controlplane.call(twin, "POST", f"{path}?dryRun=All", manifest)
+        return control_plane.call(twin, "POST", f"{path}?dryRun=All", manifest)
     except ApiError as error:
         raise (DeniedError if "ValidatingAdmissionPolicy" in str(error) else WrongError)(str(error)) from error
 

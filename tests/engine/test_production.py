@@ -10,10 +10,11 @@ import yaml
 
 from infra.release.blue_green import POINTER
 from tests.tools import aws, command, kubectl, settings_file, summary
-from twin import production, pulumi
+from twin import pulumi
 from twin.config import Twin
 from twin.paths import REPOSITORY
 from twin.plugins.common import UNKNOWN
+from twin.scenarios import production
 
 pytestmark = pytest.mark.engine
 

@@ -19,9 +19,10 @@ from tests.engine.aws_calls import needed
 from tests.engine.test_isolation import GITHUB, session
 from tests.tools import aws, command, kubectl, settings_file, summary
 from tests.unit.release_calls import administrators
-from twin import config, production
+from twin import config
 from twin.config import Twin
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 pytestmark = pytest.mark.engine
 UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
-from twin import cluster_addons, config, controlplane, dns, kwok, node, pki, processes
+from twin import config
+from twin.host import dns, pki, processes
+from twin.kubernetes import cluster_addons, control_plane, kwok, node
 
 pytestmark = [
     pytest.mark.engine,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the twin's control plane needs Linux"),
 ]
 
-MODULES = (pki, dns, controlplane, kwok)
+MODULES = (pki, dns, control_plane, kwok)
 POD = {"containers": [{"name": "main", "image": "nowhere.invalid/any"}]}
 
 
@@ -46,11 +48,11 @@ def eventually(probe: Callable[[], Any], what: str, seconds: float = 30.0) -> No
 
 
 def create(twin: config.Twin, path: str, manifest: dict[str, Any]) -> None:
-    controlplane.call(twin, "POST", path, manifest)
+    control_plane.call(twin, "POST", path, manifest)
 
 
 def conditions(twin: config.Twin, pod: str) -> dict[str, str]:
-    found = controlplane.call(twin, "GET", f"/api/v1/namespaces/default/pods/{pod}")
+    found = control_plane.call(twin, "GET", f"/api/v1/namespaces/default/pods/{pod}")
     return {c["type"]: c["status"] for c in found["status"].get("conditions", [])}
 
 
@@ -72,7 +74,7 @@ def test_add_ons_become_available_and_go(cluster: config.Twin) -> None:
         eventually(lambda name=name: not cluster_addons.problems(cluster, name), f"{name} runs")  # type: ignore[misc]
         cluster_addons.delete(cluster, name)
     path = "/api/v1/namespaces/kube-system/pods"
-    eventually(lambda: not controlplane.call(cluster, "GET", path)["items"], "pods go")
+    eventually(lambda: not control_plane.call(cluster, "GET", path)["items"], "pods go")
 
 
 def test_a_job_succeeds(cluster: config.Twin) -> None:
@@ -80,7 +82,7 @@ def test_a_job_succeeds(cluster: config.Twin) -> None:
     manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": spec}
     create(cluster, "/apis/batch/v1/namespaces/default/jobs", manifest)
     path = "/apis/batch/v1/namespaces/default/jobs/once"
-    eventually(lambda: controlplane.call(cluster, "GET", path)["status"].get("succeeded") == 1, "the Job succeeds")
+    eventually(lambda: control_plane.call(cluster, "GET", path)["status"].get("succeeded") == 1, "the Job succeeds")
 
 
 def test_a_pod_is_as_ready_as_its_gates(cluster: config.Twin) -> None:
@@ -95,7 +97,7 @@ def test_a_pod_is_as_ready_as_its_gates(cluster: config.Twin) -> None:
     eventually(lambda: conditions(cluster, "gated").get("ContainersReady") == "True", "it runs")
     assert conditions(cluster, "gated")["Ready"] == "False"
     for state in ("True", "False", "True"):
-        controlplane.call(
+        control_plane.call(
             cluster,
             "PATCH",
             "/api/v1/namespaces/default/pods/gated/status",
@@ -103,9 +105,9 @@ def test_a_pod_is_as_ready_as_its_gates(cluster: config.Twin) -> None:
             content_type="application/strategic-merge-patch+json",
         )
         eventually(lambda state=state: conditions(cluster, "gated")["Ready"] == state, f"gate {state}")  # type: ignore[misc]
-    controlplane.call(cluster, "DELETE", "/api/v1/namespaces/default/pods/gated")
+    control_plane.call(cluster, "DELETE", "/api/v1/namespaces/default/pods/gated")
     path = "/api/v1/namespaces/default/pods"
-    eventually(lambda: "gated" not in json.dumps(controlplane.call(cluster, "GET", path)), "it goes")
+    eventually(lambda: "gated" not in json.dumps(control_plane.call(cluster, "GET", path)), "it goes")
 
 
 def test_what_does_not_fit_two_t3_medium_stays_pending(cluster: config.Twin) -> None:
@@ -114,7 +116,7 @@ def test_what_does_not_fit_two_t3_medium_stays_pending(cluster: config.Twin) -> 
     create(cluster, "/api/v1/namespaces/default/pods", manifest)
 
     def message() -> str:
-        found = controlplane.call(cluster, "GET", "/api/v1/namespaces/default/pods/big")
+        found = control_plane.call(cluster, "GET", "/api/v1/namespaces/default/pods/big")
         return json.dumps(found["status"].get("conditions", []))
 
     eventually(lambda: "Insufficient cpu" in message(), "the scheduler says so")

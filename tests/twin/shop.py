@@ -20,10 +20,11 @@ import yaml
 from bench import run
 from bench.load import Load, Outcome, Stream
 from tests.tools import aws, command, kubectl
-from twin import production, pulumi
+from twin import pulumi
 from twin.config import Twin
 from twin.loadbalancer import service
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 APPLICATION = REPOSITORY / "twin" / "application"
 SHORT = {

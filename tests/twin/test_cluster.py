@@ -15,23 +15,13 @@ from typing import Any
 
 import pytest
 
-from twin import (
-    build,
-    cgroups,
-    cluster_addons,
-    config,
-    controlplane,
-    dns,
-    images,
-    machine,
-    network,
-    node,
-    pki,
-    ports,
-    processes,
-    registry,
-)
+from twin import config
+from twin.aws import registry
+from twin.build import image_layers, programs
 from twin.errors import TwinError
+from twin.host import cgroups, dns, machine, network, pki, ports, processes
+from twin.images import system_images
+from twin.kubernetes import cluster_addons, control_plane, node, node_configuration, node_mounts, node_processes
 from twin.paths import is_root
 
 pytestmark = [
@@ -40,7 +30,7 @@ pytestmark = [
 ]
 
 ADD_ONS = ("vpc-cni", "kube-proxy", "eks-pod-identity-agent", "coredns")
-MODULES = (network, pki, dns, registry, images, controlplane, node)
+MODULES = (network, pki, dns, registry, system_images, control_plane, node_processes)
 DATABASE = "shopcat.c0ffee.eu-central-1.rds.amazonaws.com"
 
 
@@ -104,10 +94,10 @@ def sysctls() -> list[str]:
 
 
 def firewall(twin: config.Twin) -> list[str]:
-    environment = {**os.environ, **build.debian_environment(twin)}
+    environment = {**os.environ, **programs.debian_environment(twin)}
     found = []
     for kind in ("nft", "legacy"):
-        program = str(build.debian_program(twin, f"xtables-{kind}-multi"))
+        program = str(programs.debian_program(twin, f"xtables-{kind}-multi"))
         saved = subprocess.run([program, "iptables-save"], env=environment, text=True, capture_output=True, check=False)
         found += [f"{kind}: {line}" for line in saved.stdout.splitlines() if line.startswith("-A")]
     return found
@@ -155,7 +145,7 @@ def cluster(before: dict[str, list[str]]) -> Iterator[config.Twin]:
 
 def kubectl(twin: config.Twin, *arguments: str, text: str | None = None) -> str:
     result = subprocess.run(
-        [build.program(twin, "kubectl"), "--kubeconfig", twin.kubeconfig, *arguments],
+        [programs.program(twin, "kubectl"), "--kubeconfig", twin.kubeconfig, *arguments],
         input=text,
         text=True,
         capture_output=True,
@@ -203,7 +193,7 @@ def echo(cluster: config.Twin) -> list[dict[str, Any]]:
     script = "mkdir /tmp/page && hostname > /tmp/page/index.html && exec python3 -m http.server 8080 -d /tmp/page"
     container = {
         "name": "echo",
-        "image": f"docker.io/{images.BASE}",
+        "image": f"docker.io/{image_layers.BASE}",
         "command": ["sh", "-c", script],
         "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
     }
@@ -347,7 +337,7 @@ def test_the_api_server_calls_a_webhook_in_a_pod(cluster: config.Twin) -> None:
     tls = {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()}
     container = {
         "name": "hook",
-        "image": f"docker.io/{images.BASE}",
+        "image": f"docker.io/{image_layers.BASE}",
         "command": ["python3", "-c", WEBHOOK],
         "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
         "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],
@@ -397,8 +387,8 @@ def test_the_api_server_calls_a_webhook_in_a_pod(cluster: config.Twin) -> None:
 
         def refused() -> bool:
             manifest = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "any"}}
-            with pytest.raises(controlplane.ApiError) as caught:
-                controlplane.call(cluster, "POST", "/api/v1/namespaces/default/configmaps", manifest)
+            with pytest.raises(control_plane.ApiError) as caught:
+                control_plane.call(cluster, "POST", "/api/v1/namespaces/default/configmaps", manifest)
             return "said the webhook" in str(caught.value)
 
         eventually(refused, "the webhook is asked", seconds=15)
@@ -411,19 +401,19 @@ def test_a_dead_or_frozen_kubelet_shows_and_up_mends_it(cluster: config.Twin, ec
     assert kubelet is not None
     os.kill(kubelet.pid, signal.SIGSTOP)
     try:
-        frozen = {line.name: line for line in node.status(cluster)}
+        frozen = {line.name: line for line in node_processes.status(cluster)}
     finally:
         os.kill(kubelet.pid, signal.SIGCONT)
     assert not frozen["node1"].ok
     assert "does not answer" in frozen["node1"].detail
     os.kill(kubelet.pid, signal.SIGKILL)
     eventually(lambda: not kubelet.alive(), "killed")
-    dead = {line.name: line for line in node.status(cluster)}
+    dead = {line.name: line for line in node_processes.status(cluster)}
     assert not dead["node1"].ok
     assert "kubelet not running" in dead["node1"].detail
     assert dead["node2"].ok
-    node.up(cluster)
-    assert all(line.ok for line in node.status(cluster))
+    node_processes.up(cluster)
+    assert all(line.ok for line in node_processes.status(cluster))
     restarts = kubectl(cluster, "get", "pods", "-l", "app=echo", "-o", "jsonpath={..restartCount}")
     assert restarts.split() == ["0", "0"]
 
@@ -439,8 +429,8 @@ def test_two_twins_side_by_side(cluster: config.Twin, echo: list[dict[str, Any]]
     other = bring_up("test-cluster2")
     try:
         assert other.index != cluster.index
-        assert all(line.ok for line in node.status(other))
-        assert all(line.ok for line in node.status(cluster))
+        assert all(line.ok for line in node_processes.status(other))
+        assert all(line.ok for line in node_processes.status(cluster))
     finally:
         take_down(other)
     # The first one's mounts must have outlived the second one's end: a new pod needs them.
@@ -474,9 +464,9 @@ def test_a_twin_of_another_state_folder_is_left_alone(cluster: config.Twin, tmp_
     (tmp_path / "stranger").mkdir()
     with pytest.raises(TwinError, match=f"the twin in {cluster.directory} runs with the index {cluster.index} too"):
         network.up(stranger)
-    node.down(stranger)
+    node_processes.down(stranger)
     network.down(stranger)
-    assert all(line.ok for line in [*network.status(cluster), *node.status(cluster)])
+    assert all(line.ok for line in [*network.status(cluster), *node_processes.status(cluster)])
 
 
 def test_a_taken_port_is_named(cluster: config.Twin) -> None:
@@ -488,7 +478,8 @@ def nothing_shared_is_left() -> bool:
     """None of the folders that all twins mount on, unless another twin does at the moment."""
     netns = network.NETNS_DIRECTORY.resolve()
     return (str(netns) not in mounts() or any(netns.iterdir())) and all(
-        not (path / node.MARKER).exists() or machine.mounted(path) for path in node.OWN_DIRECTORIES.values()
+        not (path / node_mounts.MARKER).exists() or machine.mounted(path)
+        for path in node_configuration.OWN_DIRECTORIES.values()
     )
 
 

@@ -26,7 +26,7 @@ from tests.tools import aws, command, kubectl
 from tests.twin import hands
 from tests.twin.shop import DELAY_SCALE, SHORT, Shop, fault, open_shop, stop, wait_for
 from tests.twin.test_release import COUNT, CRASH, ERRORS_LATER, PAGE
-from twin import postgres
+from twin.aws import postgres
 from twin.config import Twin
 from twin.loadbalancer import service
 from twin.paths import REPOSITORY

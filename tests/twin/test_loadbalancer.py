@@ -19,8 +19,9 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from twin import config, pki, processes
+from twin import config
 from twin.config import Twin
+from twin.host import pki, processes
 from twin.loadbalancer import access_log, front_door, parameters, service
 from twin.loadbalancer.elb import Reader
 from twin.loadbalancer.engine import Engine

@@ -26,7 +26,10 @@ from infra.release.manifests import SMOKE
 from tests.conftest import PREFIX
 from tests.engine import isolation_table
 from tests.twin.test_cluster import MODULES, take_down
-from twin import build, config, controlplane, images, network_policies, ports
+from twin import config
+from twin.build import image_layers, programs
+from twin.host import ports
+from twin.kubernetes import control_plane, network_policies
 from twin.paths import REPOSITORY, is_root
 
 pytestmark = [
@@ -43,7 +46,7 @@ SERVER = "mkdir -p /tmp/page && exec python3 -m http.server {port} -d /tmp/page"
 
 def kubectl(twin: config.Twin, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(build.program(twin, "kubectl")), "--kubeconfig", str(twin.kubeconfig), *arguments],
+        [str(programs.program(twin, "kubectl")), "--kubeconfig", str(twin.kubeconfig), *arguments],
         text=True,
         capture_output=True,
         check=check,
@@ -54,7 +57,7 @@ def pod(twin: config.Twin, namespace: str, name: str, label: str, port: int) -> 
     """A pod that serves on the port, and from which others are called."""
     container = {
         "name": "main",
-        "image": f"docker.io/{images.BASE}",
+        "image": f"docker.io/{image_layers.BASE}",
         "command": ["sh", "-c", SERVER.format(port=port)],
         "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
     }
@@ -76,7 +79,7 @@ def twin() -> Iterator[config.Twin]:
         labels = isolation.namespace_labels(namespace) if namespace == PREVIEW else {}
         labels.pop("pod-security.kubernetes.io/enforce", None)  # the servers here are no model of a pod
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
-        controlplane.call(made, "POST", "/api/v1/namespaces", space)
+        control_plane.call(made, "POST", "/api/v1/namespaces", space)
     spaces = (PREVIEW, PRODUCTION, OPERATOR, SYSTEM)
     _wait(lambda: all(_exists(made, one) for one in spaces), "service accounts")
     for namespace, name, label, port in (
@@ -90,7 +93,7 @@ def twin() -> Iterator[config.Twin]:
         (SYSTEM, "metrics", CONTROLLER, 8080),
     ):
         path = f"/api/v1/namespaces/{namespace}/pods"
-        controlplane.call(made, "POST", path, pod(made, namespace, name, label, port))
+        control_plane.call(made, "POST", path, pod(made, namespace, name, label, port))
     kubectl(made, "wait", "pods", "--all", "-A", "--for=condition=Ready", "--timeout=180s")
     yield made
     network_policies.down(made)
@@ -100,8 +103,8 @@ def twin() -> Iterator[config.Twin]:
 
 def _exists(twin: config.Twin, namespace: str) -> bool:
     try:
-        controlplane.call(twin, "GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
-    except controlplane.ApiError:
+        control_plane.call(twin, "GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/default")
+    except control_plane.ApiError:
         return False
     return True
 
@@ -202,7 +205,7 @@ def fenced(twin: config.Twin, database: str) -> None:
     specs.update(addon_isolation.addon_network_policies(addon_isolation.egress_ports(server, twin.aws_endpoint)))
     for (namespace, name), spec in specs.items():
         body = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": name}, "spec": spec}
-        controlplane.call(twin, "POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)
+        control_plane.call(twin, "POST", f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies", body)
     _wait(lambda: not any(reached(twin, database, row) for row in ROWS if not row.allowed), "the policies are in force")
 
 

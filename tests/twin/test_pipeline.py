@@ -18,11 +18,13 @@ import pytest
 from bench.previews import SETTINGS
 from tests.tools import aws, command, kubectl
 from tests.twin.shop import DELAY_SCALE, SHORT, changed
-from twin import hostnames, pki, preview, production, pulumi, rehearsal
+from twin import pulumi
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.loadbalancer import service
+from twin.host import pki
+from twin.loadbalancer import hostnames, service
 from twin.paths import REPOSITORY
+from twin.scenarios import preview, production, rehearsal
 
 pytestmark = pytest.mark.twin
 

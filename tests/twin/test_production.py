@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.tools import aws, command, kubectl, summary
-from twin import production
 from twin.config import Twin
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 pytestmark = pytest.mark.twin
 

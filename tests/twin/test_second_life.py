@@ -12,8 +12,9 @@ import pytest
 
 from tests.engine.test_killed import EVERY_CALL, killed
 from tests.tools import aws, command, settings_file, summary
-from twin import production, pulumi
+from twin import pulumi
 from twin.config import Twin
+from twin.scenarios import production
 
 pytestmark = [
     pytest.mark.twin,

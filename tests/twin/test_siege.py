@@ -23,9 +23,9 @@ from tests.engine.isolation_shapes import SHAPES, deployment
 from tests.tools import command, kubectl
 from tests.twin.shop import Shop, open_shop
 from tests.twin.test_release import SERVE
-from twin import preview, production
 from twin.config import Twin
 from twin.loadbalancer import service
+from twin.scenarios import preview, production
 
 pytestmark = [
     pytest.mark.twin,

@@ -16,9 +16,12 @@ import pytest
 import yaml
 
 from tests.tools import aws
-from twin import build, charts, config, images, registry
-from twin.aws import service
+from twin import config
+from twin.aws import registry, service
+from twin.build import debian, golang, image_layers, programs
 from twin.errors import TwinError
+from twin.images import buildah, registry_client
+from twin.kubernetes import charts
 from twin.paths import is_root
 
 pytestmark = pytest.mark.twin
@@ -46,17 +49,17 @@ def tools() -> Iterator[config.Twin]:
     take_down(twin)
 
 
-def a_recipe(tmp_path: Path, repository: str, tag: str, content: str) -> images.Recipe:
+def a_recipe(tmp_path: Path, repository: str, tag: str, content: str) -> image_layers.Recipe:
     folder = tmp_path / f"{repository}-{tag}-{content}"
     folder.mkdir()
     (folder / "file").write_text(content)
     layer = tmp_path / f"{folder.name}.tar.gz"
-    images._tar_tree(folder, layer)
-    return images.Recipe(repository, tag, layer)
+    image_layers.tar_tree(folder, layer)
+    return image_layers.Recipe(repository, tag, layer)
 
 
-def push(twin: config.Twin, recipe: images.Recipe) -> str:
-    return images.push_recipe(twin, recipe, system=False)
+def push(twin: config.Twin, recipe: image_layers.Recipe) -> str:
+    return registry_client.push_recipe(twin, recipe, system=False)
 
 
 def recorded(twin: config.Twin, repository: str, tag: str) -> str | None:
@@ -83,7 +86,7 @@ def request(
 
 def test_a_push_is_recorded_in_ecr_under_the_registry_s_digest(tools: config.Twin, tmp_path: Path) -> None:
     digest = push(tools, a_recipe(tmp_path, "frozen", "v1", "one"))
-    assert images.digest(tools, "frozen", "v1") == digest
+    assert registry_client.digest(tools, "frozen", "v1") == digest
     assert recorded(tools, "frozen", "v1") == digest
 
 
@@ -99,20 +102,20 @@ def test_the_same_push_again_is_fine_another_digest_is_refused(tools: config.Twi
     assert push(tools, recipe) == digest
     with pytest.raises(TwinError, match=r"400.*TAG_INVALID.*'v3' already exists in the 'frozen' repository"):
         push(tools, a_recipe(tmp_path, "frozen", "v3", "other"))
-    assert images.digest(tools, "frozen", "v3") == digest
+    assert registry_client.digest(tools, "frozen", "v3") == digest
     assert recorded(tools, "frozen", "v3") == digest
 
 
 def test_a_mutable_tag_moves(tools: config.Twin, tmp_path: Path) -> None:
     push(tools, a_recipe(tmp_path, "free", "latest", "one"))
     digest = push(tools, a_recipe(tmp_path, "free", "latest", "two"))
-    assert images.digest(tools, "free", "latest") == recorded(tools, "free", "latest") == digest
+    assert registry_client.digest(tools, "free", "latest") == recorded(tools, "free", "latest") == digest
 
 
 def test_of_two_pushes_of_one_tag_at_once_one_wins(tools: config.Twin, tmp_path: Path) -> None:
     recipes = [a_recipe(tmp_path, "frozen", "race", f"content-{number}") for number in range(6)]
 
-    def attempt(recipe: images.Recipe) -> str | None:
+    def attempt(recipe: image_layers.Recipe) -> str | None:
         try:
             return push(tools, recipe)
         except TwinError as error:
@@ -122,7 +125,7 @@ def test_of_two_pushes_of_one_tag_at_once_one_wins(tools: config.Twin, tmp_path:
 
     with ThreadPoolExecutor(len(recipes)) as pool:
         won = [digest for digest in pool.map(attempt, recipes) if digest]
-    assert won == [images.digest(tools, "frozen", "race")]
+    assert won == [registry_client.digest(tools, "frozen", "race")]
     assert recorded(tools, "frozen", "race") == won[0]
 
 
@@ -133,7 +136,7 @@ def test_a_push_to_a_repository_that_ecr_does_not_know_is_refused(tools: config.
 
 def test_system_images_are_pulled_by_all_and_pushed_past_ecr_alone(tools: config.Twin, tmp_path: Path) -> None:
     recipe = a_recipe(tmp_path, "system", "v1", "one")
-    digest = images.push_recipe(tools, recipe)
+    digest = registry_client.push_recipe(tools, recipe)
     accept = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
     assert request(tools, "GET", f"/v2/system/manifests/{digest}", **accept)[0] == 200
     with pytest.raises(TwinError, match="NAME_UNKNOWN"):
@@ -178,7 +181,7 @@ def test_the_mirror_serves_both_charts_in_the_versions_that_production_pins(tool
 def test_external_secrets_chart_renders_with_its_definitions(tools: config.Twin) -> None:
     rendered = subprocess.run(
         [
-            build.program(tools, "helm"), "template", "external-secrets", "external-secrets",
+            programs.program(tools, "helm"), "template", "external-secrets", "external-secrets",
             "--repo", tools.chart_mirror, "--include-crds",
         ],
         text=True, capture_output=True, check=True,
@@ -187,14 +190,14 @@ def test_external_secrets_chart_renders_with_its_definitions(tools: config.Twin)
     assert kinds.count("Deployment") == 3
     names = {d["metadata"]["name"] for d in yaml.safe_load_all(rendered) if d and d["kind"].startswith("CustomRes")}
     assert {"externalsecrets.external-secrets.io", "secretstores.external-secrets.io"} <= names
-    assert f"external-secrets/external-secrets:v{build.golang.EXTERNAL_SECRETS}" in rendered
+    assert f"external-secrets/external-secrets:v{golang.EXTERNAL_SECRETS}" in rendered
 
 
 @pytest.fixture
 def context(tmp_path: Path) -> Path:
     folder = tmp_path / "context"
     folder.mkdir()
-    shutil.copy(build.debian.__file__, folder / "file")
+    shutil.copy(debian.__file__, folder / "file")
     (folder / "Dockerfile").write_text("FROM scratch\nARG GREETING\nLABEL greeting=$GREETING\nCOPY file /file\n")
     return folder
 
@@ -210,15 +213,15 @@ def builder(tools: config.Twin) -> config.Twin:
 
 def mounts(builder: config.Twin) -> set[str]:
     """Where something is mounted that a build could have left; other tests' twins mount elsewhere meanwhile."""
-    places = (str(builder.cache), str(images._BLOB_CACHE))
+    places = (str(builder.cache), str(buildah._BLOB_CACHE))
     mounted = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
     return {one for one in mounted if one.startswith(places)}
 
 
 def engine_folder() -> bool:
     """Whether the machine has a container engine's folder, asked while no other test's build has made it for itself."""
-    with images._blob_cache_lock():
-        return images._BLOB_CACHE.exists()
+    with buildah._blob_cache_lock():
+        return buildah._BLOB_CACHE.exists()
 
 
 @needs_root
@@ -228,15 +231,15 @@ def test_builds_of_two_caches_share_the_machine_s_folder_in_turn(builder: config
     entered = threading.Event()
 
     def build_beside() -> bool:
-        with images._storage(other):
+        with buildah._storage(other):
             entered.set()
-            return images._BLOB_CACHE.exists()
+            return buildah._BLOB_CACHE.exists()
 
     with ThreadPoolExecutor() as pool:
-        with images._storage(builder):
+        with buildah._storage(builder):
             beside = pool.submit(build_beside)
             assert not entered.wait(1)
-            assert images._BLOB_CACHE.exists()
+            assert buildah._BLOB_CACHE.exists()
         assert beside.result(timeout=60)
     assert engine_folder() == remembered
 
@@ -248,7 +251,7 @@ def test_a_build_leaves_no_mount_and_the_same_source_is_the_same_digest(
     before, remembered = mounts(builder), engine_folder()
     digests = []
     for tag in ("b1", "b2"):
-        reference = images.build_image(
+        reference = buildah.build_image(
             builder,
             context=context,
             dockerfile=context / "Dockerfile",
@@ -256,8 +259,8 @@ def test_a_build_leaves_no_mount_and_the_same_source_is_the_same_digest(
             build_args={"GREETING": "hello"},
         )
         assert reference.startswith("sha256:")
-        digests.append(images.push(builder, reference, "frozen", tag))
-    assert digests[0] == digests[1] == recorded(tools, "frozen", "b1") == images.digest(tools, "frozen", "b2")
+        digests.append(buildah.push(builder, reference, "frozen", tag))
+    assert digests[0] == digests[1] == recorded(tools, "frozen", "b1") == registry_client.digest(tools, "frozen", "b2")
     assert mounts(builder) <= before
     assert engine_folder() == remembered
 
@@ -267,7 +270,7 @@ def test_a_failed_build_names_its_log_and_leaves_no_mount(builder: config.Twin, 
     before = mounts(builder)
     (context / "Dockerfile").write_text("FROM scratch\nCOPY absent /file\n")
     with pytest.raises(TwinError, match=r"(?s)building the image .*failed \(log: .*image-frozen-bad\.log\).*absent"):
-        images.build_image(
+        buildah.build_image(
             builder,
             context=context,
             dockerfile=context / "Dockerfile",

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from infra.settings import DrainSettings
-from twin import build, config
+from twin import config
+from twin.build import programs
 from twin.paths import REPOSITORY
 
 PATCHES = sorted((REPOSITORY / "patches").glob("*.diff"))
@@ -39,7 +40,7 @@ def patched(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def helm() -> str:
     """The helm that the twin built, or the machine's own."""
-    path = os.pathsep.join([*map(str, build.path_directories(config.load("main"))), os.environ.get("PATH", "")])
+    path = os.pathsep.join([*map(str, programs.path_directories(config.load("main"))), os.environ.get("PATH", "")])
     found = shutil.which("helm", path=path)
     if found is None:
         pytest.skip("no helm on PATH and none built yet; `make build` builds it")

@@ -28,8 +28,8 @@ from pipeline.stack import Backend, Stack
 from pipeline.state import Seen
 from pipeline.steps import Step, Steps, steps_table
 from tests.unit.releases import record
-from twin import pipeline_times
 from twin.errors import TwinError
+from twin.scenarios import pipeline_times
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 SHA = "a" * 40

@@ -5,12 +5,12 @@ from __future__ import annotations
 import boto3
 from moto import mock_aws
 
-from twin.aws import server
+from twin.aws import route53
 
 
 @mock_aws
 def test_a_record_that_was_deleted_can_be_made_again() -> None:
-    server.patch_names()
+    route53.patch_names()
     client = boto3.client("route53", region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
     zone = client.create_hosted_zone(Name="shop.example", CallerReference="1")["HostedZone"]["Id"]
     record = {"Name": "www.shop.example", "Type": "CNAME", "TTL": 60, "ResourceRecords": [{"Value": "a.example"}]}

@@ -17,11 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twin import build, images
-from twin.build import cache, debian, golang, installed
+from twin.aws.registry import Repository
+from twin.build import cache, debian, golang, image_layers, installed, programs
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.registry import Repository
+from twin.images import buildah, registry_client
 
 
 def a_part(recipe: str = "1", *, build: object = None) -> cache.Part:
@@ -107,7 +107,7 @@ def test_broken_build_times_count_as_none(tmp_path: Path) -> None:
 
 
 def test_the_table_lists_the_longest_first_and_the_sum() -> None:
-    lines = build.table({"quick": 1.0, "slow": 200.5}).splitlines()
+    lines = programs.table({"quick": 1.0, "slow": 200.5}).splitlines()
     assert [line.split()[0] for line in lines] == ["slow", "quick", "all"]
     assert lines[-1].split()[-2:] == ["201.5", "s"]
 
@@ -116,10 +116,10 @@ def test_the_table_lists_the_longest_first_and_the_sum() -> None:
 def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[cache.Step], None]]:
     """Programs by name, built by these functions."""
     made: dict[str, Callable[[cache.Step], None]] = {}
-    monkeypatch.setattr(build, "debian_root", lambda _: None)
-    monkeypatch.setattr(build, "part", lambda _, name: cache.Part(name, "1.0", name, made[name]))
-    monkeypatch.setattr(build, "_available_bytes", lambda: 64 << 30)
-    monkeypatch.setattr(build.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr(programs, "debian_root", lambda _: None)
+    monkeypatch.setattr(programs, "part", lambda _, name: cache.Part(name, "1.0", name, made[name]))
+    monkeypatch.setattr(programs, "_available_bytes", lambda: 64 << 30)
+    monkeypatch.setattr(programs.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(golang, "downloading_ahead", lambda _: contextlib.nullcontext())
     return made
 
@@ -128,7 +128,7 @@ def test_programs_are_built_side_by_side(tmp_path: Path, recipes: dict[str, Call
     both = threading.Barrier(2, timeout=10)
     recipes |= {"one": lambda _: both.wait(), "two": lambda _: both.wait()}  # type: ignore[dict-item, return-value]
     twin = Twin("t", 1, tmp_path, tmp_path, simulated=True)
-    build.programs(twin, ["one", "two"])
+    programs.build_missing(twin, ["one", "two"])
     assert set(cache.build_times(tmp_path)) == {"one 1.0", "two 1.0"}
 
 
@@ -149,14 +149,14 @@ def test_a_build_that_fails_ends_the_one_beside_it(
     twin = Twin("t", 1, tmp_path, tmp_path, simulated=True)
     started = time.monotonic()
     with pytest.raises(TwinError, match="the reason"):
-        build.programs(twin, ["bad", "slow", "third"])
+        programs.build_missing(twin, ["bad", "slow", "third"])
     assert time.monotonic() - started < 30
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
 @given(st.integers(0, 1 << 40), st.integers(1, 256))
 def test_builds_side_by_side_fit_memory_and_processors(available: int, processors: int) -> None:
-    found = build.side_by_side(available, processors)
+    found = programs.side_by_side(available, processors)
     assert 1 <= found <= max(1, min(2, processors))
     assert found == 1 or found * (4 << 30) <= available
 
@@ -177,7 +177,7 @@ def test_go_that_won_t_do_is_said_with_what_mends_it(answer: str, said: str) -> 
 def test_every_program_has_a_recipe_of_its_own() -> None:
     folders = {golang.part(name).directory(Path("/cache")) for name in golang.programs()}
     assert len(folders) == len(golang.programs())
-    several = build.ALWAYS + build.WITH_ROOT + build.SIMULATED + build.FOR_TESTS + build.LINTERS
+    several = programs.ALWAYS + programs.WITH_ROOT + programs.SIMULATED + programs.FOR_TESTS + programs.LINTERS
     assert set(several) == set(golang.programs())
 
 
@@ -290,7 +290,7 @@ _MOUNTS = """\
     ("folder", "driver"), [("/home/x", "vfs"), ("/var/cache/twin", "overlay"), ("/var/cachet", "vfs")]
 )
 def test_no_overlay_on_an_overlay(folder: str, driver: str) -> None:
-    assert images.storage_driver(Path(folder), _MOUNTS) == driver
+    assert buildah.storage_driver(Path(folder), _MOUNTS) == driver
 
 
 def _layer(files: dict[str, bytes]) -> bytes:
@@ -306,8 +306,8 @@ def _layer(files: dict[str, bytes]) -> bytes:
 @given(st.dictionaries(st.from_regex(r"[a-z]{1,8}", fullmatch=True), st.binary(max_size=64), max_size=4))
 def test_a_manifest_names_what_it_is_made_of(files: dict[str, bytes]) -> None:
     layer = _layer(files)
-    recipe = images.Recipe("a/b", "1", Path("unused"), entrypoint=("/x",), user="1:1")
-    configuration, manifest = images._manifest(recipe, layer)
+    recipe = image_layers.Recipe("a/b", "1", Path("unused"), entrypoint=("/x",), user="1:1")
+    configuration, manifest = registry_client._manifest(recipe, layer)
     document = json.loads(manifest)
     assert document["config"]["digest"] == f"sha256:{hashlib.sha256(configuration).hexdigest()}"
     assert document["config"]["size"] == len(configuration)
@@ -315,7 +315,7 @@ def test_a_manifest_names_what_it_is_made_of(files: dict[str, bytes]) -> None:
     assert (described["digest"], described["size"]) == (f"sha256:{hashlib.sha256(layer).hexdigest()}", len(layer))
     (plain,) = json.loads(configuration)["rootfs"]["diff_ids"]
     assert plain == f"sha256:{hashlib.sha256(gzip.decompress(layer)).hexdigest()}"
-    assert images._manifest(recipe, layer) == (configuration, manifest), "the same content, the same digest"
+    assert registry_client._manifest(recipe, layer) == (configuration, manifest), "the same content, the same digest"
 
 
 def test_a_layer_of_the_same_tree_is_the_same_to_the_byte(tmp_path: Path) -> None:
@@ -324,5 +324,5 @@ def test_a_layer_of_the_same_tree_is_the_same_to_the_byte(tmp_path: Path) -> Non
         (tmp_path / name / "folder" / "file").write_text("content")
         (tmp_path / name / "link").symlink_to("folder/file")
         os.utime(tmp_path / name / "folder" / "file", (len(name), 1000 if name == "one" else 2000))
-        images._tar_tree(tmp_path / name, tmp_path / f"{name}.tar.gz")
+        image_layers.tar_tree(tmp_path / name, tmp_path / f"{name}.tar.gz")
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()

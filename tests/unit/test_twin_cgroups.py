@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from twin import cgroups, config, node
+from twin import config
 from twin.errors import TwinError
+from twin.host import cgroups
+from twin.kubernetes import node_processes
 from twin.paths import is_root
 
 
@@ -68,9 +70,9 @@ def test_without_any_hierarchy_the_way_out_is_named(
 
 
 def test_too_few_inotify_instances_are_said_before_a_kubelet_dies_of_it() -> None:
-    node.require_inotify_instances(1)
+    node_processes.require_inotify_instances(1)
     with pytest.raises(TwinError, match=r"need 1000000 inotify instances.*max_user_instances"):
-        node.require_inotify_instances(1_000_000)
+        node_processes.require_inotify_instances(1_000_000)
 
 
 def test_what_is_put_behind_is_of_the_idle_class_and_outlives_its_group(twin: config.Twin) -> None:

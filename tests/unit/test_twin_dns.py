@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from twin import config, dns, dns_server
+from twin import config
 from twin.errors import TwinError
+from twin.host import dns, dns_server
 
 A, AAAA, MX = 1, 28, 15
 

@@ -4,9 +4,10 @@ import base64
 
 import pytest
 
-from twin import hostnames, images
 from twin.aws import authenticator, cli, eks, pod_identity
-from twin.registry import Repository, tag_refusal
+from twin.aws.registry import Repository, tag_refusal
+from twin.build import image_layers
+from twin.loadbalancer import hostnames
 
 
 def test_a_token_of_the_aws_command_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +95,7 @@ def test_an_immutable_tag_takes_no_second_digest() -> None:
     ],
 )
 def test_images_keep_their_path(image: str, parts: tuple[str, str]) -> None:
-    assert images._split(image) == parts
+    assert image_layers.split_reference(image) == parts
 
 
 def test_the_hosts_file_gets_one_marked_line_and_loses_it_again() -> None:

@@ -7,7 +7,7 @@ from twin.paths import REPOSITORY
 
 _IGNORES_INTERRUPT = """
 import signal, subprocess, sys
-from twin import processes
+from twin.host import processes
 if sys.argv[1:]:
     processes.heed_interrupts()
 child = "import re, pathlib; print(re.search('SigIgn:.*', pathlib.Path('/proc/self/status').read_text())[0])"

@@ -6,7 +6,8 @@ import pytest
 
 from infra.errors import Refused
 from pipeline.github import Github as Client
-from twin import github, hostnames, leftovers
+from twin.loadbalancer import hostnames
+from twin.scenarios import github, leftovers
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from twin import ports, processes
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import ports, processes
 
 # The kernel ends a killed process's threads one by one, the first one first; here that moment lasts.
 _FIRST_THREAD_ENDS = """

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from twin import production
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.scenarios import production
 
 
 def application(directory: Path, requirements: str = "one==1.0 --hash=sha256:00\n") -> Path:

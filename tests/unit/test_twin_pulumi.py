@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from twin import build, pulumi
-from twin.build import golang
+from twin import pulumi
+from twin.build import golang, programs
 from twin.config import Twin
 
 ALL = pytest.mark.parametrize("name", pulumi.PROVIDERS)
@@ -18,7 +18,7 @@ def twin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Twin:
     built = made.cache / "pulumi-kubernetes-1" / "bin" / "pulumi-resource-kubernetes"
     built.parent.mkdir(parents=True)
     built.write_text("built")
-    monkeypatch.setattr(build, "program", lambda _, name: built.with_name(name))
+    monkeypatch.setattr(programs, "program", lambda _, name: built.with_name(name))
     monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "nobody"))
     return made
 

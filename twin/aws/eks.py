@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from twin import pki
 from twin.config import ACCOUNT_ID, Twin, region
+from twin.host import pki
 
 Answer = tuple[int, dict[str, Any]]
 ADDONS = ("vpc-cni", "coredns", "kube-proxy", "eks-pod-identity-agent")
@@ -161,7 +161,7 @@ class EksStandIn:
             raise _missing("cluster", name)
         return self.clusters[name]
 
-    # Add-ons. They are real pods (or placeholders of the same size) in kube-system; see twin/cluster_addons.py.
+    # Add-ons. They are real pods (or placeholders of the same size) in kube-system; see twin/kubernetes/cluster_addons.py.
 
     def _addon(self, cluster: str, name: str) -> dict[str, Any]:
         found = self._cluster(cluster).addons.get(name)

@@ -19,8 +19,10 @@ from typing import Any
 
 import boto3
 
-from twin import config, controlplane, pki
+from twin import config
 from twin.config import Twin
+from twin.host import pki
+from twin.kubernetes import control_plane
 
 log = logging.getLogger("pod-identity")
 PORT_OFFSET = 14
@@ -54,11 +56,11 @@ def webhook(twin: Twin) -> dict[str, Any]:
 def register(twin: Twin, *, present: bool) -> None:
     """Switch the webhook on or off, with the add-on eks-pod-identity-agent."""
     if present:
-        controlplane.apply(twin, f"{_PATH}/{_NAME}", webhook(twin), manager="twin")
+        control_plane.apply(twin, f"{_PATH}/{_NAME}", webhook(twin), manager="twin")
         return
     try:
-        controlplane.call(twin, "DELETE", f"{_PATH}/{_NAME}")
-    except controlplane.ApiError as error:
+        control_plane.call(twin, "DELETE", f"{_PATH}/{_NAME}")
+    except control_plane.ApiError as error:
         if error.status != 404:
             raise
 

@@ -9,13 +9,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import re
-import secrets
 import signal
-import string
 import sys
 import threading
 import time
@@ -27,17 +24,15 @@ from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import boto3
-from flask import request
-from moto.elbv2 import models as elbv2
-from moto.elbv2.exceptions import InvalidConfigurationRequest
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from moto.rds import models as rds
-from moto.route53 import models as route53
 from werkzeug.serving import make_server
 
-from twin import config, postgres
+from twin import config
 from twin.aws.eks import EksStandIn
+from twin.aws.elbv2 import patch_load_balancing
 from twin.aws.faults import Faults
+from twin.aws.rds import patch_rds
+from twin.aws.route53 import patch_names
 from twin.config import Twin
 from twin.errors import TwinError
 
@@ -70,8 +65,8 @@ class Application:
         self._calls = (twin.logs / "aws-calls.log").open("a", buffering=1)
 
     def _addon_changed(self, name: str, present: bool) -> None:  # noqa: FBT001 - a callback's only argument
-        from twin import cluster_addons
         from twin.aws import pod_identity
+        from twin.kubernetes import cluster_addons
 
         if name == "eks-pod-identity-agent":
             pod_identity.register(self._twin, present=present)
@@ -245,182 +240,6 @@ def _json(start_response: Any, code: int, content: dict[str, Any]) -> Iterable[b
         headers.append(("x-amzn-ErrorType", content["__type"]))
     start_response(_STATUS.get(code, f"{code} Error"), headers)
     return [text]
-
-
-def _password() -> str:
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(28))
-
-
-def patch_rds(twin: Twin) -> None:
-    """Give RDS instances a real PostgreSQL. One instance at a time; a second is refused by name."""
-    instance = cast("Any", rds.DBInstance)
-    backend = cast("Any", rds.RDSBackend)
-    secret = cast("Any", rds.MasterUserSecret)
-    create, delete, modify = backend.create_db_instance, backend.delete_db_instance, backend.modify_db_instance
-
-    def address(self: Any) -> str:
-        return postgres.endpoint_name(twin, self.db_instance_identifier, self.region)
-
-    instance.address = property(address)
-    instance.endpoint = property(lambda self: {"Address": self.address, "Port": twin.postgres_port})
-
-    def secret_string(self: Any) -> str:
-        user = self.resource.master_username
-        return json.dumps({"username": user, "password": _password()})
-
-    def rotate(self: Any) -> None:
-        self._status = "rotating"
-        content = json.loads(secret_string(self))
-        postgres.set_password(twin, content["username"], content["password"])
-        self.secretsmanager.put_secret_value(
-            self.secret.arn, json.dumps(content), "", str(secrets.token_hex(16)), ["AWSCURRENT"]
-        )
-
-    secret._generate_secret_string = secret_string  # noqa: SLF001 - moto has no other seam
-    secret.rotate_secret = rotate
-
-    def create_instance(self: Any, kwargs: dict[str, Any]) -> Any:
-        if any(known.status != "deleting" for known in self.databases.values()):
-            raise rds.InvalidParameterCombination("twin: a second RDS instance is not implemented by the stand-in")
-        if kwargs.get("engine") != "postgres":
-            raise rds.InvalidParameterCombination(f"twin: RDS engine {kwargs.get('engine')} is not implemented")
-        made = create(self, kwargs)
-        made.status = "creating"
-        threading.Thread(target=_start_database, args=(twin, self, made), daemon=True).start()
-        return made
-
-    def delete_instance(self: Any, *args: Any, **kwargs: Any) -> Any:
-        gone = delete(self, *args, **kwargs)
-        postgres.destroy(twin)
-        _publish(twin, None)
-        return gone
-
-    def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
-        changed = modify(self, identifier, kwargs)
-        changed.status = "available"
-        return changed
-
-    backend.create_db_instance = create_instance
-    backend.delete_db_instance = delete_instance
-    backend.modify_db_instance = modify_instance
-
-
-def _publish(twin: Twin, hostname: str | None) -> None:
-    path = twin.hosts_directory / "rds"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{twin.host_ip} {hostname}\n" if hostname else "")
-
-
-def _start_database(twin: Twin, backend: Any, instance: Any) -> None:
-    try:
-        if getattr(instance, "manage_master_user_password", False):
-            found = backend.secretsmanager.get_secret_value(instance.master_user_secret.secret_arn, "", "AWSCURRENT")
-            password = json.loads(found["SecretString"])["password"]
-        else:
-            password = instance.master_user_password
-        group = backend.db_parameter_groups.get(instance.db_parameter_group_name or "")
-        parameters = dict(group.parameters) if group is not None else {}
-        forced = str(parameters.get("rds.force_ssl", {}).get("ParameterValue", "1"))
-        # RDS for PostgreSQL 15 and later forces TLS unless the parameter group says otherwise.
-        postgres.create(
-            twin,
-            hostname=instance.address,
-            database=instance.db_name or "postgres",
-            user=instance.master_username,
-            password=password,
-            instance_class=instance.db_instance_class,
-            force_ssl=forced == "1",
-        )
-        _publish(twin, instance.address)
-        instance.status = "available"
-    except Exception:
-        log.exception("RDS instance %s", instance.db_instance_identifier)
-        instance.status = "failed"
-
-
-def patch_names() -> None:
-    """Let a record that was deleted be made again: moto 5.2.5 finds its creation in the journal and refuses another."""
-    zone = cast("Any", route53.FakeZone)
-    delete = zone.delete_rrset
-
-    def delete_record(self: Any, record: dict[str, Any]) -> None:
-        delete(self, record)
-        gone = (record["Name"].strip("."), record["Type"])
-        kept = [
-            one
-            for one in self.rr_changes
-            if (one["ResourceRecordSet"]["Name"], one["ResourceRecordSet"]["Type"]) != gone
-        ]
-        self.rr_changes[:] = kept
-
-    zone.delete_rrset = delete_record
-
-
-def patch_load_balancing(twin: Twin) -> None:
-    """Target health from the load balancer stand-in, and AWS's limits that moto lets pass."""
-    backend = cast("Any", elbv2.ELBv2Backend)
-    create_rule, modify_rule = backend.create_rule, backend.modify_rule
-
-    def health(self: Any, arn: str, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        group = self.target_groups.get(arn)
-        if group is None:
-            raise elbv2.TargetGroupNotFoundError
-        registered = [{"Id": target["Id"], "Port": int(target["Port"])} for target in group.targets.values()]
-        if request.headers.get("X-Twin-Registered-Only"):
-            # The load balancer asks what is registered; asking it back would go round in circles.
-            return [{"Target": target, "TargetHealth": {"State": "healthy"}} for target in registered]
-        url = f"http://127.0.0.1:{twin.load_balancer_port}/target-health?arn={urllib.parse.quote(arn, safe='')}"
-        found: list[dict[str, Any]] | None = None
-        with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=5) as answer:
-            found = json.loads(answer.read())["TargetHealthDescriptions"]
-        # Registered, but the load balancer does not answer or has not seen it yet.
-        reason = {
-            "State": "initial",
-            "Reason": "Elb.RegistrationInProgress",
-            "Description": "Target registration is in progress",
-        }
-        known = {(one["Target"]["Id"], int(one["Target"]["Port"])) for one in found or []}
-        found = [*(found or [])] + [
-            {"Target": target, "TargetHealth": reason}
-            for target in registered
-            if (target["Id"], target["Port"]) not in known
-        ]
-        if not targets:
-            return found
-        wanted = {(target["Id"], int(target.get("Port") or group.port)) for target in targets}
-        chosen = [one for one in found if (one["Target"]["Id"], int(one["Target"]["Port"])) in wanted]
-        present = {(one["Target"]["Id"], int(one["Target"]["Port"])) for one in chosen}
-        for identifier, port in sorted(wanted - present):
-            unknown = {"State": "unused", "Reason": "Target.NotRegistered"}
-            chosen.append({"Target": {"Id": identifier, "Port": port}, "TargetHealth": unknown})
-        return chosen
-
-    def check_weights(actions: Iterable[Any] | None) -> None:
-        for action in actions or []:
-            data = action if isinstance(action, dict) else getattr(action, "data", {})
-            for group in (data.get("ForwardConfig") or {}).get("TargetGroups") or []:
-                if not 0 <= int(group.get("Weight", 1)) <= 999:
-                    raise InvalidConfigurationRequest("Weights must be between 0 and 999")
-
-    def creating(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check_weights(kwargs.get("actions"))
-        return create_rule(self, *args, **kwargs)
-
-    def modifying(self: Any, *args: Any, **kwargs: Any) -> Any:
-        check_weights(kwargs.get("actions") or (args[2] if len(args) > 2 else None))
-        return modify_rule(self, *args, **kwargs)
-
-    group_type = cast("Any", elbv2.FakeTargetGroup)
-    deregister = group_type.deregister
-
-    def deregistering(self: Any, targets: list[dict[str, Any]]) -> None:
-        # "If the specified target does not exist, the action returns successfully." (DeregisterTargets)
-        deregister(self, [target for target in targets if target["Id"] in self.targets])
-
-    group_type.deregister = deregistering
-    backend.describe_target_health = health
-    backend.create_rule = creating
-    backend.modify_rule = modifying
 
 
 def main() -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import urllib.request
 
-from twin import config, ports, postgres, processes
+from twin import config
+from twin.aws import postgres
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import ports, processes
 
 SERVER = "aws"
 AUTHENTICATOR = "authenticator"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from twin import build, config
+from twin import config
+from twin.build import programs
 from twin.errors import TwinError
 
 
 def main() -> int:
     """Build, print the table, and turn a TwinError into one line."""
     try:
-        build.everything(config.load())
+        programs.everything(config.load())
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

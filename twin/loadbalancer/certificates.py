@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from twin import pki
 from twin.config import Twin
+from twin.host import pki
 from twin.loadbalancer.haproxy_config import certificate_file
 
 

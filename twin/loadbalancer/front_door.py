@@ -12,9 +12,9 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from twin import processes
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.loadbalancer import runtime
 from twin.loadbalancer.names import host_maps
 from twin.loadbalancer.node import reload_haproxy, start_haproxy

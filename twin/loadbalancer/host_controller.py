@@ -21,8 +21,9 @@ from types import FrameType
 
 import urllib3
 
-from twin import config, processes
+from twin import config
 from twin.config import PartStatus, Twin
+from twin.host import processes
 from twin.loadbalancer.controller.kubernetes import ApiError, Kubernetes
 from twin.paths import REPOSITORY
 

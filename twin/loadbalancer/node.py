@@ -9,9 +9,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from twin import build, processes
+from twin.build import programs
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.loadbalancer import haproxy_config, runtime
 from twin.loadbalancer.haproxy_config import SLOTS_PER_GROUP, slot_name
 from twin.loadbalancer.model import LoadBalancer, Target, TargetGroup
@@ -26,8 +27,8 @@ def start_haproxy(twin: Twin, name: str, config: Path, master_socket: Path) -> p
     return processes.start(
         twin,
         name,
-        [build.debian_program(twin, "haproxy"), "-W", "-S", f"{master_socket},level,admin", "-f", config],
-        env=build.debian_environment(twin),
+        [programs.debian_program(twin, "haproxy"), "-W", "-S", f"{master_socket},level,admin", "-f", config],
+        env=programs.debian_environment(twin),
     )
 
 

@@ -94,22 +94,22 @@ def push_image(twin: Twin) -> None:
     Raises:
         TwinError: the build or the push failed.
     """
-    from twin import images
+    from twin.images import buildah, registry_client
 
     context = build_context(twin.directory / "loadbalancer" / "image")
-    base = images.base_image(twin)
+    base = registry_client.base_image(twin)
     done = twin.directory / "loadbalancer" / "image.pushed"
     state = f"{fingerprint(context)} {base}"
     if done.exists() and done.read_text() == state:
         return
-    reference = images.build_image(
+    reference = buildah.build_image(
         twin,
         context=context,
         dockerfile=context / "Dockerfile",
         tag=f"twin.invalid/{REPOSITORY_NAME}:{image_tag()}",
         build_args={"BASE_IMAGE": base},
     )
-    images.push(twin, reference, REPOSITORY_NAME, image_tag(), system=True)
+    buildah.push(twin, reference, REPOSITORY_NAME, image_tag(), system=True)
     done.write_text(state)
 
 

@@ -10,9 +10,10 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from twin import config, processes
+from twin import config
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.loadbalancer import front_door
 
 DAEMON = "load-balancer"

@@ -13,10 +13,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from twin import config, images, parts, pki, processes, pulumi
+from twin import config, parts, pulumi
 from twin.build import cache
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import pki, processes
+from twin.images import buildah, registry_client
 from twin.paths import REPOSITORY
 
 FIRST_TAG = "v1.0.0"
@@ -71,22 +73,22 @@ def _build_image(twin: Twin, source: Path, tag: str, repository: str) -> tuple[P
     context = build_context(twin, source)
     if twin.simulated:
         return context, ""
-    return context, images.build_image(
+    return context, buildah.build_image(
         twin,
         context=context,
         dockerfile=REPOSITORY / "app_docker" / "Dockerfile",
         ignorefile=REPOSITORY / "app_docker" / "Dockerfile.dockerignore",
         tag=f"{registry_host()}/{repository}:{tag}",
-        build_args={"BASE_IMAGE": images.base_image(twin), "PIP_NO_INDEX": "1"},
+        build_args={"BASE_IMAGE": registry_client.base_image(twin), "PIP_NO_INDEX": "1"},
     )
 
 
 def _push(twin: Twin, built: tuple[Path, str], tag: str, repository: str) -> str:
     context, reference = built
     if twin.simulated:
-        digest = images.push_unbuilt(twin, context, repository, tag)
+        digest = registry_client.push_unbuilt(twin, context, repository, tag)
     else:
-        digest = images.push(twin, reference, repository, tag)
+        digest = buildah.push(twin, reference, repository, tag)
     return f"{registry_host()}/{repository}@{digest}"
 
 

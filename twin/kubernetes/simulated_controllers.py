@@ -14,8 +14,11 @@ from pathlib import Path
 
 import yaml
 
-from twin import build, config, controlplane, processes
+from twin import config
+from twin.build import programs
 from twin.config import PartStatus, Twin
+from twin.host import processes
+from twin.kubernetes import control_plane
 from twin.loadbalancer import host_controller
 
 PROCESS = "external-secrets"
@@ -26,7 +29,7 @@ _DEPLOYMENT = "/apis/apps/v1/namespaces/external-secrets/deployments/external-se
 def up(twin: Twin) -> None:
     """Start both supervisors; each waits for its chart."""
     environment = {**config.module_environment(twin), "KUBECONFIG": str(twin.kubeconfig)}
-    processes.start(twin, PROCESS, [sys.executable, "-m", "twin.host_controllers"], env=environment)
+    processes.start(twin, PROCESS, [sys.executable, "-m", "twin.kubernetes.simulated_controllers"], env=environment)
     host_controller.up(twin)
 
 
@@ -46,7 +49,7 @@ def status(twin: Twin) -> list[PartStatus]:
 def _arguments(twin: Twin) -> list[str] | None:
     """Return the operator's arguments in the chart's Deployment, but for addresses it serves on; None while there is none."""
     try:
-        found = controlplane.call(twin, "GET", _DEPLOYMENT)
+        found = control_plane.call(twin, "GET", _DEPLOYMENT)
     except Exception:
         return None
     given = found["spec"]["template"]["spec"]["containers"][0].get("args", [])
@@ -72,7 +75,7 @@ def main() -> None:
     # An exception makes subprocess.run() end the operator too; the default action would leave it behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     environment = {**os.environ, **twin.aws_environment(), "AWS_ENDPOINT_URL": twin.aws_endpoint}
-    program = str(build.program(twin, "external-secrets"))
+    program = str(programs.program(twin, "external-secrets"))
     while True:
         arguments = _arguments(twin)
         if arguments is not None:

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from twin import ports, processes
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import ports, processes
 
 _PROCESS = "dns"
 _PROBE_SECONDS = 1.0

@@ -13,9 +13,10 @@ import signal
 import subprocess
 from pathlib import Path
 
-from twin import build, pki, processes
+from twin.build import programs
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import pki, processes
 from twin.paths import is_root
 
 PROCESS = "postgres"
@@ -51,8 +52,8 @@ def endpoint_name(twin: Twin, identifier: str, region: str) -> str:
 def _tool(twin: Twin, name: str, *arguments: str, stdin: str = "") -> str:
     account = pwd.getpwnam(_ACCOUNT) if is_root() else None
     result = subprocess.run(
-        [build.debian_program(twin, name), *arguments],
-        env={**os.environ, **build.debian_environment(twin)},
+        [programs.debian_program(twin, name), *arguments],
+        env={**os.environ, **programs.debian_environment(twin)},
         input=stdin,
         text=True,
         check=False,
@@ -142,8 +143,8 @@ def start(twin: Twin) -> None:
     process = processes.start(
         twin,
         PROCESS,
-        [build.debian_program(twin, "postgres"), "-D", data],
-        env=build.debian_environment(twin),
+        [programs.debian_program(twin, "postgres"), "-D", data],
+        env=programs.debian_environment(twin),
         user=_ACCOUNT if is_root() else None,
         cwd=Path("/"),
     )

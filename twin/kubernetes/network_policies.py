@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 
-from twin import build, node, processes
-from twin.build import cache, debian
+from twin.build import cache, debian, programs
 from twin.config import Twin
+from twin.host import processes
+from twin.kubernetes import node, node_configuration
 
 _PROGRAM = "network-policies"
 
@@ -23,13 +24,13 @@ def up(twin: Twin) -> None:
     """Start one on each node; policies are in force a few seconds after they were made."""
     sets = debian.environment(cache.ensure(twin.cache, debian.ipset()) / "root")
     for each in node.nodes(twin):
-        own = node.environment(each)
+        own = node_configuration.environment(each)
         joined = {name: os.pathsep.join((own[name], sets[name])) for name in ("PATH", "LD_LIBRARY_PATH")}
         processes.start(
             twin,
             _name(each.number),
             [
-                str(build.program(twin, _PROGRAM)),
+                str(programs.program(twin, _PROGRAM)),
                 f"--kubeconfig={twin.kubeconfig}",
                 f"--node={each.name}",
                 f"--services={twin.service_cidr}",

@@ -1,6 +1,6 @@
 """Simulated mode: two nodes without a machine behind them, on the real control plane, run by KWOK. Needs no root.
 
-Nodes have the shape and the labels of the real ones (twin/node.py), so the scheduler decides as it would; what becomes
+Nodes have the shape and the labels of the real ones (twin/kubernetes/node.py), so the scheduler decides as it would; what becomes
 of pods is in kwok_stages.yaml. No container ever runs: nothing is served, no Job's command executed, no image pulled.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twin import build, controlplane, pki, processes
+from twin.build import programs
 from twin.config import PartStatus, Twin
-from twin.node import (
+from twin.host import pki, processes
+from twin.kubernetes import control_plane
+from twin.kubernetes.node import (
     ALLOCATABLE_CPU_MILLICORES,
     CAPACITY_MEMORY_KIBIBYTES,
     MAXIMUM_PODS,
@@ -100,13 +102,13 @@ def up(twin: Twin) -> None:
     known = node_objects(twin)
     for node in nodes(twin):
         if node.name not in known:
-            controlplane.call(twin, "POST", f"/api/v1/nodes?fieldManager={_FIELD_MANAGER}", node_manifest(node))
+            control_plane.call(twin, "POST", f"/api/v1/nodes?fieldManager={_FIELD_MANAGER}", node_manifest(node))
     kubeconfig = pki.kubeconfig(twin, "kwok", "kwok", "system:masters")
     process = processes.start(
         twin,
         _PROCESS,
         [
-            build.program(twin, "kwok"),
+            programs.program(twin, "kwok"),
             f"--kubeconfig={kubeconfig}",
             f"--config={_STAGES}",
             "--manage-all-nodes=true",
@@ -136,7 +138,7 @@ def status(twin: Twin) -> list[PartStatus]:
     lines = [PartStatus(_PROCESS, ok=True, detail=f"pid {process.pid}")]
     try:
         objects = node_objects(twin)
-    except controlplane.ApiError as error:
+    except control_plane.ApiError as error:
         return [*lines, PartStatus("nodes", ok=False, detail=str(error))]
     for node in nodes(twin):
         ok = ready_condition(objects.get(node.name, {}))["status"] == "True"

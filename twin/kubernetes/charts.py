@@ -16,10 +16,12 @@ from typing import Any
 
 import yaml
 
-from twin import build, config, images, ports, processes
-from twin.build import golang
+from twin import config
+from twin.build import golang, image_layers, programs
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import ports, processes
+from twin.images import registry_client
 from twin.loadbalancer import packaging
 
 PROCESS = "charts"
@@ -31,7 +33,11 @@ def _directory(twin: Twin) -> Path:
 
 def _helm(twin: Twin, *arguments: str) -> None:
     result = subprocess.run(
-        [build.program(twin, "helm"), *arguments], text=True, check=False, capture_output=True, stdin=subprocess.DEVNULL
+        [programs.program(twin, "helm"), *arguments],
+        text=True,
+        check=False,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
     )
     if result.returncode != 0:
         raise TwinError(f"helm {arguments[0]} failed: {result.stderr.strip()}")
@@ -39,7 +45,7 @@ def _helm(twin: Twin, *arguments: str) -> None:
 
 def _external_secrets(twin: Twin, work: Path) -> Path:
     """The module's own chart as a release publishes it: versioned, with its definitions, without a chart it never uses."""
-    built = build.directory(twin, "external-secrets")
+    built = programs.directory(twin, "external-secrets")
     chart = work / "external-secrets"
     shutil.copytree(built / "charts" / "external-secrets", chart)
     path = chart / "Chart.yaml"
@@ -67,12 +73,13 @@ def addon_images(twin: Twin) -> dict[str, str]:
     """The charts' own images, by the digests they have on the twin."""
     found = {
         "loadBalancerController": ("public.ecr.aws", packaging.REPOSITORY_NAME, packaging.image_tag()),
-        "externalSecrets": ("oci.external-secrets.io", *images.EXTERNAL_SECRETS.split(":")),
+        "externalSecrets": ("oci.external-secrets.io", *image_layers.EXTERNAL_SECRETS.split(":")),
     }
     if twin.simulated:  # never pulled, as the tools' images
         return {name: f"{host}/{image}:{tag}@sha256:{'0' * 64}" for name, (host, image, tag) in found.items()}
     return {
-        name: f"{host}/{image}:{tag}@{images.digest(twin, image, tag)}" for name, (host, image, tag) in found.items()
+        name: f"{host}/{image}:{tag}@{registry_client.digest(twin, image, tag)}"
+        for name, (host, image, tag) in found.items()
     }
 
 
@@ -125,7 +132,9 @@ def up(twin: Twin) -> None:
         for address in _addresses(twin):
             ports.require_free(twin, address, twin.charts_port, "the chart mirror")
         _package(twin)
-    process = processes.start(twin, PROCESS, [sys.executable, "-m", "twin.charts"], env=config.module_environment(twin))
+    process = processes.start(
+        twin, PROCESS, [sys.executable, "-m", "twin.kubernetes.charts"], env=config.module_environment(twin)
+    )
     processes.wait_until(lambda: _answers(twin), "the chart mirror answers", timeout_seconds=20, process=process)
 
 

@@ -13,9 +13,11 @@ import subprocess
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from twin import hostnames, preview, pulumi
+from twin import pulumi
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.loadbalancer import hostnames
+from twin.scenarios import preview
 
 _STACK = re.compile(r"(?<![a-z0-9])pr-([1-9][0-9]{0,8})(?![a-z0-9])")
 _NOT_OBJECTS = ("events", "events.events.k8s.io", "componentstatuses")

@@ -23,10 +23,14 @@ from infra.names import CLUSTER_INFO_PARAMETER
 from infra.names import PREVIEW_REPOSITORY as REPOSITORY_NAME
 from pipeline import stack as pipeline_stack
 from pipeline.stack import Backend, Stack
-from twin import config, hostnames, images, processes, production, pulumi, rehearsal
+from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
+from twin.images import registry_client
+from twin.loadbalancer import hostnames
 from twin.paths import REPOSITORY
+from twin.scenarios import production, rehearsal
 
 __all__ = [
     "REPOSITORY_NAME",
@@ -113,7 +117,7 @@ def _write_settings(twin: Twin, stack: str, given: Mapping[str, Any] | None = No
     overlay = {
         **(given or {}),
         "shopcat:awsEndpoint": twin.aws_endpoint,
-        "shopcat:images": {"database": images.tool_images(twin)["database"]},
+        "shopcat:images": {"database": registry_client.tool_images(twin)["database"]},
     }
     path = settings_file(twin, stack)
     path.parent.mkdir(exist_ok=True)
@@ -239,9 +243,9 @@ def _number(text: str) -> int:
 
 
 def main() -> int:
-    """``python -m twin.preview up|close <number>``."""
+    """``python -m twin.scenarios.preview up|close <number>``."""
     processes.heed_interrupts()
-    parser = argparse.ArgumentParser(prog="python -m twin.preview", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m twin.scenarios.preview", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     opened = commands.add_parser("up", help="open or update the preview of a pull request")
     opened.add_argument("number", type=_number)

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 
-from twin import hostnames, pulumi
+from twin import pulumi
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.loadbalancer import hostnames
 from twin.paths import REPOSITORY
 
 

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from twin import build, pki, ports, processes
+from twin.build import programs
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import pki, ports, processes
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -130,7 +131,7 @@ def _start_etcd(twin: Twin) -> processes.Process:
         twin,
         "etcd",
         [
-            build.debian_program(twin, "etcd"),
+            programs.debian_program(twin, "etcd"),
             f"--name={twin.name}",
             f"--data-dir={etcd_directory(twin)}",
             f"--listen-client-urls={client_url}",
@@ -149,7 +150,7 @@ def _start_etcd(twin: Twin) -> processes.Process:
             # A twin that loses power is made anew; waiting for a shared disk at each write would only slow it.
             "--unsafe-no-fsync",
         ],
-        env=build.debian_environment(twin),
+        env=programs.debian_environment(twin),
     )
 
 
@@ -219,7 +220,7 @@ def _start_api_server(twin: Twin) -> processes.Process:
     if twin.simulated:
         # A loopback address may not stand in the Service's endpoints.
         arguments.append("--endpoint-reconciler-type=none")
-    return processes.start(twin, "kube-apiserver", [build.program(twin, "kube-apiserver"), *arguments])
+    return processes.start(twin, "kube-apiserver", [programs.program(twin, "kube-apiserver"), *arguments])
 
 
 def _start_controller_manager(twin: Twin) -> processes.Process:
@@ -229,7 +230,7 @@ def _start_controller_manager(twin: Twin) -> processes.Process:
         twin,
         "kube-controller-manager",
         [
-            build.program(twin, "kube-controller-manager"),
+            programs.program(twin, "kube-controller-manager"),
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}",
@@ -248,7 +249,7 @@ def _start_controller_manager(twin: Twin) -> processes.Process:
             "--kube-api-burst=200",
             # There is one of it; a lease would only delay its restart.
             "--leader-elect=false",
-            # Each node's pod network is fixed, see twin/node.py.
+            # Each node's pod network is fixed, see twin/kubernetes/node.py.
             "--allocate-node-cidrs=false",
             f"--flex-volume-plugin-dir={twin.directory / 'volume-plugins'}",
             "--profiling=false",
@@ -263,7 +264,7 @@ def _start_scheduler(twin: Twin) -> processes.Process:
         twin,
         "kube-scheduler",
         [
-            build.program(twin, "kube-scheduler"),
+            programs.program(twin, "kube-scheduler"),
             f"--kubeconfig={kubeconfig}",
             f"--authentication-kubeconfig={kubeconfig}",
             f"--authorization-kubeconfig={kubeconfig}",

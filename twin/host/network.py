@@ -22,9 +22,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from twin import machine, processes, undo
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
+from twin.host import machine, processes, undo
 
 NETNS_DIRECTORY = Path("/var/run/netns")
 NODES = (1, 2)

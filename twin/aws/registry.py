@@ -27,8 +27,10 @@ from aiohttp import ClientConnectionError, ClientResponse, ClientSession, Client
 from botocore.exceptions import BotoCoreError, ClientError
 from multidict import CIMultiDict
 
-from twin import build, config, ports, processes
+from twin import config
+from twin.build import programs
 from twin.config import PartStatus, Twin
+from twin.host import ports, processes
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -232,8 +234,8 @@ def up(twin: Twin) -> None:
     plain = processes.start(
         twin,
         "registry",
-        [build.debian_program(twin, "docker-registry"), "serve", path],
-        env=build.debian_environment(twin),
+        [programs.debian_program(twin, "docker-registry"), "serve", path],
+        env=programs.debian_environment(twin),
     )
     processes.wait_until(
         lambda: _answers(twin.plain_registry_port), "the registry answers", timeout_seconds=20, process=plain
@@ -242,7 +244,7 @@ def up(twin: Twin) -> None:
         for address in _addresses(twin):
             ports.require_free(twin, address, twin.registry_port, "the registry's front")
     front = processes.start(
-        twin, "registry-front", [sys.executable, "-m", "twin.registry"], env=config.module_environment(twin)
+        twin, "registry-front", [sys.executable, "-m", "twin.aws.registry"], env=config.module_environment(twin)
     )
     processes.wait_until(
         lambda: _answers(twin.registry_port), "the registry's front answers", timeout_seconds=20, process=front

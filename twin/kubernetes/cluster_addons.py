@@ -2,7 +2,7 @@
 
 CoreDNS is the real one. The VPC CNI, kube-proxy and the pod identity agent are placeholders: pods that only wait,
 marked ``shopcat.twin/placeholder: "true"``, on the host's network like the originals, so that slots and CPU are as
-tight as on EKS (what they do is done by twin/network.py, the node's own kube-proxy and twin/aws). The AWS stand-in
+tight as on EKS (what they do is done by twin/host/network.py, the node's own kube-proxy and twin/aws). The AWS stand-in
 applies an add-on when the program creates it, and deletes it with it: before that kube-system is empty.
 
 Requests: `kubectl describe node` of real EKS nodes; shapes: the add-ons' own manifests (aws/amazon-vpc-cni-k8s,
@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from twin import controlplane, images
+from twin.build import image_layers
 from twin.config import Twin, region
 from twin.errors import TwinError
+from twin.kubernetes import control_plane
 
 PLACEHOLDER = "shopcat.twin/placeholder"
 MANAGED_BY = "shopcat.twin/eks-add-on"
@@ -94,7 +95,7 @@ def _placeholder(addon: str, name: str, containers: Mapping[str, Mapping[str, st
         "containers": [
             {
                 "name": container,
-                "image": images.PAUSE,
+                "image": image_layers.PAUSE,
                 "resources": {"requests": dict(requests)} if requests else {},
             }
             for container, requests in containers.items()
@@ -131,7 +132,7 @@ def _coredns(twin: Twin, configuration: Mapping[str, Any]) -> list[Manifest]:
 
     container = {
         "name": "coredns",
-        "image": f"{_REGISTRY_ACCOUNT}.dkr.ecr.{region()}.amazonaws.com/{images.COREDNS}",
+        "image": f"{_REGISTRY_ACCOUNT}.dkr.ecr.{region()}.amazonaws.com/{image_layers.COREDNS}",
         "args": ["-conf", "/etc/coredns/Corefile"],
         "resources": resources,
         "ports": [
@@ -281,7 +282,7 @@ def apply(twin: Twin, addon_name: str, configuration: Mapping[str, Any] | None =
         TwinError: see :func:`manifests`; or the API server refused an object.
     """
     for manifest in manifests(twin, addon_name, configuration):
-        controlplane.apply(twin, _path(manifest), manifest, manager=_FIELD_MANAGER)
+        control_plane.apply(twin, _path(manifest), manifest, manager=_FIELD_MANAGER)
 
 
 def delete(twin: Twin, addon_name: str) -> None:
@@ -292,8 +293,8 @@ def delete(twin: Twin, addon_name: str) -> None:
     """
     for manifest in reversed(manifests(twin, addon_name)):
         try:
-            controlplane.call(twin, "DELETE", _path(manifest), {"propagationPolicy": "Background"})
-        except controlplane.ApiError as error:
+            control_plane.call(twin, "DELETE", _path(manifest), {"propagationPolicy": "Background"})
+        except control_plane.ApiError as error:
             if error.status != 404:
                 raise
 
@@ -310,8 +311,8 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         if kind not in ("Deployment", "DaemonSet"):
             continue
         try:
-            state = controlplane.call(twin, "GET", _path(manifest))
-        except controlplane.ApiError as error:
+            state = control_plane.call(twin, "GET", _path(manifest))
+        except control_plane.ApiError as error:
             found.append(f"{kind} {name}: {error}")
             continue
         status = state.get("status", {})

@@ -13,9 +13,9 @@ import signal
 import time
 from pathlib import Path
 
-from twin import undo
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import undo
 
 _WANTED_CONTROLLERS = ("cpu", "cpuset", "io", "memory", "pids")
 _KILL_SECONDS = 20.0

@@ -14,10 +14,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from twin import images, production, pulumi
+from twin import pulumi
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.images import registry_client
 from twin.paths import REPOSITORY
+from twin.scenarios import production
 
 _OF_A_JOB = (
     "GITHUB_TOKEN",
@@ -59,7 +61,7 @@ def build_environment(twin: Twin, given: Path | None = None) -> dict[str, str]:
     """What a script that builds finds besides: the application (APP_SRC) with its wheels, and the twin's base image."""
     return {
         "SHOPCAT_BUILDER": "buildah",
-        "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={images.base_image(twin)} PIP_NO_INDEX=1",
+        "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={registry_client.base_image(twin)} PIP_NO_INDEX=1",
         "APP_SRC": str(production.build_context(twin, given or source())),
     }
 

@@ -14,10 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.steps import BUDGET_SECONDS
-from twin import config, preview, processes, rehearsal
+from twin import config
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.paths import REPOSITORY
+from twin.scenarios import preview, rehearsal
 
 PAGE = REPOSITORY / "docs" / "pipeline.md"
 BEGIN, END = "<!-- measured: make pr-times -->", "<!-- measured until here -->"

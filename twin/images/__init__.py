@@ -1,0 +1,1 @@
+"""Container images on the twin's registry, without a Docker engine."""

@@ -1,0 +1,1 @@
+"""What is done with the twin: ShopCat's production, previews, and the pipeline's own scripts."""
