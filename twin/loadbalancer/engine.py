@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import random
-import subprocess
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import certificates, haproxy_config, names
+from twin.loadbalancer.addresses import Addresses, add_to_bridge
 from twin.loadbalancer.elb import AWS_ERRORS, Reader
 from twin.loadbalancer.front_door import FrontDoor
 from twin.loadbalancer.health import check_target
@@ -29,57 +26,14 @@ from twin.loadbalancer.model import (
     target_group_dimension,
 )
 from twin.loadbalancer.node import NodeProcess
+from twin.loadbalancer.node_state import Membership, NodeState, Registration
 from twin.loadbalancer.parameters import Delay, Parameters
-from twin.loadbalancer.propagation import Versions
-from twin.loadbalancer.targets import PASSED, View, routable, summed_up
+from twin.loadbalancer.targets import PASSED, View, summed_up
 
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 0.1
 _RETRY_NODE_SECONDS = 5.0
-
-Membership = tuple[str, Target]
-"""A target in a target group: (target group ARN, target)."""
-
-
-@dataclass
-class Registration:
-    """A target the API knows, or knew until its deregistration delay is over."""
-
-    draining_since: float | None = None
-
-
-@dataclass
-class NodeState:
-    """One load-balancer node and what has reached it."""
-
-    load_balancer: str
-    number: int
-    process: NodeProcess | None
-    rules: Versions[str, LoadBalancer] = field(default_factory=Versions)
-    members: Versions[Membership, bool] = field(default_factory=Versions)
-    views: dict[Membership, View] = field(default_factory=dict)
-    applied: Any = None
-    problem: str = ""
-    retry_at: float = 0.0
-
-    def version(self) -> LoadBalancer | None:
-        """The load balancer as this node has it."""
-        return self.rules.get(self.load_balancer)
-
-    def routable(self) -> dict[str, frozenset[Target]]:
-        """The targets that get requests from this node, by target group ARN."""
-        version = self.version()
-        found = {}
-        for arn in version.target_groups() if version is not None else []:
-            views = {
-                str(member[1]): (member[1], self.views.get(member, View()))
-                for member in self.members
-                if member[0] == arn and self.members.get(member)
-            }
-            chosen = routable({name: view for name, (_, view) in views.items()})
-            found[arn] = frozenset(views[name][0] for name in chosen)
-        return found
 
 
 class Engine:
@@ -106,6 +60,7 @@ class Engine:
         self._processes_run = processes_run
         self._targets_answer = targets_answer
         self._directory = twin.directory / "loadbalancer"
+        self._addresses = Addresses(twin, self._directory / "ordinals.json")
         self._nodes: dict[str, tuple[NodeState, ...]] = {}
         self._groups: dict[str, TargetGroup] = {}
         self._registrations: dict[Membership, Registration] = {}
@@ -162,7 +117,7 @@ class Engine:
                         node.applied = None
         for arn in set(self._nodes) - set(snapshot.load_balancers):
             self._remove(arn)
-        self._keep_ordinals(snapshot.load_balancers)
+        self._addresses.keep(snapshot.load_balancers)
         for arn, load_balancer in snapshot.load_balancers.items():
             new = arn not in self._nodes
             if new:
@@ -204,7 +159,7 @@ class Engine:
         return [node for nodes in self._nodes.values() for node in nodes]
 
     def _write_names(self, snapshot: Snapshot) -> None:
-        addresses = {arn: self._addresses(arn, loopback=self._twin.simulated) for arn in self._nodes}
+        addresses = {arn: self._addresses.of(arn, loopback=self._twin.simulated) for arn in self._nodes}
         hosts = names.hosts_file(snapshot.names, addresses)
         if hosts != self._hosts:
             self._twin.hosts_directory.mkdir(parents=True, exist_ok=True)
@@ -215,31 +170,9 @@ class Engine:
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
-    @property
-    def _ordinals_file(self) -> Path:
-        return self._directory / "ordinals.json"
-
-    def _ordinals(self) -> dict[str, int]:
-        known: dict[str, int] = json.loads(self._ordinals_file.read_text()) if self._ordinals_file.exists() else {}
-        return known
-
-    def _keep_ordinals(self, load_balancers: Iterable[str]) -> None:
-        """Number the load balancers; addresses hang on the number, so it is kept as long as the load balancer lives."""
-        before = self._ordinals()
-        known = {arn: number for arn, number in before.items() if arn in load_balancers}
-        for arn in load_balancers:
-            if arn not in known:
-                known[arn] = next(number for number in range(len(known) + 1) if number not in known.values())
-        if known != before:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._ordinals_file.write_text(json.dumps(known, indent=2) + "\n")
-
-    def _addresses(self, arn: str, *, loopback: bool) -> tuple[str, str]:
-        return self._twin.load_balancer_ips(self._ordinals()[arn], loopback=loopback)
-
     def _new_nodes(self, load_balancer: LoadBalancer) -> tuple[NodeState, ...]:
-        loopback = self._addresses(load_balancer.arn, loopback=True)
-        bridge = () if self._twin.simulated else self._addresses(load_balancer.arn, loopback=False)
+        loopback = self._addresses.of(load_balancer.arn, loopback=True)
+        bridge = () if self._twin.simulated else self._addresses.of(load_balancer.arn, loopback=False)
         nodes = []
         for index in range(len(loopback)):
             name = f"alb-{load_balancer.name}-node{index + 1}"
@@ -307,7 +240,7 @@ class Engine:
         if self._front_door is None or self._snapshot is None:
             return
         keys = {arn: found.name for arn, found in self._snapshot.load_balancers.items() if arn in self._nodes}
-        nodes = {arn: self._addresses(arn, loopback=True) for arn in keys}
+        nodes = {arn: self._addresses.of(arn, loopback=True) for arn in keys}
         known = dict(self._snapshot.names)
         for arn, load_balancer in self._snapshot.load_balancers.items():
             # Names entered by hand elsewhere (`dns: external`) are known from the certificates at least.
@@ -422,6 +355,7 @@ class Engine:
     def status(self) -> dict[str, Any]:
         """What runs, what is under way, what is not implemented."""
         snapshot = self._snapshot
+        group_names = {arn: group.name for arn, group in self._groups.items()}
         load_balancers = []
         for arn, nodes in self._nodes.items():
             version = nodes[0].rules.latest(arn)
@@ -429,7 +363,7 @@ class Engine:
                 {
                     "name": version.name if version is not None else arn,
                     "dnsName": version.dns_name if version is not None else "",
-                    "nodes": [self._node_status(node) for node in nodes],
+                    "nodes": [node.status(group_names) for node in nodes],
                 }
             )
         return {
@@ -446,26 +380,6 @@ class Engine:
                 if snapshot is not None and arn in snapshot.target_groups
             },
             "names": dict(snapshot.names) if snapshot is not None else {},
-        }
-
-    def _node_status(self, node: NodeState) -> dict[str, Any]:
-        version = node.version()
-        by_name = {arn: group.name for arn, group in self._groups.items()}
-        return {
-            "node": node.number,
-            "addresses": list(node.process.node.addresses) if node.process is not None else [],
-            "running": node.process.alive() if node.process is not None else False,
-            "reloads": node.process.reloads if node.process is not None else 0,
-            "problem": node.problem,
-            "changesUnderWay": node.rules.under_way() + node.members.under_way(),
-            "weights": {
-                key: {by_name.get(arn, arn): weight for arn, weight in forward.weights}
-                for key, forward in (version.forwards().items() if version is not None else ())
-            },
-            "routable": {
-                by_name.get(arn, arn): sorted(str(target) for target in targets)
-                for arn, targets in node.routable().items()
-            },
         }
 
     def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
@@ -501,19 +415,3 @@ class Engine:
         for task in self._checks.values():
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-
-
-def add_to_bridge(twin: Twin, address: str) -> bool:
-    """Give the twin's interface on the host another address; False if there is no such interface (no nodes)."""
-    shown = subprocess.run(
-        ["ip", "-json", "address", "show", "dev", twin.bridge], text=True, check=False, capture_output=True
-    )
-    if shown.returncode != 0:
-        return False
-    known = {entry["local"] for link in json.loads(shown.stdout or "[]") for entry in link.get("addr_info", [])}
-    if address in known:
-        return True
-    added = subprocess.run(
-        ["ip", "address", "add", f"{address}/32", "dev", twin.bridge], text=True, check=False, capture_output=True
-    )
-    return added.returncode == 0
