@@ -20,7 +20,7 @@ from infra.previews.slots import Leftovers, PreviewSlot
 from infra.settings.domains import preview_host
 from pipeline import reaper
 from pipeline.state import Seen
-from twin.plugins.aws import data, edge
+from twin.plugins.aws import data, elbv2
 from twin.plugins.aws.kind import Aws
 
 REGION = "eu-central-1"
@@ -61,12 +61,12 @@ class Account:
             data.TableItem().create(self.aws, {**table, "item": item})
         if "group" in parts:
             shape = {"port": 8080, "protocol": "HTTP", "targetType": "ip", "vpcId": self.vpc}
-            group = edge.TargetGroup().create(self.aws, {"name": slots.group_name(stack), **shape})
+            group = elbv2.TargetGroup().create(self.aws, {"name": slots.group_name(stack), **shape})
             if "rule" in parts:
                 inputs = {"listenerArn": self.listener, "priority": 100 + number}
                 inputs["conditions"] = [{"hostHeader": {"values": [preview_host(stack, DOMAIN)]}}]
                 inputs["actions"] = [{"type": "forward", "targetGroupArn": group}]
-                edge.ListenerRule().create(self.aws, inputs)
+                elbv2.ListenerRule().create(self.aws, inputs)
         if "secret" in parts:
             data.Secret().create(self.aws, {"name": slots.secret_name(stack)})
 

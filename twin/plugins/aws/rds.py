@@ -1,0 +1,238 @@
+"""RDS types. Force-new fields follow terraform-provider-aws internal/service/rds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.common import Properties, ProviderError
+
+
+class _Rds(Kind):
+    tagged = True
+
+    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
+        del identifier
+        if add:
+            aws("rds").add_tags_to_resource(ResourceName=state["arn"], Tags=tag_list(add))
+        if remove:
+            aws("rds").remove_tags_from_resource(ResourceName=state["arn"], TagKeys=remove)
+
+
+class SubnetGroup(_Rds):
+    """aws_db_subnet_group; the id is the name."""
+
+    token = "aws:rds/subnetGroup:SubnetGroup"
+    inputs = frozenset({"name", "description", "subnetIds"})
+    replaces = frozenset({"name"})
+    name_property = "name"
+    name_limit = 255
+    defaults = {"description": "Managed by Pulumi"}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("rds").create_db_subnet_group(
+            DBSubnetGroupName=inputs["name"],
+            DBSubnetGroupDescription=inputs["description"],
+            SubnetIds=inputs["subnetIds"],
+        )
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"arn": found["DBSubnetGroupArn"], "name": identifier, "vpcId": found.get("VpcId", "")}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed:
+            aws("rds").modify_db_subnet_group(
+                DBSubnetGroupName=identifier,
+                DBSubnetGroupDescription=new["description"],
+                SubnetIds=new["subnetIds"],
+            )
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("rds").delete_db_subnet_group(DBSubnetGroupName=identifier)
+
+
+class ParameterGroup(_Rds):
+    """aws_db_parameter_group; the id is the name."""
+
+    token = "aws:rds/parameterGroup:ParameterGroup"
+    inputs = frozenset({"name", "family", "description", "parameters", "skipDestroy"})
+    replaces = frozenset({"name", "family", "description"})
+    name_property = "name"
+    name_limit = 255
+    defaults = {"description": "Managed by Pulumi"}
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("rds").create_db_parameter_group(
+            DBParameterGroupName=inputs["name"],
+            DBParameterGroupFamily=inputs["family"],
+            Description=inputs["description"],
+        )
+        self.update(aws, inputs["name"], {}, inputs, {"parameters"})
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        try:
+            found = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return {"arn": found["DBParameterGroupArn"], "name": identifier}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        parameters = new.get("parameters") or []
+        if "parameters" in changed and parameters:
+            wanted = [
+                {
+                    "ParameterName": one["name"],
+                    "ParameterValue": str(one["value"]),
+                    "ApplyMethod": one.get("applyMethod", "immediate"),
+                }
+                for one in parameters
+            ]
+            aws("rds").modify_db_parameter_group(DBParameterGroupName=identifier, Parameters=wanted)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("rds").delete_db_parameter_group(DBParameterGroupName=identifier)
+
+
+class Instance(_Rds):
+    """aws_db_instance; the id is the resource id, as upstream since v5."""
+
+    token = "aws:rds/instance:Instance"
+    inputs = frozenset(
+        {
+            "identifier", "engine", "engineVersion", "instanceClass", "allocatedStorage", "maxAllocatedStorage",
+            "storageType", "storageEncrypted", "kmsKeyId", "dbName", "username", "manageMasterUserPassword",
+            "masterUserSecretKmsKeyId", "dbSubnetGroupName", "parameterGroupName", "vpcSecurityGroupIds",
+            "publiclyAccessible", "multiAz", "backupRetentionPeriod", "backupWindow", "maintenanceWindow",
+            "deletionProtection", "skipFinalSnapshot", "finalSnapshotIdentifier", "copyTagsToSnapshot",
+            "autoMinorVersionUpgrade", "applyImmediately", "performanceInsightsEnabled", "caCertIdentifier",
+            "enabledCloudwatchLogsExports", "deleteAutomatedBackups", "port", "allowMajorVersionUpgrade",
+            "iamDatabaseAuthenticationEnabled",
+        }
+    )  # fmt: skip
+    replaces = frozenset({"identifier", "engine", "storageEncrypted", "kmsKeyId", "dbName", "username"})
+    name_property = "identifier"
+    name_limit = 63
+
+    _FIELDS = {
+        "EngineVersion": "engineVersion",
+        "DBInstanceClass": "instanceClass",
+        "AllocatedStorage": "allocatedStorage",
+        "MaxAllocatedStorage": "maxAllocatedStorage",
+        "StorageType": "storageType",
+        "ManageMasterUserPassword": "manageMasterUserPassword",
+        "MasterUserSecretKmsKeyId": "masterUserSecretKmsKeyId",
+        "DBParameterGroupName": "parameterGroupName",
+        "VpcSecurityGroupIds": "vpcSecurityGroupIds",
+        "PubliclyAccessible": "publiclyAccessible",
+        "MultiAZ": "multiAz",
+        "BackupRetentionPeriod": "backupRetentionPeriod",
+        "PreferredBackupWindow": "backupWindow",
+        "PreferredMaintenanceWindow": "maintenanceWindow",
+        "DeletionProtection": "deletionProtection",
+        "CopyTagsToSnapshot": "copyTagsToSnapshot",
+        "AutoMinorVersionUpgrade": "autoMinorVersionUpgrade",
+        "CACertificateIdentifier": "caCertIdentifier",
+    }
+
+    def _found(self, aws: Aws, name: str) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        return found
+
+    def _settled(self, aws: Aws, name: str) -> bool:
+        status = (self._found(aws, name) or {}).get("DBInstanceStatus")
+        if status == "failed":
+            raise ProviderError(f"RDS instance {name} failed to start")
+        return status == "available"
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            DBInstanceIdentifier="identifier",
+            Engine="engine",
+            StorageEncrypted="storageEncrypted",
+            KmsKeyId="kmsKeyId",
+            DBName="dbName",
+            MasterUsername="username",
+            DBSubnetGroupName="dbSubnetGroupName",
+            EnableCloudwatchLogsExports="enabledCloudwatchLogsExports",
+            EnablePerformanceInsights="performanceInsightsEnabled",
+            **self._FIELDS,
+        )
+        answer = aws("rds").create_db_instance(**arguments)
+        name = str(inputs["identifier"])
+        wait(lambda: self._settled(aws, name), f"RDS instance {name}", 2400)
+        return str(answer["DBInstance"].get("DbiResourceId") or name)
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        found = self._found(aws, state["identifier"])
+        if found is None:
+            return None
+        endpoint = found["Endpoint"]
+        live = {
+            "arn": found["DBInstanceArn"],
+            "address": endpoint["Address"],
+            "port": endpoint["Port"],
+            "endpoint": f"{endpoint['Address']}:{endpoint['Port']}",
+            "status": found["DBInstanceStatus"],
+            "resourceId": found.get("DbiResourceId", ""),
+        }
+        secret = found.get("MasterUserSecret")
+        if secret:
+            live["masterUserSecrets"] = [
+                {"secretArn": secret["SecretArn"], "kmsKeyId": secret.get("KmsKeyId", ""), "secretStatus": "active"}
+            ]
+        if "backupRetentionPeriod" in state:
+            live["backupRetentionPeriod"] = found.get("BackupRetentionPeriod", state["backupRetentionPeriod"])
+        return live
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier
+        local = {"skipFinalSnapshot", "finalSnapshotIdentifier", "applyImmediately", "deleteAutomatedBackups"}
+        known = {argument: name for argument, name in self._FIELDS.items() if name in changed}
+        rest = changed - set(known.values()) - local
+        super().update(aws, "", state, new, rest)
+        if known:
+            aws("rds").modify_db_instance(
+                DBInstanceIdentifier=state["identifier"],
+                ApplyImmediately=bool(new.get("applyImmediately")),
+                **pick(new, **known),
+            )
+            wait(lambda: self._settled(aws, state["identifier"]), f"RDS instance {state['identifier']}", 2400)
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del identifier
+        arguments: dict[str, Any] = {"SkipFinalSnapshot": bool(state.get("skipFinalSnapshot"))}
+        arguments |= pick(state, DeleteAutomatedBackups="deleteAutomatedBackups")
+        if not arguments["SkipFinalSnapshot"]:
+            if not state.get("finalSnapshotIdentifier"):
+                raise ProviderError(
+                    "RDS instance: finalSnapshotIdentifier is required when a final snapshot is required"
+                )
+            arguments["FinalDBSnapshotIdentifier"] = state["finalSnapshotIdentifier"]
+        name = state["identifier"]
+        aws("rds").delete_db_instance(DBInstanceIdentifier=name, **arguments)
+        wait(lambda: self._found(aws, name) is None, f"deletion of RDS instance {name}", 2400)

@@ -1,0 +1,286 @@
+"""VPC types. Force-new fields follow terraform-provider-aws internal/service/ec2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from twin.plugins.aws.ec2 import Ec2Kind
+from twin.plugins.aws.kind import Aws, Kind, gone, pick, wait
+from twin.plugins.common import Properties
+
+
+class Vpc(Ec2Kind):
+    """aws_vpc."""
+
+    token = "aws:ec2/vpc:Vpc"
+    inputs = frozenset({"cidrBlock", "enableDnsSupport", "enableDnsHostnames"})
+    replaces = frozenset({"cidrBlock"})
+    defaults = {"enableDnsSupport": True}
+    describe = ("describe_vpcs", "VpcIds", "Vpcs")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        made: str = aws("ec2").create_vpc(CidrBlock=inputs["cidrBlock"])["Vpc"]["VpcId"]
+        self.update(aws, made, {}, inputs, {"enableDnsSupport", "enableDnsHostnames"} & set(inputs))
+        return made
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        for name in changed:
+            value = {"Value": bool(new.get(name))}
+            aws("ec2").modify_vpc_attribute(VpcId=identifier, **{name[:1].upper() + name[1:]: value})
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        if found is None:
+            return None
+        return {"arn": self.arn(aws, "vpc", identifier), "cidrBlock": found["CidrBlock"], "ownerId": aws.account}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").delete_vpc(VpcId=identifier)
+
+
+class Subnet(Ec2Kind):
+    """aws_subnet."""
+
+    token = "aws:ec2/subnet:Subnet"
+    inputs = frozenset({"vpcId", "cidrBlock", "availabilityZone", "mapPublicIpOnLaunch"})
+    replaces = frozenset({"vpcId", "cidrBlock", "availabilityZone"})
+    describe = ("describe_subnets", "SubnetIds", "Subnets")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, VpcId="vpcId", CidrBlock="cidrBlock", AvailabilityZone="availabilityZone")
+        made: str = aws("ec2").create_subnet(**arguments)["Subnet"]["SubnetId"]
+        self.update(aws, made, {}, inputs, {"mapPublicIpOnLaunch"} & set(inputs))
+        return made
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del state
+        if changed:
+            value = {"Value": bool(new.get("mapPublicIpOnLaunch"))}
+            aws("ec2").modify_subnet_attribute(SubnetId=identifier, MapPublicIpOnLaunch=value)
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        if found is None:
+            return None
+        return {
+            "arn": self.arn(aws, "subnet", identifier),
+            "cidrBlock": found["CidrBlock"],
+            "availabilityZone": found["AvailabilityZone"],
+            "vpcId": found["VpcId"],
+        }
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").delete_subnet(SubnetId=identifier)
+
+
+class InternetGateway(Ec2Kind):
+    """aws_internet_gateway."""
+
+    token = "aws:ec2/internetGateway:InternetGateway"
+    inputs = frozenset({"vpcId"})
+    replaces = frozenset({"vpcId"})
+    describe = ("describe_internet_gateways", "InternetGatewayIds", "InternetGateways")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        made: str = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        aws("ec2").attach_internet_gateway(InternetGatewayId=made, VpcId=inputs["vpcId"])
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        if found is None:
+            return None
+        attached = [one["VpcId"] for one in found.get("Attachments", [])]
+        return {"arn": self.arn(aws, "internet-gateway", identifier), "vpcId": attached[0] if attached else ""}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        if state.get("vpcId"):
+            aws("ec2").detach_internet_gateway(InternetGatewayId=identifier, VpcId=state["vpcId"])
+        aws("ec2").delete_internet_gateway(InternetGatewayId=identifier)
+
+
+class Eip(Ec2Kind):
+    """aws_eip."""
+
+    token = "aws:ec2/eip:Eip"
+    inputs = frozenset({"domain"})
+    replaces = frozenset({"domain"})
+    describe = ("describe_addresses", "AllocationIds", "Addresses")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        made: str = aws("ec2").allocate_address(Domain=inputs.get("domain", "vpc"))["AllocationId"]
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        if found is None:
+            return None
+        return {"allocationId": identifier, "publicIp": found["PublicIp"]}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").release_address(AllocationId=identifier)
+
+
+class NatGateway(Ec2Kind):
+    """aws_nat_gateway."""
+
+    token = "aws:ec2/natGateway:NatGateway"
+    inputs = frozenset({"subnetId", "allocationId", "connectivityType"})
+    replaces = frozenset({"subnetId", "allocationId", "connectivityType"})
+    create_before_delete = False
+    describe = ("describe_nat_gateways", "NatGatewayIds", "NatGateways")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, SubnetId="subnetId", AllocationId="allocationId", ConnectivityType="connectivityType")
+        made: str = aws("ec2").create_nat_gateway(**arguments)["NatGateway"]["NatGatewayId"]
+        wait(lambda: (self.found(aws, made) or {}).get("State") == "available", f"NAT gateway {made}", 600)
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        if found is None:
+            return None
+        addresses = found.get("NatGatewayAddresses") or [{}]
+        return {"publicIp": addresses[0].get("PublicIp", ""), "privateIp": addresses[0].get("PrivateIp", "")}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").delete_nat_gateway(NatGatewayId=identifier)
+        wait(lambda: self.found(aws, identifier) is None, f"deletion of NAT gateway {identifier}", 600)
+
+
+class RouteTable(Ec2Kind):
+    """aws_route_table; routes are resources of their own."""
+
+    token = "aws:ec2/routeTable:RouteTable"
+    inputs = frozenset({"vpcId"})
+    replaces = frozenset({"vpcId"})
+    describe = ("describe_route_tables", "RouteTableIds", "RouteTables")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        made: str = aws("ec2").create_route_table(VpcId=inputs["vpcId"])["RouteTable"]["RouteTableId"]
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        return None if found is None else {"arn": self.arn(aws, "route-table", identifier), "vpcId": found["VpcId"]}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").delete_route_table(RouteTableId=identifier)
+
+
+class Route(Kind):
+    """aws_route."""
+
+    token = "aws:ec2/route:Route"
+    inputs = frozenset({"routeTableId", "destinationCidrBlock", "gatewayId", "natGatewayId"})
+    replaces = frozenset({"routeTableId", "destinationCidrBlock"})
+
+    def _arguments(self, inputs: Properties) -> dict[str, Any]:
+        names = {"RouteTableId": "routeTableId", "DestinationCidrBlock": "destinationCidrBlock"}
+        return pick(inputs, **names, GatewayId="gatewayId", NatGatewayId="natGatewayId")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        aws("ec2").create_route(**self._arguments(inputs))
+        return f"r-{inputs['routeTableId']}-{inputs['destinationCidrBlock']}"
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del identifier
+        try:
+            tables = aws("ec2").describe_route_tables(RouteTableIds=[state["routeTableId"]])["RouteTables"]
+        except ClientError as error:
+            if gone(error):
+                return None
+            raise
+        for route in tables[0]["Routes"]:
+            if route.get("DestinationCidrBlock") == state["destinationCidrBlock"]:
+                return pick(route, gatewayId="GatewayId", natGatewayId="NatGatewayId")
+        return None
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier, state
+        if changed:
+            aws("ec2").replace_route(**self._arguments(new))
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del identifier
+        aws("ec2").delete_route(RouteTableId=state["routeTableId"], DestinationCidrBlock=state["destinationCidrBlock"])
+
+
+class RouteTableAssociation(Kind):
+    """aws_route_table_association."""
+
+    token = "aws:ec2/routeTableAssociation:RouteTableAssociation"
+    inputs = frozenset({"subnetId", "routeTableId"})
+    replaces = frozenset({"subnetId", "routeTableId"})
+    create_before_delete = False
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(inputs, SubnetId="subnetId", RouteTableId="routeTableId")
+        made: str = aws("ec2").associate_route_table(**arguments)["AssociationId"]
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        filters = [{"Name": "association.route-table-association-id", "Values": [identifier]}]
+        tables = aws("ec2").describe_route_tables(Filters=filters)["RouteTables"]
+        return {"routeTableId": tables[0]["RouteTableId"]} if tables else None
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").disassociate_route_table(AssociationId=identifier)
+
+
+class VpcEndpoint(Ec2Kind):
+    """aws_vpc_endpoint, gateway and interface."""
+
+    token = "aws:ec2/vpcEndpoint:VpcEndpoint"
+    inputs = frozenset(
+        {
+            "vpcId",
+            "serviceName",
+            "vpcEndpointType",
+            "routeTableIds",
+            "subnetIds",
+            "securityGroupIds",
+            "privateDnsEnabled",
+        }
+    )
+    replaces = frozenset({"vpcId", "serviceName", "vpcEndpointType"})
+    describe = ("describe_vpc_endpoints", "VpcEndpointIds", "VpcEndpoints")
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        arguments = pick(
+            inputs,
+            VpcId="vpcId",
+            ServiceName="serviceName",
+            VpcEndpointType="vpcEndpointType",
+            RouteTableIds="routeTableIds",
+            SubnetIds="subnetIds",
+            SecurityGroupIds="securityGroupIds",
+            PrivateDnsEnabled="privateDnsEnabled",
+        )
+        made: str = aws("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"]
+        return made
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        found = self.found(aws, identifier)
+        return None if found is None else {"arn": self.arn(aws, "vpc-endpoint", identifier), "state": "available"}
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        aws("ec2").delete_vpc_endpoints(VpcEndpointIds=[identifier])
