@@ -341,7 +341,7 @@ pr-{result.places + 1} was told:
 ## Left over at the end
 
 {_listed(result.left)}. Looked for, of any preview:
-{", ".join(leftovers.KINDS)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
+{", ".join(leftovers.LEFTOVER_KINDS)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
 """
 
 

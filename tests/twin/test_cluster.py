@@ -193,7 +193,7 @@ def echo(cluster: config.Twin) -> list[dict[str, Any]]:
     script = "mkdir /tmp/page && hostname > /tmp/page/index.html && exec python3 -m http.server 8080 -d /tmp/page"
     container = {
         "name": "echo",
-        "image": f"docker.io/{image_layers.BASE}",
+        "image": f"docker.io/{image_layers.BASE_IMAGE}",
         "command": ["sh", "-c", script],
         "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1},
     }
@@ -337,7 +337,7 @@ def test_the_api_server_calls_a_webhook_in_a_pod(cluster: config.Twin) -> None:
     tls = {"tls.crt": pair.certificate.decode(), "tls.key": pair.key.decode()}
     container = {
         "name": "hook",
-        "image": f"docker.io/{image_layers.BASE}",
+        "image": f"docker.io/{image_layers.BASE_IMAGE}",
         "command": ["python3", "-c", WEBHOOK],
         "readinessProbe": {"tcpSocket": {"port": 8443}, "periodSeconds": 1},
         "volumeMounts": [{"name": "tls", "mountPath": "/tls"}],

@@ -57,7 +57,7 @@ def pod(twin: config.Twin, namespace: str, name: str, label: str, port: int) -> 
     """A pod that serves on the port, and from which others are called."""
     container = {
         "name": "main",
-        "image": f"docker.io/{image_layers.BASE}",
+        "image": f"docker.io/{image_layers.BASE_IMAGE}",
         "command": ["sh", "-c", SERVER.format(port=port)],
         "readinessProbe": {"tcpSocket": {"port": port}, "periodSeconds": 1},
     }

@@ -196,7 +196,7 @@ def test_no_tag_that_a_pull_request_can_push_ever_runs_in_production(twin: Twin,
 
 def test_the_manual_workflow_goes_back_to_the_former_version(twin: Twin) -> None:
     before = live(twin)
-    rehearsal.run(twin, "rollback", before["tag"], production.FIRST_TAG, more=rehearsal.production_settings(twin))
+    rehearsal.run(twin, "rollback", before["tag"], production.FIRST_TAG, more=rehearsal.production_environment(twin))
     after = live(twin)
     assert after["tag"] == production.FIRST_TAG
     assert after["colour"] != before["colour"]
@@ -215,7 +215,7 @@ def test_a_release_that_fails_is_aborted_by_itself_and_the_job_says_so(
     said = capfd.readouterr()
     assert f"failed (see above) and was aborted: {before['release']} is live as before" in said.err
     assert {**live(twin), "intent": ""} == {**before, "intent": ""}
-    rehearsal.run(twin, "resume", more=rehearsal.production_settings(twin))
+    rehearsal.run(twin, "resume", more=rehearsal.production_environment(twin))
     rows: Any = production.outputs(twin)["releases"]
     assert rows[0]["state"] == "aborted"
     assert digests(twin) == {before["digest"]}

@@ -39,7 +39,7 @@ def test_what_the_load_balancer_counts_is_read_by_group() -> None:
         clients._clients = {"cloudwatch": client("cloudwatch")}
         clients.session = object()
         data = twin_metrics.metric_data(twin_metrics.count(served, "app/shopcat/1", names), minute)
-        clients.get("cloudwatch").put_metric_data(Namespace=twin_metrics.NAMESPACE, MetricData=data)
+        clients.get("cloudwatch").put_metric_data(Namespace=twin_metrics.CLOUDWATCH_NAMESPACE, MetricData=data)
         start = datetime.fromtimestamp(minute * 60, UTC)
         reading = cloudwatch.read_metrics(
             clients, BALANCER, GROUPS, start - timedelta(minutes=5), start + timedelta(minutes=2)

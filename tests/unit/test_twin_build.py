@@ -24,11 +24,11 @@ from twin.errors import TwinError
 from twin.images import buildah, registry_client
 
 
-def a_part(recipe: str = "1", *, build: object = None) -> cache.Part:
+def a_part(recipe: str = "1", *, build: object = None) -> cache.BuiltPart:
     def make(step: cache.Step) -> None:
         (step.directory / "made").write_text("made")
 
-    return cache.Part("thing", "1.0", recipe, build or make)  # type: ignore[arg-type]
+    return cache.BuiltPart("thing", "1.0", recipe, build or make)  # type: ignore[arg-type]
 
 
 def test_another_recipe_is_another_folder(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def recipes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Callable[[cache.Step],
     """Programs by name, built by these functions."""
     made: dict[str, Callable[[cache.Step], None]] = {}
     monkeypatch.setattr(programs, "debian_root", lambda _: None)
-    monkeypatch.setattr(programs, "part", lambda _, name: cache.Part(name, "1.0", name, made[name]))
+    monkeypatch.setattr(programs, "part", lambda _, name: cache.BuiltPart(name, "1.0", name, made[name]))
     monkeypatch.setattr(programs, "_available_bytes", lambda: 64 << 30)
     monkeypatch.setattr(programs.os, "sched_getaffinity", lambda _: {0, 1})
     monkeypatch.setattr(golang, "downloading_ahead", lambda _: contextlib.nullcontext())

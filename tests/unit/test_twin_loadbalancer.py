@@ -165,7 +165,7 @@ def balancer(*rules: Rule, **changes: Any) -> LoadBalancer:
 
 
 def render(load_balancer: LoadBalancer, **slots: dict[int, Target]) -> str:
-    node = haproxy_config.Node("n", "ns", ("127.0.0.1",), Path("/d"), Path("/c"), ("10.213.1.0/24",), 10)
+    node = haproxy_config.HaproxyNode("n", "ns", ("127.0.0.1",), Path("/d"), Path("/c"), ("10.213.1.0/24",), 10)
     arns = {name: arn for arn, name in NAMES.items()}
     return haproxy_config.render(
         node, load_balancer, GROUPS, ["198.51.100.7"], {arns[name]: taken for name, taken in slots.items()}

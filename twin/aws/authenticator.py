@@ -31,7 +31,7 @@ PREFIX = "k8s-aws-v1."
 CLUSTER_ADMIN = "AmazonEKSClusterAdminPolicy"
 
 
-class RefusedError(Exception):
+class AuthenticationError(Exception):
     """The token is not good; the message says why."""
 
 
@@ -39,23 +39,23 @@ def read_token(token: str) -> tuple[str, str]:
     """The access key and cluster name in a token.
 
     Raises:
-        RefusedError: it isn't a token that EKS would take.
+        AuthenticationError: it isn't a token that EKS would take.
     """
     if not token.startswith(PREFIX):
-        raise RefusedError("no k8s-aws-v1 token")
+        raise AuthenticationError("no k8s-aws-v1 token")
     encoded = token.removeprefix(PREFIX)
     try:
         url = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
     except (binascii.Error, UnicodeDecodeError) as error:
-        raise RefusedError("token is not base64url") from error
+        raise AuthenticationError("token is not base64url") from error
     query = {name: values[0] for name, values in urllib.parse.parse_qs(urllib.parse.urlsplit(url).query).items()}
     if query.get("Action") != "GetCallerIdentity":
-        raise RefusedError("token is not a GetCallerIdentity request")
+        raise AuthenticationError("token is not a GetCallerIdentity request")
     if "x-k8s-aws-id" not in query.get("X-Amz-SignedHeaders", "").split(";"):
-        raise RefusedError("token was not signed for a cluster (x-k8s-aws-id)")
+        raise AuthenticationError("token was not signed for a cluster (x-k8s-aws-id)")
     credential = query.get("X-Amz-Credential", "")
     if not re.fullmatch(r"[^/]+/\d{8}/[a-z0-9-]+/sts/aws4_request", credential):
-        raise RefusedError("token has no STS credential scope")
+        raise AuthenticationError("token has no STS credential scope")
     return credential.partition("/")[0], url
 
 
@@ -63,7 +63,7 @@ def groups_of(entry: dict[str, Any], policies: list[dict[str, Any]]) -> list[str
     """Kubernetes groups of an access entry: its own, and system:masters for a cluster-wide ClusterAdmin policy.
 
     Raises:
-        RefusedError: an access policy that the stand-in doesn't implement.
+        AuthenticationError: an access policy that the stand-in doesn't implement.
     """
     groups = list(entry.get("kubernetesGroups", []))
     for policy in policies:
@@ -71,7 +71,7 @@ def groups_of(entry: dict[str, Any], policies: list[dict[str, Any]]) -> list[str
         if name == CLUSTER_ADMIN and policy["accessScope"]["type"] == "cluster":
             groups.append("system:masters")
         else:
-            raise RefusedError(
+            raise AuthenticationError(
                 f"twin: access policy {name} ({policy['accessScope']}) is not implemented by the stand-in"
             )
     return groups
@@ -82,7 +82,7 @@ def username(template: str, session: str) -> str:
     return template.replace(SESSION_NAME, session.replace("@", "-"))
 
 
-class Handler(BaseHTTPRequestHandler):
+class TokenReviewHandler(BaseHTTPRequestHandler):
     """TokenReview requests of the API server."""
 
     twin: Twin
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         review = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:
             status = self._authenticate(review["spec"]["token"])
-        except RefusedError as error:
+        except AuthenticationError as error:
             log.info("refused: %s", error)
             status = {"authenticated": False, "error": str(error)}
         body = json.dumps({"apiVersion": review["apiVersion"], "kind": "TokenReview", "status": status}).encode()
@@ -114,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
                 name = username(found["entry"]["username"], found["session"])
                 user = {"username": name, "groups": groups, "uid": found["principal"]}
                 return {"authenticated": True, "user": user}
-        raise RefusedError("no access entry for the caller")
+        raise AuthenticationError("no access entry for the caller")
 
     def _get(self, path: str, service: str | None) -> dict[str, Any]:
         headers = {}
@@ -129,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError:
             return {}
         except OSError as error:
-            raise RefusedError(f"AWS does not answer: {error}") from error
+            raise AuthenticationError(f"AWS does not answer: {error}") from error
 
     def log_message(self, *_: Any) -> None:
         """Keep quiet; refusals are logged above."""
@@ -138,9 +138,9 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    Handler.twin = config.load()
-    threading.Thread(target=pod_identity.serve, args=(Handler.twin,), daemon=True).start()
-    ThreadingHTTPServer(("127.0.0.1", Handler.twin.authenticator_port), Handler).serve_forever()
+    TokenReviewHandler.twin = config.load()
+    threading.Thread(target=pod_identity.serve, args=(TokenReviewHandler.twin,), daemon=True).start()
+    ThreadingHTTPServer(("127.0.0.1", TokenReviewHandler.twin.authenticator_port), TokenReviewHandler).serve_forever()
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def patch(pod: dict[str, Any], variables: dict[str, str]) -> list[dict[str, Any]
     return operations
 
 
-class Handler(BaseHTTPRequestHandler):
+class PodWebhookHandler(BaseHTTPRequestHandler):
     """AdmissionReview requests of the API server."""
 
     twin: Twin
@@ -141,10 +141,10 @@ class Handler(BaseHTTPRequestHandler):
 
 def serve(twin: Twin) -> None:
     """Serve until the process ends."""
-    Handler.twin = twin
+    PodWebhookHandler.twin = twin
     files = pki.server_files(twin, "pod-identity", ["localhost"], [twin.host_ip, "127.0.0.1"])
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(files.certificate, files.key)
-    server = ThreadingHTTPServer((twin.host_ip, twin.port(PORT_OFFSET)), Handler)
+    server = ThreadingHTTPServer((twin.host_ip, twin.port(PORT_OFFSET)), PodWebhookHandler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.serve_forever()

@@ -83,7 +83,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Part:
+class BuiltPart:
     """Something built once.
 
     ``recipe`` is text that changes whenever the result would; ``build`` fills ``step.directory``.
@@ -100,7 +100,7 @@ class Part:
         return cache / f"{self.name}-{self.version}-{key}"
 
 
-def ensure(cache: Path, part: Part) -> Path:
+def ensure(cache: Path, part: BuiltPart) -> Path:
     """The part's folder; built first if it isn't there. Two builders at once: the second waits.
 
     Raises:

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from twin.build.cache import Part, Step
+from twin.build.cache import BuiltPart, Step
 from twin.errors import TwinError
 
 PACKAGES = ("etcd-server", "haproxy", "docker-registry", "postgresql-15", "postgresql-client-15")
@@ -105,16 +105,16 @@ def _programs(packages: tuple[str, ...], step: Step) -> None:
                 (sbin / f"{name}{suffix}").symlink_to("xtables-nft-multi")
 
 
-def part(*, with_root: bool) -> Part:
+def part(*, with_root: bool) -> BuiltPart:
     """The unpacked packages; with those that only root can use, or without."""
     packages = (*PACKAGES, *ROOT_PACKAGES) if with_root else PACKAGES
     name = "debian" if with_root else "debian-small"
-    return Part(name, _SUITE, f"6 {' '.join(packages)}", lambda step: _programs(packages, step))
+    return BuiltPart(name, _SUITE, f"6 {' '.join(packages)}", lambda step: _programs(packages, step))
 
 
-def ipset() -> Part:
+def ipset() -> BuiltPart:
     """What the enforcer of NetworkPolicies keeps addresses with; tests alone need it."""
-    return Part("debian-ipset", _SUITE, "1 ipset", lambda step: unpack(("ipset",), step, leave_out=_LEFT_OUT))
+    return BuiltPart("debian-ipset", _SUITE, "1 ipset", lambda step: unpack(("ipset",), step, leave_out=_LEFT_OUT))
 
 
 def environment(root: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from twin.build.cache import Part, Step
+from twin.build.cache import BuiltPart, Step
 from twin.errors import TwinError
 
 PULUMI = "3.250.0"
@@ -332,7 +332,7 @@ def downloading_ahead(names: Sequence[str]) -> Iterator[None]:
         worker.join(10)
 
 
-def part(name: str) -> Part:
+def part(name: str) -> BuiltPart:
     """The cache entry of one Go program."""
     program = programs()[name]
     instead = [text for both in program.instead.items() for text in both]
@@ -340,4 +340,4 @@ def part(name: str) -> Part:
     sources = (program.module, program.package, *program.replaces, *instead, *own)
     revision = [program.revision] if program.revision else []
     recipe = "\n".join((*sources, program.ldflags, *program.links, *revision, _GO))
-    return Part(name, program.version, recipe, lambda step: _build(program, step))
+    return BuiltPart(name, program.version, recipe, lambda step: _build(program, step))

@@ -15,13 +15,13 @@ from pathlib import Path
 from twin.build import cache, debian, golang, programs
 from twin.config import Twin
 
-PAUSE = f"registry.k8s.io/pause:{golang.PAUSE}"
+PAUSE_IMAGE = f"registry.k8s.io/pause:{golang.PAUSE}"
 """The sandbox image as kubelet and containerd name it."""
 
-COREDNS = f"eks/coredns:v{golang.COREDNS}"
-EXTERNAL_SECRETS = f"external-secrets/external-secrets:v{golang.EXTERNAL_SECRETS}"
-BASE = "library/python:3.11-slim-bookworm"
-TOOLS = ("library/postgres:16", "curlimages/curl:8.10.1")
+COREDNS_IMAGE = f"eks/coredns:v{golang.COREDNS}"
+EXTERNAL_SECRETS_IMAGE = f"external-secrets/external-secrets:v{golang.EXTERNAL_SECRETS}"
+BASE_IMAGE = "library/python:3.11-slim-bookworm"
+TOOL_IMAGES = ("library/postgres:16", "curlimages/curl:8.10.1")
 
 _BASE_PACKAGES = (
     "base-files", "base-passwd", "bash", "coreutils", "dash", "grep", "sed", "findutils", "hostname", "netbase",
@@ -127,17 +127,17 @@ def tar_tree(root: Path, target: Path) -> None:
                     archive.addfile(entry)
 
 
-def _system_part(name: str, packages: tuple[str, ...]) -> cache.Part:
+def _system_part(name: str, packages: tuple[str, ...]) -> cache.BuiltPart:
     def make(step: cache.Step) -> None:
         debian.unpack(packages, step)
         _finish_root(step.directory / "root")
         tar_tree(step.directory / "root", step.directory / "layer.tar.gz")
         step.run(["rm", "-rf", "root"])
 
-    return cache.Part(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
+    return cache.BuiltPart(f"image-{name}", "bookworm", f"1 {' '.join(packages)}", make)
 
 
-def _database_part() -> cache.Part:
+def _database_part() -> cache.BuiltPart:
     """PostgreSQL's server and client, begun as the official image begins."""
 
     def make(step: cache.Step) -> None:
@@ -160,10 +160,10 @@ def _database_part() -> cache.Part:
         step.run(["rm", "-rf", "root"])
 
     recipe = f"2 {' '.join(_DATABASE_PACKAGES)} {_DATABASE_LEFT_OUT} {_DATABASE_USER} {_DATABASE_START}"
-    return cache.Part("image-database", "bookworm", recipe, make)
+    return cache.BuiltPart("image-database", "bookworm", recipe, make)
 
 
-def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
+def _binary_part(name: str, binary: Path, path: str) -> cache.BuiltPart:
     """A layer with one static program in it; another build of the program is another layer."""
 
     def make(step: cache.Step) -> None:
@@ -177,7 +177,7 @@ def _binary_part(name: str, binary: Path, path: str) -> cache.Part:
         shutil.rmtree(tree)
 
     built = binary.parent.parent.name
-    return cache.Part(f"image-{name}", built.rpartition("-")[0].rpartition("-")[2], f"2 {built} {path}", make)
+    return cache.BuiltPart(f"image-{name}", built.rpartition("-")[0].rpartition("-")[2], f"2 {built} {path}", make)
 
 
 def recipes(twin: Twin) -> list[Recipe]:
@@ -197,12 +197,12 @@ def recipes(twin: Twin) -> list[Recipe]:
     if twin.simulated:
         return []
     found = [
-        binary(PAUSE, "pause", "/pause", user="65535:65535"),
-        binary(COREDNS, "coredns", "/coredns"),
-        binary(EXTERNAL_SECRETS, "external-secrets", "/bin/external-secrets", user="65534:65534"),
-        system(BASE, "python", _BASE_PACKAGES, ("python3",)),
+        binary(PAUSE_IMAGE, "pause", "/pause", user="65535:65535"),
+        binary(COREDNS_IMAGE, "coredns", "/coredns"),
+        binary(EXTERNAL_SECRETS_IMAGE, "external-secrets", "/bin/external-secrets", user="65534:65534"),
+        system(BASE_IMAGE, "python", _BASE_PACKAGES, ("python3",)),
     ]
-    database, smoke = TOOLS
+    database, smoke = TOOL_IMAGES
     found.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
     repository, tag = split_reference(database)
     found.append(

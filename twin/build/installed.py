@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from twin.build import golang
-from twin.build.cache import Part, Step
+from twin.build.cache import BuiltPart, Step
 
 _COMPANIONS = ("pulumi-language-python", "pulumi-language-python-exec")
 _ANSWER_SECONDS = 20
@@ -45,7 +45,7 @@ def _version(program: Path, _changed_nanoseconds: int) -> str:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def pulumi(cache: Path) -> Part | None:
+def pulumi(cache: Path) -> BuiltPart | None:
     """The installed CLI, with the language host beside it, as a part of the cache; None if there is none to use.
 
     Only a CLI that has its language host beside it is used: both come from one release. What the cache itself put on
@@ -69,4 +69,4 @@ def pulumi(cache: Path) -> Part | None:
             (folder / path.name).symlink_to(path)
 
     recipe = hashlib.sha256(f"{program} {version}".encode()).hexdigest()
-    return Part("pulumi-installed", version.removeprefix("v"), recipe, link)
+    return BuiltPart("pulumi-installed", version.removeprefix("v"), recipe, link)

@@ -28,7 +28,7 @@ def needed(twin: Twin) -> tuple[str, ...]:
     return ALWAYS + (SIMULATED if twin.simulated else WITH_ROOT)
 
 
-def part(twin: Twin, name: str) -> cache.Part:
+def part(twin: Twin, name: str) -> cache.BuiltPart:
     """Choose where a program comes from: Pulumi's as installed, if new enough; a release; else a build from its module."""
     here = installed.pulumi(twin.cache) if name in ("pulumi", "pulumi-language-python") else None
     if here is not None:
@@ -49,7 +49,7 @@ def program(twin: Twin, name: str) -> Path:
     return directory(twin, owners[name]) / "bin" / name
 
 
-def debian_part(twin: Twin) -> cache.Part:
+def debian_part(twin: Twin) -> cache.BuiltPart:
     """The unpacked Debian packages; simulated nodes need fewer, but take the full set where it is there already."""
     full = debian.part(with_root=True)
     if not twin.simulated or full.directory(twin.cache).exists():

@@ -21,11 +21,11 @@ from infra.errors import Refused
 from pipeline import downloads
 from pipeline.downloads import Download
 from twin.build import golang
-from twin.build.cache import Part, Step
+from twin.build.cache import BuiltPart, Step
 from twin.errors import TwinError
 
-HELM = "https://get.helm.sh"
-KUBERNETES = "https://dl.k8s.io"
+HELM_URL = "https://get.helm.sh"
+KUBERNETES_URL = "https://dl.k8s.io"
 _MACHINE = "x86_64"
 _ANSWER_SECONDS = 5
 _LANGUAGE_HOST = ("pulumi-language-python", "pulumi-language-python-exec")
@@ -54,12 +54,12 @@ def published(name: str) -> Release | None:
         program = "pulumi-resource-kubernetes"
         return Release(name, version("pulumi-kubernetes"), [plugin], {program: f"{plugin.target}/{program}"})
     if name == "helm":
-        archive = Download(".", f"helm-v{golang.HELM}-linux-amd64.tar.gz", ".", HELM)
+        archive = Download(".", f"helm-v{golang.HELM}-linux-amd64.tar.gz", ".", HELM_URL)
         return Release(name, golang.HELM, [archive], {"helm": "linux-amd64/helm"})
     if name == "kubernetes":
         folder = f"release/v{golang.KUBERNETES}/bin/linux/amd64"
         programs = golang.programs()[name].links
-        files = [Download(folder, one, ".", KUBERNETES, f"{one}-v{golang.KUBERNETES}") for one in programs]
+        files = [Download(folder, one, ".", KUBERNETES_URL, f"{one}-v{golang.KUBERNETES}") for one in programs]
         return Release(name, golang.KUBERNETES, files, {one: one for one in programs})
     return None
 
@@ -74,7 +74,7 @@ def _answers(url: str) -> bool:
     return True
 
 
-def part(cache: Path, name: str) -> Part | None:
+def part(cache: Path, name: str) -> BuiltPart | None:
     """Return the release as a part of the cache; None where it isn't pinned, or neither here nor to be had."""
     release = published(name) if platform.machine() == _MACHINE else None
     if release is None:
@@ -86,7 +86,7 @@ def part(cache: Path, name: str) -> Part | None:
     if not all(one.name in pins for one in release.downloads):
         return None
     recipe = "\n".join(f"{pins[one.name]} {one.url}" for one in release.downloads)
-    found = Part(f"{release.name}-release", release.version, recipe, lambda step: _unpack(release, pins, step))
+    found = BuiltPart(f"{release.name}-release", release.version, recipe, lambda step: _unpack(release, pins, step))
     if found.directory(cache).exists() or _answers(release.downloads[0].url):
         return found
     return None

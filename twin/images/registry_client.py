@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twin.build.image_layers import BASE, TOOLS, Recipe, split_reference, tar_tree
+from twin.build.image_layers import BASE_IMAGE, TOOL_IMAGES, Recipe, split_reference, tar_tree
 from twin.config import Twin
 from twin.errors import TwinError
 
@@ -119,7 +119,7 @@ def tool_images(twin: Twin) -> dict[str, str]:
     if twin.simulated:  # never pulled; any digest will do, and this one says so
         return dict.fromkeys(names, f"simulated.invalid/tools@sha256:{'0' * 64}")
     found = {}
-    for name, image in zip(names, TOOLS, strict=True):
+    for name, image in zip(names, TOOL_IMAGES, strict=True):
         repository, tag = split_reference(image)
         found[name] = f"docker.io/{repository}@{digest(twin, repository, tag)}"
     return found
@@ -127,7 +127,7 @@ def tool_images(twin: Twin) -> dict[str, str]:
 
 def base_image(twin: Twin) -> str:
     """The Dockerfile's base image, by digest, where buildah finds it."""
-    repository, tag = split_reference(BASE)
+    repository, tag = split_reference(BASE_IMAGE)
     return f"127.0.0.1:{twin.plain_registry_port}/{repository}@{digest(twin, repository, tag)}"
 
 

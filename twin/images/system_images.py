@@ -9,7 +9,16 @@ import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from twin.build.image_layers import BASE, COREDNS, EXTERNAL_SECRETS, PAUSE, TOOLS, Recipe, recipes, split_reference
+from twin.build.image_layers import (
+    BASE_IMAGE,
+    COREDNS_IMAGE,
+    EXTERNAL_SECRETS_IMAGE,
+    PAUSE_IMAGE,
+    TOOL_IMAGES,
+    Recipe,
+    recipes,
+    split_reference,
+)
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.images.registry_client import digest, push_recipe
@@ -50,5 +59,5 @@ def status(twin: Twin) -> list[PartStatus]:
     """Which system images the registry lacks."""
     if twin.simulated:
         return [PartStatus("images", ok=True, detail="none: simulated nodes pull nothing")]
-    missing = _missing(twin, (PAUSE, COREDNS, EXTERNAL_SECRETS, BASE, *TOOLS))
+    missing = _missing(twin, (PAUSE_IMAGE, COREDNS_IMAGE, EXTERNAL_SECRETS_IMAGE, BASE_IMAGE, *TOOL_IMAGES))
     return [PartStatus("images", ok=not missing, detail=f"missing: {', '.join(missing)}" if missing else "pushed")]

@@ -72,8 +72,8 @@ def _load_balancer_controller(twin: Twin, work: Path) -> Path:
 def addon_images(twin: Twin) -> dict[str, str]:
     """The charts' own images, by the digests they have on the twin."""
     found = {
-        "loadBalancerController": ("public.ecr.aws", packaging.REPOSITORY_NAME, packaging.image_tag()),
-        "externalSecrets": ("oci.external-secrets.io", *image_layers.EXTERNAL_SECRETS.split(":")),
+        "loadBalancerController": ("public.ecr.aws", packaging.CONTROLLER_REPOSITORY, packaging.image_tag()),
+        "externalSecrets": ("oci.external-secrets.io", *image_layers.EXTERNAL_SECRETS_IMAGE.split(":")),
     }
     if twin.simulated:  # never pulled, as the tools' images
         return {name: f"{host}/{image}:{tag}@sha256:{'0' * 64}" for name, (host, image, tag) in found.items()}

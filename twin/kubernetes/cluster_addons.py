@@ -95,7 +95,7 @@ def _placeholder(addon: str, name: str, containers: Mapping[str, Mapping[str, st
         "containers": [
             {
                 "name": container,
-                "image": image_layers.PAUSE,
+                "image": image_layers.PAUSE_IMAGE,
                 "resources": {"requests": dict(requests)} if requests else {},
             }
             for container, requests in containers.items()
@@ -132,7 +132,7 @@ def _coredns(twin: Twin, configuration: Mapping[str, Any]) -> list[Manifest]:
 
     container = {
         "name": "coredns",
-        "image": f"{_REGISTRY_ACCOUNT}.dkr.ecr.{region()}.amazonaws.com/{image_layers.COREDNS}",
+        "image": f"{_REGISTRY_ACCOUNT}.dkr.ecr.{region()}.amazonaws.com/{image_layers.COREDNS_IMAGE}",
         "args": ["-conf", "/etc/coredns/Corefile"],
         "resources": resources,
         "ports": [

@@ -10,7 +10,7 @@ from pathlib import Path
 from twin.config import Twin
 
 
-class Addresses:
+class NodeAddresses:
     """Number the load balancers in a file; addresses hang on the number, so it is kept as long as the load balancer lives."""
 
     def __init__(self, twin: Twin, file: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.loadbalancer import certificates, haproxy_config, names
-from twin.loadbalancer.addresses import Addresses, add_to_bridge
+from twin.loadbalancer.addresses import NodeAddresses, add_to_bridge
 from twin.loadbalancer.elb import AWS_ERRORS, Reader
 from twin.loadbalancer.front_door import FrontDoor
 from twin.loadbalancer.health import check_target
@@ -60,7 +60,7 @@ class Engine:
         self._processes_run = processes_run
         self._targets_answer = targets_answer
         self._directory = twin.directory / "loadbalancer"
-        self._addresses = Addresses(twin, self._directory / "ordinals.json")
+        self._addresses = NodeAddresses(twin, self._directory / "ordinals.json")
         self._nodes: dict[str, tuple[NodeState, ...]] = {}
         self._groups: dict[str, TargetGroup] = {}
         self._registrations: dict[Membership, Registration] = {}
@@ -177,7 +177,7 @@ class Engine:
         for index in range(len(loopback)):
             name = f"alb-{load_balancer.name}-node{index + 1}"
             on_bridge = (bridge[index],) if bridge and add_to_bridge(self._twin, bridge[index]) else ()
-            description = haproxy_config.Node(
+            description = haproxy_config.HaproxyNode(
                 name=name,
                 namespace=self._twin.bridge,
                 addresses=(*on_bridge, loopback[index]),

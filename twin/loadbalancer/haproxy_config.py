@@ -40,7 +40,7 @@ _TLS_VERSIONS = {
 
 
 @dataclass(frozen=True)
-class Node:
+class HaproxyNode:
     """Where one load-balancer node listens and keeps its files."""
 
     name: str
@@ -175,7 +175,7 @@ def tls_versions(policy: str) -> tuple[str, str] | None:
     return ("TLSv1.0", "TLSv1.2") if policy.endswith("2016-08") or not policy else None
 
 
-def _binds(node: Node, listener: Listener, load_balancer: LoadBalancer) -> list[str]:
+def _binds(node: HaproxyNode, listener: Listener, load_balancer: LoadBalancer) -> list[str]:
     lines = []
     for address in node.addresses:
         line = f"bind {address}:{listener.port}"
@@ -202,7 +202,7 @@ LOG_FORMAT = (
 """One JSON object a line. Times in milliseconds; ``by`` is ``target`` when the target's own response was passed on."""
 
 
-def _outer(node: Node, load_balancer: LoadBalancer, listener: Listener) -> list[str]:
+def _outer(node: HaproxyNode, load_balancer: LoadBalancer, listener: Listener) -> list[str]:
     """Where clients connect: TLS, keep-alive, and nothing else.
 
     Each request goes on by a connection of its own to the inner frontend. Without that hop HAProxy would answer a
@@ -228,7 +228,7 @@ def _outer(node: Node, load_balancer: LoadBalancer, listener: Listener) -> list[
 
 
 def _inner(
-    node: Node, load_balancer: LoadBalancer, listener: Listener, nat_addresses: Sequence[str], first_rule: int
+    node: HaproxyNode, load_balancer: LoadBalancer, listener: Listener, nat_addresses: Sequence[str], first_rule: int
 ) -> list[str]:
     """Where requests are matched to rules and sent to targets; its log is the access log."""
     patience = int(node.connect_timeout_seconds * 1000) - 100
@@ -326,7 +326,7 @@ def slot_name(number: int) -> str:
 
 
 def render(
-    node: Node,
+    node: HaproxyNode,
     load_balancer: LoadBalancer,
     groups: Mapping[str, TargetGroup],
     nat_addresses: Sequence[str],

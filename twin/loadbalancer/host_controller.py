@@ -30,7 +30,7 @@ from twin.paths import REPOSITORY
 _log = logging.getLogger(__name__)
 
 PROCESS = "load-balancer-controller"
-NAMESPACE = "kube-system"
+CONTROLLER_NAMESPACE = "kube-system"
 DEPLOYMENT = "aws-load-balancer-controller"
 SECRET = "aws-load-balancer-tls"  # noqa: S105 - its name
 _POLL_SECONDS = 0.25
@@ -59,8 +59,10 @@ class Wanted:
 def wanted(kubernetes: Kubernetes) -> Wanted | None:
     """The Deployment's arguments and environment and the Secret's certificate; None while either is missing."""
     try:
-        deployment = kubernetes.request("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{DEPLOYMENT}")
-        secret = kubernetes.request("GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{SECRET}")
+        deployment = kubernetes.request(
+            "GET", f"/apis/apps/v1/namespaces/{CONTROLLER_NAMESPACE}/deployments/{DEPLOYMENT}"
+        )
+        secret = kubernetes.request("GET", f"/api/v1/namespaces/{CONTROLLER_NAMESPACE}/secrets/{SECRET}")
     except ApiError as error:
         if error.status == 404:
             return None
@@ -93,7 +95,7 @@ def _start(twin: Twin, found: Wanted) -> subprocess.Popen[bytes]:
         f"--webhook-bind-port={webhook_port(twin)}",
         f"--webhook-cert-dir={directory}",
         f"--health-probe-bind-addr=127.0.0.1:{twin.port(21)}",
-        f"--leader-election-namespace={NAMESPACE}",
+        f"--leader-election-namespace={CONTROLLER_NAMESPACE}",
     ]
     return subprocess.Popen(command, env={**os.environ, **dict(found.environment)}, cwd=REPOSITORY)
 

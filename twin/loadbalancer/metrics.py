@@ -25,7 +25,7 @@ from twin.loadbalancer.engine import Engine
 
 _log = logging.getLogger(__name__)
 
-NAMESPACE = "AWS/ApplicationELB"
+CLOUDWATCH_NAMESPACE = "AWS/ApplicationELB"
 _READ_SECONDS = 2.0
 _WRITTEN = "metrics.jsonl"
 """Which minute was written to CloudWatch when."""
@@ -139,7 +139,7 @@ class Metrics:
             return
         data = metric_data(counts, minute)
         for start in range(0, len(data), 100):
-            self._cloudwatch.put_metric_data(Namespace=NAMESPACE, MetricData=data[start : start + 100])
+            self._cloudwatch.put_metric_data(Namespace=CLOUDWATCH_NAMESPACE, MetricData=data[start : start + 100])
         for key in counts:
             del self._minutes[minute][key]
         if not errors:

@@ -99,7 +99,7 @@ class Slots:
 class NodeProcess:
     """Brings one HAProxy to a wanted state with as little as possible: nothing, run-time commands, or a reload."""
 
-    def __init__(self, twin: Twin, node: haproxy_config.Node) -> None:
+    def __init__(self, twin: Twin, node: haproxy_config.HaproxyNode) -> None:
         self._twin = twin
         self.node = node
         self._structure = ""
@@ -141,7 +141,7 @@ class NodeProcess:
         if structure == self._structure and alive:
             try:
                 self._tell(names, forwards, wanted)
-            except (runtime.RefusedError, OSError) as error:
+            except (runtime.RuntimeApiError, OSError) as error:
                 _log.warning("%s: %s; reloading", self.node.name, error)
             else:
                 return
@@ -205,7 +205,7 @@ class NodeProcess:
             # A worker that finishes its connections follows too, as far as it knows these groups.
             try:
                 self._tell_worker(pid, forwards, changes)
-            except (runtime.RefusedError, OSError) as error:
+            except (runtime.RuntimeApiError, OSError) as error:
                 _log.info("%s: old worker %d: %s", self.node.name, pid, error)
         self._forwards = forwards
         self._ready = dict(wanted)

@@ -15,7 +15,7 @@ from twin.errors import TwinError
 from twin.loadbalancer import host_controller
 
 CHART = Path(__file__).with_name("chart")
-REPOSITORY_NAME = "eks/aws-load-balancer-controller"
+CONTROLLER_REPOSITORY = "eks/aws-load-balancer-controller"
 _CONTROLLER = Path(__file__).with_name("controller")
 _DISTRIBUTIONS = ("botocore", "jmespath", "python-dateutil", "six", "urllib3")
 # Of botocore's service models, 100 MB in all, only these are spoken.
@@ -106,10 +106,10 @@ def push_image(twin: Twin) -> None:
         twin,
         context=context,
         dockerfile=context / "Dockerfile",
-        tag=f"twin.invalid/{REPOSITORY_NAME}:{image_tag()}",
+        tag=f"twin.invalid/{CONTROLLER_REPOSITORY}:{image_tag()}",
         build_args={"BASE_IMAGE": base},
     )
-    buildah.push(twin, reference, REPOSITORY_NAME, image_tag(), system=True)
+    buildah.push(twin, reference, CONTROLLER_REPOSITORY, image_tag(), system=True)
     done.write_text(state)
 
 

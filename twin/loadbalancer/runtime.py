@@ -9,7 +9,7 @@ from pathlib import Path
 _TIMEOUT_SECONDS = 5.0
 
 
-class RefusedError(Exception):
+class RuntimeApiError(Exception):
     """HAProxy did not take a command; the caller falls back to a reload."""
 
 
@@ -61,35 +61,35 @@ def replace_map(master_socket: Path, pid: int, path: Path, lines: dict[str, str]
     """Replace a whole map at once: every rule changes at the same moment.
 
     Raises:
-        RefusedError: the worker has no such map, or refuses.
+        RuntimeApiError: the worker has no such map, or refuses.
     """
     answer = tell(master_socket, pid, f"prepare map {path}")
     found = re.search(r"New version created: (\d+)", answer)
     if not found:
-        raise RefusedError(f"prepare map {path}: {answer or 'no answer'}")
+        raise RuntimeApiError(f"prepare map {path}: {answer or 'no answer'}")
     version = found.group(1)
     for key, value in lines.items():
         answer = tell(master_socket, pid, f"add map @{version} {path} {key} {value}")
         if answer:
-            raise RefusedError(f"add map {path} {key}: {answer}")
+            raise RuntimeApiError(f"add map {path} {key}: {answer}")
     answer = tell(master_socket, pid, f"commit map @{version} {path}")
     if answer:
-        raise RefusedError(f"commit map {path}: {answer}")
+        raise RuntimeApiError(f"commit map {path}: {answer}")
 
 
 def set_server(master_socket: Path, pid: int, server: str, *, address: tuple[str, int] | None, state: str) -> None:
     """Give a server slot an address and a state (ready or maint).
 
     Raises:
-        RefusedError: the worker has no such server, or refuses.
+        RuntimeApiError: the worker has no such server, or refuses.
     """
     if address is not None:
         answer = tell(master_socket, pid, f"set server {server} addr {address[0]} port {address[1]}")
         if "changed" not in answer and "no need to change" not in answer:
-            raise RefusedError(f"set server {server} addr: {answer or 'no answer'}")
+            raise RuntimeApiError(f"set server {server} addr: {answer or 'no answer'}")
     answer = tell(master_socket, pid, f"set server {server} state {state}")
     if answer:
-        raise RefusedError(f"set server {server} state {state}: {answer}")
+        raise RuntimeApiError(f"set server {server} state {state}: {answer}")
 
 
 def shut_sessions(master_socket: Path, pid: int, server: str) -> None:

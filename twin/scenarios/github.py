@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-REPOSITORY = "shopcat/shopcat"
+GITHUB_REPOSITORY = "shopcat/shopcat"
 _PULL = re.compile(r"/pulls/([0-9]+)")
 _COMMITS = re.compile(r"/pulls/([0-9]+)/commits")
 _COMMENTS = re.compile(r"/issues/([0-9]+)/comments")
@@ -37,7 +37,7 @@ class Github:
         """What a script finds in place of GitHub's."""
         return {
             "GITHUB_API_URL": self.address,
-            "GITHUB_REPOSITORY": REPOSITORY,
+            "GITHUB_REPOSITORY": GITHUB_REPOSITORY,
             "GITHUB_TOKEN": "rehearsal",  # opens nothing
         }
 
@@ -94,7 +94,7 @@ class Github:
         return None
 
     def _pull_request(self, number: int) -> dict[str, Any]:
-        repository = {"full_name": REPOSITORY}
+        repository = {"full_name": GITHUB_REPOSITORY}
         return {
             "number": number,
             "state": "open" if number in self._open else "closed",
@@ -117,7 +117,7 @@ def serve() -> Iterator[Github]:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
-            path = parts.path.removeprefix(f"/repos/{REPOSITORY}")
+            path = parts.path.removeprefix(f"/repos/{GITHUB_REPOSITORY}")
             status, document = found.answer(self.command, path, parse_qs(parts.query), body)
             data = json.dumps(document).encode()
             self.send_response(status)

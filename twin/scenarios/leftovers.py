@@ -22,7 +22,7 @@ from twin.scenarios import preview
 _STACK = re.compile(r"(?<![a-z0-9])pr-([1-9][0-9]{0,8})(?![a-z0-9])")
 _NOT_OBJECTS = ("events", "events.events.k8s.io", "componentstatuses")
 """Events are a log that Kubernetes forgets by itself; component statuses are no objects."""
-KINDS = (
+LEFTOVER_KINDS = (
     "namespaces",
     "target groups",
     "rules",

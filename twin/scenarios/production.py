@@ -46,7 +46,7 @@ def _wheels(twin: Twin, source: Path) -> Path:
 
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     # Two twins may want them at the same time: the second waits for the first.
-    return cache.ensure(twin.cache, cache.Part("wheels", version, requirements.read_text(), download))
+    return cache.ensure(twin.cache, cache.BuiltPart("wheels", version, requirements.read_text(), download))
 
 
 def build_context(twin: Twin, source: Path) -> Path:

@@ -93,7 +93,7 @@ def run(
         raise TwinError(f"{title} failed:\n{log.read_text()[-3000:]}")
 
 
-def production_settings(twin: Twin) -> dict[str, str]:
+def production_environment(twin: Twin) -> dict[str, str]:
     """What a script that works on production finds besides: the settings of its stack on the twin."""
     return {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
 
@@ -107,7 +107,7 @@ def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:
     Raises:
         TwinError: a step failed.
     """
-    settings = production_settings(twin)
+    settings = production_environment(twin)
     if tag is not None:
         run(twin, "release", tag, "--pushed", more=settings)
         return tag

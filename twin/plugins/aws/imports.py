@@ -14,10 +14,10 @@ from botocore.exceptions import ClientError
 from twin.plugins.aws.kind import Aws, gone
 from twin.plugins.common import Properties, ProviderError
 
-Reader = Callable[[Aws, str], Properties]
+ImportReader = Callable[[Aws, str], Properties]
 
 
-def _described(service: str, operation: str, argument: str, key: str, **fields: str) -> Reader:
+def _described(service: str, operation: str, argument: str, key: str, **fields: str) -> ImportReader:
     """Inputs from the one description that the operation gives; a field may name one inside another by a dot."""
 
     def read(aws: Aws, identifier: str) -> Properties:
@@ -105,7 +105,7 @@ def _cluster(aws: Aws, name: str) -> Properties:
     }
 
 
-def _pair(first: str, second: str) -> Reader:
+def _pair(first: str, second: str) -> ImportReader:
     def read(_: Aws, identifier: str) -> Properties:
         left, right = identifier.split(":", maxsplit=1)
         return {first: left, second: right}
@@ -150,7 +150,7 @@ def _secret(aws: Aws, arn: str) -> Properties:
     return _fields(aws("secretsmanager").describe_secret(SecretId=arn), {"name": "Name", "description": "Description"})
 
 
-READERS: Mapping[str, Reader] = {
+READERS: Mapping[str, ImportReader] = {
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:dynamodb/table:Table": _table,
     "aws:ec2/internetGateway:InternetGateway": _internet_gateway,
