@@ -137,7 +137,7 @@ class Legacy:
     def _helm(self) -> None:
         secret = run.application_secret(self._twin)
         values = {
-            "image": {"repository": f"{production.registry_host()}/{self._repository}"},
+            "image": {"repository": f"{config.registry_host()}/{self._repository}"},
             "database": {
                 "host": secret["host"],
                 "port": str(secret["port"]),
@@ -215,7 +215,7 @@ class Patched:
             execute(twin, ["kubectl", "apply", "-n", PATCHED, "-f", "-"], given=document)
         secret = run.application_secret(twin)
         values: dict[str, dict[str, Any]] = {
-            "image": {"repository": f"{production.registry_host()}/{production.REPOSITORY_NAME}"},
+            "image": {"repository": f"{config.registry_host()}/{production.REPOSITORY_NAME}"},
             "drain": {"preStopSeconds": self._pre_stop, "applicationSeconds": self._drain},
             "database": {
                 "host": secret["host"],

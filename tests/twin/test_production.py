@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.tools import aws, command, kubectl, summary
+from twin import config
 from twin.config import Twin
 from twin.paths import REPOSITORY
 from twin.scenarios import production
@@ -147,7 +148,7 @@ def test_the_patched_chart_refuses_a_used_tag_and_names_the_release_that_had_it(
     def upgrade(tag: str) -> "subprocess.CompletedProcess[str]":
         colour = json.dumps({"tag": tag, "digest": digest, "replicas": 0})
         options = {
-            "image.repository": f"{production.registry_host()}/{production.REPOSITORY_NAME}",
+            "image.repository": f"{config.registry_host()}/{production.REPOSITORY_NAME}",
             "database.secretName": "shopcat/application",
             "releasing": "blue",
         }

@@ -26,11 +26,6 @@ _ROW = 10
 REPOSITORY_NAME = "shopcat"
 
 
-def registry_host() -> str:
-    """The name ECR has in the image references of this account and region."""
-    return config.registry_host()
-
-
 def _wheels(twin: Twin, source: Path) -> Path:
     """The application's packages as wheels, so that the build itself needs no network; kept in the cache."""
     requirements = source / "requirements.txt"
@@ -78,7 +73,7 @@ def _build_image(twin: Twin, source: Path, tag: str, repository: str) -> tuple[P
         context=context,
         dockerfile=REPOSITORY / "app_docker" / "Dockerfile",
         ignorefile=REPOSITORY / "app_docker" / "Dockerfile.dockerignore",
-        tag=f"{registry_host()}/{repository}:{tag}",
+        tag=f"{config.registry_host()}/{repository}:{tag}",
         build_args={"BASE_IMAGE": registry_client.base_image(twin), "PIP_NO_INDEX": "1"},
     )
 
@@ -89,7 +84,7 @@ def _push(twin: Twin, built: tuple[Path, str], tag: str, repository: str) -> str
         digest = registry_client.push_unbuilt(twin, context, repository, tag)
     else:
         digest = buildah.push(twin, reference, repository, tag)
-    return f"{registry_host()}/{repository}@{digest}"
+    return f"{config.registry_host()}/{repository}@{digest}"
 
 
 def push_image(twin: Twin, source: Path, tag: str, repository: str = REPOSITORY_NAME) -> str:

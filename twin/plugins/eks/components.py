@@ -17,7 +17,7 @@ _LOADED = (aws.eks.Cluster, aws.iam.Role)
 """The SDK's modules load when something in them is asked for: now, in whichever thread this is."""
 CLUSTER = "eks:index:Cluster"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
-KUBERNETES_PLUGIN = "4.19.0"
+_KUBERNETES_PROVIDER_VERSION = "4.19.0"
 """What the component asks for by itself (nodejs/eks/package.json)."""
 _OLDEST_AWS_CLI = {"1": (1, 24, 0), "2": (2, 7, 0)}
 _USED = {
@@ -148,7 +148,7 @@ class Cluster(pulumi.ComponentResource):
             "kubernetes",
             f"{name}-eks-k8s",
             {"kubeconfig": text},
-            pulumi.ResourceOptions(parent=self, version=KUBERNETES_PLUGIN),
+            pulumi.ResourceOptions(parent=self, version=_KUBERNETES_PROVIDER_VERSION),
         )
         issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"] if found else "")
         group = self.cluster.vpc_config.cluster_security_group_id
