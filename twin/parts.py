@@ -63,7 +63,7 @@ PARTS = (
     Part("nodes", "twin.kubernetes.node_processes", ("control plane", "registry"), needs_root=True),
     Part("simulated nodes", "twin.kubernetes.kwok", ("control plane",), only_simulated=True),
     Part("load balancer", "twin.loadbalancer.service", ("AWS",)),
-    Part("controller image", "twin.loadbalancer.packaging", ("images",)),
+    Part("controller image", "twin.loadbalancer.controller_image", ("images",)),
     Part(
         "simulated controllers",
         "twin.kubernetes.simulated_controllers",

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from twin import config
 from twin.errors import TwinError
-from twin.loadbalancer import access_log, haproxy_config, metrics, names, parameters
+from twin.loadbalancer import access_log, dns_names, haproxy_config, metrics, parameters
 from twin.loadbalancer.controller import bindings, flags
 from twin.loadbalancer.controller.kubernetes import Store
 from twin.loadbalancer.controller.queue import WorkQueue
 from twin.loadbalancer.elb import UnimplementedError, parse_action, parse_condition, parse_rules
+from twin.loadbalancer.haproxy import Slots
 from twin.loadbalancer.model import (
     Condition,
     FixedResponse,
@@ -29,7 +30,6 @@ from twin.loadbalancer.model import (
     TargetGroup,
     groups_in_use,
 )
-from twin.loadbalancer.node import Slots
 from twin.loadbalancer.parameters import Delay
 from twin.loadbalancer.propagation import Versions
 from twin.loadbalancer.targets import CheckResult, TargetHealth, View, matches, routable, summed_up
@@ -288,10 +288,10 @@ def test_slots_are_kept_until_released() -> None:
 
 def test_names() -> None:
     known = {"shopcat.localhost": "a", "*.preview.shopcat.localhost": "b", "x.elb": "gone"}
-    assert names.hosts_file(known, {"a": ["1.1.1.1", "1.1.1.2"], "b": ["2.2.2.1"]}) == (
+    assert dns_names.hosts_file(known, {"a": ["1.1.1.1", "1.1.1.2"], "b": ["2.2.2.1"]}) == (
         "2.2.2.1 *.preview.shopcat.localhost\n1.1.1.1 shopcat.localhost\n1.1.1.2 shopcat.localhost\n"
     )
-    assert names.host_maps(known, {"a": "prod", "b": "previews"}) == (
+    assert dns_names.host_maps(known, {"a": "prod", "b": "previews"}) == (
         {"shopcat.localhost": "prod"},
         {".preview.shopcat.localhost": "previews"},
     )

@@ -22,7 +22,7 @@ from twin.config import PartStatus, Twin
 from twin.errors import TwinError
 from twin.host import ports, processes
 from twin.images import registry_client
-from twin.loadbalancer import packaging
+from twin.loadbalancer import controller_image
 
 PROCESS = "charts"
 
@@ -61,10 +61,10 @@ def _external_secrets(twin: Twin, work: Path) -> Path:
 
 def _load_balancer_controller(twin: Twin, work: Path) -> Path:
     chart = work / "aws-load-balancer-controller"
-    shutil.copytree(packaging.CHART, chart)
+    shutil.copytree(controller_image.CHART, chart)
     path = chart / "values.yaml"
     values: dict[str, Any] = yaml.safe_load(path.read_text())
-    values.update(packaging.chart_overrides(twin))
+    values.update(controller_image.chart_overrides(twin))
     path.write_text(yaml.safe_dump(values, sort_keys=False))
     return chart
 
@@ -72,7 +72,11 @@ def _load_balancer_controller(twin: Twin, work: Path) -> Path:
 def addon_images(twin: Twin) -> dict[str, str]:
     """The charts' own images, by the digests they have on the twin."""
     found = {
-        "loadBalancerController": ("public.ecr.aws", packaging.CONTROLLER_REPOSITORY, packaging.image_tag()),
+        "loadBalancerController": (
+            "public.ecr.aws",
+            controller_image.CONTROLLER_REPOSITORY,
+            controller_image.image_tag(),
+        ),
         "externalSecrets": ("oci.external-secrets.io", *image_layers.EXTERNAL_SECRETS_IMAGE.split(":")),
     }
     if twin.simulated:  # never pulled, as the tools' images

@@ -19,7 +19,7 @@ from twin.build import programs
 from twin.config import PartStatus, Twin
 from twin.host import processes
 from twin.kubernetes import control_plane
-from twin.loadbalancer import host_controller
+from twin.loadbalancer import simulated_controller
 
 PROCESS = "external-secrets"
 _POLL_SECONDS = 1.0
@@ -30,12 +30,12 @@ def up(twin: Twin) -> None:
     """Start both supervisors; each waits for its chart."""
     environment = {**config.module_environment(twin), "KUBECONFIG": str(twin.kubeconfig)}
     processes.start(twin, PROCESS, [sys.executable, "-m", "twin.kubernetes.simulated_controllers"], env=environment)
-    host_controller.up(twin)
+    simulated_controller.up(twin)
 
 
 def down(twin: Twin) -> None:
     """Stop both."""
-    host_controller.down(twin)
+    simulated_controller.down(twin)
     processes.stop(twin, PROCESS)
 
 
@@ -43,7 +43,7 @@ def status(twin: Twin) -> list[PartStatus]:
     """Whether they run."""
     running = processes.find(twin, PROCESS) is not None
     detail = "on the host" if running else "not running"
-    return [PartStatus("External Secrets", ok=running, detail=detail), *host_controller.status(twin)]
+    return [PartStatus("External Secrets", ok=running, detail=detail), *simulated_controller.status(twin)]
 
 
 def _arguments(twin: Twin) -> list[str] | None:

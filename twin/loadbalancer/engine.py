@@ -12,10 +12,11 @@ from typing import Any
 
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.loadbalancer import certificates, haproxy_config, names
+from twin.loadbalancer import certificates, dns_names, haproxy_config
 from twin.loadbalancer.addresses import NodeAddresses, add_to_bridge
 from twin.loadbalancer.elb import AWS_ERRORS, Reader
 from twin.loadbalancer.front_door import FrontDoor
+from twin.loadbalancer.haproxy import NodeProcess
 from twin.loadbalancer.health import check_target
 from twin.loadbalancer.model import (
     LoadBalancer,
@@ -25,7 +26,6 @@ from twin.loadbalancer.model import (
     groups_in_use,
     target_group_dimension,
 )
-from twin.loadbalancer.node import NodeProcess
 from twin.loadbalancer.node_state import Membership, NodeState, Registration
 from twin.loadbalancer.parameters import Delay, Parameters
 from twin.loadbalancer.targets import PASSED, View, summed_up
@@ -160,7 +160,7 @@ class Engine:
 
     def _write_names(self, snapshot: Snapshot) -> None:
         addresses = {arn: self._addresses.of(arn, loopback=self._twin.simulated) for arn in self._nodes}
-        hosts = names.hosts_file(snapshot.names, addresses)
+        hosts = dns_names.hosts_file(snapshot.names, addresses)
         if hosts != self._hosts:
             self._twin.hosts_directory.mkdir(parents=True, exist_ok=True)
             partial = self._twin.hosts_directory / ".load-balancers"

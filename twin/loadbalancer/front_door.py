@@ -15,9 +15,9 @@ from pathlib import Path
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import processes
-from twin.loadbalancer import runtime
-from twin.loadbalancer.names import host_maps
-from twin.loadbalancer.node import reload_haproxy, start_haproxy
+from twin.loadbalancer import haproxy_runtime_api
+from twin.loadbalancer.dns_names import host_maps
+from twin.loadbalancer.haproxy import reload_haproxy, start_haproxy
 
 PROCESS = "front-door"
 PORTS = (443, 80)
@@ -183,15 +183,15 @@ class FrontDoor:
         if process is None:
             process = start_haproxy(self._twin, PROCESS, self._directory / "haproxy.cfg", master)
             processes.wait_until(
-                lambda: bool(runtime.workers(master)[0]),
+                lambda: bool(haproxy_runtime_api.workers(master)[0]),
                 f"the front door on {self._ip}",
                 timeout_seconds=10,
                 process=process,
             )
         elif text == self._text:
-            for pid in runtime.workers(master)[0]:
+            for pid in haproxy_runtime_api.workers(master)[0]:
                 for file, lines in zip(files, maps, strict=True):
-                    runtime.replace_map(master, pid, file, lines)
+                    haproxy_runtime_api.replace_map(master, pid, file, lines)
         else:
             reload_haproxy(process, master)
         self._text, self._maps = text, maps

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from twin.loadbalancer.haproxy import NodeProcess
 from twin.loadbalancer.model import LoadBalancer, Target
-from twin.loadbalancer.node import NodeProcess
 from twin.loadbalancer.propagation import Versions
 from twin.loadbalancer.targets import View, routable
 

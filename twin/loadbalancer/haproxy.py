@@ -13,7 +13,7 @@ from twin.build import programs
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import processes
-from twin.loadbalancer import haproxy_config, runtime
+from twin.loadbalancer import haproxy_config, haproxy_runtime_api
 from twin.loadbalancer.haproxy_config import SLOTS_PER_GROUP, slot_name
 from twin.loadbalancer.model import LoadBalancer, Target, TargetGroup
 
@@ -38,15 +38,15 @@ def reload_haproxy(process: processes.Process, master_socket: Path) -> None:
     Raises:
         TwinError: the new configuration was refused, or no new worker came up in time.
     """
-    before = set(runtime.workers(master_socket)[0])
-    failed = runtime.failed_reloads(master_socket)
+    before = set(haproxy_runtime_api.workers(master_socket)[0])
+    failed = haproxy_runtime_api.failed_reloads(master_socket)
     os.kill(process.pid, signal.SIGUSR2)
     deadline = time.monotonic() + _RELOAD_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.05)
         try:
-            current, _ = runtime.workers(master_socket)
-            refused = runtime.failed_reloads(master_socket) > failed
+            current, _ = haproxy_runtime_api.workers(master_socket)
+            refused = haproxy_runtime_api.failed_reloads(master_socket) > failed
         except OSError:
             continue  # the master is executing itself anew
         if refused:
@@ -141,7 +141,7 @@ class NodeProcess:
         if structure == self._structure and alive:
             try:
                 self._tell(names, forwards, wanted)
-            except (runtime.RuntimeApiError, OSError) as error:
+            except (haproxy_runtime_api.RuntimeApiError, OSError) as error:
                 _log.warning("%s: %s; reloading", self.node.name, error)
             else:
                 return
@@ -161,7 +161,7 @@ class NodeProcess:
     def _start(self) -> None:
         process = start_haproxy(self._twin, self.node.name, self.node.config, self.node.master_socket)
         processes.wait_until(
-            lambda: bool(runtime.workers(self.node.master_socket)[0]),
+            lambda: bool(haproxy_runtime_api.workers(self.node.master_socket)[0]),
             f"{self.node.name} to listen on {', '.join(self.node.addresses)}",
             timeout_seconds=_RELOAD_SECONDS,
             process=process,
@@ -198,14 +198,14 @@ class NodeProcess:
                     changes.append((f"{name}/{slot_name(slot)}", None, "maint"))
         if not changes and forwards == self._forwards:
             return
-        current, old = runtime.workers(self.node.master_socket)
+        current, old = haproxy_runtime_api.workers(self.node.master_socket)
         for pid in current:
             self._tell_worker(pid, forwards, changes)
         for pid in old:
             # A worker that finishes its connections follows too, as far as it knows these groups.
             try:
                 self._tell_worker(pid, forwards, changes)
-            except (runtime.RuntimeApiError, OSError) as error:
+            except (haproxy_runtime_api.RuntimeApiError, OSError) as error:
                 _log.info("%s: old worker %d: %s", self.node.name, pid, error)
         self._forwards = forwards
         self._ready = dict(wanted)
@@ -218,12 +218,12 @@ class NodeProcess:
         # New targets first, then weights, then targets that leave: never a moment with fewer than both states have.
         for server, address, state in changes:
             if state == "ready":
-                runtime.set_server(self.node.master_socket, pid, server, address=address, state=state)
+                haproxy_runtime_api.set_server(self.node.master_socket, pid, server, address=address, state=state)
         if forwards != self._forwards:
-            runtime.replace_map(self.node.master_socket, pid, self.node.forwards, forwards)
+            haproxy_runtime_api.replace_map(self.node.master_socket, pid, self.node.forwards, forwards)
         for server, address, state in changes:
             if state != "ready":
-                runtime.set_server(self.node.master_socket, pid, server, address=address, state=state)
+                haproxy_runtime_api.set_server(self.node.master_socket, pid, server, address=address, state=state)
 
     def cut(self, group: TargetGroup, target: Target) -> None:
         """Cut every request in flight on a target and forget it: its deregistration delay is over."""
@@ -233,10 +233,10 @@ class NodeProcess:
             return
         server = f"{group.name}/{slot_name(number)}"
         try:
-            current, old = runtime.workers(self.node.master_socket)
+            current, old = haproxy_runtime_api.workers(self.node.master_socket)
             for pid in [*current, *old]:
-                runtime.tell(self.node.master_socket, pid, f"set server {server} state maint")
-                runtime.shut_sessions(self.node.master_socket, pid, server)
+                haproxy_runtime_api.tell(self.node.master_socket, pid, f"set server {server} state maint")
+                haproxy_runtime_api.shut_sessions(self.node.master_socket, pid, server)
         except OSError as error:
             _log.info("%s: cut %s: %s", self.node.name, server, error)
         self._ready[group.arn] = self._ready.get(group.arn, frozenset()) - {target}

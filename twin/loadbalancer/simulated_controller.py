@@ -133,7 +133,7 @@ def up(twin: Twin) -> None:
     processes.start(
         twin,
         PROCESS,
-        [sys.executable, "-m", "twin.loadbalancer.host_controller"],
+        [sys.executable, "-m", "twin.loadbalancer.simulated_controller"],
         env={
             **config.module_environment(twin),
             **twin.aws_environment(),

@@ -12,7 +12,7 @@ import yaml
 
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
-from twin.loadbalancer import host_controller
+from twin.loadbalancer import simulated_controller
 
 CHART = Path(__file__).with_name("chart")
 CONTROLLER_REPOSITORY = "eks/aws-load-balancer-controller"
@@ -41,7 +41,7 @@ def image_tag() -> str:
 
 def chart_overrides(twin: Twin) -> dict[str, Any]:
     """Default values that the mirrored chart has on this twin: with simulated nodes its webhooks are on the host."""
-    return {"twinWebhookURL": host_controller.webhook_url(twin)} if twin.simulated else {}
+    return {"twinWebhookURL": simulated_controller.webhook_url(twin)} if twin.simulated else {}
 
 
 def _copy_distribution(name: str, target: Path) -> None:
