@@ -1,1 +1,1 @@
-"""The twin's programs and its images' layers, built once into the machine's cache."""
+"""Programs and image layers, built once into a cache that all twins of the machine share."""

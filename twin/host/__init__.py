@@ -1,1 +1,1 @@
-"""What the twin needs of its machine: a network, cgroups, processes, ports, names and certificates, and their end."""
+"""What a twin uses of its machine: network, cgroups, processes, ports, DNS, certificates; all of it is undone by `make down`."""

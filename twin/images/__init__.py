@@ -1,1 +1,1 @@
-"""Container images on the twin's registry, without a Docker engine."""
+"""Container images, without a Docker engine: Dockerfiles built with buildah, images pushed to the twin's registry."""

@@ -1,1 +1,1 @@
-"""A real Kubernetes: control plane, two nodes (with root) or two simulated ones, and what EKS puts into a cluster."""
+"""A real Kubernetes, as EKS has it: control plane, two nodes (simulated ones without root), add-ons, Helm charts."""

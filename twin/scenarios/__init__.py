@@ -1,1 +1,1 @@
-"""What is done with the twin: ShopCat's production, previews, and the pipeline's own scripts."""
+"""What is done with the twin: production, previews, the pipeline's scripts and their times, GitHub's API."""
