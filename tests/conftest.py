@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import settings
 
 from twin import config, parts
 from twin.host import processes
@@ -15,6 +16,11 @@ from twin.scenarios import production
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")
 """Before the names of the tests' twins, so that two checkouts, or two files of tests, can run side by side."""
+
+
+# How long an example takes says something about the machine, and nothing about the program.
+settings.register_profile("shopcat", deadline=None)
+settings.load_profile("shopcat")
 
 
 def pytest_configure() -> None:
