@@ -19,6 +19,7 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import pki, processes
 from twin.images import buildah, registry_client
+from twin.loadbalancer import front_door
 from twin.paths import REPOSITORY
 
 FIRST_TAG = "v1.0.0"
@@ -169,5 +170,8 @@ def up(twin: Twin, rest: Callable[[], None] | None = None) -> None:
         )
     else:
         print(f"\nShopCat answers at {url} (certificate from the twin's own authority):")
-        print(f"  curl --cacert {pki.ca_file(twin)} {url}")
+        # curl takes every name below localhost for 127.0.0.1, whatever /etc/hosts says.
+        host, address = url.removeprefix("https://"), front_door.address(twin)
+        where = "" if address == "127.0.0.1" else f"--resolve {host}:443:{address} "
+        print(f"  curl --cacert {pki.ca_file(twin)} {where}{url}")
     print('By hand: eval "$(make -s env)", then pulumi preview -s prod, kubectl get pods -A')
