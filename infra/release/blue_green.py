@@ -1,6 +1,20 @@
-"""BlueGreen: two colours behind one weighted listener rule.
+"""Blue/green: two colours behind one weighted listener rule, and the steps of a release in their order.
 
-What it guarantees:
+A release is these steps; each begins once the one before it is done. An abort or a rollback takes the same path.
+
+    1  claim         tag and slot in the ledger             Hooks.claim, before the release's first object is written
+    2  secret        the release's own Secret               ExternalSecret
+    3  migrate       if the settings name a command         Job
+    4  start         the idle colour, until available       Deployment
+    5  smoke test    against the idle colour                Job
+    6  check         pods, gates, targets                   Hooks.promote, before the ConfigMap `shopcat-live` is written
+    7  canary        a tenth of the traffic, watched        "
+    8  shift         all of it, read back twice             "
+    9  watch         settle time, whole minutes of metrics  "
+    10 live          one conditional write in the ledger    "
+    11 stop          the old colour, to no pods             Hooks.guard_deployment, before its Deployment is written
+
+What is guaranteed meanwhile:
 
 * A colour is declared from its record and nothing else; no output of another resource can enter a pod template.
 * A NetworkPolicy lets production's load balancer and the smoke test reach the pods, and nobody else in the cluster.
@@ -36,10 +50,10 @@ from infra.names import (
 )
 from infra.release import drift
 from infra.release.manifests import (
-    MINIMUM_READY_SECONDS,
     SERVICE_PORT,
-    SMOKE,
     SMOKE_SECONDS,
+    deployment_spec,
+    ingress_policy,
     render_migration,
     render_pod_template,
     render_smoke,
@@ -58,24 +72,6 @@ if TYPE_CHECKING:
 
 SHOP_PRIORITY = 100_000
 POINTER = "shopcat-live"
-
-
-def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
-    """Allow into a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
-
-    A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
-    """
-    smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
-    return {
-        "podSelector": {},
-        "policyTypes": ["Ingress"],
-        "ingress": [
-            {
-                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
-                "ports": [{"protocol": "TCP", "port": APPLICATION_PORT}],
-            }
-        ],
-    }
 
 
 class BlueGreen(pulumi.ComponentResource):
@@ -130,7 +126,7 @@ class BlueGreen(pulumi.ComponentResource):
             opts=self._options(depends_on=self._platform),
         )
         ingress = ingress_policy(load_balancer_cidrs)
-        fence = kubernetes.networking.v1.NetworkPolicy(
+        ingress_rule = kubernetes.networking.v1.NetworkPolicy(
             "ingress",
             metadata=self._metadata("NetworkPolicy", "ingress", ingress),
             spec=ingress,
@@ -139,7 +135,7 @@ class BlueGreen(pulumi.ComponentResource):
         bindings = [self._colour(colour, namespace, target_group_arns[colour]) for colour in COLOURS]
         # Each depends on what comes right before it and no more: the engine walks every path through the dependencies when a
         # protected stack is to be destroyed (pkg/v3 3.250.0, resource/graph, markAsDependency), and paths multiply.
-        ready: list[pulumi.Resource] = [fence, priority, *bindings]
+        ready: list[pulumi.Resource] = [ingress_rule, priority, *bindings]
         self.pointer = self._release(clients.region, ready)
         self._outputs()
 
@@ -215,15 +211,25 @@ class BlueGreen(pulumi.ComponentResource):
         return binding
 
     def _release(self, region: str, ready: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap | None:
-        """Secrets, checks, Deployments and the live pointer, in the order that the decision asks for."""
-        plan = self._plan
-        if not plan.colours:
+        """Declare the steps of a release in their order, as far as the decision asks for them."""
+        if not self._plan.colours:
             return None
         store = declare_store(region, self._metadata, self._kept(depends_on=ready))
+        secrets = self._secrets(store)
+        migrated = self._migrate(secrets)
+        started = self._start(secrets, migrated)
+        tested = self._smoke_test(secrets, migrated, started)
+        live = self._make_live([*started.values(), *tested] or [store])
+        self._stop(secrets, migrated, live)
+        return live
+
+    def _secrets(self, store: pulumi.Resource) -> dict[str, pulumi.Resource]:
+        """Step 2: the Secret of each release that has pods or is to have some, by the release's name."""
+        plan = self._plan
         records = {each.record.name: each.record for each in plan.colours.values()}
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
-        secrets = {
+        return {
             name: declare_release_secret(
                 record,
                 self._metadata,
@@ -233,23 +239,47 @@ class BlueGreen(pulumi.ComponentResource):
             )
             for name, record in sorted(records.items())
         }
-        done: list[pulumi.Resource] = []
-        before: list[pulumi.Resource] = []
-        if plan.checks and plan.checks.migrates:
-            before.append(self._migrate(plan.checks, [secrets[plan.checks.record.name]]))
-        deployments: dict[Colour, pulumi.Resource] = {}
-        for colour, each in plan.colours.items():
-            if not each.changes_last:
-                deployments[colour] = self._deployment(each, [*before, secrets[each.record.name]])
-                done.append(deployments[colour])
-        if plan.checks:
-            tested = deployments.get(plan.checks.colour, secrets[plan.checks.record.name])
-            done.append(self._smoke(plan.checks, [*before, tested]))
-        pointer = self._pointer(done or [store])
-        for each in plan.colours.values():
+
+    def _migrate(self, secrets: Mapping[str, pulumi.Resource]) -> list[pulumi.Resource]:
+        """Step 3: the migration, if the release has one."""
+        checks = self._plan.checks
+        if checks is None or not checks.migrates:
+            return []
+        return [self._migration(checks, [secrets[checks.record.name]])]
+
+    def _start(
+        self, secrets: Mapping[str, pulumi.Resource], migrated: list[pulumi.Resource]
+    ) -> dict[Colour, pulumi.Resource]:
+        """Step 4: every colour but the one that loses its pods."""
+        return {
+            colour: self._deployment(each, [*migrated, secrets[each.record.name]])
+            for colour, each in self._plan.colours.items()
+            if not each.changes_last
+        }
+
+    def _smoke_test(
+        self,
+        secrets: Mapping[str, pulumi.Resource],
+        migrated: list[pulumi.Resource],
+        started: Mapping[Colour, pulumi.Resource],
+    ) -> list[pulumi.Resource]:
+        """Step 5: the smoke test, if a release is checked."""
+        checks = self._plan.checks
+        if checks is None:
+            return []
+        tested = started.get(checks.colour, secrets[checks.record.name])
+        return [self._smoke(checks, [*migrated, tested])]
+
+    def _stop(
+        self,
+        secrets: Mapping[str, pulumi.Resource],
+        migrated: list[pulumi.Resource],
+        live: pulumi.Resource,
+    ) -> None:
+        """Step 11: the colour that loses its pods, once the other one is live."""
+        for each in self._plan.colours.values():
             if each.changes_last:
-                self._deployment(each, [*before, secrets[each.record.name], pointer])
-        return pointer
+                self._deployment(each, [*migrated, secrets[each.record.name], live])
 
     def _secret_options(self, depends_on: list[pulumi.Resource], name: str) -> pulumi.ResourceOptions:
         """The open release's Secret is made once the slot is taken; the others are there already."""
@@ -273,20 +303,10 @@ class BlueGreen(pulumi.ComponentResource):
         template = render_pod_template(record, colour)
 
         async def hook(args: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.before_deployment(colour, args.new_inputs or {})
+            await self.hooks.guard_deployment(colour, args.new_inputs or {})
 
         before = pulumi.ResourceHook(f"before-deployment-{colour}", hook)
-        spec = {
-            "replicas": each.replicas,
-            # `kubectl rollout pause` would keep a new release's pods from ever being made.
-            "paused": False,
-            "minReadySeconds": MINIMUM_READY_SECONDS,
-            "progressDeadlineSeconds": drain.progress_deadline_seconds,
-            "revisionHistoryLimit": 2,
-            "selector": {"matchLabels": colour_selector(colour)},
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": template,
-        }
+        spec = deployment_spec(record, colour, each.replicas, template)
         annotations = {
             # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
             INTENT_ANNOTATION: self._plan.intent,
@@ -317,7 +337,7 @@ class BlueGreen(pulumi.ComponentResource):
         )
         return deployment
 
-    def _migrate(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
+    def _migration(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         name, template = checks.migrate_name, checks.record.template
 
         async def explain(_: pulumi.ErrorHookArgs) -> bool:
@@ -366,11 +386,14 @@ class BlueGreen(pulumi.ComponentResource):
         )
         return job
 
-    def _pointer(self, depends_on: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap:
-        """Which release is live, for people and for the engine's order; the truth is the ledger's."""
+    def _make_live(self, depends_on: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap:
+        """Steps 6 to 10, right before this ConfigMap is written.
+
+        It names the live release, for people and for the engine's order; the truth is the ledger's.
+        """
 
         async def hook(_: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.before_pointer()
+            await self.hooks.promote()
 
         before = pulumi.ResourceHook("before-live-pointer", hook)
         return kubernetes.core.v1.ConfigMap(
@@ -395,7 +418,7 @@ class BlueGreen(pulumi.ComponentResource):
                 # Its failure is reported by the engine; what is live is worth showing all the same.
                 with contextlib.suppress(Exception):
                     await pointer.id.future()
-            if self._plan.astray and not pulumi.runtime.is_dry_run():
+            if self._plan.is_traffic_misplaced and not pulumi.runtime.is_dry_run():
                 try:
                     await self.hooks.restore()
                 except Refused as error:

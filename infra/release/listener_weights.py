@@ -219,7 +219,7 @@ class ListenerWeights:
             for each in elb.describe_target_health(TargetGroupArn=group)["TargetHealthDescriptions"]
         ]
 
-    async def look(self, deadline: float) -> View:
+    async def read_weights(self, deadline: float) -> View:
         """`view`, tried again while AWS is throttled or unreachable."""
         return await self._persist("reading the listeners", self.view, deadline)
 
@@ -299,7 +299,7 @@ class ListenerWeights:
         confirmed = 0
         written = False
         while True:
-            view = await self.look(deadline)
+            view = await self.read_weights(deadline)
             if not view.rules:
                 raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
             if view.agree(weights):

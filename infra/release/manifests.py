@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra.names import (
     APPLICATION,
@@ -17,6 +17,9 @@ from infra.names import (
     workload_name,
 )
 from infra.release.record import Record, assert_plain, validated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 CONTAINER = "shopcat"
 SERVICE_PORT = 80
@@ -226,3 +229,36 @@ def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
     }
     assert_plain(pod, f"smoke test of {record.tag}")
     return pod
+
+
+def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
+    """Allow into a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
+
+    A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
+    """
+    smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
+    return {
+        "podSelector": {},
+        "policyTypes": ["Ingress"],
+        "ingress": [
+            {
+                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
+                "ports": [{"protocol": "TCP", "port": APPLICATION_PORT}],
+            }
+        ],
+    }
+
+
+def deployment_spec(record: Record, colour: Colour, replicas: int, template: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the spec of a colour's Deployment, whose pods are made from ``template``."""
+    return {
+        "replicas": replicas,
+        # `kubectl rollout pause` would keep a new release's pods from ever being made.
+        "paused": False,
+        "minReadySeconds": MINIMUM_READY_SECONDS,
+        "progressDeadlineSeconds": record.template.drain.progress_deadline_seconds,
+        "revisionHistoryLimit": 2,
+        "selector": {"matchLabels": colour_selector(colour)},
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "template": template,
+    }

@@ -101,7 +101,7 @@ class Plan:
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises Refused."""
     room: capacity.CapacityPlan
-    astray: bool = False
+    is_traffic_misplaced: bool = False
     """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
     notes: tuple[str, ...] = field(default=())
     """What a person is told."""
@@ -146,12 +146,12 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
         refuse_gone_image(question, clients, decision.record)
     live = state.live if decision.action == "stay" else None
-    astray = live is not None and not view.agree(all_on(live.colour))
+    is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
     notes = [decision.message, room.describe(question.production)]
     if decision.action == "platform":
         host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {up_command('tag', 'v1.0.0')}")
-    if live and astray:
+    if live and is_traffic_misplaced:
         notes.append(
             f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
             f"everything back on {live.colour}"
@@ -175,7 +175,7 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
         load_balancer=question.load_balancer,
         kubernetes=kubernetes,
         room=room,
-        astray=astray,
+        is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),
         standing=standing,
     )

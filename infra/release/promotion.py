@@ -101,7 +101,7 @@ class Hooks:
 
     async def _overtaken(self) -> str:
         try:
-            await threads.in_thread(self._plan.session.still_ours)
+            await threads.in_thread(self._plan.session.refuse_overtaken)
         except LedgerConflict as error:
             return str(error)
         return ""
@@ -121,7 +121,7 @@ class Hooks:
             return []
         opened, record = decision.open, decision.record
         if opened and record and opened.colour == colour and decision.action in ("release", "resume"):
-            return await self._missing(record, colour, attempt=True)
+            return await self._reasons_not_ready(record, colour, attempt=True)
         occupant = state.occupants.get(colour) or "nothing"
         fate = "is being aborted" if opened and opened.colour == colour else "is neither live nor being released"
         return [f"{occupant}, which is in {colour}, {fate}"]
@@ -165,7 +165,7 @@ class Hooks:
             if decision.action != "abort":
                 await self._settle()
 
-    async def before_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
+    async def guard_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
         """Claim the slot for the colour that is about to change, and keep the pods that serve.
 
         Raises:
@@ -176,7 +176,7 @@ class Hooks:
         if opened and opened.colour == colour:
             await self.claim()
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
-        await threads.in_thread(self._plan.session.still_ours)
+        await threads.in_thread(self._plan.session.refuse_overtaken)
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
         live = self._plan.session.state.live
         if live and live.colour == colour:
@@ -217,7 +217,7 @@ class Hooks:
         """
         async with self._deciding:
             timing, state = self._plan.timing, self._plan.session.state
-            view = await self._look()
+            view = await self._read_weights()
             if not view.rules:
                 raise TrafficError(
                     f"guard of {colour} ({why}): no listener forwards to both colours, so where traffic goes is unknown"
@@ -237,10 +237,10 @@ class Hooks:
             self._log(f"{carries}; it goes to {state.live.name}")
             await self._return_to_live(whole=True)
             # That took minutes, in which another update, or a person, may have moved it once more.
-            await threads.in_thread(self._plan.session.still_ours)
+            await threads.in_thread(self._plan.session.refuse_overtaken)
             await self._refuse_moved(state.live.colour)
 
-    async def before_pointer(self) -> None:
+    async def promote(self) -> None:
         """Finish what was decided: shift and go live, or take back.
 
         Raises:
@@ -257,16 +257,15 @@ class Hooks:
         if session.state.open is None:
             return
         async with self._deciding:
-            await threads.in_thread(session.still_ours)
-            await self._traffic.make_carry_everything(
+            await threads.in_thread(session.refuse_overtaken)
+            await self._traffic.shift_all_traffic(
                 opened.colour,
-                proof=lambda: self._missing(record, opened.colour, attempt=True),
+                mode="immediate" if session.state.live is None else "canary",
+                readiness=lambda: self._reasons_not_ready(record, opened.colour, attempt=True),
                 timing=self._plan.timing,
                 prober=self._prober,
-                # Before the first release nobody is served, so there is nothing to settle or to compare with.
-                watched=session.state.live is not None,
             )
-            await threads.in_thread(session.still_ours)
+            await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
@@ -290,10 +289,10 @@ class Hooks:
         if state.live is None or opened is None or record is None:
             return
         async with self._deciding:
-            view = await self._look()
+            view = await self._read_weights()
             if not view.rules or not view.carries(opened.colour):
                 return
-            missing = await self._missing(record, opened.colour, attempt=True)
+            missing = await self._reasons_not_ready(record, opened.colour, attempt=True)
             if not missing:
                 return  # killed in the middle of its shift
             self._log(
@@ -318,20 +317,19 @@ class Hooks:
             raise TrafficError("nothing is live")
 
         async def missing() -> list[str]:
-            return await self._missing(record, live.colour)
+            return await self._reasons_not_ready(record, live.colour)
 
         async def unserved() -> list[str]:
             reasons = await missing()
             return reasons if reasons and not await self._serves(live.colour) else []
 
         try:
-            await self._traffic.make_carry_everything(
+            await self._traffic.shift_all_traffic(
                 live.colour,
-                proof=missing if whole else unserved,
+                mode="restore",
+                readiness=missing if whole else unserved,
                 timing=timing,
                 prober=self._prober,
-                watched=True,
-                returning=True,
             )
         except TrafficError as error:
             raise TrafficError(
@@ -348,18 +346,18 @@ class Hooks:
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
-    async def _look(self) -> View:
-        return await self._traffic.look(self._traffic.deadline(self._plan.timing))
+    async def _read_weights(self) -> View:
+        return await self._traffic.read_weights(self._traffic.deadline(self._plan.timing))
 
     async def _refuse_moved(self, colour: Colour) -> None:
-        view = await self._look()
+        view = await self._read_weights()
         if not view.agree(all_on(colour)):
             raise TrafficError(
                 f"somebody else moved traffic: everything was put on {colour}, now it is {view.describe()}; see who "
                 "writes the load balancer's rules, then run it again"
             )
 
-    async def _missing(self, record: Record, colour: Colour, *, attempt: bool = False) -> list[str]:
+    async def _reasons_not_ready(self, record: Record, colour: Colour, *, attempt: bool = False) -> list[str]:
         """List what keeps the colour from carrying everything, from the cluster's and the load balancer's own words.
 
         Args:

@@ -36,7 +36,7 @@ class Session:
             self._held = True
             return True
 
-    def still_ours(self) -> None:
+    def refuse_overtaken(self) -> None:
         """Nobody has written the ledger since this update read it or wrote it itself.
 
         Raises:

@@ -1,9 +1,8 @@
-"""Which colour carries traffic: read from and written to the load balancer's own API, and believed only from there.
+"""Shift all traffic to one colour, watched, and put it back if anything goes wrong.
 
-Shift, abort and guard are one idempotent act: *make colour X carry everything*. Weights move only to a colour that is
-proven; every write is read back twice on every listener that forwards; what goes wrong on the way puts the weights back
-in the same act, and that is read back too. Every poll logs a line, every wait has a deadline, throttled and unreachable
-APIs are tried again until then.
+Shift, abort and guard are one idempotent act. Weights move only to a colour that is ready; every write is read back twice on
+every listener that forwards; what goes wrong on the way puts the weights back in the same act, and that is read back too.
+Every poll logs a line, every wait has a deadline, throttled and unreachable APIs are tried again until then.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Literal
 
 from infra.errors import Refused
 from infra.names import Colour, other_colour
@@ -33,21 +33,29 @@ class Tally:
     failures: list[str] = field(default_factory=list)
 
 
-Proof = Callable[[], Awaitable[list[str]]]
+Readiness = Callable[[], Awaitable[list[str]]]
+"""Asked for what keeps a colour from carrying traffic; nothing does if the list is empty."""
+Mode = Literal["canary", "immediate", "restore"]
+"""How traffic moves.
+
+* canary: users are on the other colour, so a tenth goes first, then all, each watched.
+* immediate: nobody is served yet, so there is nothing to compare with.
+* restore: the colour served before and the other one is in trouble: all at once, and nothing puts it back.
+"""
 
 
 class Traffic(ListenerWeights):
     """Moves all traffic to one colour, watched, and back if anything goes wrong."""
 
-    async def prove(self, colour: Colour, proof: Proof, timing: Timing) -> None:
-        """Wait until nothing is missing from the colour.
+    async def wait_until_ready(self, colour: Colour, readiness: Readiness, timing: Timing) -> None:
+        """Wait until nothing keeps the colour from carrying traffic.
 
         Raises:
-            TrafficError: something still is by the deadline.
+            TrafficError: something still does by the deadline.
         """
         deadline = self._clock() + timing.proof_deadline_seconds
         while True:
-            reasons = await proof()
+            reasons = await readiness()
             if not reasons:
                 self._log(f"{colour} is proven: pods, gates, targets")
                 return
@@ -56,70 +64,66 @@ class Traffic(ListenerWeights):
                 raise TrafficError(f"{colour} can't carry traffic:\n" + "\n".join(f"  - {each}" for each in reasons))
             await self._sleep(timing.poll_seconds)
 
-    async def make_carry_everything(
-        self,
-        colour: Colour,
-        *,
-        proof: Proof,
-        timing: Timing,
-        prober: Prober | None,
-        watched: bool,
-        returning: bool = False,
+    async def shift_all_traffic(
+        self, colour: Colour, *, mode: Mode, readiness: Readiness, timing: Timing, prober: Prober | None
     ) -> None:
-        """Move all traffic to a proven colour, watched; on any trouble put the weights back and say what was seen.
-
-        What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
-        it, and where most requests fail already there is no canary, which would only prolong that.
+        """Move all traffic to a colour once it is ready; on any trouble put the weights back and say what was seen.
 
         Args:
             colour: the colour that shall carry everything.
-            proof: what is missing from it, asked until nothing is.
+            mode: how; see :data:`Mode`.
+            readiness: what keeps the colour from carrying traffic, asked until nothing does.
             timing: waits and thresholds.
             prober: our own requests; `None` sends none.
-            watched: whether somebody uses the other colour, so that it goes by a canary and with settle. Without, the
-                weights are written at once: nobody is served yet.
-            returning: the colour is the one that served before and the other is the one in trouble: the weights go at
-                once, nothing puts them back, and only then the settle time passes.
 
         Raises:
             TrafficError: it did not work out; the message says where the weights are.
         """
-        view = await self.look(self.deadline(timing))
+        view = await self.read_weights(self.deadline(timing))
         if not view.rules:
             raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
-        await self.prove(colour, proof, timing)
-        if not watched:
+        await self.wait_until_ready(colour, readiness, timing)
+        if mode == "immediate":
             await self.set_weights(all_on(colour), timing)
-            return
-        if returning:
-            await self._return(colour, timing, prober)
-            return
+        elif mode == "restore":
+            await self._restore(colour, timing, prober)
+        else:
+            await self._shift_by_canary(view, colour, readiness, timing, prober)
+
+    async def _shift_by_canary(
+        self, view: View, colour: Colour, readiness: Readiness, timing: Timing, prober: Prober | None
+    ) -> None:
+        """A tenth, then all, then the settle time and whole minutes of metrics.
+
+        What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
+        it, and where most requests fail already there is no canary, which would only prolong that.
+        """
         # After a kill the colour may have more than a canary already: that is never taken away, and no measure of before.
-        started = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
-        before = 0.0 if started else await self._before(view, colour, timing, prober)
+        is_resumed = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
+        before = 0.0 if is_resumed else await self._failure_rate_before(view, colour, timing, prober)
         canary_from = None
         try:
-            if not started and before < 0.5:
-                canary_from = await self._now(timing)
+            if not is_resumed and before < 0.5:
+                canary_from = await self._aws_time(timing)
                 canary = {colour: timing.canary_weight, other_colour(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
-                await self.prove(colour, proof, timing)
+                await self.wait_until_ready(colour, readiness, timing)
             await self.set_weights(all_on(colour), timing)
             if before > metrics.TROUBLE:  # each node of the load balancer sends requests into it until it has followed
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
             acceptable = metrics.acceptable(before)
-            shift = metrics.Shift(colour, await self._now(timing), canary_from, acceptable)
+            shift = metrics.Shift(colour, await self._aws_time(timing), canary_from, acceptable)
             await self._watch(colour, timing, prober, timing.settle_seconds, acceptable)
-            await self._count_minutes(view, shift, timing)
-            await self.prove(colour, proof, timing)
+            await self._wait_for_healthy_minutes(view, shift, timing)
+            await self.wait_until_ready(colour, readiness, timing)
         except BaseException as error:
-            await self._back(other_colour(colour), timing, error)
+            await self._put_back(other_colour(colour), timing, error)
             raise
 
-    async def _return(self, colour: Colour, timing: Timing, prober: Prober | None) -> None:
-        """Everything to the colour that served before, and time for the load balancer's nodes to follow."""
-        view = await self.look(self.deadline(timing))
+    async def _restore(self, colour: Colour, timing: Timing, prober: Prober | None) -> None:
+        """Move everything to the colour that served before, and give the load balancer's nodes time to follow."""
+        view = await self.read_weights(self.deadline(timing))
         if view.agree(all_on(colour)):
             return
         await self.set_weights(all_on(colour), timing)
@@ -131,7 +135,7 @@ class Traffic(ListenerWeights):
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
-    async def _before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
+    async def _failure_rate_before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
         """Failed requests per request before anything moves to the colour: what fails now, not what failed once.
 
         Raises:
@@ -153,7 +157,7 @@ class Traffic(ListenerWeights):
             probed = metrics.Sample(len(probes), len(failures))
             if len(failures) > 1:  # one alone may be the way there
                 self._log(f"{len(failures)} of {len(probes)} own requests fail before the shift: {failures[-1].what}")
-        end = metrics.whole_minute(await self._now(timing))
+        end = metrics.whole_minute(await self._aws_time(timing))
         reading = await self._read(view, end - timedelta(minutes=timing.baseline_minutes), end, self.deadline(timing))
         steady = metrics.steady_rate(reading, other_colour(colour))
         self._log(
@@ -161,8 +165,8 @@ class Traffic(ListenerWeights):
         )
         return metrics.before(probed, steady)
 
-    async def _back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
-        """Everything back on the colour that had it, read back; the trouble that led here is kept."""
+    async def _put_back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
+        """Put everything back on the colour that had it, and read it back; the trouble that led here is kept."""
         self._log(f"trouble ({error}); putting everything back on {colour}")
         try:
             await self.set_weights(all_on(colour), timing, going_back=True)
@@ -200,7 +204,7 @@ class Traffic(ListenerWeights):
 
     # Metrics ----------------------------------------------------------------------------------------------------------
 
-    async def _now(self, timing: Timing) -> datetime:
+    async def _aws_time(self, timing: Timing) -> datetime:
         """The time by AWS's own clock, which its metrics go by."""
         client = self._clients.get("elbv2")
         ask = partial(client.describe_load_balancers, Names=[self._name])
@@ -210,7 +214,7 @@ class Traffic(ListenerWeights):
         read = partial(cloudwatch.read_metrics, self._clients, view.load_balancer, view.groups, start, end)
         return await self._persist("reading metrics", read, deadline)
 
-    async def _count_minutes(self, view: View, shift: metrics.Shift, timing: Timing) -> None:
+    async def _wait_for_healthy_minutes(self, view: View, shift: metrics.Shift, timing: Timing) -> None:
         """Wait until the metrics show the colour healthy; missing data is not health.
 
         Raises:
@@ -219,7 +223,7 @@ class Traffic(ListenerWeights):
         deadline = self._clock() + timing.metric_delay_seconds
         seen: metrics.Reading | None = None
         while True:
-            now = await self._now(timing)
+            now = await self._aws_time(timing)
             end = metrics.whole_minute(now)
             reading = metrics.Reading()
             if end > shift.start:

@@ -21,8 +21,7 @@ import pytest
 
 from infra.foundation import addon_isolation
 from infra.previews import isolation
-from infra.release.blue_green import ingress_policy
-from infra.release.manifests import SMOKE
+from infra.release.manifests import SMOKE, ingress_policy
 from tests.conftest import PREFIX
 from tests.engine import isolation_table
 from tests.twin.test_cluster import MODULES, take_down

@@ -312,7 +312,7 @@ def test_a_release_through_the_table(open_ledger: Callable[[], Ledger]) -> None:
         session = Session(ledger, state, decide(tag(name, number), state))
         session.take()
         session.take()
-        session.still_ours()
+        session.refuse_overtaken()
         assert open_ledger().read().open is not None
         session.go_live()
     state = open_ledger().read()
@@ -346,7 +346,7 @@ def test_who_was_overtaken_can_not_go_live(open_ledger: Callable[[], Ledger]) ->
     second = Session(theirs, found, decide(Abort("v1.0.0"), found))
     second.take()
     with pytest.raises(LedgerConflict):
-        first.still_ours()
+        first.refuse_overtaken()
     with pytest.raises(LedgerConflict):
         first.go_live()
     second.abort()
@@ -374,7 +374,7 @@ def test_a_hook_that_looks_while_another_writes_sees_no_stranger() -> None:
     with ThreadPoolExecutor(2) as pool:
         taking = pool.submit(session.take)
         assert writing.wait(10)
-        looking = pool.submit(session.still_ours)
+        looking = pool.submit(session.refuse_overtaken)
         with pytest.raises(TimeoutError):  # the write has arrived, its answer has not
             looking.result(0.2)
         go_on.set()

@@ -163,13 +163,13 @@ class LoadBalancer:
 class Unmeasured(Traffic):
     """The metrics say nothing against a release here; they have tests of their own."""
 
-    async def _now(self, _: Timing) -> datetime:
+    async def _aws_time(self, _: Timing) -> datetime:
         return datetime(2026, 11, 24, 10, tzinfo=UTC)
 
     async def _read(self, *_: Any) -> metrics.Reading:
         return metrics.Reading()
 
-    async def _count_minutes(self, *_: Any) -> None:
+    async def _wait_for_healthy_minutes(self, *_: Any) -> None:
         await self._sleep(5)
 
 
@@ -197,7 +197,9 @@ class Update:
             load_balancer="shopcat",
             kubernetes=lambda: Kubernetes(world, self.write_deployment),  # type: ignore[arg-type, return-value]
             room=CapacityPlan(0, 0, 0, 0, 0),
-            astray=decision.action == "stay" and seen.live is not None and world.weights != all_on(seen.live.colour),
+            is_traffic_misplaced=decision.action == "stay"
+            and seen.live is not None
+            and world.weights != all_on(seen.live.colour),
             standing=standing,
         )
         self.left = 10**9
@@ -322,19 +324,19 @@ class Update:
         if self.plan.checks:
             await self._smoke(hooks)
         if self.plan.pointer and self.state.get("pointer") != self.plan.pointer:
-            await hooks.before_pointer()
+            await hooks.promote()
             self.tick()
             self.state["pointer"] = self.plan.pointer
         for colour in self.plan.colours.keys() - set(first):
             await self._deployment(hooks, colour)
-        if self.plan.astray:
+        if self.plan.is_traffic_misplaced:
             await hooks.restore()
 
     async def _deployment(self, hooks: Hooks, colour: Colour) -> None:
         declared = self.declared(colour)
         if self.state.get(colour) == declared:
             return
-        await hooks.before_deployment(colour, declared)
+        await hooks.guard_deployment(colour, declared)
         if colour in self.state:
             await hooks.make_again(declared)
             if colour not in self.world.deployments:

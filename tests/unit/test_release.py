@@ -396,7 +396,7 @@ class FakeTraffic:
     def deadline(self, _: Any) -> float:
         return 0.0
 
-    async def look(self, _: float) -> Any:
+    async def read_weights(self, _: float) -> Any:
         from infra.release.listener_weights import Rule, View
 
         return View({"blue": "b", "green": "g"}, (Rule("l", "r", self.weights, ()),))  # type: ignore[arg-type]
@@ -404,11 +404,11 @@ class FakeTraffic:
     async def targets_of(self, *_: Any) -> list[Target]:
         return self.found
 
-    async def make_carry_everything(self, colour: str, *, proof: Any, watched: bool, **_: Any) -> None:
-        reasons = await proof()
+    async def shift_all_traffic(self, colour: str, *, readiness: Any, mode: str, **_: Any) -> None:
+        reasons = await readiness()
         if reasons:
             raise Refused("; ".join(reasons))
-        self.moved.append(f"{colour}{' watched' if watched else ''}")
+        self.moved.append(f"{colour}{'' if mode == 'immediate' else ' watched'}")
         self.weights = self.meanwhile or {colour: 100, "green" if colour == "blue" else "blue": 0}
 
     async def set_weights(self, weights: dict[str, int], _: Any) -> None:
@@ -502,20 +502,20 @@ def test_a_template_edited_by_hand_under_an_unchanged_mark_counts_as_another() -
 
 def test_the_slot_is_claimed_before_the_idle_deployment_changes() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0})
-    run(made.before_deployment("blue", FULL))
+    run(made.guard_deployment("blue", FULL))
     assert made._plan.session.state.open.name == "v1.1.0-r1"
 
 
 def test_the_first_release_moves_at_once_and_goes_live() -> None:
     made = hooks(EMPTY, tag("v1.0.0", 1), {"blue": 100, "green": 0}, Cluster(1, "green"))
-    run(made.before_pointer())
+    run(made.promote())
     assert made._traffic.moved == ["green"]
     assert made._plan.session.state.live.tag == "v1.0.0"
 
 
 def test_later_releases_are_watched() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
-    run(made.before_pointer())
+    run(made.promote())
     assert made._traffic.moved == ["blue watched"]
 
 
@@ -531,7 +531,7 @@ def test_later_releases_are_watched() -> None:
 def test_what_is_not_proven_does_not_go_live(cluster: Cluster, words: str) -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, cluster)
     with pytest.raises(Refused, match=words):
-        run(made.before_pointer())
+        run(made.promote())
     assert made._plan.session.state.live.tag == "v1.0.0"
     assert made._traffic.moved == []
 
@@ -542,13 +542,13 @@ def test_who_lost_the_slot_moves_nothing() -> None:
     books = made._plan.session._ledger
     books.state = aborted(books.state)
     with pytest.raises(Refused, match="another update was first"):
-        run(made.before_pointer())
+        run(made.promote())
     assert made._traffic.moved == []
 
 
 def test_a_colour_without_weight_may_lose_its_pods() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
-    run(made.before_deployment("green", EMPTIED))
+    run(made.guard_deployment("green", EMPTIED))
     assert made._traffic.moved == []
 
 
@@ -556,9 +556,9 @@ def test_a_checkout_with_an_older_state_writes_what_is_there_already() -> None:
     cluster = Cluster(1, "green", pods=0)
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, cluster)
     cluster.stands = CHANGED
-    run(made.before_deployment("blue", CHANGED))
+    run(made.guard_deployment("blue", CHANGED))
     cluster.stands = EMPTIED
-    run(made.before_deployment("green", EMPTIED))
+    run(made.guard_deployment("green", EMPTIED))
     assert made._traffic.moved == []
 
 
@@ -566,12 +566,12 @@ def test_a_colour_that_another_update_has_taken_meanwhile_is_not_written() -> No
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
     made._plan.session._ledger.state = claim(SECOND, tag("v1.2.0", 3))
     with pytest.raises(Refused, match=r"another update was first: release v1\.2\.0-r1 holds the slot"):
-        run(made.before_deployment("green", EMPTIED))
+        run(made.guard_deployment("green", EMPTIED))
 
 
 def test_a_colour_with_weight_loses_it_first_to_the_proven_other() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
-    run(made.before_deployment("green", EMPTIED))
+    run(made.guard_deployment("green", EMPTIED))
     assert made._traffic.moved == ["blue watched"]
 
 
@@ -581,7 +581,7 @@ def test_the_live_colours_pods_stay(change: dict[str, Any], words: str) -> None:
     cluster.stands = FULL
     made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, cluster)
     with pytest.raises(Refused, match=words):
-        run(made.before_deployment("blue", change))
+        run(made.guard_deployment("blue", change))
 
 
 def test_what_somebody_did_to_the_live_colour_is_put_back_and_moves_nothing() -> None:
@@ -589,7 +589,7 @@ def test_what_somebody_did_to_the_live_colour_is_put_back_and_moves_nothing() ->
         cluster = Cluster(2, "blue", pods=count)
         cluster.stands = deployment(count, 1)
         made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0}, cluster)
-        run(made.before_deployment("blue", FULL))
+        run(made.guard_deployment("blue", FULL))
         assert made._traffic.moved == []
 
 
@@ -597,7 +597,7 @@ def test_an_abort_never_moves_traffic_to_what_it_takes_back() -> None:
     """A refresh had written three replicas into the state; the abort's write of two counted as a loss."""
     cluster = Cluster(1, "green", pods=3, replicas=3)
     made = hooks(claim(FIRST, tag("v1.1.0", 2)), Abort("v1.1.0"), {"green": 100, "blue": 0}, cluster)
-    run(made.before_deployment("green", deployment(2, 1)))
+    run(made.guard_deployment("green", deployment(2, 1)))
     assert made._traffic.moved == []
     assert run(made._refuse_weight("blue")) == ["v1.1.0-r1, which is in blue, is being aborted"]
 
@@ -626,9 +626,9 @@ def test_an_abort_ends_when_the_colour_is_empty() -> None:
     state = claim(FIRST, tag("v1.1.0", 2))
     made = hooks(state, Abort("v1.1.0"), {"green": 100, "blue": 0}, Cluster(1, "green", replicas=2))
     with pytest.raises(Refused, match="still wants 2 pods"):
-        run(made.before_pointer())
+        run(made.promote())
     made = hooks(state, Abort("v1.1.0"), {"green": 90, "blue": 10}, Cluster(1, "green"))
-    run(made.before_pointer())
+    run(made.promote())
     assert made._traffic.moved == ["green watched"]
     assert made._plan.session.state.open is None
 
@@ -636,11 +636,11 @@ def test_an_abort_ends_when_the_colour_is_empty() -> None:
 def test_a_first_release_that_carries_everything_can_be_aborted() -> None:
     state = claim(EMPTY, tag("v1.0.0", 1))
     made = hooks(state, Abort("v1.0.0"), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
-    run(made.before_deployment("green", EMPTIED))
+    run(made.guard_deployment("green", EMPTIED))
     assert made._traffic.weights == {"blue": 100, "green": 0}
     assert made._traffic.moved == [], "there is no colour to prove"
     made._plan.kubernetes().stands = EMPTIED
-    run(made.before_pointer())
+    run(made.promote())
     assert made._plan.session.state.open is None
 
 
@@ -648,7 +648,7 @@ def test_a_first_release_that_carries_everything_keeps_its_pods_otherwise() -> N
     state = claim(EMPTY, tag("v1.0.0", 1))
     made = hooks(state, Nothing(), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
     with pytest.raises(Refused, match="nothing is live that could take it"):
-        run(made.before_deployment("green", EMPTIED))
+        run(made.guard_deployment("green", EMPTIED))
 
 
 MOVED = "somebody else moved traffic: everything was put on blue, now it is .*blue 0 / green 100"
@@ -658,14 +658,14 @@ def test_a_colour_that_got_weight_again_while_it_was_taken_away_keeps_its_pods()
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
     made._traffic.meanwhile = {"blue": 0, "green": 100}
     with pytest.raises(Refused, match=MOVED):
-        run(made.before_deployment("green", EMPTIED))
+        run(made.guard_deployment("green", EMPTIED))
 
 
 def test_a_release_whose_traffic_somebody_took_away_meanwhile_does_not_go_live() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
     made._traffic.meanwhile = {"blue": 0, "green": 100}
     with pytest.raises(Refused, match=MOVED):
-        run(made.before_pointer())
+        run(made.promote())
     assert made._plan.session.state.live.tag == "v1.0.0"
 
 

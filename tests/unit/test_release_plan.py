@@ -199,14 +199,14 @@ def test_weights_that_say_otherwise_are_told_and_put_right(platform: AwsClients)
     release(platform, tag="v1.0.0")
     plan = read(platform)  # nobody has moved anything to green here
     assert plan.decision.action == "stay"
-    assert plan.astray
+    assert plan.is_traffic_misplaced
     assert any("blue 100 / green 0; this update puts everything back on green" in note for note in plan.notes)
     elb = client("elbv2")
     view = traffic_shift.Traffic(platform, "shopcat").view()
     for rule in view.rules:
         tuples = [{"TargetGroupArn": view.groups[one], "Weight": 100 if one == "green" else 0} for one in view.groups]
         elb.modify_rule(RuleArn=rule.arn, Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}])
-    assert not read(platform).astray
+    assert not read(platform).is_traffic_misplaced
 
 
 def test_what_is_open_is_gone_on_with_though_the_load_balancer_is_gone(platform: AwsClients) -> None:
@@ -220,7 +220,7 @@ def test_what_is_open_is_gone_on_with_though_the_load_balancer_is_gone(platform:
     assert read(platform).decision.action == "resume"
     assert read(platform, abort="v1.1.0").decision.action == "abort"
     read(platform, abort="v1.1.0").session.abort()
-    assert read(platform).astray, "its rule will be made with everything on blue"
+    assert read(platform).is_traffic_misplaced, "its rule will be made with everything on blue"
     refused(platform, "bring the platform up first", tag="v1.1.0")
 
 

@@ -17,7 +17,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import Refused
 from infra.release.listener_weights import Timing, TrafficError, all_on
 from infra.release.probes import HttpsProber, Probe
-from infra.release.traffic_shift import Traffic
+from infra.release.traffic_shift import Mode, Traffic
 from tests.unit.cloudwatch import NO_TARGET, START, CloudWatch
 from tests.unit.releases import REGION, client, run
 
@@ -179,15 +179,11 @@ class Stage:
         for rule in self.rules:
             self.elb.modify_rule(RuleArn=rule, Actions=[self.balancer.forward(blue, green)])
 
-    def move(self, colour: Any = "green", *, prober: Any = None, watched: bool = True, returning: bool = False) -> None:
-        async def proof() -> list[str]:
+    def move(self, colour: Any = "green", *, prober: Any = None, mode: Mode = "canary") -> None:
+        async def readiness() -> list[str]:
             return self.proof
 
-        run(
-            self.traffic.make_carry_everything(
-                colour, proof=proof, timing=TIMING, prober=prober, watched=watched, returning=returning
-            )
-        )
+        run(self.traffic.shift_all_traffic(colour, mode=mode, readiness=readiness, timing=TIMING, prober=prober))
 
     def throttle(self, call: str, until: float) -> None:
         error = ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, call)
@@ -246,7 +242,7 @@ def test_a_second_time_nothing_is_written_but_it_is_watched_again(stage: Stage) 
 
 
 def test_nobody_to_protect_moves_at_once(stage: Stage) -> None:
-    stage.move("green", watched=False)
+    stage.move("green", mode="immediate")
     assert stage.weights() == GREEN
     assert stage.clock.now < 10
 
@@ -273,15 +269,15 @@ def test_going_back_goes_at_once_and_nothing_undoes_it(stage: Stage) -> None:
         return Probe(ok=False, what="HTTP 502")
 
     with pytest.raises(TrafficError, match=r"everything is on blue \(read back twice\); run it again"):
-        stage.move("blue", prober=prober, returning=True)
+        stage.move("blue", prober=prober, mode="restore")
     assert stage.weights() == BLUE
     assert stage.ill.calls.count("modify_rule") == 2
-    stage.move("blue", prober=prober, returning=True)
+    stage.move("blue", prober=prober, mode="restore")
 
 
 def test_going_back_waits_until_the_load_balancer_has_followed(stage: Stage) -> None:
     stage.start_at(10, 90)
-    stage.move("blue", returning=True)
+    stage.move("blue", mode="restore")
     assert stage.weights() == BLUE
     assert stage.clock.now >= TIMING.settle_seconds
 
@@ -294,7 +290,7 @@ def test_failures_until_the_load_balancer_has_followed_do_not_fail_a_return(stag
         follows = stage.clock.now >= TIMING.canary_seconds - 1
         return Probe(ok=follows, what="HTTP 200" if follows else "HTTP 503")
 
-    stage.move("blue", prober=prober, returning=True)
+    stage.move("blue", prober=prober, mode="restore")
     assert stage.weights() == BLUE
     assert stage.clock.now >= TIMING.settle_seconds
 
@@ -415,7 +411,7 @@ def test_a_rule_that_somebody_made_for_one_colour_carries_that_colour(stage: Sta
     )["Rules"][0]["RuleArn"]
     try:
         assert stage.traffic.view().carries("green")
-        stage.move("blue", watched=False)
+        stage.move("blue", mode="immediate")
         assert stage.weights() == [{"blue": 100, "green": 0}] * 3
     finally:
         stage.elb.delete_rule(RuleArn=rule)
@@ -424,7 +420,7 @@ def test_a_rule_that_somebody_made_for_one_colour_carries_that_colour(stage: Sta
 def test_a_weighted_rule_that_somebody_made_simple_gets_both_groups_again(stage: Stage) -> None:
     stage.elb.modify_rule(RuleArn=stage.rules[0], Actions=[{"Type": "forward", "TargetGroupArn": stage.groups["blue"]}])
     assert stage.weights() == BLUE
-    stage.move("green", watched=False)
+    stage.move("green", mode="immediate")
     assert stage.weights() == GREEN
 
 
@@ -634,7 +630,7 @@ def test_a_write_is_not_believed_until_read_back(stage: Stage, monkeypatch: pyte
         return {} if next(lost, False) else real(**arguments)
 
     monkeypatch.setattr(stage.elb, "modify_rule", forgetful)
-    stage.move("green", watched=False)
+    stage.move("green", mode="immediate")
     assert stage.weights() == GREEN
 
 
