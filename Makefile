@@ -109,7 +109,7 @@ bench-previews: $(READY) ## as many previews as fit, opened, updated and closed 
 
 .PHONY: isolation
 isolation: $(READY) ## everything a pull request's identity must not do, tried; table in docs/isolation.md
-	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/engine/test_isolation.py
+	SHOPCAT_ISOLATION=1 $(VENV)/bin/pytest tests/twin/test_network_policies.py tests/twin/test_siege.py tests/engine/test_isolation.py
 
 .PHONY: audit
 AUDIT := .venv-audit

@@ -10,6 +10,7 @@ class Table:
     denied: list[tuple[str, str, str]] = field(default_factory=list)
     allowed: list[tuple[str, str]] = field(default_factory=list)
     packets: list[tuple[str, str]] = field(default_factory=list)
+    siege: list[str] = field(default_factory=list)
 
 
 ROWS = Table()
@@ -28,6 +29,8 @@ request's code could say anything; rows that name an administrator hold whoever 
   `tests/iam.py`; AWS itself was not asked.
 * **packets**: the program's own NetworkPolicies on two real nodes, enforced by kube-router in place of the VPC CNI
   (`tests/twin/test_network_policies.py`); pods stand where production's would, a listener where the database would.
+* **five at once**: production's release and rollback on real pods while five pull requests try all of this and more
+  (`tests/twin/test_siege.py`).
 * **declared**: what was checked is that it is declared, and can't be removed by a preview; nothing enforced it in this run.
 """
 
@@ -51,21 +54,34 @@ def packet(what: str, came: str) -> None:
     ROWS.packets.append((what, came))
 
 
-def _packets(page: str) -> str:
-    """This run's section, or that of the page where this run had no real nodes."""
+def besieged(what: str) -> None:
+    ROWS.siege.append(what)
+
+
+def _kept(page: str, title: str) -> str:
+    """A section of the page as a former run wrote it; empty if there is none."""
+    found = re.search(rf"^{re.escape(title)}\n.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
+    return found[0].rstrip() + "\n" if found else ""
+
+
+def _sections(page: str) -> str:
+    """What needs real nodes: this run's, or the page's own where this run had none."""
+    packets = _kept(page, _PACKETS)
     if ROWS.packets:
         lines = [_PACKETS, "", "| TCP from | with the policies |", "|---|---|"]
-        return "\n".join([*lines, *(f"| {what} | {came} |" for what, came in ROWS.packets)]) + "\n"
-    kept = re.search(rf"^{re.escape(_PACKETS)}\n.*?(?=^## )", page, re.MULTILINE | re.DOTALL)
-    return kept[0].rstrip() + "\n" if kept else ""
+        packets = "\n".join([*lines, *(f"| {what} | {came} |" for what, came in ROWS.packets)]) + "\n"
+    siege = _kept(page, _SIEGE)
+    if ROWS.siege:
+        siege = "\n".join([_SIEGE, "", *(f"* {what}" for what in ROWS.siege)]) + "\n"
+    return "\n".join(filter(None, (packets, siege)))
 
 
-def write_packets(path: Path) -> None:
-    """Put this run's packets into the page, and leave the rest of it."""
+def write_sections(path: Path) -> None:
+    """Put what this run saw on real nodes into the page, and leave the rest of it."""
     page = path.read_text()
     before, _, after = page.partition("## What this leaves")
-    before = before.partition(_PACKETS)[0].rstrip()
-    path.write_text(f"{before}\n\n{_packets(page)}\n## What this leaves{after}")
+    before = min((before.partition(title)[0] for title in (_PACKETS, _SIEGE)), key=len).rstrip()
+    path.write_text(f"{before}\n\n{_sections(page)}\n## What this leaves{after}")
 
 
 def write(path: Path) -> None:
@@ -76,10 +92,10 @@ def write(path: Path) -> None:
     lines += [f"| {what} | {by} |" for what, by in ROWS.allowed]
     # What stands in angle brackets would be taken for a tag.
     text = "\n".join(lines).replace("<", "&lt;").replace(">", "&gt;")
-    path.write_text("\n".join((text, "", _packets(page), _TAIL.lstrip())))
+    path.write_text("\n".join((text, "", _sections(page), _TAIL.lstrip())))
 
 
-_PACKETS = "## Packets"
+_PACKETS, _SIEGE = "## Packets", "## Five at once"
 _TAIL = """
 ## What this leaves
 

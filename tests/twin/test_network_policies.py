@@ -225,4 +225,4 @@ def test_the_load_balancer_reaches_both_applications(twin: config.Twin, fenced: 
 def test_the_rows_are_written(twin: config.Twin, fenced: None) -> None:
     """Last, so that it holds every row; only when asked for."""
     if os.environ.get("SHOPCAT_ISOLATION"):
-        isolation_table.write_packets(REPOSITORY / "docs" / "isolation.md")
+        isolation_table.write_sections(REPOSITORY / "docs" / "isolation.md")
