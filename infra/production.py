@@ -91,7 +91,7 @@ def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
 class Production(pulumi.ComponentResource):
     """Everything of the stack `prod`."""
 
-    def __init__(self, settings: Settings, region: str, stack: str) -> None:
+    def __init__(self, settings: Settings, region: str, stack: str) -> None:  # noqa: PLR0915 - the stack, read top to bottom
         # Everything is read before anything but the providers is declared: a refusal leaves no half plan. Their plugins
         # start meanwhile; with credentials that don't work they would only say the same in other words.
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)

@@ -105,7 +105,7 @@ def keys_of(action: str) -> set[str]:
     return {re.sub(r"(\$\{[^}]*\}|/tag-key)$", "", key.replace("/tag-key", "/")).lower() for key in keys}
 
 
-def findings(document: dict[str, Any]) -> Iterator[Found]:
+def findings(document: dict[str, Any]) -> Iterator[Found]:  # noqa: C901, PLR0912 - one rule after the other
     """What is wrong with a policy, rule by rule."""
     for statement in document["Statement"]:
         resources, actions = as_list(statement["Resource"]), as_list(statement["Action"])

@@ -110,7 +110,7 @@ class Front:
         yield
         await self._session.close()
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
+    async def handle(self, request: web.Request) -> web.StreamResponse:  # noqa: PLR0911 - one answer for each kind of request
         """One request of the registry protocol."""
         if request.method in ("GET", "HEAD"):
             try:

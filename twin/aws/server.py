@@ -191,7 +191,7 @@ class Application:
             return arn, ""
         return f"arn:aws:iam::{assumed.group(1)}:role/{assumed.group(2)}", assumed.group(3)
 
-    def _own(
+    def _own(  # noqa: PLR0911 - one answer for each path
         self, path: str, method: str, body: bytes, environ: WSGIEnvironment, start_response: Any
     ) -> Iterable[bytes]:
         query = urllib.parse.parse_qs(environ.get("QUERY_STRING", ""))

@@ -94,7 +94,7 @@ class Engine:
     def _draw(self, delay: Delay) -> float:
         return delay.maximum * self.delay_scale if self.delay_worst else delay.draw(self._random, self.delay_scale)
 
-    def take_in(self, snapshot: Snapshot, now: float) -> None:
+    def take_in(self, snapshot: Snapshot, now: float) -> None:  # noqa: C901 - each thing that may be new, once
         """Announce to each node whatever is new in the snapshot.
 
         Raises:

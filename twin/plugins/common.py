@@ -49,7 +49,7 @@ class Difference:
     delete_before_replace: bool = False
 
 
-def _decode_value(value: struct_pb2.Value) -> Any:
+def _decode_value(value: struct_pb2.Value) -> Any:  # noqa: PLR0911 - one line for each kind of value
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         found = {name: _decode_value(item) for name, item in value.struct_value.fields.items()}

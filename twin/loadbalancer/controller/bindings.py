@@ -91,7 +91,7 @@ def service_port(service: Object, wanted: int | str) -> Object:
     raise BackendNotFoundError(f"backend not found: unable to find port {wanted} on service {name}")
 
 
-def endpoints_of(caches: Caches, namespace: str, name: str, wanted_port: int | str) -> list[Endpoint]:
+def endpoints_of(caches: Caches, namespace: str, name: str, wanted_port: int | str) -> list[Endpoint]:  # noqa: C901 - as upstream decides, in its order
     """The pods that belong into the target group.
 
     Ready endpoints; of the others those whose containers are ready, that don't terminate, on a node that is Ready; and
