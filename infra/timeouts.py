@@ -119,33 +119,18 @@ class DrainBudget:
         unusable = _unusable(given, chosen)
         if unusable:
             raise DrainError(unusable)
-        app_drain = _whole(given.app_drain_seconds)
-        longest = _whole(given.longest_request_seconds)
-        propagation = _whole(given.propagation_seconds)
-        lag = _whole(given.controller_lag_seconds)
-        keep_alive = _whole(given.app_keep_alive_seconds)
-        margin = _whole(given.margin_seconds)
-        startup = _whole(given.startup_seconds)
-        interval = _whole(given.health_interval_seconds)
-        requeue = _whole(given.requeue_seconds)
-
+        known = {each.name: _whole(getattr(given, each.name)) for each in fields(DrainInputs)}
+        longest, propagation, lag = (
+            known[f"{name}_seconds"] for name in ("longest_request", "propagation", "controller_lag")
+        )
         pre_stop = lag + propagation
-        idle = max(longest + 5, min(_DEFAULT_IDLE_TIMEOUT_SECONDS, keep_alive - 5))
-        ready = startup + interval * given.health_threshold + requeue
-        progress = _or(chosen.progress_deadline_seconds, ready + lag + 30)
+        idle = max(longest + 5, min(_DEFAULT_IDLE_TIMEOUT_SECONDS, known["app_keep_alive_seconds"] - 5))
+        check = known["health_interval_seconds"] * known["health_threshold"] + known["requeue_seconds"]
+        progress = _or(chosen.progress_deadline_seconds, known["startup_seconds"] + check + lag + 30)
         budget = cls(
-            app_drain_seconds=app_drain,
-            longest_request_seconds=longest,
-            propagation_seconds=propagation,
-            controller_lag_seconds=lag,
-            app_keep_alive_seconds=keep_alive,
-            margin_seconds=margin,
-            startup_seconds=startup,
-            health_interval_seconds=interval,
-            health_threshold=given.health_threshold,
-            requeue_seconds=requeue,
+            **known,
             pre_stop_seconds=pre_stop,
-            grace_seconds=pre_stop + app_drain + margin,
+            grace_seconds=pre_stop + known["app_drain_seconds"] + known["margin_seconds"],
             idle_timeout_seconds=_or(chosen.idle_timeout_seconds, idle),
             deregistration_delay_seconds=_or(chosen.deregistration_delay_seconds, propagation + longest),
             settle_seconds=_or(chosen.settle_seconds, max(propagation + longest, METRIC_MINUTES_SECONDS)),

@@ -48,14 +48,7 @@ class DrainNumbers:
     @staticmethod
     def of(budget: DrainBudget) -> DrainNumbers:
         """Take those that a record keeps."""
-        return DrainNumbers(
-            app_drain_seconds=budget.app_drain_seconds,
-            pre_stop_seconds=budget.pre_stop_seconds,
-            grace_seconds=budget.grace_seconds,
-            progress_deadline_seconds=budget.progress_deadline_seconds,
-            startup_seconds=budget.startup_seconds,
-            pulumi_timeout_seconds=budget.pulumi_timeout_seconds,
-        )
+        return DrainNumbers(**{each.name: getattr(budget, each.name) for each in fields(DrainNumbers)})
 
 
 @dataclass(frozen=True)

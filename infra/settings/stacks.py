@@ -6,7 +6,7 @@ Keys are camelCase in the stack's file, under the namespace ``shopcat:``; nested
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,26 +70,11 @@ class DrainSettings(Model):
         Raises:
             DrainError: the numbers contradict each other.
         """
-        inputs = DrainInputs(
-            app_drain_seconds=self.app_drain,
-            longest_request_seconds=self.longest_request,
-            propagation_seconds=self.propagation,
-            controller_lag_seconds=self.controller_lag,
-            app_keep_alive_seconds=self.app_keep_alive,
-            margin_seconds=self.margin,
-            startup_seconds=self.startup,
-            health_interval_seconds=self.health_interval,
-            health_threshold=self.health_threshold,
-            requeue_seconds=self.requeue,
-        )
-        overrides = DrainOverrides(
-            idle_timeout_seconds=self.idle_timeout,
-            deregistration_delay_seconds=self.deregistration_delay,
-            settle_seconds=self.settle,
-            progress_deadline_seconds=self.progress_deadline,
-            pulumi_timeout_seconds=self.pulumi_timeout,
-        )
-        return DrainBudget.derive(inputs, overrides)
+
+        def of(kind: type[DrainInputs | DrainOverrides]) -> dict[str, Any]:
+            return {each.name: getattr(self, each.name.removesuffix("_seconds")) for each in fields(kind)}
+
+        return DrainBudget.derive(DrainInputs(**of(DrainInputs)), DrainOverrides(**of(DrainOverrides)))
 
 
 class ReleaseSettings(Model):
