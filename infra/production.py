@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -40,7 +41,7 @@ from infra.release.question import make_question
 from infra.settings import domains
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from infra.settings import Settings
 
@@ -88,70 +89,79 @@ def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
     return pulumi.ResourceHookBinding(after_create=[after], after_update=[after])
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What was read before anything but the providers is declared."""
+
+    plan: release_plan.Plan
+    zone_ids: Mapping[str, str]
+    """Route 53 zone of each load balancer's name; empty with `shopcat:dns: external`."""
+    production_cidrs: Sequence[str]
+    """Where production's load balancer has its addresses."""
+    preview_cidrs: Sequence[str]
+
+
+def _read(settings: Settings, clients: AwsClients) -> _Known:
+    """Read everything once; a refusal here leaves no half plan.
+
+    Raises:
+        Refused: what is wanted is not allowed, or can't be known.
+    """
+    names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
+    zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
+    plan = engine.meanwhile(lambda: release_plan.make_plan(make_question(settings), clients))
+    if not settings.protection:
+        slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
+    if plan.decision.action == "platform":
+        if settings.cluster.existing is None:
+            availability_zones.refuse_unusable(clients, settings.vpc.zones)
+        for name in names:
+            dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
+    existing = settings.cluster.existing
+    if existing is None:
+        production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
+    else:
+        existing_network.refuse_old(kubernetes_client.from_kubeconfig(existing.kubeconfig))
+        production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs)
+
+
+@dataclass(frozen=True)
+class _Platform:
+    """The cluster and its network, made here or somebody else's."""
+
+    network: Network
+    kubeconfig: pulumi.Output[str]
+    security_group: pulumi.Input[str]
+    ready: list[pulumi.Resource]
+
+
 class Production(pulumi.ComponentResource):
     """Everything of the stack `prod`."""
 
-    def __init__(self, settings: Settings, region: str, stack: str) -> None:  # noqa: PLR0915 - the stack, read top to bottom
-        # Everything is read before anything but the providers is declared: a refusal leaves no half plan. Their plugins
-        # start meanwhile; with credentials that don't work they would only say the same in other words.
+    def __init__(self, settings: Settings, region: str, stack: str) -> None:
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = engine.meanwhile(clients.identity)
+        # The providers' plugins start while all is read; with credentials that don't work they would only say the same in
+        # other words.
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
-        names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
-        zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
-        plan = engine.meanwhile(lambda: release_plan.make_plan(make_question(settings), clients))
-        if not settings.protection:
-            slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
-        if plan.decision.action == "platform":
-            if settings.cluster.existing is None:
-                availability_zones.refuse_unusable(clients, settings.vpc.zones)
-            for name in names:
-                dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
-
-        given = settings.cluster.existing
-        production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
-        if given is not None:
-            existing_network.refuse_old(kubernetes_client.from_kubeconfig(given.kubeconfig))
-            production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, given)
-
+        known = _read(settings, clients)
         guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
-        scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
         if settings.preview_domain_shared:
             pulumi.log.warn(domains.domain_warning(settings.domain, settings.preview_domain), self)
+        self._settings, self._region = settings, region
+        scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
         child = pulumi.ResourceOptions(parent=self)
-        registry = Registry("registry", protect=settings.protection, opts=child)
+
+        self.registry = Registry("registry", protect=settings.protection, opts=child)
         database = Database("database", settings, clients=clients, region=region, opts=child)
-        if given is None:
-            network = Network(
-                "shopcat",
-                settings.vpc,
-                cluster_name=settings.cluster.name,
-                region=region,
-                protect=settings.protection,
-                opts=child,
-            )
-            cluster = Cluster(
-                "shopcat",
-                settings,
-                boundary=boundary.boundary_arn(account, boundary.EKS_BOUNDARY_NAME),
-                network=network,
-                region=region,
-                components=guard.components,
-                opts=child,
-            )
-            self.kubeconfig = cluster.kubeconfig
-            security_group: pulumi.Input[str] = cluster.security_group_id
-            ready = cluster.ready
-        else:
-            network = existing_network.ExistingNetwork.of(given)  # type: ignore[assignment]
-            self.kubeconfig = pulumi.Output.secret(given.kubeconfig)
-            security_group = given.security_group_id
-            ready = []
-        provider = kubernetes_provider(self.kubeconfig, ready)
+        platform = self._platform(account, guard)
+        self.kubeconfig = platform.kubeconfig
+        provider = kubernetes_provider(self.kubeconfig, platform.ready)
         load(TYPED_WITH)
         engine.meanwhile(lambda: load(MODULES))
         # What the provider makes waits for it, and it for the cluster; a component waits for its providers, so AWS's own parts
@@ -161,78 +171,126 @@ class Production(pulumi.ComponentResource):
             "addons",
             settings,
             scope=scope,
-            kubernetes_api=plan.kubernetes,
+            kubernetes_api=known.plan.kubernetes,
             kubeconfig=self.kubeconfig,
-            vpc_id=network.vpc_id,
-            depends_on=ready,
+            vpc_id=platform.network.vpc_id,
+            depends_on=platform.ready,
             opts=inner,
         )
-        facts = AdmissionFacts(
-            account=account,
-            region=region,
-            load_balancer_cidrs=preview_cidrs,
-            secrets_role=addons.secrets_role,
-            tools={
-                SHOP_NAMESPACE: smoke_images(
-                    settings.images.smoke, [one.record for one in plan.state.releases.values()]
-                ),
-                DATABASE_NAMESPACE: [settings.images.database],
-            },
-            database_image=settings.images.database,
-            most_grace_seconds=settings.drain.budget.grace_seconds,
-        )
-        confined = [
-            *rbac.declare_rbac(inner),
-            *admission_policies.declare_admission_policies(
-                facts,
-                registry.release.repository_url,
-                registry.preview.repository_url,
-                protect=settings.protection,
-                opts=inner,
-            ),
-        ]
-        load_balancers = LoadBalancers(
+        confined = self._confine_previews(scope, known, addons, inner)
+        self.load_balancers = LoadBalancers(
             "edge",
             settings,
-            zone_ids=zone_ids,
-            network=network,
-            cluster_security_group_id=security_group,
+            zone_ids=known.zone_ids,
+            network=platform.network,
+            cluster_security_group_id=platform.security_group,
             opts=child,
         )
         stored = database.declare(
             operator=addons.operator,
-            vpc_id=network.vpc_id,
-            subnet_ids=list(network.private_subnet_ids),
-            cluster_security_group_id=security_group,
+            vpc_id=platform.network.vpc_id,
+            subnet_ids=list(platform.network.private_subnet_ids),
+            cluster_security_group_id=platform.security_group,
             cluster=provider,
             depends_on=addons.ready,
         )
         # In the cluster the previews' identity is known only once it is confined.
-        github_roles = GithubRoles(
+        self.github_roles = GithubRoles(
             "identity",
             settings.github,
             scope=scope,
-            listener_arn=load_balancers.previews.listener.arn,
-            in_our_cluster=given is None,
+            listener_arn=self.load_balancers.previews.listener.arn,
+            in_our_cluster=settings.cluster.existing is None,
             depends_on=confined,
             opts=inner,
         )
         self.release = BlueGreen(
             "shopcat",
-            plan=plan,
+            plan=known.plan,
             clients=clients,
             protect=settings.protection,
-            target_group_arns={colour: group.arn for colour, group in load_balancers.target_groups.items()},
-            load_balancer_cidrs=production_cidrs,
-            platform=[*addons.ready, *confined, *load_balancers.ready, *stored],
+            target_group_arns={colour: group.arn for colour, group in self.load_balancers.target_groups.items()},
+            load_balancer_cidrs=known.production_cidrs,
+            platform=[*addons.ready, *confined, *self.load_balancers.ready, *stored],
             opts=inner,
         )
+        self._publish(clients, known, platform, addons, confined, inner)
+        self.register_outputs({})
+
+    def _platform(self, account: str, guard: existing_resources.ImportGuard) -> _Platform:
+        """Declare network and cluster, or take those that are there."""
+        settings, child = self._settings, pulumi.ResourceOptions(parent=self)
+        existing = settings.cluster.existing
+        if existing is not None:
+            return _Platform(
+                existing_network.ExistingNetwork.of(existing),  # type: ignore[arg-type]
+                pulumi.Output.secret(existing.kubeconfig),
+                existing.security_group_id,
+                [],
+            )
+        network = Network(
+            "shopcat",
+            settings.vpc,
+            cluster_name=settings.cluster.name,
+            region=self._region,
+            protect=settings.protection,
+            opts=child,
+        )
+        cluster = Cluster(
+            "shopcat",
+            settings,
+            boundary=boundary.boundary_arn(account, boundary.EKS_BOUNDARY_NAME),
+            network=network,
+            region=self._region,
+            components=guard.components,
+            opts=child,
+        )
+        return _Platform(network, cluster.kubeconfig, cluster.security_group_id, cluster.ready)
+
+    def _confine_previews(
+        self, scope: AwsScope, known: _Known, addons: Addons, opts: pulumi.ResourceOptions
+    ) -> list[pulumi.Resource]:
+        """Declare what a pull request may do in the cluster: RBAC, and what the API server admits."""
+        images = self._settings.images
+        released = [one.record for one in known.plan.state.releases.values()]
+        facts = AdmissionFacts(
+            account=scope.account,
+            region=self._region,
+            load_balancer_cidrs=known.preview_cidrs,
+            secrets_role=addons.secrets_role,
+            tools={
+                SHOP_NAMESPACE: smoke_images(images.smoke, released),
+                DATABASE_NAMESPACE: [images.database],
+            },
+            database_image=images.database,
+            most_grace_seconds=self._settings.drain.budget.grace_seconds,
+        )
+        policies = admission_policies.declare_admission_policies(
+            facts,
+            self.registry.release.repository_url,
+            self.registry.preview.repository_url,
+            protect=self._settings.protection,
+            opts=opts,
+        )
+        return [*rbac.declare_rbac(opts), *policies]
+
+    def _publish(
+        self,
+        clients: AwsClients,
+        known: _Known,
+        platform: _Platform,
+        addons: Addons,
+        confined: list[pulumi.Resource],
+        opts: pulumi.ResourceOptions,
+    ) -> None:
+        """Publish what previews need to know, once they are confined."""
+        settings, previews = self._settings, self.load_balancers.previews
         cluster_info.publish_cluster_info(
             {
                 "cluster": settings.cluster.name,
-                "region": region,
+                "region": self._region,
                 "previewDomain": settings.preview_domain,
-                "loadBalancerCidrs": preview_cidrs,
+                "loadBalancerCidrs": known.preview_cidrs,
                 "previewRepository": PREVIEW_REPOSITORY,
                 "releaseRepository": RELEASE_REPOSITORY,
                 "secretsRole": addons.secrets_role,
@@ -240,20 +298,17 @@ class Production(pulumi.ComponentResource):
                 "previews": capacity.plan(settings.production).previews if settings.protection else 0,
             },
             {
-                "vpcId": network.vpc_id,
-                "previewListenerArn": load_balancers.previews.listener.arn,
-                "previewDnsName": load_balancers.previews.balancer.dns_name,
-                "previewRepositoryUrl": registry.preview.repository_url,
-                "previewRoleId": github_roles.preview_role_id,
+                "vpcId": platform.network.vpc_id,
+                "previewListenerArn": previews.listener.arn,
+                "previewDnsName": previews.balancer.dns_name,
+                "previewRepositoryUrl": self.registry.preview.repository_url,
+                "previewRoleId": self.github_roles.preview_role_id,
             },
             self.kubeconfig,
             confined,
-            inner,
+            opts,
             None if settings.protection else _none_opened_meanwhile(clients),
         )
-        self.registry, self.load_balancers, self.github_roles = registry, load_balancers, github_roles
-        self._settings = settings
-        self.register_outputs({})
 
     def seal(self) -> None:
         """Declare one protected thing that depends on all others: `pulumi destroy` of a protected stack deletes nothing.
