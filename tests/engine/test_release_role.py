@@ -66,9 +66,14 @@ def test_every_role_is_bounded(simulated: Twin, roles: Path) -> None:
     found = {one["RoleName"]: one for one in aws(simulated, "iam").list_roles()["Roles"]}
     assert {RELEASE_ROLE, PREVIEW_ROLE, CLEANUP_ROLE, PREVIEW_SECRETS_ROLE} < set(found)
     assert len(found) == 8
+    of_eks = {name for name in found if name.startswith(("node-", "shopcat-eksRole-"))}
+    assert len(of_eks) == 2
     for name in found:
         role = aws(simulated, "iam").get_role(RoleName=name)["Role"]
-        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary.boundary_arn(config.ACCOUNT_ID), name
+        wanted = boundary.EKS_BOUNDARY_NAME if name in of_eks else boundary.BOUNDARY_NAME
+        assert role["PermissionsBoundary"]["PermissionsBoundaryArn"] == boundary.boundary_arn(
+            config.ACCOUNT_ID, wanted
+        ), name
 
 
 def test_the_operator_has_written_its_secrets_with_our_rights(simulated: Twin, roles: Path) -> None:
