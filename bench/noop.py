@@ -41,7 +41,7 @@ class NoOp:
     declaring: tuple[float, ...]
     """A program that declares as many resources besides: components without inputs."""
     resources: int
-    """Of ours."""
+    """How many resources our program declares."""
 
     def ratio(self, other: tuple[float, ...]) -> float:
         """Median of ours ÷ median of the other's."""

@@ -48,9 +48,9 @@ TITLE = "previews"
 FIRST_TAG = "v1.0.0"
 TAGS = ("v1.1.0", "v1.2.0", "v1.3.0")
 SETTINGS = {"shopcat:drain": SHORT["shopcat:drain"], "shopcat:env": SHORT["shopcat:release"]["env"]}
-"""Of each preview: drain numbers as production's."""
+"""Settings of each preview: production's drain numbers."""
 ROUNDS = 3
-"""How often all of them are opened alone: when a target becomes healthy is a matter of seconds of chance."""
+"""Number of times that all of them are opened alone: when a target becomes healthy is a matter of seconds of chance."""
 SIDE_BY_SIDE = 4
 """Previews that are closed at the same time: most of it is their pods' drain, which nothing else waits for."""
 LONGEST_SECONDS = 7200.0
@@ -58,7 +58,7 @@ STALE_SECONDS = 60.0
 
 
 def changes(tags: Sequence[str] = TAGS, first: str = FIRST_TAG) -> Iterator[tuple[str, dict[str, str]]]:
-    """What is done to production, one after the other, and its settings: each tag released, and rolled back."""
+    """Yield each change of production with its settings, in order: each tag released, and rolled back."""
     for tag in tags:
         yield f"release of {tag}", {"tag": tag}
         yield f"rollback of {tag} to {first}", {"rollback": f"{tag}->{first}"}

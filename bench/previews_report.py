@@ -1,4 +1,4 @@
-"""What opening as many previews as fit has shown: is the time of one more flat, does the run prove anything, and the page."""
+"""Report on opening as many previews as fit: is the time of one more flat, does the run prove anything, and the page."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class Result:
     """Resource, how much there is, what a full release takes, these previews, and what one more would make of them."""
     operations: Sequence[Operation]
     changes: Sequence[Measured]
-    """What was done to production meanwhile."""
+    """Releases and rollbacks of production during the run."""
     requests: int
     failed: int
     by_failure: Mapping[str, int]
     disagreements: Sequence[str]
     orders_wrong: Sequence[str]
     refusal: str
-    """What the preview that was one too many was told; empty if it was let in."""
+    """Message to the preview that was one too many; empty if it was let in."""
     left_by_refused: Mapping[str, Sequence[str]]
     stale: Sequence[str]
     """Previews that don't serve the commit they were updated to."""
@@ -123,7 +123,7 @@ def slope(values: Sequence[float]) -> float:
 
 
 def trend(values: Sequence[float]) -> float:
-    """How much longer the last takes than the first, by the slope, as a share of the median: 0.05 is five per cent."""
+    """Return how much longer the last takes than the first, by the slope, as a share of the median: 0.05 is five per cent."""
     middle = statistics.median(values) if values else 0.0
     return slope(values) * (len(values) - 1) / middle if middle else 0.0
 
@@ -159,7 +159,7 @@ def whole_way_trend(result: Result) -> float:
 
 
 def beside(one: Operation, changes: Sequence[Measured]) -> list[str]:
-    """What production went through while it was done."""
+    """List the changes of production during an operation."""
     return [change.scenario for change in changes if change.began <= one.ended and one.began <= change.ended]
 
 
@@ -208,7 +208,7 @@ def _of_refusal(result: Result) -> list[str]:
 
 
 def raw(result: Result) -> dict[str, Any]:
-    """What the JSON holds."""
+    """Return the raw figures as the JSON file holds them."""
     quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
     return {
         "seconds": round(result.seconds, 1),

@@ -27,7 +27,7 @@ _NICE = 10
 
 
 def why_not(names: Iterable[str]) -> str:
-    """What keeps a bench from making its twins; empty if nothing does."""
+    """Return what keeps a bench from making its twins; empty if nothing does."""
     if not is_root():
         return "the bench needs real pods, and those need root"
     for name in names:
@@ -60,7 +60,7 @@ def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float 
 
 
 def requests_since(twin: Twin, since: float, load_balancer: str = LOAD_BALANCER) -> list[access_log.Request]:
-    """What the load balancer's nodes have logged of requests received since then (seconds since the epoch)."""
+    """Read the requests that the load balancer's nodes have logged since then (seconds since the epoch)."""
     found = []
     for log in sorted(twin.logs.glob(f"alb-{load_balancer}-node*.log")):
         found += [one for one in access_log.read(log) if one.received_ms >= since * 1000]

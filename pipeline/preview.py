@@ -64,8 +64,8 @@ class PreviewJob:
             return self.most_seconds
         if left < _AFTER_PULUMI_SECONDS + _LEAST_SECONDS:
             raise Refused(
-                f"{self._limit_seconds - left:.0f} s of the job's {self._limit_seconds:.0f} are over before Pulumi has begun, "
-                "so it isn't: run the job again, it finds more of its work done"
+                f"{self._limit_seconds - left:.0f} s of the job's {self._limit_seconds:.0f} are over already, "
+                "so nothing more is begun: run the job again, it finds more of its work done"
             )
         return left - _AFTER_PULUMI_SECONDS
 
@@ -143,7 +143,7 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
             made.select_or_create()
             before = made.outputs()
         with job.steps.timed("pulumi up"):
-            _apply(job, made, "up", "-c", f"shopcat:tag={sha}")
+            _bring_up(job, made, sha)
         with job.steps.timed("outputs"):
             url, changes = str(made.outputs()["url"]), made.changes()
         if wait:
@@ -204,9 +204,10 @@ def close(
         if is_wanted():
             print(f"{name} is wanted again, so it stays", flush=True)
             return False
-        tag = removal.deployed_tag(removal.cluster(clients, info), name)
-        left = job.deadline_seconds(time.time())
-        there = removal.remove_preview(clients, info, files, name, job.steps, left or removal.NAMESPACE_SECONDS)
+        cluster = removal.cluster(clients, info)
+        tag = removal.deployed_tag(cluster, name)
+        left = job.deadline_seconds(time.time()) or removal.NAMESPACE_SECONDS
+        there = removal.remove_preview(clients, cluster, info, files, name, job.steps, left)
         with job.steps.timed("images"):
             _delete_images(job, tag)
     finally:
@@ -215,10 +216,10 @@ def close(
     return there
 
 
-def _apply(job: PreviewJob, made: Stack, *arguments: str) -> None:
+def _bring_up(job: PreviewJob, made: Stack, sha: str) -> None:
     """Jobs of one pull request run one after the other (preview.yml), so for them any lock is a dead one's."""
     deadline = job.deadline_seconds(time.time())
-    finished = made.show(*arguments, stale_after_seconds=0, deadline_seconds=deadline)
+    finished = made.show("up", "-c", f"shopcat:tag={sha}", stale_after_seconds=0, deadline_seconds=deadline)
     if finished.code != 0:
         raise Refused(_failure(finished.text, interrupted=finished.interrupted))
 

@@ -66,6 +66,7 @@ def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: floa
 
 def remove_preview(
     clients: AwsClients,
+    client: KubernetesClient,
     info: Mapping[str, Any],
     files: Files,
     stack: str,
@@ -81,7 +82,7 @@ def remove_preview(
         Refused: something could not be removed; what and why.
     """
     with steps.timed("namespace"):
-        existed = delete_namespace(cluster(clients, info), stack, timeout_seconds)
+        existed = delete_namespace(client, stack, timeout_seconds)
     with steps.timed("AWS"):
         Leftovers.of(clients, stack, info).delete()
     with steps.timed("state"):
