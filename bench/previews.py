@@ -32,7 +32,7 @@ from bench.scenarios import PROPAGATION_SECONDS, SHORT, SHORT_MIX, STEADY_SECOND
 from bench.systems import OURS
 from infra import capacity
 from infra import settings as program_settings
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from twin import config, parts
 from twin.errors import TwinError
 from twin.host import pki
@@ -270,7 +270,7 @@ def main() -> int:
                 result = play(name, Path(directory))
             finally:
                 run.keep_logs(Path(directory), RESULTS / f"{TITLE}-logs")
-    except (TwinError, Refused) as error:
+    except (TwinError, ShopCatError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:

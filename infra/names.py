@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal, get_args
 
-from infra.errors import Refused
+from infra.errors import SettingsError
 
 PROJECT = "shopcat"
 """Pulumi puts it before a key that has no namespace (loaders.go, stackConfigNamespacedWithProject)."""
@@ -59,15 +59,15 @@ def check_tag(tag: str) -> str:
     """The tag, if a release may have it.
 
     Raises:
-        Refused: `latest`, or a name that Kubernetes objects can't carry.
+        ShopCatError: `latest`, or a name that Kubernetes objects can't carry.
     """
     if tag == "latest":
-        raise Refused(
+        raise SettingsError(
             "tag latest: a tag that moves can't be released; push the image under a tag of its own (v<semver>) "
             "and set shopcat:tag to that"
         )
     if not _TAG.fullmatch(tag):
-        raise Refused(
+        raise SettingsError(
             f"tag {tag[:60]!r}: expected up to 40 lower-case letters, digits, dots and single dashes, each part between "
             "dots beginning and ending with a letter or digit, such as v1.4.0"
         )

@@ -105,7 +105,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     """Read everything once; a refusal here leaves no half plan.
 
     Raises:
-        Refused: what is wanted is not allowed, or can't be known.
+        ShopCatError: what is wanted is not allowed, or can't be known.
     """
     names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
     zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}

@@ -9,7 +9,7 @@ import pulumi
 
 from infra import settings
 from infra.clients import engine
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation.providers import own_fields
 from infra.names import PRODUCTION_STACK
 from infra.settings import stack_file
@@ -33,7 +33,7 @@ def declare_stack() -> None:
     """Declare the stack.
 
     Raises:
-        Refused: a person has to change something first.
+        ShopCatError: a person has to change something first.
     """
     engine.withhold_debug_messages()
     pulumi.runtime.register_stack_transformation(own_fields)
@@ -58,5 +58,5 @@ def main() -> None:
     """Run; a refusal is one error without a traceback."""
     try:
         declare_stack()
-    except Refused as error:
+    except ShopCatError as error:
         raise pulumi.RunError(str(error)) from None

@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline import image, plan, preview, reaper, release, surroundings, version
+from pipeline.errors import PipelineError
 from pipeline.steps import Steps, steps_table
 
 
@@ -36,7 +37,7 @@ def _preview_close(arguments: argparse.Namespace) -> None:
 def _reaper(arguments: argparse.Namespace) -> None:
     failures = reaper.reap(os.environ, arguments.days)
     if failures:
-        raise Refused(f"{failures} previews could not be closed; why is above")
+        raise PipelineError(f"{failures} previews could not be closed; why is above")
 
 
 def _build(arguments: argparse.Namespace) -> None:
@@ -104,7 +105,7 @@ def _pull_request_number(text: str) -> int:
 def _version_text(text: str) -> str:
     try:
         return version.check_version(text)
-    except Refused as error:
+    except ShopCatError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
@@ -113,7 +114,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         arguments.run(arguments)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         if os.environ.get("GITHUB_ACTIONS"):
             print(f"::error::{str(error).splitlines()[0]}")

@@ -27,7 +27,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
+from pipeline.errors import PipelineError
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "pins.txt"
@@ -70,10 +71,10 @@ def wanted(requirements: str, machine: str, releases: str = RELEASES) -> list[Do
     """Return what a machine needs, at the versions that requirements.txt pins, of that server.
 
     Raises:
-        Refused: there are no archives for this machine, or a version isn't pinned.
+        ShopCatError: there are no archives for this machine, or a version isn't pinned.
     """
     if machine not in ARCHITECTURES:
-        raise Refused(f"no archive of Pulumi for {machine}; a runner needs one of {', '.join(ARCHITECTURES)}")
+        raise PipelineError(f"no archive of Pulumi for {machine}; a runner needs one of {', '.join(ARCHITECTURES)}")
     cli, plugin = ARCHITECTURES[machine]
     pulumi = _version(requirements, "pulumi")
     found = [Download("sdk", f"pulumi-v{pulumi}-linux-{cli}.tar.gz", ".", releases)]
@@ -87,7 +88,7 @@ def wanted(requirements: str, machine: str, releases: str = RELEASES) -> list[Do
 def _version(requirements: str, package: str) -> str:
     found = re.search(rf"^{re.escape(package)}==([0-9]+(?:\.[0-9]+)+)(?= )", requirements, re.MULTILINE)
     if found is None:
-        raise Refused(f"requirements.txt pins no {package}==<version>; compile it from requirements/infra.in")
+        raise PipelineError(f"requirements.txt pins no {package}==<version>; compile it from requirements/infra.in")
     return found[1]
 
 
@@ -95,7 +96,7 @@ def read_pins(text: str) -> dict[str, str]:
     """Return the checksum of each file.
 
     Raises:
-        Refused: a line is neither a comment nor a checksum with a file's name, or a file is there twice.
+        ShopCatError: a line is neither a comment nor a checksum with a file's name, or a file is there twice.
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -103,7 +104,9 @@ def read_pins(text: str) -> dict[str, str]:
             continue
         match = _PIN.fullmatch(line)
         if match is None or match[2] in found:
-            raise Refused(f"pins.txt, line {number}: expected `<sha256>  <file>`, each file once; make pins writes it")
+            raise PipelineError(
+                f"pins.txt, line {number}: expected `<sha256>  <file>`, each file once; make pins writes it"
+            )
         found[match[2]] = match[1]
     return found
 
@@ -118,7 +121,7 @@ def fetch(download: Download, folder: Path) -> Path:
     """Download an archive into a folder, whole or not at all.
 
     Raises:
-        Refused: it can't be had.
+        ShopCatError: it can't be had.
     """
     url, part = download.url, folder / f"{download.name}.part"
     try:
@@ -132,18 +135,18 @@ def fetch(download: Download, folder: Path) -> Path:
         return part.replace(folder / download.name)
     except (OSError, ValueError, http.client.HTTPException) as error:
         part.unlink(missing_ok=True)
-        raise Refused(f"{url} can't be downloaded ({error}); run the job again") from error
+        raise PipelineError(f"{url} can't be downloaded ({error}); run the job again") from error
 
 
 def verified(download: Download, pins: Mapping[str, str], kept: Path) -> Path:
     """Return an archive that is what pins.txt says: the one that is kept, or a new one.
 
     Raises:
-        Refused: pins.txt doesn't name it, it can't be had, or it is another file.
+        ShopCatError: pins.txt doesn't name it, it can't be had, or it is another file.
     """
     expected, path = pins.get(download.name), kept / download.name
     if expected is None:
-        raise Refused(
+        raise PipelineError(
             f"pins.txt has no checksum of {download.name}: run `make pins` on a machine with internet, compare what it prints "
             "with what Pulumi publishes, and commit it"
         )
@@ -154,7 +157,7 @@ def verified(download: Download, pins: Mapping[str, str], kept: Path) -> Path:
     found = checksum(fetch(download, kept))
     if found != expected:
         path.unlink()
-        raise Refused(
+        raise PipelineError(
             f"{download.url} has the checksum {found}, and pins.txt says {expected}: somebody has "
             "replaced it. Nothing of it is run; find out who did, before `make pins` is run again"
         )
@@ -165,14 +168,14 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack an archive; nothing in it may lie outside the target (docs.python.org/3/library/tarfile, data_filter).
 
     Raises:
-        Refused: it is no archive, or something in it would.
+        ShopCatError: it is no archive, or something in it would.
     """
     target.mkdir(parents=True, exist_ok=True)
     try:
         with tarfile.open(archive) as files:
             files.extractall(target, filter="data")
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise Refused(f"{archive.name} can't be unpacked: {error}") from error
+        raise PipelineError(f"{archive.name} can't be unpacked: {error}") from error
 
 
 def install(environment: Mapping[str, str], machine: str, releases: str = RELEASES) -> Path:
@@ -184,7 +187,7 @@ def install(environment: Mapping[str, str], machine: str, releases: str = RELEAS
         releases: where the archives are.
 
     Raises:
-        Refused: one of them is not what pins.txt says, or can't be had.
+        ShopCatError: one of them is not what pins.txt says, or can't be had.
     """
     temporary = Path(environment.get("RUNNER_TEMP") or tempfile.gettempdir())
     kept = Path(environment.get("SHOPCAT_DOWNLOADS") or temporary / "downloads")
@@ -202,7 +205,7 @@ def pins_text(before: str, downloads: Iterable[Download], folder: Path) -> str:
     """Return pins.txt with the checksums of these files, each downloaded once; other files keep theirs.
 
     Raises:
-        Refused: one can't be had.
+        ShopCatError: one can't be had.
     """
     header = [line for line in before.splitlines() if line.startswith("#")]
     pins = read_pins(before)
@@ -224,7 +227,7 @@ def pin(downloads: Iterable[Download]) -> None:
     """Write their checksums into pins.txt.
 
     Raises:
-        Refused: one can't be had; pins.txt stays as it was.
+        ShopCatError: one can't be had; pins.txt stays as it was.
     """
     with tempfile.TemporaryDirectory() as folder:
         text = pins_text(PINS.read_text(encoding="utf-8"), downloads, Path(folder))
@@ -245,7 +248,7 @@ def main() -> int:
     parser.parse_args()
     try:
         print(install(os.environ, platform.machine()))
-    except Refused as error:
+    except ShopCatError as error:
         print(f"::error title=downloads::{error}" if os.environ.get("GITHUB_ACTIONS") else f"error: {error}")
         return 1
     return 0

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Any
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
+from pipeline.errors import GithubDeniedError, GithubError, GithubNotFoundError
 
 GITHUB_TIMEOUT_SECONDS = 20
 PATIENCE_SECONDS = 150.0
@@ -27,14 +28,6 @@ AUTHOR = "github-actions[bot]"
 _PAGE = 100
 _NESTED = 5
 _SECONDS = re.compile(r"[0-9]{1,12}", re.ASCII)
-
-
-class NotFound(Refused):
-    """GitHub has no such thing, or hides it from this token."""
-
-
-class Denied(Refused):
-    """This token may not do it."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +50,9 @@ class Github:
         """One request below the repository.
 
         Raises:
-            NotFound: 404.
-            Denied: 401 or 403.
-            Refused: any other answer than success, or none.
+            GithubNotFoundError: 404.
+            GithubDeniedError: 401 or 403.
+            ShopCatError: any other answer than success, or none.
         """
         url = f"{self.api}/repos/{self.repository}{path}"
         request = urllib.request.Request(
@@ -77,7 +70,7 @@ class Github:
         try:
             return json.loads(text) if text else None
         except (ValueError, RecursionError) as error:
-            raise Refused(f"GitHub: {method} {path} answered no JSON ({error}); run the job again") from error
+            raise GithubError(f"GitHub: {method} {path} answered no JSON ({error}); run the job again") from error
 
     def _answered(self, request: urllib.request.Request, what: str) -> bytes:
         """The answer's body; waits where GitHub limits how often it may be asked."""
@@ -91,16 +84,18 @@ class Github:
                 said = _body(error)
                 pause = wait_seconds(error.code, error.headers, said, time.time())
                 if pause is None:
-                    kind = {401: Denied, 403: Denied, 404: NotFound}.get(error.code, Refused)
-                    hint = "; the job's `permissions:` must allow it" if kind is Denied else ""
+                    kind = {401: GithubDeniedError, 403: GithubDeniedError, 404: GithubNotFoundError}.get(
+                        error.code, ShopCatError
+                    )
+                    hint = "; the job's `permissions:` must allow it" if kind is GithubDeniedError else ""
                     raise kind(f"GitHub: {what} answered {error.code}: {said}{hint}") from error
                 if pause > patience:
-                    raise Refused(
+                    raise GithubError(
                         f"GitHub: {what} answered {error.code}: its rate limit is used up ({said}); run the job again in "
                         f"{pause:.0f} s"
                     ) from error
             except (OSError, http.client.HTTPException) as error:
-                raise Refused(f"GitHub: {self.api} can't be reached ({error!r}); run the job again") from error
+                raise GithubError(f"GitHub: {self.api} can't be reached ({error!r}); run the job again") from error
             print(f"GitHub limits how often it is asked; {what} waits {pause:.0f} s", file=sys.stderr, flush=True)
             time.sleep(pause)
             patience -= pause
@@ -109,7 +104,7 @@ class Github:
         """Every item of a list.
 
         Raises:
-            Refused: GitHub says no, or answers no list of objects.
+            ShopCatError: GitHub says no, or answers no list of objects.
         """
         sign = "&" if "?" in path else "?"
         number = 1
@@ -134,7 +129,7 @@ class Github:
             only_change: make none where there is none.
 
         Raises:
-            Refused: GitHub says no.
+            ShopCatError: GitHub says no.
         """
         body = f"{marker}\n{text}"
         for one in self.pages(f"/issues/{number}/comments"):
@@ -150,7 +145,7 @@ class Github:
         """A pull request; None if there is none of this number."""
         try:
             found = self.call("GET", f"/pulls/{number}")
-        except NotFound:
+        except GithubNotFoundError:
             return None
         if not isinstance(found, dict):
             raise _unexpected(f"GET /pulls/{number}", "a pull request")
@@ -160,18 +155,18 @@ class Github:
         """Put a tag on a commit; fine if it is there already.
 
         Raises:
-            Refused: it is there on another commit, or GitHub says no.
+            ShopCatError: it is there on another commit, or GitHub says no.
         """
         there = self._tagged(name)
         if there is None:
             try:
                 self.call("POST", "/git/refs", {"ref": f"refs/tags/{name}", "sha": sha})
-            except Refused:
+            except ShopCatError:
                 there = self._tagged(name)  # another job may have put it there meanwhile
                 if there is None:
                     raise
         if there not in (None, sha):
-            raise Refused(f"tag {name} is on {there}, not on {sha}; a tag of a release never moves")
+            raise GithubError(f"tag {name} is on {there}, not on {sha}; a tag of a release never moves")
 
     def _tagged(self, name: str) -> str | None:
         """The commit that a tag is on: an annotated one is an object of its own, which says it; None without the tag."""
@@ -182,11 +177,11 @@ class Github:
                 if there["type"] != "tag":
                     return str(there["sha"])
                 path = f"/git/tags/{there['sha']}"
-        except NotFound:
+        except GithubNotFoundError:
             return None
         except (KeyError, TypeError) as error:
             raise _unexpected(f"GET {path}", "a tag") from error
-        raise Refused(f"tag {name} is a tag of a tag of a tag …; put one on the commit itself")
+        raise GithubError(f"tag {name} is a tag of a tag of a tag …; put one on the commit itself")
 
 
 def wait_seconds(status: int, headers: Mapping[str, str] | Message, said: str, now: float) -> float | None:
@@ -214,5 +209,5 @@ def _body(error: urllib.error.HTTPError) -> str:
         return "an answer that broke off"
 
 
-def _unexpected(what: str, wanted: str) -> Refused:
-    return Refused(f"GitHub: {what} answered something else than {wanted}; run the job again")
+def _unexpected(what: str, wanted: str) -> ShopCatError:
+    return ShopCatError(f"GitHub: {what} answered something else than {wanted}; run the job again")

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.commands.findings import FindingState, Row, findings_table
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import MAIN_BRANCH
 from infra.settings import read_stack
 from pipeline import protection
-from pipeline.github import Denied, Github, NotFound
+from pipeline.errors import GithubDeniedError, GithubError, GithubNotFoundError
+from pipeline.github import Github
 from pipeline.plan import OFF_LABEL, PRODUCTION_FILE
 
 WORKFLOWS_FOLDER = Path(".github/workflows")
@@ -249,9 +250,9 @@ def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row |
     """
     try:
         return read()
-    except Denied as error:
+    except GithubDeniedError as error:
         return [unseen(subject, needs, error)]
-    except NotFound as error:
+    except GithubNotFoundError as error:
         if absent is None:
             return [unseen(subject, needs, error)]
         return [
@@ -262,14 +263,14 @@ def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row |
                 absent.todo,
             )
         ]
-    except Refused as error:
+    except ShopCatError as error:
         return [Row(subject, FindingState.CHANGE, str(error), "run this again")]
 
 
 def _object(github: Github, path: str) -> dict[str, Any]:
     found = github.call("GET", path)
     if not isinstance(found, dict):
-        raise Refused(f"GitHub: GET {path} answered something else than an object")
+        raise GithubError(f"GitHub: GET {path} answered something else than an object")
     return found
 
 
@@ -287,7 +288,10 @@ def _classic(github: Github) -> list[protection.Guard]:
     """The branch's classic protection, if it has one and this token may look."""
     try:
         return [protection.of_classic(_object(github, f"/branches/{MAIN_BRANCH}/protection"))]
-    except (NotFound, Denied):  # none, or unseen: then what the rulesets lack is lacking as far as anybody can tell
+    except (
+        GithubNotFoundError,
+        GithubDeniedError,
+    ):  # none, or unseen: then what the rulesets lack is lacking as far as anybody can tell
         return []
 
 
@@ -358,7 +362,7 @@ def _github(environment: Mapping[str, str], repository: str) -> Github:
     """GitHub, by the token that a person gives.
 
     Raises:
-        Refused: there is none, or no repository's name.
+        ShopCatError: there is none, or no repository's name.
     """
     found = Github.find({
         "GITHUB_API_URL": environment.get("GITHUB_API_URL", "https://api.github.com"),
@@ -366,7 +370,7 @@ def _github(environment: Mapping[str, str], repository: str) -> Github:
         "GITHUB_TOKEN": environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN", ""),
     })  # fmt: skip
     if found is None:
-        raise Refused(
+        raise GithubError(
             "give an administrator's token as GITHUB_TOKEN (`GITHUB_TOKEN=$(gh auth token) make github-check`), and the "
             "repository as shopcat:github.repository in Pulumi.prod.yaml or as GITHUB_REPOSITORY"
         )
@@ -384,7 +388,7 @@ def main() -> int:
             for path in sorted((PRODUCTION_FILE.parent / WORKFLOWS_FOLDER).glob("*.yml"))
         ]
         rows = check_repository(github, settings.github.environment, texts)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if settings.github.unprotected_main:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import MAIN_BRANCH
 from pipeline import process
+from pipeline.errors import PipelineError
 
 _VERSION_NUMBER = r"(0|[1-9][0-9]{0,8})"
 VERSION = re.compile(rf"v{_VERSION_NUMBER}\.{_VERSION_NUMBER}\.{_VERSION_NUMBER}")
@@ -20,7 +21,7 @@ def git(directory: Path, *arguments: str) -> str:
     """Output of a git command.
 
     Raises:
-        Refused: it failed.
+        ShopCatError: it failed.
     """
     return process.capture(["git", *arguments], cwd=directory).strip("\n")
 
@@ -50,7 +51,7 @@ def commit_of(directory: Path, name: str) -> str | None:
     """Commit of a reference or an id; None if this clone doesn't have it."""
     try:
         return git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    except Refused:
+    except ShopCatError:
         return None
 
 
@@ -58,10 +59,12 @@ def check_complete(directory: Path) -> None:
     """Refuse a shallow clone.
 
     Raises:
-        Refused: it is one.
+        ShopCatError: it is one.
     """
     if git(directory, "rev-parse", "--is-shallow-repository") == "true":
-        raise Refused("this is a shallow clone, so the commits since the last version can't be read; fetch-depth: 0")
+        raise PipelineError(
+            "this is a shallow clone, so the commits since the last version can't be read; fetch-depth: 0"
+        )
 
 
 def main_branch(directory: Path) -> str | None:
@@ -76,11 +79,11 @@ def check_on_main(directory: Path) -> None:
     """Refuse to release a commit that main doesn't hold (any more).
 
     Raises:
-        Refused: HEAD is not on main.
+        ShopCatError: HEAD is not on main.
     """
     found = main_branch(directory)
     if found and not contains(directory, found, "HEAD"):
-        raise Refused(
+        raise PipelineError(
             f"commit {git(directory, 'rev-parse', 'HEAD')} is not on {MAIN_BRANCH} (any more), so it is not released; "
             f"run the workflow of a commit that is on {MAIN_BRANCH}"
         )
@@ -96,12 +99,12 @@ def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> No
         commit: the commit that the ledger has for it; empty if it was released by hand, then its git tag says it.
 
     Raises:
-        Refused: HEAD is behind it or beside it, or this clone doesn't have the live commit.
+        ShopCatError: HEAD is behind it or beside it, or this clone doesn't have the live commit.
     """
     found = commit_of(directory, commit or f"refs/tags/{tag}")
     if found is None:
         where = f"its commit {commit} is" if commit else f"the ledger has no commit of it, and its git tag {tag} is"
-        raise Refused(
+        raise PipelineError(
             f"{live} is live, but {where} not in this clone, so it is unknown whether this commit is newer; put its tag "
             f"back (`git push origin <commit>:refs/tags/{tag}`) and run the job again"
         )
@@ -109,11 +112,11 @@ def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> No
         return
     head = git(directory, "rev-parse", "HEAD")
     if contains(directory, found, head):
-        raise Refused(
+        raise PipelineError(
             f"commit {head} is behind {live}, which is live (commit {found}), so it is not released; to go back on "
             "purpose, use the manual workflow, rollback"
         )
-    raise Refused(
+    raise PipelineError(
         f"{live} is live (commit {found}) with commits that {head} doesn't contain, so releasing it would take them back; "
         f"merge {tag} into {MAIN_BRANCH} first"
     )

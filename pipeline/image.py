@@ -22,8 +22,9 @@ from typing import Any, Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline import process
+from pipeline.errors import PipelineError
 from pipeline.steps import Steps
 from pipeline.surroundings import REPOSITORY
 
@@ -50,7 +51,7 @@ class Builder(Protocol):
         """Push what was built, by the digest that the build returned.
 
         Raises:
-            Refused: the registry, or the way there, says no.
+            ShopCatError: the registry, or the way there, says no.
         """
 
 
@@ -66,7 +67,7 @@ class Login:
 def _run(arguments: Sequence[str | Path], doing: str, environment: process.Environment | None = None) -> None:
     finished = process.show([str(one) for one in arguments], environment=environment)
     if finished.code != 0:
-        raise Refused(f"{doing} failed (exit {finished.code}); what it said is above")
+        raise PipelineError(f"{doing} failed (exit {finished.code}); what it said is above")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Docker:
             self._buildx([*arguments, f"--metadata-file={metadata}"], context, reference, push=False)
             found = json.loads(metadata.read_text()).get("containerimage.config.digest")
         if not found:
-            raise Refused(
+            raise PipelineError(
                 "docker buildx told no containerimage.config.digest; it needs a builder of the driver docker-container: "
                 "docker buildx create --use"
             )
@@ -130,14 +131,14 @@ def private_configuration(folder: Path, login: Login, environment: Mapping[str, 
     docs.docker.com/build/building/variables (BUILDX_CONFIG).
 
     Raises:
-        Refused: the user's configuration can't be read.
+        ShopCatError: the user's configuration can't be read.
     """
     usual = Path(environment.get("DOCKER_CONFIG") or Path(environment.get("HOME") or "/root") / ".docker")
     try:
         text = (usual / "config.json").read_text(encoding="utf-8") if (usual / "config.json").exists() else "{}"
         kept = {key: value for key, value in dict(json.loads(text)).items() if key not in _LOGINS}
     except (OSError, ValueError, TypeError) as error:
-        raise Refused(f"{usual}/config.json can't be read ({error}); mend or remove it") from error
+        raise PipelineError(f"{usual}/config.json can't be read ({error}); mend or remove it") from error
     plugins = [*kept.get("cliPluginsExtraDirs", []), str(usual / "cli-plugins")]
     _write_logins(folder / "config.json", login, {**kept, "cliPluginsExtraDirs": plugins})
     if (usual / "contexts").is_dir():
@@ -185,11 +186,11 @@ def builder(environment: Mapping[str, str]) -> Builder:
     """The builder that the environment names.
 
     Raises:
-        Refused: there is no such builder, or its arguments are not NAME=value.
+        ShopCatError: there is no such builder, or its arguments are not NAME=value.
     """
     pairs = [one.partition("=") for one in environment.get("SHOPCAT_BUILD_ARGS", "").split()]
     if not all(name and sign for name, sign, _ in pairs):
-        raise Refused("SHOPCAT_BUILD_ARGS: expected NAME=value pairs with spaces between them")
+        raise PipelineError("SHOPCAT_BUILD_ARGS: expected NAME=value pairs with spaces between them")
     build_args = {name: value for name, _, value in pairs}
     chosen = environment.get("SHOPCAT_BUILDER", "docker")
     if chosen == "docker":
@@ -197,7 +198,7 @@ def builder(environment: Mapping[str, str]) -> Builder:
         return Docker(build_args, *(Path(one) if one else None for one in places))
     if chosen == "buildah":
         return Buildah(build_args)
-    raise Refused(f"SHOPCAT_BUILDER={chosen}: expected docker or buildah")
+    raise PipelineError(f"SHOPCAT_BUILDER={chosen}: expected docker or buildah")
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,13 @@ class RegistryClient:
         """Its images' name.
 
         Raises:
-            Refused: there is no such repository, or ECR can't be asked.
+            ShopCatError: there is no such repository, or ECR can't be asked.
         """
         try:
             found = self._clients.get("ecr").describe_repositories(repositoryNames=[self.repository])
         except (BotoCoreError, ClientError) as error:
             if error_code(error) == "RepositoryNotFoundException":
-                raise Refused(
+                raise PipelineError(
                     f"there is no ECR repository {self.repository} in {self._clients.region}; bring the platform up "
                     "first: pulumi up -s prod"
                 ) from error
@@ -237,7 +238,7 @@ class RegistryClient:
         """The right to push, as ECR gives it to this job's role.
 
         Raises:
-            Refused: ECR gives none.
+            ShopCatError: ECR gives none.
         """
         try:
             data = self._clients.get("ecr").get_authorization_token()["authorizationData"][0]
@@ -250,7 +251,7 @@ class RegistryClient:
         """What is under the tag.
 
         Raises:
-            Refused: ECR can't be asked.
+            ShopCatError: ECR can't be asked.
         """
         try:
             answer = self._clients.get("ecr").batch_get_image(
@@ -268,7 +269,7 @@ class RegistryClient:
         """Delete what there is of these tags; those that were there.
 
         Raises:
-            Refused: ECR says no.
+            ShopCatError: ECR says no.
         """
         deleted: list[str] = []
         try:
@@ -282,7 +283,7 @@ class RegistryClient:
             raise self._explained(error) from error
         return sorted(deleted)
 
-    def _explained(self, error: Exception) -> Refused:
+    def _explained(self, error: Exception) -> ShopCatError:
         return explain(error, f"ECR repository {self.repository}", self._clients.endpoint_url)
 
 
@@ -292,7 +293,7 @@ def ensure_pushed(
     """Build, and push unless the tag holds this very image already; its digest.
 
     Raises:
-        Refused: it can't be built or pushed, or the tag holds another image.
+        ShopCatError: it can't be built or pushed, or the tag holds another image.
     """
     url = registry.url()
     with steps.timed("build"):
@@ -302,17 +303,17 @@ def ensure_pushed(
         if there is None:
             try:
                 maker.push(context, f"{url}:{tag}", built, registry.login(url))
-            except Refused:
+            except ShopCatError:
                 # Another job may have pushed the tag since it was looked up.
                 if registry.pushed(tag) is None:
                     raise
             there = registry.pushed(tag)
             if there is None:
-                raise Refused(f"{url}:{tag} was pushed, but ECR doesn't know it; push again")
+                raise PipelineError(f"{url}:{tag} was pushed, but ECR doesn't know it; push again")
         else:
             print(f"{url}:{tag} is there already", flush=True)
         if there.configuration != built:
-            raise Refused(
+            raise PipelineError(
                 f"{url}:{tag} holds another image ({there.digest}, configuration {there.configuration or 'of an index'}) "
                 f"than the one built here (configuration {built}), and an immutable tag keeps its image: find out who "
                 "pushed it, then push this one under another tag (a new commit; for a release the next version)"

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import MAIN_BRANCH
+from pipeline.errors import PipelineError
 from pipeline.github import Github
 
 MAIN = f"refs/heads/{MAIN_BRANCH}"
@@ -56,7 +57,7 @@ class PullRequest:
         """From an event's payload, or from the API (docs.github.com/rest/pulls/pulls).
 
         Raises:
-            Refused: there is none in it.
+            ShopCatError: there is none in it.
         """
         try:
             found = event.get("pull_request", event)
@@ -71,7 +72,9 @@ class PullRequest:
                 labels=tuple(str(one["name"]) for one in found["labels"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise Refused(f"the event names no pull request ({error!r}); run this on pull_request alone") from error
+            raise PipelineError(
+                f"the event names no pull request ({error!r}); run this on pull_request alone"
+            ) from error
 
 
 def _folded(repository: Mapping[str, Any] | None) -> str | None:
@@ -92,15 +95,15 @@ def read_event(environment: Mapping[str, str]) -> PullRequest:
     """The pull request as it was at the event that started this job.
 
     Raises:
-        Refused: there is none.
+        ShopCatError: there is none.
     """
     path = environment.get("GITHUB_EVENT_PATH")
     if not path:
-        raise Refused("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
+        raise PipelineError("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
     try:
         found: dict[str, Any] = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise Refused(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
+        raise PipelineError(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
     return PullRequest.read(found)
 
 
@@ -110,7 +113,7 @@ def current(environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS
     GitHub's API may be a moment behind the push that started the job, so another commit than the event's is asked for again.
 
     Raises:
-        Refused: there is none, or GitHub can't be asked.
+        ShopCatError: there is none, or GitHub can't be asked.
     """
     then, github = read_event(environment), Github.find(environment)
     if github is None:
@@ -118,7 +121,7 @@ def current(environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS
     for attempt in range(ASKED):
         answer = github.pull_request(then.number)
         if answer is None:
-            raise Refused(f"GitHub: {github.repository} has no pull request {then.number}; nothing is done")
+            raise PipelineError(f"GitHub: {github.repository} has no pull request {then.number}; nothing is done")
         now = PullRequest.read(answer)
         if now.sha == then.sha:
             break
@@ -136,12 +139,12 @@ def api_access(text: str) -> str:
     """`shopcat:apiAccess` in the text of Pulumi.prod.yaml; a line of its own there, as the committed file has it.
 
     Raises:
-        Refused: there is no such line.
+        ShopCatError: there is no such line.
     """
     found = _API_ACCESS.findall(text)
     if len(found) != 1:
         count = "two lines" if found else "no line"
-        raise Refused(
+        raise PipelineError(
             f"Pulumi.prod.yaml has {count} `  shopcat:apiAccess: …`; set it once, to public, cidrs or private"
         )
     return str(found[0])
@@ -201,7 +204,7 @@ def main(arguments: Sequence[str]) -> int:
             _refuse_kept_out(environment, "RUNNER_PRODUCTION")
             return 0
         found, action = _plan_job(environment)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"::error title=pipeline::{error}")
         return 1
     print(f"pull request {found.number} at {found.sha}: {action}")
@@ -224,7 +227,7 @@ def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
     text = PRODUCTION_FILE.read_text(errors="replace")
     reason = kept_out(api_access(text), environment, variable) or spelt_otherwise(text, environment)
     if reason:
-        raise Refused(reason)
+        raise PipelineError(reason)
 
 
 def _append_line(path: str | None, line: str) -> None:

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import PREVIEW_REPOSITORY
 from pipeline import comment, image, removal, stack, state, surroundings
+from pipeline.errors import PipelineError
 from pipeline.github import Github
 from pipeline.stack import Stack
 from pipeline.steps import BUDGET_SECONDS, Step, Steps, steps_table
@@ -57,13 +58,13 @@ class PreviewJob:
         """What Pulumi may take so that the job, which is cut off at its limit, is never cut off in the middle of it.
 
         Raises:
-            Refused: so little that it isn't begun.
+            ShopCatError: so little that it isn't begun.
         """
         left = self._left_seconds(now)
         if left is None:
             return self.most_seconds
         if left < _AFTER_PULUMI_SECONDS + _LEAST_SECONDS:
-            raise Refused(
+            raise PipelineError(
                 f"{self._limit_seconds - left:.0f} s of the job's {self._limit_seconds:.0f} are over already, "
                 "so nothing more is begun: run the job again, it finds more of its work done"
             )
@@ -85,7 +86,7 @@ class PreviewJob:
         """The stack.
 
         Raises:
-            Refused: no usable credentials.
+            ShopCatError: no usable credentials.
         """
         where = stack.preview_backend(self.number, self.environment, surroundings.clients())
         return stack.preview_stack(self.number, where, self.environment)
@@ -113,7 +114,7 @@ class PreviewJob:
             return
         try:
             github.comment(self.number, comment.COMMENT_MARKER, text, only_change=found.state == "closed")
-        except Refused as error:  # the preview is what counts
+        except ShopCatError as error:  # the preview is what counts
             print(f"::warning title=comment::{error}", file=sys.stderr)
 
 
@@ -128,7 +129,7 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
         wait: until the URL answers.
 
     Raises:
-        Refused: a step failed; the comment says which and why.
+        ShopCatError: a step failed; the comment says which and why.
     """
     before: dict[str, Any] = {}
     url, changes = "", {}
@@ -149,7 +150,7 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
         if wait:
             with job.steps.timed("answers"):
                 wait_until_answering(url, job.answer_seconds(time.time()))
-    except Refused as error:
+    except ShopCatError as error:
         job.say(
             comment.PreviewComment(
                 "failed",
@@ -194,8 +195,8 @@ def close(
         is_wanted: asked right before anything is removed: whether the preview is to stay after all.
 
     Raises:
-        Locked: an update may be running; nothing was touched.
-        Refused: something could not be removed.
+        StackLockedError: an update may be running; nothing was touched.
+        ShopCatError: something could not be removed.
     """
     clients, name = surroundings.clients(), f"pr-{job.number}"
     info, files = stack.cluster_info(clients), stack.preview_files(job.environment, clients, job.number)
@@ -221,7 +222,7 @@ def _bring_up(job: PreviewJob, made: Stack, sha: str) -> None:
     deadline = job.deadline_seconds(time.time())
     finished = made.show("up", "-c", f"shopcat:tag={sha}", stale_after_seconds=0, deadline_seconds=deadline)
     if finished.code != 0:
-        raise Refused(_failure(finished.text, interrupted=finished.interrupted))
+        raise PipelineError(_failure(finished.text, interrupted=finished.interrupted))
 
 
 def _failure(text: str, *, interrupted: bool) -> str:
@@ -254,7 +255,7 @@ def _delete_images(job: PreviewJob, deployed: str) -> None:
         registry = image.RegistryClient(surroundings.clients(), PREVIEW_REPOSITORY)
         gone = registry.delete(image_tags(deployed, commits, heads))
         print(f"images deleted: {', '.join(gone) or 'none'}", flush=True)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"::warning title=images::{error}", file=sys.stderr)
 
 
@@ -262,7 +263,7 @@ def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, paus
     """Until the page has come ten times in a row.
 
     Raises:
-        Refused: not in time; with what came instead.
+        ShopCatError: not in time; with what came instead.
     """
     context = ssl.create_default_context()
     last, row, end = "nothing", 0, time.monotonic() + timeout_seconds
@@ -277,7 +278,7 @@ def wait_until_answering(url: str, timeout_seconds: float = ANSWER_SECONDS, paus
         if row >= ROW:
             return
         time.sleep(pause_seconds if row == 0 else 0)
-    raise Refused(f"{url} does not answer {timeout_seconds:.0f} s after its pods were ready: last came {last}")
+    raise PipelineError(f"{url} does not answer {timeout_seconds:.0f} s after its pods were ready: last came {last}")
 
 
 def _record_times(job: PreviewJob) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
+from pipeline.errors import CommandError
 
 GRACE_SECONDS = 30
 """How long a program has to end by itself once it was interrupted."""
@@ -37,7 +38,7 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
     """Standard output of a program that must succeed.
 
     Raises:
-        Refused: it is not there, or it failed; with what it said.
+        ShopCatError: it is not there, or it failed; with what it said.
     """
     try:
         result = subprocess.run(
@@ -54,7 +55,7 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
         raise _absent(arguments[0], error) from error
     if result.returncode != 0:
         said = (result.stderr.strip() or result.stdout.strip())[-2000:]
-        raise Refused(f"`{' '.join(arguments[:3])} …` failed (exit {result.returncode}): {said}")
+        raise CommandError(f"`{' '.join(arguments[:3])} …` failed (exit {result.returncode}): {said}")
     return result.stdout
 
 
@@ -77,7 +78,7 @@ def show(
             and recorded, its lock given back), and killed :data:`GRACE_SECONDS` later, with all that it has started.
 
     Raises:
-        Refused: there is no such program.
+        ShopCatError: there is no such program.
     """
     try:
         running = subprocess.Popen(
@@ -165,5 +166,5 @@ def _merged(environment: Environment | None) -> dict[str, str]:
     return {name: value for name, value in both.items() if value is not None}
 
 
-def _absent(program: str, error: OSError) -> Refused:
-    return Refused(f"{program} can't be started ({error.strerror}); install it or put it on PATH")
+def _absent(program: str, error: OSError) -> ShopCatError:
+    return ShopCatError(f"{program} can't be started ({error.strerror}); install it or put it on PATH")

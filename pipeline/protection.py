@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import MAIN_BRANCH
-from pipeline.github import Denied, Github, NotFound
+from pipeline.errors import GithubDeniedError, GithubError, GithubNotFoundError
+from pipeline.github import Github
 from pipeline.plan import PRODUCTION_FILE
 
 Need: TypeAlias = Literal["pull request", "code owners", "last push", "no deletion", "no force push"]
@@ -176,7 +177,7 @@ def read_rules(github: Github) -> list[dict[str, Any]]:
     """Rules that hold for main now.
 
     Raises:
-        Refused: GitHub doesn't tell.
+        ShopCatError: GitHub doesn't tell.
     """
     return list(github.pages(f"/rules/branches/{MAIN_BRANCH}"))
 
@@ -185,19 +186,19 @@ def read_environment(github: Github, name: str) -> tuple[dict[str, Any], list[di
     """An environment, and the branches that it is open to.
 
     Raises:
-        NotFound: there is none.
-        Refused: GitHub doesn't tell.
+        GithubNotFoundError: there is none.
+        ShopCatError: GitHub doesn't tell.
     """
     path = f"/environments/{name.replace(' ', '%20')}"
     document = github.call("GET", path)
     if not isinstance(document, dict):
-        raise Refused(f"GitHub: GET {path} answered no environment; run it again")
+        raise GithubError(f"GitHub: GET {path} answered no environment; run it again")
     if _map(document, "deployment_branch_policy").get("custom_branch_policies") is not True:
         return document, []
     listed = github.call("GET", f"{path}/deployment-branch-policies?per_page=100")
     branches = listed.get("branch_policies") if isinstance(listed, dict) else None
     if not isinstance(branches, list) or not all(isinstance(one, dict) for one in branches):
-        raise Refused(f"GitHub: GET {path}/deployment-branch-policies answered no list; run it again")
+        raise GithubError(f"GitHub: GET {path}/deployment-branch-policies answered no list; run it again")
     return document, branches
 
 
@@ -215,13 +216,13 @@ def refuse_other_environment(text: str, workflows: Mapping[str, str]) -> None:
         workflows: path of each workflow that takes the release role, and its text.
 
     Raises:
-        Refused: they differ.
+        ShopCatError: they differ.
     """
     name = environment_name(text)
     for path, workflow in workflows.items():
         others = set(_ENVIRONMENT.findall(workflow)) - {name}
         if others:
-            raise Refused(
+            raise GithubError(
                 f"{path} runs in the environment {', '.join(sorted(others))}, and shopcat:github.environment is {name}, which "
                 "is the only one that the release role trusts; let both name the same"
             )
@@ -253,7 +254,7 @@ def judge_protection(github: Github, text: str) -> ProtectionVerdict:
     """Look at main and at its environment.
 
     Raises:
-        Refused: GitHub doesn't tell the rules of main, which every token may read.
+        ShopCatError: GitHub doesn't tell the rules of main, which every token may read.
     """
     gaps, name = missing_protection(of_rules(read_rules(github), {})), environment_name(text)
     alone, unseen, others = [], [], ""
@@ -272,9 +273,9 @@ def judge_protection(github: Github, text: str) -> ProtectionVerdict:
             unseen.append(f"environment {name}: {UNTOLD}")
         if lacks:
             alone.append(f"environment {name}: {', '.join(lacks)}; {where}")
-    except NotFound:
+    except GithubNotFoundError:
         others = "not there, so the first job that names it makes it, open to every branch"
-    except Denied as error:
+    except GithubDeniedError as error:
         alone.append(f"environment {name} can't be seen: {error}")
     return ProtectionVerdict(
         (f"environment {name} is {others}; {where}",) if others else (), tuple(alone), tuple(unseen)
@@ -311,7 +312,7 @@ def main() -> int:
     try:
         refuse_other_environment(text, {str(path): path.read_text(encoding="utf-8") for path in WORKFLOWS})
         lines, goes_on = verdict_lines(judge_protection(github, text), accepted=is_accepted(text))
-    except Refused as error:
+    except ShopCatError as error:
         print(f"::error title=protection::{error}")
         return 1
     print("\n".join(lines))

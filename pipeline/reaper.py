@@ -15,13 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.previews import slots
 from infra.previews.slots import Leftovers, PreviewSlot, number_of_stack
 from pipeline import comment, plan, preview, stack, state, surroundings
+from pipeline.errors import PipelineError, StackLockedError
 from pipeline.github import Github
 from pipeline.plan import PullRequest
-from pipeline.state import Files, Locked, Seen
+from pipeline.state import Files, Seen
 from pipeline.steps import Steps
 
 DAYS = 14
@@ -78,7 +79,7 @@ def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequen
     """Free slots that no preview can have taken, since what holds them is no preview's name.
 
     Raises:
-        Refused: AWS says no.
+        ShopCatError: AWS says no.
     """
     for slot in taken:
         if number_of_stack(slot.stack) is None:
@@ -90,7 +91,7 @@ def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
     """Whether a preview is not to be closed after all, as its pull request and its stack are at this moment.
 
     Raises:
-        Refused: GitHub or the backend can't be asked.
+        ShopCatError: GitHub or the backend can't be asked.
     """
     answer = github.pull_request(number)
     wanted = {number} if answer is not None and plan.decide_job(PullRequest.read(answer)) == "up" else set()
@@ -102,11 +103,11 @@ def reap(environment: Mapping[str, str], days: int) -> int:
     """Close what is to be closed; how many could not be.
 
     Raises:
-        Refused: GitHub or the backend can't be asked.
+        ShopCatError: GitHub or the backend can't be asked.
     """
     github = Github.find(environment)
     if github is None:
-        raise Refused("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
+        raise PipelineError("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
     clients = surroundings.clients()
     contract = stack.cluster_info(clients)
     taken = slots.read_slots(clients, contract["placesTable"])
@@ -132,11 +133,14 @@ def reap(environment: Mapping[str, str], days: int) -> int:
             stays = functools.partial(is_to_stay, github, files, number, days)
             job = preview.PreviewJob(number, environment, Steps(), seconds)
             preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS, is_wanted=stays)
-        except Locked as error:
+        except StackLockedError as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)
         except Exception as error:  # whatever one pull request has written, the others are closed
             failures += 1
-            print(f"::error title=pr-{number}::{error if isinstance(error, Refused) else repr(error)}", file=sys.stderr)
+            print(
+                f"::error title=pr-{number}::{error if isinstance(error, ShopCatError) else repr(error)}",
+                file=sys.stderr,
+            )
     for one in requests:
         if plan.decide_job(one) == "fork":
             github.comment(one.number, comment.COMMENT_MARKER, plan.WITHOUT["fork"].format(number=one.number))

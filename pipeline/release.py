@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from infra.errors import Refused
+from infra.errors import LedgerUnavailableError, ShopCatError
 from infra.names import RELEASE_REPOSITORY
 from infra.release.decide import up_command
 from infra.release.ledger import Ledger
 from infra.release.record import AFTER_VARIABLE
-from infra.release.state import Kind, LedgerState, LedgerUnknown
+from infra.release.state import Kind, LedgerState
 from infra.settings import Settings, stack_file
 from pipeline import image, stack, surroundings
+from pipeline.errors import PipelineError
 from pipeline.history import check_complete, check_contains_live, check_on_main
 from pipeline.stack import Stack
 from pipeline.steps import Steps
@@ -38,7 +39,7 @@ class ReleaseJob:
             more: variables that Pulumi gets besides.
 
         Raises:
-            Refused: no usable credentials.
+            ShopCatError: no usable credentials.
         """
         where = stack.production_backend(self.environment, surroundings.clients())
         return stack.production(replace(where, more={**where.more, **(more or {})}), self.environment)
@@ -48,7 +49,7 @@ def push(job: ReleaseJob, tag: str) -> str:
     """Build from the checked-out commit and push to `shopcat`; the digest.
 
     Raises:
-        Refused: a step failed.
+        ShopCatError: a step failed.
     """
     registry = image.RegistryClient(surroundings.clients(), RELEASE_REPOSITORY)
     context, maker = surroundings.source(job.environment), image.builder(job.environment)
@@ -59,7 +60,7 @@ def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
     """Push, unless it is pushed, and release.
 
     Raises:
-        Refused: it did not go live; the message says what was done about it.
+        ShopCatError: it did not go live; the message says what was done about it.
     """
     # Before the build, so that a run that can't release ends at once; once more by the ledger, when it claims the slot.
     after = compare_with_live(job) if job.environment.get("GITHUB_ACTIONS") else ""
@@ -72,7 +73,7 @@ def compare_with_live(job: ReleaseJob, history: Path = surroundings.REPOSITORY) 
     """Check that this commit is on main and contains what is live; name of the live release, or `nothing`.
 
     Raises:
-        Refused: it isn't or doesn't, or nobody can tell.
+        ShopCatError: it isn't or doesn't, or nobody can tell.
     """
     check_complete(history)
     check_on_main(history)
@@ -88,7 +89,7 @@ def rollback(job: ReleaseJob, live: str, former: str) -> None:
     """From the live release back to a former one.
 
     Raises:
-        Refused: it did not go live; the message says what was done about it.
+        ShopCatError: it did not go live; the message says what was done about it.
     """
     _move(job, "rollback", f"{live}->{former}", former)
 
@@ -97,22 +98,22 @@ def abort(job: ReleaseJob, tag: str) -> None:
     """Take an open release back.
 
     Raises:
-        Refused: it could not be.
+        ShopCatError: it could not be.
     """
     with job.steps.timed(f"abort {tag}"):
         if job.stack().show("up", "-c", f"shopcat:abort={tag}").code != 0:
-            raise Refused(f"{tag} could not be aborted; what Pulumi said is above")
+            raise PipelineError(f"{tag} could not be aborted; what Pulumi said is above")
 
 
 def resume(job: ReleaseJob) -> None:
     """Go on with whatever is open: a plain `pulumi up -s prod`.
 
     Raises:
-        Refused: it failed.
+        ShopCatError: it failed.
     """
     with job.steps.timed("pulumi up"):
         if job.stack().show("up").code != 0:
-            raise Refused("`pulumi up -s prod` failed; what it said is above")
+            raise PipelineError("`pulumi up -s prod` failed; what it said is above")
 
 
 def _move(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
@@ -124,16 +125,16 @@ def _move(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str
     state = read_ledger(made)
     verdict = after_failure(state, tag, "release" if setting == "tag" else "rollback")
     if verdict:
-        raise Refused(f"{setting} {value} failed: {verdict}")
+        raise PipelineError(f"{setting} {value} failed: {verdict}")
     try:
         abort(job, tag)
-    except Refused as error:
-        raise Refused(
+    except ShopCatError as error:
+        raise PipelineError(
             f"{setting} {value} failed, and {error}: the traffic is where the last lines say; abort it by hand: "
             f"{up_command('abort', tag)}"
         ) from error
     live = f"{state.live.name} is live as before" if state.live else "nothing is live"
-    raise Refused(f"{setting} {value} failed (see above) and was aborted: {live}")
+    raise PipelineError(f"{setting} {value} failed (see above) and was aborted: {live}")
 
 
 def after_failure(state: LedgerState, tag: str, kind: Kind = "release") -> str:
@@ -161,13 +162,13 @@ def read_ledger(made: Stack) -> LedgerState:
     """What the ledger says now.
 
     Raises:
-        LedgerUnknown: it can't be read.
+        LedgerUnavailableError: it can't be read.
     """
     settings = stack_file.handed_over(made.document["config"])
     table = str(settings.get("shopcat:ledgerTable", Settings.model_fields["ledger_table"].default))
     try:
         return Ledger(surroundings.clients().get("dynamodb"), table).read()
-    except LedgerUnknown as error:
-        raise LedgerUnknown(
+    except LedgerUnavailableError as error:
+        raise LedgerUnavailableError(
             f"{error}; so it is unknown whether the release is open: {up_command('abort', '<tag>')} takes it back"
         ) from error

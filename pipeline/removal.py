@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from infra.clients import kubernetes
-from infra.errors import Refused
+from infra.errors import KubernetesUnreachableError
 from infra.names import APPLICATION
 from infra.previews.slots import Leftovers
 from pipeline import state
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -36,7 +37,7 @@ def deployed_tag(client: KubernetesClient, stack: str) -> str:
     """Return the tag of the image that a preview runs; empty if it runs none, or may not be asked."""
     try:
         deployment = client.deployment(stack, APPLICATION)
-    except kubernetes.KubernetesUnreachable:
+    except KubernetesUnreachableError:
         return ""
     labels = (((deployment or {}).get("spec") or {}).get("template") or {}).get("metadata", {}).get("labels", {})
     return str(labels.get("shopcat/release", ""))
@@ -46,7 +47,7 @@ def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: floa
     """Delete the preview's namespace with all that is in it, and wait until it is gone; return whether there was one.
 
     Raises:
-        Refused: the API server says no, or something in it holds it longer than ``timeout_seconds``.
+        ShopCatError: the API server says no, or something in it holds it longer than ``timeout_seconds``.
     """
     path = f"/api/v1/namespaces/{stack}"
     if client.delete(path) is None:
@@ -56,7 +57,7 @@ def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: floa
         if time.monotonic() > end:
             conditions = (namespace.get("status") or {}).get("conditions") or []
             reasons = "; ".join(str(one.get("message", "")) for one in conditions if one.get("status") == "True")
-            raise Refused(
+            raise PipelineError(
                 f"namespace {stack} is still being deleted after {timeout_seconds:.0f} s ({reasons or 'no reason is given'}); "
                 "nothing else of the preview was touched, run this again"
             )
@@ -79,7 +80,7 @@ def remove_preview(
     of what is in AWS, since the next preview may take it then.
 
     Raises:
-        Refused: something could not be removed; what and why.
+        ShopCatError: something could not be removed; what and why.
     """
     with steps.timed("namespace"):
         existed = delete_namespace(client, stack, timeout_seconds)

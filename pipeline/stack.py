@@ -20,7 +20,6 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import Refused
 from infra.names import (
     CLUSTER_INFO_PARAMETER,
     PREVIEWS_BACKEND,
@@ -31,6 +30,7 @@ from infra.names import (
 )
 from infra.settings import stack_file
 from pipeline import process, state
+from pipeline.errors import PipelineError, StackLockedError
 from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
 from pipeline.surroundings import REPOSITORY
@@ -77,7 +77,7 @@ def production_backend(environment: Mapping[str, str], clients: AwsClients) -> B
     """What the environment names, or else what `make bootstrap` made.
 
     Raises:
-        Refused: no usable credentials.
+        ShopCatError: no usable credentials.
     """
     kind = PRODUCTION_STACK
     url = environment.get("PULUMI_BACKEND_URL")
@@ -88,7 +88,7 @@ def preview_backend(number: int, environment: Mapping[str, str], clients: AwsCli
     """The pull request's own folder: named by `aws:userid` of its job's session, which alone and the clean-up role may use it.
 
     Raises:
-        Refused: no usable credentials, or no contract that names whose folder it is.
+        ShopCatError: no usable credentials, or no contract that names whose folder it is.
     """
     kind = PREVIEWS_BACKEND
     url = environment.get("PULUMI_BACKEND_URL")
@@ -102,7 +102,7 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
     """The files of all previews' state, or of one pull request's.
 
     Raises:
-        Refused: no usable credentials, no contract that names whose they are, or a backend of another kind.
+        ShopCatError: no usable credentials, no contract that names whose they are, or a backend of another kind.
     """
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
@@ -110,7 +110,9 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
         folder = "" if number is None else f"{number}/"
         return state.Bucket(clients, bucket, f"{_preview_role(clients)}:{folder}")
     if not url.startswith("file:///"):
-        raise Refused(f"PULUMI_BACKEND_URL={url}: the clean-up knows the previews' bucket and file:///…; unset it")
+        raise PipelineError(
+            f"PULUMI_BACKEND_URL={url}: the clean-up knows the previews' bucket and file:///…; unset it"
+        )
     return state.Directory(Path(url.removeprefix("file://")))
 
 
@@ -118,13 +120,13 @@ def cluster_info(clients: AwsClients) -> dict[str, Any]:
     """What production publishes for previews (infra/previews/cluster_info.py).
 
     Raises:
-        Refused: there is none, or it can't be read.
+        ShopCatError: there is none, or it can't be read.
     """
     try:
         text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ParameterNotFound":
-            raise Refused(
+            raise PipelineError(
                 f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist; bring the platform up: pulumi up -s prod"
             ) from error
         raise explain(error, f"SSM parameter {CLUSTER_INFO_PARAMETER}", clients.endpoint_url) from error
@@ -136,7 +138,7 @@ def _preview_role(clients: AwsClients) -> str:
     """Unique id of the previews' role."""
     found = str(cluster_info(clients).get("previewRoleId", ""))
     if not found:
-        raise Refused(
+        raise PipelineError(
             f"{CLUSTER_INFO_PARAMETER} names no role of previews: "
             "set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
             "and run `pulumi up -s prod`"
@@ -171,7 +173,7 @@ class Stack:
         """`pulumi stack select --create`; in a folder of its own, since it writes beside Pulumi.yaml.
 
         Raises:
-            Refused: Pulumi says no.
+            ShopCatError: Pulumi says no.
         """
         if self.name in stack_names(self.where):
             return
@@ -195,7 +197,7 @@ class Stack:
             deadline_seconds: when to interrupt it.
 
         Raises:
-            Locked: the stack is locked.
+            StackLockedError: the stack is locked.
         """
         command = ["pulumi", *arguments, "-s", self.name, "--yes", "--skip-preview", "--non-interactive"]
         with self._environment() as environment:
@@ -208,7 +210,7 @@ class Stack:
                     return finished
                 dead = stale_after_seconds is not None and [state.is_dead(age, stale_after_seconds) for age in held]
                 if again or not dead or not all(dead):
-                    raise state.Locked(
+                    raise StackLockedError(
                         f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
                         f"was killed, `pulumi cancel -s {self.name}`, then run this again"
                     )

@@ -17,14 +17,10 @@ from typing import Protocol
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import AwsClients, explain
-from infra.errors import Refused
 from infra.names import PROJECT
+from pipeline.errors import StackLockedError
 
 _STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-9]{{0,8}})\.json")
-
-
-class Locked(Refused):
-    """An update that may be running holds the stack."""
 
 
 class Files(Protocol):
@@ -34,14 +30,14 @@ class Files(Protocol):
         """Every file whose path begins so, and when it was written.
 
         Raises:
-            Refused: the folder can't be listed.
+            ShopCatError: the folder can't be listed.
         """
 
     def delete(self, paths: Iterable[str]) -> None:
         """Delete these.
 
         Raises:
-            Refused: one can't be deleted.
+            ShopCatError: one can't be deleted.
         """
 
 
@@ -129,12 +125,12 @@ def refuse_running(files: Files, stack: str, stale_after_seconds: float) -> None
     """Return if no update of the stack can be running.
 
     Raises:
-        Locked: a lock of it is younger than ``stale_after_seconds``.
+        StackLockedError: a lock of it is younger than ``stale_after_seconds``.
     """
     now = datetime.now(UTC)
     locks = {path: when for path, when in files.listed(_locks(stack)).items() if path.endswith(".json")}
     if not all(is_dead((now - when).total_seconds(), stale_after_seconds) for when in locks.values()):
-        raise Locked(f"stack {stack} is locked by an update that may be running; nothing was touched")
+        raise StackLockedError(f"stack {stack} is locked by an update that may be running; nothing was touched")
 
 
 def _locks(stack: str) -> str:
@@ -145,7 +141,7 @@ def remove_files(files: Files, stack: str) -> bool:
     """Delete a stack with its history, backups and locks; return whether there was any file of it.
 
     Raises:
-        Refused: something can't be deleted.
+        ShopCatError: something can't be deleted.
     """
     prefixes = [f".pulumi/{kind}/{PROJECT}/{stack}" for kind in ("stacks", "history", "backups")]
     whole = [f"{prefixes[0]}.", *(f"{prefix}/" for prefix in prefixes[1:]), _locks(stack)]

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
 from infra.settings import check_region, stack_file
+from pipeline.errors import PipelineError
 from pipeline.plan import PRODUCTION_FILE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ def region() -> str:
     """Where production and its previews are, as Pulumi.prod.yaml says.
 
     Raises:
-        Refused: it doesn't.
+        ShopCatError: it doesn't.
     """
     return check_region(stack_file.read_stack_file(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
 
@@ -46,16 +46,18 @@ def source(environment: Mapping[str, str]) -> Path:
     """The application's directory.
 
     Raises:
-        Refused: not set, or not what app_docker/README.md says it holds.
+        ShopCatError: not set, or not what app_docker/README.md says it holds.
     """
     given = environment.get("APP_SRC", "")
     if not given:
-        raise Refused(
+        raise PipelineError(
             "APP_SRC is not set: set it (on GitHub as a repository variable) to the directory that holds the application; "
             "app_docker/README.md says what is in it"
         )
     found = (REPOSITORY / given).resolve()
     missing = [name for name in ("requirements.txt", "shopcat") if not (found / name).exists()]
     if missing:
-        raise Refused(f"APP_SRC={given} has no {' and no '.join(missing)}; app_docker/README.md says what it must hold")
+        raise PipelineError(
+            f"APP_SRC={given} has no {' and no '.join(missing)}; app_docker/README.md says what it must hold"
+        )
     return found

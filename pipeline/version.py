@@ -15,18 +15,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
+from pipeline.errors import PipelineError
 from pipeline.github import Github
-from pipeline.history import (
-    VERSION,
-    check_complete,
-    check_on_main,
-    commit_of,
-    git,
-    main_branch,
-    numbers,
-    tags,
-)
+from pipeline.history import VERSION, check_complete, check_on_main, commit_of, git, main_branch, numbers, tags
 
 FIRST = "v1.0.0"
 MAJOR, MINOR, PATCH = range(3)
@@ -72,10 +64,10 @@ def check_version(tag: str) -> str:
     """The tag, if it is a version.
 
     Raises:
-        Refused: it isn't.
+        ShopCatError: it isn't.
     """
     if not VERSION.fullmatch(tag):
-        raise Refused(f"{tag!r} is not v<major>.<minor>.<patch>, such as v1.4.0")
+        raise PipelineError(f"{tag!r} is not v<major>.<minor>.<patch>, such as v1.4.0")
     return tag
 
 
@@ -122,7 +114,7 @@ def next_version(directory: Path) -> str | None:
     """The version that HEAD is or becomes; None if it is behind a version of main, or nothing asks for a release.
 
     Raises:
-        Refused: the history is not all there, HEAD is not on main, or git fails.
+        ShopCatError: the history is not all there, HEAD is not on main, or git fails.
     """
     check_complete(directory)
     check_on_main(directory)
@@ -151,7 +143,7 @@ def put_tag(directory: Path, tag: str, environment: Mapping[str, str]) -> None:
     """Tag HEAD: on GitHub, or where there is none (the twin) in this clone.
 
     Raises:
-        Refused: the tag is on another commit.
+        ShopCatError: the tag is on another commit.
     """
     sha = git(directory, "rev-parse", "HEAD")
     github = Github.find(environment)
@@ -160,7 +152,7 @@ def put_tag(directory: Path, tag: str, environment: Mapping[str, str]) -> None:
     elif tag not in tags(directory):
         git(directory, "tag", tag)
     elif commit_of(directory, f"refs/tags/{tag}") != sha:
-        raise Refused(f"tag {tag} is on another commit than HEAD; a tag of a release never moves")
+        raise PipelineError(f"tag {tag} is on another commit than HEAD; a tag of a release never moves")
 
 
 def main() -> int:
@@ -174,7 +166,7 @@ def main() -> int:
         print(_said(arguments.directory, found))
         if found and arguments.tag:
             put_tag(arguments.directory, found, os.environ)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     output = os.environ.get("GITHUB_OUTPUT")

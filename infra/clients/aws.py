@@ -19,7 +19,7 @@ from botocore.exceptions import (
     ConnectionError as AwsConnectionError,
 )
 
-from infra.errors import Refused
+from infra.errors import AwsError
 
 CONNECT_TIMEOUT_SECONDS = 5
 READ_TIMEOUT_SECONDS = 20
@@ -51,7 +51,7 @@ class AwsClients:
         """The client of a service, such as `elbv2`.
 
         Raises:
-            Refused: the AWS profile that is set doesn't exist.
+            AwsError: the AWS profile that is set doesn't exist.
         """
         with self._lock:
             if self.session is None:
@@ -75,7 +75,7 @@ class AwsClients:
         """Account and ARN that the credentials belong to.
 
         Raises:
-            Refused: no or wrong credentials, or AWS can't be reached.
+            AwsError: no or wrong credentials, or AWS can't be reached.
         """
         try:
             found = self.get("sts").get_caller_identity()
@@ -103,21 +103,19 @@ def is_transient(error: Exception) -> bool:
     return False
 
 
-def explain(error: Exception, doing: str, endpoint_url: str | None = None) -> Refused:
+def explain(error: Exception, doing: str, endpoint_url: str | None = None) -> AwsError:
     """An AWS error as one message: what was being done, what came back, what mends it."""
+    code = error_code(error)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
-        return Refused(
-            f"{doing}: no usable AWS credentials ({error}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+        message = (
+            f"no usable AWS credentials ({error}); set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or run where a role is attached"
         )
-    if isinstance(error, AwsConnectionError | HTTPClientError):
-        where = endpoint_url or "AWS"
-        return Refused(f"{doing}: {where} can't be reached ({error}); check the network and shopcat:awsEndpoint")
-    if error_code(error) in (
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidClientTokenId",
-        "UnrecognizedClientException",
-    ):
-        return Refused(f"{doing}: AWS refuses the credentials ({error}); sign in again")
-    return Refused(f"{doing}: {error}")
+    elif isinstance(error, AwsConnectionError | HTTPClientError):
+        message = f"{endpoint_url or 'AWS'} can't be reached ({error}); check the network and shopcat:awsEndpoint"
+    elif code in ("ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "UnrecognizedClientException"):
+        message = f"AWS refuses the credentials ({error}); sign in again"
+    else:
+        message = str(error)
+    operation = error.operation_name if isinstance(error, ClientError) else ""
+    return AwsError(f"{doing}: {message}", code, operation)

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.signers import RequestSigner
 
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import Refused
+from infra.errors import KubernetesError, KubernetesUnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,10 +46,6 @@ _RELEASE_KINDS = {
 _API_TIMEOUT = urllib3.Timeout(connect=5, read=20)
 
 
-class KubernetesUnreachable(Refused):
-    """The API server can't be reached or refuses us."""
-
-
 class KubernetesClient:
     """GET, server-side apply of what Helm leaves out (infra/foundation/crds.py) or somebody deleted by hand, and DELETE.
 
@@ -70,7 +66,7 @@ class KubernetesClient:
         """The object or list at an API path; `None` if there is none.
 
         Raises:
-            KubernetesUnreachable: no answer, or one that is neither an object nor "not found".
+            KubernetesUnreachableError: no answer, or one that is neither an object nor "not found".
         """
         return self._request("GET", path, query)
 
@@ -78,7 +74,7 @@ class KubernetesClient:
         """Server-side apply an object, taking over its fields from whoever had them; the object as it is then.
 
         Raises:
-            KubernetesUnreachable: no answer, or a refusal.
+            KubernetesUnreachableError: no answer, or a refusal.
         """
         return self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, json.dumps(manifest))
 
@@ -86,7 +82,7 @@ class KubernetesClient:
         """Ask for the deletion of the object at an API path; `None` if there is none.
 
         Raises:
-            KubernetesUnreachable: no answer, or a refusal.
+            KubernetesUnreachableError: no answer, or a refusal.
         """
         return self._request("DELETE", path, {})
 
@@ -100,7 +96,7 @@ class KubernetesClient:
         try:
             response = self._pool.request(method, url, headers=headers, body=body)
         except urllib3.exceptions.HTTPError as error:
-            raise KubernetesUnreachable(
+            raise KubernetesUnreachableError(
                 f"Kubernetes API of {self._name} at {self._server} can't be reached ({error}); "
                 "shopcat:apiAccess decides who can"
             ) from error
@@ -108,7 +104,7 @@ class KubernetesClient:
             return None
         if response.status not in (200, 201, 202):
             detail = response.data.decode(errors="replace").strip()[:300]
-            raise KubernetesUnreachable(
+            raise KubernetesUnreachableError(
                 f"Kubernetes API of {self._name} answered {response.status} to {method} {path}: {detail}"
             )
         return json.loads(response.data)
@@ -173,7 +169,7 @@ def _pem(entry: Mapping[str, Any], name: str) -> str | None:
 
 
 def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
-    """A token from the command that the kubeconfig names; what goes wrong with it is a `KubernetesUnreachable`."""
+    """A token from the command that the kubeconfig names; what goes wrong with it is a `KubernetesUnreachableError`."""
 
     def run() -> str:
         command = [plugin["command"], *(plugin.get("args") or [])]
@@ -184,19 +180,21 @@ def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
                 command, env=env, text=True, check=False, capture_output=True, timeout=_COMMAND_SECONDS
             )
         except OSError as error:
-            raise KubernetesUnreachable(
+            raise KubernetesUnreachableError(
                 f"{shown} can't be run ({error.strerror}); install {command[0]}, or put it on PATH"
             ) from error
         except subprocess.TimeoutExpired as error:
-            raise KubernetesUnreachable(
+            raise KubernetesUnreachableError(
                 f"{shown} did not end within {_COMMAND_SECONDS} s; check the network and its credentials"
             ) from error
         if result.returncode != 0:
-            raise KubernetesUnreachable(f"{shown} failed: {' '.join(result.stderr.split())}")
+            raise KubernetesUnreachableError(f"{shown} failed: {' '.join(result.stderr.split())}")
         try:
             return str(json.loads(result.stdout)["status"]["token"])
         except (ValueError, KeyError, TypeError) as error:
-            raise KubernetesUnreachable(f"{shown} printed no ExecCredential with a token; run it by hand") from error
+            raise KubernetesUnreachableError(
+                f"{shown} printed no ExecCredential with a token; run it by hand"
+            ) from error
 
     return _cached_token(run)
 
@@ -238,7 +236,7 @@ def from_kubeconfig(text: str) -> KubernetesClient:
     """A client from a kubeconfig's text and its current context.
 
     Raises:
-        Refused: it is none, or uses something that isn't supported here.
+        ShopCatError: it is none, or uses something that isn't supported here.
     """
     try:
         config = yaml.safe_load(text)
@@ -254,7 +252,7 @@ def from_kubeconfig(text: str) -> KubernetesClient:
         tls = _context(_pem(cluster, "certificate-authority"), certificate, key)
         return KubernetesClient(cluster["server"], tls, token, name=context["cluster"])
     except (KeyError, TypeError, StopIteration, ValueError, OSError, yaml.YAMLError) as error:
-        raise Refused(
+        raise KubernetesError(
             f"the cluster's kubeconfig (shopcat:cluster.existing.kubeconfig, or what EKS or the contract gave) can't be used "
             f"({error!r}); expected a kubeconfig with a current-context"
         ) from error
@@ -264,12 +262,12 @@ def eks_token(clients: AwsClients, cluster: str) -> str:
     """A bearer token for an EKS cluster: a presigned GetCallerIdentity that names the cluster.
 
     Raises:
-        Refused: there are no credentials to sign with.
+        ShopCatError: there are no credentials to sign with.
     """
     sts = clients.get("sts")
     credentials = clients.session.get_credentials()
     if credentials is None:
-        raise Refused(
+        raise KubernetesError(
             "Kubernetes API: no usable AWS credentials; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
     signer = RequestSigner(
@@ -294,7 +292,7 @@ def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
     """A client for an EKS cluster of this account; `None` if there is no such cluster, or it is still being made.
 
     Raises:
-        Refused: EKS can't be asked.
+        ShopCatError: EKS can't be asked.
     """
     try:
         found = clients.get("eks").describe_cluster(name=cluster)["cluster"]
@@ -318,12 +316,12 @@ def cluster_of(kubeconfig: str) -> dict[str, str]:
     """Address and CA of the API server in a kubeconfig.
 
     Raises:
-        Refused: it holds no cluster with both.
+        ShopCatError: it holds no cluster with both.
     """
     try:
         found = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]
         return {"server": found["server"], "authority": found["certificate-authority-data"]}
     except (KeyError, IndexError, TypeError, yaml.YAMLError) as error:
-        raise Refused(
+        raise KubernetesError(
             f"the cluster's kubeconfig names no server with certificate-authority-data ({error!r})"
         ) from error

@@ -21,7 +21,7 @@ from infra.capacity import T3_MEDIUM
 from infra.clients.aws import AwsClients, error_code
 from infra.commands import dns_check, offers
 from infra.commands.findings import FindingState, Row, asked, findings_table
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import availability_zones, dns
 from infra.foundation.cluster import NODES
 from infra.names import (
@@ -404,7 +404,7 @@ def main(read: Callable[[Settings, AwsClients, str, Path], list[Row]] = check_ac
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}; nothing is changed by this\n")
         rows = read(given, clients, account, Path.cwd())
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(findings_table(rows))

@@ -24,7 +24,7 @@ from infra.clients.aws import AwsClients, error_code, explain
 from infra.commands import bootstrap_iam
 from infra.commands.kept_resources import KeptProperty, KeptResource
 from infra.commands.policy_statements import by_iam, only_tls, with_statement
-from infra.errors import Refused
+from infra.errors import PreflightError, ShopCatError
 from infra.names import STATE_BACKENDS, state_bucket, state_key_alias
 from infra.release.ledger import HEAD, KEY, Ledger, table_definition
 
@@ -73,7 +73,7 @@ class Bootstrap:
         """Set every property that doesn't hold, saying which; returns how many those were.
 
         Raises:
-            Refused: AWS says no, or something stands in the way that this must not touch; the message says what mends it.
+            ShopCatError: AWS says no, or something stands in the way that this must not touch; the message says what mends it.
         """
         changes = 0
         try:
@@ -150,7 +150,7 @@ class Bootstrap:
         found = self._metadata(stack)
         kind = (found.get("KeySpec"), found.get("Origin"))
         if kind != ("SYMMETRIC_DEFAULT", "AWS_KMS"):  # such a key is for encryption, and can be rotated
-            raise Refused(
+            raise PreflightError(
                 f"{self.alias(stack)} names key {found['KeyId']}, which is {' of '.join(map(str, kind))}; a symmetric key made "
                 "by AWS KMS is needed. If no state is encrypted with it, delete the alias (`aws kms "
                 f"delete-alias --alias-name {self.alias(stack)}`) and run `make bootstrap` again"
@@ -228,7 +228,7 @@ class Bootstrap:
             if code in ("404", "NoSuchBucket", "NotFound"):
                 return False
             if code in ("403", "AccessDenied", "Forbidden"):
-                raise Refused(
+                raise PreflightError(
                     f"S3 bucket {name}: S3 lets these credentials not look at it ({error}). Either they lack s3:ListBucket "
                     f"on it, or another account than {self._account} took the name: then ask its owner for it, and put no "
                     "state there"
@@ -292,12 +292,14 @@ class Bootstrap:
                 return False
             raise
         if found["KeySchema"] != table_definition(self._table)["KeySchema"]:
-            raise Refused(
+            raise PreflightError(
                 f"DynamoDB table {self._table} is none of this program's: its key is {found['KeySchema']}, not {KEY}. Set "
                 "shopcat:ledgerTable to another name"
             )
         if found["TableStatus"] == "DELETING":
-            raise Refused(f"DynamoDB table {self._table} is being deleted; run `make bootstrap` again when it is gone")
+            raise PreflightError(
+                f"DynamoDB table {self._table} is being deleted; run `make bootstrap` again when it is gone"
+            )
         return True
 
     def _has_head(self) -> bool:
@@ -306,7 +308,7 @@ class Bootstrap:
         if "Item" in dynamodb.get_item(TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True):
             return True
         if dynamodb.scan(TableName=self._table, Limit=1, ConsistentRead=True)["Items"]:
-            raise Refused(
+            raise PreflightError(
                 f"DynamoDB table {self._table} (release ledger) holds releases and not what is live; restore it from "
                 "before that was lost (point-in-time recovery), and set shopcat:ledgerTable to the restored table"
             )
@@ -331,7 +333,7 @@ class Bootstrap:
                 if error_code(error) != "ContinuousBackupsUnavailableException":
                     raise
                 if attempt == RECOVERY_ATTEMPTS:
-                    raise Refused(
+                    raise PreflightError(
                         f"DynamoDB table {self._table} (release ledger) has no point-in-time recovery yet: {error}; "
                         "run `make bootstrap` again in some minutes"
                     ) from error
@@ -359,7 +361,7 @@ def main() -> int:
         print(f"account {account}, region {region}, as {caller}")
         bootstrap = Bootstrap(clients, account, given.ledger_table)
         changes = bootstrap.run(print)
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{changes} set, nothing else changed")

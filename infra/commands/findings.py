@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import urllib3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import error_code
-from infra.errors import Refused
+from infra.errors import AwsError, ShopCatError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,35 +53,34 @@ def findings_table(rows: Sequence[Row]) -> str:
 def asked(subject: str, read: Callable[[], Sequence[Row]]) -> list[Row]:
     """What a read finds; a read that isn't allowed, or that is answered by nobody or by nonsense, is one row.
 
-    A Refused without such an answer behind it is a finding: something has to be changed. Whatever else goes wrong with one
-    read must not hide the others.
+    Any other ShopCatError is a finding: something has to be changed. Whatever else goes wrong with one read must not hide
+    the others.
     """
     try:
         return list(read())
-    except Refused as error:
-        cause = error.__cause__
-        if isinstance(cause, ClientError):
-            return [unread(subject, cause)]
-        state = (
-            FindingState.LOOK
-            if isinstance(cause, BotoCoreError | urllib3.exceptions.HTTPError)
-            else FindingState.CHANGE
-        )
-        return [Row(subject, state, _line(error))]
+    except AwsError as error:
+        row = unread(subject, error, error.code, error.operation)
+    except ShopCatError as error:
+        state = FindingState.LOOK if isinstance(error, UnreachableError) else FindingState.CHANGE
+        row = Row(subject, state, _line(error))
+    except ClientError as error:
+        row = unread(subject, error, error_code(error), error.operation_name)
     except Exception as error:
-        return [unread(subject, error)]
+        row = unread(subject, error)
+    return [row]
 
 
-def unread(subject: str, error: Exception) -> Row:
-    """The row of something that could not be read."""
-    if isinstance(error, ClientError) and error_code(error) in DENIED:
+def unread(subject: str, error: Exception, code: str = "", operation: str = "") -> Row:
+    """Return the row of something that could not be read."""
+    if code in DENIED:
         return Row(
             subject,
             FindingState.LOOK,
-            f"these credentials may not call {error.operation_name}",
+            f"these credentials may not call {operation}",
             "allow it, or run this check as an administrator",
         )
-    text = _line(error) if isinstance(error, ClientError | BotoCoreError) else f"{type(error).__name__}: {_line(error)}"
+    is_answer = isinstance(error, AwsError | ClientError | BotoCoreError)
+    text = _line(error) if is_answer else f"{type(error).__name__}: {_line(error)}"
     return Row(subject, FindingState.LOOK, f"can't be read: {text}", "look at it by hand, or run this again later")
 
 

@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from infra.clients.aws import error_code
 from infra.commands.findings import FindingState, Row, asked
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import crds
 
 if TYPE_CHECKING:
@@ -193,8 +193,8 @@ def _pulumi(folder: Path) -> Row:
     (pinned,) = pins
     try:
         newest = crds.get_url(NEWEST_PULUMI).decode(errors="replace").strip()
-    except Refused as error:
-        return Row("Pulumi CLI", FindingState.LOOK, f"{pinned}; newest unknown: {error.__cause__ or error}")
+    except ShopCatError as error:
+        return Row("Pulumi CLI", FindingState.LOOK, f"{pinned}; newest unknown: {error}")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)+", newest):
         return Row("Pulumi CLI", FindingState.LOOK, f"{pinned}; newest unknown: {NEWEST_PULUMI} answers no version")
     return judge_offer(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.release.ledger import Ledger
 from infra.release.state import table_rows
 from infra.settings import read_stack
@@ -29,7 +29,7 @@ def main() -> int:
         region, given = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
         clients = AwsClients(region, endpoint_url=given.aws_endpoint)
         state = Ledger(clients.get("dynamodb"), given.ledger_table).read()
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print("\n".join(lines(table_rows(state))))

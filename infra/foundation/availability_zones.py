@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.capacity import T3_MEDIUM
 from infra.clients.aws import explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -70,7 +70,7 @@ def read_zones(clients: AwsClients, instance_type: str = T3_MEDIUM.name) -> tupl
     """Name → id of every zone of this account, and the ids of those that offer the instance type.
 
     Raises:
-        Refused: AWS can't be asked.
+        ShopCatError: AWS can't be asked.
     """
     try:
         ec2 = clients.get("ec2")
@@ -90,8 +90,8 @@ def refuse_unusable(clients: AwsClients, letters: tuple[str, ...]) -> None:
     """Check the zones of the settings; the subnets of a cluster can't be moved to others later.
 
     Raises:
-        Refused: a zone can't hold the cluster, or AWS can't be asked.
+        ShopCatError: a zone can't hold the cluster, or AWS can't be asked.
     """
     wrong = zone_refusal(zone_names(clients.region, letters), *read_zones(clients), T3_MEDIUM.name)
     if wrong:
-        raise Refused(wrong)
+        raise PreflightError(wrong)

@@ -22,7 +22,7 @@ import urllib3
 import yaml
 
 from infra.clients.kubernetes import FIELD_MANAGER
-from infra.errors import Refused
+from infra.errors import PreflightError, UnreachableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
     """URL and SHA-256 of a chart's archive, by its repository's index; the digest is empty where the index has none.
 
     Raises:
-        Refused: the index is none, or doesn't have this version.
+        ShopCatError: the index is none, or doesn't have this version.
     """
     try:
         entries = yaml.load(index, _LOADER)["entries"][chart]  # noqa: S506 - both are the safe loader
@@ -53,26 +53,28 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
         if found is not None:
             return urljoin(f"{repository.rstrip('/')}/", found["urls"][0]), str(found.get("digest") or "")
     except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise Refused(
+        raise PreflightError(
             f"{repository}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
             "shopcat:chartMirror"
         ) from error
     newest = next(iter(there), "none")
-    raise Refused(f"{repository} has no {chart} {version} (its first is {newest}); set shopcat:charts to one it has")
+    raise PreflightError(
+        f"{repository} has no {chart} {version} (its first is {newest}); set shopcat:charts to one it has"
+    )
 
 
 def versions(repository: str, chart: str) -> list[str]:
     """Every released version of a chart that its repository has.
 
     Raises:
-        Refused: the repository can't be read.
+        ShopCatError: the repository can't be read.
     """
     base = repository.rstrip("/")
     try:
         entries = yaml.load(get_url(f"{base}/index.yaml"), _LOADER)["entries"][chart]  # noqa: S506
         found = [str(one["version"]) for one in entries]
     except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise Refused(
+        raise PreflightError(
             f"{base}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
             "shopcat:chartMirror"
         ) from error
@@ -83,7 +85,7 @@ def read_crds(archive: bytes) -> list[Manifest]:
     """The custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
 
     Raises:
-        Refused: it is no chart's archive.
+        ShopCatError: it is no chart's archive.
     """
     found = []
     try:
@@ -94,7 +96,7 @@ def read_crds(archive: bytes) -> list[Manifest]:
                     text = content.read().decode() if content else ""
                     found += [one for one in yaml.load_all(text, _LOADER) if isinstance(one, dict)]
     except (OSError, EOFError, zlib.error, tarfile.TarError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Refused(f"a chart's archive can't be read: {error}") from error
+        raise PreflightError(f"a chart's archive can't be read: {error}") from error
     return [one for one in found if one.get("kind") == "CustomResourceDefinition"]
 
 
@@ -108,18 +110,18 @@ def fetch_crds(repository: str, chart: str, version: str, expected: str) -> byte
         expected: `sha256:…` of the archive (shopcat:chartDigests).
 
     Raises:
-        Refused: it can't be had, or is another one than the index or the settings say.
+        ShopCatError: it can't be had, or is another one than the index or the settings say.
     """
     base = repository.rstrip("/")
     url, digest = locate(get_url(f"{base}/index.yaml").decode(errors="replace"), base, chart, version)
     archive = get_url(url)
     actual = hashlib.sha256(archive).hexdigest()
     if digest and actual != digest:
-        raise Refused(
+        raise PreflightError(
             f"{url} is not what {base}/index.yaml says: its SHA-256 is not {digest}; check shopcat:chartMirror"
         )
     if f"sha256:{actual}" != expected:
-        raise Refused(
+        raise PreflightError(
             f"{url} is sha256:{actual}, and shopcat:chartDigests says {expected}: after a new version in shopcat:charts, "
             "compare it with what the publisher says and set it; without one, somebody has replaced the archive. Nothing of "
             "it is installed"
@@ -131,16 +133,18 @@ def get_url(url: str) -> bytes:
     """Return what is at a URL.
 
     Raises:
-        Refused: nothing answers there, or not with success.
+        ShopCatError: nothing answers there, or not with success.
     """
     try:
         answer = urllib3.PoolManager(timeout=_DOWNLOAD_TIMEOUT, retries=urllib3.Retry(3, backoff_factor=1)).request(
             "GET", url
         )
     except urllib3.exceptions.HTTPError as error:
-        raise Refused(f"{url} can't be reached ({error}); check the network and shopcat:chartMirror") from error
+        raise UnreachableError(
+            f"{url} can't be reached ({error}); check the network and shopcat:chartMirror"
+        ) from error
     if answer.status != 200:
-        raise Refused(f"{url} answered {answer.status}; check shopcat:chartMirror")
+        raise PreflightError(f"{url} answered {answer.status}; check shopcat:chartMirror")
     return answer.data
 
 
@@ -155,7 +159,7 @@ def bring_up_to(
     """Apply a chart's definitions and wait until they are served; returns their names.
 
     Raises:
-        Refused: the chart can't be had, or the API server refuses a definition; then the release is not changed.
+        ShopCatError: the chart can't be had, or the API server refuses a definition; then the release is not changed.
     """
     definitions = read_crds(fetch_crds(repository, chart, version, digest))
     for each in definitions:
@@ -169,7 +173,7 @@ def bring_up_to(
         if not waiting:
             return [each["metadata"]["name"] for each in definitions]
         sleep(1)
-    raise Refused(
+    raise PreflightError(
         f"{chart} {version}: the API server doesn't serve {', '.join(waiting)} after {ESTABLISHED_SECONDS} s; see "
         f"`kubectl describe crd {waiting[0]}`, then run it again"
     )

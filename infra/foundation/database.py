@@ -22,7 +22,7 @@ from infra import capacity
 from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, EXTERNAL_SECRETS_API, RUNTIME_USER
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None
     the database is is written anew.
 
     Raises:
-        Refused: Secrets Manager says no; the message says why.
+        ShopCatError: Secrets Manager says no; the message says why.
     """
     manager = clients.get("secretsmanager")
     where = {"host": host, "port": port}
@@ -82,7 +82,7 @@ def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:
-        raise Refused(
+        raise PreflightError(
             f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
             "delete its value's version and run `pulumi up -s prod` again"
         ) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 from infra.settings.limits import PREVIEW_HOSTS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def find_zone(clients: AwsClients, name: DnsName) -> str:
     """Id of the public zone that a name goes into.
 
     Raises:
-        Refused: there is none, or Route 53 can't be asked.
+        ShopCatError: there is none, or Route 53 can't be asked.
     """
     wanted = name.zone
     try:
@@ -70,7 +70,7 @@ def find_zone(clients: AwsClients, name: DnsName) -> str:
                     return str(zone["Id"].rpartition("/")[2])
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "Route 53", clients.endpoint_url) from error
-    raise Refused(
+    raise PreflightError(
         f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:{name.setting} to the zone that "
         f"{name.host.removeprefix(PREVIEW_HOSTS)} lies in, or shopcat:dns to external to enter the names elsewhere"
     )
@@ -148,7 +148,7 @@ def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> Non
     """Check, before the first load balancer is made, that its name is free.
 
     Raises:
-        Refused: a record of somebody else's is in the way, or Route 53 can't be asked.
+        ShopCatError: a record of somebody else's is in the way, or Route 53 can't be asked.
     """
     try:
         records = read_dns_records(clients, zone_id, wanted)
@@ -156,4 +156,6 @@ def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> Non
         raise explain(error, f"records of Route 53 zone {wanted.zone}", clients.endpoint_url) from error
     found = dns_obstacles(records, wanted, clients.region)
     if found:
-        raise Refused(f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(found))
+        raise PreflightError(
+            f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(found)
+        )

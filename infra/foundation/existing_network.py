@@ -10,7 +10,7 @@ import pulumi
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 from infra.settings.limits import OLDEST_KUBERNETES
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def load_balancer_cidrs(clients: AwsClients, given: ExistingCluster) -> tuple[li
     """Read where production's load balancer has its addresses, and where the previews' has.
 
     Raises:
-        Refused: a subnet is not there, or is in another VPC.
+        ShopCatError: a subnet is not there, or is in another VPC.
     """
     wanted = [*given.public_subnet_ids, *given.preview_subnet_ids]
     try:
@@ -59,7 +59,7 @@ def load_balancer_cidrs(clients: AwsClients, given: ExistingCluster) -> tuple[li
     cidrs = {one["SubnetId"]: one["CidrBlock"] for one in answer if one["VpcId"] == given.vpc_id}
     missing = [one for one in wanted if one not in cidrs]
     if missing:
-        raise Refused(
+        raise PreflightError(
             f"shopcat:cluster.existing: {', '.join(missing)} not found in {given.vpc_id}; publicSubnetIds and "
             "previewSubnetIds name subnets of that VPC (aws ec2 describe-subnets)"
         )
@@ -77,13 +77,13 @@ def refuse_old(client: KubernetesClient) -> None:
     like until they end (kubernetes.io/docs/reference/command-line-tools-reference/feature-gates, OrderedNamespaceDeletion).
 
     Raises:
-        Refused: its version is older, or it names none.
+        ShopCatError: its version is older, or it names none.
     """
     answer: Any = client.get("/version")
     found = tuple(int(re.sub("[^0-9].*", "", str((answer or {}).get(part, ""))) or 0) for part in ("major", "minor"))
     if found < OLDEST_KUBERNETES:
         oldest = ".".join(map(str, OLDEST_KUBERNETES))
-        raise Refused(
+        raise PreflightError(
             f"the existing cluster runs Kubernetes {'.'.join(map(str, found))}: before {oldest} a closed preview's "
             f"NetworkPolicies may go before its pods; bring the cluster to {oldest} or later"
         )

@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 
 Inputs = Mapping[str, Any]
 Finder = Callable[[AwsClients, Inputs], str | None]
@@ -78,7 +78,7 @@ def _secret(clients: AwsClients, inputs: Inputs) -> str | None:
     found = clients.get("secretsmanager").describe_secret(SecretId=inputs["name"])
     if found.get("DeletedDate"):
         name = shlex.quote(inputs["name"])
-        raise Refused(
+        raise PreflightError(
             f"secret {inputs['name']} is to be deleted and holds its name until {found['DeletedDate']:%Y-%m-%d}; bring it "
             f"back (`aws secretsmanager restore-secret --secret-id {name}`) or give its name free at once "
             f"(`aws secretsmanager delete-secret --secret-id {name} --force-delete-without-recovery`), then run "
@@ -224,7 +224,7 @@ def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
     """Return the import id of what has the name already; None if nothing has.
 
     Raises:
-        Refused: AWS can't be asked, or what is there can't be imported; the message says why.
+        ShopCatError: AWS can't be asked, or what is there can't be imported; the message says why.
     """
     try:
         return FINDERS[kind](clients, inputs)
@@ -293,10 +293,10 @@ class ImportGuard:
         await self._quiet()
         commands, self._found = self._found, []
         if not commands:
-            raise Refused(
+            raise PreflightError(
                 f"{args.type} {args.name} is there already; the command is in the message of another resource"
             )
-        raise Refused(
+        raise PreflightError(
             "AWS has already what this update would make, and the state doesn't know it: an update that was killed has made "
             "it, `pulumi destroy` has kept it on purpose (docs/destroy.md), or it is somebody else's, which has to be "
             f"renamed or deleted. Take what is this stack's own into the state, then run `pulumi up -s {self._stack}` "

@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_camel
 
 from infra.clients.aws import error_code, explain
 from infra.clients.kubernetes import cluster_of
-from infra.errors import Refused
+from infra.errors import PreflightError
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_PRIORITY_CLASS, PREVIEW_SLOTS_TABLE
 from infra.previews import isolation
 from infra.previews.slots import SLOT_KEY
@@ -117,13 +117,13 @@ def read_cluster_info(clients: AwsClients) -> ClusterInfo:
     """The contract.
 
     Raises:
-        Refused: there is none yet, or it is not one this program can read.
+        ShopCatError: there is none yet, or it is not one this program can read.
     """
     try:
         text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ParameterNotFound":
-            raise Refused(
+            raise PreflightError(
                 f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist in {clients.region}: "
                 "previews live in production's cluster, "
                 "so bring that up first with `pulumi up -s prod`, or set aws:region to where it is"
@@ -133,7 +133,7 @@ def read_cluster_info(clients: AwsClients) -> ClusterInfo:
         return ClusterInfo.model_validate_json(text)
     except ValidationError as error:
         names = ", ".join(".".join(map(str, one["loc"])) or one["msg"] for one in error.errors())
-        raise Refused(
+        raise PreflightError(
             f"SSM parameter {CLUSTER_INFO_PARAMETER} doesn't fit this program ({names}): "
             "production was brought up by another version "
             "of it; run `pulumi up -s prod` from the main branch, or rebase this branch onto it"

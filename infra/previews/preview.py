@@ -28,8 +28,8 @@ from infra.access.iam_policies import NUMBER_TAG, OWNER_TAG
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.clients.kubernetes import KubernetesClient, KubernetesUnreachable
-from infra.errors import Refused
+from infra.clients.kubernetes import KubernetesClient
+from infra.errors import KubernetesUnreachableError, PreflightError
 from infra.foundation.load_balancers import HEALTH_TIMEOUT_SECONDS
 from infra.foundation.providers import aws_provider, kubernetes_provider
 from infra.names import (
@@ -63,11 +63,11 @@ def pull_request(stack: str) -> int:
     """The pull request of a preview stack.
 
     Raises:
-        Refused: the stack is neither.
+        ShopCatError: the stack is neither.
     """
     number = slots.number_of_stack(stack)
     if number is None:
-        raise Refused(
+        raise PreflightError(
             f"stack {stack!r}: this project has the stack prod and, for pull request <n>, pr-<n> (pr-123); remove it "
             f"with `pulumi stack rm {stack}`"
         )
@@ -78,11 +78,11 @@ def preview_image(clients: AwsClients, found: ClusterInfo, tag: str) -> str:
     """The preview image by digest.
 
     Raises:
-        Refused: the contract names production's repository, or the image isn't there.
+        ShopCatError: the contract names production's repository, or the image isn't there.
     """
     name = found.preview_repository
     if name == found.release_repository or not found.preview_repository_url.endswith(f"/{name}"):
-        raise Refused(
+        raise PreflightError(
             f"{CLUSTER_INFO_PARAMETER} gives {found.preview_repository_url} as the previews' repository; "
             "previews never run "
             f"images of production's repository {found.release_repository}: run `pulumi up -s prod` again"
@@ -91,7 +91,7 @@ def preview_image(clients: AwsClients, found: ClusterInfo, tag: str) -> str:
         details = clients.get("ecr").describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
-            raise Refused(
+            raise PreflightError(
                 f"shopcat:tag: {tag} is not in {found.preview_repository_url}; push it first: "
                 f"docker push {found.preview_repository_url}:{tag}"
             ) from error
@@ -103,7 +103,7 @@ def ensure_secret(clients: AwsClients, name: str) -> None:
     """Give the preview's secret a value, once; a value it has stays, since the database was made with it.
 
     Raises:
-        Refused: Secrets Manager says no; the message says why.
+        ShopCatError: Secrets Manager says no; the message says why.
     """
     manager = clients.get("secretsmanager")
     try:
@@ -131,14 +131,14 @@ async def granted(connect: Callable[[], KubernetesClient], namespace: str, pause
     """Return once the cluster lets us into our own namespace, several times in a row and each time by a new connection.
 
     Raises:
-        KubernetesUnreachable: it still doesn't after a minute, with what the API server says.
+        KubernetesUnreachableError: it still doesn't after a minute, with what the API server says.
     """
     path = f"/api/v1/namespaces/{namespace}/resourcequotas/{isolation.QUOTA_NAME}"
     deadline, row = time.monotonic() + GRANT_SECONDS, 0
     while row < _GRANTED_IN_A_ROW:
         try:
             await threads.in_thread(lambda: connect().get(path))
-        except KubernetesUnreachable:
+        except KubernetesUnreachableError:
             if time.monotonic() > deadline:
                 raise
             row = 0
@@ -353,7 +353,7 @@ class Preview(pulumi.ComponentResource):
     def _enter(self) -> None:
         """Before the first thing after the slot: production, once it lets none open, looks for slots that are taken."""
         if cluster_info.read_cluster_info(self._clients).previews == 0:
-            raise Refused(
+            raise PreflightError(
                 f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "
                 f"again: pulumi destroy -s {self.name}"
             )

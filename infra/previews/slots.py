@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import error_code, explain
-from infra.errors import Refused
+from infra.errors import PreflightError
 from infra.names import APPLICATION, PREVIEW_SECRET_PATH
 from infra.settings.domains import preview_host
 
@@ -86,20 +86,20 @@ def choose_slot(taken_slots: Sequence[PreviewSlot], stack: str, count: int, now:
     """Return the slot that the stack has, or else the lowest free one.
 
     Raises:
-        Refused: all are taken; the open previews are named with their age.
+        ShopCatError: all are taken; the open previews are named with their age.
     """
     for slot in taken_slots:
         if slot.stack == stack:
             return slot
     if count == 0:
-        raise Refused(
+        raise PreflightError(
             f"{stack}: production takes no previews: it is being taken down (shopcat:protection is false there), or its "
             "release leaves no room beside it (shopcat:release); `pulumi up -s prod` with other settings changes that"
         )
     taken = {slot.number for slot in taken_slots}
     free = next((number for number in range(1, count + 1) if number not in taken), None)
     if free is None:
-        raise Refused(
+        raise PreflightError(
             f"{stack}: {count} previews fit beside a full release and {len(taken_slots)} are open; close one first "
             f"(`pulumi destroy -s pr-<n>`):\n{describe_slots(taken_slots, now)}"
         )
@@ -110,7 +110,7 @@ def read_slots(clients: AwsClients, table: str) -> list[PreviewSlot]:
     """Return every slot that is taken.
 
     Raises:
-        Refused: the table can't be read.
+        ShopCatError: the table can't be read.
     """
     try:
         pages = clients.get("dynamodb").get_paginator("scan").paginate(TableName=table, ConsistentRead=True)
@@ -129,7 +129,7 @@ def refuse_open_previews(clients: AwsClients, table: str) -> None:
     """Let production be taken down only if no preview lives in its cluster; where there is no table, none ever did.
 
     Raises:
-        Refused: previews are open, and which; or the table can't be read.
+        ShopCatError: previews are open, and which; or the table can't be read.
     """
     try:
         clients.get("dynamodb").describe_table(TableName=table)
@@ -139,7 +139,7 @@ def refuse_open_previews(clients: AwsClients, table: str) -> None:
         raise explain(error, f"DynamoDB table {table}", clients.endpoint_url) from error
     taken = read_slots(clients, table)
     if taken:
-        raise Refused(
+        raise PreflightError(
             "shopcat:protection is false, by which production is taken down (docs/destroy.md), and previews live in its "
             "cluster, which would be left without it. Close them first: their pull requests, or `pulumi destroy -s pr-<n>`; a "
             f"place that no stack owns is freed by `python -m pipeline reaper` within the hour:\n"
@@ -167,7 +167,7 @@ class Leftovers:
         """Delete every rule for the preview's host.
 
         Raises:
-            Refused: AWS says no; so for all that follows.
+            ShopCatError: AWS says no; so for all that follows.
         """
         elb = self.clients.get("elbv2")
         with self._explained(f"rule for {self.host}"):

@@ -36,7 +36,7 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from infra.clients import threads
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import (
     APPLICATION,
     APPLICATION_PORT,
@@ -342,7 +342,7 @@ class BlueGreen(pulumi.ComponentResource):
 
         async def explain(_: pulumi.ErrorHookArgs) -> bool:
             # The engine reports that the Job failed; that it can't be explained must not hide that.
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(ShopCatError):
                 reason = await threads.in_thread(read_why_failed, self._plan.kubernetes(), name, template)
                 if reason:
                     pulumi.log.error(reason, self)
@@ -421,7 +421,7 @@ class BlueGreen(pulumi.ComponentResource):
             if self._plan.is_traffic_misplaced and not pulumi.runtime.is_dry_run():
                 try:
                     await self.hooks.restore()
-                except Refused as error:
+                except ShopCatError as error:
                     raise pulumi.RunError(str(error)) from None
             return session.state
 

@@ -9,7 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import TrafficError
 from infra.names import Colour
 from infra.release.metrics import Group, Minute, Reading
 
@@ -25,13 +25,13 @@ def aws_time(response: Mapping[str, Any]) -> datetime:
     """When AWS answered, by its own clock: the response's Date.
 
     Raises:
-        Refused: the response has none, or something that is no date.
+        ShopCatError: the response has none, or something that is no date.
     """
     date = response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
     try:
         return parsedate_to_datetime(date).astimezone(UTC)
     except (TypeError, ValueError):
-        raise Refused(
+        raise TrafficError(
             f"AWS's answer has the Date {date!r}, so its time is unknown and no minute of metrics can be counted; look at "
             "what stands between this machine and AWS"
         ) from None

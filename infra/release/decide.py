@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from infra.errors import Refused
+from infra.errors import LedgerError, LedgerUnavailableError
 from infra.names import Colour, other_colour
 from infra.release.record import Provenance, Record, TemplateInput, template_differences, validated
-from infra.release.state import ONCE_LIVE, Kind, LedgerState, LedgerUnknown, Open, Release
+from infra.release.state import ONCE_LIVE, Kind, LedgerState, Open, Release
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,13 @@ class Rollback:
         """The two tags.
 
         Raises:
-            Refused: it is not written `from->to`.
+            ShopCatError: it is not written `from->to`.
         """
         source, arrow, target = (part.strip() for part in text.partition("->"))
         if not (source and arrow and target):
-            raise Refused(f"shopcat:rollback is {text!r}; expected <live tag>-><former tag>, such as v1.4.0->v1.3.0")
+            raise LedgerError(
+                f"shopcat:rollback is {text!r}; expected <live tag>-><former tag>, such as v1.4.0->v1.3.0"
+            )
         return cls(source, target, provenance or Provenance())
 
 
@@ -104,7 +106,7 @@ def decide(wanted: Wanted, state: LedgerState, unweighted: Colour = "green") -> 
         unweighted: the colour without weight, where the very first release goes.
 
     Raises:
-        Refused: it is not allowed; the message says why and spells out what is.
+        ShopCatError: it is not allowed; the message says why and spells out what is.
     """
     if isinstance(wanted, Tag):
         return _decide_tag(wanted, state, unweighted)
@@ -124,7 +126,7 @@ def _stay(state: LedgerState, note: str = "") -> Decision:
 def _resume(state: LedgerState) -> Decision:
     opened = state.open
     if opened is None:  # pragma: no cover - callers have looked
-        raise LedgerUnknown("no release is open")
+        raise LedgerUnavailableError("no release is open")
     record = state.release(opened.name).record
     message = (
         f"goes on with {opened.kind} {opened.name}, attempt {opened.attempt}; to take it back: "
@@ -152,7 +154,7 @@ def _decide_tag(wanted: Tag, state: LedgerState, unweighted: Colour) -> Decision
             _same_digest(wanted.tag, known, wanted.template)
         return _resume(state)
     if opened:
-        raise Refused(
+        raise LedgerError(
             f"{wanted.tag} is refused while {opened.kind} {opened.name} is open (attempt {opened.attempt} in "
             f"{opened.colour}); {ways_out(state)}"
         )
@@ -160,7 +162,7 @@ def _decide_tag(wanted: Tag, state: LedgerState, unweighted: Colour) -> Decision
     live = next((each for each in revisions if state.live and each.name == state.live.name), None)
     once = [each for each in revisions if each.state in ONCE_LIVE]
     if once and not live:
-        raise Refused(
+        raise LedgerError(
             f"tag {wanted.tag} was released before and is never released again: {once[-1].describe()}. "
             + (
                 f"Only a rollback brings it back: {up_command('rollback', f'{state.live.tag}->{wanted.tag}')}"
@@ -171,7 +173,7 @@ def _decide_tag(wanted: Tag, state: LedgerState, unweighted: Colour) -> Decision
     if wanted.template is None:
         if live:
             return _stay(state)
-        raise Refused(wanted.absent or f"tag {wanted.tag} is not in the registry")
+        raise LedgerError(wanted.absent or f"tag {wanted.tag} is not in the registry")
     for each in revisions:
         _same_digest(wanted.tag, each.record, wanted.template)
     if live and not template_differences(wanted.template, live.record.template):
@@ -193,7 +195,7 @@ def _same_live(wanted: Tag, state: LedgerState) -> None:
     """Refuse a release whose commit was compared with another one than what is live now: it may be older than that."""
     after, live = wanted.provenance.after, state.live.name if state.live else "nothing"
     if after and after != live:
-        raise Refused(
+        raise LedgerError(
             f"{wanted.tag}: its commit was found to be newer than {after}, but {live} is live by now; run the job again, "
             "which compares it with that"
         )
@@ -202,7 +204,7 @@ def _same_live(wanted: Tag, state: LedgerState) -> None:
 def _same_digest(tag: str, known: Record, template: TemplateInput) -> None:
     digest = template.image.rpartition("@")[2]
     if digest != known.digest:
-        raise Refused(
+        raise LedgerError(
             f"tag {tag} belongs to {known.digest} since {known.name}, the registry now has {digest} under it; a tag "
             "keeps its digest for ever: push the new image under a new tag"
         )
@@ -215,9 +217,9 @@ def _decide_abort(wanted: Abort, state: LedgerState) -> Decision:
         message = f"aborts {opened.kind} {opened.name}: weights back, {opened.colour} to 0"
         return Decision("abort", message, opened, record, record.provenance)
     if opened:
-        raise Refused(f"abort {wanted.tag}: the open release is {opened.name}; {ways_out(state)}")
+        raise LedgerError(f"abort {wanted.tag}: the open release is {opened.name}; {ways_out(state)}")
     if state.live and wanted.tag in (state.live.tag, state.live.name):
-        raise Refused(
+        raise LedgerError(
             f"abort {wanted.tag}: it is live, so it can't be aborted any more; "
             f"going back is a rollback: {up_command('rollback', f'{state.live.tag}-><earlier tag>')}"
         )
@@ -225,7 +227,7 @@ def _decide_abort(wanted: Abort, state: LedgerState) -> Decision:
     if any(each.attempts and each.attempts[-1].outcome == "aborted" for each in known):
         return _stay(state, f"{wanted.tag} is already aborted; nothing to do")
     found = "; ".join(each.describe() for each in known) or "the ledger doesn't know it"
-    raise Refused(f"abort {wanted.tag}: no release is open ({found})")
+    raise LedgerError(f"abort {wanted.tag}: no release is open ({found})")
 
 
 def _once_live(state: LedgerState, wanted: str, not_this: str) -> Release | None:
@@ -244,13 +246,13 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
     if opened:
         if opened.kind == "rollback" and wanted.target in (opened.tag, opened.name) and is_source:
             return _resume(state)
-        raise Refused(f"rollback {text} is refused while {opened.kind} {opened.name} is open; {ways_out(state)}")
+        raise LedgerError(f"rollback {text} is refused while {opened.kind} {opened.name} is open; {ways_out(state)}")
     if live is None:
-        raise Refused(f"rollback {text}: nothing is live; release a tag: {up_command('tag', wanted.target)}")
+        raise LedgerError(f"rollback {text}: nothing is live; release a tag: {up_command('tag', wanted.target)}")
     if wanted.target in (live.tag, live.name) and not is_source:
         return _stay(state, f"{live.name} is live already; nothing to roll back")
     if not is_source:
-        raise Refused(
+        raise LedgerError(
             f"rollback {text}: {live.name} is live, not {wanted.source}; to go back from it: "
             f"{up_command('rollback', f'{live.tag}->{wanted.target}')}"
         )
@@ -258,12 +260,12 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
     if target is None:
         formers = sorted({each.record.tag for each in state.releases.values() if each.state in ("former", "retired")})
         there = ", ".join(formers) or "none"
-        raise Refused(f"rollback {text}: {wanted.target} was never live; releases that were: {there}")
+        raise LedgerError(f"rollback {text}: {wanted.target} was never live; releases that were: {there}")
     # Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
     for each in sorted(state.releases.values(), key=lambda release: release.attempts[0].at):
         later = each is not target and each.attempts[0].at >= target.attempts[0].at
         if later and each.record.template.contracts:
-            raise Refused(
+            raise LedgerError(
                 f"rollback {text}: {each.name} is marked `contracts`, its migration removed what {target.name} needs; "
                 "release a mended version instead"
             )

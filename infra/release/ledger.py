@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from infra.clients.aws import error_code
+from infra.errors import LedgerConflictError, LedgerUnavailableError
 from infra.release.decide import Decision, ways_out
 from infra.release.record import Record
-from infra.release.state import Attempt, LedgerConflict, LedgerState, LedgerUnknown, Live, Open, Release
+from infra.release.state import Attempt, LedgerState, Live, Open, Release
 from infra.release.transitions import aborted, claimed, gone_live
 
 if TYPE_CHECKING:
@@ -111,20 +113,23 @@ class Ledger:
         try:
             yield
         except (BotoCoreError, ClientError) as error:
-            code = error.response.get("Error", {}).get("Code", "") if isinstance(error, ClientError) else ""
+            code = error_code(error)
             if code == "ResourceNotFoundException":
-                raise LedgerUnknown(
-                    f"release ledger: there is no DynamoDB table {self._table}; `make bootstrap` makes it"
+                raise LedgerUnavailableError(
+                    f"release ledger: there is no DynamoDB table {self._table}; `make bootstrap` makes it",
+                    code,
                 ) from error
             if writing:
-                raise LedgerUnknown(
+                raise LedgerUnavailableError(
                     f"release ledger {self._table} can't be written: {error}. Whether it was written all the same is not "
                     "known, and nothing more is done. Mend the access, then run it again: it goes on from what the "
-                    "ledger holds by then"
+                    "ledger holds by then",
+                    code,
                 ) from error
-            raise LedgerUnknown(
+            raise LedgerUnavailableError(
                 f"release ledger {self._table} can't be read, so what was released is unknown and nothing is done: "
-                f"{error}. Mend the access, or name another table in shopcat:ledgerTable; then run it again"
+                f"{error}. Mend the access, or name another table in shopcat:ledgerTable; then run it again",
+                code,
             ) from error
 
     def initialise(self) -> bool:
@@ -136,9 +141,8 @@ class Ledger:
                     Item=_head_item(LedgerState(version=1)),
                     ConditionExpression=f"attribute_not_exists({KEY})",
                 )
-        except LedgerUnknown as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "ConditionalCheckFailedException":
+        except LedgerUnavailableError as error:
+            if error.code == "ConditionalCheckFailedException":
                 return False
             raise
         return True
@@ -147,14 +151,14 @@ class Ledger:
         """Everything, at one version.
 
         Raises:
-            LedgerUnknown: it can't be read, or was written too often meanwhile.
+            LedgerUnavailableError: it can't be read, or was written too often meanwhile.
         """
         for _ in range(5):
             before = self._read_head()
             releases = self._read_releases()
             if self._read_head().version == before.version:
                 return replace(before, releases=releases)
-        raise LedgerUnknown(f"release ledger {self._table} is being written all the time; try again")
+        raise LedgerUnavailableError(f"release ledger {self._table} is being written all the time; try again")
 
     def _read_head(self) -> LedgerState:
         with self._reachable():
@@ -173,7 +177,9 @@ class Ledger:
                 writer=document.get("writer", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise LedgerUnknown(f"release ledger {self._table}: its head can't be understood: {error!r}") from error
+            raise LedgerUnavailableError(
+                f"release ledger {self._table}: its head can't be understood: {error!r}"
+            ) from error
 
     def _read_releases(self) -> dict[str, Release]:
         releases: dict[str, Release] = {}
@@ -187,7 +193,7 @@ class Ledger:
                 try:
                     release = _read_release(item)
                 except (KeyError, TypeError, ValueError) as error:
-                    raise LedgerUnknown(
+                    raise LedgerUnavailableError(
                         f"release ledger {self._table}: item {item[KEY]['S']} can't be understood: {error!r}"
                     ) from error
                 releases[release.name] = release
@@ -217,14 +223,13 @@ class Ledger:
         try:
             with self._reachable(writing=True):
                 self._client.transact_write_items(TransactItems=[{"Put": put} for put in puts])
-        except LedgerUnknown as error:
-            cause = error.__cause__
-            if isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "TransactionCanceledException":
+        except LedgerUnavailableError as error:
+            if error.code == "TransactionCanceledException":
                 # The write may have arrived and its answer been lost: then the ledger says exactly what was written.
                 found = self.read()
                 if found == after:
                     return after
-                raise LedgerConflict(conflict_message(found)) from error
+                raise LedgerConflictError(conflict_message(found)) from error
             raise
         return after
 
@@ -232,7 +237,7 @@ class Ledger:
         """Take tag and slot in one transaction.
 
         Raises:
-            LedgerConflict: somebody else was first.
+            LedgerConflictError: somebody else was first.
         """
         return self._write(state, claimed(state, decision, self._now()))
 

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain, is_transient
-from infra.errors import Refused
+from infra.errors import ShopCatError, TrafficError
 from infra.names import COLOUR_HEADER, COLOURS, Colour, other_colour, workload_name
 from infra.release.health import Target
 
@@ -22,10 +22,6 @@ Log = Callable[[str], None]
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
 EVERYTHING = 100
-
-
-class TrafficError(Refused):
-    """The load balancer could not be read or written as needed; weights are where the message says."""
 
 
 def all_on(colour: Colour) -> Weights:
@@ -101,9 +97,9 @@ class Timing:
 
 
 Overtaken = Callable[[], Awaitable[str]]
-"""Who has taken over from this update; nothing while nobody has. Raises Refused if that can't be known."""
+"""Who has taken over from this update; nothing while nobody has. Raises ShopCatError if that can't be known."""
 Refusal = Callable[[Colour], Awaitable[list[str]]]
-"""What forbids giving a colour more weight than it has; nothing if it may. Raises Refused if that can't be known."""
+"""What forbids giving a colour more weight than it has; nothing if it may. Raises ShopCatError if that can't be known."""
 
 
 async def _by_nobody() -> str:
@@ -265,7 +261,7 @@ class ListenerWeights:
         """Another update may have taken over from one that was thought dead: then the weights are its business."""
         try:
             by = await self._overtaken()
-        except Refused:
+        except ShopCatError:
             if not going_back:
                 raise
             return  # nobody knows; what is in trouble loses its traffic all the same

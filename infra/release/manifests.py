@@ -74,7 +74,7 @@ def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
     """The pod template of a release in a colour, as Kubernetes' own JSON.
 
     Raises:
-        Refused: the record holds anything but plain values.
+        ShopCatError: the record holds anything but plain values.
     """
     validated(record)
     template, drain = record.template, record.template.drain

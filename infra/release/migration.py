@@ -51,7 +51,7 @@ def read_why_failed(client: KubernetesClient, name: str, template: TemplateInput
     """Ask the cluster for the Job and its pods, and say why it failed.
 
     Raises:
-        Refused: the cluster does not answer.
+        ShopCatError: the cluster does not answer.
     """
     pods = client.pods(SHOP_NAMESPACE, {JOB_LABEL: name})
     return why_failed(name, template, client.job(SHOP_NAMESPACE, name) or {}, pods)

@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from infra import capacity
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
-from infra.names import (
-    COLOURS,
-    Colour,
-    check_tag,
-    other_colour,
-)
+from infra.errors import PreflightError
+from infra.names import COLOURS, Colour, check_tag, other_colour
 from infra.release.decide import Decision, decide, up_command
 from infra.release.ledger import Ledger
 from infra.release.listener_weights import Timing, all_on
@@ -99,7 +94,7 @@ class Plan:
     public_url: str
     load_balancer: str
     kubernetes: Callable[[], KubernetesClient]
-    """Connects when first called. Raises Refused."""
+    """Connects when first called. Raises ShopCatError."""
     room: capacity.CapacityPlan
     is_traffic_misplaced: bool = False
     """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
@@ -118,14 +113,14 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
         environment: where commit and run are found; the process's own by default.
 
     Raises:
-        Refused: one message; nothing was touched.
+        ShopCatError: one message; nothing was touched.
     """
     if question.tag:
         check_tag(question.tag)
     try:
         room = capacity.plan(question.production)
     except capacity.CapacityError as error:
-        raise Refused(str(error)) from error
+        raise PreflightError(str(error)) from error
     account, arn = clients.identity()
     books = Ledger(clients.get("dynamodb"), question.ledger_table)
     state = books.read()
@@ -136,7 +131,7 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
     decision = decide(wanted, state, unweighted)
     # An open release is gone on with, or taken back, by the very update that makes its load balancer anew.
     if decision.action == "release" and not view.rules:
-        raise Refused(
+        raise PreflightError(
             f"{decision.message}: load balancer {question.load_balancer} has no listener that forwards to both "
             "colours; bring the platform up first: pulumi up -s prod, without a tag"
         )

@@ -25,14 +25,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from infra.clients import threads
-from infra.errors import Refused
+from infra.errors import LedgerConflictError, ReleaseError, TrafficError
 from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
 from infra.release import drift, health
 from infra.release.decide import go_on_or_abort
-from infra.release.listener_weights import TrafficError, View, all_on
+from infra.release.listener_weights import View, all_on
 from infra.release.probes import HttpsProber, Prober
 from infra.release.record import Record
-from infra.release.state import LedgerConflict
 from infra.release.traffic_shift import Traffic
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Hooks:
     async def _overtaken(self) -> str:
         try:
             await threads.in_thread(self._plan.session.refuse_overtaken)
-        except LedgerConflict as error:
+        except LedgerConflictError as error:
             return str(error)
         return ""
 
@@ -110,7 +109,7 @@ class Hooks:
         """List what forbids giving the colour more weight (invariants 1 and 2); empty if it may have it.
 
         Raises:
-            Refused: the load balancer or the cluster can't be asked.
+            ShopCatError: the load balancer or the cluster can't be asked.
         """
         decision, state = self._plan.decision, self._plan.session.state
         if state.live is None and decision.action == "abort":
@@ -137,9 +136,9 @@ class Hooks:
             return
         replicas, mark = declared["spec"].get("replicas") or 0, _template_mark(standing)
         if replicas < record.template.replicas:
-            raise Refused(f"{live.name} is live in {live.colour}; a write of {replicas} replicas there is refused")
+            raise ReleaseError(f"{live.name} is live in {live.colour}; a write of {replicas} replicas there is refused")
         if mark and mark != _template_mark(declared):
-            raise Refused(
+            raise ReleaseError(
                 f"{live.name} is live in {live.colour}, and this program would make other pods of its record than the "
                 "one that released it; release it with the former program, or release a new tag with this one"
             )
@@ -150,7 +149,7 @@ class Hooks:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
 
         Raises:
-            Refused: somebody else has one of them, or the weights stand where they must not and can't be put back.
+            ShopCatError: somebody else has one of them, or the weights stand where they must not and can't be put back.
         """
         decision = self._plan.decision
         if not decision.moves or decision.open is None:
@@ -169,7 +168,7 @@ class Hooks:
         """Claim the slot for the colour that is about to change, and keep the pods that serve.
 
         Raises:
-            Refused: somebody else has the slot or has written the ledger meanwhile, or the colour can't be proven to
+            ShopCatError: somebody else has the slot or has written the ledger meanwhile, or the colour can't be proven to
                 carry nothing.
         """
         opened, client = self._plan.decision.open, self._plan.kubernetes()
@@ -190,20 +189,20 @@ class Hooks:
         """Make an object again that somebody deleted; whatever stands is left to the provider.
 
         Raises:
-            Refused: its namespace is gone too, or it doesn't go.
+            ShopCatError: its namespace is gone too, or it doesn't go.
         """
         client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
         until = time.monotonic() + GOING_SECONDS
         while drift.is_gone(standing := await threads.in_thread(client.of_release, kind, SHOP_NAMESPACE, name)):
             if standing is None:
                 if not await threads.in_thread(client.make_again, declared):
-                    raise Refused(
+                    raise ReleaseError(
                         f"namespace {SHOP_NAMESPACE} is gone; make all of it again: pulumi up --refresh -s prod"
                     )
                 self._log(f"{kind} {name} was deleted; it is made again")
                 return
             if time.monotonic() > until:
-                raise Refused(
+                raise ReleaseError(
                     f"{kind} {name} is still being deleted after {GOING_SECONDS} s; see what holds it: "
                     f"kubectl -n {SHOP_NAMESPACE} get {kind} {name} -o jsonpath='{{.metadata.finalizers}}'"
                 )
@@ -213,7 +212,7 @@ class Hooks:
         """Go on only once the colour carries no weight on any listener; if it does, move that to the live release first.
 
         Raises:
-            Refused: the live release can't be proven healthy, or the load balancer doesn't say where traffic goes.
+            ShopCatError: the live release can't be proven healthy, or the load balancer doesn't say where traffic goes.
         """
         async with self._deciding:
             timing, state = self._plan.timing, self._plan.session.state
@@ -244,7 +243,7 @@ class Hooks:
         """Finish what was decided: shift and go live, or take back.
 
         Raises:
-            Refused: it did not work out; the message says where the weights are and what to do next.
+            ShopCatError: it did not work out; the message says where the weights are and what to do next.
         """
         decision, session = self._plan.decision, self._plan.session
         opened, record = decision.open, decision.record
@@ -274,7 +273,7 @@ class Hooks:
         """While no release is open, move everything to the live colour, whoever moved it away.
 
         Raises:
-            Refused: the live colour has no pod that serves, or the load balancer can't be written.
+            ShopCatError: the live colour has no pod that serves, or the load balancer can't be written.
         """
         live = self._plan.session.state.live
         if live is None:
@@ -340,7 +339,9 @@ class Hooks:
         await self.guard(colour, "abort")
         found = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, workload_name(colour))
         if found and found["spec"].get("replicas"):
-            raise Refused(f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again")
+            raise ReleaseError(
+                f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again"
+            )
         await threads.in_thread(self._plan.session.abort)
         self._log(f"aborted; {colour} is empty and carries no weight")
 

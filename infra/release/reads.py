@@ -10,14 +10,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import Refused
+from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
 from infra.names import SHOP_NAMESPACE, colour_selector
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
 from infra.release.question import Question
 from infra.release.record import AFTER_VARIABLE, DrainNumbers, Provenance, Record, TemplateInput, template_differences
-from infra.release.state import LedgerState, LedgerUnknown
+from infra.release.state import LedgerState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,7 +36,7 @@ def read_load_balancer(clients: AwsClients, load_balancer: str) -> View:
 def refuse_lost_ledger(state: LedgerState, view: View, table: str) -> None:
     """An empty table is only believed where nothing of ours exists yet."""
     if state.version == 0 and view.groups:
-        raise LedgerUnknown(
+        raise LedgerUnavailableError(
             f"release ledger {table} is empty although target groups of ours exist, so what was released is unknown; "
             "restore the table (point-in-time recovery), or for a stack that never had a release run `make bootstrap`"
         )
@@ -53,7 +53,9 @@ def kubernetes_on_demand(question: Question, clients: AwsClients) -> Callable[[]
             else:
                 found = kubernetes_client.from_eks(clients, question.cluster)
                 if found is None:
-                    raise Refused(f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again")
+                    raise PreflightError(
+                        f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again"
+                    )
                 made.append(found)
         return made[0]
 
@@ -68,7 +70,7 @@ def read_standing(
         return None
     try:
         return kubernetes().standing(SHOP_NAMESPACE)
-    except Refused as error:
+    except ShopCatError as error:
         notes.append(f"what somebody changed by hand in the cluster is unknown: {error}")
         return None
 
@@ -96,7 +98,7 @@ def read_wanted(question: Question, clients: AwsClients, state: LedgerState, vie
     }
     if len(given) > 1:
         shown = ", ".join(f"shopcat:{name}={value}" for name, value in given.items())
-        raise Refused(f"{shown}: set one of tag, abort and rollback, not several")
+        raise PreflightError(f"{shown}: set one of tag, abort and rollback, not several")
     if question.abort:
         return Abort(question.abort)
     if question.rollback:
@@ -174,7 +176,7 @@ def refuse_gone_image(question: Question, clients: AwsClients, record: Record) -
         ecr.describe_images(repositoryName=name, imageIds=[{"imageDigest": record.digest}])
     except (BotoCoreError, ClientError) as error:
         if error_code(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
-            raise Refused(
+            raise PreflightError(
                 f"rollback to {record.name}: its image {record.digest} is no longer in ECR repository {name}; release "
                 "its commit again under a new tag"
             ) from error
@@ -197,7 +199,7 @@ def _secret_version(question: Question, clients: AwsClients) -> str:
         found = clients.get("secretsmanager").describe_secret(SecretId=question.secret_id)
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ResourceNotFoundException":
-            raise Refused(
+            raise PreflightError(
                 f"the application's secret {question.secret_id} does not exist yet; bring the "
                 "platform up first: pulumi up -s prod, without a tag"
             ) from error
@@ -205,7 +207,7 @@ def _secret_version(question: Question, clients: AwsClients) -> str:
     for version, stages in found.get("VersionIdsToStages", {}).items():
         if "AWSCURRENT" in stages:
             return str(version)
-    raise Refused(f"secret {question.secret_id} has no current version; run pulumi up -s prod without a tag")
+    raise PreflightError(f"secret {question.secret_id} has no current version; run pulumi up -s prod without a tag")
 
 
 def settings_differ(
@@ -217,7 +219,7 @@ def settings_differ(
         return []
     try:
         version = _secret_version(question, clients)
-    except Refused as error:
+    except ShopCatError as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
     wanted = template_of(question, view, live.template.image, version)
     lines = template_differences(wanted, live.template)
@@ -240,7 +242,7 @@ def refuse_unserved(question: Question, state: LedgerState, clients: AwsClients,
         raise explain(error, "target health", clients.endpoint_url) from error
     reasons = health.unserved(kubernetes.pods(SHOP_NAMESPACE, colour_selector(live.colour)), targets)
     if reasons:
-        raise Refused(
+        raise PreflightError(
             f"the live release {live.name} is not whole, so no release starts upon it: "
             + "; ".join(reasons)
             + ". A plain pulumi up -s prod puts back what somebody changed by hand. Otherwise delete such a pod (another "

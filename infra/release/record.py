@@ -14,11 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from infra.errors import Refused
-from infra.names import (
-    APPLICATION,
-    check_tag,
-)
+from infra.errors import LedgerError
+from infra.names import APPLICATION, check_tag
 
 if TYPE_CHECKING:
     from infra.timeouts import DrainBudget
@@ -133,7 +130,7 @@ class Record:
         """The record that `to_json` wrote.
 
         Raises:
-            Refused: it is not one.
+            ShopCatError: it is not one.
         """
         try:
             raw = json.loads(text)
@@ -146,7 +143,7 @@ class Record:
                 provenance=Provenance(**raw["provenance"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise Refused(f"the ledger holds a release record that this program can't read: {error!r}") from error
+            raise LedgerError(f"the ledger holds a release record that this program can't read: {error!r}") from error
         return validated(record)
 
 
@@ -166,16 +163,16 @@ def validated(record: Record) -> Record:
     """The record itself, if every value in it is plain and the image is known by digest.
 
     Raises:
-        Refused: it is not.
+        ShopCatError: it is not.
     """
     if not isinstance(record.tag, str) or not _RECORDED_TAG.fullmatch(record.tag):
         check_tag(str(record.tag))
     assert_plain(_open(record), f"record of {record.tag}")
     for what, image in (("image", record.template.image), ("smoke image", record.template.smoke_image)):
         if not _DIGEST.fullmatch(image.rpartition("@")[2]):
-            raise Refused(f"{what} {image!r} of {record.tag} is not given by digest (…@sha256:…)")
+            raise LedgerError(f"{what} {image!r} of {record.tag} is not given by digest (…@sha256:…)")
     if record.revision < 1 or record.template.replicas < 1:
-        raise Refused(f"record of {record.tag}: revision and replicas start at 1")
+        raise LedgerError(f"record of {record.tag}: revision and replicas start at 1")
     return record
 
 
@@ -183,7 +180,7 @@ def assert_plain(value: object, where: str) -> None:
     """Nothing but text, whole numbers, truth values, lists and maps of them.
 
     Raises:
-        Refused: something else is in it, such as an output of another resource that is only known later.
+        ShopCatError: something else is in it, such as an output of another resource that is only known later.
     """
     if value is None or type(value) in (str, int, bool):
         return
@@ -194,10 +191,10 @@ def assert_plain(value: object, where: str) -> None:
     if isinstance(value, Mapping):
         for key, each in value.items():
             if type(key) is not str:
-                raise Refused(f"{where}: key {key!r} is no text; a release is made of plain values only")
+                raise LedgerError(f"{where}: key {key!r} is no text; a release is made of plain values only")
             assert_plain(each, f"{where}.{key}")
         return
-    raise Refused(f"{where} is a {type(value).__name__}; a release is made of plain values only")
+    raise LedgerError(f"{where} is a {type(value).__name__}; a release is made of plain values only")
 
 
 def template_differences(wanted: TemplateInput, live: TemplateInput) -> list[str]:

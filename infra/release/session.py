@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
+from infra.errors import LedgerConflictError
 from infra.release.decide import Decision
 from infra.release.ledger import Ledger, conflict_message
-from infra.release.state import LedgerConflict, LedgerState
+from infra.release.state import LedgerState
 
 
 class Session:
@@ -24,7 +25,7 @@ class Session:
         """Claim or go on with the release of the decision; whether this was the first time.
 
         Raises:
-            LedgerConflict: somebody else was first.
+            LedgerConflictError: somebody else was first.
         """
         with self._lock:
             if self._held:
@@ -40,12 +41,12 @@ class Session:
         """Nobody has written the ledger since this update read it or wrote it itself.
 
         Raises:
-            LedgerConflict: somebody has.
+            LedgerConflictError: somebody has.
         """
         with self._lock:
             found = self._ledger.read()
             if found.version != self.state.version:
-                raise LedgerConflict(conflict_message(found))
+                raise LedgerConflictError(conflict_message(found))
 
     def go_live(self) -> LedgerState:
         """The open release becomes the live one."""

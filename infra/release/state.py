@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from infra.errors import Refused
+from infra.errors import LedgerUnavailableError
 from infra.names import Colour
 from infra.release.record import Record, release_name
 
@@ -15,14 +15,6 @@ if TYPE_CHECKING:
 ReleaseState = Literal["claimed", "live", "former", "retired", "aborted"]
 Kind = Literal["release", "rollback"]
 ONCE_LIVE: tuple[ReleaseState, ...] = ("live", "former", "retired")
-
-
-class LedgerUnknown(Refused):
-    """The ledger can't be read, or what it says contradicts itself."""
-
-
-class LedgerConflict(Refused):
-    """Somebody else wrote the ledger since it was read."""
 
 
 @dataclass(frozen=True)
@@ -120,12 +112,12 @@ class LedgerState:
         """The release of this name (`v1.4.0-r1`).
 
         Raises:
-            LedgerUnknown: the ledger names a release it has no record of.
+            LedgerUnavailableError: the ledger names a release it has no record of.
         """
         try:
             return self.releases[name]
         except KeyError:
-            raise LedgerUnknown(f"the ledger names release {name} but holds no record of it") from None
+            raise LedgerUnavailableError(f"the ledger names release {name} but holds no record of it") from None
 
     @property
     def live_record(self) -> Record | None:

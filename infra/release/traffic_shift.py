@@ -13,10 +13,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Literal
 
-from infra.errors import Refused
+from infra.errors import ShopCatError, TrafficError
 from infra.names import Colour, other_colour
 from infra.release import cloudwatch, metrics
-from infra.release.listener_weights import EVERYTHING, ListenerWeights, Timing, TrafficError, View, all_on
+from infra.release.listener_weights import EVERYTHING, ListenerWeights, Timing, View, all_on
 from infra.release.probes import Probe, Prober
 
 PROBES_BEFORE = 20
@@ -175,7 +175,7 @@ class Traffic(ListenerWeights):
                 f"{error}\nand the weights could NOT be put back on {colour}: {failed}; both colours keep their pods; "
                 "run `pulumi up -s prod` again, or abort"
             ) from error
-        if isinstance(error, Refused):
+        if isinstance(error, ShopCatError):
             raise TrafficError(f"{error}\neverything is back on {colour} (read back twice)") from error
 
     async def _watch(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from infra.errors import LedgerConflictError
 from infra.release.decide import Decision
-from infra.release.state import Attempt, LedgerConflict, LedgerState, Live, Release
+from infra.release.state import Attempt, LedgerState, Live, Release
 
 
 def claimed(state: LedgerState, decision: Decision, at: str) -> LedgerState:
     """The ledger after the claim of `decision.open`."""
     opened, record = decision.open, decision.record
     if opened is None or record is None or state.open is not None:
-        raise LedgerConflict(f"the slot is taken by {state.open.name if state.open else '?'}")
+        raise LedgerConflictError(f"the slot is taken by {state.open.name if state.open else '?'}")
     by = decision.provenance
     attempt = Attempt(opened.attempt, by.who, by.commit, by.run, at)
     known = state.releases.get(opened.name)
@@ -43,7 +44,7 @@ def gone_live(state: LedgerState) -> LedgerState:
     """The ledger after the open release has become the live one: pointer moved, slot closed."""
     opened = state.open
     if opened is None:
-        raise LedgerConflict("no release is open")
+        raise LedgerConflictError("no release is open")
     releases = dict(state.releases)
     for name, each in releases.items():
         if each.state == "former":
@@ -67,7 +68,7 @@ def aborted(state: LedgerState) -> LedgerState:
     """The ledger after the open release was taken back: slot closed, live pointer untouched."""
     opened = state.open
     if opened is None:
-        raise LedgerConflict("no release is open")
+        raise LedgerConflictError("no release is open")
     release = state.release(opened.name)
     release = replace(
         release,

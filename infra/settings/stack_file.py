@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from infra.errors import Refused
+from infra.errors import SettingsError
 from infra.names import PROJECT
 
 DEEPEST = 32
@@ -81,36 +81,36 @@ def read_stack_file(path: Path) -> dict[str, Any]:
     """The file's content; keys below `config` have their namespace.
 
     Raises:
-        Refused: it can't be read, or Pulumi would read something else in it.
+        ShopCatError: it can't be read, or Pulumi would read something else in it.
     """
     try:
         return parse(path.read_bytes(), path.name)
     except OSError as error:
-        raise Refused(f"{path} can't be read ({error.strerror or error}); restore it from git") from error
+        raise SettingsError(f"{path} can't be read ({error.strerror or error}); restore it from git") from error
 
 
 def parse(content: bytes, name: str) -> dict[str, Any]:
     """Like `read_stack_file`, of a file's bytes.
 
     Raises:
-        Refused: it can't be read, or Pulumi would read something else in it.
+        ShopCatError: it can't be read, or Pulumi would read something else in it.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise Refused(f"{name}: line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        raise SettingsError(f"{name}: line {line} is not UTF-8 ({error.reason}); save the file as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=_Loader)
         document = None if node is None else _value(node)
     except yaml.MarkedYAMLError as error:
         at = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise Refused(f"{name}: {at}{error.problem}; mend the file or restore it from git") from error
+        raise SettingsError(f"{name}: {at}{error.problem}; mend the file or restore it from git") from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise Refused(f"{name}: it is no YAML ({error}); mend the file or restore it from git") from error
+        raise SettingsError(f"{name}: it is no YAML ({error}); mend the file or restore it from git") from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
         found = "is missing" if not isinstance(document, dict) or "config" not in document else "holds no settings"
-        raise Refused(f"{name}: `config:` {found}; expected a map, as in the file in git")
+        raise SettingsError(f"{name}: `config:` {found}; expected a map, as in the file in git")
     document["config"] = _namespaced(document["config"], name)
     return document
 
@@ -155,9 +155,9 @@ def _namespaced(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     for key, value in config.items():
         whole = key if ":" in key else f"{PROJECT}:{key}"
         if whole.count(":") != 1:
-            raise Refused(f"{name}: {key!r} is no setting's name; expected <namespace>:<name>")
+            raise SettingsError(f"{name}: {key!r} is no setting's name; expected <namespace>:<name>")
         if whole in found:
-            raise Refused(f"{name}: {whole} is there twice, with its namespace and without; keep one")
+            raise SettingsError(f"{name}: {whole} is there twice, with its namespace and without; keep one")
         found[whole] = value
     return found
 

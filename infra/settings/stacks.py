@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from infra import capacity
-from infra.errors import Refused
+from infra.errors import SettingsError, ShopCatError
 from infra.settings import domains, stack_file
 from infra.settings.environment import wrong_command
 from infra.settings.limits import REGION, RULE_CONDITION_VALUES
@@ -304,7 +304,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
     """Settings from a stack's values, camelCase, without their namespace.
 
     Raises:
-        Refused: one message with a line for everything that is wrong.
+        ShopCatError: one message with a line for everything that is wrong.
     """
     try:
         return Settings.model_validate(dict(values), by_alias=True, by_name=False)
@@ -316,7 +316,7 @@ def read_stack(path: Path) -> tuple[str, Settings]:
     """Region and settings in a stack's file, without the engine: what it encrypts stays hidden.
 
     Raises:
-        Refused: the file can't be read, or one message with a line for everything that is wrong.
+        ShopCatError: the file can't be read, or one message with a line for everything that is wrong.
     """
     values = stack_file.handed_over(stack_file.without_secrets(stack_file.read_stack_file(path)["config"]))
     region = check_region(values.get("aws:region"), path.name)
@@ -329,11 +329,13 @@ def check_region(value: Any, where: str) -> str:
     """The region, if it is one.
 
     Raises:
-        Refused: it is not set, or no region's name.
+        ShopCatError: it is not set, or no region's name.
     """
     wrong = REGION.wrong(value) if isinstance(value, str) and value else "missing"
     if wrong:
-        raise Refused(f"aws:region: {wrong}; set it in {where} to the region of the cluster, such as eu-central-1")
+        raise SettingsError(
+            f"aws:region: {wrong}; set it in {where} to the region of the cluster, such as eu-central-1"
+        )
     return str(value)
 
 
@@ -345,14 +347,14 @@ def read_preview(path: Path, stack: Mapping[str, Any]) -> tuple[str, PreviewSett
         stack: the stack's own configuration, keys with their namespace.
 
     Raises:
-        Refused: one message with a line for everything that is wrong.
+        ShopCatError: one message with a line for everything that is wrong.
     """
     values = {**stack_file.handed_over(stack_file.read_stack_file(path)["config"]), **stack}
     lines = []
     region = ""
     try:
         region = check_region(values.pop("aws:region", None), path.name)
-    except Refused as error:
+    except ShopCatError as error:
         lines.append(str(error))
     ours = {key.partition(":")[2]: value for key, value in values.items() if key.startswith("shopcat:")}
     lines += [

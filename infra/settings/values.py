@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
-from infra.errors import Refused
+from infra.errors import SettingsError
 from infra.names import check_tag
 from infra.settings.environment import wrong_environment
 from infra.settings.limits import LIMITS
@@ -87,7 +87,7 @@ def checked_tag(value: str) -> str:
     """The tag, if a release may have it."""
     try:
         return check_tag(value)
-    except Refused as error:
+    except SettingsError as error:
         raise ValueError(str(error)) from error
 
 
@@ -177,6 +177,6 @@ def _after(path: str) -> str:
     return f"; {_HELP[path]}" if path in _HELP else ""
 
 
-def settings_refusal(lines: list[str]) -> Refused:
+def settings_refusal(lines: list[str]) -> SettingsError:
     """One message of all lines."""
-    return Refused("settings can't be used:\n" + "\n".join(f"  - {line}" for line in lines))
+    return SettingsError("settings can't be used:\n" + "\n".join(f"  - {line}" for line in lines))

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra import settings
-from infra.clients.aws import AwsClients
+from infra.clients.aws import AwsClients, explain
 from infra.commands import aws_check, dns_check, offers
 from infra.commands.aws_check import Quota, judge_database_zones, judge_name, judge_plan, judge_quota
 from infra.commands.findings import FindingState, Row, asked, findings_table
 from infra.commands.offers import Offer, judge_offer, support, version_order
-from infra.errors import Refused
+from infra.errors import UnreachableError
 from infra.foundation import crds
 from tests.unit.test_settings import committed
 
@@ -212,7 +212,7 @@ def test_whatever_aws_answers_is_one_row(code: str, *, wrapped: bool) -> None:
     def read() -> list[Row]:
         error = ClientError({"Error": {"Code": code, "Message": "no\n" * 400}}, "DescribeThings")
         if wrapped:
-            raise Refused("vCPUs: no") from error
+            raise explain(error, "vCPUs") from error
         raise error
 
     (row,) = asked("vCPUs", read)
@@ -234,7 +234,7 @@ def test_an_answer_that_makes_no_sense_is_one_row(error: Exception) -> None:
     assert type(error).__name__ in row.found
 
 
-class Denied(AwsClients):
+class DeniedClients(AwsClients):
     """Credentials that may do nothing, or a network without AWS."""
 
     def __init__(self, error: Exception) -> None:
@@ -264,9 +264,11 @@ class Denied(AwsClients):
 def test_credentials_that_may_do_nothing_get_a_whole_table(
     monkeypatch: pytest.MonkeyPatch, error: Exception, dns: str
 ) -> None:
-    monkeypatch.setattr(aws_check, "AwsClients", lambda *_, **__: Denied(error))
+    monkeypatch.setattr(aws_check, "AwsClients", lambda *_, **__: DeniedClients(error))
     monkeypatch.setattr(crds, "get_url", _unreachable)
-    rows = aws_check.check_account(settings.read_settings({**committed(), "dns": dns}), Denied(error), ACCOUNT, ROOT)
+    rows = aws_check.check_account(
+        settings.read_settings({**committed(), "dns": dns}), DeniedClients(error), ACCOUNT, ROOT
+    )
     assert {row.state for row in rows} == {FindingState.LOOK}
     subjects = {row.subject for row in rows}
     assert subjects >= {
@@ -282,9 +284,8 @@ def test_credentials_that_may_do_nothing_get_a_whole_table(
 
 
 def _unreachable(url: str) -> bytes:
-    import urllib3
 
-    raise Refused(f"{url} can't be reached") from urllib3.exceptions.HTTPError()
+    raise UnreachableError(f"{url} can't be reached")
 
 
 class Answers:

@@ -20,7 +20,7 @@ from infra.clients.aws import AwsClients
 from infra.commands import bootstrap as module
 from infra.commands.bootstrap import Bootstrap
 from infra.commands.policy_statements import normalised, only_tls, with_statement
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import STATE_BACKENDS
 
 REGION = "eu-central-1"
@@ -407,7 +407,7 @@ def test_a_bucket_of_another_account_is_refused(bootstrap: Bootstrap, monkeypatc
 
     s3 = bootstrap._clients.get("s3")
     monkeypatch.setattr(s3, "head_bucket", head_bucket)
-    with pytest.raises(Refused, match=r"shopcat-state-prod-123456789012-eu-central-1.*another account"):
+    with pytest.raises(ShopCatError, match=r"shopcat-state-prod-123456789012-eu-central-1.*another account"):
         bootstrap.run(lambda _: None)
 
 
@@ -430,7 +430,7 @@ def test_an_alias_of_a_key_that_can_not_encrypt_is_refused(bootstrap: Bootstrap)
     kms = CLIENTS.get("kms")
     key = kms.create_key(KeySpec="RSA_2048", KeyUsage="SIGN_VERIFY")["KeyMetadata"]["KeyId"]
     kms.create_alias(AliasName="alias/shopcat-state-prod", TargetKeyId=key)
-    with pytest.raises(Refused, match=rf"{key}, which is RSA_2048.*delete-alias"):
+    with pytest.raises(ShopCatError, match=rf"{key}, which is RSA_2048.*delete-alias"):
         bootstrap.run(lambda _: None)
 
 
@@ -441,7 +441,7 @@ def test_a_table_of_another_shape_is_refused(bootstrap: Bootstrap) -> None:
         KeySchema=[{"AttributeName": "other", "KeyType": "HASH"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    with pytest.raises(Refused, match=r"shopcat-releases is none of this program's.*shopcat:ledgerTable"):
+    with pytest.raises(ShopCatError, match=r"shopcat-releases is none of this program's.*shopcat:ledgerTable"):
         bootstrap.run(lambda _: None)
 
 
@@ -451,7 +451,7 @@ def test_a_ledger_that_lost_its_head_is_not_called_empty(bootstrap: Bootstrap) -
     dynamodb.put_item(TableName=TABLE, Item={"pk": {"S": "release#v1.0.0#1"}})
     assert bootstrap.run(lambda _: None) == 0
     dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "head"}})
-    with pytest.raises(Refused, match=r"holds releases and not what is live; restore it"):
+    with pytest.raises(ShopCatError, match=r"holds releases and not what is live; restore it"):
         bootstrap.run(lambda _: None)
     assert "Item" not in dynamodb.get_item(TableName=TABLE, Key={"pk": {"S": "head"}})
 
@@ -481,7 +481,7 @@ def test_a_new_table_that_takes_no_recovery_yet_is_asked_again(
     assert len(pauses) == 3
 
     pauses.clear()
-    with pytest.raises(Refused, match=r"shopcat-releases .* run `make bootstrap` again"):
+    with pytest.raises(ShopCatError, match=r"shopcat-releases .* run `make bootstrap` again"):
         bootstrap._enable_recovery(Unavailable(1000))
     assert sum(pauses) == 60
 

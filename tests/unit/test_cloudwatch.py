@@ -9,7 +9,7 @@ import pytest
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.release import cloudwatch
 from infra.release.metrics import Group
 from tests.unit.releases import REGION, client
@@ -99,5 +99,5 @@ def test_the_time_is_that_of_the_answer() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"date": ""}, {"date": "yesterday"}])
 def test_an_answer_without_a_time_is_refused(headers: dict[str, str]) -> None:
-    with pytest.raises(Refused, match="so its time is unknown"):
+    with pytest.raises(ShopCatError, match="so its time is unknown"):
         cloudwatch.aws_time({"ResponseMetadata": {"HTTPHeaders": headers}})

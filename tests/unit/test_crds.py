@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.clients.kubernetes import KubernetesClient, KubernetesUnreachable
-from infra.errors import Refused
+from infra.clients.kubernetes import KubernetesClient
+from infra.errors import KubernetesUnreachableError, ShopCatError
 from infra.foundation import crds
 
 CHART = "aws-load-balancer-controller"
@@ -158,7 +158,7 @@ def test_a_chart_that_is_not_what_was_asked_for_changes_nothing(
     server: Server, version: str, content: bytes, digest: str | None, message: str
 ) -> None:
     server.publish(version, content, digest)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(ShopCatError, match=message):
         server.bring_up_to("3.5.0")
     assert not server.applied
 
@@ -169,10 +169,10 @@ def test_an_archive_that_was_replaced_with_its_index_changes_nothing(server: Ser
     expected = server.digest
     server.publish("3.5.0", archive({**FILES, "templates/evil.yaml": "kind: Secret"}))
     server.digest = expected
-    with pytest.raises(Refused, match=rf"is sha256:[0-9a-f]+, and shopcat:chartDigests says {expected}"):
+    with pytest.raises(ShopCatError, match=rf"is sha256:[0-9a-f]+, and shopcat:chartDigests says {expected}"):
         server.bring_up_to("3.5.0")
     assert not server.applied
-    with pytest.raises(Refused, match="shopcat:chartDigests"):
+    with pytest.raises(ShopCatError, match="shopcat:chartDigests"):
         crds.fetch_crds(server.url, CHART, "3.5.0", expected)
 
 
@@ -192,7 +192,7 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     refusal = None
     try:
         found = crds.read_crds(content)
-    except Refused as error:
+    except ShopCatError as error:
         refusal = str(error)
     assert (refusal and "archive can't be read" in refusal) or all(one["metadata"]["name"] for one in found)
 
@@ -204,26 +204,26 @@ def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     )
 )
 def test_any_index_is_read_or_refused(index: str) -> None:
-    with pytest.raises(Refused, match=r"shopcat:(chartMirror|charts)"):
+    with pytest.raises(ShopCatError, match=r"shopcat:(chartMirror|charts)"):
         crds.locate(index, "https://charts.example.com", CHART, "1")
 
 
 def test_a_repository_that_is_not_there_is_one_message(server: Server) -> None:
-    with pytest.raises(Refused, match=r"index\.yaml answered 404; check shopcat:chartMirror"):
+    with pytest.raises(ShopCatError, match=r"index\.yaml answered 404; check shopcat:chartMirror"):
         server.bring_up_to("3.5.0")
 
 
 def test_a_definition_that_the_api_refuses_stops_before_the_release(server: Server) -> None:
     server.publish("3.5.0", archive(FILES))
     server.refuse = "ingressclassparams"
-    with pytest.raises(KubernetesUnreachable, match=r"answered 422 to PATCH .*storedVersions holds v1alpha1"):
+    with pytest.raises(KubernetesUnreachableError, match=r"answered 422 to PATCH .*storedVersions holds v1alpha1"):
         server.bring_up_to("3.5.0")
 
 
 def test_a_definition_that_is_never_served_is_named(server: Server) -> None:
     server.publish("3.5.0", archive(FILES))
     server.established = False
-    with pytest.raises(Refused, match=r"doesn't serve targetgroupbindings.*kubectl describe crd"):
+    with pytest.raises(ShopCatError, match=r"doesn't serve targetgroupbindings.*kubectl describe crd"):
         server.bring_up_to("3.5.0")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation.database import ensure_application_secret, final_snapshot
 from infra.names import APPLICATION_SECRET
 
@@ -59,7 +59,7 @@ def test_a_secret_that_was_kept_names_the_database_of_now_and_keeps_its_password
 @pytest.mark.parametrize("text", ["no JSON", "[]", "1"])
 def test_a_value_that_is_none_of_ours_is_one_clear_error(clients: AwsClients, text: str) -> None:
     clients.get("secretsmanager").put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
-    with pytest.raises(Refused, match=APPLICATION_SECRET):
+    with pytest.raises(ShopCatError, match=APPLICATION_SECRET):
         ensure_application_secret(clients, "one.rds", "5432")
 
 

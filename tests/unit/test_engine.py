@@ -9,7 +9,7 @@ import pulumi
 import pytest
 
 from infra.clients import engine
-from infra.errors import Refused
+from infra.errors import ShopCatError
 
 T = TypeVar("T")
 
@@ -58,12 +58,12 @@ def test_the_engine_is_served_while_a_thread_works() -> None:
 
 def test_a_refusal_in_a_thread_is_the_programs_own() -> None:
     def refuse() -> None:
-        raise Refused("a setting is wrong")
+        raise ShopCatError("a setting is wrong")
 
     async def program() -> None:
         engine.meanwhile(refuse)
 
-    with pytest.raises(Refused, match="a setting is wrong"):
+    with pytest.raises(ShopCatError, match="a setting is wrong"):
         run(program())
 
 

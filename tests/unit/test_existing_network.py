@@ -9,7 +9,7 @@ from moto import mock_aws
 
 from infra import settings
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import existing_network
 from tests.unit.test_settings import committed, existing
 
@@ -37,7 +37,7 @@ def test_addresses_of_both_load_balancers_are_those_of_their_subnets(clients: Aw
     production, previews = existing_network.load_balancer_cidrs(clients, found)
     assert (production, previews) == (["10.0.0.0/24", "10.0.1.0/24"], ["10.0.2.0/24", "10.0.3.0/24"])
     other = ec2.create_vpc(CidrBlock="10.1.0.0/16")["Vpc"]["VpcId"]
-    with pytest.raises(Refused, match=f"{ids[0]}.* not found in {other}"):
+    with pytest.raises(ShopCatError, match=f"{ids[0]}.* not found in {other}"):
         existing_network.load_balancer_cidrs(
             clients, given(vpcId=other, publicSubnetIds=ids[:2], previewSubnetIds=ids[2:])
         )
@@ -61,5 +61,5 @@ def test_a_cluster_that_drops_policies_before_pods_is_refused(minor: str | None,
     if taken:
         existing_network.refuse_old(client)
     else:
-        with pytest.raises(Refused, match=r"1\.33 or later"):
+        with pytest.raises(ShopCatError, match=r"1\.33 or later"):
             existing_network.refuse_old(client)

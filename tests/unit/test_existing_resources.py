@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import existing_resources
 from tests.unit.releases import run
 from twin.plugins.aws.kind import Aws
@@ -215,7 +215,7 @@ def test_a_secret_that_waits_for_its_deletion_is_told_with_both_ways_out(account
     manager = account.clients.get("secretsmanager")
     manager.create_secret(Name="shopcat/application")
     manager.delete_secret(SecretId="shopcat/application", RecoveryWindowInDays=30)
-    with pytest.raises(Refused, match="restore-secret --secret-id shopcat/application") as refused:
+    with pytest.raises(ShopCatError, match="restore-secret --secret-id shopcat/application") as refused:
         account.find("aws:secretsmanager/secret:Secret", name="shopcat/application")
     assert "--force-delete-without-recovery" in str(refused.value)
 
@@ -225,7 +225,7 @@ def test_what_can_not_be_asked_is_no_answer(account: Account, monkeypatch: pytes
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetRole")
 
     monkeypatch.setattr(account.clients.get("iam"), "get_role", denied)
-    with pytest.raises(Refused, match="AccessDenied"):
+    with pytest.raises(ShopCatError, match="AccessDenied"):
         account.find("aws:iam/role:Role", name="x")
 
 

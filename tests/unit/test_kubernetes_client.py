@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from infra.clients import kubernetes as kubernetes_client
-from infra.clients.kubernetes import KubernetesUnreachable
+from infra.errors import KubernetesUnreachableError
 
 
 def test_an_authority_without_key_identifier_is_trusted_and_nothing_else_is_relaxed(
@@ -45,6 +45,6 @@ def test_a_credential_command_that_gives_no_token_is_one_line(
 ) -> None:
     if command == "sleep":
         monkeypatch.setattr(kubernetes_client, "_COMMAND_SECONDS", 0.1)
-    with pytest.raises(KubernetesUnreachable, match=says) as refused:
+    with pytest.raises(KubernetesUnreachableError, match=says) as refused:
         kubernetes_client._executed({"command": command, "args": arguments})()
     assert "\n" not in str(refused.value)

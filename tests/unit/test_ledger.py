@@ -15,13 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from moto import mock_aws
 
 from infra.commands import releases
-from infra.errors import Refused
+from infra.errors import LedgerConflictError, LedgerUnavailableError, ShopCatError
 from infra.names import other_colour
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
 from infra.release.ledger import Ledger, table_definition
 from infra.release.record import Provenance
 from infra.release.session import Session
-from infra.release.state import LedgerConflict, LedgerState, LedgerUnknown, table_rows
+from infra.release.state import LedgerState, table_rows
 from infra.release.transitions import aborted, claimed, gone_live
 from tests.unit.releases import TABLE, client, digest, template
 
@@ -54,7 +54,7 @@ ROLLING_BACK = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
 
 
 def refused(state: LedgerState, wanted: Wanted, *words: str) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(ShopCatError) as caught:
         decide(wanted, state)
     for word in words:
         assert word in str(caught.value), str(caught.value)
@@ -288,7 +288,7 @@ def test_a_rollback_between_revisions_of_one_tag_names_them() -> None:
 
 @pytest.mark.parametrize("text", ["", "v1", "v1->", "->v1", "v1-v2"])
 def test_a_rollback_is_written_from_to(text: str) -> None:
-    with pytest.raises(Refused, match="expected <live tag>-><former tag>"):
+    with pytest.raises(ShopCatError, match="expected <live tag>-><former tag>"):
         Rollback.parse(text)
 
 
@@ -331,7 +331,7 @@ def test_of_two_checkouts_with_two_tags_one_wins(open_ledger: Callable[[], Ledge
     mine, theirs = open_ledger(), open_ledger()
     my_state, their_state = mine.read(), theirs.read()
     Session(mine, my_state, decide(tag("v1.0.0", 1), my_state)).take()
-    with pytest.raises(LedgerConflict, match=r"v1\.0\.0-r1 holds the slot") as caught:
+    with pytest.raises(LedgerConflictError, match=r"v1\.0\.0-r1 holds the slot") as caught:
         Session(theirs, their_state, decide(tag("v1.1.0", 2), their_state)).take()
     assert "shopcat:abort=v1.0.0" in str(caught.value)
     assert list(open_ledger().read().releases) == ["v1.0.0-r1"]
@@ -345,9 +345,9 @@ def test_who_was_overtaken_can_not_go_live(open_ledger: Callable[[], Ledger]) ->
     found = theirs.read()
     second = Session(theirs, found, decide(Abort("v1.0.0"), found))
     second.take()
-    with pytest.raises(LedgerConflict):
+    with pytest.raises(LedgerConflictError):
         first.refuse_overtaken()
-    with pytest.raises(LedgerConflict):
+    with pytest.raises(LedgerConflictError):
         first.go_live()
     second.abort()
     assert open_ledger().read().releases["v1.0.0-r1"].state == "aborted"
@@ -398,10 +398,10 @@ def test_two_updates_never_both_hold_the_open_release(open_ledger: Callable[[], 
     seen = ledger.read()
     first, second = (Session(open_ledger(), seen, decide(Nothing(), seen)) for _ in range(2))
     assert first.take()
-    with pytest.raises(LedgerConflict, match="another update was first"):
+    with pytest.raises(LedgerConflictError, match="another update was first"):
         second.take()
     first.go_live()
-    with pytest.raises(LedgerConflict):
+    with pytest.raises(LedgerConflictError):
         second.go_live()
 
 
@@ -415,7 +415,7 @@ def test_many_releases_are_read_page_by_page(open_ledger: Callable[[], Ledger]) 
 
 
 def test_no_table_says_bootstrap() -> None:
-    with mock_aws(), pytest.raises(LedgerUnknown, match="make bootstrap"):
+    with mock_aws(), pytest.raises(LedgerUnavailableError, match="make bootstrap"):
         Ledger(client("dynamodb"), TABLE).read()
 
 
@@ -424,7 +424,7 @@ def test_an_unreachable_ledger_is_unknown() -> None:
         def get_item(self, **_: object) -> None:
             raise EndpointConnectionError(endpoint_url="https://dynamodb.example")
 
-    with pytest.raises(LedgerUnknown, match="unknown and nothing is done"):
+    with pytest.raises(LedgerUnavailableError, match="unknown and nothing is done"):
         Ledger(Down(), TABLE).read()
 
 
@@ -445,7 +445,7 @@ def test_a_ledger_that_can_not_be_written_is_not_said_to_be_unreadable(
         "hold": lambda: store.hold(state),
         "initialise": store.initialise,
     }
-    with pytest.raises(LedgerUnknown, match=r"can't be written: .*no PutItem.* run it again") as refused:
+    with pytest.raises(LedgerUnavailableError, match=r"can't be written: .*no PutItem.* run it again") as refused:
         steps[write]()
     assert "can't be read" not in str(refused.value)
 
@@ -454,7 +454,7 @@ def test_nonsense_in_the_table_is_unknown(open_ledger: Callable[[], Ledger]) -> 
     ledger = open_ledger()
     item = {"pk": {"S": "release#v1#1"}, "state": {"S": "live"}, "document": {"S": "{}"}}
     client("dynamodb").put_item(TableName=TABLE, Item=item)
-    with pytest.raises(LedgerUnknown, match="release#v1#1"):
+    with pytest.raises(LedgerUnavailableError, match="release#v1#1"):
         ledger.read()
 
 
@@ -509,7 +509,7 @@ class Releases(RuleBasedStateMachine):
                 session.abort()
             elif finish == "all":
                 session.go_live()
-        except Refused:
+        except ShopCatError:
             assert self.ledger.read() == before, "what was refused wrote nothing"
             return
         assert seen.version == before.version, "only what was decided on the newest state is written"

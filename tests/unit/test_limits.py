@@ -11,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from infra import settings
 from infra.access import iam_policies
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.settings import PreviewSettings, Settings
 from infra.settings.limits import LIMITS, Items, Number, Text
 from tests.unit.test_settings import PREVIEWS, committed, existing
@@ -53,7 +53,7 @@ def test_each_setting_has_a_limit() -> None:
 def refusal(path: str, value: Any) -> str:
     values = committed()
     if path not in leaves(Settings):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ShopCatError) as refused:
             settings.read_preview(PREVIEWS, {"shopcat:tag": "abc", f"shopcat:{path}": value})
         return str(refused.value)
     *sections, name = path.split(".")
@@ -64,7 +64,7 @@ def refusal(path: str, value: Any) -> str:
         inner[section] = dict(inner.get(section) or {})
         inner = inner[section]
     inner[name] = value
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         settings.read_settings(values)
     return str(refused.value)
 

@@ -19,11 +19,12 @@ from moto import mock_aws
 
 from infra.clients.aws import AwsClients
 from infra.commands.bootstrap import Bootstrap
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_REPOSITORY, PREVIEWS_BACKEND, state_bucket
 from infra.release.state import Attempt, LedgerState, Live, Open, Release
 from pipeline import comment, image, preview, process, reaper, release, stack, state, surroundings, version
 from pipeline.comment import PreviewComment
+from pipeline.errors import StackLockedError
 from pipeline.stack import Backend, Stack
 from pipeline.state import Seen
 from pipeline.steps import Step, Steps, steps_table
@@ -188,7 +189,7 @@ def test_a_tag_stays_where_it_is(clone: Path) -> None:
     version.put_tag(clone, "v1.0.0", {})
     version.put_tag(clone, "v1.0.0", {})
     commit(clone, "feat: more")
-    with pytest.raises(Refused, match="never moves"):
+    with pytest.raises(ShopCatError, match="never moves"):
         version.put_tag(clone, "v1.0.0", {})
 
 
@@ -196,13 +197,13 @@ def test_a_shallow_clone_is_refused(clone: Path, tmp_path: Path) -> None:
     for message in ("feat: one", "feat: two"):
         commit(clone, message)
     git(tmp_path, "clone", "--quiet", "--depth", "1", f"file://{clone}", "shallow")
-    with pytest.raises(Refused, match="fetch-depth"):
+    with pytest.raises(ShopCatError, match="fetch-depth"):
         version.next_version(tmp_path / "shallow")
 
 
 @pytest.mark.parametrize("text", ["1.4.0", "v1.4", "v01.4.0", "latest", "v1.4.0-rc1"])
 def test_what_is_no_version_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match=r"v1\.4\.0"):
+    with pytest.raises(ShopCatError, match=r"v1\.4\.0"):
         version.check_version(text)
 
 
@@ -282,7 +283,7 @@ def test_a_lock_that_may_be_a_living_ones_is_left(
     pulumi: Path, monkeypatch: pytest.MonkeyPatch, age: float | None, lock: str
 ) -> None:
     monkeypatch.setenv("LOCKED", lock.format(now=datetime.now(UTC).isoformat(timespec="seconds")))
-    with pytest.raises(state.Locked, match="pulumi cancel -s pr-7"):
+    with pytest.raises(StackLockedError, match="pulumi cancel -s pr-7"):
         made().show("up", stale_after_seconds=age)
     assert "cancel" not in pulumi.read_text()
 
@@ -299,10 +300,10 @@ def test_state_is_where_bootstrap_made_it_unless_the_environment_says_otherwise(
         production = stack.production_backend({}, clients)
         assert production.url == f"s3://{made.bucket('prod')}?region=eu-central-1"
         assert production.secrets_provider == f"awskms://{made.alias('prod')}?region=eu-central-1"
-        with pytest.raises(Refused, match="pulumi up -s prod"):
+        with pytest.raises(ShopCatError, match="pulumi up -s prod"):
             stack.preview_backend(12, {}, clients)
         contract(clients, previewRoleId="")
-        with pytest.raises(Refused, match=r"shopcat:github\.repository"):
+        with pytest.raises(ShopCatError, match=r"shopcat:github\.repository"):
             stack.preview_backend(12, {}, clients)
         contract(clients, previewRoleId="AROAPREVIEW")
         found = stack.preview_backend(12, {}, clients)
@@ -358,13 +359,13 @@ def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: 
     for name in ("pr-3.json", "pr-12.json", "prod.json"):
         (tmp_path / f".pulumi/stacks/shopcat/{name}").touch()
     assert [one.number for one in state.seen(files)] == [3, 12]
-    with pytest.raises(Refused, match="PULUMI_BACKEND_URL=https://x"):
+    with pytest.raises(ShopCatError, match="PULUMI_BACKEND_URL=https://x"):
         stack.preview_files({"PULUMI_BACKEND_URL": "https://x"}, clients)
 
 
 def test_without_the_bucket_there_is_one_clear_error(clients: AwsClients) -> None:
     contract(clients, previewRoleId="AROAPREVIEW")
-    with pytest.raises(Refused, match="S3 bucket shopcat-state-previews"):
+    with pytest.raises(ShopCatError, match="S3 bucket shopcat-state-previews"):
         state.seen(stack.preview_files({}, clients))
 
 
@@ -388,7 +389,7 @@ def write(files: state.Files, *paths: str) -> None:
 def test_a_young_lock_says_that_an_update_may_be_running(files: state.Files) -> None:
     lock = ".pulumi/locks/organization/shopcat/pr-7/x.json"
     write(files, lock)
-    with pytest.raises(state.Locked, match="pr-7 is locked"):
+    with pytest.raises(StackLockedError, match="pr-7 is locked"):
         state.refuse_running(files, "pr-7", 3600)
     state.refuse_running(files, "pr-7", 0)
     state.refuse_running(files, "pr-77", 3600)
@@ -444,7 +445,7 @@ def test_pulumi_is_interrupted_before_the_job_is_cut_off() -> None:
     job = preview.PreviewJob(7, {"SHOPCAT_STARTED": "1000"}, Steps())
     assert job.deadline_seconds(1100) == 300 - 100 - 45
     assert process.GRACE_SECONDS < 45
-    with pytest.raises(Refused, match="run the job again"):
+    with pytest.raises(ShopCatError, match="run the job again"):
         job.deadline_seconds(1240)
     closing = preview.PreviewJob(7, {"SHOPCAT_STARTED": "1000", "SHOPCAT_LIMIT_SECONDS": "900"}, Steps())
     assert closing.deadline_seconds(1240) == 900 - 240 - 45
@@ -467,7 +468,7 @@ def test_what_answers_without_speaking_http_does_not_answer_yet(said: bytes) -> 
 
     with socketserver.TCPServer(("127.0.0.1", 0), Speaks) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(Refused, match="does not answer"):
+        with pytest.raises(ShopCatError, match="does not answer"):
             preview.wait_until_answering(f"http://127.0.0.1:{server.server_address[1]}", timeout_seconds=0.3)
         server.shutdown()
 
@@ -485,7 +486,7 @@ def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_progra
 
 
 def test_a_program_that_is_missing_is_one_clear_error() -> None:
-    with pytest.raises(Refused, match="PATH"):
+    with pytest.raises(ShopCatError, match="PATH"):
         process.show(["no-such-program-anywhere"])
 
 
@@ -500,14 +501,14 @@ def test_a_program_that_is_missing_is_one_clear_error() -> None:
     ],
 )
 def test_a_builder_that_is_not_known_is_refused(given: dict[str, str], words: str) -> None:
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(ShopCatError, match=words):
         image.builder(given)
 
 
 def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="APP_SRC is not set"):
+    with pytest.raises(ShopCatError, match="APP_SRC is not set"):
         surroundings.source({})
-    with pytest.raises(Refused, match=r"requirements\.txt and no shopcat"):
+    with pytest.raises(ShopCatError, match=r"requirements\.txt and no shopcat"):
         surroundings.source({"APP_SRC": str(tmp_path)})
 
 
@@ -651,7 +652,7 @@ def test_the_same_image_is_pushed_once_and_another_is_an_error(clients: AwsClien
     assert image.ensure_pushed(registry, maker, tmp_path, SHA, Steps()) == first
     assert maker.pushes == 1
     other = Layers(registry, clients, f"sha256:{'2' * 64}")
-    with pytest.raises(Refused, match=rf"{SHA} holds another image \({first}") as refused:
+    with pytest.raises(ShopCatError, match=rf"{SHA} holds another image \({first}") as refused:
         image.ensure_pushed(registry, other, tmp_path, SHA, Steps())
     assert "immutable" in str(refused.value)
     assert other.pushes == 0
@@ -663,16 +664,16 @@ def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Pa
     class Late(Layers):
         def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
             Layers(registry, clients, f"sha256:{'1' * 64}").push(context, reference, built, login)
-            raise Refused("the tag is immutable")
+            raise ShopCatError("the tag is immutable")
 
     same = Late(registry, clients, f"sha256:{'1' * 64}")
     assert image.ensure_pushed(registry, same, tmp_path, SHA, Steps()).startswith("sha256:")
-    with pytest.raises(Refused, match="holds another image"):
+    with pytest.raises(ShopCatError, match="holds another image"):
         image.ensure_pushed(registry, Late(registry, clients, f"sha256:{'3' * 64}"), tmp_path, "b" * 40, Steps())
 
 
 def test_without_the_repository_the_platform_comes_first(clients: AwsClients) -> None:
-    with pytest.raises(Refused, match="pulumi up -s prod"):
+    with pytest.raises(ShopCatError, match="pulumi up -s prod"):
         image.RegistryClient(clients, "shopcat").url()
 
 

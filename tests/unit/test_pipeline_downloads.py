@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline import downloads
 from pipeline.downloads import Download
 from twin.build import golang
@@ -141,7 +141,7 @@ def test_an_archive_that_was_replaced_is_refused_before_anything_is_unpacked(
 ) -> None:
     one = downloads.wanted(REQUIREMENTS, "x86_64")[place]
     publisher.put(one, archive({"pulumi/pulumi": "#!/bin/sh\necho evil\n"}))
-    with pytest.raises(Refused, match=r"somebody has replaced it. Nothing of it is run"):
+    with pytest.raises(ShopCatError, match=r"somebody has replaced it. Nothing of it is run"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert not (tmp_path / "path").exists()
     assert not (tmp_path / "kept" / one.file).exists()
@@ -150,7 +150,7 @@ def test_an_archive_that_was_replaced_is_refused_before_anything_is_unpacked(
 
 def test_without_a_pin_nothing_is_downloaded(publisher: Publisher, pins: Path, tmp_path: Path) -> None:
     pins.write_text("# nothing\n")
-    with pytest.raises(Refused, match=r"no checksum of pulumi-v.*: run `make pins`"):
+    with pytest.raises(ShopCatError, match=r"no checksum of pulumi-v.*: run `make pins`"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert publisher.asked == []
 
@@ -159,28 +159,28 @@ def test_an_archive_that_breaks_off_is_neither_pinned_nor_called_replaced(
     publisher: Publisher, pins: Path, tmp_path: Path
 ) -> None:
     publisher.breaks_off = True
-    with pytest.raises(Refused, match=r"can't be downloaded \(it broke off after 5 of 9 bytes\)"):
+    with pytest.raises(ShopCatError, match=r"can't be downloaded \(it broke off after 5 of 9 bytes\)"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
-    with pytest.raises(Refused, match="broke off"):
+    with pytest.raises(ShopCatError, match="broke off"):
         downloads.pins_text("#", downloads.every(REQUIREMENTS, publisher.url), tmp_path / "again")
     assert list((tmp_path / "kept").iterdir()) == list((tmp_path / "again").iterdir()) == []
 
 
 @pytest.mark.parametrize("machine", ["riscv64", ""])
 def test_another_machine_is_refused(machine: str) -> None:
-    with pytest.raises(Refused, match="x86_64, aarch64"):
+    with pytest.raises(ShopCatError, match="x86_64, aarch64"):
         downloads.wanted(REQUIREMENTS, machine)
 
 
 def test_a_version_that_is_not_pinned_is_refused() -> None:
-    with pytest.raises(Refused, match="pins no pulumi-eks"):
+    with pytest.raises(ShopCatError, match="pins no pulumi-eks"):
         downloads.wanted(REQUIREMENTS.replace("pulumi-eks==", "pulumi-eks>="), "x86_64")
 
 
 def test_a_server_that_does_not_answer_leaves_nothing_half(publisher: Publisher, pins: Path, tmp_path: Path) -> None:
     one = downloads.wanted(REQUIREMENTS, "x86_64")[0]
     (publisher.folder / one.folder / one.file).unlink()
-    with pytest.raises(Refused, match="can't be downloaded"):
+    with pytest.raises(ShopCatError, match="can't be downloaded"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert list((tmp_path / "kept").iterdir()) == []
 
@@ -188,7 +188,7 @@ def test_a_server_that_does_not_answer_leaves_nothing_half(publisher: Publisher,
 def test_nothing_is_unpacked_outside_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(archive({"../outside": "x"}))
-    with pytest.raises(Refused, match="can't be unpacked"):
+    with pytest.raises(ShopCatError, match="can't be unpacked"):
         downloads.unpack(path, tmp_path / "in" / "side")
     assert not (tmp_path / "in" / "outside").exists()
 
@@ -196,7 +196,7 @@ def test_nothing_is_unpacked_outside_its_folder(tmp_path: Path) -> None:
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(b"<html>")
-    with pytest.raises(Refused, match="can't be unpacked"):
+    with pytest.raises(ShopCatError, match="can't be unpacked"):
         downloads.unpack(path, tmp_path / "side")
 
 
@@ -206,7 +206,7 @@ def test_pins_are_read_as_they_are_written(files: dict[str, bytes]) -> None:
     text = "# a comment\n\n" + "".join(f"{value}  {name}\n" for name, value in sums.items())
     assert downloads.read_pins(text) == sums
     for name, value in sums.items():
-        with pytest.raises(Refused, match=r"pins.txt, line"):
+        with pytest.raises(ShopCatError, match=r"pins.txt, line"):
             downloads.read_pins(f"{text}{value}  {name}\n")
 
 
@@ -214,7 +214,7 @@ def test_pins_are_read_as_they_are_written(files: dict[str, bytes]) -> None:
     "line", ["x", "0" * 64, f"{'0' * 64} a", f"{'0' * 63}  a", f"{'G' * 64}  a", f"{'0' * 64}  ../a"]
 )
 def test_a_line_that_is_no_pin_is_refused(line: str) -> None:
-    with pytest.raises(Refused, match=r"pins.txt, line 1"):
+    with pytest.raises(ShopCatError, match=r"pins.txt, line 1"):
         downloads.read_pins(line)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline.github import Github, wait_seconds
 
 MARKER = "<!-- mark -->"
@@ -152,7 +152,7 @@ def test_a_tag_is_put_once_and_never_moved(served: Served, github: Github) -> No
     github.tag("v1.2.0", "a" * 40)
     github.tag("v1.2.0", "a" * 40)
     assert served.writes == ["POST /git/refs"]
-    with pytest.raises(Refused, match="never moves"):
+    with pytest.raises(ShopCatError, match="never moves"):
         github.tag("v1.2.0", "b" * 40)
 
 
@@ -161,14 +161,14 @@ def test_an_annotated_tag_is_on_the_commit_that_it_names(served: Served, github:
     served.objects = {"outer": {"type": "tag", "sha": "inner"}, "inner": {"type": "commit", "sha": "a" * 40}}
     github.tag("v1.2.0", "a" * 40)
     assert served.writes == []
-    with pytest.raises(Refused, match=f"v1.2.0 is on {'a' * 40}, not on {'b' * 40}"):
+    with pytest.raises(ShopCatError, match=f"v1.2.0 is on {'a' * 40}, not on {'b' * 40}"):
         github.tag("v1.2.0", "b" * 40)
 
 
 def test_a_tag_of_itself_is_one_clear_error(served: Served, github: Github) -> None:
     served.tags["v1.2.0"] = "outer"
     served.objects = {"outer": {"type": "tag", "sha": "outer"}}
-    with pytest.raises(Refused, match="put one on the commit itself"):
+    with pytest.raises(ShopCatError, match="put one on the commit itself"):
         github.tag("v1.2.0", "a" * 40)
 
 
@@ -252,7 +252,7 @@ def test_a_limit_that_lasts_longer_than_the_job_is_named(
     pauses: list[float] = []
     monkeypatch.setattr("pipeline.github.time.sleep", pauses.append)
     served.status, served.headers = 403, headers
-    with pytest.raises(Refused, match=r"rate limit is used up .*run the job again in \d+ s") as refused:
+    with pytest.raises(ShopCatError, match=r"rate limit is used up .*run the job again in \d+ s") as refused:
         github.pull_request(7)
     assert "permissions" not in str(refused.value)
     assert sum(pauses) <= 150
@@ -276,13 +276,13 @@ def test_any_answer_is_taken_or_one_clear_error(served: Served, github: Github, 
         lambda: github.tag("v1.2.0", "a" * 40),
         lambda: list(github.pages("/pulls")) if len(body) < 1000 else None,
     ):
-        with suppress(Refused):  # any other exception is a traceback
+        with suppress(ShopCatError):  # any other exception is a traceback
             call()
 
 
 def test_a_refusal_that_breaks_off_is_one_clear_error(served: Served, github: Github) -> None:
     served.raw = b"HTTP/1.0 500 Oh\r\nContent-Length: 900\r\n\r\nhalf"
-    with pytest.raises(Refused, match="answered 500: an answer that broke off"):
+    with pytest.raises(ShopCatError, match="answered 500: an answer that broke off"):
         github.pull_request(7)
 
 
@@ -292,7 +292,7 @@ def test_a_pull_request_that_is_not_there(github: Github) -> None:
 
 def test_a_refusal_says_what_the_job_lacks(served: Served, github: Github) -> None:
     served.status = 403
-    with pytest.raises(Refused, match=r"403.*permissions"):
+    with pytest.raises(ShopCatError, match=r"403.*permissions"):
         github.comment(7, MARKER, "text")
 
 
@@ -301,10 +301,10 @@ def test_a_refusal_says_what_the_job_lacks(served: Served, github: Github) -> No
 )
 def test_an_answer_that_breaks_off_or_is_none_is_one_clear_error(served: Served, github: Github, raw: bytes) -> None:
     served.raw = raw
-    with pytest.raises(Refused, match="run the job again"):
+    with pytest.raises(ShopCatError, match="run the job again"):
         github.pull_request(7)
 
 
 def test_no_answer_is_one_clear_error() -> None:
-    with pytest.raises(Refused, match="can't be reached"):
+    with pytest.raises(ShopCatError, match="can't be reached"):
         Github("http://127.0.0.1:9", "shop/cat", "secret").call("GET", "")

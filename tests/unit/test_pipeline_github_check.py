@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.commands.findings import FindingState, Row
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.settings import GithubSettings
 from pipeline import github_check, protection
 from pipeline.github import Github
@@ -502,7 +502,7 @@ def test_the_step_reads_the_settings_as_the_program_does(values: dict[str, str],
 
 def test_an_environment_with_a_strange_list_of_branches_is_refused(served: Served) -> None:
     served.answers[POLICIES] = {"branch_policies": ["main"]}
-    with pytest.raises(Refused, match="answered no list"):
+    with pytest.raises(ShopCatError, match="answered no list"):
         protection.read_environment(github(served), "production")
 
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import MAIN_BRANCH
 from pipeline import plan
 from pipeline.plan import PullRequest
@@ -75,7 +75,7 @@ def test_a_name_that_aws_would_not_know_is_told_before_a_role_is_asked_for(
 def test_any_event_file_is_one_clear_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "event"
     path.write_bytes(data)
-    with pytest.raises(Refused):
+    with pytest.raises(ShopCatError):
         plan.read_event({"GITHUB_EVENT_PATH": str(path)})
 
 
@@ -90,7 +90,7 @@ def test_the_api_tells_of_a_pull_request_in_the_same_words() -> None:
 
 @pytest.mark.parametrize("event", [{"ref": "refs/heads/main"}, [], "text", {"pull_request": 1}, {"pull_request": None}])
 def test_an_event_without_a_pull_request_is_refused(event: Any) -> None:
-    with pytest.raises(Refused, match="pull_request alone"):
+    with pytest.raises(ShopCatError, match="pull_request alone"):
         PullRequest.read(event)
 
 
@@ -99,7 +99,7 @@ def test_an_event_that_can_not_be_read_is_one_clear_error(tmp_path: Path, text: 
     path = tmp_path / "event.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(Refused, match=r"event\.json can't be read"):
+    with pytest.raises(ShopCatError, match=r"event\.json can't be read"):
         plan.read_event({"GITHUB_EVENT_PATH": str(path)})
 
 
@@ -151,7 +151,7 @@ def test_an_api_that_is_a_moment_behind_the_push_is_asked_again(
 
 
 def test_a_pull_request_that_github_does_not_know_is_refused(served: Served, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="no pull request 12"):
+    with pytest.raises(ShopCatError, match="no pull request 12"):
         plan.current(job(served, tmp_path, event()))
 
 
@@ -166,7 +166,7 @@ def test_other_ways_to_write_it(line: str) -> None:
 
 
 def test_a_file_without_the_setting_is_refused() -> None:
-    with pytest.raises(Refused, match="shopcat:apiAccess"):
+    with pytest.raises(ShopCatError, match="shopcat:apiAccess"):
         plan.api_access("config:\n  shopcat:domain: a.example\n")
 
 
@@ -201,7 +201,7 @@ def test_who_is_kept_out_is_told_which_runner_to_name(
         "GITHUB_REF": ref,
         "RUNNER_ENVIRONMENT": "github-hosted",
     }
-    with pytest.raises(Refused, match=f"variable {variable} to"):
+    with pytest.raises(ShopCatError, match=f"variable {variable} to"):
         plan._plan_job(environment)
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline import process
 from twin.paths import REPOSITORY
 
@@ -28,7 +28,7 @@ def test_any_bytes_are_shown_and_returned(capsys: pytest.CaptureFixture[str], sa
     assert (finished.code, finished.text) == (code, wanted)
     capsys.readouterr()
     if code:
-        with pytest.raises(Refused, match="exit 3"):
+        with pytest.raises(ShopCatError, match="exit 3"):
             process.capture(command)
     else:
         assert process.capture(command) == wanted

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.clients.kubernetes import KubernetesUnreachable
-from infra.errors import Refused
+from infra.errors import KubernetesUnreachableError, ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER
 from infra.previews import slots
 from pipeline import __main__, reaper, removal, state
@@ -36,7 +35,7 @@ class Cluster:
         self.deleted: list[str] = []
 
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
-        raise KubernetesUnreachable("the clean-up may not read that")
+        raise KubernetesUnreachableError("the clean-up may not read that")
 
     def get(self, path: str) -> dict[str, Any] | None:
         name = path.rpartition("/")[2]
@@ -46,7 +45,7 @@ class Cluster:
     def delete(self, path: str) -> dict[str, Any] | None:
         found, name = self.get(path), path.rpartition("/")[2]
         if name == "pr-13":
-            raise KubernetesUnreachable("no way")
+            raise KubernetesUnreachableError("no way")
         if name != "pr-15":
             self.namespaces.discard(name)
         self.deleted.append(name)
@@ -186,7 +185,7 @@ def test_a_place_that_no_stack_owns_is_freed(
 
 
 def test_without_github_nobody_knows_what_is_open(log: Path) -> None:
-    with pytest.raises(Refused, match="GITHUB_TOKEN"):
+    with pytest.raises(ShopCatError, match="GITHUB_TOKEN"):
         reaper.reap({}, 14)
     assert not log.exists()
 

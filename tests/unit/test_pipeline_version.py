@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.release.record import AFTER_VARIABLE, Provenance, Record
 from infra.release.state import Attempt, LedgerState, Live, Release
 from pipeline import history, release, version
@@ -215,7 +215,7 @@ def test_the_next_version_of_any_history_is_the_models(model: Model, data: st.Da
         ids = model.write(directory, main)
         git(directory, "update-ref", "--no-deref", "HEAD", ids[head])
         if head not in model.reach(main):
-            with pytest.raises(Refused, match="is not on main"):
+            with pytest.raises(ShopCatError, match="is not on main"):
                 version.next_version(directory)
             return
         found = version.next_version(directory)
@@ -270,16 +270,16 @@ def test_only_a_commit_that_contains_the_live_one_is_released(clone: Path) -> No
     newer = commit(clone, "fix: more")
     check(newer)()
     check(newer, "", "v1.1.0")()  # by its git tag, if it was released by hand
-    with pytest.raises(Refused, match=r"behind v1\.2\.0-r1, which is live.*rollback"):
+    with pytest.raises(ShopCatError, match=r"behind v1\.2\.0-r1, which is live.*rollback"):
         check(older)()
-    with pytest.raises(Refused, match=r"not in this clone.*git push origin"):
+    with pytest.raises(ShopCatError, match=r"not in this clone.*git push origin"):
         check(newer, "a" * 40)()
-    with pytest.raises(Refused, match=r"no commit of it.*git push origin"):
+    with pytest.raises(ShopCatError, match=r"no commit of it.*git push origin"):
         check(newer, "", "v1.2.0")()
     git(clone, "checkout", "--quiet", "-b", "beside", older)
-    with pytest.raises(Refused, match=r"merge v1\.2\.0 into main"):
+    with pytest.raises(ShopCatError, match=r"merge v1\.2\.0 into main"):
         check(commit(clone, "fix: beside"))()
-    with pytest.raises(Refused, match="not on main"):
+    with pytest.raises(ShopCatError, match="not on main"):
         history.check_on_main(clone)
 
 
@@ -298,7 +298,7 @@ def test_the_release_job_compares_its_commit_with_the_ledgers(clone: Path, monke
         git(clone, "checkout", "--quiet", head)
         try:
             ended[head] = release.compare_with_live(job, clone)
-        except Refused as refused:
+        except ShopCatError as refused:
             ended[head] = str(refused).partition(",")[0]
     assert ended == {older: f"commit {older} is behind v1.2.0-r1", live: "v1.2.0-r1", newer: "v1.2.0-r1"}
     monkeypatch.setattr(release, "read_ledger", lambda _: LedgerState())
@@ -312,7 +312,7 @@ def test_a_release_that_is_refused_builds_nothing_and_what_was_compared_reaches_
 
     def compare(_: release.ReleaseJob) -> str:
         if "compared" in done:
-            raise Refused("behind")
+            raise ShopCatError("behind")
         done.append("compared")
         return "v1.1.0-r1"
 
@@ -322,6 +322,6 @@ def test_a_release_that_is_refused_builds_nothing_and_what_was_compared_reaches_
     job = release.ReleaseJob({"GITHUB_ACTIONS": "true"}, Steps())
     release.release(job, "v1.2.0")
     assert done == ["compared", "pushed", {AFTER_VARIABLE: "v1.1.0-r1"}]
-    with pytest.raises(Refused, match="behind"):
+    with pytest.raises(ShopCatError, match="behind"):
         release.release(job, "v1.2.0")
     assert len(done) == 3

@@ -17,7 +17,7 @@ from pulumi.runtime.mocks import MockMonitor
 from infra import capacity, production, settings
 from infra.access.iam_policies import AwsScope
 from infra.clients import kubernetes as kubernetes_client
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import addons, cluster, load_balancers, network, providers, registry
 from infra.previews import preview, rbac
 from infra.settings import Vpc
@@ -340,7 +340,7 @@ def test_stack_names(stack: str, number: int) -> None:
 
 @pytest.mark.parametrize("stack", ["staging", "pr-", "pr-0", "pr-01", "PR-1", "pr-1-x", "production"])
 def test_other_stack_names_are_refused_with_the_rule(stack: str) -> None:
-    with pytest.raises(Refused, match=r"pr-<n>"):
+    with pytest.raises(ShopCatError, match=r"pr-<n>"):
         preview.pull_request(stack)
 
 

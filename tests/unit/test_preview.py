@@ -13,8 +13,8 @@ from moto import mock_aws
 
 from infra import capacity, settings
 from infra.clients.aws import AwsClients
-from infra.clients.kubernetes import KubernetesUnreachable, cluster_of
-from infra.errors import Refused
+from infra.clients.kubernetes import cluster_of
+from infra.errors import KubernetesUnreachableError, ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_PRIORITY_CLASS, PREVIEW_SLOTS_TABLE
 from infra.previews import cluster_info, isolation, manifests, preview, slots
 from infra.previews.cluster_info import ClusterInfo
@@ -81,7 +81,7 @@ def test_the_stacks_own_settings_stand_above_the_file() -> None:
 def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
     path = tmp_path / "Pulumi.pr.yaml"
     path.write_text("config: {'shopcat:nonsense': 1, 'other:thing': 2}")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         settings.read_preview(path, {})
     text = str(refused.value)
     for word in ("aws:region", "other:thing", "shopcat:nonsense", "shopcat:tag", "shopcat:images", "shopcat:drain"):
@@ -90,7 +90,7 @@ def test_all_that_is_wrong_comes_in_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tag", ["latest", "shopcat@sha256:abc", "shopcat:v1.0.0", "repo/shopcat"])
 def test_only_a_plain_tag_of_the_previews_repository_is_taken(tag: str) -> None:
-    with pytest.raises(Refused, match="shopcat:tag"):
+    with pytest.raises(ShopCatError, match="shopcat:tag"):
         given(**{"shopcat:tag": tag})
 
 
@@ -105,7 +105,7 @@ def test_one_too_many_is_refused_with_who_is_there_and_for_how_long() -> None:
         PreviewSlot(1, "pr-1", (NOW - timedelta(days=3, hours=4)).isoformat()),
         PreviewSlot(2, "pr-22", (NOW - timedelta(minutes=7)).isoformat()),
     ]
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         slots.choose_slot(taken, "pr-9", 2, NOW)
     text = str(refused.value)
     assert "pr-1, open for 3 d 4 h" in text
@@ -151,7 +151,7 @@ def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) ->
 
 
 def test_without_production_there_is_one_clear_error(clients: AwsClients) -> None:
-    with pytest.raises(Refused, match="pulumi up -s prod"):
+    with pytest.raises(ShopCatError, match="pulumi up -s prod"):
         cluster_info.read_cluster_info(clients)
 
 
@@ -159,7 +159,7 @@ def test_a_contract_of_another_version_is_refused_by_its_fields(clients: AwsClie
     text = agreed().model_copy(update={"region": "x"}).model_dump(mode="json", by_alias=True)
     del text["vpcId"]
     clients.get("ssm").put_parameter(Name=CLUSTER_INFO_PARAMETER, Type="String", Value=json.dumps(text))
-    with pytest.raises(Refused, match="vpcId"):
+    with pytest.raises(ShopCatError, match="vpcId"):
         cluster_info.read_cluster_info(clients)
 
 
@@ -177,13 +177,13 @@ def test_address_and_authority_are_all_that_is_taken_from_the_kubeconfig() -> No
         }
     )
     assert cluster_of(text) == {"server": "https://api", "authority": "Q0E="}
-    with pytest.raises(Refused):
+    with pytest.raises(ShopCatError):
         cluster_of("{}")
 
 
 def test_an_image_that_is_not_pushed_is_refused_with_the_command(clients: AwsClients) -> None:
     clients.get("ecr").create_repository(repositoryName="shopcat-preview")
-    with pytest.raises(Refused, match=r"docker push 1\.dkr\.ecr\.example\.com/shopcat-preview:abc123"):
+    with pytest.raises(ShopCatError, match=r"docker push 1\.dkr\.ecr\.example\.com/shopcat-preview:abc123"):
         preview.preview_image(clients, agreed(), "abc123")
 
 
@@ -205,7 +205,7 @@ class Cluster:
     def get(self, path: str) -> None:
         assert path == "/api/v1/namespaces/pr-1/resourcequotas/preview"
         if next(self.answers) == "x":
-            raise KubernetesUnreachable("forbidden")
+            raise KubernetesUnreachableError("forbidden")
 
 
 def test_the_namespace_is_entered_once_every_api_server_seems_to_know() -> None:
@@ -216,13 +216,13 @@ def test_the_namespace_is_entered_once_every_api_server_seems_to_know() -> None:
 
 def test_who_is_never_let_in_hears_why(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preview, "GRANT_SECONDS", -1)
-    with pytest.raises(KubernetesUnreachable, match="forbidden"):
+    with pytest.raises(KubernetesUnreachableError, match="forbidden"):
         run(preview.granted(lambda: Cluster("x"), "pr-1"))  # type: ignore[arg-type, return-value]
 
 
 def test_productions_repository_is_refused(clients: AwsClients) -> None:
     found = agreed(preview_repository="shopcat", preview_repository_url="1.dkr.ecr.example.com/shopcat")
-    with pytest.raises(Refused, match="never run"):
+    with pytest.raises(ShopCatError, match="never run"):
         preview.preview_image(clients, found, "abc123")
 
 

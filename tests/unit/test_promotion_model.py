@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from infra.capacity import CapacityPlan
-from infra.errors import Refused
+from infra.errors import LedgerConflictError, ShopCatError
 from infra.names import COLOURS, Colour, colour_selector, other_colour
 from infra.release import drift, metrics
 from infra.release import plan as release_plan
@@ -32,7 +32,7 @@ from infra.release.plan import Plan
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
 from infra.release.record import fingerprint
 from infra.release.session import Session
-from infra.release.state import LedgerConflict, LedgerState
+from infra.release.state import LedgerState
 from infra.release.traffic_shift import Traffic
 from infra.release.transitions import aborted, claimed, gone_live
 from tests.examples import examples
@@ -216,7 +216,7 @@ class Update:
     def _put(self, before: LedgerState, after: LedgerState) -> LedgerState:
         self.tick()
         if self.world.ledger.version != before.version:
-            raise LedgerConflict("another update was first")
+            raise LedgerConflictError("another update was first")
         self.world.ledger = after
         return after
 
@@ -385,7 +385,7 @@ class Interference(RuleBasedStateMachine):
         return call(*arguments)
 
     def begin(self, wanted: Wanted) -> Update | None:
-        with suppress(Refused):
+        with suppress(ShopCatError):
             return Update(self.world, self.state, wanted)
         return None
 
@@ -404,7 +404,7 @@ class Interference(RuleBasedStateMachine):
             try:
                 await one.run()
                 outcomes.append(None)
-            except (Refused, UpdateError, Killed) as error:
+            except (ShopCatError, UpdateError, Killed) as error:
                 self.world.log.append(f"{type(error).__name__}: {error}")
                 outcomes.append(error)
 
@@ -429,7 +429,7 @@ class Interference(RuleBasedStateMachine):
         state, world = self.world.ledger, self.world
         if state.live is None or state.open is None or self.person_acted:
             return
-        if any(isinstance(error, Killed | LedgerConflict) for error in errors):
+        if any(isinstance(error, Killed | LedgerConflictError) for error in errors):
             return
         opened = state.open.colour
         passed = world.is_whole(opened, state.open.name) and world.jobs.get(f"smoke-{state.open.intent}")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import APPLICATION_PORT, COLOURS, check_tag, colour_selector
 from infra.release.manifests import SMOKE_SCRIPT, render_migration, render_pod_template, render_smoke
 from infra.release.record import Provenance, Record, assert_plain, fingerprint, template_differences, validated
@@ -40,7 +40,7 @@ def test_tags_that_names_can_carry(tag: str) -> None:
     ["latest", "", "V1", "v1_0", "-v1", "v1.", "v1..0", "v1--0", "x" * 41, "v1/2", "v1.-2", "v1-.2", "v1\n", "v1.0-"],
 )
 def test_other_tags_are_refused_with_a_reason(tag: str) -> None:
-    with pytest.raises(Refused, match=r"such as v1\.4\.0|a tag of its own"):
+    with pytest.raises(ShopCatError, match=r"such as v1\.4\.0|a tag of its own"):
         check_tag(tag)
 
 
@@ -53,7 +53,7 @@ SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 def test_a_tag_that_is_taken_names_objects(tag: str) -> None:
     try:
         check_tag(tag)
-    except Refused:
+    except ShopCatError:
         return
     named = Record(tag, 999_999, template())
     for name in (named.secret_name, f"migrate-{named.name}-a999", f"smoke-{named.name}-a999"):
@@ -120,34 +120,34 @@ def test_a_tag_is_what_an_object_of_kubernetes_may_be_called(tag: str) -> None:
     if good and len(tag) <= 40:
         assert check_tag(tag) == tag
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(ShopCatError):
             check_tag(tag)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tag":"v1"}'])
 def test_a_record_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="can't read"):
+    with pytest.raises(ShopCatError, match="can't read"):
         Record.from_json(text)
 
 
 def test_a_record_of_a_newer_program_is_refused_not_guessed() -> None:
     raw = json.loads(record().to_json())
     raw["template"]["sidecar"] = "new"
-    with pytest.raises(Refused, match="sidecar"):
+    with pytest.raises(ShopCatError, match="sidecar"):
         Record.from_json(json.dumps(raw))
 
 
 @pytest.mark.parametrize("image", ["shopcat:latest", "shopcat", "shopcat@sha256:123", "shopcat@md5:" + "0" * 64])
 def test_an_image_without_a_digest_is_refused(image: str) -> None:
-    with pytest.raises(Refused, match="by digest"):
+    with pytest.raises(ShopCatError, match="by digest"):
         validated(record(image=image))
-    with pytest.raises(Refused, match="by digest"):
+    with pytest.raises(ShopCatError, match="by digest"):
         validated(record(smoke_image=image))
 
 
 def test_no_output_enters_a_template() -> None:
     known_later: Any = pulumi.Output.from_input("db.example")
-    with pytest.raises(Refused, match=r"environment\.HOST is a Output; a release is made of plain values only"):
+    with pytest.raises(ShopCatError, match=r"environment\.HOST is a Output; a release is made of plain values only"):
         render_pod_template(record(environment={"HOST": known_later}), "blue")
 
 
@@ -164,7 +164,7 @@ def test_plain_values_are_plain(value: object) -> None:
 
 @pytest.mark.parametrize("value", [1.5, {1: "a"}, [object()], {"a": {"b": {1}}}, b"bytes"])
 def test_anything_else_is_refused(value: object) -> None:
-    with pytest.raises(Refused, match="plain values only"):
+    with pytest.raises(ShopCatError, match="plain values only"):
         assert_plain(value, "value")
 
 

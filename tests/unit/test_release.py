@@ -11,7 +11,7 @@ import pytest
 
 from infra.capacity import CapacityPlan
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.release import plan as release_plan
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
 from infra.release.health import Target
@@ -355,7 +355,7 @@ def test_a_migration_that_failed_is_explained(monkeypatch: pytest.MonkeyPatch, *
 
     def why(*_: Any) -> str:
         if not answers:
-            raise Refused("the cluster does not answer")
+            raise ShopCatError("the cluster does not answer")
         return "killed for want of memory"
 
     monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
@@ -407,7 +407,7 @@ class FakeTraffic:
     async def shift_all_traffic(self, colour: str, *, readiness: Any, mode: str, **_: Any) -> None:
         reasons = await readiness()
         if reasons:
-            raise Refused("; ".join(reasons))
+            raise ShopCatError("; ".join(reasons))
         self.moved.append(f"{colour}{'' if mode == 'immediate' else ' watched'}")
         self.weights = self.meanwhile or {colour: 100, "green" if colour == "blue" else "blue": 0}
 
@@ -530,7 +530,7 @@ def test_later_releases_are_watched() -> None:
 )
 def test_what_is_not_proven_does_not_go_live(cluster: Cluster, words: str) -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, cluster)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(ShopCatError, match=words):
         run(made.promote())
     assert made._plan.session.state.live.tag == "v1.0.0"
     assert made._traffic.moved == []
@@ -541,7 +541,7 @@ def test_who_lost_the_slot_moves_nothing() -> None:
     run(made.claim())
     books = made._plan.session._ledger
     books.state = aborted(books.state)
-    with pytest.raises(Refused, match="another update was first"):
+    with pytest.raises(ShopCatError, match="another update was first"):
         run(made.promote())
     assert made._traffic.moved == []
 
@@ -565,7 +565,7 @@ def test_a_checkout_with_an_older_state_writes_what_is_there_already() -> None:
 def test_a_colour_that_another_update_has_taken_meanwhile_is_not_written() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
     made._plan.session._ledger.state = claim(SECOND, tag("v1.2.0", 3))
-    with pytest.raises(Refused, match=r"another update was first: release v1\.2\.0-r1 holds the slot"):
+    with pytest.raises(ShopCatError, match=r"another update was first: release v1\.2\.0-r1 holds the slot"):
         run(made.guard_deployment("green", EMPTIED))
 
 
@@ -580,7 +580,7 @@ def test_the_live_colours_pods_stay(change: dict[str, Any], words: str) -> None:
     cluster = Cluster(2, "blue")
     cluster.stands = FULL
     made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, cluster)
-    with pytest.raises(Refused, match=words):
+    with pytest.raises(ShopCatError, match=words):
         run(made.guard_deployment("blue", change))
 
 
@@ -625,7 +625,7 @@ def test_a_release_that_carries_weight_without_having_passed_loses_it_before_it_
 def test_an_abort_ends_when_the_colour_is_empty() -> None:
     state = claim(FIRST, tag("v1.1.0", 2))
     made = hooks(state, Abort("v1.1.0"), {"green": 100, "blue": 0}, Cluster(1, "green", replicas=2))
-    with pytest.raises(Refused, match="still wants 2 pods"):
+    with pytest.raises(ShopCatError, match="still wants 2 pods"):
         run(made.promote())
     made = hooks(state, Abort("v1.1.0"), {"green": 90, "blue": 10}, Cluster(1, "green"))
     run(made.promote())
@@ -647,7 +647,7 @@ def test_a_first_release_that_carries_everything_can_be_aborted() -> None:
 def test_a_first_release_that_carries_everything_keeps_its_pods_otherwise() -> None:
     state = claim(EMPTY, tag("v1.0.0", 1))
     made = hooks(state, Nothing(), {"blue": 0, "green": 100}, Cluster(1, "green", replicas=2))
-    with pytest.raises(Refused, match="nothing is live that could take it"):
+    with pytest.raises(ShopCatError, match="nothing is live that could take it"):
         run(made.guard_deployment("green", EMPTIED))
 
 
@@ -657,14 +657,14 @@ MOVED = "somebody else moved traffic: everything was put on blue, now it is .*bl
 def test_a_colour_that_got_weight_again_while_it_was_taken_away_keeps_its_pods() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 90, "green": 10}, Cluster(2, "blue", replicas=2))
     made._traffic.meanwhile = {"blue": 0, "green": 100}
-    with pytest.raises(Refused, match=MOVED):
+    with pytest.raises(ShopCatError, match=MOVED):
         run(made.guard_deployment("green", EMPTIED))
 
 
 def test_a_release_whose_traffic_somebody_took_away_meanwhile_does_not_go_live() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
     made._traffic.meanwhile = {"blue": 0, "green": 100}
-    with pytest.raises(Refused, match=MOVED):
+    with pytest.raises(ShopCatError, match=MOVED):
         run(made.promote())
     assert made._plan.session.state.live.tag == "v1.0.0"
 
@@ -688,7 +688,7 @@ def test_weights_that_say_otherwise_go_back_to_what_is_live() -> None:
     run(made.restore())
     assert made._traffic.moved == ["blue watched"], "one pod that serves is better than a colour that must not"
     made = hooks(SECOND, Nothing(), {"blue": 0, "green": 100}, Cluster(2, "blue", pods=0))
-    with pytest.raises(Refused, match="0 of 2 pods"):
+    with pytest.raises(ShopCatError, match="0 of 2 pods"):
         run(made.restore())
 
 

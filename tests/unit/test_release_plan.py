@@ -14,7 +14,7 @@ from moto import mock_aws
 from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import APPLICATION_PORT
 from infra.release import plan as release_plan
 from infra.release import traffic_shift
@@ -103,7 +103,7 @@ def read(clients: AwsClients, **changes: Any) -> Plan:
 
 
 def refused(clients: AwsClients, words: str, **changes: Any) -> None:
-    with pytest.raises(Refused, match=words) as caught:
+    with pytest.raises(ShopCatError, match=words) as caught:
         read(clients, **changes)
     assert "Traceback" not in str(caught.value)
 
@@ -144,7 +144,7 @@ def test_the_first_release_is_known_by_digest_and_secret_version(platform: AwsCl
 
 
 def test_latest_is_refused_before_anything_is_read() -> None:
-    with pytest.raises(Refused, match="a tag that moves can't be released"):
+    with pytest.raises(ShopCatError, match="a tag that moves can't be released"):
         release_plan.make_plan(question(tag="latest"), AwsClients(REGION), {})
 
 
@@ -277,13 +277,13 @@ def test_no_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    with pytest.raises(Refused, match="no usable AWS credentials"):
+    with pytest.raises(ShopCatError, match="no usable AWS credentials"):
         release_plan.make_plan(question(), AwsClients(REGION), {})
 
 
 def test_an_unknown_profile_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
-    with pytest.raises(Refused, match="no usable AWS credentials"):
+    with pytest.raises(ShopCatError, match="no usable AWS credentials"):
         release_plan.make_plan(question(), AwsClients(REGION), {})
 
 
@@ -292,7 +292,9 @@ def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setattr("infra.clients.aws.ATTEMPTS", 1)
     clients = AwsClients(REGION, endpoint_url="http://127.0.0.1:1")
-    with pytest.raises(Refused, match=r"http://127\.0\.0\.1:1 can't be reached .*check the network and shopcat:awsEnd"):
+    with pytest.raises(
+        ShopCatError, match=r"http://127\.0\.0\.1:1 can't be reached .*check the network and shopcat:awsEnd"
+    ):
         release_plan.make_plan(question(), clients, {})
 
 
@@ -336,7 +338,7 @@ def test_no_cluster_yet_is_none(aws: AwsClients, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("text", ["", "nonsense", "a: 1", "current-context: x\ncontexts: []"])
 def test_a_kubeconfig_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match="expected a kubeconfig with a current-context"):
+    with pytest.raises(ShopCatError, match="expected a kubeconfig with a current-context"):
         kubernetes_client.from_kubeconfig(text)
 
 
@@ -381,20 +383,20 @@ def test_a_kubeconfig_reads_objects_and_tells_absence_from_trouble() -> None:
             assert api.pods("shopcat", {"a": "b", "c": "d"}) == [{"kind": "Pod"}]
             assert seen[-1] == ("/api/v1/namespaces/shopcat/pods?labelSelector=a%3Db%2Cc%3Dd", f"Bearer {token}")
             assert api.get("/absent") is None
-            with pytest.raises(Refused, match="answered 403 to GET /forbidden"):
+            with pytest.raises(ShopCatError, match="answered 403 to GET /forbidden"):
                 api.get("/forbidden")
     finally:
         server.shutdown()
         server.server_close()
-    with pytest.raises(Refused, match=r"can't be reached.*apiAccess"):
+    with pytest.raises(ShopCatError, match=r"can't be reached.*apiAccess"):
         kubernetes_client.from_kubeconfig(kubeconfig(address, {"token": "x"})).get("/version")
 
 
 def test_a_denied_read_is_explained(platform: AwsClients) -> None:
-    class Denied:
+    class DeniedRegistry:
         def describe_repositories(self, **_: Any) -> None:
             raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no"}}, "DescribeRepositories")
 
     platform.get("ecr")
-    platform._clients["ecr"] = Denied()
+    platform._clients["ecr"] = DeniedRegistry()
     refused(platform, "ECR repository shopcat: .*AccessDenied", tag="v1.0.0")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra import settings
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.settings import stack_file
 
 COMMITTED = Path(__file__).parents[2] / "Pulumi.prod.yaml"
@@ -22,7 +22,7 @@ def committed(**changes: Any) -> dict[str, Any]:
 
 
 def refusal(**changes: Any) -> str:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         settings.read_settings(committed(**changes))
     return str(refused.value)
 
@@ -216,7 +216,7 @@ ENVIRONMENT = [
 @pytest.mark.parametrize(("env", "words"), ENVIRONMENT)
 def test_an_environment_that_would_be_changed_on_the_way_is_refused(env: dict[str, Any], words: list[str]) -> None:
     text = refusal(release={"env": env})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         settings.read_preview(PREVIEWS, {"shopcat:tag": "abc", "shopcat:env": env})
     for word in words:
         assert word in text
@@ -283,7 +283,7 @@ def test_settings_that_come_as_text_are_what_they_say(setting: str, text: str, v
 
 @pytest.mark.parametrize("region", ["", None, "EU-central-1", "eu central", "eu-central-1a", 5, "x" * 5000])
 def test_a_region_that_is_none_is_refused(region: Any) -> None:
-    with pytest.raises(Refused, match="aws:region"):
+    with pytest.raises(ShopCatError, match="aws:region"):
         settings.check_region(region, "Pulumi.prod.yaml")
 
 

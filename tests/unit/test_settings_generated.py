@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from infra import capacity
 from infra import settings as program_settings
 from infra.access import iam_policies
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import addons, network
 from infra.previews import manifests
 from infra.release.manifests import render_migration, render_pod_template, render_smoke
@@ -183,7 +183,7 @@ def as_the_engine_hands_over(values: dict[str, Any]) -> dict[str, Any]:
 LINE = re.compile(r"  - (shopcat|aws):\S.*")
 
 
-def clear(error: Refused) -> None:
+def clear(error: ShopCatError) -> None:
     """One message: it can be printed, it is not endless, and each line names a setting."""
     message = str(error)
     message.encode()
@@ -293,7 +293,7 @@ def check(found: program_settings.Settings) -> None:
 def attempt(values: dict[str, Any]) -> bool:
     try:
         found = program_settings.read_settings(values)
-    except Refused as error:
+    except ShopCatError as error:
         clear(error)
         return False
     check(found)
@@ -362,7 +362,7 @@ preview_values = st.fixed_dictionaries(
 def test_settings_of_a_preview_are_a_plan_or_one_message(values: dict[str, Any]) -> None:
     try:
         _, found = program_settings.read_preview(PREVIEWS, values)
-    except Refused as error:
+    except ShopCatError as error:
         clear(error)
         return
     record = manifests.record(found, f"shopcat-preview@{digest(1)}", "https://pr-12.preview.shop.example.com")
@@ -411,7 +411,7 @@ def parsed(content: bytes) -> dict[str, Any] | None:
     """The file; or nothing, if it is refused in one message that names it."""
     try:
         return stack_file.parse(content, "Pulumi.prod.yaml")
-    except Refused as error:
+    except ShopCatError as error:
         message = str(error)
     message.encode()
     assert message.startswith("Pulumi.prod.yaml: ")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.names import PREVIEW_SLOTS_TABLE
 from infra.previews import slots
 from infra.previews.slots import Leftovers, PreviewSlot
@@ -145,7 +145,7 @@ def test_every_place_of_the_stack_is_freed_and_a_place_that_another_has_taken_st
 def test_where_production_is_gone_nothing_is_left_but_secrets(account: Account) -> None:
     account.make(12, ("secret",))
     found = {"placesTable": "none", "previewListenerArn": account.listener[:-16] + "0" * 16, "previewDomain": DOMAIN}
-    with pytest.raises(Refused, match="DynamoDB table none"):
+    with pytest.raises(ShopCatError, match="DynamoDB table none"):
         Leftovers.of(account.clients, "pr-12", found).delete()
     assert account.there() == []
 
@@ -164,13 +164,13 @@ def test_production_is_not_taken_down_over_open_previews(account: Account) -> No
     slots.refuse_open_previews(account.clients, PREVIEW_SLOTS_TABLE)
     for number in (12, 123):
         account.make(number, ("place",))
-    with pytest.raises(Refused, match=r"(?s)docs/destroy.md.*pr-12, open for .*pr-123, open for"):
+    with pytest.raises(ShopCatError, match=r"(?s)docs/destroy.md.*pr-12, open for .*pr-123, open for"):
         slots.refuse_open_previews(account.clients, PREVIEW_SLOTS_TABLE)
 
 
 def test_where_production_takes_no_previews_none_opens_and_an_open_one_keeps_its_place() -> None:
     now = datetime.now(UTC)
-    with pytest.raises(Refused, match=r"shopcat:protection"):
+    with pytest.raises(ShopCatError, match=r"shopcat:protection"):
         slots.choose_slot([], "pr-12", 0, now)
     mine = PreviewSlot(1, "pr-12", now.isoformat())
     assert slots.choose_slot([mine], "pr-12", 0, now) == mine

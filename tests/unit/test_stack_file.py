@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from infra import settings
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.settings import stack_file
 from pipeline import plan, stack, surroundings
 from pipeline.stack import Backend
@@ -41,7 +41,7 @@ def test_a_scalar_is_what_pulumi_hands_over(text: str) -> None:
 
 @pytest.mark.parametrize("text", sorted(REWRITTEN))
 def test_a_scalar_that_pulumi_writes_otherwise_is_refused_and_taken_in_quotes(text: str) -> None:
-    with pytest.raises(Refused, match=r"line 2: Pulumi reads .* put it in quotes"):
+    with pytest.raises(ShopCatError, match=r"line 2: Pulumi reads .* put it in quotes"):
         parse(f"config:\n  shopcat:a: {text}\n")
     assert parse(f'config:\n  shopcat:a: "{text}"\n')["config"] == {"shopcat:a": text}
 
@@ -90,7 +90,7 @@ def test_a_setting_without_a_namespace_is_the_project_s() -> None:
     ],
 )
 def test_a_file_that_pulumi_would_read_otherwise_is_refused(content: bytes, words: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ShopCatError) as refused:
         stack_file.parse(content, "Pulumi.prod.yaml")
     assert str(refused.value).startswith("Pulumi.prod.yaml: ")
     assert words in str(refused.value)
@@ -109,10 +109,10 @@ def test_each_reader_of_a_file_refuses_it_alike(tmp_path: Path, monkeypatch: pyt
         lambda: stack.production(Backend("", ""), {}),
         lambda: stack.preview_stack(12, Backend("", ""), {"SHOPCAT_STACK_FILE": str(path)}),
     ):
-        with pytest.raises(Refused, match="line 3 is not UTF-8"):
+        with pytest.raises(ShopCatError, match="line 3 is not UTF-8"):
             read()
     missing = tmp_path / "none.yaml"
-    with pytest.raises(Refused, match="can't be read"):
+    with pytest.raises(ShopCatError, match="can't be read"):
         stack_file.read_stack_file(missing)
 
 
@@ -139,5 +139,5 @@ def test_the_committed_files_are_read() -> None:
 def test_the_first_step_of_a_job_reads_who_reaches_the_api_once() -> None:
     line = "  shopcat:apiAccess: public\n"
     assert plan.api_access(f"config:\n{line}") == "public"
-    with pytest.raises(Refused, match="two lines"):
+    with pytest.raises(ShopCatError, match="two lines"):
         plan.api_access(f"config:\n{line}  shopcat:apiAccess: private\n")

@@ -14,8 +14,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
-from infra.release.listener_weights import Timing, TrafficError, all_on
+from infra.errors import ShopCatError, TrafficError
+from infra.release.listener_weights import Timing, all_on
 from infra.release.probes import HttpsProber, Probe
 from infra.release.traffic_shift import Mode, Traffic
 from tests.unit.cloudwatch import NO_TARGET, START, CloudWatch
@@ -392,12 +392,12 @@ def test_an_update_that_was_overtaken_at_the_canary_leaves_the_weights_to_the_ot
 
 
 def test_without_the_ledger_nothing_is_moved_but_what_is_in_trouble_loses_its_traffic(stage: Stage) -> None:
-    stage.unknown = Refused("the ledger can't be read")
-    with pytest.raises(Refused, match="can't be read"):
+    stage.unknown = ShopCatError("the ledger can't be read")
+    with pytest.raises(ShopCatError, match="can't be read"):
         stage.move("green")
     assert stage.weights() == BLUE
     stage.start_at(90, 10)
-    with pytest.raises(Refused, match="everything is back on blue"):
+    with pytest.raises(ShopCatError, match="everything is back on blue"):
         stage.move("green")
     assert stage.weights() == BLUE
 
@@ -496,7 +496,7 @@ def test_the_local_clock_does_not_matter(stage: Stage, monkeypatch: pytest.Monke
 
 def test_an_answer_without_a_date_is_said(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage.ill, "_date", lambda: "")
-    with pytest.raises(Refused, match=r"has the Date ''"):
+    with pytest.raises(ShopCatError, match=r"has the Date ''"):
         stage.move("green")
     assert stage.weights() == BLUE
 
@@ -617,7 +617,7 @@ def test_an_api_that_can_not_be_reached_is_tried_until_the_deadline(stage: Stage
 def test_a_denial_is_not_tried_again(stage: Stage) -> None:
     error = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "ModifyRule")
     stage.fails = lambda name: error if name == "modify_rule" else None
-    with pytest.raises(Refused, match="AccessDenied"):
+    with pytest.raises(ShopCatError, match="AccessDenied"):
         stage.move("green")
     assert stage.ill.calls.count("modify_rule") == 1
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline.github import Github as Client
 from twin.loadbalancer import hostnames
 from twin.scenarios import github, leftovers
@@ -70,5 +70,5 @@ def test_the_pipeline_finds_its_pull_requests_and_comments_as_on_github() -> Non
         client.comment(8, "<!-- x -->", "other")
         client.comment(7, "<!-- x -->", "second")
         assert hub.comments(7) == ["<!-- x -->\nsecond"]
-        with pytest.raises(Refused):
+        with pytest.raises(ShopCatError):
             client.call("GET", "/actions/runs")

@@ -11,7 +11,7 @@ from moto import mock_aws
 
 from infra import settings
 from infra.clients.aws import AwsClients
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from infra.foundation import availability_zones, dns
 from tests.unit.test_settings import committed
 
@@ -72,7 +72,7 @@ def test_zones_are_read_from_ec2(clients: AwsClients) -> None:
     (bad,) = [name for name, zone_id in zones.items() if zone_id == "use1-az3"]
     good = [name[-1] for name, zone_id in zones.items() if zone_id in offering and name != bad]
     availability_zones.refuse_unusable(clients, (good[0], good[1]))
-    with pytest.raises(Refused, match=rf"{bad} \(EKS takes no subnet in use1-az3\)"):
+    with pytest.raises(ShopCatError, match=rf"{bad} \(EKS takes no subnet in use1-az3\)"):
         availability_zones.refuse_unusable(clients, (good[0], bad[-1]))
     _, none = availability_zones.read_zones(clients, "no.such")
     assert none == set()
@@ -83,7 +83,7 @@ def test_a_denied_read_of_zones_is_one_message(clients: AwsClients, monkeypatch:
         raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "DescribeAvailabilityZones")
 
     monkeypatch.setattr(clients.get("ec2"), "describe_availability_zones", denied)
-    with pytest.raises(Refused, match=r"^availability zones: .*UnauthorizedOperation"):
+    with pytest.raises(ShopCatError, match=r"^availability zones: .*UnauthorizedOperation"):
         availability_zones.refuse_unusable(clients, ("a", "b"))
 
 
@@ -193,7 +193,7 @@ def test_records_are_read_from_route_53_before_the_load_balancers_are_made(clien
     check()
     for entry in (record(f"*.preview.{DOMAIN}", "A"), record(DOMAIN, "CNAME", "x.example.net")):
         enter(entry)
-        with pytest.raises(Refused, match=r"Route 53 zone example.com .*in the way: .*shop.example.com"):
+        with pytest.raises(ShopCatError, match=r"Route 53 zone example.com .*in the way: .*shop.example.com"):
             check()
         enter(entry, "DELETE")
     check()
@@ -207,7 +207,7 @@ def test_each_name_has_the_zone_that_it_lies_in(clients: AwsClients) -> None:
     clients.get("route53").create_hosted_zone(Name=DOMAIN, CallerReference="1")
     assert dns.find_zone(clients, shop)
     with pytest.raises(
-        Refused,
+        ShopCatError,
         match=r"no public Route 53 zone shop-previews.example.net .* set shopcat:previewHostedZone to the zone that ",
     ):
         dns.find_zone(clients, previews)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from infra.errors import Refused
+from infra.errors import ShopCatError
 from pipeline import downloads
 from pipeline.downloads import Download
 from twin.build import golang
@@ -81,7 +81,7 @@ def part(cache: Path, name: str) -> BuiltPart | None:
         return None
     try:
         pins = downloads.read_pins(downloads.PINS.read_text(encoding="utf-8"))
-    except (OSError, Refused) as error:
+    except (OSError, ShopCatError) as error:
         raise TwinError(str(error)) from error
     if not all(one.name in pins for one in release.downloads):
         return None
@@ -102,7 +102,7 @@ def _unpack(release: Release, pins: Mapping[str, str], step: Step) -> None:
             else:
                 files.mkdir(exist_ok=True)
                 file.rename(files / one.file)
-    except Refused as error:
+    except ShopCatError as error:
         raise TwinError(str(error)) from error
     shutil.rmtree(step.directory / "downloads", ignore_errors=True)
     (step.directory / "bin").mkdir()
@@ -120,7 +120,7 @@ def main() -> int:
     every = [*downloads.every(downloads.REQUIREMENTS.read_text(encoding="utf-8")), *twins]
     try:
         downloads.pin({one.name: one for one in every}.values())
-    except Refused as error:
+    except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
