@@ -1,4 +1,4 @@
-"""What the workflows in .github/workflows call, and what runs just as well anywhere else: `python -m pipeline --help`.
+"""Commands that the workflows in .github/workflows run, and that run anywhere else too: `python -m pipeline --help`.
 
-GitHub, AWS and the builder are found in the environment (pipeline/surroundings.py); the twin gives others of each.
+Environment variables name GitHub, AWS and the builder (pipeline/environment.py); the twin sets others.
 """

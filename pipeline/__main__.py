@@ -7,7 +7,8 @@ import os
 import sys
 
 from infra.errors import ShopCatError
-from pipeline import image, plan, preview, reaper, release, surroundings, version
+from pipeline import image, plan, preview, reaper, release, version
+from pipeline.environment import source_directory
 from pipeline.errors import PipelineError
 from pipeline.steps import Steps, steps_table
 
@@ -41,7 +42,7 @@ def _reaper(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    context, steps = surroundings.source(os.environ), Steps()
+    context, steps = source_directory(os.environ), Steps()
     with steps.timed("build"):
         print(image.builder(os.environ).build(context, "localhost/shopcat:checked", fresh=arguments.fresh))
     print(steps_table(steps.done))

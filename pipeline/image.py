@@ -24,9 +24,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import ShopCatError
 from pipeline import process
+from pipeline.environment import REPOSITORY
 from pipeline.errors import PipelineError
 from pipeline.steps import Steps
-from pipeline.surroundings import REPOSITORY
 
 DOCKERFILE = REPOSITORY / "app_docker" / "Dockerfile"
 MOST_IMAGES = 100

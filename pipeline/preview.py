@@ -17,7 +17,8 @@ from typing import Any
 
 from infra.errors import ShopCatError
 from infra.names import PREVIEW_REPOSITORY
-from pipeline import comment, image, removal, stack, state, surroundings
+from pipeline import comment, image, removal, stack, state
+from pipeline.environment import aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.github import Github
 from pipeline.stack import Stack
@@ -88,7 +89,7 @@ class PreviewJob:
         Raises:
             ShopCatError: no usable credentials.
         """
-        where = stack.preview_backend(self.number, self.environment, surroundings.clients())
+        where = stack.preview_backend(self.number, self.environment, aws_clients())
         return stack.preview_stack(self.number, where, self.environment)
 
     def run_url(self) -> str:
@@ -136,8 +137,8 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
     name = f"pr-{job.number}"
     try:
         if not pushed:
-            registry = image.RegistryClient(surroundings.clients(), PREVIEW_REPOSITORY)
-            context = surroundings.source(job.environment)
+            registry = image.RegistryClient(aws_clients(), PREVIEW_REPOSITORY)
+            context = source_directory(job.environment)
             image.ensure_pushed(registry, image.builder(job.environment), context, sha, job.steps, fresh=fresh)
         with job.steps.timed("stack"):
             made = job.stack()
@@ -198,7 +199,7 @@ def close(
         StackLockedError: an update may be running; nothing was touched.
         ShopCatError: something could not be removed.
     """
-    clients, name = surroundings.clients(), f"pr-{job.number}"
+    clients, name = aws_clients(), f"pr-{job.number}"
     info, files = stack.cluster_info(clients), stack.preview_files(job.environment, clients, job.number)
     try:
         state.refuse_running(files, name, stale_after_seconds)
@@ -252,7 +253,7 @@ def _delete_images(job: PreviewJob, deployed: str) -> None:
             commits = [str(one["sha"]) for one in github.pages(f"/pulls/{job.number}/commits")]
             others = (one for one in github.pages("/pulls?state=open") if one["number"] != job.number)
             heads = [str(one["head"]["sha"]) for one in others]
-        registry = image.RegistryClient(surroundings.clients(), PREVIEW_REPOSITORY)
+        registry = image.RegistryClient(aws_clients(), PREVIEW_REPOSITORY)
         gone = registry.delete(image_tags(deployed, commits, heads))
         print(f"images deleted: {', '.join(gone) or 'none'}", flush=True)
     except ShopCatError as error:

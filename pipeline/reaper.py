@@ -18,7 +18,8 @@ from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.previews import slots
 from infra.previews.slots import Leftovers, PreviewSlot, number_of_stack
-from pipeline import comment, plan, preview, stack, state, surroundings
+from pipeline import comment, plan, preview, stack, state
+from pipeline.environment import aws_clients
 from pipeline.errors import PipelineError, StackLockedError
 from pipeline.github import Github
 from pipeline.plan import PullRequest
@@ -108,7 +109,7 @@ def reap(environment: Mapping[str, str], days: int) -> int:
     github = Github.find(environment)
     if github is None:
         raise PipelineError("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
-    clients = surroundings.clients()
+    clients = aws_clients()
     contract = stack.cluster_info(clients)
     taken = slots.read_slots(clients, contract["placesTable"])
     free_foreign(clients, contract, taken)

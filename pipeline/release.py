@@ -17,7 +17,8 @@ from infra.release.ledger import Ledger
 from infra.release.record import AFTER_VARIABLE
 from infra.release.state import Kind, LedgerState
 from infra.settings import Settings, stack_file
-from pipeline import image, stack, surroundings
+from pipeline import image, stack
+from pipeline.environment import REPOSITORY, aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.history import check_complete, check_contains_live, check_on_main
 from pipeline.stack import Stack
@@ -41,7 +42,7 @@ class ReleaseJob:
         Raises:
             ShopCatError: no usable credentials.
         """
-        where = stack.production_backend(self.environment, surroundings.clients())
+        where = stack.production_backend(self.environment, aws_clients())
         return stack.production(replace(where, more={**where.more, **(more or {})}), self.environment)
 
 
@@ -51,8 +52,8 @@ def push(job: ReleaseJob, tag: str) -> str:
     Raises:
         ShopCatError: a step failed.
     """
-    registry = image.RegistryClient(surroundings.clients(), RELEASE_REPOSITORY)
-    context, maker = surroundings.source(job.environment), image.builder(job.environment)
+    registry = image.RegistryClient(aws_clients(), RELEASE_REPOSITORY)
+    context, maker = source_directory(job.environment), image.builder(job.environment)
     return image.ensure_pushed(registry, maker, context, check_version(tag), job.steps, fresh=True)
 
 
@@ -69,7 +70,7 @@ def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
     _move(job, "tag", tag, tag, {AFTER_VARIABLE: after})
 
 
-def compare_with_live(job: ReleaseJob, history: Path = surroundings.REPOSITORY) -> str:
+def compare_with_live(job: ReleaseJob, history: Path = REPOSITORY) -> str:
     """Check that this commit is on main and contains what is live; name of the live release, or `nothing`.
 
     Raises:
@@ -167,7 +168,7 @@ def read_ledger(made: Stack) -> LedgerState:
     settings = stack_file.handed_over(made.document["config"])
     table = str(settings.get("shopcat:ledgerTable", Settings.model_fields["ledger_table"].default))
     try:
-        return Ledger(surroundings.clients().get("dynamodb"), table).read()
+        return Ledger(aws_clients().get("dynamodb"), table).read()
     except LedgerUnavailableError as error:
         raise LedgerUnavailableError(
             f"{error}; so it is unknown whether the release is open: {up_command('abort', '<tag>')} takes it back"

@@ -30,10 +30,10 @@ from infra.names import (
 )
 from infra.settings import stack_file
 from pipeline import process, state
+from pipeline.environment import REPOSITORY
 from pipeline.errors import PipelineError, StackLockedError
 from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
-from pipeline.surroundings import REPOSITORY
 
 _LOCKED = "the stack is currently locked by"
 _LOCK = re.compile(r"\.json(?:\?\S*)?: created by .* \(pid \d+\) at (\S+)")

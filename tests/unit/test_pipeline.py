@@ -22,7 +22,7 @@ from infra.commands.bootstrap import Bootstrap
 from infra.errors import ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_REPOSITORY, PREVIEWS_BACKEND, state_bucket
 from infra.release.state import Attempt, LedgerState, Live, Open, Release
-from pipeline import comment, image, preview, process, reaper, release, stack, state, surroundings, version
+from pipeline import comment, environment, image, preview, process, reaper, release, stack, state, version
 from pipeline.comment import PreviewComment
 from pipeline.errors import StackLockedError
 from pipeline.stack import Backend, Stack
@@ -407,7 +407,7 @@ def test_a_stack_is_removed_with_its_history_backups_and_locks_and_no_other(file
 
 def test_production_runs_with_the_committed_settings() -> None:
     found = stack.production(Backend("file:///s", "awskms://k"), {})
-    committed = yaml.safe_load((surroundings.REPOSITORY / "Pulumi.prod.yaml").read_text())
+    committed = yaml.safe_load((environment.REPOSITORY / "Pulumi.prod.yaml").read_text())
     assert found.document["config"] == committed["config"]
     assert found.document["secretsprovider"] == "awskms://k"
 
@@ -507,9 +507,9 @@ def test_a_builder_that_is_not_known_is_refused(given: dict[str, str], words: st
 
 def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(ShopCatError, match="APP_SRC is not set"):
-        surroundings.source({})
+        environment.source_directory({})
     with pytest.raises(ShopCatError, match=r"requirements\.txt and no shopcat"):
-        surroundings.source({"APP_SRC": str(tmp_path)})
+        environment.source_directory({"APP_SRC": str(tmp_path)})
 
 
 def on_path(directory: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:

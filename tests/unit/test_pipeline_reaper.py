@@ -96,7 +96,7 @@ def left(log: Path) -> list[int]:
     return [one.number for one in state.seen(files(log))]
 
 
-def surroundings(served: Served, log: Path) -> dict[str, str]:
+def job_environment(served: Served, log: Path) -> dict[str, str]:
     return {
         "GITHUB_API_URL": f"http://127.0.0.1:{served.server_port}",
         "GITHUB_REPOSITORY": "shop/cat",
@@ -121,7 +121,7 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     served.meanwhile = lambda: served.pulls.__setitem__(3, reopened)
     lock = ".pulumi/locks/organization/shopcat/pr-18/x.json"
     write(files(log), lock)
-    assert reaper.reap(surroundings(served, log), 14) == 2
+    assert reaper.reap(job_environment(served, log), 14) == 2
     assert sorted(cluster.deleted) == ["pr-11", "pr-14", "pr-15", "pr-17"]
     assert not log.exists(), "no Pulumi, no plugin"
     assert left(log) == [12, 13, 15, 16, 18]
@@ -159,7 +159,7 @@ def test_the_order_is_another_each_time(
     drawn: list[int] = []
     monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
     monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 0.1)
-    reaper.reap(surroundings(served, log), 14)
+    reaper.reap(job_environment(served, log), 14)
     said = capfd.readouterr().out
     assert drawn == list(NUMBERS)
     assert [int(one) for one in re.findall(r"^closing pr-(\d+)", said, re.MULTILINE)] == drawn[:0:-1]
@@ -178,7 +178,7 @@ def test_a_place_that_no_stack_owns_is_freed(
     take(1, "pr-12")
     take(2, "pr-99")  # it was killed right after it took the place, and its stack was removed
     take(3, "staging")
-    assert reaper.reap(surroundings(served, log), 14) == 0
+    assert reaper.reap(job_environment(served, log), 14) == 0
     assert [one.stack for one in slots.read_slots(AwsClients("eu-central-1"), "places")] == ["pr-12"]
     assert "closing pr-99: it holds a place and has no stack" in capfd.readouterr().out
     assert left(log) == list(NUMBERS)
@@ -195,7 +195,7 @@ def closing(served: Served, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of the job that the end of pull request 17 started."""
     path = log.parent / "event.json"
     path.write_text(json.dumps(event(number=17, state="closed")))
-    for name, value in {**surroundings(served, log), "GITHUB_EVENT_PATH": str(path)}.items():
+    for name, value in {**job_environment(served, log), "GITHUB_EVENT_PATH": str(path)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.argv", ["pipeline", "preview", "close"])
 

@@ -9,7 +9,7 @@ import pytest
 from infra import settings
 from infra.errors import ShopCatError
 from infra.settings import stack_file
-from pipeline import plan, stack, surroundings
+from pipeline import environment, plan, stack
 from pipeline.stack import Backend
 from tests.unit.test_settings import COMMITTED
 
@@ -100,12 +100,12 @@ def test_each_reader_of_a_file_refuses_it_alike(tmp_path: Path, monkeypatch: pyt
     """Bootstrap, the program (previews) and the pipeline."""
     path = tmp_path / "Pulumi.prod.yaml"
     path.write_bytes(b"config:\n  aws:region: eu-central-1\n  shopcat:domain: \xff\n")
-    for module in (surroundings, stack):
+    for module in (environment, stack):
         monkeypatch.setattr(module, "PRODUCTION_FILE", path)
     for read in (
         lambda: settings.read_stack(path),
         lambda: settings.read_preview(path, {}),
-        surroundings.region,
+        environment.region,
         lambda: stack.production(Backend("", ""), {}),
         lambda: stack.preview_stack(12, Backend("", ""), {"SHOPCAT_STACK_FILE": str(path)}),
     ):

@@ -1,6 +1,6 @@
-"""Where a job runs: everything the scripts take from the environment, by name, with what holds if it is not set.
+"""Environment variables that a job reads, with the default of each; its region, AWS clients and application.
 
-| variable | what | without it |
+| variable | meaning | default |
 |---|---|---|
 | `APP_SRC` | the application's directory (app_docker/README.md) | refused when an image is to be built |
 | `SHOPCAT_BUILDER` | `docker` (buildx) or `buildah` | `docker` |
@@ -29,35 +29,35 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def region() -> str:
-    """Where production and its previews are, as Pulumi.prod.yaml says.
+    """Return the region of production and its previews, from Pulumi.prod.yaml.
 
     Raises:
-        ShopCatError: it doesn't.
+        ShopCatError: that file has none.
     """
     return check_region(stack_file.read_stack_file(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
 
 
-def clients() -> AwsClients:
-    """AWS, by the job's own credentials."""
+def aws_clients() -> AwsClients:
+    """Return clients of AWS with the job's own credentials."""
     return AwsClients(region())
 
 
-def source(environment: Mapping[str, str]) -> Path:
-    """The application's directory.
+def source_directory(environment: Mapping[str, str]) -> Path:
+    """Return the application's directory.
 
     Raises:
         ShopCatError: not set, or not what app_docker/README.md says it holds.
     """
-    given = environment.get("APP_SRC", "")
-    if not given:
+    app_src = environment.get("APP_SRC", "")
+    if not app_src:
         raise PipelineError(
             "APP_SRC is not set: set it (on GitHub as a repository variable) to the directory that holds the application; "
             "app_docker/README.md says what is in it"
         )
-    found = (REPOSITORY / given).resolve()
-    missing = [name for name in ("requirements.txt", "shopcat") if not (found / name).exists()]
+    directory = (REPOSITORY / app_src).resolve()
+    missing = [name for name in ("requirements.txt", "shopcat") if not (directory / name).exists()]
     if missing:
         raise PipelineError(
-            f"APP_SRC={given} has no {' and no '.join(missing)}; app_docker/README.md says what it must hold"
+            f"APP_SRC={app_src} has no {' and no '.join(missing)}; app_docker/README.md says what it must hold"
         )
-    return found
+    return directory
