@@ -221,7 +221,7 @@ def close(
 def _bring_up(job: PreviewJob, made: Stack, sha: str) -> None:
     """Jobs of one pull request run one after the other (preview.yml), so for them any lock is a dead one's."""
     deadline = job.deadline_seconds(time.time())
-    finished = made.show("up", "-c", f"shopcat:tag={sha}", stale_after_seconds=0, deadline_seconds=deadline)
+    finished = made.show("up", "-c", f"shopcat:tag={sha}", unlock=True, deadline_seconds=deadline)
     if finished.code != 0:
         raise PipelineError(_failure(finished.text, interrupted=finished.interrupted))
 

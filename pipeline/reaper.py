@@ -23,7 +23,7 @@ from pipeline.environment import aws_clients
 from pipeline.errors import PipelineError, StackLockedError
 from pipeline.github import Github
 from pipeline.plan import PullRequest
-from pipeline.state import Files, Seen
+from pipeline.state import Files, PreviewStack
 from pipeline.steps import Steps
 
 DAYS = 14
@@ -37,7 +37,7 @@ LEAST_SECONDS, MOST_SECONDS = 240, 600
 """Time that one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
-def choose_previews(seen: Sequence[Seen], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
+def choose_previews(seen: Sequence[PreviewStack], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
     """Which previews to close, and why.
 
     Args:
@@ -66,7 +66,7 @@ def share(left_seconds: float, previews: int) -> float:
     return min(max(left_seconds / previews, LEAST_SECONDS), MOST_SECONDS)
 
 
-def orphans(taken: Sequence[PreviewSlot], seen: Sequence[Seen]) -> dict[int, str]:
+def orphans(taken: Sequence[PreviewSlot], seen: Sequence[PreviewStack]) -> dict[int, str]:
     """Return the previews that hold a slot and have no stack: an update was killed before its state knew of the slot.
 
     A stack is there before its slot is taken, so none that is just being opened is among them if `taken` was read first.
@@ -96,7 +96,7 @@ def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
     """
     answer = github.pull_request(number)
     wanted = {number} if answer is not None and plan.decide_job(PullRequest.read(answer)) == "up" else set()
-    there = [one for one in state.seen(files) if one.number == number]
+    there = [one for one in state.preview_stacks(files) if one.number == number]
     return bool(there) and number not in choose_previews(there, wanted, datetime.now(UTC), days)
 
 
@@ -114,7 +114,7 @@ def reap(environment: Mapping[str, str], days: int) -> int:
     taken = slots.read_slots(clients, contract["placesTable"])
     free_foreign(clients, contract, taken)
     # The previews first: a pull request opened in between is then no preview without a pull request.
-    seen = state.seen(stack.preview_files(environment, clients))
+    seen = state.preview_stacks(stack.preview_files(environment, clients))
     requests = [PullRequest.read(one) for one in github.pages("/pulls?state=open")]
     wanted = {one.number for one in requests if plan.decide_job(one) == "up"}
     failures = 0

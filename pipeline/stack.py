@@ -1,19 +1,18 @@
-"""Pulumi on one stack: each command with a throw-away copy of its settings, since `pulumi up -c` writes into its file.
+"""Pulumi's command line on one stack, each time with a throw-away copy of the settings: `pulumi up -c` writes into its file.
 
-A stack that is locked by an update that no longer runs is unlocked where that is known (`stale_after_seconds`), and
-otherwise refused with what to do.
+Not by Pulumi's Automation API: its `outputs()` runs a second command that decrypts every secret, and its `up()` hands out no
+process that could be interrupted at a deadline.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +34,19 @@ from pipeline.errors import PipelineError, StackLockedError
 from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
 
-_LOCKED = "the stack is currently locked by"
-_LOCK = re.compile(r"\.json(?:\?\S*)?: created by .* \(pid \d+\) at (\S+)")
-
-
-def locks(text: str, now: datetime) -> list[float] | None:
-    """Return seconds since each lock that Pulumi names was taken; None if it names none."""
-    if _LOCKED not in text:
-        return None
-    return [(now - datetime.fromisoformat(at)).total_seconds() for at in _LOCK.findall(text)]
-
 
 @dataclass(frozen=True)
 class Backend:
-    """Where the state is, and what encrypts the secrets in it."""
+    """Backend of the state, and the provider that encrypts its secrets."""
 
     url: str
     secrets_provider: str
     more: Mapping[str, str] = field(default_factory=dict)
-    """Variables that Pulumi needs here, which this process lacks."""
+    """Variables that Pulumi needs besides this process's own."""
 
     @property
     def environment(self) -> dict[str, str | None]:
-        """For Pulumi."""
+        """Variables for Pulumi; None takes one away."""
         return {
             **self.more,
             "PULUMI_BACKEND_URL": self.url,
@@ -69,12 +58,11 @@ class Backend:
 
 
 def _provider(kind: str, environment: Mapping[str, str], clients: AwsClients) -> str:
-    given = environment.get("SHOPCAT_SECRETS_PROVIDER")
-    return given or f"awskms://{state_key_alias(kind)}?region={clients.region}"
+    return environment.get("SHOPCAT_SECRETS_PROVIDER") or f"awskms://{state_key_alias(kind)}?region={clients.region}"
 
 
 def production_backend(environment: Mapping[str, str], clients: AwsClients) -> Backend:
-    """What the environment names, or else what `make bootstrap` made.
+    """Return production's backend: the environment's, or else the one that `make bootstrap` makes.
 
     Raises:
         ShopCatError: no usable credentials.
@@ -85,10 +73,12 @@ def production_backend(environment: Mapping[str, str], clients: AwsClients) -> B
 
 
 def preview_backend(number: int, environment: Mapping[str, str], clients: AwsClients) -> Backend:
-    """The pull request's own folder: named by `aws:userid` of its job's session, which alone and the clean-up role may use it.
+    """Return a pull request's backend: the environment's, or else its own folder in the previews' bucket.
+
+    The folder is named by `aws:userid` of the job's session. That session and the clean-up role alone may use it.
 
     Raises:
-        ShopCatError: no usable credentials, or no contract that names whose folder it is.
+        ShopCatError: no usable credentials, or production has published no role of previews.
     """
     kind = PREVIEWS_BACKEND
     url = environment.get("PULUMI_BACKEND_URL")
@@ -99,10 +89,10 @@ def preview_backend(number: int, environment: Mapping[str, str], clients: AwsCli
 
 
 def preview_files(environment: Mapping[str, str], clients: AwsClients, number: int | None = None) -> state.Files:
-    """The files of all previews' state, or of one pull request's.
+    """Return the files of all previews' state, or of one pull request's.
 
     Raises:
-        ShopCatError: no usable credentials, no contract that names whose they are, or a backend of another kind.
+        ShopCatError: no usable credentials, production has published no role of previews, or a backend of another kind.
     """
     url = environment.get("PULUMI_BACKEND_URL")
     if not url:
@@ -117,10 +107,10 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
 
 
 def cluster_info(clients: AwsClients) -> dict[str, Any]:
-    """What production publishes for previews (infra/previews/cluster_info.py).
+    """Return what production publishes for previews (infra/previews/cluster_info.py).
 
     Raises:
-        ShopCatError: there is none, or it can't be read.
+        ShopCatError: nothing is published, or it can't be read.
     """
     try:
         text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
@@ -130,35 +120,39 @@ def cluster_info(clients: AwsClients) -> dict[str, Any]:
                 f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist; bring the platform up: pulumi up -s prod"
             ) from error
         raise explain(error, f"SSM parameter {CLUSTER_INFO_PARAMETER}", clients.endpoint_url) from error
-    found: dict[str, Any] = json.loads(text)
-    return found
+    info: dict[str, Any] = json.loads(text)
+    return info
 
 
 def _preview_role(clients: AwsClients) -> str:
-    """Unique id of the previews' role."""
-    found = str(cluster_info(clients).get("previewRoleId", ""))
-    if not found:
+    """Return the unique id of the previews' role."""
+    role_id = str(cluster_info(clients).get("previewRoleId", ""))
+    if not role_id:
         raise PipelineError(
             f"{CLUSTER_INFO_PARAMETER} names no role of previews: "
             "set shopcat:github.repository in Pulumi.prod.yaml to <owner>/<name> "
             "and run `pulumi up -s prod`"
         )
-    return found
+    return role_id
 
 
-def stack_names(where: Backend) -> list[str]:
-    """Every stack of this project in the backend."""
+def stack_names(backend: Backend) -> list[str]:
+    """Return the names of this project's stacks in the backend."""
     command = ["pulumi", "stack", "ls", "--json", "--non-interactive"]
-    listed = json.loads(process.capture(command, environment=where.environment, cwd=REPOSITORY))
-    return [str(one["name"]).rpartition("/")[2] for one in listed]
+    stacks = json.loads(process.capture(command, environment=backend.environment, cwd=REPOSITORY))
+    return [str(stack["name"]).rpartition("/")[2] for stack in stacks]
+
+
+def _is_locked(finished: Finished) -> bool:
+    return finished.code != 0 and "the stack is currently locked by" in finished.text
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack and the settings its commands get."""
+    """A stack and the settings that its commands get."""
 
     name: str
-    where: Backend
+    backend: Backend
     document: Mapping[str, Any] = field(default_factory=dict)
     """The stack file's content."""
 
@@ -167,33 +161,28 @@ class Stack:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"Pulumi.{self.name}.yaml"
             path.write_text(stack_file.dump(self.document))
-            yield {**self.where.environment, "PULUMI_OPTION_CONFIG_FILE": str(path)}
+            yield {**self.backend.environment, "PULUMI_OPTION_CONFIG_FILE": str(path)}
 
     def select_or_create(self) -> None:
-        """`pulumi stack select --create`; in a folder of its own, since it writes beside Pulumi.yaml.
+        """Create the stack unless it exists; in a folder of its own, since Pulumi writes beside Pulumi.yaml.
 
         Raises:
-            ShopCatError: Pulumi says no.
+            ShopCatError: Pulumi failed.
         """
-        if self.name in stack_names(self.where):
+        if self.name in stack_names(self.backend):
             return
         with tempfile.TemporaryDirectory() as folder:
             shutil.copy(REPOSITORY / "Pulumi.yaml", folder)
             command = ["pulumi", "stack", "select", "--create", self.name, "--non-interactive"]
-            command += ["--secrets-provider", self.where.secrets_provider]
-            process.capture(command, environment=self.where.environment, cwd=Path(folder))
+            command += ["--secrets-provider", self.backend.secrets_provider]
+            process.capture(command, environment=self.backend.environment, cwd=Path(folder))
 
-    def show(
-        self,
-        *arguments: str,
-        stale_after_seconds: float | None = None,
-        deadline_seconds: float | None = None,
-    ) -> Finished:
-        """Run `pulumi` on the stack and show what it says.
+    def show(self, *arguments: str, unlock: bool = False, deadline_seconds: float | None = None) -> Finished:
+        """Run `pulumi` on the stack and print its output as it comes.
 
         Args:
-            arguments: the command and what only it needs.
-            stale_after_seconds: a lock this old belongs to no running update; None: never to be known from here.
+            arguments: the command and its own options.
+            unlock: no other update of the stack can be running, so a lock is a killed update's and is taken away, once.
             deadline_seconds: when to interrupt it.
 
         Raises:
@@ -201,50 +190,48 @@ class Stack:
         """
         command = ["pulumi", *arguments, "-s", self.name, "--yes", "--skip-preview", "--non-interactive"]
         with self._environment() as environment:
-            for again in (False, True):
-                finished = process.show(
-                    command, environment=environment, cwd=REPOSITORY, deadline_seconds=deadline_seconds
-                )
-                held = locks(finished.text, datetime.now(UTC)) if finished.code else None
-                if held is None:
-                    return finished
-                dead = stale_after_seconds is not None and [state.is_dead(age, stale_after_seconds) for age in held]
-                if again or not dead or not all(dead):
-                    raise StackLockedError(
-                        f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
-                        f"was killed, `pulumi cancel -s {self.name}`, then run this again"
-                    )
+            run = partial(
+                process.show, command, environment=environment, cwd=REPOSITORY, deadline_seconds=deadline_seconds
+            )
+            finished = run()
+            if unlock and _is_locked(finished):
                 print(f"stack {self.name} is locked by an update that was killed; unlocking it", flush=True)
                 self._capture(["pulumi", "cancel", self.name, "--yes", "--non-interactive"], environment)
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+                finished = run()
+        if _is_locked(finished):
+            raise StackLockedError(
+                f"stack {self.name} is locked (above is by whom and since when): wait for that update; if it "
+                f"was killed, `pulumi cancel -s {self.name}`, then run this again"
+            )
+        return finished
 
     @staticmethod
     def _capture(command: Sequence[str], environment: Mapping[str, str | None]) -> str:
         return process.capture(command, environment=environment, cwd=REPOSITORY)
 
     def outputs(self) -> dict[str, Any]:
-        """The stack's outputs; secrets stay hidden."""
+        """Return the stack's outputs; secrets stay hidden."""
         with self._environment() as environment:
             command = ["pulumi", "stack", "output", "-s", self.name, "--json", "--non-interactive"]
-            found: dict[str, Any] = json.loads(self._capture(command, environment) or "{}")
-            return found
+            outputs: dict[str, Any] = json.loads(self._capture(command, environment) or "{}")
+            return outputs
 
     def changes(self) -> dict[str, int]:
-        """What the latest update did, counted: {"create": 20}."""
+        """Return how many resources the latest update created, updated and so on: {"create": 20}."""
         with self._environment() as environment:
             command = ["pulumi", "stack", "history", "-s", self.name, "--json", "--page-size", "1", "--non-interactive"]
-            listed: list[dict[str, Any]] = json.loads(self._capture(command, environment) or "[]")
-            return dict(listed[0].get("resourceChanges") or {}) if listed else {}
+            updates: list[dict[str, Any]] = json.loads(self._capture(command, environment) or "[]")
+            return dict(updates[0].get("resourceChanges") or {}) if updates else {}
 
 
-def preview_stack(number: int, where: Backend, environment: Mapping[str, str]) -> Stack:
-    """The stack of a pull request; its settings are Pulumi.pr.yaml, which the program reads itself."""
+def preview_stack(number: int, backend: Backend, environment: Mapping[str, str]) -> Stack:
+    """Return the stack of a pull request; the program reads its settings, Pulumi.pr.yaml, itself."""
     path = environment.get("SHOPCAT_STACK_FILE")
     document = stack_file.read_stack_file(Path(path)) if path else {"config": {}}
-    return Stack(f"pr-{number}", where, {"secretsprovider": where.secrets_provider, **document})
+    return Stack(f"pr-{number}", backend, {"secretsprovider": backend.secrets_provider, **document})
 
 
-def production(where: Backend, environment: Mapping[str, str]) -> Stack:
-    """Production's stack, with the committed settings."""
+def production(backend: Backend, environment: Mapping[str, str]) -> Stack:
+    """Return production's stack with the committed settings."""
     document = stack_file.read_stack_file(Path(environment.get("SHOPCAT_STACK_FILE") or PRODUCTION_FILE))
-    return Stack("prod", where, {"secretsprovider": where.secrets_provider, **document})
+    return Stack("prod", backend, {"secretsprovider": backend.secrets_provider, **document})

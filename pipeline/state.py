@@ -1,7 +1,7 @@
-"""The files of previews' state: found and removed without reading any of them.
+"""The files of previews' state: list and remove them without reading any.
 
-A pull request may write what it likes into its own folder, so nothing here goes by a file's content: a stack is there if its
-file is, it was updated when that was written (by S3's clock), and a lock is as old as its file.
+A pull request may write anything into its own folder, so only names and times count: a stack exists if its file does, it was
+updated when that was written (by S3's clock), and a lock is as old as its file.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ _STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-
 
 
 class Files(Protocol):
-    """What is below a folder, by path from there."""
+    """Files below a folder, by their path from there."""
 
     def listed(self, prefix: str = "") -> dict[str, datetime]:
-        """Every file whose path begins so, and when it was written.
+        """Return every file whose path begins with the prefix, and when it was written.
 
         Raises:
             ShopCatError: the folder can't be listed.
         """
 
     def delete(self, paths: Iterable[str]) -> None:
-        """Delete these.
+        """Delete these files.
 
         Raises:
-            ShopCatError: one can't be deleted.
+            ShopCatError: a file can't be deleted.
         """
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """In S3, where what they have in common is any text, such as ``AROA…:`` or ``AROA…:12/``."""
+    """Files in S3, below any common prefix of their keys, such as ``AROA…:`` or ``AROA…:12/``."""
 
     clients: AwsClients
     name: str
     common: str
 
     def listed(self, prefix: str = "") -> dict[str, datetime]:
-        """As :class:`Files`."""
+        """See :class:`Files`."""
         with self._explained():
             pages = self.clients.get("s3").get_paginator("list_objects_v2")
             listed = pages.paginate(Bucket=self.name, Prefix=self.common + prefix)
             return {
-                one["Key"].removeprefix(self.common): one["LastModified"]
+                item["Key"].removeprefix(self.common): item["LastModified"]
                 for page in listed
-                for one in page.get("Contents", [])
+                for item in page.get("Contents", [])
             }
 
     def delete(self, paths: Iterable[str]) -> None:
-        """As :class:`Files`."""
+        """See :class:`Files`."""
         with self._explained():
             for path in paths:
                 self.clients.get("s3").delete_object(Bucket=self.name, Key=self.common + path)
@@ -76,60 +76,50 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Directory:
-    """On this machine: the twin's."""
+    """Files of a folder on this machine, as the twin's."""
 
     path: Path
 
     def listed(self, prefix: str = "") -> dict[str, datetime]:
-        """As :class:`Files`."""
-        found = {}
-        for one in self.path.rglob("*"):
-            name = one.relative_to(self.path).as_posix()
-            if name.startswith(prefix) and one.is_file():
+        """See :class:`Files`."""
+        files = {}
+        for path in self.path.rglob("*"):
+            name = path.relative_to(self.path).as_posix()
+            if name.startswith(prefix) and path.is_file():
                 with suppress(FileNotFoundError):  # an update goes on beside this
-                    found[name] = datetime.fromtimestamp(one.stat().st_mtime, UTC)
-        return found
+                    files[name] = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return files
 
     def delete(self, paths: Iterable[str]) -> None:
-        """As :class:`Files`."""
+        """See :class:`Files`."""
         for path in paths:
             (self.path / path).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A preview's stack."""
+class PreviewStack:
+    """A preview's stack, and when it was updated last."""
 
     number: int
     updated: datetime
 
 
-def seen(files: Files) -> list[Seen]:
-    """The stacks that are named as their folder is, or where all share one folder (the twin) every preview's."""
+def preview_stacks(files: Files) -> list[PreviewStack]:
+    """Return the stacks that are named as their folder is, or where all share one folder (the twin) every preview's."""
     matches = ((_STACK.fullmatch(path), when) for path, when in files.listed().items())
-    found = [Seen(int(match[2]), when) for match, when in matches if match and match[1] in (None, match[2])]
-    return sorted(found, key=lambda one: one.number)
-
-
-def is_dead(age_seconds: float, stale_after_seconds: float) -> bool:
-    """Return whether a lock of that age belongs to no update that runs.
-
-    Args:
-        age_seconds: below zero if it claims to be from the future, which none that runs can do for long.
-        stale_after_seconds: the age from which on it does.
-    """
-    return abs(age_seconds) >= stale_after_seconds
+    stacks = [PreviewStack(int(match[2]), when) for match, when in matches if match and match[1] in (None, match[2])]
+    return sorted(stacks, key=lambda stack: stack.number)
 
 
 def refuse_running(files: Files, stack: str, stale_after_seconds: float) -> None:
-    """Return if no update of the stack can be running.
+    """Refuse while an update of the stack may be running.
 
     Raises:
-        StackLockedError: a lock of it is younger than ``stale_after_seconds``.
+        StackLockedError: a lock of it is younger than ``stale_after_seconds``, or claims to be from the near future.
     """
     now = datetime.now(UTC)
-    locks = {path: when for path, when in files.listed(_locks(stack)).items() if path.endswith(".json")}
-    if not all(is_dead((now - when).total_seconds(), stale_after_seconds) for when in locks.values()):
+    locks = [when for path, when in files.listed(_locks(stack)).items() if path.endswith(".json")]
+    if any(abs((now - when).total_seconds()) < stale_after_seconds for when in locks):
         raise StackLockedError(f"stack {stack} is locked by an update that may be running; nothing was touched")
 
 

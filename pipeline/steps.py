@@ -1,4 +1,4 @@
-"""Steps of a job: each is timed, and at the end all stand in one table against the budget."""
+"""The steps of a job, each with its time, and their table against the budget."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 BUDGET_SECONDS = 300
-"""A pull request waits no longer: `timeout-minutes: 5` of its job. To close one, for which nobody waits, it has more."""
+"""Longest wait of a pull request: `timeout-minutes: 5` of its job. The job that closes one has more; nobody waits for it."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step that has ended."""
+    """A step that has ended."""
 
     title: str
     seconds: float
@@ -22,13 +22,13 @@ class Step:
 
 @dataclass
 class Steps:
-    """The steps so far."""
+    """The steps of a job that have ended so far."""
 
     done: list[Step] = field(default_factory=list)
 
     @contextmanager
     def timed(self, title: str) -> Iterator[None]:
-        """One step; it says when it begins and how long it took."""
+        """Print the step's title, and time what it does."""
         print(f"--- {title}", flush=True)
         started = time.monotonic()
         try:
@@ -40,12 +40,12 @@ class Steps:
 
     @property
     def seconds(self) -> float:
-        """All of them together."""
+        """Seconds of all steps together."""
         return sum(step.seconds for step in self.done)
 
 
 def steps_table(steps: Sequence[Step], budget_seconds: int | None = BUDGET_SECONDS) -> str:
-    """For a terminal: one line a step, their sum, and what of a budget that is."""
+    """Return a table for a terminal: a line for each step, their sum, and its share of the budget."""
     total = sum(step.seconds for step in steps)
     lines = [f"{step.title:<32}{step.seconds:>8.1f} s{'  failed' if step.failed else ''}" for step in steps]
     share = "" if budget_seconds is None else f"  of {budget_seconds} s ({100 * total / budget_seconds:.0f} %)"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from pipeline import comment, environment, image, preview, process, reaper, rele
 from pipeline.comment import PreviewComment
 from pipeline.errors import StackLockedError
 from pipeline.stack import Backend, Stack
-from pipeline.state import Seen
+from pipeline.state import PreviewStack
 from pipeline.steps import Step, Steps, steps_table
 from tests.unit.releases import record
 from twin.errors import TwinError
@@ -103,7 +104,7 @@ def test_the_table_says_what_of_the_budget_is_used() -> None:
 
 
 def test_closed_and_old_previews_are_chosen_and_no_others() -> None:
-    seen = [Seen(1, NOW), Seen(2, NOW - timedelta(days=14)), Seen(3, NOW - timedelta(days=13))]
+    seen = [PreviewStack(1, NOW), PreviewStack(2, NOW - timedelta(days=14)), PreviewStack(3, NOW - timedelta(days=13))]
     chosen = reaper.choose_previews(seen, {2, 3}, NOW)
     assert set(chosen) == {1, 2}
     assert "closed" in chosen[1]
@@ -210,25 +211,6 @@ def test_what_is_no_version_is_refused(text: str) -> None:
 # Stacks ---------------------------------------------------------------------------------------------------------------
 
 
-def test_locks_are_read_from_what_pulumi_says() -> None:
-    said = (
-        "error: the stack is currently locked by 1 lock(s). Either wait for the other process(es) to end or delete the "
-        "lock file with `pulumi cancel`.\n  file:///s/.pulumi/locks/organization/shopcat/pr-7/x.json?no_tmp_dir=true: created by "
-        "runner@host (pid 12) at 2026-11-25T11:00:00Z\n  s3://b/AROA:7/.pulumi/locks/organization/shopcat/pr-7/y.json: created "
-        "by some body@host (pid 1) at 2026-11-25T12:00:00Z\n"
-    )
-    assert stack.locks(said, NOW) == [3600, 0]
-    assert stack.locks("error: no room", NOW) is None
-
-
-@pytest.mark.parametrize(
-    ("age", "stale_after", "dead"),
-    [(0, 0, True), (10, 3600, False), (3600, 3600, True), (-5, 3600, False), (-4000, 3600, True)],
-)
-def test_a_lock_is_dead_by_its_age_also_if_it_is_from_the_future(age: float, stale_after: float, *, dead: bool) -> None:
-    assert state.is_dead(age, stale_after) is dead
-
-
 PULUMI = """#!{python}
 import os, sys
 log = os.environ["LOG"]
@@ -236,7 +218,8 @@ settings = os.environ["PULUMI_OPTION_CONFIG_FILE"]
 open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replace("\\n", " ") + "\\n")
 if sys.argv[1] == "up":
     open(settings, "a").write("  shopcat:tag: written\\n")
-    if not any("cancel" in line for line in open(log)) and os.environ.get("LOCKED"):
+    cancelled = any("cancel" in line for line in open(log)) and not os.environ.get("STAYS_LOCKED")
+    if not cancelled and os.environ.get("LOCKED"):
         print("error: the stack is currently locked by 1 lock(s).\\n  " + os.environ["LOCKED"])
         sys.exit(255)
 """
@@ -266,26 +249,23 @@ def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None
 
 def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
-    assert made().show("up", stale_after_seconds=0).code == 0
+    assert made().show("up", unlock=True).code == 0
     assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
 
 
-@pytest.mark.parametrize(
-    ("age", "lock"),
-    [
-        (None, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
-        (10**12, "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z"),
-        (3600, "/x.json: created by a@b (pid 1) at {now}"),
-        (0, "in words that this program doesn't know"),
-    ],
-)
-def test_a_lock_that_may_be_a_living_ones_is_left(
-    pulumi: Path, monkeypatch: pytest.MonkeyPatch, age: float | None, lock: str
-) -> None:
-    monkeypatch.setenv("LOCKED", lock.format(now=datetime.now(UTC).isoformat(timespec="seconds")))
+def test_a_lock_that_may_be_a_running_updates_is_left(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
     with pytest.raises(StackLockedError, match="pulumi cancel -s pr-7"):
-        made().show("up", stale_after_seconds=age)
+        made().show("up")
     assert "cancel" not in pulumi.read_text()
+
+
+def test_a_lock_that_comes_back_is_left(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
+    monkeypatch.setenv("STAYS_LOCKED", "1")
+    with pytest.raises(StackLockedError, match="pulumi cancel -s pr-7"):
+        made().show("up", unlock=True)
+    assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
 
 
 def test_state_is_where_bootstrap_made_it_unless_the_environment_says_otherwise(
@@ -348,7 +328,7 @@ def test_the_reaper_finds_every_preview_in_the_folder_of_its_own_number(clients:
         f"AROAPREVIEW:x/{stacks}/pr-7.json",
         f"AROAOTHER:9/{stacks}/pr-9.json",
     )
-    found = state.seen(stack.preview_files({}, clients))
+    found = state.preview_stacks(stack.preview_files({}, clients))
     assert [one.number for one in found] == [12, 1000]
     assert abs((datetime.now(UTC) - found[0].updated).total_seconds()) < 3600
 
@@ -358,7 +338,7 @@ def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: 
     (tmp_path / ".pulumi/stacks/shopcat").mkdir(parents=True)
     for name in ("pr-3.json", "pr-12.json", "prod.json"):
         (tmp_path / f".pulumi/stacks/shopcat/{name}").touch()
-    assert [one.number for one in state.seen(files)] == [3, 12]
+    assert [one.number for one in state.preview_stacks(files)] == [3, 12]
     with pytest.raises(ShopCatError, match="PULUMI_BACKEND_URL=https://x"):
         stack.preview_files({"PULUMI_BACKEND_URL": "https://x"}, clients)
 
@@ -366,7 +346,7 @@ def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: 
 def test_without_the_bucket_there_is_one_clear_error(clients: AwsClients) -> None:
     contract(clients, previewRoleId="AROAPREVIEW")
     with pytest.raises(ShopCatError, match="S3 bucket shopcat-state-previews"):
-        state.seen(stack.preview_files({}, clients))
+        state.preview_stacks(stack.preview_files({}, clients))
 
 
 @pytest.fixture(params=["bucket", "directory"])
@@ -394,6 +374,20 @@ def test_a_young_lock_says_that_an_update_may_be_running(files: state.Files) -> 
     state.refuse_running(files, "pr-7", 0)
     state.refuse_running(files, "pr-77", 3600)
     assert list(files.listed()) == [lock]
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "stale_after_seconds", "refused"),
+    [(0, 0, False), (10, 3600, True), (3700, 3600, False), (-100, 3600, True), (-4000, 3600, False)],
+)
+def test_a_lock_is_dead_by_its_age_also_if_it_is_from_the_future(
+    tmp_path: Path, age_seconds: float, stale_after_seconds: float, *, refused: bool
+) -> None:
+    files, lock = state.Directory(tmp_path), ".pulumi/locks/organization/shopcat/pr-7/x.json"
+    write(files, lock)
+    os.utime(tmp_path / lock, (time.time(), time.time() - age_seconds))
+    with pytest.raises(StackLockedError) if refused else nullcontext():
+        state.refuse_running(files, "pr-7", stale_after_seconds)
 
 
 def test_a_stack_is_removed_with_its_history_backups_and_locks_and_no_other(files: state.Files) -> None:

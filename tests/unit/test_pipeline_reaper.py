@@ -93,7 +93,7 @@ def files(log: Path) -> state.Directory:
 
 
 def left(log: Path) -> list[int]:
-    return [one.number for one in state.seen(files(log))]
+    return [one.number for one in state.preview_stacks(files(log))]
 
 
 def job_environment(served: Served, log: Path) -> dict[str, str]:

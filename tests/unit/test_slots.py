@@ -19,7 +19,7 @@ from infra.previews import slots
 from infra.previews.slots import Leftovers, PreviewSlot
 from infra.settings.domains import preview_host
 from pipeline import reaper
-from pipeline.state import Seen
+from pipeline.state import PreviewStack
 from twin.plugins.aws import data, elbv2
 from twin.plugins.aws.kind import Aws
 
@@ -179,7 +179,7 @@ def test_where_production_takes_no_previews_none_opens_and_an_open_one_keeps_its
 @given(holders=st.lists(st.integers(10, 30)), stacks=st.sets(st.integers(10, 30)))
 def test_a_place_is_an_orphan_if_and_only_if_no_stack_has_its_number(holders: list[int], stacks: set[int]) -> None:
     taken = [PreviewSlot(index, f"pr-{number}", "x") for index, number in enumerate(holders, 1)]
-    seen = [Seen(number, datetime.now(UTC)) for number in stacks]
+    seen = [PreviewStack(number, datetime.now(UTC)) for number in stacks]
     assert set(reaper.orphans([*taken, PreviewSlot(99, "prod", "x")], seen)) == set(holders) - stacks
 
 
