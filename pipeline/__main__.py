@@ -1,4 +1,7 @@
-"""``python -m pipeline``: what the workflows call."""
+"""Command line of the pipeline: ``python -m pipeline``.
+
+By argparse, as the first steps of a job: it is in the standard library, and those run before anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from pipeline.steps import Steps, steps_table
 def _preview_up(arguments: argparse.Namespace) -> None:
     number, sha = arguments.number, arguments.sha
     if number is None or sha is None:
-        found = plan.read_event(os.environ)
-        number, sha = number or found.number, sha or found.sha
+        pull_request = plan.read_event(os.environ)
+        number, sha = number or pull_request.number, sha or pull_request.sha
     job = preview.PreviewJob(number, os.environ, Steps())
     print(preview.up(job, sha, pushed=arguments.pushed, fresh=arguments.fresh, wait=not arguments.no_wait))
 
@@ -25,37 +28,37 @@ def _preview_up(arguments: argparse.Namespace) -> None:
 def _preview_close(arguments: argparse.Namespace) -> None:
     number, reason = arguments.number, ""
     if number is None:
-        then, found = plan.current(os.environ)
-        if plan.decide_now(then, found) != "close":
-            print(f"pull request {found.number} has changed since this job began; its own run does what is to be done")
+        at_event, now = plan.read_pull_request(os.environ)
+        if plan.decide_now(at_event, now) != "close":
+            print(f"pull request {now.number} has changed since this job began; the run of that change acts on it")
             return
-        number, reason = found.number, "label" if found.open else ""
+        number, reason = now.number, "label" if now.open else ""
     job = preview.PreviewJob(number, os.environ, Steps())
     if not preview.close(job, reason=reason):
-        print("there was none")
+        print(f"pr-{number}: there was no preview")
 
 
 def _reaper(arguments: argparse.Namespace) -> None:
     failures = reaper.reap(os.environ, arguments.days)
     if failures:
-        raise PipelineError(f"{failures} previews could not be closed; why is above")
+        raise PipelineError(f"{failures} previews could not be closed; the reasons are above. The next run tries again")
 
 
 def _build(arguments: argparse.Namespace) -> None:
     context, steps = source_directory(os.environ), Steps()
     with steps.timed("build"):
-        print(image.builder(os.environ).build(context, "localhost/shopcat:checked", fresh=arguments.fresh))
+        print(image.choose_builder(os.environ).build(context, "localhost/shopcat:checked", fresh=arguments.fresh))
     print(steps_table(steps.done))
 
 
 def _run_release(arguments: argparse.Namespace) -> None:
     job = release.ReleaseJob(os.environ, Steps())
     try:
-        if arguments.what == "release":
+        if arguments.command == "release":
             release.release(job, arguments.tag, pushed=arguments.pushed)
-        elif arguments.what == "rollback":
+        elif arguments.command == "rollback":
             release.rollback(job, arguments.live, arguments.former)
-        elif arguments.what == "abort":
+        elif arguments.command == "abort":
             release.abort(job, arguments.tag)
         else:
             release.resume(job)
@@ -64,8 +67,8 @@ def _run_release(arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline", description=__doc__)
-    commands = parser.add_subparsers(dest="what", required=True)
+    parser = argparse.ArgumentParser(prog="python -m pipeline", description="What the workflows run.")
+    commands = parser.add_subparsers(dest="command", required=True)
     previews = commands.add_parser("preview", help="a pull request's preview").add_subparsers(required=True)
     up = previews.add_parser("up", help="build, push, `pulumi up`, comment")
     up.add_argument("--number", type=_pull_request_number, help="pull request; without it the event's")
@@ -74,26 +77,26 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--fresh", action="store_true", help="build without anything built before")
     up.add_argument("--no-wait", action="store_true", help="don't wait for the URL to answer")
     up.set_defaults(run=_preview_up)
-    closed = previews.add_parser("close", help="remove namespace, what AWS holds, state and images")
-    closed.add_argument("--number", type=_pull_request_number)
-    closed.set_defaults(run=_preview_close)
-    swept = commands.add_parser("reaper", help="close previews that were missed")
-    swept.add_argument("--days", type=int, default=reaper.DAYS, help="close what had no push for so long")
-    swept.set_defaults(run=_reaper)
-    built = commands.add_parser("build", help="build the image, push nothing; its configuration's digest")
-    built.add_argument("--fresh", action="store_true", help="without anything built before")
-    built.set_defaults(run=_build)
-    released = commands.add_parser("release", help="build, push and release a version; aborted if it fails")
-    released.add_argument("tag", type=_version_text)
-    released.add_argument("--pushed", action="store_true", help="its image is in shopcat already")
-    back = commands.add_parser("rollback", help="from the live version to a former one")
-    back.add_argument("live", type=_version_text)
-    back.add_argument("former", type=_version_text)
-    taken_back = commands.add_parser("abort", help="take the open release back")
-    taken_back.add_argument("tag", type=_version_text)
-    resumed = commands.add_parser("resume", help="go on with the open release")
-    for one in (released, back, taken_back, resumed):
-        one.set_defaults(run=_run_release)
+    close = previews.add_parser("close", help="remove namespace, what AWS holds, state and images")
+    close.add_argument("--number", type=_pull_request_number)
+    close.set_defaults(run=_preview_close)
+    reap = commands.add_parser("reaper", help="close previews that were missed")
+    reap.add_argument("--days", type=int, default=reaper.DAYS, help="close what had no push for so long")
+    reap.set_defaults(run=_reaper)
+    build = commands.add_parser("build", help="build the image, push nothing; print its configuration's digest")
+    build.add_argument("--fresh", action="store_true", help="without anything built before")
+    build.set_defaults(run=_build)
+    new = commands.add_parser("release", help="build, push and release a version; abort it if that fails")
+    new.add_argument("tag", type=_version_text)
+    new.add_argument("--pushed", action="store_true", help="its image is in shopcat already")
+    rollback = commands.add_parser("rollback", help="from the live version to a former one")
+    rollback.add_argument("live", type=_version_text)
+    rollback.add_argument("former", type=_version_text)
+    abort = commands.add_parser("abort", help="take the open release back")
+    abort.add_argument("tag", type=_version_text)
+    resume = commands.add_parser("resume", help="go on with the open release")
+    for command in (new, rollback, abort, resume):
+        command.set_defaults(run=_run_release)
     return parser
 
 

@@ -1,4 +1,4 @@
-"""The one comment below a pull request, as text."""
+"""Text of the one comment that a pull request gets."""
 
 from __future__ import annotations
 
@@ -15,55 +15,62 @@ _WORDS = {"create": "created", "update": "updated", "delete": "deleted", "replac
 
 @dataclass(frozen=True)
 class PreviewComment:
-    """What became of a preview."""
+    """Result of a job on a preview."""
 
     state: Literal["open", "failed", "closed"]
     stack: str
     sha: str = ""
     url: str = ""
-    before: str = ""
-    """The commit that ran there until now."""
+    former_sha: str = ""
+    """Commit that the preview ran before this job."""
     changes: Mapping[str, int] = field(default_factory=dict)
     steps: Sequence[Step] = ()
     message: str = ""
     run: str = ""
     compare: str = ""
-    """URL of the comparison with the commit before."""
+    """URL of the comparison with that commit."""
 
 
-def changed(changes: Mapping[str, int]) -> str:
-    """`1 updated, 19 unchanged`; what the engine counts as nothing is left out."""
-    known = [(name, _WORDS[name]) for name in _WORDS if changes.get(name)]
-    return ", ".join(f"{changes[name]} {word}" for name, word in known) or "nothing"
+def describe_changes(changes: Mapping[str, int]) -> str:
+    """Return counts in words, without those that are 0: `1 updated, 19 unchanged`."""
+    return ", ".join(f"{changes[name]} {word}" for name, word in _WORDS.items() if changes.get(name)) or "nothing"
 
 
-def render_comment(found: PreviewComment) -> str:
-    """Markdown."""
-    if found.state == "closed":
-        why = f"; without the label `{OFF_LABEL}`, the next run opens it again" if found.message == "label" else ""
-        return f"Preview `{found.stack}` is closed{why}. Nothing of it is left."
+def render_comment(preview: PreviewComment) -> str:
+    """Return the comment's Markdown."""
+    if preview.state == "closed":
+        reopens = (
+            f"; without the label `{OFF_LABEL}`, the next run opens it again" if preview.message == "label" else ""
+        )
+        return f"Preview `{preview.stack}` is closed{reopens}. Nothing of it is left."
     lines = []
-    if found.state == "open":
-        lines.append(f"Preview of {found.sha}: **{found.url}**")
+    if preview.state == "open":
+        lines.append(f"Preview of {preview.sha}: **{preview.url}**")
     else:
         lines += [
-            f"The preview of {found.sha} failed:",
+            f"The preview of {preview.sha} failed:",
             "",
             "```",
-            found.message.replace("```", "'''")[-3000:],
+            preview.message.replace("```", "'''")[-3000:],
             "```",
         ]
-        if found.before:
-            lines.append(f"What ran before, {found.before}, may still answer at {found.url}." if found.url else "")
-    if found.changes:
-        lines += ["", f"Resources: {changed(found.changes)}."]
-    if found.before and found.before != found.sha:
-        lines.append(f"It was at {found.before}{f' ([what changed]({found.compare}))' if found.compare else ''}.")
-    if found.steps:
-        total = sum(step.seconds for step in found.steps)
+        if preview.former_sha:
+            lines.append(
+                f"What ran before, {preview.former_sha}, may still answer at {preview.url}." if preview.url else ""
+            )
+    if preview.changes:
+        lines += ["", f"Resources: {describe_changes(preview.changes)}."]
+    if preview.former_sha and preview.former_sha != preview.sha:
+        lines.append(
+            f"It was at {preview.former_sha}{f' ([what changed]({preview.compare}))' if preview.compare else ''}."
+        )
+    if preview.steps:
+        total = sum(step.seconds for step in preview.steps)
         lines += ["", "| step | seconds |", "|---|---:|"]
-        lines += [f"| {one.title}{' (failed)' if one.failed else ''} | {one.seconds:.0f} |" for one in found.steps]
+        lines += [
+            f"| {step.title}{' (failed)' if step.failed else ''} | {step.seconds:.0f} |" for step in preview.steps
+        ]
         lines.append(f"| all together, of {BUDGET_SECONDS} | {total:.0f} |")
-    if found.run:
-        lines += ["", f"[Run]({found.run}). The label `{OFF_LABEL}` closes the preview."]
+    if preview.run:
+        lines += ["", f"[Run]({preview.run}). The label `{OFF_LABEL}` closes the preview."]
     return "\n".join(lines)

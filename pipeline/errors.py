@@ -1,4 +1,4 @@
-"""The errors of what the workflows call, beside those of `infra.errors`."""
+"""Errors of the pipeline, beside those of `infra.errors`."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class StackLockedError(PipelineError):
 
 
 class GithubError(PipelineError):
-    """GitHub did not answer, or not with what is documented."""
+    """GitHub did not answer, or not as documented."""
 
 
 class GithubNotFoundError(GithubError):
-    """GitHub has no such thing, or hides it from this token."""
+    """GitHub answered 404: the object does not exist, or this token may not see it."""
 
 
 class GithubDeniedError(GithubError):
-    """This token may not do it."""
+    """GitHub answered 401 or 403: this token may not do it."""

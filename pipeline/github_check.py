@@ -1,7 +1,7 @@
-"""Check, without changing anything, what the pipeline needs of GitHub's settings (``make github-check``).
+"""Check GitHub's settings without changing them (``make github-check``).
 
-One table: what was looked at, what it is, what it should be, and the command or page that mends it. What the token may not
-see is never fine: it says what the token needs. The token is `GITHUB_TOKEN` or `GH_TOKEN`, an administrator's, such as
+One table: subject, present value, wanted value, and the command or page that mends it. A setting that the token may not see is
+never fine: its row names the right that the token lacks. The token is `GITHUB_TOKEN` or `GH_TOKEN`, an administrator's, such as
 `GITHUB_TOKEN=$(gh auth token)` or a fine-grained one that may read Administration, Actions, Contents, Issues and Variables.
 
 Sources: docs.github.com/rest: repos/rules, branches/branch-protection, deployments/environments, actions/permissions,
@@ -31,15 +31,15 @@ from pipeline.plan import OFF_LABEL, PRODUCTION_FILE
 WORKFLOWS_FOLDER = Path(".github/workflows")
 TAGS_RULESET = ".github/rulesets/tags.json"
 VERSIONS = ("v0.0.1", "v1.0.0", "v1.4.0", "v10.20.30", "v2.0.0-rc.1")
-"""Names that stand for every version's tag."""
-KEPT = ("deletion", "update")
-"""Rules that keep a tag where it is."""
+"""Examples of every kind of version tag."""
+TAG_RULES = ("deletion", "update")
+"""Rules that keep a tag on its commit."""
 
 _VARIABLE = re.compile(r"\bvars\.(\w+)( *\|\|)?")
 
 
 def finding(subject: str, ok: bool, found: str, wanted: str, mend: str) -> Row:  # noqa: FBT001 - reads as a table's column
-    """A row: fine, or to be changed."""
+    """Return a row that is fine, or one to be changed with what mends it."""
     return (
         Row(subject, FindingState.OK, found)
         if ok
@@ -48,31 +48,31 @@ def finding(subject: str, ok: bool, found: str, wanted: str, mend: str) -> Row: 
 
 
 def unseen(subject: str, needs: str, error: Exception) -> Row:
-    """The row of what this token may not see: open until somebody has looked."""
+    """Return the row of a setting that this token may not see."""
     return Row(
         subject, FindingState.CHANGE, f"can't be seen with this token ({error})", f"give it {needs}, and run this again"
     )
 
 
-# What is decided ------------------------------------------------------------------------------------------------------
+# Decisions ------------------------------------------------------------------------------------------------------
 
 
 def judge_main(guards: Sequence[protection.Guard], repository: str) -> list[Row]:
-    """A row for each thing that main needs, and whether anybody may do without."""
+    """Return a row for each need of main: met or not, and who may bypass it."""
     gaps, bypassed = protection.missing_protection(guards), protection.bypassed(guards)
     rows = []
     for need, wanted in protection.NEEDS.items():
         subject = f"{MAIN_BRANCH}: {need}"
         if need in gaps:
-            rows.append(finding(subject, False, "not asked for", wanted, protection.mend(repository)))
+            rows.append(finding(subject, False, "not asked for", wanted, protection.ruleset_command(repository)))
             continue
         keeping = ", ".join(guard.name for guard in guards if need in guard.keeps)
-        who = ", ".join(bypassed.get(need, ()))
+        bypassers = ", ".join(bypassed.get(need, ()))
         rows.append(
             finding(
                 subject,
-                not who,
-                f"by {keeping}{f', bypassed by {who}' if who else ''}",
+                not bypassers,
+                f"by {keeping}{f', bypassed by {bypassers}' if bypassers else ''}",
                 "for everybody: no bypass",
                 f"https://github.com/{repository}/settings/rules: empty its bypass list (an administrator's token shows it)",
             )
@@ -83,7 +83,7 @@ def judge_main(guards: Sequence[protection.Guard], repository: str) -> list[Row]
 def judge_environment(
     document: Mapping[str, Any], branches: Sequence[Mapping[str, Any]], name: str, repository: str
 ) -> list[Row]:
-    """Production's environment: who approves, and which branches may use it."""
+    """Judge production's environment: which branches may use it, and who approves."""
     others, lacks = protection.other_branches(document, branches), protection.unreviewed(document)
     path = f"repos/{repository}/environments/{name.replace(' ', '%20')}"
     return [
@@ -108,7 +108,7 @@ def judge_environment(
 
 
 def judge_actions(document: Mapping[str, Any], repository: str) -> list[Row]:
-    """Judge what a workflow's token may do unless its file says otherwise, and that it may not approve."""
+    """Judge the rights of a workflow's token where its file names none, and that it may not approve."""
     rights, approves = document.get("default_workflow_permissions"), document.get("can_approve_pull_request_reviews")
     command = f"gh api -X PUT repos/{repository}/actions/permissions/workflow"
     return [
@@ -126,7 +126,7 @@ def judge_actions(document: Mapping[str, Any], repository: str) -> list[Row]:
 
 
 def judge_forks(document: Mapping[str, Any], repository: str, *, private: bool) -> list[Row]:
-    """Judge what a pull request from a fork gets: in a public repository never a secret, in a private one what is set."""
+    """Judge what a pull request from a fork gets: never a secret in a public repository, what is set in a private one."""
     base = f"gh api -X PUT repos/{repository}/actions/permissions"
     if not private:
         policy = document.get("approval_policy")
@@ -165,7 +165,7 @@ def judge_forks(document: Mapping[str, Any], repository: str, *, private: bool) 
 
 
 def covers(ruleset: Mapping[str, Any], names: Iterable[str] = VERSIONS) -> bool:
-    """Tell whether a ruleset holds for the tags of these names (fnmatch patterns, docs.github.com, "Creating rulesets")."""
+    """Return true if a ruleset holds for the tags of these names (fnmatch patterns, docs.github.com, "Creating rulesets")."""
     names = [f"refs/tags/{name}" for name in names]
     condition = (ruleset.get("conditions") or {}).get("ref_name") or {}
     include, exclude = (list(map(str, condition.get(key) or [])) for key in ("include", "exclude"))
@@ -177,32 +177,35 @@ def covers(ruleset: Mapping[str, Any], names: Iterable[str] = VERSIONS) -> bool:
 
 
 def judge_tags(rulesets: Sequence[Mapping[str, Any]], repository: str) -> list[Row]:
-    """Versions' tags: none is moved or deleted by anybody, and the workflow can make them."""
-    ours = [one for one in rulesets if one.get("enforcement") == "active" and covers(one)]
-    kinds = [({rule.get("type") for rule in one.get("rules") or []}, protection.actors(one)) for one in ours]
+    """Judge the rules of version tags: nobody moves or deletes one, and the workflow can create one."""
+    active = [ruleset for ruleset in rulesets if ruleset.get("enforcement") == "active" and covers(ruleset)]
+    types_and_bypass = [
+        ({rule.get("type") for rule in ruleset.get("rules") or []}, protection.bypass_actors(ruleset))
+        for ruleset in active
+    ]
     rows = []
-    for kind in KEPT:
-        who = [bypass for types, bypass in kinds if kind in types]
-        named = min(who, key=len, default=())
+    for kind in TAG_RULES:
+        bypass_lists = [bypass for types, bypass in types_and_bypass if kind in types]
+        fewest = min(bypass_lists, key=len, default=())
         rows.append(
             finding(
                 f"tags v*: {kind}",
-                bool(who) and not named,
-                f"forbidden, bypassed by {', '.join(named)}" if named else "forbidden" if who else "allowed",
+                bool(bypass_lists) and not fewest,
+                f"forbidden, bypassed by {', '.join(fewest)}" if fewest else "forbidden" if bypass_lists else "allowed",
                 "forbidden to everybody",
                 f"gh api -X POST repos/{repository}/rulesets --input {TAGS_RULESET}"
-                if not who
+                if not bypass_lists
                 else f"https://github.com/{repository}/settings/rules: empty its bypass list (an administrator's token shows it)",
             )
         )
     # The token of a workflow can't be on a bypass list (github.com/tetherto/qvac/pull/3555: 422), so this would end releases.
-    stopped = any("creation" in types for types, _ in kinds)
+    is_forbidden = any("creation" in types for types, _ in types_and_bypass)
     return [
         *rows,
         finding(
             "tags v*: creation",
-            not stopped,
-            "forbidden" if stopped else "allowed, as the release workflow needs",
+            not is_forbidden,
+            "forbidden" if is_forbidden else "allowed, as the release workflow needs",
             "allowed: a workflow's token can't be on a bypass list",
             f"https://github.com/{repository}/settings/rules: take Restrict creations out of the ruleset for v*",
         ),
@@ -210,13 +213,13 @@ def judge_tags(rulesets: Sequence[Mapping[str, Any]], repository: str) -> list[R
 
 
 def judge_owners(document: Mapping[str, Any]) -> Row:
-    """Judge whether GitHub can read CODEOWNERS and knows everybody in it; a line with an error asks for nobody's approval."""
+    """Judge GitHub's errors in CODEOWNERS: a line with an error asks for nobody's approval."""
     errors = document.get("errors")
     lines = [
-        f"line {one.get('line')}: {one.get('kind')} {str(one.get('source', '')).strip()}".strip()
-        if isinstance(one, Mapping)
-        else str(one)
-        for one in (errors if isinstance(errors, list) else ["no list of errors"])
+        f"line {error.get('line')}: {error.get('kind')} {str(error.get('source', '')).strip()}".strip()
+        if isinstance(error, Mapping)
+        else str(error)
+        for error in (errors if isinstance(errors, list) else ["no list of errors"])
     ]
     return finding(
         "CODEOWNERS",
@@ -228,25 +231,25 @@ def judge_owners(document: Mapping[str, Any]) -> Row:
 
 
 def wanted_variables(workflows: Iterable[str]) -> dict[str, bool]:
-    """Return each variable that workflows use, and whether one of them can't do without."""
-    found: dict[str, bool] = {}
+    """Return each variable that workflows use; true if a workflow has no default for it."""
+    variables: dict[str, bool] = {}
     for text in workflows:
-        for name, otherwise in _VARIABLE.findall(text):
-            found[name] = found.get(name, False) or not otherwise
-    return dict(sorted(found.items()))
+        for name, default in _VARIABLE.findall(text):
+            variables[name] = variables.get(name, False) or not default
+    return dict(sorted(variables.items()))
 
 
-# What is read ---------------------------------------------------------------------------------------------------------
+# Reads ---------------------------------------------------------------------------------------------------------
 
 
-def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row | None = None) -> list[Row]:
-    """Return what a read finds; what is denied or not there is a row that is never fine.
+def _read_rows(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row | None = None) -> list[Row]:
+    """Return the rows of a read; what is denied or does not exist is a row that is never fine.
 
     Args:
         subject: of that row.
-        needs: what a fine-grained token needs to see it.
-        read: asks GitHub.
-        absent: in place of the row when GitHub says that it is not there, which it also says to a token that may not look.
+        needs: right that a fine-grained token needs for it.
+        read: calls GitHub.
+        absent: in place of that row when GitHub answers 404, as it also does to a token without the right.
     """
     try:
         return read()
@@ -268,37 +271,37 @@ def _seen(subject: str, needs: str, read: Callable[[], list[Row]], absent: Row |
 
 
 def _object(github: Github, path: str) -> dict[str, Any]:
-    found = github.call("GET", path)
-    if not isinstance(found, dict):
+    answer = github.call("GET", path)
+    if not isinstance(answer, dict):
         raise GithubError(f"GitHub: GET {path} answered something else than an object")
-    return found
+    return answer
 
 
 def _main(github: Github) -> list[Row]:
     rules = protection.read_rules(github)
     numbers = {rule["ruleset_id"] for rule in rules if isinstance(rule.get("ruleset_id"), int)}
-    bypass = {number: protection.actors(_object(github, f"/rulesets/{number}")) for number in numbers}
-    guards = protection.of_rules(rules, bypass)
+    bypass = {number: protection.bypass_actors(_object(github, f"/rulesets/{number}")) for number in numbers}
+    guards = protection.ruleset_guards(rules, bypass)
     if protection.missing_protection(guards) or protection.bypassed(guards):
         guards += _classic(github)
     return judge_main(guards, github.repository)
 
 
 def _classic(github: Github) -> list[protection.Guard]:
-    """The branch's classic protection, if it has one and this token may look."""
+    """Return the branch's classic protection, if it has one and this token may see it."""
     try:
-        return [protection.of_classic(_object(github, f"/branches/{MAIN_BRANCH}/protection"))]
+        return [protection.classic_guard(_object(github, f"/branches/{MAIN_BRANCH}/protection"))]
     except (
         GithubNotFoundError,
         GithubDeniedError,
-    ):  # none, or unseen: then what the rulesets lack is lacking as far as anybody can tell
+    ):  # none, or unseen: then what the rulesets lack counts as missing
         return []
 
 
 def _tag_rows(github: Github) -> list[Row]:
-    listed = github.pages("/rulesets?targets=tag&includes_parents=true")
-    active = [one for one in listed if one.get("enforcement") == "active" and one.get("target", "tag") == "tag"]
-    return judge_tags([_object(github, f"/rulesets/{one.get('id')}") for one in active], github.repository)
+    rulesets = github.list_items("/rulesets?targets=tag&includes_parents=true")
+    active = [item for item in rulesets if item.get("enforcement") == "active" and item.get("target", "tag") == "tag"]
+    return judge_tags([_object(github, f"/rulesets/{item.get('id')}") for item in active], github.repository)
 
 
 def _forks(github: Github) -> list[Row]:
@@ -318,22 +321,22 @@ def _environment(github: Github, name: str) -> list[Row]:
 
 
 def check_repository(github: Github, environment: str, workflows: Iterable[str]) -> list[Row]:
-    """Every row of the table."""
+    """Return every row of the table."""
     repository, administration = github.repository, "Administration (read)"
     page = f"https://github.com/{repository}/settings/environments"
-    rows = _seen("default branch", "Metadata (read)", partial(_default_branch, github))
-    rows += _seen(MAIN_BRANCH, administration, partial(_main, github))
-    rows += _seen(
+    rows = _read_rows("default branch", "Metadata (read)", partial(_default_branch, github))
+    rows += _read_rows(MAIN_BRANCH, administration, partial(_main, github))
+    rows += _read_rows(
         f"environment {environment}", "Actions (read)", partial(_environment, github, environment),
         finding(f"environment {environment}", False, "not there", f"reviewers, no self-review, {MAIN_BRANCH} alone", page),
     )  # fmt: skip
-    rows += _seen(
+    rows += _read_rows(
         "Actions", administration,
         lambda: judge_actions(_object(github, "/actions/permissions/workflow"), repository),
     )  # fmt: skip
-    rows += _seen("forks", administration, partial(_forks, github))
-    rows += _seen("tags v*", administration, partial(_tag_rows, github))
-    rows += _seen(
+    rows += _read_rows("forks", administration, partial(_forks, github))
+    rows += _read_rows("tags v*", administration, partial(_tag_rows, github))
+    rows += _read_rows(
         "CODEOWNERS", "Contents (read)", lambda: [judge_owners(_object(github, f"/codeowners/errors?ref={MAIN_BRANCH}"))],
         finding("CODEOWNERS", False, f"not there on {MAIN_BRANCH}", "there", "push .github/CODEOWNERS"),
     )  # fmt: skip
@@ -352,33 +355,33 @@ def check_repository(github: Github, environment: str, workflows: Iterable[str])
 
 def _present(github: Github, subject: str, needs: str, path: str, mend: str) -> list[Row]:
     def read() -> list[Row]:
-        found = _object(github, path)
-        return [finding(subject, bool(found.get("value", found.get("name"))), "there", "not empty", mend)]
+        answer = _object(github, path)
+        return [finding(subject, bool(answer.get("value", answer.get("name"))), "there", "not empty", mend)]
 
-    return _seen(subject, needs, read, finding(subject, False, "not there", "there", mend))
+    return _read_rows(subject, needs, read, finding(subject, False, "not there", "there", mend))
 
 
 def _github(environment: Mapping[str, str], repository: str) -> Github:
-    """GitHub, by the token that a person gives.
+    """Return a client of the repository with the token that a person gives.
 
     Raises:
-        ShopCatError: there is none, or no repository's name.
+        ShopCatError: no token, or no repository's name.
     """
-    found = Github.find({
+    github = Github.from_environment({
         "GITHUB_API_URL": environment.get("GITHUB_API_URL", "https://api.github.com"),
         "GITHUB_REPOSITORY": environment.get("GITHUB_REPOSITORY") or repository,
         "GITHUB_TOKEN": environment.get("GITHUB_TOKEN") or environment.get("GH_TOKEN", ""),
     })  # fmt: skip
-    if found is None:
+    if github is None:
         raise GithubError(
             "give an administrator's token as GITHUB_TOKEN (`GITHUB_TOKEN=$(gh auth token) make github-check`), and the "
             "repository as shopcat:github.repository in Pulumi.prod.yaml or as GITHUB_REPOSITORY"
         )
-    return found
+    return github
 
 
 def main() -> int:
-    """``python -m pipeline.github_check``; 1 if something is open."""
+    """Print the table; return 1 if something is to be changed (``python -m pipeline.github_check``)."""
     environment = os.environ
     try:
         _, settings = read_stack(PRODUCTION_FILE)
@@ -392,12 +395,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if settings.github.unprotected_main:
-        what = "shopcat:github.unprotectedMain is true: a release goes on though one person can release alone"
-        rows.append(Row("releases", FindingState.LOOK, what))
+        accepted = "shopcat:github.unprotectedMain is true: a release goes on though one person can release alone"
+        rows.append(Row("releases", FindingState.LOOK, accepted))
     print(f"{github.repository}; nothing is changed by this\n\n{findings_table(rows)}")
-    bad = sum(row.state is FindingState.CHANGE for row in rows)
-    print(f"\n{bad} to change, of {len(rows)}")
-    return 1 if bad else 0
+    changes = sum(row.state is FindingState.CHANGE for row in rows)
+    print(f"\n{changes} to change, of {len(rows)}")
+    return 1 if changes else 0
 
 
 if __name__ == "__main__":

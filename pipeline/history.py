@@ -1,4 +1,4 @@
-"""What git knows of a release: version tags, where main is, and which commit contains which.
+"""Read version tags, main and the ancestry of commits from git.
 
 Names of tags and commit messages are bytes to git. What is not UTF-8 in them is replaced, so it never looks like a version.
 """
@@ -18,7 +18,7 @@ VERSION = re.compile(rf"v{_VERSION_NUMBER}\.{_VERSION_NUMBER}\.{_VERSION_NUMBER}
 
 
 def git(directory: Path, *arguments: str) -> str:
-    """Output of a git command.
+    """Return the output of a git command.
 
     Raises:
         ShopCatError: it failed.
@@ -27,7 +27,7 @@ def git(directory: Path, *arguments: str) -> str:
 
 
 def tags(directory: Path, *arguments: str) -> list[str]:
-    """Version tags, the highest first; what is not exactly v<major>.<minor>.<patch> is no version and ignored.
+    """Return version tags, the highest first; any other name than v<major>.<minor>.<patch> is ignored.
 
     Args:
         directory: the clone.
@@ -38,7 +38,7 @@ def tags(directory: Path, *arguments: str) -> list[str]:
 
 
 def numbers(tag: str) -> list[int]:
-    """`[1, 4, 0]` of `v1.4.0`."""
+    """Return the numbers of a version: `[1, 4, 0]` of `v1.4.0`."""
     return [int(each) for each in tag[1:].split(".")]
 
 
@@ -48,7 +48,7 @@ def contains(directory: Path, commit: str, other: str) -> bool:
 
 
 def commit_of(directory: Path, name: str) -> str | None:
-    """Commit of a reference or an id; None if this clone doesn't have it."""
+    """Return the commit of a reference or an id; None if this clone doesn't have it."""
     try:
         return git(directory, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     except ShopCatError:
@@ -63,12 +63,12 @@ def check_complete(directory: Path) -> None:
     """
     if git(directory, "rev-parse", "--is-shallow-repository") == "true":
         raise PipelineError(
-            "this is a shallow clone, so the commits since the last version can't be read; fetch-depth: 0"
+            "this is a shallow clone, so the commits since the last version can't be read; check out with fetch-depth: 0"
         )
 
 
 def main_branch(directory: Path) -> str | None:
-    """Main as the remote has it, or this clone's own; None in a repository without any."""
+    """Return the reference of main, the remote's or else this clone's own; None in a repository without main."""
     for name in (f"refs/remotes/origin/{MAIN_BRANCH}", f"refs/heads/{MAIN_BRANCH}"):
         if commit_of(directory, name):
             return name
@@ -81,8 +81,8 @@ def check_on_main(directory: Path) -> None:
     Raises:
         ShopCatError: HEAD is not on main.
     """
-    found = main_branch(directory)
-    if found and not contains(directory, found, "HEAD"):
+    main = main_branch(directory)
+    if main and not contains(directory, main, "HEAD"):
         raise PipelineError(
             f"commit {git(directory, 'rev-parse', 'HEAD')} is not on {MAIN_BRANCH} (any more), so it is not released; "
             f"run the workflow of a commit that is on {MAIN_BRANCH}"
@@ -90,33 +90,33 @@ def check_on_main(directory: Path) -> None:
 
 
 def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> None:
-    """Refuse to release HEAD unless it contains what is live: production only moves forward, except by a rollback.
+    """Refuse to release HEAD unless it contains the live commit: only a rollback moves production back.
 
     Args:
         directory: a clone with the whole history.
         live: name of the live release.
         tag: its version.
-        commit: the commit that the ledger has for it; empty if it was released by hand, then its git tag says it.
+        commit: its commit in the ledger; empty if it was released by hand, then its git tag names the commit.
 
     Raises:
-        ShopCatError: HEAD is behind it or beside it, or this clone doesn't have the live commit.
+        ShopCatError: HEAD is behind it or on another branch, or this clone doesn't have the live commit.
     """
-    found = commit_of(directory, commit or f"refs/tags/{tag}")
-    if found is None:
+    live_commit = commit_of(directory, commit or f"refs/tags/{tag}")
+    if live_commit is None:
         where = f"its commit {commit} is" if commit else f"the ledger has no commit of it, and its git tag {tag} is"
         raise PipelineError(
             f"{live} is live, but {where} not in this clone, so it is unknown whether this commit is newer; put its tag "
             f"back (`git push origin <commit>:refs/tags/{tag}`) and run the job again"
         )
-    if contains(directory, "HEAD", found):
+    if contains(directory, "HEAD", live_commit):
         return
     head = git(directory, "rev-parse", "HEAD")
-    if contains(directory, found, head):
+    if contains(directory, live_commit, head):
         raise PipelineError(
-            f"commit {head} is behind {live}, which is live (commit {found}), so it is not released; to go back on "
+            f"commit {head} is behind {live}, which is live (commit {live_commit}), so it is not released; to go back on "
             "purpose, use the manual workflow, rollback"
         )
     raise PipelineError(
-        f"{live} is live (commit {found}) with commits that {head} doesn't contain, so releasing it would take them back; "
+        f"{live} is live (commit {live_commit}) with commits that {head} doesn't contain, so releasing it would take them back; "
         f"merge {tag} into {MAIN_BRANCH} first"
     )

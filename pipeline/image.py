@@ -1,8 +1,8 @@
-"""The application's image: built with nothing to ask, pushed under a tag that never moves.
+"""Build the application's image without a question, and push it under a tag that never moves.
 
-* A build is the same image each time: times are 0, so a job that runs again for the same commit pushes nothing new.
-* A tag that is there already is fine if it holds exactly this image (the same configuration, which names every layer's
-  content), and an error if it holds another one, whoever pushed it and whenever.
+* A build gives the same image each time: times are 0, so a job that runs again for the same commit pushes nothing new.
+* A tag that exists is fine if it holds exactly this image (the same configuration, which names every layer's content), and
+  an error if it holds another one, whoever pushed it and whenever.
 
 Sources: docs.docker.com/reference/cli/docker/buildx/build (--metadata-file), docs.docker.com/build/ci/github-actions/
 reproducible-builds, docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchGetImage.html.
@@ -30,9 +30,9 @@ from pipeline.steps import Steps
 
 DOCKERFILE = REPOSITORY / "app_docker" / "Dockerfile"
 MOST_IMAGES = 100
-"""In one call (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html)."""
+"""Most images in one call (docs.aws.amazon.com/AmazonECR/latest/APIReference/API_BatchDeleteImage.html)."""
 _LOGINS = frozenset({"auths", "credHelpers", "credsStore"})
-"""Keys of docker's config.json that say where log-ins are."""
+"""Keys of docker's config.json that hold or locate log-ins."""
 _MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -45,19 +45,19 @@ class Builder(Protocol):
     """A program that builds images and pushes them."""
 
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
-        """Build, with ``fresh`` from nothing that was built before; the digest of the image's configuration."""
+        """Build, with ``fresh`` without any cached layer; return the digest of the image's configuration."""
 
     def push(self, context: Path, reference: str, built: str, login: Login) -> None:
-        """Push what was built, by the digest that the build returned.
+        """Push the image whose digest the build returned.
 
         Raises:
-            ShopCatError: the registry, or the way there, says no.
+            ShopCatError: the registry refuses it or can't be reached.
         """
 
 
 @dataclass(frozen=True)
 class Login:
-    """What opens one registry, for twelve hours."""
+    """Credentials of one registry, good for twelve hours."""
 
     registry: str
     user: str
@@ -65,9 +65,9 @@ class Login:
 
 
 def _run(arguments: Sequence[str | Path], doing: str, environment: process.Environment | None = None) -> None:
-    finished = process.show([str(one) for one in arguments], environment=environment)
+    finished = process.show([str(argument) for argument in arguments], environment=environment)
     if finished.code != 0:
-        raise PipelineError(f"{doing} failed (exit {finished.code}); what it said is above")
+        raise PipelineError(f"{doing} failed (exit {finished.code}); its output is above")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Docker:
     cache_to: Path | None = None
 
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
-        """As :class:`Builder`; the result stays in BuildKit, so the push that follows builds nothing."""
+        """See :class:`Builder`; the result stays in BuildKit, so the push that follows builds nothing."""
         arguments: list[str] = ["--pull", "--no-cache"] if fresh else []
         if self.cache_from is not None and not fresh and (self.cache_from / "index.json").exists():
             arguments.append(f"--cache-from=type=local,src={self.cache_from}")
@@ -88,18 +88,18 @@ class Docker:
         with tempfile.TemporaryDirectory() as folder:
             metadata = Path(folder) / "metadata.json"
             self._buildx([*arguments, f"--metadata-file={metadata}"], context, reference, push=False)
-            found = json.loads(metadata.read_text()).get("containerimage.config.digest")
-        if not found:
+            digest = json.loads(metadata.read_text()).get("containerimage.config.digest")
+        if not digest:
             raise PipelineError(
-                "docker buildx told no containerimage.config.digest; it needs a builder of the driver docker-container: "
+                "docker buildx reported no containerimage.config.digest; it needs a builder of the driver docker-container: "
                 "docker buildx create --use"
             )
-        return str(found)
+        return str(digest)
 
     def push(self, context: Path, reference: str, built: str, login: Login) -> None:
-        """Push as :class:`Builder` says; BuildKit takes it from its cache, and what the registry has afterwards is compared.
+        """Push from BuildKit's cache; :func:`ensure_pushed` compares what the registry has afterwards.
 
-        The log-in is in a folder of this push alone and never in the user's configuration, where it would outlive the job on a
+        The log-in is in a folder of this push alone, never in the user's configuration, where it would outlive the job on a
         machine that is kept.
         """
         del built
@@ -125,7 +125,7 @@ class Docker:
 
 
 def private_configuration(folder: Path, login: Login, environment: Mapping[str, str]) -> dict[str, str]:
-    """Write a configuration for `docker` that is the user's with one log-in, this one; variables that make `docker` take it.
+    """Write the user's `docker` configuration with this log-in alone; return the variables that make `docker` use it.
 
     Builders, contexts and plugins stay where they are. Sources: docs.docker.com/reference/cli/docker (DOCKER_CONFIG),
     docs.docker.com/build/building/variables (BUILDX_CONFIG).
@@ -136,11 +136,11 @@ def private_configuration(folder: Path, login: Login, environment: Mapping[str, 
     usual = Path(environment.get("DOCKER_CONFIG") or Path(environment.get("HOME") or "/root") / ".docker")
     try:
         text = (usual / "config.json").read_text(encoding="utf-8") if (usual / "config.json").exists() else "{}"
-        kept = {key: value for key, value in dict(json.loads(text)).items() if key not in _LOGINS}
+        settings = {key: value for key, value in dict(json.loads(text)).items() if key not in _LOGINS}
     except (OSError, ValueError, TypeError) as error:
         raise PipelineError(f"{usual}/config.json can't be read ({error}); mend or remove it") from error
-    plugins = [*kept.get("cliPluginsExtraDirs", []), str(usual / "cli-plugins")]
-    _write_logins(folder / "config.json", login, {**kept, "cliPluginsExtraDirs": plugins})
+    plugins = [*settings.get("cliPluginsExtraDirs", []), str(usual / "cli-plugins")]
+    _write_logins(folder / "config.json", login, {**settings, "cliPluginsExtraDirs": plugins})
     if (usual / "contexts").is_dir():
         (folder / "contexts").symlink_to(usual / "contexts")
     return {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": environment.get("BUILDX_CONFIG") or str(usual / "buildx")}
@@ -155,12 +155,12 @@ def _write_logins(path: Path, login: Login, more: Mapping[str, Any] | None = Non
 
 @dataclass(frozen=True)
 class Buildah:
-    """`buildah`, where there is no Docker engine; it keeps layers in its own storage."""
+    """`buildah`, for machines without a Docker engine; it keeps layers in its own storage."""
 
     build_args: Mapping[str, str]
 
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
-        """As :class:`Builder`."""
+        """See :class:`Builder`."""
         with tempfile.TemporaryDirectory() as folder:
             identifier = Path(folder) / "id"
             command: list[str | Path] = ["buildah", "build", "--layers", "--timestamp=0", "--tag", reference]
@@ -172,38 +172,38 @@ class Buildah:
             return identifier.read_text().strip()
 
     def push(self, context: Path, reference: str, built: str, login: Login) -> None:
-        """As :class:`Builder`."""
+        """See :class:`Builder`."""
         del context
         with tempfile.TemporaryDirectory() as folder:
             keys = Path(folder) / "auth.json"
             _write_logins(keys, login)
-            # Not by its tag: another build on this machine may have given that to an image of its own meanwhile.
+            # Not by its tag, which another build on this machine may have moved to its own image.
             image = built.removeprefix("sha256:")
             _run(["buildah", "push", "--authfile", keys, image, f"docker://{reference}"], f"pushing {reference}")
 
 
-def builder(environment: Mapping[str, str]) -> Builder:
-    """The builder that the environment names.
+def choose_builder(environment: Mapping[str, str]) -> Builder:
+    """Return the builder that SHOPCAT_BUILDER names.
 
     Raises:
-        ShopCatError: there is no such builder, or its arguments are not NAME=value.
+        ShopCatError: no builder has that name, or its arguments are not NAME=value.
     """
-    pairs = [one.partition("=") for one in environment.get("SHOPCAT_BUILD_ARGS", "").split()]
+    pairs = [pair.partition("=") for pair in environment.get("SHOPCAT_BUILD_ARGS", "").split()]
     if not all(name and sign for name, sign, _ in pairs):
         raise PipelineError("SHOPCAT_BUILD_ARGS: expected NAME=value pairs with spaces between them")
     build_args = {name: value for name, _, value in pairs}
-    chosen = environment.get("SHOPCAT_BUILDER", "docker")
-    if chosen == "docker":
-        places = [environment.get(name) for name in ("SHOPCAT_BUILD_CACHE", "SHOPCAT_BUILD_CACHE_TO")]
-        return Docker(build_args, *(Path(one) if one else None for one in places))
-    if chosen == "buildah":
+    name = environment.get("SHOPCAT_BUILDER", "docker")
+    if name == "docker":
+        caches = [environment.get(variable) for variable in ("SHOPCAT_BUILD_CACHE", "SHOPCAT_BUILD_CACHE_TO")]
+        return Docker(build_args, *(Path(cache) if cache else None for cache in caches))
+    if name == "buildah":
         return Buildah(build_args)
-    raise PipelineError(f"SHOPCAT_BUILDER={chosen}: expected docker or buildah")
+    raise PipelineError(f"SHOPCAT_BUILDER={name}: expected docker or buildah")
 
 
 @dataclass(frozen=True)
-class Pushed:
-    """What ECR has under a tag."""
+class PushedImage:
+    """Image that ECR holds under a tag."""
 
     digest: str
     configuration: str
@@ -211,20 +211,20 @@ class Pushed:
 
 
 class RegistryClient:
-    """One repository in ECR."""
+    """A repository in ECR."""
 
     def __init__(self, clients: AwsClients, repository: str) -> None:
         self._clients = clients
         self.repository = repository
 
     def url(self) -> str:
-        """Its images' name.
+        """Return the name of its images, without a tag.
 
         Raises:
-            ShopCatError: there is no such repository, or ECR can't be asked.
+            ShopCatError: the repository does not exist, or ECR can't be asked.
         """
         try:
-            found = self._clients.get("ecr").describe_repositories(repositoryNames=[self.repository])
+            answer = self._clients.get("ecr").describe_repositories(repositoryNames=[self.repository])
         except (BotoCoreError, ClientError) as error:
             if error_code(error) == "RepositoryNotFoundException":
                 raise PipelineError(
@@ -232,13 +232,13 @@ class RegistryClient:
                     "first: pulumi up -s prod"
                 ) from error
             raise self._explained(error) from error
-        return str(found["repositories"][0]["repositoryUri"])
+        return str(answer["repositories"][0]["repositoryUri"])
 
     def login(self, url: str) -> Login:
-        """The right to push, as ECR gives it to this job's role.
+        """Return the credentials that ECR gives to this job's role.
 
         Raises:
-            ShopCatError: ECR gives none.
+            ShopCatError: ECR refuses.
         """
         try:
             data = self._clients.get("ecr").get_authorization_token()["authorizationData"][0]
@@ -247,8 +247,8 @@ class RegistryClient:
         user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
         return Login(url.partition("/")[0], user, password)
 
-    def pushed(self, tag: str) -> Pushed | None:
-        """What is under the tag.
+    def pushed_image(self, tag: str) -> PushedImage | None:
+        """Return the image under the tag; None if there is none.
 
         Raises:
             ShopCatError: ECR can't be asked.
@@ -261,15 +261,15 @@ class RegistryClient:
             raise self._explained(error) from error
         if not answer["images"]:
             return None
-        found: dict[str, Any] = answer["images"][0]
-        manifest = json.loads(found["imageManifest"])
-        return Pushed(str(found["imageId"]["imageDigest"]), str(manifest.get("config", {}).get("digest", "")))
+        entry: dict[str, Any] = answer["images"][0]
+        manifest = json.loads(entry["imageManifest"])
+        return PushedImage(str(entry["imageId"]["imageDigest"]), str(manifest.get("config", {}).get("digest", "")))
 
     def delete(self, tags: Sequence[str]) -> list[str]:
-        """Delete what there is of these tags; those that were there.
+        """Delete the images under these tags; return the tags that existed.
 
         Raises:
-            ShopCatError: ECR says no.
+            ShopCatError: ECR refuses.
         """
         deleted: list[str] = []
         try:
@@ -278,7 +278,7 @@ class RegistryClient:
                     repositoryName=self.repository,
                     imageIds=[{"imageTag": tag} for tag in tags[start : start + MOST_IMAGES]],
                 )
-                deleted += [one["imageTag"] for one in answer["imageIds"] if "imageTag" in one]
+                deleted += [image["imageTag"] for image in answer["imageIds"] if "imageTag" in image]
         except (BotoCoreError, ClientError) as error:
             raise self._explained(error) from error
         return sorted(deleted)
@@ -288,35 +288,35 @@ class RegistryClient:
 
 
 def ensure_pushed(
-    registry: RegistryClient, maker: Builder, context: Path, tag: str, steps: Steps, *, fresh: bool = False
+    registry: RegistryClient, builder: Builder, context: Path, tag: str, steps: Steps, *, fresh: bool = False
 ) -> str:
-    """Build, and push unless the tag holds this very image already; its digest.
+    """Build, and push unless the tag holds this very image already; return its digest.
 
     Raises:
         ShopCatError: it can't be built or pushed, or the tag holds another image.
     """
     url = registry.url()
     with steps.timed("build"):
-        built = maker.build(context, f"{url}:{tag}", fresh=fresh)
+        built = builder.build(context, f"{url}:{tag}", fresh=fresh)
     with steps.timed("push"):
-        there = registry.pushed(tag)
-        if there is None:
+        pushed = registry.pushed_image(tag)
+        if pushed is None:
             try:
-                maker.push(context, f"{url}:{tag}", built, registry.login(url))
+                builder.push(context, f"{url}:{tag}", built, registry.login(url))
             except ShopCatError:
                 # Another job may have pushed the tag since it was looked up.
-                if registry.pushed(tag) is None:
+                if registry.pushed_image(tag) is None:
                     raise
-            there = registry.pushed(tag)
-            if there is None:
+            pushed = registry.pushed_image(tag)
+            if pushed is None:
                 raise PipelineError(f"{url}:{tag} was pushed, but ECR doesn't know it; push again")
         else:
             print(f"{url}:{tag} is there already", flush=True)
-        if there.configuration != built:
+        if pushed.configuration != built:
             raise PipelineError(
-                f"{url}:{tag} holds another image ({there.digest}, configuration {there.configuration or 'of an index'}) "
+                f"{url}:{tag} holds another image ({pushed.digest}, configuration {pushed.configuration or 'of an index'}) "
                 f"than the one built here (configuration {built}), and an immutable tag keeps its image: find out who "
                 "pushed it, then push this one under another tag (a new commit; for a release the next version)"
             )
-    print(f"{url}@{there.digest}", flush=True)
-    return there.digest
+    print(f"{url}@{pushed.digest}", flush=True)
+    return pushed.digest

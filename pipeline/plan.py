@@ -1,9 +1,9 @@
-"""The first step of a job: what is to be done, and whether this runner can do it (`python3 -m pipeline.plan`).
+"""First step of a job: decide what it does, and whether this runner can do it (`python3 -m pipeline.plan`).
 
-It needs Python alone, so it speaks before anything is installed. What is to be done follows from how the pull request
-stands now, never from which event came: of several events that wait, GitHub keeps only the last one
+It needs Python alone, since nothing is installed yet. The state of the pull request now decides, never the event: of several
+events that wait, GitHub keeps only the last one
 (docs.github.com/actions/how-tos/write-workflows/choose-when-workflows-run/control-workflow-concurrency), and a job that is
-run again gets the event that it had. So the event says which pull request and which commit, and GitHub's API the rest.
+run again gets the event that it had. So the event names the pull request and the commit, and GitHub's API the rest.
 """
 
 from __future__ import annotations
@@ -29,47 +29,48 @@ OFF_LABEL = "no-preview"
 
 PRODUCTION_FILE = Path(__file__).resolve().parent.parent / "Pulumi.prod.yaml"
 _REPOSITORY_LINE = re.compile(r"^[^#\n]*\brepository:[ \t]*[\"']?([A-Za-z0-9-]+/[A-Za-z0-9._-]+)", re.MULTILINE)
-"""Of `shopcat:github`."""
+"""Repository in `shopcat:github`; no YAML parser is installed yet."""
 _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
 
 Action = Literal["up", "close", "fork", "none", "later"]
 
-ASKED, PAUSE_SECONDS = 3, 2.0
-"""How often GitHub's API is asked for a commit that it doesn't know of yet."""
+ATTEMPTS, PAUSE_SECONDS = 3, 2.0
+"""Requests to GitHub's API for a commit that it doesn't know yet, and the pause between them."""
 LEAST_NUMBER = 10
-"""A session of the previews' role is named by its pull request, and AWS wants two characters (infra/access/iam_policies.py)."""
+"""Lowest pull request with a preview: its number names a session of the previews' role, and AWS wants two characters
+(infra/access/iam_policies.py)."""
 
 
 @dataclass(frozen=True)
 class PullRequest:
-    """A pull request as an event or the API tells of it."""
+    """A pull request as an event or GitHub's API describes it."""
 
     number: int
     sha: str
     open: bool
     fork: bool
     base: str
-    """The branch it is to be merged into."""
+    """Branch that it is to be merged into."""
     labels: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, event: Mapping[str, Any]) -> PullRequest:
-        """From an event's payload, or from the API (docs.github.com/rest/pulls/pulls).
+        """Read a pull request from an event's payload, or from the API's answer (docs.github.com/rest/pulls/pulls).
 
         Raises:
             ShopCatError: there is none in it.
         """
         try:
-            found = event.get("pull_request", event)
-            head = found["head"]
+            pull_request = event.get("pull_request", event)
+            head, base = pull_request["head"], pull_request["base"]
             return cls(
-                number=int(found["number"]),
+                number=int(pull_request["number"]),
                 sha=str(head["sha"]),
-                open=found["state"] == "open",
-                # GitHub writes a name as whoever asks spelt it, so letter case says nothing.
-                fork=_folded(head["repo"]) != _folded(found["base"]["repo"]),
-                base=str(found["base"]["ref"]),
-                labels=tuple(str(one["name"]) for one in found["labels"]),
+                open=pull_request["state"] == "open",
+                # GitHub spells a name as the request did, so letter case means nothing.
+                fork=_folded(head["repo"]) != _folded(base["repo"]),
+                base=str(base["ref"]),
+                labels=tuple(str(label["name"]) for label in pull_request["labels"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PipelineError(
@@ -78,113 +79,116 @@ class PullRequest:
 
 
 def _folded(repository: Mapping[str, Any] | None) -> str | None:
-    """Name of a repository as it is compared; None if it is gone, as a fork's may be."""
+    """Return a repository's name for a comparison; None if it is deleted, as a fork's may be."""
     return None if repository is None else str(repository["full_name"]).casefold()
 
 
-def decide_job(found: PullRequest) -> Action:
-    """What its preview should be like from now on."""
-    if found.fork:
+def decide_job(pull_request: PullRequest) -> Action:
+    """Return what its preview needs as the pull request stands."""
+    if pull_request.fork:
         return "fork"
-    if found.number < LEAST_NUMBER:
+    if pull_request.number < LEAST_NUMBER:
         return "none"
-    return "up" if found.open and found.base == MAIN_BRANCH and OFF_LABEL not in found.labels else "close"
+    is_wanted = pull_request.open and pull_request.base == MAIN_BRANCH and OFF_LABEL not in pull_request.labels
+    return "up" if is_wanted else "close"
 
 
 def read_event(environment: Mapping[str, str]) -> PullRequest:
-    """The pull request as it was at the event that started this job.
+    """Return the pull request as it was at the event that started this job.
 
     Raises:
-        ShopCatError: there is none.
+        ShopCatError: no event, or none of a pull request.
     """
     path = environment.get("GITHUB_EVENT_PATH")
     if not path:
         raise PipelineError("GITHUB_EVENT_PATH is not set: outside a workflow, give --number and --sha")
     try:
-        found: dict[str, Any] = json.loads(Path(path).read_bytes())
+        event: dict[str, Any] = json.loads(Path(path).read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise PipelineError(f"GITHUB_EVENT_PATH={path} can't be read ({error}); run the job again") from error
-    return PullRequest.read(found)
+    return PullRequest.read(event)
 
 
-def current(environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS) -> tuple[PullRequest, PullRequest]:
-    """The pull request of this job's event, as it was then and as it is now; the same where there is no GitHub to ask.
+def read_pull_request(
+    environment: Mapping[str, str], pause_seconds: float = PAUSE_SECONDS
+) -> tuple[PullRequest, PullRequest]:
+    """Return this job's pull request as it was at the event, and as it is now; twice the former without GitHub.
 
     GitHub's API may be a moment behind the push that started the job, so another commit than the event's is asked for again.
 
     Raises:
-        ShopCatError: there is none, or GitHub can't be asked.
+        ShopCatError: it does not exist, or GitHub can't be asked.
     """
-    then, github = read_event(environment), Github.find(environment)
+    at_event, github = read_event(environment), Github.from_environment(environment)
     if github is None:
-        return then, then
-    for attempt in range(ASKED):
-        answer = github.pull_request(then.number)
+        return at_event, at_event
+    for attempt in range(ATTEMPTS):
+        answer = github.pull_request(at_event.number)
         if answer is None:
-            raise PipelineError(f"GitHub: {github.repository} has no pull request {then.number}; nothing is done")
+            raise PipelineError(f"GitHub: {github.repository} has no pull request {at_event.number}; nothing is done")
         now = PullRequest.read(answer)
-        if now.sha == then.sha:
+        if now.sha == at_event.sha:
             break
-        if attempt + 1 < ASKED:
+        if attempt + 1 < ATTEMPTS:
             time.sleep(pause_seconds)
-    return then, now
+    return at_event, now
 
 
-def decide_now(then: PullRequest, now: PullRequest) -> Action:
-    """What this job is to do: nothing, if the pull request has moved on to a commit that has a job of its own."""
-    return decide_job(now) if now.sha == then.sha else "later"
+def decide_now(at_event: PullRequest, now: PullRequest) -> Action:
+    """Return what this job does: nothing if the pull request has another commit by now, which has a job of its own."""
+    return decide_job(now) if now.sha == at_event.sha else "later"
 
 
 def api_access(text: str) -> str:
-    """`shopcat:apiAccess` in the text of Pulumi.prod.yaml; a line of its own there, as the committed file has it.
+    """Return `shopcat:apiAccess` from the text of Pulumi.prod.yaml, where it has a line of its own.
 
     Raises:
         ShopCatError: there is no such line.
     """
-    found = _API_ACCESS.findall(text)
-    if len(found) != 1:
-        count = "two lines" if found else "no line"
+    values = _API_ACCESS.findall(text)
+    if len(values) != 1:
+        count = "two lines" if values else "no line"
         raise PipelineError(
             f"Pulumi.prod.yaml has {count} `  shopcat:apiAccess: …`; set it once, to public, cidrs or private"
         )
-    return str(found[0])
+    return str(values[0])
 
 
-def kept_out(access: str, environment: Mapping[str, str], variable: str) -> str:
-    """Why this runner can't reach the Kubernetes API; empty if nothing says so.
+def access_problem(access: str, environment: Mapping[str, str], variable: str) -> str:
+    """Return why this runner can't reach the Kubernetes API, and what mends it; empty if nothing is known against it.
 
     Args:
         access: `shopcat:apiAccess`.
         environment: of the job.
-        variable: the repository's, which names this job's runner.
+        variable: name of the repository's variable that names this job's runner.
     """
     if access == "public" or environment.get("RUNNER_ENVIRONMENT") != "github-hosted":
         return ""
     where = {"cidrs": "from the networks of shopcat:apiAccessCidrs", "private": "from inside the VPC"}.get(access, "")
     return (
-        f"shopcat:apiAccess is {access}: the Kubernetes API is reached only {where}, and this runner is GitHub's, whose "
-        f"address is any. Set the repository variable {variable} to the label of a self-hosted runner in there, or "
+        f"shopcat:apiAccess is {access}: the Kubernetes API is reached only {where}, and this runner is GitHub's and "
+        f"has no fixed address. Set the repository variable {variable} to the label of a self-hosted runner in there, or "
         "shopcat:apiAccess to public (IAM alone decides then)"
     )
 
 
-def spelt_otherwise(text: str, environment: Mapping[str, str]) -> str:
-    """Return why AWS would trust none of this repository's jobs, though GitHub takes the name; empty if it would.
+def spelling_problem(text: str, environment: Mapping[str, str]) -> str:
+    """Return why AWS trusts no job of this repository, though GitHub accepts the name; empty if AWS does.
 
     Args:
         text: of Pulumi.prod.yaml.
         environment: of the job.
     """
-    match, known = _REPOSITORY_LINE.search(text), environment.get("GITHUB_REPOSITORY", "")
-    if match is None or match[1] == known or match[1].casefold() != known.casefold():
+    match, repository = _REPOSITORY_LINE.search(text), environment.get("GITHUB_REPOSITORY", "")
+    if match is None or match[1] == repository or match[1].casefold() != repository.casefold():
         return ""
     return (
-        f"shopcat:github.repository is {match[1]}, but GitHub spells it {known}, and AWS compares letter case: set it to "
-        f"{known} in Pulumi.prod.yaml and run pulumi up -s prod"
+        f"shopcat:github.repository is {match[1]}, but GitHub spells it {repository}, and AWS compares letter case: set it to "
+        f"{repository} in Pulumi.prod.yaml and run pulumi up -s prod"
     )
 
 
-WITHOUT: Mapping[Action, str] = {
+NO_PREVIEW_REASONS: Mapping[Action, str] = {
     "fork": (
         "This pull request comes from a fork, so its workflow gets no credentials and there is no preview. Someone who may "
         "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
@@ -193,41 +197,41 @@ WITHOUT: Mapping[Action, str] = {
     "later": "Pull request {number} has another commit by now, whose own run does it; nothing is done here.",
     "none": "The first nine pull requests of a repository get no preview (pipeline/plan.py says why).",
 }
-"""Why nothing is done, for people."""
+"""Reasons to do nothing, as a person reads them."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write `action` for the steps that follow, and when the job began; with ``access`` ask about the runner alone."""
+    """Write `action` and the job's start for the steps that follow; with ``access`` check the runner alone."""
     environment = os.environ
     try:
         if list(arguments) == ["access"]:
-            _refuse_kept_out(environment, "RUNNER_PRODUCTION")
+            _check_runner(environment, "RUNNER_PRODUCTION")
             return 0
-        found, action = _plan_job(environment)
+        pull_request, action = _plan_job(environment)
     except ShopCatError as error:
         print(f"::error title=pipeline::{error}")
         return 1
-    print(f"pull request {found.number} at {found.sha}: {action}")
-    if action in WITHOUT:
-        print(f"::notice title=preview::{WITHOUT[action].format(number=found.number)}")
+    print(f"pull request {pull_request.number} at {pull_request.sha}: {action}")
+    if action in NO_PREVIEW_REASONS:
+        print(f"::notice title=preview::{NO_PREVIEW_REASONS[action].format(number=pull_request.number)}")
     _append_line(environment.get("GITHUB_OUTPUT"), f"action={action}")
     _append_line(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
     return 0
 
 
 def _plan_job(environment: Mapping[str, str]) -> tuple[PullRequest, Action]:
-    found, now = current(environment)
-    action = decide_now(found, now)
-    if action not in WITHOUT:
-        _refuse_kept_out(environment, "RUNNER_PRODUCTION" if environment.get("GITHUB_REF") == MAIN else "RUNNER")
-    return found, action
+    at_event, now = read_pull_request(environment)
+    action = decide_now(at_event, now)
+    if action not in NO_PREVIEW_REASONS:
+        _check_runner(environment, "RUNNER_PRODUCTION" if environment.get("GITHUB_REF") == MAIN else "RUNNER")
+    return at_event, action
 
 
-def _refuse_kept_out(environment: Mapping[str, str], variable: str) -> None:
+def _check_runner(environment: Mapping[str, str], variable: str) -> None:
     text = PRODUCTION_FILE.read_text(errors="replace")
-    reason = kept_out(api_access(text), environment, variable) or spelt_otherwise(text, environment)
-    if reason:
-        raise PipelineError(reason)
+    problem = access_problem(api_access(text), environment, variable) or spelling_problem(text, environment)
+    if problem:
+        raise PipelineError(problem)
 
 
 def _append_line(path: str | None, line: str) -> None:

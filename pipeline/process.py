@@ -1,4 +1,4 @@
-"""Other programs: called with an argument list, their standard input closed, their output shown as it comes."""
+"""Run subprocesses: capture or stream their output, and interrupt them at a deadline."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from infra.errors import ShopCatError
 from pipeline.errors import CommandError
 
 GRACE_SECONDS = 30
-"""How long a program has to end by itself once it was interrupted."""
+"""Time for a program to end by itself once it was interrupted."""
 
 
 @dataclass(frozen=True)
 class Finished:
-    """How a program ended."""
+    """Exit code and output of a program that has ended."""
 
     code: int
     text: str
-    """Standard output, and unless only that was captured, standard error in between."""
+    """Standard output and standard error, in the order they came."""
     interrupted: bool = False
 
 
@@ -35,10 +35,10 @@ Environment: TypeAlias = Mapping[str, str | None]
 
 
 def capture(arguments: Sequence[str], *, environment: Environment | None = None, cwd: Path | None = None) -> str:
-    """Standard output of a program that must succeed.
+    """Return the standard output of a program that must succeed.
 
     Raises:
-        ShopCatError: it is not there, or it failed; with what it said.
+        ShopCatError: it is not installed, or it failed; with the end of its output.
     """
     try:
         result = subprocess.run(
@@ -46,7 +46,7 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
             env=_merged(environment),
             cwd=cwd,
             encoding="utf-8",
-            errors="replace",  # a program may say any bytes
+            errors="replace",  # a program may print any bytes
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -54,8 +54,8 @@ def capture(arguments: Sequence[str], *, environment: Environment | None = None,
     except OSError as error:
         raise _absent(arguments[0], error) from error
     if result.returncode != 0:
-        said = (result.stderr.strip() or result.stdout.strip())[-2000:]
-        raise CommandError(f"`{' '.join(arguments[:3])} …` failed (exit {result.returncode}): {said}")
+        output = (result.stderr.strip() or result.stdout.strip())[-2000:]
+        raise CommandError(f"`{' '.join(arguments[:3])} …` failed (exit {result.returncode}): {output}")
     return result.stdout
 
 
@@ -67,18 +67,18 @@ def show(
     text: str | None = None,
     deadline_seconds: float | None = None,
 ) -> Finished:
-    """Run a program and print what it says, line by line.
+    """Run a program and print its output line by line, as it comes.
 
     Args:
-        arguments: the program and what it is given.
+        arguments: the program and its arguments.
         environment: on top of this process's own.
         cwd: where it runs.
-        text: its standard input; closed without one.
-        deadline_seconds: then it is interrupted (SIGINT, on which Pulumi ends in order: what it has begun is finished
+        text: its standard input; None: closed.
+        deadline_seconds: time until it is interrupted (SIGINT, on which Pulumi ends in order: what it has begun is finished
             and recorded, its lock given back), and killed :data:`GRACE_SECONDS` later, with all that it has started.
 
     Raises:
-        ShopCatError: there is no such program.
+        ShopCatError: it is not installed.
     """
     try:
         running = subprocess.Popen(
@@ -86,7 +86,7 @@ def show(
             env=_merged(environment),
             cwd=cwd,
             encoding="utf-8",
-            errors="replace",  # a program may say any bytes
+            errors="replace",  # a program may print any bytes
             stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -126,14 +126,14 @@ def show(
 
 
 def _printable(line: str) -> str:
-    """The line as this process's own output can show it."""
+    """Return the line with what this process's own output can't encode replaced."""
     encoding = sys.stdout.encoding or "utf-8"
     return line.encode(encoding, "replace").decode(encoding, "replace")
 
 
 def _end(running: subprocess.Popen[str], *, interrupted: bool) -> None:
-    """End a program whose output nobody reads any more, so that none is left running."""
-    if not interrupted:  # else a terminal has told it already, and Pulumi ends at once at the second time
+    """End a program whose output nobody reads any more."""
+    if not interrupted:  # else the terminal has sent SIGINT already, and at a second one Pulumi ends at once
         running.send_signal(signal.SIGINT)
     try:
         running.communicate(timeout=GRACE_SECONDS)
@@ -143,27 +143,27 @@ def _end(running: subprocess.Popen[str], *, interrupted: bool) -> None:
 
 
 def kill_with_children(pid: int) -> None:
-    """Kill a program and what it has started: Pulumi's plugins outlive it by minutes, in process groups of their own."""
+    """Kill a program and its children: Pulumi's plugins outlive it by minutes, in process groups of their own."""
     doomed, parents = [pid], _parents()
     for parent in doomed:
         doomed += [child for child, its_parent in parents.items() if its_parent == parent]
-    for one in doomed:
+    for process in doomed:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+            os.kill(process, signal.SIGKILL)
 
 
 def _parents() -> dict[int, int]:
-    """Every process's parent; empty where there is no /proc."""
-    found = {}
+    """Return the parent of every process; nothing where there is no /proc."""
+    parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            found[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
-    return found
+            parents[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
+    return parents
 
 
 def _merged(environment: Environment | None) -> dict[str, str]:
-    both: dict[str, str | None] = {**os.environ, **(environment or {})}
-    return {name: value for name, value in both.items() if value is not None}
+    merged: dict[str, str | None] = {**os.environ, **(environment or {})}
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _absent(program: str, error: OSError) -> ShopCatError:

@@ -32,20 +32,20 @@ NEEDS: Mapping[Need, str] = {
     "no deletion": "no deletion",
     "no force push": "no force push",
 }
-"""Needs of main, in words."""
+"""Each need of main, in words."""
 RULESET = ".github/rulesets/main.json"
-"""The ruleset that gives all of it, as GitHub's API takes it."""
-UNTOLD = "whether administrators may bypass it is unknown"
-"""Said of an environment where GitHub's answer leaves that out."""
-UNSEEN = "unknown"
-"""In place of who may bypass a ruleset: GitHub tells only those who may change it."""
+"""Ruleset that meets all needs, as GitHub's API takes it."""
+ADMIN_BYPASS_UNKNOWN = "whether administrators may bypass it is unknown"
+"""Gap of an environment where GitHub's answer leaves that out."""
+BYPASS_UNKNOWN = "unknown"
+"""In place of a ruleset's bypass list: GitHub shows it only to those who may change it."""
 
 _ENVIRONMENT = re.compile(
     r"^    environment:[ \t]*[\"']?([A-Za-z0-9][A-Za-z0-9 ._-]*?)[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
 )
 WORKFLOWS = tuple(Path(".github", "workflows", name) for name in ("release.yml", "rollback.yml"))
 _UNPROTECTED = re.compile(r"^    unprotectedMain:[ \t]*[\"']?true[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
-"""Both of `shopcat:github`; the first step of a job has no YAML."""
+"""Both of `shopcat:github`; the first step of a job has no YAML parser."""
 
 
 @dataclass(frozen=True)
@@ -56,96 +56,96 @@ class Guard:
     keeps: frozenset[str]
     """Needs that it meets."""
     bypass: tuple[str, ...] = ()
-    """Those who may pass it by; :data:`UNSEEN` if this token isn't told."""
+    """Those who may bypass it; :data:`BYPASS_UNKNOWN` if this token may not see them."""
 
 
-def of_rules(rules: Iterable[Mapping[str, Any]], bypass: Mapping[int, tuple[str, ...]]) -> list[Guard]:
+def ruleset_guards(rules: Iterable[Mapping[str, Any]], bypass: Mapping[int, tuple[str, ...]]) -> list[Guard]:
     """Return a guard for each ruleset that has rules for main.
 
     Args:
         rules: of `GET rules/branches/main`.
-        bypass: who may bypass each ruleset, by its id; of one that is missing here it is unknown.
+        bypass: who may bypass each ruleset, by its id; unknown for a ruleset that is missing here.
     """
-    kept: dict[tuple[int, str], set[str]] = {}
+    needs_met: dict[tuple[int, str], set[str]] = {}
     for rule in rules:
         number = rule.get("ruleset_id")
         if isinstance(number, int):
-            kept.setdefault((number, str(rule.get("ruleset_source", ""))), set()).update(_needs_met(rule))
+            needs_met.setdefault((number, str(rule.get("ruleset_source", ""))), set()).update(_needs_met(rule))
     return [
-        Guard(f"ruleset {number} of {source}", frozenset(keeps), bypass.get(number, (UNSEEN,)))
-        for (number, source), keeps in kept.items()
+        Guard(f"ruleset {number} of {source}", frozenset(keeps), bypass.get(number, (BYPASS_UNKNOWN,)))
+        for (number, source), keeps in needs_met.items()
     ]
 
 
 def _needs_met(rule: Mapping[str, Any]) -> set[Need]:
-    """Needs that one rule meets."""
-    kind, given = rule.get("type"), rule.get("parameters")
+    """Return the needs that a rule meets."""
+    kind, parameters = rule.get("type"), rule.get("parameters")
     if kind == "deletion":
         return {"no deletion"}
     if kind == "non_fast_forward":
         return {"no force push"}
-    if kind != "pull_request" or not isinstance(given, Mapping):
+    if kind != "pull_request" or not isinstance(parameters, Mapping):
         return set()
-    return _approvals(given, "require_code_owner_review")
+    return _needs_met_by_reviews(parameters, "require_code_owner_review")
 
 
-def _approvals(given: Mapping[str, Any], owners: str) -> set[Need]:
-    """Needs that the reviews meet; the key on code owners has another spelling in rules than in classic protection."""
-    found: set[Need] = set()
-    if _count(given.get("required_approving_review_count")) > 0:
-        found.add("pull request")
-    if given.get(owners) is True:
-        found.add("code owners")
-    if given.get("require_last_push_approval") is True:
-        found.add("last push")
-    return found
+def _needs_met_by_reviews(reviews: Mapping[str, Any], owners_key: str) -> set[Need]:
+    """Return the needs that reviews meet; rules and classic protection spell the key of code owners differently."""
+    needs: set[Need] = set()
+    if _count(reviews.get("required_approving_review_count")) > 0:
+        needs.add("pull request")
+    if reviews.get(owners_key) is True:
+        needs.add("code owners")
+    if reviews.get("require_last_push_approval") is True:
+        needs.add("last push")
+    return needs
 
 
-def of_classic(document: Mapping[str, Any]) -> Guard:
-    """Return what a branch's classic protection keeps (`GET branches/main/protection`)."""
+def classic_guard(document: Mapping[str, Any]) -> Guard:
+    """Return the guard that a branch's classic protection is (`GET branches/main/protection`)."""
     reviews = _map(document, "required_pull_request_reviews")
     allowances = _map(reviews, "bypass_pull_request_allowances")
-    found = _approvals(reviews, "require_code_owner_reviews")
+    needs = _needs_met_by_reviews(reviews, "require_code_owner_reviews")
     if _map(document, "allow_deletions").get("enabled") is False:
-        found.add("no deletion")
+        needs.add("no deletion")
     if _map(document, "allow_force_pushes").get("enabled") is False:
-        found.add("no force push")
+        needs.add("no force push")
     bypass = [] if _map(document, "enforce_admins").get("enabled") is True else ["administrators"]
     bypass += [f"{kind} named in it" for kind in ("users", "teams", "apps") if allowances.get(kind)]
-    return Guard("classic protection", frozenset(found), tuple(bypass))
+    return Guard("classic protection", frozenset(needs), tuple(bypass))
 
 
-def actors(ruleset: Mapping[str, Any]) -> tuple[str, ...]:
+def bypass_actors(ruleset: Mapping[str, Any]) -> tuple[str, ...]:
     """Return who may bypass a ruleset (`GET rulesets/<id>`)."""
-    found = ruleset.get("bypass_actors")
-    if not isinstance(found, list):
-        return (UNSEEN,)
+    actors = ruleset.get("bypass_actors")
+    if not isinstance(actors, list):
+        return (BYPASS_UNKNOWN,)
     return tuple(
-        f"{one.get('actor_type')} {one.get('actor_id') or ''} ({one.get('bypass_mode')})".replace("  ", " ")
-        if isinstance(one, Mapping)
-        else str(one)
-        for one in found
+        f"{actor.get('actor_type')} {actor.get('actor_id') or ''} ({actor.get('bypass_mode')})".replace("  ", " ")
+        if isinstance(actor, Mapping)
+        else str(actor)
+        for actor in actors
     )
 
 
 def missing_protection(guards: Iterable[Guard]) -> list[Need]:
     """Return the needs that no guard meets, whoever may bypass it."""
-    kept = {one for guard in guards for one in guard.keeps}
-    return [need for need in NEEDS if need not in kept]
+    needs_met = {need for guard in guards for need in guard.keeps}
+    return [need for need in NEEDS if need not in needs_met]
 
 
 def bypassed(guards: Sequence[Guard]) -> dict[Need, tuple[str, ...]]:
-    """Return the needs that somebody, or perhaps somebody, may pass by, and who: no guard without a bypass meets them."""
-    found = {}
+    """Return the needs that no guard without a bypass meets, each with those who may bypass it."""
+    bypassers = {}
     for need in NEEDS:
         meeting = [guard for guard in guards if need in guard.keeps]
         if meeting and all(guard.bypass for guard in meeting):
-            found[need] = tuple(sorted({who for guard in meeting for who in guard.bypass}))
-    return found
+            bypassers[need] = tuple(sorted({actor for guard in meeting for actor in guard.bypass}))
+    return bypassers
 
 
 def other_branches(document: Mapping[str, Any], branches: Sequence[Mapping[str, Any]]) -> str:
-    """Return which branches beside main an environment is open to; empty if to none, and to main.
+    """Return the branches beside main that an environment is open to; empty if it is open to main alone.
 
     Args:
         document: of `GET environments/<name>`.
@@ -154,40 +154,40 @@ def other_branches(document: Mapping[str, Any], branches: Sequence[Mapping[str, 
     policy = _map(document, "deployment_branch_policy")
     if policy.get("custom_branch_policies") is not True:
         return "open to every protected branch" if policy.get("protected_branches") is True else "open to every branch"
-    named = sorted(f"{one.get('type', 'branch')} {one.get('name')}" for one in branches)
-    return "" if named == [f"branch {MAIN_BRANCH}"] else f"open to {', '.join(named) or 'no branch'}"
+    names = sorted(f"{branch.get('type', 'branch')} {branch.get('name')}" for branch in branches)
+    return "" if names == [f"branch {MAIN_BRANCH}"] else f"open to {', '.join(names) or 'no branch'}"
 
 
 def unreviewed(document: Mapping[str, Any]) -> list[str]:
-    """Return how a job of an environment may start without somebody else's approval; nothing if it may not."""
-    rules = [one for one in document.get("protection_rules") or [] if isinstance(one, Mapping)]
-    reviews = next((one for one in rules if one.get("type") == "required_reviewers"), {})
-    found = []
+    """Return the ways in which a job of an environment may start without somebody else's approval."""
+    rules = [rule for rule in document.get("protection_rules") or [] if isinstance(rule, Mapping)]
+    reviews = next((rule for rule in rules if rule.get("type") == "required_reviewers"), {})
+    gaps = []
     if not reviews.get("reviewers"):
-        found.append("no reviewers")
+        gaps.append("no reviewers")
     if reviews.get("prevent_self_review") is not True:
-        found.append("who starts a release may approve it")
+        gaps.append("who starts a release may approve it")
     bypass = document.get("can_admins_bypass")
     if bypass is not False:
-        found.append("administrators may bypass it" if bypass is True else UNTOLD)
-    return found
+        gaps.append("administrators may bypass it" if bypass is True else ADMIN_BYPASS_UNKNOWN)
+    return gaps
 
 
 def read_rules(github: Github) -> list[dict[str, Any]]:
-    """Rules that hold for main now.
+    """Return the rules that hold for main now.
 
     Raises:
-        ShopCatError: GitHub doesn't tell.
+        ShopCatError: GitHub can't be asked.
     """
-    return list(github.pages(f"/rules/branches/{MAIN_BRANCH}"))
+    return list(github.list_items(f"/rules/branches/{MAIN_BRANCH}"))
 
 
 def read_environment(github: Github, name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """An environment, and the branches that it is open to.
+    """Return an environment, and the branches that it is open to.
 
     Raises:
-        GithubNotFoundError: there is none.
-        ShopCatError: GitHub doesn't tell.
+        GithubNotFoundError: it does not exist.
+        ShopCatError: GitHub can't be asked.
     """
     path = f"/environments/{name.replace(' ', '%20')}"
     document = github.call("GET", path)
@@ -195,21 +195,21 @@ def read_environment(github: Github, name: str) -> tuple[dict[str, Any], list[di
         raise GithubError(f"GitHub: GET {path} answered no environment; run it again")
     if _map(document, "deployment_branch_policy").get("custom_branch_policies") is not True:
         return document, []
-    listed = github.call("GET", f"{path}/deployment-branch-policies?per_page=100")
-    branches = listed.get("branch_policies") if isinstance(listed, dict) else None
-    if not isinstance(branches, list) or not all(isinstance(one, dict) for one in branches):
+    answer = github.call("GET", f"{path}/deployment-branch-policies?per_page=100")
+    branches = answer.get("branch_policies") if isinstance(answer, dict) else None
+    if not isinstance(branches, list) or not all(isinstance(branch, dict) for branch in branches):
         raise GithubError(f"GitHub: GET {path}/deployment-branch-policies answered no list; run it again")
     return document, branches
 
 
 def environment_name(text: str) -> str:
-    """`shopcat:github.environment` in the text of Pulumi.prod.yaml."""
-    found = _ENVIRONMENT.search(text)
-    return found[1] if found else "production"
+    """Return `shopcat:github.environment` from the text of Pulumi.prod.yaml."""
+    match = _ENVIRONMENT.search(text)
+    return match[1] if match else "production"
 
 
 def refuse_other_environment(text: str, workflows: Mapping[str, str]) -> None:
-    """Refuse a setting that names another environment than the workflows: the role trusts jobs of the setting's alone.
+    """Refuse a setting that names another environment than the workflows, since the role trusts the setting's alone.
 
     Args:
         text: of Pulumi.prod.yaml.
@@ -224,53 +224,53 @@ def refuse_other_environment(text: str, workflows: Mapping[str, str]) -> None:
         if others:
             raise GithubError(
                 f"{path} runs in the environment {', '.join(sorted(others))}, and shopcat:github.environment is {name}, which "
-                "is the only one that the release role trusts; let both name the same"
+                "is the only one that the release role trusts; give both the same name"
             )
 
 
 def is_accepted(text: str) -> bool:
-    """Tell whether the text of Pulumi.prod.yaml accepts a main that nobody reviews."""
+    """Return true if the text of Pulumi.prod.yaml accepts a main that nobody reviews."""
     return _UNPROTECTED.search(text) is not None
 
 
-def mend(repository: str) -> str:
-    """The command that protects main."""
+def ruleset_command(repository: str) -> str:
+    """Return the command that protects main."""
     return f"gh api -X POST repos/{repository}/rulesets --input {RULESET}"
 
 
 @dataclass(frozen=True)
 class ProtectionVerdict:
-    """Findings of a release's first step: one sentence each, with what mends it."""
+    """Findings of a release's first step: one sentence each, with the command or page that mends it."""
 
     open_to_all: tuple[str, ...] = ()
-    """Never released so: any branch could take production's role."""
+    """Another branch could take production's role: nothing is released, whatever is set."""
     alone: tuple[str, ...] = ()
     """One person can release alone, which a setting may accept."""
     unseen: tuple[str, ...] = ()
-    """This token may not look."""
+    """This token may not see it."""
 
 
 def judge_protection(github: Github, text: str) -> ProtectionVerdict:
     """Look at main and at its environment.
 
     Raises:
-        ShopCatError: GitHub doesn't tell the rules of main, which every token may read.
+        ShopCatError: GitHub can't be asked for the rules of main, which every token may read.
     """
-    gaps, name = missing_protection(of_rules(read_rules(github), {})), environment_name(text)
+    gaps, name = missing_protection(ruleset_guards(read_rules(github), {})), environment_name(text)
     alone, unseen, others = [], [], ""
     if gaps:
         alone.append(
             f"{MAIN_BRANCH} has no ruleset that asks for {', '.join(NEEDS[gap] for gap in gaps)} (classic protection is shown to "
-            f"administrators alone and doesn't count here): {mend(github.repository)}"
+            f"administrators alone and doesn't count here): {ruleset_command(github.repository)}"
         )
     where = f"make github-check names the commands, https://github.com/{github.repository}/settings/environments has it"
     try:
         document, branches = read_environment(github, name)
         others = other_branches(document, branches)
         lacks = unreviewed(document)
-        if UNTOLD in lacks:
-            lacks.remove(UNTOLD)
-            unseen.append(f"environment {name}: {UNTOLD}")
+        if ADMIN_BYPASS_UNKNOWN in lacks:
+            lacks.remove(ADMIN_BYPASS_UNKNOWN)
+            unseen.append(f"environment {name}: {ADMIN_BYPASS_UNKNOWN}")
         if lacks:
             alone.append(f"environment {name}: {', '.join(lacks)}; {where}")
     except GithubNotFoundError:
@@ -283,7 +283,7 @@ def judge_protection(github: Github, text: str) -> ProtectionVerdict:
 
 
 def verdict_lines(verdict: ProtectionVerdict, *, accepted: bool) -> tuple[list[str], bool]:
-    """Return what is said in the job's log, and whether it may go on."""
+    """Return the lines for the job's log, and whether the release may go on."""
     lines = [f"::warning title=protection::can't be seen with this job's token: {line}" for line in verdict.unseen]
     lines += [f"::error title=protection::{line}" for line in verdict.open_to_all]
     lines += [f"::{'warning' if accepted else 'error'} title=protection::{line}" for line in verdict.alone]
@@ -305,9 +305,9 @@ def verdict_lines(verdict: ProtectionVerdict, *, accepted: bool) -> tuple[list[s
 def main() -> int:
     """Refuse a release while main isn't protected; ``python3 -m pipeline.protection``."""
     text = PRODUCTION_FILE.read_text(errors="replace")
-    github = Github.find(os.environ)
+    github = Github.from_environment(os.environ)
     if github is None:
-        print("::error title=protection::GITHUB_TOKEN or GITHUB_REPOSITORY is not set; this is a job's step")
+        print("::error title=protection::GITHUB_TOKEN or GITHUB_REPOSITORY is not set; by hand run `make github-check`")
         return 1
     try:
         refuse_other_environment(text, {str(path): path.read_text(encoding="utf-8") for path in WORKFLOWS})
@@ -320,8 +320,8 @@ def main() -> int:
 
 
 def _map(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = document.get(key)
-    return found if isinstance(found, Mapping) else {}
+    value = document.get(key)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _count(value: Any) -> int:

@@ -1,7 +1,7 @@
-"""Previews that were missed: their pull request is closed, nobody has pushed to it for days, or no stack owns their slot.
+"""Close previews that were missed: the pull request is closed, nobody has pushed to it for days, or no stack owns the slot.
 
-Runs on a schedule from the main branch, so it is also what may write below pull requests from forks, whose own jobs may
-not: it says there, once, how such a one gets a preview.
+It runs on a schedule from the main branch, so it may also write below pull requests from forks, whose own jobs may not: one
+comment says how such a pull request gets a preview.
 """
 
 from __future__ import annotations
@@ -27,105 +27,107 @@ from pipeline.state import Files, PreviewStack
 from pipeline.steps import Steps
 
 DAYS = 14
-"""As long as the images in `shopcat-preview` are kept (infra/foundation/registry.py): an older preview could not start a pod
-again."""
+"""Lifetime of the images in `shopcat-preview` (infra/foundation/registry.py): an older preview could not start a pod again."""
 STALE_LOCK_SECONDS = 3600
-"""No job that opens or closes a preview lives longer than minutes."""
+"""Age from which on a lock is a killed update's: no job that opens a preview lives longer than minutes."""
 RUN_SECONDS = 1500
 """Time of one run; the workflow ends it after 30 minutes (.github/workflows/reaper.yml)."""
 LEAST_SECONDS, MOST_SECONDS = 240, 600
 """Time that one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
-def choose_previews(seen: Sequence[PreviewStack], wanted: set[int], now: datetime, days: int = DAYS) -> dict[int, str]:
-    """Which previews to close, and why.
+def choose_previews(
+    stacks: Sequence[PreviewStack], wanted: set[int], now: datetime, days: int = DAYS
+) -> dict[int, str]:
+    """Return the previews to close, with the reason of each.
 
     Args:
-        seen: every preview there is.
-        wanted: pull requests that should have one.
+        stacks: of every preview.
+        wanted: pull requests that should have a preview.
         now: the present.
-        days: how long one may go without an update.
+        days: longest time without an update.
     """
     chosen = {}
-    for one in seen:
-        if one.number not in wanted:
-            chosen[one.number] = "its pull request is closed, or has the label that switches previews off"
-        elif (now - one.updated).days >= days:
-            chosen[one.number] = f"no push for {(now - one.updated).days} days; the next one opens it again"
+    for preview_stack in stacks:
+        idle_days = (now - preview_stack.updated).days
+        if preview_stack.number not in wanted:
+            chosen[preview_stack.number] = "its pull request is closed, or has the label that switches previews off"
+        elif idle_days >= days:
+            chosen[preview_stack.number] = f"no push for {idle_days} days; the next one opens it again"
     return chosen
 
 
-def share(left_seconds: float, previews: int) -> float:
-    """Return what the next of so many previews may take of the time that is left, in seconds; 0 if that is too little.
+def share_seconds(left_seconds: float, previews: int) -> float:
+    """Return the next preview's share of the time that is left, among so many previews; 0 if it is too short.
 
-    One that hangs takes its share and no other's. Where there are too many for one run, the order, which is drawn anew each
-    time, gives every one its turn.
+    A preview that hangs takes its own share alone. Where there are too many for one run, the random order gives each its turn.
     """
     if left_seconds < LEAST_SECONDS:
         return 0
     return min(max(left_seconds / previews, LEAST_SECONDS), MOST_SECONDS)
 
 
-def orphans(taken: Sequence[PreviewSlot], seen: Sequence[PreviewStack]) -> dict[int, str]:
+def orphans(taken_slots: Sequence[PreviewSlot], stacks: Sequence[PreviewStack]) -> dict[int, str]:
     """Return the previews that hold a slot and have no stack: an update was killed before its state knew of the slot.
 
-    A stack is there before its slot is taken, so none that is just being opened is among them if `taken` was read first.
+    A stack exists before its slot is taken, so if the slots were read first, no preview that is being opened is among them.
     """
-    holders = (number_of_stack(slot.stack) for slot in taken)
-    there = {one.number for one in seen}
-    return {number: "it holds a place and has no stack" for number in holders if number and number not in there}
+    holders = (number_of_stack(slot.stack) for slot in taken_slots)
+    numbers = {preview_stack.number for preview_stack in stacks}
+    return {number: "it holds a place and has no stack" for number in holders if number and number not in numbers}
 
 
-def free_foreign(clients: AwsClients, contract: Mapping[str, Any], taken: Sequence[PreviewSlot]) -> None:
-    """Free slots that no preview can have taken, since what holds them is no preview's name.
+def free_foreign(clients: AwsClients, info: Mapping[str, Any], taken_slots: Sequence[PreviewSlot]) -> None:
+    """Free slots whose holder is no preview's name.
 
     Raises:
-        ShopCatError: AWS says no.
+        ShopCatError: AWS refuses.
     """
-    for slot in taken:
+    for slot in taken_slots:
         if number_of_stack(slot.stack) is None:
             print(f"freeing place {slot.number}, which {slot.stack!r} holds: that is no preview", flush=True)
-            Leftovers.of(clients, slot.stack, contract).free_slot()
+            Leftovers.of(clients, slot.stack, info).free_slot()
 
 
 def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
-    """Whether a preview is not to be closed after all, as its pull request and its stack are at this moment.
+    """Return true if a preview is to stay after all, by its pull request and its stack at this moment.
 
     Raises:
         ShopCatError: GitHub or the backend can't be asked.
     """
     answer = github.pull_request(number)
     wanted = {number} if answer is not None and plan.decide_job(PullRequest.read(answer)) == "up" else set()
-    there = [one for one in state.preview_stacks(files) if one.number == number]
-    return bool(there) and number not in choose_previews(there, wanted, datetime.now(UTC), days)
+    stacks = [preview_stack for preview_stack in state.preview_stacks(files) if preview_stack.number == number]
+    return bool(stacks) and number not in choose_previews(stacks, wanted, datetime.now(UTC), days)
 
 
 def reap(environment: Mapping[str, str], days: int) -> int:
-    """Close what is to be closed; how many could not be.
+    """Close the previews that were missed; return how many could not be closed.
 
     Raises:
         ShopCatError: GitHub or the backend can't be asked.
     """
-    github = Github.find(environment)
+    github = Github.from_environment(environment)
     if github is None:
         raise PipelineError("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
     clients = aws_clients()
-    contract = stack.cluster_info(clients)
-    taken = slots.read_slots(clients, contract["placesTable"])
-    free_foreign(clients, contract, taken)
-    # The previews first: a pull request opened in between is then no preview without a pull request.
-    seen = state.preview_stacks(stack.preview_files(environment, clients))
-    requests = [PullRequest.read(one) for one in github.pages("/pulls?state=open")]
-    wanted = {one.number for one in requests if plan.decide_job(one) == "up"}
+    info = stack.cluster_info(clients)
+    taken_slots = slots.read_slots(clients, info["placesTable"])
+    free_foreign(clients, info, taken_slots)
+    # Stacks before pull requests: one that is opened in between is then no stack without a pull request.
+    stacks = state.preview_stacks(stack.preview_files(environment, clients))
+    pull_requests = [PullRequest.read(item) for item in github.list_items("/pulls?state=open")]
+    wanted = {pull_request.number for pull_request in pull_requests if plan.decide_job(pull_request) == "up"}
     failures = 0
-    chosen = {**choose_previews(seen, wanted, datetime.now(UTC), days), **orphans(taken, seen)}
+    chosen = {**choose_previews(stacks, wanted, datetime.now(UTC), days), **orphans(taken_slots, stacks)}
     end = time.monotonic() + RUN_SECONDS
     order = random.sample(sorted(chosen), len(chosen))
     for done, number in enumerate(order):
-        seconds = share(end - time.monotonic(), len(order) - done)
+        seconds = share_seconds(end - time.monotonic(), len(order) - done)
         if not seconds:
             print(
-                f"no time is left: {', '.join(f'pr-{one}' for one in order[done:])} stay until the next run", flush=True
+                f"no time is left: {', '.join(f'pr-{later}' for later in order[done:])} stay until the next run",
+                flush=True,
             )
             break
         print(f"closing pr-{number}: {chosen[number]}", flush=True)
@@ -136,13 +138,14 @@ def reap(environment: Mapping[str, str], days: int) -> int:
             preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS, is_wanted=stays)
         except StackLockedError as error:
             print(f"pr-{number} stays until the next run: {error}", flush=True)
-        except Exception as error:  # whatever one pull request has written, the others are closed
+        except Exception as error:  # whatever a pull request has written, the others are closed
             failures += 1
             print(
                 f"::error title=pr-{number}::{error if isinstance(error, ShopCatError) else repr(error)}",
                 file=sys.stderr,
             )
-    for one in requests:
-        if plan.decide_job(one) == "fork":
-            github.comment(one.number, comment.COMMENT_MARKER, plan.WITHOUT["fork"].format(number=one.number))
+    for pull_request in pull_requests:
+        if plan.decide_job(pull_request) == "fork":
+            text = plan.NO_PREVIEW_REASONS["fork"].format(number=pull_request.number)
+            github.write_comment(pull_request.number, comment.COMMENT_MARKER, text)
     return failures

@@ -1,7 +1,7 @@
-"""A release of main: the image of the merged commit, then `pulumi up -s prod`; one that fails is aborted at once.
+"""Release main: build the merged commit's image, run `pulumi up -s prod`, and abort at once if that fails.
 
-The image is built here, from the commit that is checked out, with nothing that was built before: a pull request can
-write whatever it likes into `shopcat-preview` and into its own build cache, so neither is ever read.
+The image is built here, from the commit that is checked out and without any cached layer: a pull request can write anything
+into `shopcat-preview` and into its own build cache, so neither is ever read.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pipeline.version import check_version
 
 @dataclass
 class ReleaseJob:
-    """One run on production's stack."""
+    """A job on production's stack."""
 
     environment: Mapping[str, str]
     steps: Steps
 
     def stack(self, more: Mapping[str, str] | None = None) -> Stack:
-        """The stack.
+        """Return production's stack.
 
         Args:
             more: variables that Pulumi gets besides.
@@ -42,23 +42,23 @@ class ReleaseJob:
         Raises:
             ShopCatError: no usable credentials.
         """
-        where = stack.production_backend(self.environment, aws_clients())
-        return stack.production(replace(where, more={**where.more, **(more or {})}), self.environment)
+        backend = stack.production_backend(self.environment, aws_clients())
+        return stack.production(replace(backend, more={**backend.more, **(more or {})}), self.environment)
 
 
 def push(job: ReleaseJob, tag: str) -> str:
-    """Build from the checked-out commit and push to `shopcat`; the digest.
+    """Build from the checked-out commit and push to `shopcat`; return the digest.
 
     Raises:
         ShopCatError: a step failed.
     """
     registry = image.RegistryClient(aws_clients(), RELEASE_REPOSITORY)
-    context, maker = source_directory(job.environment), image.builder(job.environment)
-    return image.ensure_pushed(registry, maker, context, check_version(tag), job.steps, fresh=True)
+    context, builder = source_directory(job.environment), image.choose_builder(job.environment)
+    return image.ensure_pushed(registry, builder, context, check_version(tag), job.steps, fresh=True)
 
 
 def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
-    """Push, unless it is pushed, and release.
+    """Build and push the image unless it is ``pushed``, and release it.
 
     Raises:
         ShopCatError: it did not go live; the message says what was done about it.
@@ -67,19 +67,18 @@ def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
     after = compare_with_live(job) if job.environment.get("GITHUB_ACTIONS") else ""
     if not pushed:
         push(job, tag)
-    _move(job, "tag", tag, tag, {AFTER_VARIABLE: after})
+    _up_or_abort(job, "tag", tag, tag, {AFTER_VARIABLE: after})
 
 
 def compare_with_live(job: ReleaseJob, history: Path = REPOSITORY) -> str:
-    """Check that this commit is on main and contains what is live; name of the live release, or `nothing`.
+    """Check that this commit is on main and contains what is live; return the live release's name, or `nothing`.
 
     Raises:
-        ShopCatError: it isn't or doesn't, or nobody can tell.
+        ShopCatError: it isn't or doesn't, or that can't be known.
     """
     check_complete(history)
     check_on_main(history)
-    live = read_ledger(job.stack())
-    record = live.live_record
+    record = read_ledger(job.stack()).live_record
     if record is None:
         return "nothing"
     check_contains_live(history, record.name, record.tag, record.provenance.commit)
@@ -87,46 +86,51 @@ def compare_with_live(job: ReleaseJob, history: Path = REPOSITORY) -> str:
 
 
 def rollback(job: ReleaseJob, live: str, former: str) -> None:
-    """From the live release back to a former one.
+    """Go from the live release back to a former one.
 
     Raises:
         ShopCatError: it did not go live; the message says what was done about it.
     """
-    _move(job, "rollback", f"{live}->{former}", former)
+    _up_or_abort(job, "rollback", f"{live}->{former}", former)
 
 
 def abort(job: ReleaseJob, tag: str) -> None:
     """Take an open release back.
 
     Raises:
-        ShopCatError: it could not be.
+        ShopCatError: the update failed.
     """
     with job.steps.timed(f"abort {tag}"):
         if job.stack().show("up", "-c", f"shopcat:abort={tag}").code != 0:
-            raise PipelineError(f"{tag} could not be aborted; what Pulumi said is above")
+            raise PipelineError(f"{tag} could not be aborted; Pulumi's output is above")
 
 
 def resume(job: ReleaseJob) -> None:
-    """Go on with whatever is open: a plain `pulumi up -s prod`.
+    """Go on with the release that is open: a plain `pulumi up -s prod`.
 
     Raises:
         ShopCatError: it failed.
     """
     with job.steps.timed("pulumi up"):
         if job.stack().show("up").code != 0:
-            raise PipelineError("`pulumi up -s prod` failed; what it said is above")
+            raise PipelineError("`pulumi up -s prod` failed; its output is above")
 
 
-def _move(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
-    made = job.stack(more)
+def _up_or_abort(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str, str] | None = None) -> None:
+    """Run `pulumi up` with one setting; if it fails and its release is open, abort that.
+
+    Raises:
+        ShopCatError: it did not go live; the message says what was done about it.
+    """
+    production_stack = job.stack(more)
     with job.steps.timed(f"pulumi up, {setting} {value}"):
-        finished = made.show("up", "-c", f"shopcat:{setting}={value}")
+        finished = production_stack.show("up", "-c", f"shopcat:{setting}={value}")
     if finished.code == 0:
         return
-    state = read_ledger(made)
-    verdict = after_failure(state, tag, "release" if setting == "tag" else "rollback")
-    if verdict:
-        raise PipelineError(f"{setting} {value} failed: {verdict}")
+    state = read_ledger(production_stack)
+    reason = reason_not_to_abort(state, tag, "release" if setting == "tag" else "rollback")
+    if reason:
+        raise PipelineError(f"{setting} {value} failed: {reason}")
     try:
         abort(job, tag)
     except ShopCatError as error:
@@ -138,8 +142,8 @@ def _move(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapping[str
     raise PipelineError(f"{setting} {value} failed (see above) and was aborted: {live}")
 
 
-def after_failure(state: LedgerState, tag: str, kind: Kind = "release") -> str:
-    """Why a failed update leaves nothing to abort; empty if its release, or its rollback, is open.
+def reason_not_to_abort(state: LedgerState, tag: str, kind: Kind = "release") -> str:
+    """Return why a failed update leaves nothing to abort; empty if its release, or its rollback, is open.
 
     A release and a rollback may be of the same tag: only what this job asked for is its own to abort.
     """
@@ -150,22 +154,22 @@ def after_failure(state: LedgerState, tag: str, kind: Kind = "release") -> str:
         return f"refused while {opened.kind} {opened.name} is open; resume or abort that by the manual workflow"
     if live and tag in (live.tag, live.name) and (kind == "release" or _went_live(state) > 1):
         return f"{live.name} is live, but the update did not end; go on with the manual workflow, resume"
-    return "refused before anything was touched; what Pulumi said is above"
+    return "refused before anything was touched; the reason is in Pulumi's output above"
 
 
 def _went_live(state: LedgerState) -> int:
-    """How often the live release went live: a rollback to it is not the first time."""
+    """Return how often the live release went live: more than once after a rollback to it."""
     release = state.releases.get(state.live.name) if state.live else None
     return sum(each.outcome == "live" for each in release.attempts) if release else 0
 
 
-def read_ledger(made: Stack) -> LedgerState:
-    """What the ledger says now.
+def read_ledger(production_stack: Stack) -> LedgerState:
+    """Return what the ledger holds now.
 
     Raises:
         LedgerUnavailableError: it can't be read.
     """
-    settings = stack_file.handed_over(made.document["config"])
+    settings = stack_file.handed_over(production_stack.document["config"])
     table = str(settings.get("shopcat:ledgerTable", Settings.model_fields["ledger_table"].default))
     try:
         return Ledger(aws_clients().get("dynamodb"), table).read()

@@ -56,7 +56,9 @@ def delete_namespace(client: KubernetesClient, stack: str, timeout_seconds: floa
     while (namespace := client.get(path)) is not None:
         if time.monotonic() > end:
             conditions = (namespace.get("status") or {}).get("conditions") or []
-            reasons = "; ".join(str(one.get("message", "")) for one in conditions if one.get("status") == "True")
+            reasons = "; ".join(
+                str(condition.get("message", "")) for condition in conditions if condition.get("status") == "True"
+            )
             raise PipelineError(
                 f"namespace {stack} is still being deleted after {timeout_seconds:.0f} s ({reasons or 'no reason is given'}); "
                 "nothing else of the preview was touched, run this again"

@@ -47,7 +47,7 @@ def test_the_comment_tells_url_commit_changes_and_times() -> None:
             "pr-7",
             SHA,
             url="https://pr-7.preview.example",
-            before="b" * 40,
+            former_sha="b" * 40,
             changes={"same": 19, "update": 1},
             steps=[Step("build", 12.4), Step("pulumi up", 40.2)],
             run="https://github.com/shop/cat/actions/runs/1",
@@ -80,8 +80,8 @@ def test_a_closed_preview_says_why_only_if_the_label_did_it() -> None:
 
 
 def test_what_changed_in_words() -> None:
-    assert comment.changed({"create": 20, "same": 0}) == "20 created"
-    assert comment.changed({}) == "nothing"
+    assert comment.describe_changes({"create": 20, "same": 0}) == "20 created"
+    assert comment.describe_changes({}) == "nothing"
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
@@ -496,7 +496,7 @@ def test_a_program_that_is_missing_is_one_clear_error() -> None:
 )
 def test_a_builder_that_is_not_known_is_refused(given: dict[str, str], words: str) -> None:
     with pytest.raises(ShopCatError, match=words):
-        image.builder(given)
+        image.choose_builder(given)
 
 
 def test_the_application_must_be_where_it_is_said_to_be(tmp_path: Path) -> None:
@@ -546,7 +546,7 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     monkeypatch.delenv("BUILDX_CONFIG", raising=False)
     monkeypatch.setenv("RUNNER_TEMP", str(temporary))
     cache = tmp_path / "cache"
-    maker = image.builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
+    maker = image.choose_builder({"SHOPCAT_BUILD_CACHE": str(cache), "SHOPCAT_BUILD_ARGS": "A=1"})
     assert maker.build(tmp_path, "r/shopcat:x", fresh=False) == "sha256:1"
     cache.mkdir()
     (cache / "index.json").touch()
@@ -594,7 +594,7 @@ def test_buildah_pushes_the_image_that_it_built_whoever_has_its_tag_by_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_path(tmp_path, monkeypatch, "buildah", BUILDAH)
-    maker = image.builder({"SHOPCAT_BUILDER": "buildah"})
+    maker = image.choose_builder({"SHOPCAT_BUILDER": "buildah"})
     built = maker.build(tmp_path, "r/shopcat:x", fresh=False)
     maker.push(tmp_path, "r/shopcat:x", built, image.Login("r", "AWS", "secret"))
     _, push = (tmp_path / "log").read_text().splitlines()
@@ -675,7 +675,7 @@ def test_images_are_deleted_by_tag_also_if_some_never_were(clients: AwsClients, 
     registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
     image.ensure_pushed(registry, Layers(registry, clients, f"sha256:{'1' * 64}"), tmp_path, SHA, Steps())
     assert registry.delete([SHA, "c" * 40]) == [SHA]
-    assert registry.pushed(SHA) is None
+    assert registry.pushed_image(SHA) is None
     assert registry.delete([]) == []
 
 
@@ -736,7 +736,7 @@ def attempt_of(outcome: str) -> Attempt:
     ],
 )
 def test_only_a_release_that_is_open_is_aborted(state: LedgerState, words: str) -> None:
-    found = release.after_failure(state, "v1.1.0")
+    found = release.reason_not_to_abort(state, "v1.1.0")
     assert bool(found) is bool(words)
     assert words in found
 
@@ -762,11 +762,11 @@ ROLLED_BACK = Release(record("v1.1.0"), "live", "green", (attempt_of("live"), at
     ],
 )
 def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: LedgerState, words: str) -> None:
-    found = release.after_failure(state, "v1.1.0", "rollback")
+    found = release.reason_not_to_abort(state, "v1.1.0", "rollback")
     assert bool(found) is bool(words)
     assert words in found
 
 
 def test_a_refused_release_does_not_abort_a_rollback_to_its_tag() -> None:
     state = LedgerState(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback"))
-    assert "while rollback v1.1.0-r1 is open" in release.after_failure(state, "v1.1.0", "release")
+    assert "while rollback v1.1.0-r1 is open" in release.reason_not_to_abort(state, "v1.1.0", "release")

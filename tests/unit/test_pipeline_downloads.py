@@ -58,7 +58,7 @@ class Publisher:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         for machine in MACHINES:
-            for one in downloads.wanted(REQUIREMENTS, machine):
+            for one in downloads.for_machine(REQUIREMENTS, machine):
                 kind = one.file.partition("-v")[0]
                 program = "pulumi/pulumi" if kind == "pulumi" else kind
                 self.put(one, archive({program: f"#!/bin/sh\necho {kind}\n"}))
@@ -82,7 +82,9 @@ def publisher(tmp_path: Path) -> Iterator[Publisher]:
 def pins(publisher: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """pins.txt as `make pins` writes it from that server."""
     path = tmp_path / "pins.txt"
-    path.write_text(downloads.pins_text("# pins", downloads.every(REQUIREMENTS, publisher.url), tmp_path / "pinned"))
+    path.write_text(
+        downloads.pins_text("# pins", downloads.for_all_machines(REQUIREMENTS, publisher.url), tmp_path / "pinned")
+    )
     monkeypatch.setattr(downloads, "PINS", path)
     publisher.asked.clear()
     return path
@@ -127,11 +129,11 @@ def test_what_is_kept_is_not_downloaded_again_and_is_compared_again(
     publisher.asked.clear()
     downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert publisher.asked == []
-    (cli, *_) = downloads.wanted(REQUIREMENTS, "x86_64")
+    (cli, *_) = downloads.for_machine(REQUIREMENTS, "x86_64")
     (tmp_path / "kept" / cli.file).write_bytes(archive({"pulumi/pulumi": "#!/bin/sh\necho evil\n"}))
     folder = downloads.install(job(tmp_path), "x86_64", publisher.url)
     assert publisher.asked == [f"/sdk/{cli.file}"]
-    assert "not what pins.txt says" in capsys.readouterr().err
+    assert "differs from its checksum in pins.txt" in capsys.readouterr().err
     assert subprocess.run([folder / "pulumi"], check=True, capture_output=True, text=True).stdout == "pulumi\n"
 
 
@@ -139,7 +141,7 @@ def test_what_is_kept_is_not_downloaded_again_and_is_compared_again(
 def test_an_archive_that_was_replaced_is_refused_before_anything_is_unpacked(
     publisher: Publisher, pins: Path, tmp_path: Path, place: int
 ) -> None:
-    one = downloads.wanted(REQUIREMENTS, "x86_64")[place]
+    one = downloads.for_machine(REQUIREMENTS, "x86_64")[place]
     publisher.put(one, archive({"pulumi/pulumi": "#!/bin/sh\necho evil\n"}))
     with pytest.raises(ShopCatError, match=r"somebody has replaced it. Nothing of it is run"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
@@ -162,23 +164,23 @@ def test_an_archive_that_breaks_off_is_neither_pinned_nor_called_replaced(
     with pytest.raises(ShopCatError, match=r"can't be downloaded \(it broke off after 5 of 9 bytes\)"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
     with pytest.raises(ShopCatError, match="broke off"):
-        downloads.pins_text("#", downloads.every(REQUIREMENTS, publisher.url), tmp_path / "again")
+        downloads.pins_text("#", downloads.for_all_machines(REQUIREMENTS, publisher.url), tmp_path / "again")
     assert list((tmp_path / "kept").iterdir()) == list((tmp_path / "again").iterdir()) == []
 
 
 @pytest.mark.parametrize("machine", ["riscv64", ""])
 def test_another_machine_is_refused(machine: str) -> None:
     with pytest.raises(ShopCatError, match="x86_64, aarch64"):
-        downloads.wanted(REQUIREMENTS, machine)
+        downloads.for_machine(REQUIREMENTS, machine)
 
 
 def test_a_version_that_is_not_pinned_is_refused() -> None:
     with pytest.raises(ShopCatError, match="pins no pulumi-eks"):
-        downloads.wanted(REQUIREMENTS.replace("pulumi-eks==", "pulumi-eks>="), "x86_64")
+        downloads.for_machine(REQUIREMENTS.replace("pulumi-eks==", "pulumi-eks>="), "x86_64")
 
 
 def test_a_server_that_does_not_answer_leaves_nothing_half(publisher: Publisher, pins: Path, tmp_path: Path) -> None:
-    one = downloads.wanted(REQUIREMENTS, "x86_64")[0]
+    one = downloads.for_machine(REQUIREMENTS, "x86_64")[0]
     (publisher.folder / one.folder / one.file).unlink()
     with pytest.raises(ShopCatError, match="can't be downloaded"):
         downloads.install(job(tmp_path), "x86_64", publisher.url)
@@ -221,7 +223,7 @@ def test_a_line_that_is_no_pin_is_refused(line: str) -> None:
 def test_the_committed_pins_are_of_the_versions_that_are_required() -> None:
     """Those of Pulumi are missing until `make pins` has run on a machine with internet; then whole, and of no other version."""
     found = downloads.read_pins(downloads.PINS.read_text())
-    needed = {one.name for one in downloads.every(REQUIREMENTS)}
+    needed = {one.name for one in downloads.for_all_machines(REQUIREMENTS)}
     releases = [published(name) for name in golang.programs()]
     twins = {one.name for release in releases if release for one in release.downloads} - needed
     assert set(found) <= needed | twins

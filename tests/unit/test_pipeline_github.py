@@ -117,7 +117,7 @@ def served() -> Iterator[Served]:
 
 @pytest.fixture
 def github(served: Served) -> Github:
-    found = Github.find(
+    found = Github.from_environment(
         {
             "GITHUB_API_URL": f"http://127.0.0.1:{served.server_port}",
             "GITHUB_REPOSITORY": "shop/cat",
@@ -129,47 +129,47 @@ def github(served: Served) -> Github:
 
 
 def test_without_a_token_there_is_no_github() -> None:
-    assert Github.find({"GITHUB_REPOSITORY": "shop/cat"}) is None
-    assert Github.find({"GITHUB_REPOSITORY": "shop/cat", "GITHUB_TOKEN": ""}) is None
+    assert Github.from_environment({"GITHUB_REPOSITORY": "shop/cat"}) is None
+    assert Github.from_environment({"GITHUB_REPOSITORY": "shop/cat", "GITHUB_TOKEN": ""}) is None
 
 
 def test_one_comment_is_kept_up_to_date_also_behind_a_hundred_others(served: Served, github: Github) -> None:
     served.comments += [{"id": number, "body": f"talk {number} {MARKER}"} for number in range(130)]
-    github.comment(7, MARKER, "first")
-    github.comment(7, MARKER, "second")
+    github.write_comment(7, MARKER, "first")
+    github.write_comment(7, MARKER, "second")
     assert [one["body"] for one in served.comments[130:]] == [f"{MARKER}\nsecond"]
     served.writes.clear()
-    github.comment(7, MARKER, "second")
+    github.write_comment(7, MARKER, "second")
     assert served.writes == []
 
 
 def test_a_closed_preview_that_never_was_gets_no_comment(served: Served, github: Github) -> None:
-    github.comment(7, MARKER, "closed", only_change=True)
+    github.write_comment(7, MARKER, "closed", only_change=True)
     assert served.comments == []
 
 
 def test_a_tag_is_put_once_and_never_moved(served: Served, github: Github) -> None:
-    github.tag("v1.2.0", "a" * 40)
-    github.tag("v1.2.0", "a" * 40)
+    github.put_tag("v1.2.0", "a" * 40)
+    github.put_tag("v1.2.0", "a" * 40)
     assert served.writes == ["POST /git/refs"]
     with pytest.raises(ShopCatError, match="never moves"):
-        github.tag("v1.2.0", "b" * 40)
+        github.put_tag("v1.2.0", "b" * 40)
 
 
 def test_an_annotated_tag_is_on_the_commit_that_it_names(served: Served, github: Github) -> None:
     served.tags["v1.2.0"] = "outer"
     served.objects = {"outer": {"type": "tag", "sha": "inner"}, "inner": {"type": "commit", "sha": "a" * 40}}
-    github.tag("v1.2.0", "a" * 40)
+    github.put_tag("v1.2.0", "a" * 40)
     assert served.writes == []
     with pytest.raises(ShopCatError, match=f"v1.2.0 is on {'a' * 40}, not on {'b' * 40}"):
-        github.tag("v1.2.0", "b" * 40)
+        github.put_tag("v1.2.0", "b" * 40)
 
 
 def test_a_tag_of_itself_is_one_clear_error(served: Served, github: Github) -> None:
     served.tags["v1.2.0"] = "outer"
     served.objects = {"outer": {"type": "tag", "sha": "outer"}}
     with pytest.raises(ShopCatError, match="put one on the commit itself"):
-        github.tag("v1.2.0", "a" * 40)
+        github.put_tag("v1.2.0", "a" * 40)
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_a_tag_of_itself_is_one_clear_error(served: Served, github: Github) -> N
 )
 def test_what_others_write_is_left_alone(served: Served, github: Github, other: dict[str, Any]) -> None:
     served.comments.append({"id": 0, **other})
-    github.comment(7, MARKER, "text")
-    github.comment(7, MARKER, "other text")
+    github.write_comment(7, MARKER, "text")
+    github.write_comment(7, MARKER, "other text")
     assert served.comments[0]["body"] == other["body"]
     assert [one["body"] for one in served.comments[1:]] == [f"{MARKER}\nother text"]
 
@@ -240,7 +240,7 @@ def test_a_limited_request_is_made_again(
     pauses: list[float] = []
     monkeypatch.setattr("pipeline.github.time.sleep", pauses.append)
     served.status, served.headers, served.refusals = status, headers, 2
-    github.comment(7, MARKER, "text")
+    github.write_comment(7, MARKER, "text")
     assert pauses == slept
     assert [one["body"] for one in served.comments] == [f"{MARKER}\ntext"]
 
@@ -273,8 +273,8 @@ def test_any_answer_is_taken_or_one_clear_error(served: Served, github: Github, 
     served.raw = b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
     for call in (
         lambda: github.pull_request(7),
-        lambda: github.tag("v1.2.0", "a" * 40),
-        lambda: list(github.pages("/pulls")) if len(body) < 1000 else None,
+        lambda: github.put_tag("v1.2.0", "a" * 40),
+        lambda: list(github.list_items("/pulls")) if len(body) < 1000 else None,
     ):
         with suppress(ShopCatError):  # any other exception is a traceback
             call()
@@ -293,7 +293,7 @@ def test_a_pull_request_that_is_not_there(github: Github) -> None:
 def test_a_refusal_says_what_the_job_lacks(served: Served, github: Github) -> None:
     served.status = 403
     with pytest.raises(ShopCatError, match=r"403.*permissions"):
-        github.comment(7, MARKER, "text")
+        github.write_comment(7, MARKER, "text")
 
 
 @pytest.mark.parametrize(

@@ -329,7 +329,7 @@ JSON = st.recursive(
 def test_nonsense_is_never_fine(document: Any) -> None:
     given_map = document if isinstance(document, dict) else {}
     found = [
-        *github_check.judge_main(protection.of_rules([given_map], {}), REPOSITORY),
+        *github_check.judge_main(protection.ruleset_guards([given_map], {}), REPOSITORY),
         *github_check.judge_environment(given_map, [], "production", REPOSITORY),
         *github_check.judge_actions(given_map, REPOSITORY),
         *github_check.judge_forks(given_map, REPOSITORY, private=True),
@@ -345,7 +345,7 @@ GUARDS = st.lists(
         Guard,
         st.sampled_from(["ruleset 1", "ruleset 2", "classic protection"]),
         st.frozensets(st.sampled_from(sorted(NEEDS))),
-        st.sampled_from([(), ("RepositoryRole 5 (always)",), (protection.UNSEEN,)]),
+        st.sampled_from([(), ("RepositoryRole 5 (always)",), (protection.BYPASS_UNKNOWN,)]),
     ),
     max_size=4,
 )
@@ -457,7 +457,7 @@ STEP: dict[str, tuple[Callable[[Answers], None], str, int, str]] = {
     ),
     "no environment": (put(ENVIRONMENT, 404), ACCEPTING, 1, "the first job that names it makes it"),
     "another environment": (
-        put("/rulesets/1", 403), ACCEPTING.replace("unprotectedMain: true", "environment: live"), 1, "let both name the same",
+        put("/rulesets/1", 403), ACCEPTING.replace("unprotectedMain: true", "environment: live"), 1, "give both the same name",
     ),
     "unseen environment": (put(ENVIRONMENT, 403), PLAIN, 1, "can't be seen"),
     "untold bypass": (within(ENVIRONMENT, "can_admins_bypass", None), PLAIN, 0, "bypass it is unknown"),

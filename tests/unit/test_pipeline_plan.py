@@ -66,7 +66,7 @@ def test_what_is_done_follows_from_how_the_pull_request_stands(changes: dict[str
 def test_a_name_that_aws_would_not_know_is_told_before_a_role_is_asked_for(
     text: str, known: str, *, wrong: bool
 ) -> None:
-    said = plan.spelt_otherwise(text, {"GITHUB_REPOSITORY": known})
+    said = plan.spelling_problem(text, {"GITHUB_REPOSITORY": known})
     assert bool(said) is wrong
     assert not wrong or f"set it to {known}" in said
 
@@ -123,7 +123,7 @@ def test_a_job_that_is_run_again_goes_by_how_the_pull_request_stands_now(
     served: Served, tmp_path: Path, then: dict[str, Any], now: dict[str, Any], action: str
 ) -> None:
     served.pulls = [event(**now)["pull_request"]]
-    assert plan.decide_now(*plan.current(job(served, tmp_path, event(**then)), pause_seconds=0)) == action
+    assert plan.decide_now(*plan.read_pull_request(job(served, tmp_path, event(**then)), pause_seconds=0)) == action
 
 
 def job(served: Served, directory: Path, payload: dict[str, Any]) -> dict[str, str]:
@@ -147,12 +147,12 @@ def test_an_api_that_is_a_moment_behind_the_push_is_asked_again(
         served.pulls = [event()["pull_request"]]
 
     monkeypatch.setattr("time.sleep", later)
-    assert plan.decide_now(*plan.current(environment)) == "up"
+    assert plan.decide_now(*plan.read_pull_request(environment)) == "up"
 
 
 def test_a_pull_request_that_github_does_not_know_is_refused(served: Served, tmp_path: Path) -> None:
     with pytest.raises(ShopCatError, match="no pull request 12"):
-        plan.current(job(served, tmp_path, event()))
+        plan.read_pull_request(job(served, tmp_path, event()))
 
 
 def test_the_setting_is_found_in_the_committed_file_as_yaml_finds_it() -> None:
@@ -182,7 +182,7 @@ def test_a_file_without_the_setting_is_refused() -> None:
     ],
 )
 def test_a_hosted_runner_reaches_a_public_api_alone(access: str, runner: str, *, out: bool) -> None:
-    reason = plan.kept_out(access, {"RUNNER_ENVIRONMENT": runner}, "RUNNER_PRODUCTION")
+    reason = plan.access_problem(access, {"RUNNER_ENVIRONMENT": runner}, "RUNNER_PRODUCTION")
     assert bool(reason) is out
     assert not out or ("variable RUNNER_PRODUCTION to" in reason and access in reason)
 

@@ -141,7 +141,7 @@ def test_previews_that_hang_leave_the_others_their_time(count: int, data: st.Dat
     left = float(reaper.RUN_SECONDS)
     served = 0
     for position in range(count):
-        seconds = reaper.share(left, count - position)
+        seconds = reaper.share_seconds(left, count - position)
         if not seconds:
             break
         served += 1
@@ -158,7 +158,7 @@ def test_the_order_is_another_each_time(
     """A preview that hangs is not the first again and again; and what one run has no time for is named."""
     drawn: list[int] = []
     monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
-    monkeypatch.setattr(reaper, "share", lambda left, count: 0 if count == 1 else 0.1)
+    monkeypatch.setattr(reaper, "share_seconds", lambda left, count: 0 if count == 1 else 0.1)
     reaper.reap(job_environment(served, log), 14)
     said = capfd.readouterr().out
     assert drawn == list(NUMBERS)

@@ -54,21 +54,21 @@ def test_names_in_the_hosts_file_are_those_of_the_marked_line() -> None:
 
 def test_the_pipeline_finds_its_pull_requests_and_comments_as_on_github() -> None:
     with github.serve() as hub:
-        client = Client.find(hub.environment)
+        client = Client.from_environment(hub.environment)
         assert client is not None
         for sha in ("a", "b"):
             hub.push(7, sha)
         hub.push(8, "c")
-        assert [one["sha"] for one in client.pages("/pulls/7/commits")] == ["a", "b"]
-        assert [(one["number"], one["head"]["sha"]) for one in client.pages("/pulls?state=open")] == [
+        assert [one["sha"] for one in client.list_items("/pulls/7/commits")] == ["a", "b"]
+        assert [(one["number"], one["head"]["sha"]) for one in client.list_items("/pulls?state=open")] == [
             (7, "b"),
             (8, "c"),
         ]
         hub.close(7)
-        assert [one["number"] for one in client.pages("/pulls?state=open")] == [8]
-        client.comment(7, "<!-- x -->", "first")
-        client.comment(8, "<!-- x -->", "other")
-        client.comment(7, "<!-- x -->", "second")
+        assert [one["number"] for one in client.list_items("/pulls?state=open")] == [8]
+        client.write_comment(7, "<!-- x -->", "first")
+        client.write_comment(8, "<!-- x -->", "other")
+        client.write_comment(7, "<!-- x -->", "second")
         assert hub.comments(7) == ["<!-- x -->\nsecond"]
         with pytest.raises(ShopCatError):
             client.call("GET", "/actions/runs")

@@ -43,8 +43,8 @@ def publisher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    real, wanted = releases.published, downloads.wanted
-    monkeypatch.setattr(downloads, "wanted", lambda text, machine, _=None: wanted(text, machine, url))
+    real, wanted = releases.published, downloads.for_machine
+    monkeypatch.setattr(downloads, "for_machine", lambda text, machine, _=None: wanted(text, machine, url))
 
     def published(name: str) -> releases.Release | None:
         found = real(name)

@@ -45,7 +45,7 @@ class Release:
 def published(name: str) -> Release | None:
     """Return what a publisher has of a Go program of the twin; None where nobody publishes it with a checksum."""
     requirements = downloads.REQUIREMENTS.read_text(encoding="utf-8")
-    pulumi, *plugins = downloads.wanted(requirements, _MACHINE)
+    pulumi, *plugins = downloads.for_machine(requirements, _MACHINE)
     if name in ("pulumi", "pulumi-language-python"):
         binaries = {one: f"pulumi/{one}" for one in ("pulumi", *_LANGUAGE_HOST)}
         return Release("pulumi", version("pulumi"), [pulumi], binaries)
@@ -96,7 +96,7 @@ def _unpack(release: Release, pins: Mapping[str, str], step: Step) -> None:
     files = step.directory / "files"
     try:
         for one in release.downloads:
-            file = downloads.verified(one, pins, step.directory / "downloads")
+            file = downloads.verified_archive(one, pins, step.directory / "downloads")
             if one.file.endswith(".tar.gz"):
                 downloads.unpack(file, files / one.target)
             else:
@@ -117,9 +117,9 @@ def main() -> int:
     """Write the checksums of everything that is published: `make pins`."""
     found = [published(name) for name in golang.programs()]
     twins = [one for release in found if release for one in release.downloads]
-    every = [*downloads.every(downloads.REQUIREMENTS.read_text(encoding="utf-8")), *twins]
+    every = [*downloads.for_all_machines(downloads.REQUIREMENTS.read_text(encoding="utf-8")), *twins]
     try:
-        downloads.pin({one.name: one for one in every}.values())
+        downloads.write_pins({one.name: one for one in every}.values())
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
