@@ -38,8 +38,8 @@ def _preview_close(arguments: argparse.Namespace) -> None:
         print(f"pr-{number}: there was no preview")
 
 
-def _reaper(arguments: argparse.Namespace) -> None:
-    failures = reaper.reap(os.environ, arguments.days)
+def _reaper(_: argparse.Namespace) -> None:
+    failures = reaper.reap(os.environ)
     if failures:
         raise PipelineError(f"{failures} previews could not be closed; the reasons are above. The next run tries again")
 
@@ -81,7 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     close.add_argument("--number", type=_pull_request_number)
     close.set_defaults(run=_preview_close)
     reap = commands.add_parser("reaper", help="close previews that were missed")
-    reap.add_argument("--days", type=int, default=reaper.DAYS, help="close what had no push for so long")
     reap.set_defaults(run=_reaper)
     build = commands.add_parser("build", help="build the image, push nothing; print its configuration's digest")
     build.add_argument("--fresh", action="store_true", help="without anything built before")

@@ -23,12 +23,13 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.errors import ShopCatError
 from pipeline.errors import PipelineError
+from pipeline.plan import append_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "pins.txt"
@@ -199,8 +200,8 @@ def install(environment: Mapping[str, str], machine: str, releases: str = RELEAS
     for download, archive in zip(downloads, archives, strict=True):
         unpack(archive, folder / download.target)
     settings = {"PULUMI_HOME": f"{folder}/home", "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true"}
-    _append_lines(environment.get("GITHUB_ENV"), [f"{name}={value}" for name, value in settings.items()])
-    _append_lines(environment.get("GITHUB_PATH"), [f"{folder}/pulumi"])
+    append_lines(environment.get("GITHUB_ENV"), *(f"{name}={value}" for name, value in settings.items()))
+    append_lines(environment.get("GITHUB_PATH"), f"{folder}/pulumi")
     return folder / "pulumi"
 
 
@@ -235,12 +236,6 @@ def write_pins(downloads: Iterable[Download]) -> None:
         text = pins_text(PINS.read_text(encoding="utf-8"), downloads, Path(folder))
     PINS.write_text(text, encoding="utf-8")
     print(text)
-
-
-def _append_lines(path: str | None, lines: Sequence[str]) -> None:
-    if path:
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.writelines(f"{line}\n" for line in lines)
 
 
 def main() -> int:

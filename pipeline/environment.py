@@ -17,10 +17,13 @@ GITHUB_* are as GitHub documents them (docs.github.com/actions/reference/workflo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from infra.clients.aws import AwsClients
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients.aws import AwsClients, explain
 from infra.settings import check_region, stack_file
 from pipeline.errors import PipelineError
 from pipeline.plan import PRODUCTION_FILE
@@ -40,6 +43,19 @@ def region() -> str:
 def aws_clients() -> AwsClients:
     """Return clients of AWS with the job's own credentials."""
     return AwsClients(region())
+
+
+@contextmanager
+def aws_errors(clients: AwsClients, subject: str) -> Iterator[None]:
+    """Raise AWS's errors as one message that names the subject of the call.
+
+    Raises:
+        AwsError: AWS refuses, or can't be reached.
+    """
+    try:
+        yield
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, subject, clients.endpoint_url) from error
 
 
 def source_directory(environment: Mapping[str, str]) -> Path:

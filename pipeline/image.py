@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import ShopCatError
+from infra.clients.aws import AwsClients
+from infra.errors import AwsError, ShopCatError
 from pipeline import process
-from pipeline.environment import REPOSITORY
+from pipeline.environment import REPOSITORY, aws_errors
 from pipeline.errors import PipelineError
 from pipeline.steps import Steps
 
@@ -224,14 +222,14 @@ class RegistryClient:
             ShopCatError: the repository does not exist, or ECR can't be asked.
         """
         try:
-            answer = self._clients.get("ecr").describe_repositories(repositoryNames=[self.repository])
-        except (BotoCoreError, ClientError) as error:
-            if error_code(error) == "RepositoryNotFoundException":
-                raise PipelineError(
-                    f"there is no ECR repository {self.repository} in {self._clients.region}; bring the platform up "
-                    "first: pulumi up -s prod"
-                ) from error
-            raise self._explained(error) from error
+            answer = self._call("describe_repositories", repositoryNames=[self.repository])
+        except AwsError as error:
+            if error.code != "RepositoryNotFoundException":
+                raise
+            raise PipelineError(
+                f"there is no ECR repository {self.repository} in {self._clients.region}; bring the platform up "
+                "first: pulumi up -s prod"
+            ) from error
         return str(answer["repositories"][0]["repositoryUri"])
 
     def login(self, url: str) -> Login:
@@ -240,10 +238,7 @@ class RegistryClient:
         Raises:
             ShopCatError: ECR refuses.
         """
-        try:
-            data = self._clients.get("ecr").get_authorization_token()["authorizationData"][0]
-        except (BotoCoreError, ClientError) as error:
-            raise self._explained(error) from error
+        data = self._call("get_authorization_token")["authorizationData"][0]
         user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
         return Login(url.partition("/")[0], user, password)
 
@@ -253,12 +248,10 @@ class RegistryClient:
         Raises:
             ShopCatError: ECR can't be asked.
         """
-        try:
-            answer = self._clients.get("ecr").batch_get_image(
-                repositoryName=self.repository, imageIds=[{"imageTag": tag}], acceptedMediaTypes=list(_MANIFESTS)
-            )
-        except (BotoCoreError, ClientError) as error:
-            raise self._explained(error) from error
+        images = [{"imageTag": tag}]
+        answer = self._call(
+            "batch_get_image", repositoryName=self.repository, imageIds=images, acceptedMediaTypes=list(_MANIFESTS)
+        )
         if not answer["images"]:
             return None
         entry: dict[str, Any] = answer["images"][0]
@@ -272,19 +265,15 @@ class RegistryClient:
             ShopCatError: ECR refuses.
         """
         deleted: list[str] = []
-        try:
-            for start in range(0, len(tags), MOST_IMAGES):
-                answer = self._clients.get("ecr").batch_delete_image(
-                    repositoryName=self.repository,
-                    imageIds=[{"imageTag": tag} for tag in tags[start : start + MOST_IMAGES]],
-                )
-                deleted += [image["imageTag"] for image in answer["imageIds"] if "imageTag" in image]
-        except (BotoCoreError, ClientError) as error:
-            raise self._explained(error) from error
+        for start in range(0, len(tags), MOST_IMAGES):
+            images = [{"imageTag": tag} for tag in tags[start : start + MOST_IMAGES]]
+            answer = self._call("batch_delete_image", repositoryName=self.repository, imageIds=images)
+            deleted += [image["imageTag"] for image in answer["imageIds"] if "imageTag" in image]
         return sorted(deleted)
 
-    def _explained(self, error: Exception) -> ShopCatError:
-        return explain(error, f"ECR repository {self.repository}", self._clients.endpoint_url)
+    def _call(self, operation: str, **arguments: Any) -> Any:
+        with aws_errors(self._clients, f"ECR repository {self.repository}"):
+            return getattr(self._clients.get("ecr"), operation)(**arguments)
 
 
 def ensure_pushed(

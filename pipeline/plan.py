@@ -214,8 +214,8 @@ def main(arguments: Sequence[str]) -> int:
     print(f"pull request {pull_request.number} at {pull_request.sha}: {action}")
     if action in NO_PREVIEW_REASONS:
         print(f"::notice title=preview::{NO_PREVIEW_REASONS[action].format(number=pull_request.number)}")
-    _append_line(environment.get("GITHUB_OUTPUT"), f"action={action}")
-    _append_line(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
+    append_lines(environment.get("GITHUB_OUTPUT"), f"action={action}")
+    append_lines(environment.get("GITHUB_ENV"), f"SHOPCAT_STARTED={int(time.time())}")
     return 0
 
 
@@ -234,10 +234,11 @@ def _check_runner(environment: Mapping[str, str], variable: str) -> None:
         raise PipelineError(problem)
 
 
-def _append_line(path: str | None, line: str) -> None:
+def append_lines(path: str | None, *lines: str) -> None:
+    """Append lines to one of the files by which a step tells the following steps something; outside GitHub do nothing."""
     if path:
-        with Path(path).open("a") as file:
-            file.write(f"{line}\n")
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from infra.errors import ShopCatError
 from infra.names import PREVIEW_REPOSITORY
 from pipeline import comment, image, removal, stack, state
+from pipeline.comment import PreviewComment
 from pipeline.environment import aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.github import Github
@@ -107,8 +107,9 @@ class PreviewJob:
         server = self.environment.get("GITHUB_SERVER_URL", "https://github.com")
         return f"{server}/{repository}" if repository else ""
 
-    def publish(self, content: comment.PreviewComment) -> None:
-        """Write the comment below the pull request; outside GitHub print it."""
+    def publish(self, content: PreviewComment) -> None:
+        """Write the comment, with the job's steps and URL, below the pull request; outside GitHub print it."""
+        content = replace(content, steps=[*self.earlier_steps(), *self.steps.done], run=self.run_url())
         github, text = Github.from_environment(self.environment), comment.render_comment(content)
         if github is None:
             print(f"\n{text}\n", flush=True)
@@ -132,9 +133,7 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
     Raises:
         ShopCatError: a step failed; the comment says which and why.
     """
-    outputs_before: dict[str, Any] = {}
-    url, changes = "", {}
-    name = f"pr-{job.number}"
+    name, former_sha, former_url = f"pr-{job.number}", "", ""
     try:
         if not pushed:
             registry = image.RegistryClient(aws_clients(), PREVIEW_REPOSITORY)
@@ -144,7 +143,8 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
         with job.steps.timed("stack"):
             pr_stack = job.stack()
             pr_stack.select_or_create()
-            outputs_before = pr_stack.outputs()
+            outputs = pr_stack.outputs()
+            former_sha, former_url = str(outputs.get("tag", "")), str(outputs.get("url", ""))
         with job.steps.timed("pulumi up"):
             _bring_up(job, pr_stack, sha)
         with job.steps.timed("outputs"):
@@ -153,35 +153,13 @@ def up(job: PreviewJob, sha: str, *, pushed: bool, fresh: bool, wait: bool) -> s
             with job.steps.timed("answers"):
                 wait_until_answering(url, job.answer_seconds(time.time()))
     except ShopCatError as error:
-        job.publish(
-            comment.PreviewComment(
-                "failed",
-                name,
-                sha,
-                url=str(outputs_before.get("url", "")),
-                former_sha=str(outputs_before.get("tag", "")),
-                steps=[*job.earlier_steps(), *job.steps.done],
-                message=str(error),
-                run=job.run_url(),
-            )
-        )
+        failure = PreviewComment("failed", name, sha, url=former_url, former_sha=former_sha, message=str(error))
+        job.publish(failure)
         raise
     finally:
         _record_times(job)
-    former_sha = str(outputs_before.get("tag", ""))
-    job.publish(
-        comment.PreviewComment(
-            "open",
-            name,
-            sha,
-            url=url,
-            former_sha=former_sha,
-            changes=changes,
-            steps=[*job.earlier_steps(), *job.steps.done],
-            run=job.run_url(),
-            compare=job.compare_url(former_sha, sha),
-        )
-    )
+    compare = job.compare_url(former_sha, sha)
+    job.publish(PreviewComment("open", name, sha, url=url, former_sha=former_sha, changes=changes, compare=compare))
     return url
 
 
@@ -215,7 +193,7 @@ def close(
             _delete_images(job, tag)
     finally:
         _record_times(job)
-    job.publish(comment.PreviewComment("closed", name, message=reason))
+    job.publish(PreviewComment("closed", name, message=reason))
     return existed
 
 

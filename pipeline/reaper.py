@@ -27,7 +27,8 @@ from pipeline.state import Files, PreviewStack
 from pipeline.steps import Steps
 
 DAYS = 14
-"""Lifetime of the images in `shopcat-preview` (infra/foundation/registry.py): an older preview could not start a pod again."""
+"""Longest time without a push: the lifetime of the images in `shopcat-preview` (infra/foundation/registry.py). An older preview
+could not start a pod again."""
 STALE_LOCK_SECONDS = 3600
 """Age from which on a lock is a killed update's: no job that opens a preview lives longer than minutes."""
 RUN_SECONDS = 1500
@@ -36,23 +37,20 @@ LEAST_SECONDS, MOST_SECONDS = 240, 600
 """Time that one preview may take: it needs the longest grace period and the half of it that Pulumi.pr.yaml explains."""
 
 
-def choose_previews(
-    stacks: Sequence[PreviewStack], wanted: set[int], now: datetime, days: int = DAYS
-) -> dict[int, str]:
+def choose_previews(stacks: Sequence[PreviewStack], wanted: set[int], now: datetime) -> dict[int, str]:
     """Return the previews to close, with the reason of each.
 
     Args:
         stacks: of every preview.
         wanted: pull requests that should have a preview.
         now: the present.
-        days: longest time without an update.
     """
     chosen = {}
     for preview_stack in stacks:
         idle_days = (now - preview_stack.updated).days
         if preview_stack.number not in wanted:
             chosen[preview_stack.number] = "its pull request is closed, or has the label that switches previews off"
-        elif idle_days >= days:
+        elif idle_days >= DAYS:
             chosen[preview_stack.number] = f"no push for {idle_days} days; the next one opens it again"
     return chosen
 
@@ -89,7 +87,7 @@ def free_foreign(clients: AwsClients, info: Mapping[str, Any], taken_slots: Sequ
             Leftovers.of(clients, slot.stack, info).free_slot()
 
 
-def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
+def is_to_stay(github: Github, files: Files, number: int) -> bool:
     """Return true if a preview is to stay after all, by its pull request and its stack at this moment.
 
     Raises:
@@ -98,10 +96,10 @@ def is_to_stay(github: Github, files: Files, number: int, days: int) -> bool:
     answer = github.pull_request(number)
     wanted = {number} if answer is not None and plan.decide_job(PullRequest.read(answer)) == "up" else set()
     stacks = [preview_stack for preview_stack in state.preview_stacks(files) if preview_stack.number == number]
-    return bool(stacks) and number not in choose_previews(stacks, wanted, datetime.now(UTC), days)
+    return bool(stacks) and number not in choose_previews(stacks, wanted, datetime.now(UTC))
 
 
-def reap(environment: Mapping[str, str], days: int) -> int:
+def reap(environment: Mapping[str, str]) -> int:
     """Close the previews that were missed; return how many could not be closed.
 
     Raises:
@@ -119,7 +117,7 @@ def reap(environment: Mapping[str, str], days: int) -> int:
     pull_requests = [PullRequest.read(item) for item in github.list_items("/pulls?state=open")]
     wanted = {pull_request.number for pull_request in pull_requests if plan.decide_job(pull_request) == "up"}
     failures = 0
-    chosen = {**choose_previews(stacks, wanted, datetime.now(UTC), days), **orphans(taken_slots, stacks)}
+    chosen = {**choose_previews(stacks, wanted, datetime.now(UTC)), **orphans(taken_slots, stacks)}
     end = time.monotonic() + RUN_SECONDS
     order = random.sample(sorted(chosen), len(chosen))
     for done, number in enumerate(order):
@@ -133,7 +131,7 @@ def reap(environment: Mapping[str, str], days: int) -> int:
         print(f"closing pr-{number}: {chosen[number]}", flush=True)
         try:
             files = stack.preview_files(environment, clients, number)
-            stays = functools.partial(is_to_stay, github, files, number, days)
+            stays = functools.partial(is_to_stay, github, files, number)
             job = preview.PreviewJob(number, environment, Steps(), seconds)
             preview.close(job, stale_after_seconds=STALE_LOCK_SECONDS, is_wanted=stays)
         except StackLockedError as error:

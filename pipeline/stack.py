@@ -16,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.clients.aws import AwsClients, error_code, explain
+from infra.clients.aws import AwsClients
+from infra.errors import AwsError
 from infra.names import (
     CLUSTER_INFO_PARAMETER,
     PREVIEWS_BACKEND,
@@ -29,7 +28,7 @@ from infra.names import (
 )
 from infra.settings import stack_file
 from pipeline import process, state
-from pipeline.environment import REPOSITORY
+from pipeline.environment import REPOSITORY, aws_errors
 from pipeline.errors import PipelineError, StackLockedError
 from pipeline.plan import PRODUCTION_FILE
 from pipeline.process import Finished
@@ -113,13 +112,14 @@ def cluster_info(clients: AwsClients) -> dict[str, Any]:
         ShopCatError: nothing is published, or it can't be read.
     """
     try:
-        text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
-    except (BotoCoreError, ClientError) as error:
-        if error_code(error) == "ParameterNotFound":
-            raise PipelineError(
-                f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist; bring the platform up: pulumi up -s prod"
-            ) from error
-        raise explain(error, f"SSM parameter {CLUSTER_INFO_PARAMETER}", clients.endpoint_url) from error
+        with aws_errors(clients, f"SSM parameter {CLUSTER_INFO_PARAMETER}"):
+            text = clients.get("ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]["Value"]
+    except AwsError as error:
+        if error.code != "ParameterNotFound":
+            raise
+        raise PipelineError(
+            f"SSM parameter {CLUSTER_INFO_PARAMETER} does not exist; bring the platform up: pulumi up -s prod"
+        ) from error
     info: dict[str, Any] = json.loads(text)
     return info
 

@@ -7,17 +7,16 @@ updated when that was written (by S3's clock), and a lock is as old as its file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from botocore.exceptions import BotoCoreError, ClientError
-
-from infra.clients.aws import AwsClients, explain
+from infra.clients.aws import AwsClients
 from infra.names import PROJECT
+from pipeline.environment import aws_errors
 from pipeline.errors import StackLockedError
 
 _STACK = re.compile(rf"(?:([1-9][0-9]*)/)?\.pulumi/stacks/{PROJECT}/pr-([1-9][0-9]{{0,8}})\.json")
@@ -51,7 +50,7 @@ class Bucket:
 
     def listed(self, prefix: str = "") -> dict[str, datetime]:
         """See :class:`Files`."""
-        with self._explained():
+        with aws_errors(self.clients, f"S3 bucket {self.name}"):
             pages = self.clients.get("s3").get_paginator("list_objects_v2")
             listed = pages.paginate(Bucket=self.name, Prefix=self.common + prefix)
             return {
@@ -62,16 +61,9 @@ class Bucket:
 
     def delete(self, paths: Iterable[str]) -> None:
         """See :class:`Files`."""
-        with self._explained():
+        with aws_errors(self.clients, f"S3 bucket {self.name}"):
             for path in paths:
                 self.clients.get("s3").delete_object(Bucket=self.name, Key=self.common + path)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            raise explain(error, f"S3 bucket {self.name}", self.clients.endpoint_url) from error
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from infra.errors import ShopCatError
 from pipeline.errors import PipelineError
 from pipeline.github import Github
 from pipeline.history import VERSION, check_complete, check_on_main, commit_of, git, main_branch, numbers, tags
+from pipeline.plan import append_lines
 
 FIRST = "v1.0.0"
 MAJOR, MINOR, PATCH = range(3)
@@ -169,10 +170,7 @@ def main() -> int:
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    output = os.environ.get("GITHUB_OUTPUT")
-    if output:
-        with Path(output).open("a") as file:
-            file.write(f"version={version or ''}\n")
+    append_lines(os.environ.get("GITHUB_OUTPUT"), f"version={version or ''}")
     return 0
 
 

@@ -121,7 +121,7 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     served.meanwhile = lambda: served.pulls.__setitem__(3, reopened)
     lock = ".pulumi/locks/organization/shopcat/pr-18/x.json"
     write(files(log), lock)
-    assert reaper.reap(job_environment(served, log), 14) == 2
+    assert reaper.reap(job_environment(served, log)) == 2
     assert sorted(cluster.deleted) == ["pr-11", "pr-14", "pr-15", "pr-17"]
     assert not log.exists(), "no Pulumi, no plugin"
     assert left(log) == [12, 13, 15, 16, 18]
@@ -159,7 +159,7 @@ def test_the_order_is_another_each_time(
     drawn: list[int] = []
     monkeypatch.setattr(reaper.random, "sample", lambda found, count: drawn.extend(found) or found[::-1][:count])
     monkeypatch.setattr(reaper, "share_seconds", lambda left, count: 0 if count == 1 else 0.1)
-    reaper.reap(job_environment(served, log), 14)
+    reaper.reap(job_environment(served, log))
     said = capfd.readouterr().out
     assert drawn == list(NUMBERS)
     assert [int(one) for one in re.findall(r"^closing pr-(\d+)", said, re.MULTILINE)] == drawn[:0:-1]
@@ -178,7 +178,7 @@ def test_a_place_that_no_stack_owns_is_freed(
     take(1, "pr-12")
     take(2, "pr-99")  # it was killed right after it took the place, and its stack was removed
     take(3, "staging")
-    assert reaper.reap(job_environment(served, log), 14) == 0
+    assert reaper.reap(job_environment(served, log)) == 0
     assert [one.stack for one in slots.read_slots(AwsClients("eu-central-1"), "places")] == ["pr-12"]
     assert "closing pr-99: it holds a place and has no stack" in capfd.readouterr().out
     assert left(log) == list(NUMBERS)
@@ -186,7 +186,7 @@ def test_a_place_that_no_stack_owns_is_freed(
 
 def test_without_github_nobody_knows_what_is_open(log: Path) -> None:
     with pytest.raises(ShopCatError, match="GITHUB_TOKEN"):
-        reaper.reap({}, 14)
+        reaper.reap({})
     assert not log.exists()
 
 
