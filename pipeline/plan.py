@@ -34,7 +34,7 @@ _API_ACCESS = re.compile(r"^  shopcat:apiAccess:[ \t]*[\"']?([a-z]+)[\"']?[ \t]*
 
 Action = Literal["up", "close", "fork", "none", "later"]
 
-ATTEMPTS, PAUSE_SECONDS = 3, 2.0
+COMMIT_ATTEMPTS, PAUSE_SECONDS = 3, 2.0
 """Requests to GitHub's API for a commit that it doesn't know yet, and the pause between them."""
 LEAST_NUMBER = 10
 """Lowest pull request with a preview: its number names a session of the previews' role, and AWS wants two characters
@@ -122,14 +122,14 @@ def read_pull_request(
     at_event, github = read_event(environment), Github.from_environment(environment)
     if github is None:
         return at_event, at_event
-    for attempt in range(ATTEMPTS):
+    for attempt in range(COMMIT_ATTEMPTS):
         answer = github.pull_request(at_event.number)
         if answer is None:
             raise PipelineError(f"GitHub: {github.repository} has no pull request {at_event.number}; nothing is done")
         now = PullRequest.read(answer)
         if now.sha == at_event.sha:
             break
-        if attempt + 1 < ATTEMPTS:
+        if attempt + 1 < COMMIT_ATTEMPTS:
             time.sleep(pause_seconds)
     return at_event, now
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -196,7 +196,8 @@ class Stack:
             finished = run()
             if unlock and _is_locked(finished):
                 print(f"stack {self.name} is locked by an update that was killed; unlocking it", flush=True)
-                self._capture(["pulumi", "cancel", self.name, "--yes", "--non-interactive"], environment)
+                cancel = ["pulumi", "cancel", self.name, "--yes", "--non-interactive"]
+                process.capture(cancel, environment=environment, cwd=REPOSITORY)
                 finished = run()
         if _is_locked(finished):
             raise StackLockedError(
@@ -205,23 +206,20 @@ class Stack:
             )
         return finished
 
-    @staticmethod
-    def _capture(command: Sequence[str], environment: Mapping[str, str | None]) -> str:
-        return process.capture(command, environment=environment, cwd=REPOSITORY)
+    def _read(self, *arguments: str) -> Any:
+        """Return the JSON that a `pulumi stack` command prints; None if it prints nothing."""
+        command = ["pulumi", "stack", *arguments, "-s", self.name, "--json", "--non-interactive"]
+        with self._environment() as environment:
+            return json.loads(process.capture(command, environment=environment, cwd=REPOSITORY) or "null")
 
     def outputs(self) -> dict[str, Any]:
         """Return the stack's outputs; secrets stay hidden."""
-        with self._environment() as environment:
-            command = ["pulumi", "stack", "output", "-s", self.name, "--json", "--non-interactive"]
-            outputs: dict[str, Any] = json.loads(self._capture(command, environment) or "{}")
-            return outputs
+        return self._read("output") or {}
 
     def changes(self) -> dict[str, int]:
         """Return how many resources the latest update created, updated and so on: {"create": 20}."""
-        with self._environment() as environment:
-            command = ["pulumi", "stack", "history", "-s", self.name, "--json", "--page-size", "1", "--non-interactive"]
-            updates: list[dict[str, Any]] = json.loads(self._capture(command, environment) or "[]")
-            return dict(updates[0].get("resourceChanges") or {}) if updates else {}
+        updates = self._read("history", "--page-size", "1")
+        return dict(updates[0].get("resourceChanges") or {}) if updates else {}
 
 
 def preview_stack(number: int, backend: Backend, environment: Mapping[str, str]) -> Stack:

@@ -216,6 +216,8 @@ import os, sys
 log = os.environ["LOG"]
 settings = os.environ["PULUMI_OPTION_CONFIG_FILE"]
 open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replace("\\n", " ") + "\\n")
+if sys.argv[1] == "stack" and os.environ.get("ANSWERS"):
+    print({{"output": '{{"url": "u"}}', "history": '[{{"resourceChanges": {{"create": 2}}}}]'}}[sys.argv[2]])
 if sys.argv[1] == "up":
     open(settings, "a").write("  shopcat:tag: written\\n")
     cancelled = any("cancel" in line for line in open(log)) and not os.environ.get("STAYS_LOCKED")
@@ -245,6 +247,15 @@ def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None
     for _ in range(2):
         assert made().show("up", "-c", "shopcat:tag=x").code == 0
     assert "written" not in pulumi.read_text()
+
+
+def test_outputs_and_changes_of_a_stack_with_and_without_an_update(
+    pulumi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (made().outputs(), made().changes()) == ({}, {})
+    monkeypatch.setenv("ANSWERS", "1")
+    assert (made().outputs(), made().changes()) == ({"url": "u"}, {"create": 2})
+    assert "stack history --page-size 1 -s pr-7 --json --non-interactive|" in pulumi.read_text()
 
 
 def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
