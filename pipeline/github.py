@@ -88,9 +88,11 @@ class Github:
                 pause = wait_seconds(error.code, error.headers, body, time.time())
                 if pause is None:
                     kind = {401: GithubDeniedError, 403: GithubDeniedError, 404: GithubNotFoundError}.get(
-                        error.code, ShopCatError
+                        error.code, GithubError
                     )
-                    hint = "; the job's `permissions:` must allow it" if kind is GithubDeniedError else ""
+                    hint = "; run the job again" if error.code >= 500 else ""
+                    if kind is GithubDeniedError:
+                        hint = "; the job's `permissions:` must allow it"
                     raise kind(f"GitHub: {title} answered {error.code}: {body}{hint}") from error
                 if pause > patience:
                     raise GithubError(
@@ -169,7 +171,10 @@ class Github:
                 if tagged is None:
                     raise
         if tagged not in (None, sha):
-            raise GithubError(f"tag {name} is on {tagged}, not on {sha}; a tag of a release never moves")
+            raise GithubError(
+                f"tag {name} is on {tagged}, not on {sha}; a tag of a release never moves; delete it if "
+                "nothing was released from it"
+            )
 
     def _tagged_commit(self, name: str) -> str | None:
         """Return the commit that a tag is on, also an annotated one; None without the tag."""
@@ -212,5 +217,5 @@ def _error_body(error: urllib.error.HTTPError) -> str:
         return "an answer that broke off"
 
 
-def _unexpected(title: str, expected: str) -> ShopCatError:
-    return ShopCatError(f"GitHub: {title} answered something else than {expected}; run the job again")
+def _unexpected(title: str, expected: str) -> GithubError:
+    return GithubError(f"GitHub: {title} answered something else than {expected}; run the job again")

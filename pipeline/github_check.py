@@ -348,7 +348,7 @@ def check_repository(github: Github, environment: str, workflows: Iterable[str])
         if needed:
             rows += _present(
                 github, f"variable {name}", "Variables (read)", f"/actions/variables/{name}",
-                f"gh api -X POST repos/{repository}/actions/variables -f name={name} -f value=<README says what>",
+                f"gh api -X POST repos/{repository}/actions/variables -f name={name} -f value=<see docs/aws.md>",
             )  # fmt: skip
     return rows
 

@@ -114,7 +114,7 @@ def check_contains_live(directory: Path, live: str, tag: str, commit: str) -> No
     if contains(directory, live_commit, head):
         raise PipelineError(
             f"commit {head} is behind {live}, which is live (commit {live_commit}), so it is not released; to go back on "
-            "purpose, use the manual workflow, rollback"
+            "purpose, run the workflow `rollback`"
         )
     raise PipelineError(
         f"{live} is live (commit {live_commit}) with commits that {head} doesn't contain, so releasing it would take them back; "

@@ -194,8 +194,8 @@ NO_PREVIEW_REASONS: Mapping[Action, str] = {
         "push here can read it and open one: `gh pr checkout {number}`, then `git push origin HEAD:preview/{number}`, and a "
         "pull request from that branch."
     ),
-    "later": "Pull request {number} has another commit by now, whose own run does it; nothing is done here.",
-    "none": "The first nine pull requests of a repository get no preview (pipeline/plan.py says why).",
+    "later": "Pull request {number} has another commit by now. That commit's run acts on it, and this one does nothing.",
+    "none": "Pull requests 1 to 9 get no preview: the number names a session in AWS, which needs two characters.",
 }
 """Reasons to do nothing, as a person reads them."""
 
@@ -235,7 +235,7 @@ def _check_runner(environment: Mapping[str, str], variable: str) -> None:
 
 
 def append_lines(path: str | None, *lines: str) -> None:
-    """Append lines to one of the files by which a step tells the following steps something; outside GitHub do nothing."""
+    """Append lines to a file that hands values to the following steps; do nothing where GitHub names none."""
     if path:
         with Path(path).open("a", encoding="utf-8") as file:
             file.writelines(f"{line}\n" for line in lines)

@@ -209,8 +209,8 @@ def _failure(text: str, *, interrupted: bool) -> str:
     """Return the part of the engine's output that explains a failure."""
     if interrupted:
         return (
-            "Pulumi was interrupted in order, before the job's time limit could end it in the middle: run the job again, it "
-            "goes on from there"
+            "Pulumi was interrupted, so that the job's time limit doesn't end it in the middle: run the job again, it goes on "
+            "from there"
         )
     text = _INTERRUPTED.sub("", text)
     start = text.find("Diagnostics:")

@@ -107,7 +107,9 @@ def reap(environment: Mapping[str, str]) -> int:
     """
     github = Github.from_environment(environment)
     if github is None:
-        raise PipelineError("the reaper needs GITHUB_TOKEN and GITHUB_REPOSITORY, to ask which pull requests are open")
+        raise PipelineError(
+            "set GITHUB_TOKEN and GITHUB_REPOSITORY: the reaper asks GitHub which pull requests are open"
+        )
     clients = aws_clients()
     info = stack.cluster_info(clients)
     taken_slots = slots.read_slots(clients, info["placesTable"])

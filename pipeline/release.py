@@ -151,9 +151,9 @@ def reason_not_to_abort(state: LedgerState, tag: str, kind: Kind = "release") ->
     if opened and opened.kind == kind and tag in (opened.tag, opened.name):
         return ""
     if opened:
-        return f"refused while {opened.kind} {opened.name} is open; resume or abort that by the manual workflow"
+        return f"refused while {opened.kind} {opened.name} is open; resume or abort that by the workflow `rollback`"
     if live and tag in (live.tag, live.name) and (kind == "release" or _went_live(state) > 1):
-        return f"{live.name} is live, but the update did not end; go on with the manual workflow, resume"
+        return f"{live.name} is live, but the update did not end; run the workflow `rollback` with `resume`"
     return "refused before anything was touched; the reason is in Pulumi's output above"
 
 

@@ -112,7 +112,9 @@ def refuse_running(files: Files, stack: str, stale_after_seconds: float) -> None
     now = datetime.now(UTC)
     locks = [when for path, when in files.listed(_locks(stack)).items() if path.endswith(".json")]
     if any(abs((now - when).total_seconds()) < stale_after_seconds for when in locks):
-        raise StackLockedError(f"stack {stack} is locked by an update that may be running; nothing was touched")
+        raise StackLockedError(
+            f"stack {stack} is locked by an update that may be running; nothing was touched; run this again when it has ended"
+        )
 
 
 def _locks(stack: str) -> str:

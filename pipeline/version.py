@@ -153,7 +153,10 @@ def put_tag(directory: Path, tag: str, environment: Mapping[str, str]) -> None:
     elif tag not in tags(directory):
         git(directory, "tag", tag)
     elif commit_of(directory, f"refs/tags/{tag}") != sha:
-        raise PipelineError(f"tag {tag} is on another commit than HEAD; a tag of a release never moves")
+        raise PipelineError(
+            f"tag {tag} is on another commit than HEAD; a tag of a release never moves; delete it if nothing was released "
+            "from it"
+        )
 
 
 def main() -> int:

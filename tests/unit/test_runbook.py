@@ -19,10 +19,11 @@ OTHERS_WORDS = {
 
 
 def messages() -> list[str]:
-    """What stands in backticks in the first column of the table of messages."""
+    """What stands in backticks in the first column of the two tables of messages."""
     page = (REPOSITORY / "docs" / "runbook.md").read_text()
-    table = page[page.index("| message | what it means | what mends it |") :].split("\n\n")[0]
-    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+    tables = [text.split("\n\n")[0] for text in page.split("| message | what it means | what mends it |\n")[1:]]
+    assert len(tables) == 2
+    rows = [line.split(" | ")[0].removeprefix("| ") for table in tables for line in table.splitlines()[1:]]
     return [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
 
 
