@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -239,35 +240,35 @@ def pulumi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "log"
 
 
-def made() -> Stack:
+def preview_7() -> Stack:
     return Stack("pr-7", Backend("file:///s", "passphrase"), {"config": {"shopcat:env": {}}})
 
 
 def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None:
     for _ in range(2):
-        assert made().show("up", "-c", "shopcat:tag=x").code == 0
+        assert preview_7().show("up", "-c", "shopcat:tag=x").code == 0
     assert "written" not in pulumi.read_text()
 
 
 def test_outputs_and_changes_of_a_stack_with_and_without_an_update(
     pulumi: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (made().outputs(), made().changes()) == ({}, {})
+    assert (preview_7().outputs(), preview_7().changes()) == ({}, {})
     monkeypatch.setenv("ANSWERS", "1")
-    assert (made().outputs(), made().changes()) == ({"url": "u"}, {"create": 2})
+    assert (preview_7().outputs(), preview_7().changes()) == ({"url": "u"}, {"create": 2})
     assert "stack history --page-size 1 -s pr-7 --json --non-interactive|" in pulumi.read_text()
 
 
 def test_a_dead_updates_lock_is_taken_away_once(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
-    assert made().show("up", unlock=True).code == 0
+    assert preview_7().show("up", unlock=True).code == 0
     assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
 
 
 def test_a_lock_that_may_be_a_running_updates_is_left(pulumi: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
     with pytest.raises(StackLockedError, match="pulumi cancel -s pr-7"):
-        made().show("up")
+        preview_7().show("up")
     assert "cancel" not in pulumi.read_text()
 
 
@@ -275,7 +276,7 @@ def test_a_lock_that_comes_back_is_left(pulumi: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("LOCKED", "/x.json: created by a@b (pid 1) at 2026-11-25T01:00:00Z")
     monkeypatch.setenv("STAYS_LOCKED", "1")
     with pytest.raises(StackLockedError, match="pulumi cancel -s pr-7"):
-        made().show("up", unlock=True)
+        preview_7().show("up", unlock=True)
     assert [line.split()[0] for line in pulumi.read_text().splitlines()] == ["up", "cancel", "up"]
 
 
@@ -476,6 +477,33 @@ def test_what_answers_without_speaking_http_does_not_answer_yet(said: bytes) -> 
         with pytest.raises(ShopCatError, match="does not answer"):
             preview.wait_until_answering(f"http://127.0.0.1:{server.server_address[1]}", timeout_seconds=0.3)
         server.shutdown()
+
+
+def test_a_url_answers_once_ten_connections_in_a_row_were_served() -> None:
+    """Each over a connection of its own, though the server would keep them: the load balancer has several nodes."""
+    statuses = [200, 200, 503, *[200] * 20]
+    connections: list[int] = []
+
+    class Keeping(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            connections.append(len(connections))
+            super().setup()
+
+        def do_GET(self) -> None:
+            self.send_response(statuses[connections[-1]])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
+            """Not on the screen."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keeping) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        preview.wait_until_answering(f"http://127.0.0.1:{server.server_port}", timeout_seconds=30)
+        server.shutdown()
+    assert len(connections) == 3 + preview.ANSWERS_IN_A_ROW
 
 
 def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_program() -> None:
