@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from infra.foundation.admission import AdmissionPolicy
 from infra.foundation.cel import literal
-from infra.foundation.shared_rules import READ_VERBS, egress_to_dns, rbac_rule
+from infra.foundation.shared_rules import READ_VERBS, RbacRule, egress_to_dns, rbac_rule
 from infra.names import DATABASE_NAMESPACE, PREVIEW_NAMESPACE_PATTERN, SHOP_NAMESPACE
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ POD_IDENTITY_AGENT = "169.254.170.23/32"
 HTTPS = 443
 
 
-def operator_rules() -> list[dict[str, Any]]:
-    """Rules of the operator's ClusterRole: what its two controllers call (v0.20.4, pkg/controllers)."""
+def operator_rules() -> list[RbacRule]:
+    """Return the rules of the operator's ClusterRole: what its two controllers call (v0.20.4, pkg/controllers)."""
     external, generators = "external-secrets.io", "generators.external-secrets.io"
     return [
         rbac_rule(

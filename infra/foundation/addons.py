@@ -32,6 +32,7 @@ from infra.foundation import addon_isolation, crds
 from infra.foundation.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR, OPERATOR_ROLE
 from infra.foundation.admission import bound_policy
 from infra.foundation.cluster import assume
+from infra.foundation.cluster_roles import cluster_role, cluster_role_binding
 from infra.names import APPLICATION, PREVIEW_SECRETS_ROLE
 
 if TYPE_CHECKING:
@@ -230,20 +231,16 @@ class Addons(pulumi.ComponentResource):
     ) -> list[pulumi.Resource]:
         """Declare the limits on both inside the cluster, there before their first pod."""
         after = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
+        meta, rbac = kubernetes.meta.v1, kubernetes.rbac.v1
         namespace = kubernetes.core.v1.Namespace(
             OPERATOR,
-            metadata={"name": OPERATOR, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            metadata=meta.ObjectMetaArgs(name=OPERATOR, labels={"pod-security.kubernetes.io/enforce": "restricted"}),
             opts=after,
         )
-        role = kubernetes.rbac.v1.ClusterRole(
-            OPERATOR_ROLE, metadata={"name": OPERATOR_ROLE}, rules=addon_isolation.operator_rules(), opts=after
-        )
-        binding = kubernetes.rbac.v1.ClusterRoleBinding(
-            OPERATOR_ROLE,
-            metadata={"name": OPERATOR_ROLE},
-            role_ref={"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": OPERATOR_ROLE},
-            subjects=[{"kind": "ServiceAccount", "name": OPERATOR, "namespace": OPERATOR}],
-            opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[role])),
+        role = cluster_role(OPERATOR_ROLE, addon_isolation.operator_rules(), after)
+        account = rbac.SubjectArgs(kind="ServiceAccount", name=OPERATOR, namespace=OPERATOR)
+        binding = cluster_role_binding(
+            OPERATOR_ROLE, account, pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[role]))
         )
         rule = addon_isolation.operator_secrets()
         _, bound = bound_policy(rule.name, rule.spec(), rule.binding(), after)
@@ -260,7 +257,7 @@ class Addons(pulumi.ComponentResource):
         networks = [
             kubernetes.networking.v1.NetworkPolicy(
                 f"addon-{name}",
-                metadata={"name": name, "namespace": space},
+                metadata=meta.ObjectMetaArgs(name=name, namespace=space),
                 spec=spec(space, name),
                 opts=pulumi.ResourceOptions.merge(after, pulumi.ResourceOptions(depends_on=[namespace])),
             )

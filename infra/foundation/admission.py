@@ -63,13 +63,10 @@ def bound_policy(
     opts: pulumi.ResourceOptions,
 ) -> list[pulumi.Resource]:
     """Declare a policy, and its binding once it is there."""
-    kinds = kubernetes.admissionregistration.v1
-    policy = kinds.ValidatingAdmissionPolicy(name, metadata={"name": name}, spec=spec, opts=opts)
+    kinds, metadata = kubernetes.admissionregistration.v1, kubernetes.meta.v1.ObjectMetaArgs(name=name)
+    policy = kinds.ValidatingAdmissionPolicy(name, metadata=metadata, spec=spec, opts=opts)
     after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[policy]))
-    return [
-        policy,
-        kinds.ValidatingAdmissionPolicyBinding(name, metadata={"name": name}, spec=binding, opts=after),
-    ]
+    return [policy, kinds.ValidatingAdmissionPolicyBinding(name, metadata=metadata, spec=binding, opts=after)]
 
 
 def all_of(*expressions: str) -> str:

@@ -197,9 +197,12 @@ class Database(pulumi.ComponentResource):
         def inside(*depends_on: pulumi.Resource, **given: Any) -> pulumi.ResourceOptions:
             return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **given)
 
-        namespace = kubernetes.core.v1.Namespace(
+        batch, core, meta = kubernetes.batch.v1, kubernetes.core.v1, kubernetes.meta.v1
+        namespace = core.Namespace(
             "database",
-            metadata={"name": DATABASE_NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
+            metadata=meta.ObjectMetaArgs(
+                name=DATABASE_NAMESPACE, labels={"pod-security.kubernetes.io/enforce": "restricted"}
+            ),
             opts=inside(*depends_on),
         )
         store = kubernetes.apiextensions.CustomResource(
@@ -230,55 +233,69 @@ class Database(pulumi.ComponentResource):
             },
             inside(store, self.instance, custom_timeouts=waited, hooks=filled),
         )
-        template = {
-            "metadata": {"labels": {"app.kubernetes.io/name": DATABASE_ROLES_JOB}},
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": RUNTIME_USER,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [
-                    {
-                        "name": "psql",
-                        "image": self._settings.images.database,
-                        "command": ["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
-                        "env": [
-                            {"name": "PGHOST", "value": self.instance.address},
-                            {"name": "PGPORT", "value": self.instance.port.apply(str)},
-                            {"name": "PGDATABASE", "value": DATABASE_NAME},
-                            {"name": "PGUSER", "value": MASTER},
-                            {"name": "PGSSLMODE", "value": "require"},
-                            {"name": "PGPASSWORD", "valueFrom": _key("master", "password")},
-                            {"name": "APP_USER", "valueFrom": _key("application", "username")},
-                            {"name": "APP_PASSWORD", "valueFrom": _key("application", "password")},
-                        ],
-                        "resources": {
-                            "requests": {
-                                "cpu": f"{capacity.JOB_POD.cpu_millicores}m",
-                                "memory": f"{capacity.JOB_POD.memory_mebibytes}Mi",
-                            },
-                            "limits": {"memory": f"{2 * capacity.JOB_POD.memory_mebibytes}Mi"},
-                        },
-                        "securityContext": {
-                            "allowPrivilegeEscalation": False,
-                            "readOnlyRootFilesystem": True,
-                            "capabilities": {"drop": ["ALL"]},
-                        },
-                    }
-                ],
-            },
-        }
-        return kubernetes.batch.v1.Job(
+        template = core.PodTemplateSpecArgs(
+            metadata=meta.ObjectMetaArgs(labels={"app.kubernetes.io/name": DATABASE_ROLES_JOB}),
+            spec=core.PodSpecArgs(
+                restart_policy="Never",
+                automount_service_account_token=False,
+                security_context=core.PodSecurityContextArgs(
+                    run_as_non_root=True,
+                    run_as_user=RUNTIME_USER,
+                    seccomp_profile=core.SeccompProfileArgs(type="RuntimeDefault"),
+                ),
+                containers=[self._psql()],
+            ),
+        )
+        return batch.Job(
             DATABASE_ROLES_JOB,
-            metadata={**_metadata(DATABASE_ROLES_JOB), "annotations": {"pulumi.com/replaceUnready": "true"}},
-            spec={"backoffLimit": 3, "activeDeadlineSeconds": 300, "template": template},
+            metadata=_metadata(DATABASE_ROLES_JOB, {"pulumi.com/replaceUnready": "true"}),
+            spec=batch.JobSpecArgs(backoff_limit=3, active_deadline_seconds=300, template=template),
             opts=inside(
                 master,
                 application,
                 custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
+            ),
+        )
+
+    def _psql(self) -> kubernetes.core.v1.ContainerArgs:
+        """Return the container that makes the application's role."""
+        core, memory = kubernetes.core.v1, capacity.JOB_POD.memory_mebibytes
+        values: dict[str, pulumi.Input[str]] = {
+            "PGHOST": self.instance.address,
+            "PGPORT": self.instance.port.apply(str),
+            "PGDATABASE": DATABASE_NAME,
+            "PGUSER": MASTER,
+            "PGSSLMODE": "require",
+        }
+        secrets = {
+            "PGPASSWORD": ("master", "password"),
+            "APP_USER": ("application", "username"),
+            "APP_PASSWORD": ("application", "password"),
+        }
+        return core.ContainerArgs(
+            name="psql",
+            image=self._settings.images.database,
+            command=["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
+            env=[
+                *(core.EnvVarArgs(name=name, value=value) for name, value in values.items()),
+                *(
+                    core.EnvVarArgs(
+                        name=name,
+                        value_from=core.EnvVarSourceArgs(
+                            secret_key_ref=core.SecretKeySelectorArgs(name=secret, key=key)
+                        ),
+                    )
+                    for name, (secret, key) in secrets.items()
+                ),
+            ],
+            resources=core.ResourceRequirementsArgs(
+                requests={"cpu": f"{capacity.JOB_POD.cpu_millicores}m", "memory": f"{memory}Mi"},
+                limits={"memory": f"{2 * memory}Mi"},
+            ),
+            security_context=core.SecurityContextArgs(
+                allow_privilege_escalation=False,
+                read_only_root_filesystem=True,
+                capabilities=core.CapabilitiesArgs(drop=["ALL"]),
             ),
         )
 
@@ -304,7 +321,7 @@ def _external_secret(
         f"database-{name}",
         api_version=EXTERNAL_SECRETS_API,
         kind="ExternalSecret",
-        metadata={**_metadata(name), "annotations": {"pulumi.com/waitFor": "condition=Ready", **annotations}},
+        metadata=_metadata(name, {"pulumi.com/waitFor": "condition=Ready", **annotations}),
         spec={
             "refreshPolicy": "Periodic",
             "refreshInterval": "1h0m0s",
@@ -318,9 +335,7 @@ def _external_secret(
     )
 
 
-def _metadata(name: str) -> dict[str, Any]:
-    return {"name": name, "namespace": DATABASE_NAMESPACE}
-
-
-def _key(secret: str, key: str) -> dict[str, Any]:
-    return {"secretKeyRef": {"name": secret, "key": key}}
+def _metadata(
+    name: str, annotations: Mapping[str, pulumi.Input[str]] | None = None
+) -> kubernetes.meta.v1.ObjectMetaArgs:
+    return kubernetes.meta.v1.ObjectMetaArgs(name=name, namespace=DATABASE_NAMESPACE, annotations=annotations)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 import pulumi_aws as aws
@@ -40,17 +41,23 @@ def aws_provider(
 
 
 def own_fields(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
-    """Every Kubernetes object's fields belong to one manager, whichever update wrote them.
+    """Give every Kubernetes object's fields to one manager, whichever update wrote them.
 
     Without this annotation the provider makes up a name for each object and keeps it in the state alone.
     """
-    metadata = args.props.get("metadata")
-    if not args.type_.startswith("kubernetes:") or not isinstance(metadata, dict):
+    metadata: Any = args.props.get("metadata")
+    if not args.type_.startswith("kubernetes:") or metadata is None:
         return None
-    annotations = {**(metadata.get("annotations") or {}), "pulumi.com/patchFieldManager": FIELD_MANAGER}
-    return pulumi.ResourceTransformationResult(
-        {**args.props, "metadata": {**metadata, "annotations": annotations}}, args.opts
-    )
+    manager = {"pulumi.com/patchFieldManager": FIELD_MANAGER}
+    owned: Any
+    if isinstance(metadata, dict):
+        owned = {**metadata, "annotations": {**(metadata.get("annotations") or {}), **manager}}
+    elif isinstance(metadata, kubernetes.meta.v1.ObjectMetaArgs):
+        owned = copy(metadata)  # objects may share theirs
+        owned.annotations = {**(metadata.annotations or {}), **manager}
+    else:
+        raise TypeError(f"{args.type_} {args.name}: metadata is neither ObjectMetaArgs nor a dict")
+    return pulumi.ResourceTransformationResult({**args.props, "metadata": owned}, args.opts)
 
 
 def one_kubernetes_plugin(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:

@@ -87,7 +87,7 @@ def publish_cluster_info(
     )
     priority = kubernetes.scheduling.v1.PriorityClass(
         "preview-priority",
-        metadata={"name": PREVIEW_PRIORITY_CLASS},
+        metadata=kubernetes.meta.v1.ObjectMetaArgs(name=PREVIEW_PRIORITY_CLASS),
         value=isolation.PREVIEW_PRIORITY,
         global_default=False,
         preemption_policy="Never",

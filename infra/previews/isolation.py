@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infra import capacity
-from infra.foundation.shared_rules import egress_to_dns
+from infra.foundation.shared_rules import RBAC_API_GROUP, egress_to_dns
 from infra.names import (
     APPLICATION,
     APPLICATION_PORT,
@@ -38,7 +38,6 @@ QUOTA_NAME = "preview"
 """Name of the ResourceQuota and of the LimitRange."""
 DEFAULT_DENY = "default-deny"
 DATABASE_WORKLOAD = "database"
-_RBAC = "rbac.authorization.k8s.io"
 
 
 def preview_selector(name: str) -> dict[str, str]:
@@ -132,12 +131,14 @@ def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, di
 
 def role_reference() -> dict[str, str]:
     """The ClusterRole that the preview's RoleBinding names."""
-    return {"apiGroup": _RBAC, "kind": "ClusterRole", "name": PREVIEW_CLUSTER_ROLE}
+    return {"apiGroup": RBAC_API_GROUP, "kind": "ClusterRole", "name": PREVIEW_CLUSTER_ROLE}
 
 
 def role_subjects(namespace: str) -> list[dict[str, str]]:
     """The one user who may work in the namespace: its own pull request."""
-    return [{"apiGroup": _RBAC, "kind": "User", "name": f"{PREVIEW_USER_PREFIX}{namespace.removeprefix('pr-')}"}]
+    return [
+        {"apiGroup": RBAC_API_GROUP, "kind": "User", "name": f"{PREVIEW_USER_PREFIX}{namespace.removeprefix('pr-')}"}
+    ]
 
 
 def store(namespace: str, region: str, role_arn: str) -> dict[str, Any]:

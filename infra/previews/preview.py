@@ -219,13 +219,15 @@ class Preview(pulumi.ComponentResource):
         """Options of what is in the namespace, and goes with it."""
         return self._options(deleted_with=self._space, **given)
 
-    def _metadata(self, name: str, **more: Any) -> dict[str, Any]:
-        return {"name": name, "namespace": self.name, **more}
+    def _metadata(
+        self, name: str, annotations: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
+    ) -> kubernetes.meta.v1.ObjectMetaArgs:
+        return kubernetes.meta.v1.ObjectMetaArgs(name=name, namespace=self.name, annotations=annotations, labels=labels)
 
     def _namespace(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         made: pulumi.Resource = kubernetes.core.v1.Namespace(
             "namespace",
-            metadata={"name": self.name, "labels": isolation.namespace_labels(self.name)},
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(name=self.name, labels=isolation.namespace_labels(self.name)),
             opts=self._options(depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(delete="10m")),
         )
         return made
@@ -244,19 +246,27 @@ class Preview(pulumi.ComponentResource):
             subjects=isolation.role_subjects(name),
             opts=self._inside(depends_on=[self._space]),
         )
-        quota = kubernetes.core.v1.ResourceQuota(
+        core = kubernetes.core.v1
+        quota = core.ResourceQuota(
             "quota",
             metadata=self._metadata(isolation.QUOTA_NAME),
-            spec={"hard": isolation.quota()},
+            spec=core.ResourceQuotaSpecArgs(hard=isolation.quota()),
             opts=self._inside(
                 depends_on=[binding],
                 hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("preview-access", let_in)]),
             ),
         )
-        limits = kubernetes.core.v1.LimitRange(
+        limits = isolation.container_limits()
+        limit_range = core.LimitRange(
             "limits",
             metadata=self._metadata(isolation.QUOTA_NAME),
-            spec={"limits": [{"type": "Container", **isolation.container_limits()}]},
+            spec=core.LimitRangeSpecArgs(
+                limits=[
+                    core.LimitRangeItemArgs(
+                        type="Container", default=limits["default"], default_request=limits["defaultRequest"]
+                    )
+                ]
+            ),
             opts=self._inside(depends_on=[quota]),
         )
         policies = [
@@ -268,7 +278,7 @@ class Preview(pulumi.ComponentResource):
             )
             for policy, spec in isolation.preview_network_policies(self._cluster_info.load_balancer_cidrs).items()
         ]
-        return [quota, limits, *policies]
+        return [quota, limit_range, *policies]
 
     def _secret(self, slot: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
         """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
@@ -285,12 +295,12 @@ class Preview(pulumi.ComponentResource):
             await threads.in_thread(ensure_secret, clients, name)
 
         timeouts = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
-        waited = {"annotations": {"pulumi.com/waitFor": "condition=Ready"}}
+        waited = {"pulumi.com/waitFor": "condition=Ready"}
         store = kubernetes.apiextensions.CustomResource(
             "secret-store",
             api_version=EXTERNAL_SECRETS_API,
             kind="SecretStore",
-            metadata=self._metadata(isolation.PREVIEW_STORE, **waited),
+            metadata=self._metadata(isolation.PREVIEW_STORE, waited),
             spec=isolation.store(self.name, region, self._cluster_info.secrets_role),
             opts=self._inside(depends_on=fenced, custom_timeouts=timeouts),
         )
@@ -298,7 +308,7 @@ class Preview(pulumi.ComponentResource):
             "secret",
             api_version=EXTERNAL_SECRETS_API,
             kind="ExternalSecret",
-            metadata=self._metadata(APPLICATION, **waited),
+            metadata=self._metadata(APPLICATION, waited),
             spec=manifests.external_secret(self.name),
             opts=self._inside(
                 depends_on=[store, source],
@@ -378,7 +388,7 @@ class Preview(pulumi.ComponentResource):
         made: pulumi.Resource = kubernetes.core.v1.Service(
             f"service-{name}",
             # Its pods come later, so there are no endpoints to wait for.
-            metadata=self._metadata(name, annotations={"pulumi.com/skipAwait": "true"}),
+            metadata=self._metadata(name, {"pulumi.com/skipAwait": "true"}),
             spec=manifests.service(name),
             opts=self._inside(depends_on=depends_on),
         )

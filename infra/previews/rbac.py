@@ -17,11 +17,12 @@ Nobody here reads a Secret, runs a command in a pod, makes a token or a ServiceA
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pulumi_kubernetes as kubernetes
 
-from infra.foundation.shared_rules import READ_VERBS, rbac_rule
+from infra.foundation.cluster_roles import cluster_role, cluster_role_binding
+from infra.foundation.shared_rules import RBAC_API_GROUP, READ_VERBS, RbacRule, rbac_rule
 from infra.names import CLEANUP_GROUP, PREVIEW_CLUSTER_ROLE, PREVIEW_GROUP
 
 if TYPE_CHECKING:
@@ -33,26 +34,25 @@ _OWN = ["create", *READ_VERBS, "patch", "update", "delete"]
 _FENCE = ["create", *READ_VERBS, "patch", "update"]
 
 
-def opener() -> list[dict[str, Any]]:
-    """In the whole cluster, for every pull request."""
-    group = "rbac.authorization.k8s.io"
+def opener() -> list[RbacRule]:
+    """Return the rules in the whole cluster, for every pull request."""
     return [
         # Both are made by an apply, so that an update that was killed half-way can go on: that is a create and a patch. For a
         # patch as for a create, admission asks for exactly the object that infra/previews/isolation.py makes, in its own
         # namespace.
         rbac_rule("", ["namespaces"], ["create", *READ_VERBS, "patch", "delete"]),
-        rbac_rule(group, ["rolebindings"], ["create", "patch"]),
-        rbac_rule(group, ["clusterroles"], ["bind"], [PREVIEW_CLUSTER_ROLE]),
+        rbac_rule(RBAC_API_GROUP, ["rolebindings"], ["create", "patch"]),
+        rbac_rule(RBAC_API_GROUP, ["clusterroles"], ["bind"], [PREVIEW_CLUSTER_ROLE]),
     ]
 
 
-def remover() -> list[dict[str, Any]]:
-    """In the whole cluster, for the clean-up job."""
+def remover() -> list[RbacRule]:
+    """Return the rules in the whole cluster, for the clean-up job."""
     return [rbac_rule("", ["namespaces"], [*READ_VERBS, "delete"])]
 
 
-def inside() -> list[dict[str, Any]]:
-    """In the preview's own namespace: what it declares, and what the engine reads while it waits for that."""
+def inside() -> list[RbacRule]:
+    """Return the rules in the preview's own namespace: what it declares, and what the engine reads while it waits."""
     return [
         rbac_rule("", ["services"], _OWN),
         rbac_rule("apps", ["deployments"], _OWN),
@@ -60,25 +60,24 @@ def inside() -> list[dict[str, Any]]:
         rbac_rule("elbv2.k8s.aws", ["targetgroupbindings"], _OWN),
         rbac_rule("", ["resourcequotas", "limitranges"], _FENCE),
         rbac_rule("networking.k8s.io", ["networkpolicies"], _FENCE),
-        rbac_rule("rbac.authorization.k8s.io", ["rolebindings"], ["get"]),
+        rbac_rule(RBAC_API_GROUP, ["rolebindings"], ["get"]),
         rbac_rule("apps", ["replicasets"], READ_VERBS),
         rbac_rule("", ["pods", "events", "endpoints", "persistentvolumeclaims"], READ_VERBS),
     ]
 
 
-def _bound(role: str, group: str, opts: pulumi.ResourceOptions) -> kubernetes.rbac.v1.ClusterRoleBinding:
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
-    subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}
-    return kubernetes.rbac.v1.ClusterRoleBinding(
-        role, metadata={"name": role}, role_ref=reference, subjects=[subject], opts=opts
-    )
-
-
 def declare_rbac(opts: pulumi.ResourceOptions) -> list[pulumi.Resource]:
-    """The ClusterRoles and who has them; nobody is in the groups until access/github_roles.py makes the access entries."""
-    rules = {OPENER: opener(), PREVIEW_CLUSTER_ROLE: inside(), REMOVER: remover()}
-    roles: list[pulumi.Resource] = [
-        kubernetes.rbac.v1.ClusterRole(name, metadata={"name": name}, rules=given, opts=opts)
-        for name, given in rules.items()
+    """Declare the ClusterRoles and who has them.
+
+    Nobody is in the groups until access/github_roles.py makes the access entries.
+    """
+    roles = {OPENER: opener(), PREVIEW_CLUSTER_ROLE: inside(), REMOVER: remover()}
+    members = {OPENER: PREVIEW_GROUP, REMOVER: CLEANUP_GROUP}
+    group = kubernetes.rbac.v1.SubjectArgs
+    return [
+        *(cluster_role(name, rules, opts) for name, rules in roles.items()),
+        *(
+            cluster_role_binding(role, group(api_group=RBAC_API_GROUP, kind="Group", name=name), opts)
+            for role, name in members.items()
+        ),
     ]
-    return [*roles, _bound(OPENER, PREVIEW_GROUP, opts), _bound(REMOVER, CLEANUP_GROUP, opts)]

@@ -11,6 +11,7 @@ from typing import Any
 import pulumi
 import pulumi_aws as aws
 import pulumi_eks
+import pulumi_kubernetes
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
@@ -356,6 +357,13 @@ def test_every_kubernetes_object_names_its_field_manager_and_nothing_else_does()
         "metadata": {"name": "x", "annotations": {"a": "b", "pulumi.com/patchFieldManager": "shopcat"}},
         "spec": {},
     }
+    typed = pulumi_kubernetes.meta.v1.ObjectMetaArgs(name="x", annotations={"a": "b"})
+    owned = transformed("kubernetes:core/v1:Service", {"metadata": typed})
+    assert owned is not None
+    assert owned["metadata"].annotations == {"a": "b", "pulumi.com/patchFieldManager": "shopcat"}  # type: ignore[attr-defined]
+    assert typed.annotations == {"a": "b"}, "objects that share metadata keep their own"
+    with pytest.raises(TypeError, match="metadata"):
+        transformed("kubernetes:core/v1:Service", {"metadata": pulumi.Output.from_input({})})
     assert transformed("kubernetes:helm.sh/v3:Release", {"name": "x"}) is None
     assert transformed("aws:ec2/vpc:Vpc", given) is None
 
