@@ -53,6 +53,27 @@ def final_snapshot(security_group_id: str) -> str:
     return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
 
 
+def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, str], password_length: int) -> str:
+    """Give a secret these fields and a new password, unless it has a value; return its value.
+
+    Raises:
+        ShopCatError: Secrets Manager says no; the message says why.
+    """
+    manager = clients.get("secretsmanager")
+    try:
+        try:
+            return str(manager.get_secret_value(SecretId=name).get("SecretString", ""))
+        except ClientError as error:
+            if error_code(error) != "ResourceNotFoundException":
+                raise
+        password = manager.get_random_password(PasswordLength=password_length, ExcludePunctuation=True)
+        text = json.dumps({**fields, "password": password["RandomPassword"]})
+        manager.put_secret_value(SecretId=name, SecretString=text)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"secret {name}", clients.endpoint_url) from error
+    return text
+
+
 def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
@@ -62,23 +83,14 @@ def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None
     Raises:
         ShopCatError: Secrets Manager says no; the message says why.
     """
-    manager = clients.get("secretsmanager")
-    where = {"host": host, "port": port}
+    address = {"host": host, "port": port}
+    fields = {"dbname": DATABASE_NAME, "username": APPLICATION_DATABASE_ROLE, **address}
+    text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH)
     try:
-        try:
-            value = json.loads(manager.get_secret_value(SecretId=APPLICATION_SECRET)["SecretString"])
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
-                raise
-            password = manager.get_random_password(PasswordLength=APPLICATION_PASSWORD_LENGTH, ExcludePunctuation=True)
-            value = {
-                "dbname": DATABASE_NAME,
-                "username": APPLICATION_DATABASE_ROLE,
-                "password": password["RandomPassword"],
-            }
-        if {**value, **where} != value:
-            text = json.dumps({**value, **where})
-            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
+        value = json.loads(text)
+        if {**value, **address} != value:
+            text = json.dumps({**value, **address})
+            clients.get("secretsmanager").put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:

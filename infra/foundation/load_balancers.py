@@ -45,6 +45,37 @@ def to_enter(records: list[dict[str, str]]) -> str:
     )
 
 
+def target_group(
+    resource_name: str, name: str, vpc_id: pulumi.Input[str], drain: DrainBudget, opts: pulumi.ResourceOptions
+) -> aws.lb.TargetGroup:
+    """Declare a target group for the application's pods: a colour's, or a preview's."""
+    return aws.lb.TargetGroup(
+        resource_name,
+        name=name,
+        port=APPLICATION_PORT,
+        protocol="HTTP",
+        protocol_version="HTTP1",
+        target_type="ip",
+        vpc_id=vpc_id,
+        deregistration_delay=drain.deregistration_delay_seconds,
+        slow_start=0,
+        load_balancing_algorithm_type="round_robin",
+        stickiness=aws.lb.TargetGroupStickinessArgs(type="lb_cookie", enabled=False),
+        health_check=aws.lb.TargetGroupHealthCheckArgs(
+            enabled=True,
+            path=HEALTH_PATH,
+            port="traffic-port",
+            protocol="HTTP",
+            interval=drain.health_interval_seconds,
+            timeout=HEALTH_TIMEOUT_SECONDS,
+            healthy_threshold=drain.health_threshold,
+            unhealthy_threshold=drain.health_threshold,
+            matcher="200",
+        ),
+        opts=opts,
+    )
+
+
 class LoadBalancer(pulumi.ComponentResource):
     """An application load balancer with HTTPS, a certificate by DNS and its name; 80 leads to 443."""
 
@@ -215,85 +246,54 @@ class LoadBalancers(pulumi.ComponentResource):
         drain = settings.drain.budget
         self._guarded = settings.protection
         inner = pulumi.ResourceOptions(parent=self)
+
+        def declare(name: dns.DnsName, subnet_ids: Sequence[pulumi.Input[str]]) -> LoadBalancer:
+            return LoadBalancer(
+                name.balancer,
+                hosts=[name.host],
+                zone_id=zone_ids.get(name.balancer),
+                network=network,
+                subnet_ids=subnet_ids,
+                drain=drain,
+                protect=settings.protection,
+                opts=inner,
+            )
+
         production, previews = dns.dns_names(settings, LOAD_BALANCER)
-        self.production = LoadBalancer(
-            production.balancer,
-            hosts=[production.host],
-            zone_id=zone_ids.get(production.balancer),
-            network=network,
-            subnet_ids=network.public_subnet_ids,
-            drain=drain,
-            protect=settings.protection,
-            opts=inner,
-        )
-        self.previews = LoadBalancer(
-            previews.balancer,
-            hosts=[previews.host],
-            zone_id=zone_ids.get(previews.balancer),
-            network=network,
-            subnet_ids=network.preview_subnet_ids,
-            drain=drain,
-            protect=settings.protection,
-            opts=inner,
-        )
+        self.production = declare(production, network.public_subnet_ids)
+        self.previews = declare(previews, network.preview_subnet_ids)
         self.target_groups: Mapping[Colour, aws.lb.TargetGroup] = {
-            colour: self._target_group(colour, network, drain) for colour in COLOURS
+            colour: target_group(
+                f"group-{colour}",
+                workload_name(colour),
+                network.vpc_id,
+                drain,
+                pulumi.ResourceOptions(parent=self, protect=self._guarded),
+            )
+            for colour in COLOURS
         }
         sources = [*(address.apply(lambda ip: f"{ip}/32") for address in network.nat_addresses), *settings.admin_cidrs]
         rules = [self._colour_rule(colour, 10 + index, sources) for index, colour in enumerate(COLOURS)]
         weighted = self._weighted_rule()
-        aws.vpc.SecurityGroupIngressRule(
-            "pods-from-production",
-            security_group_id=cluster_security_group_id,
-            referenced_security_group_id=self.production.group.id,
-            from_port=APPLICATION_PORT,
-            to_port=APPLICATION_PORT,
-            ip_protocol="tcp",
-            description="production load balancer to pods",
-            opts=inner,
-        )
-        aws.vpc.SecurityGroupIngressRule(
-            "pods-from-previews",
-            security_group_id=cluster_security_group_id,
-            referenced_security_group_id=self.previews.group.id,
-            from_port=APPLICATION_PORT,
-            to_port=APPLICATION_PORT,
-            ip_protocol="tcp",
-            description="preview load balancer to pods",
-            opts=inner,
-        )
+        for users, description, balancer in (
+            ("production", "production load balancer to pods", self.production),
+            ("previews", "preview load balancer to pods", self.previews),
+        ):
+            aws.vpc.SecurityGroupIngressRule(
+                f"pods-from-{users}",
+                security_group_id=cluster_security_group_id,
+                referenced_security_group_id=balancer.group.id,
+                from_port=APPLICATION_PORT,
+                to_port=APPLICATION_PORT,
+                ip_protocol="tcp",
+                description=description,
+                opts=inner,
+            )
         both = pulumi.Output.all(self.production.names, self.previews.names)
         self.records: pulumi.Output[list[dict[str, str]]] = both.apply(lambda two: [*two[0], *two[1]])
         self.security_group = self.production.group
         self.ready: list[pulumi.Resource] = [*self.target_groups.values(), *rules, weighted]
         self.register_outputs({"dnsName": self.production.balancer.dns_name})
-
-    def _target_group(self, colour: Colour, network: Network, drain: DrainBudget) -> aws.lb.TargetGroup:
-        return aws.lb.TargetGroup(
-            f"group-{colour}",
-            name=workload_name(colour),
-            port=APPLICATION_PORT,
-            protocol="HTTP",
-            protocol_version="HTTP1",
-            target_type="ip",
-            vpc_id=network.vpc_id,
-            deregistration_delay=drain.deregistration_delay_seconds,
-            slow_start=0,
-            load_balancing_algorithm_type="round_robin",
-            stickiness=aws.lb.TargetGroupStickinessArgs(type="lb_cookie", enabled=False),
-            health_check=aws.lb.TargetGroupHealthCheckArgs(
-                enabled=True,
-                path=HEALTH_PATH,
-                port="traffic-port",
-                protocol="HTTP",
-                interval=drain.health_interval_seconds,
-                timeout=HEALTH_TIMEOUT_SECONDS,
-                healthy_threshold=drain.health_threshold,
-                unhealthy_threshold=drain.health_threshold,
-                matcher="200",
-            ),
-            opts=pulumi.ResourceOptions(parent=self, protect=self._guarded),
-        )
 
     def _colour_rule(self, colour: Colour, priority: int, sources: list[pulumi.Input[str]]) -> aws.lb.ListenerRule:
         return aws.lb.ListenerRule(

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -30,15 +29,14 @@ from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.clients.kubernetes import KubernetesClient
 from infra.errors import KubernetesUnreachableError, PreflightError
-from infra.foundation.load_balancers import HEALTH_TIMEOUT_SECONDS
+from infra.foundation.database import ensure_database_secret
+from infra.foundation.load_balancers import target_group
 from infra.foundation.providers import aws_provider, kubernetes_provider
 from infra.names import (
     APPLICATION,
-    APPLICATION_PORT,
     CLUSTER_INFO_PARAMETER,
     DATABASE_PORT,
     EXTERNAL_SECRETS_API,
-    HEALTH_PATH,
     PREVIEW_CLUSTER_ROLE,
 )
 from infra.previews import cluster_info, isolation, manifests, slots
@@ -105,26 +103,13 @@ def ensure_secret(clients: AwsClients, name: str) -> None:
     Raises:
         ShopCatError: Secrets Manager says no; the message says why.
     """
-    manager = clients.get("secretsmanager")
-    try:
-        try:
-            manager.get_secret_value(SecretId=name)
-        except ClientError as error:
-            if error_code(error) != "ResourceNotFoundException":
-                raise
-        else:
-            return
-        password = manager.get_random_password(PasswordLength=PREVIEW_PASSWORD_LENGTH, ExcludePunctuation=True)
-        value = {
-            "host": DATABASE_WORKLOAD,
-            "port": str(DATABASE_PORT),
-            "dbname": APPLICATION,
-            "username": APPLICATION,
-            "password": password["RandomPassword"],
-        }
-        manager.put_secret_value(SecretId=name, SecretString=json.dumps(value))
-    except (BotoCoreError, ClientError) as error:
-        raise explain(error, f"secret {name}", clients.endpoint_url) from error
+    fields = {
+        "host": DATABASE_WORKLOAD,
+        "port": str(DATABASE_PORT),
+        "dbname": APPLICATION,
+        "username": APPLICATION,
+    }
+    ensure_database_secret(clients, name, fields, PREVIEW_PASSWORD_LENGTH)
 
 
 async def granted(connect: Callable[[], KubernetesClient], namespace: str, pause_seconds: float = 0.2) -> None:
@@ -320,31 +305,12 @@ class Preview(pulumi.ComponentResource):
 
     def _edge(self, slot: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
         """Host rule and target group, there before any pod; the rule and the group's ARN."""
-        drain = self._settings.drain.budget
-        group = aws.lb.TargetGroup(
+        group = target_group(
             "group",
-            name=slots.group_name(self.name),
-            port=APPLICATION_PORT,
-            protocol="HTTP",
-            protocol_version="HTTP1",
-            target_type="ip",
-            vpc_id=self._cluster_info.vpc_id,
-            deregistration_delay=drain.deregistration_delay_seconds,
-            slow_start=0,
-            load_balancing_algorithm_type="round_robin",
-            stickiness=aws.lb.TargetGroupStickinessArgs(type="lb_cookie", enabled=False),
-            health_check=aws.lb.TargetGroupHealthCheckArgs(
-                enabled=True,
-                path=HEALTH_PATH,
-                port="traffic-port",
-                protocol="HTTP",
-                interval=drain.health_interval_seconds,
-                timeout=HEALTH_TIMEOUT_SECONDS,
-                healthy_threshold=drain.health_threshold,
-                unhealthy_threshold=drain.health_threshold,
-                matcher="200",
-            ),
-            opts=self._anew(self._enter, depends_on=[slot]),
+            slots.group_name(self.name),
+            self._cluster_info.vpc_id,
+            self._settings.drain.budget,
+            self._anew(self._enter, depends_on=[slot]),
         )
         rule = aws.lb.ListenerRule(
             "host",
