@@ -147,6 +147,23 @@ def refuse_open_previews(clients: AwsClients, table: str) -> None:
         )
 
 
+def _hosts(rule: Mapping[str, Any]) -> list[str]:
+    """Return the hosts that a listener rule is for."""
+    conditions = rule["Conditions"]
+    return [host for condition in conditions for host in condition.get("HostHeaderConfig", {}).get("Values", [])]
+
+
+def _target_groups(rule: Mapping[str, Any]) -> set[str]:
+    """Return the names of the target groups that a listener rule forwards to."""
+    targets = [
+        target
+        for action in rule["Actions"]
+        for target in (action, *action.get("ForwardConfig", {}).get("TargetGroups", []))
+    ]
+    # arn:aws:elasticloadbalancing:<region>:<account>:targetgroup/<name>/<id>
+    return {target["TargetGroupArn"].split("/")[1] for target in targets if "TargetGroupArn" in target}
+
+
 @dataclass(frozen=True)
 class Leftovers:
     """What AWS may hold of one preview, told by its names alone; each deletion is complete, or done before."""
@@ -164,7 +181,9 @@ class Leftovers:
         return cls(clients, stack, contract["placesTable"], contract["previewListenerArn"], host)
 
     def delete_rule(self) -> None:
-        """Delete every rule for the preview's host.
+        """Delete every rule for the preview's host, or that forwards to its target group.
+
+        A rule made before shopcat:previewDomain was changed names another host, and holds the target group.
 
         Raises:
             ShopCatError: AWS says no; so for all that follows.
@@ -172,11 +191,8 @@ class Leftovers:
         elb = self.clients.get("elbv2")
         with self._explained(f"rule for {self.host}"):
             pages = elb.get_paginator("describe_rules").paginate(ListenerArn=self.listener_arn)
-            for rule in [one for page in pages for one in page["Rules"]]:
-                hosts = [
-                    value for one in rule["Conditions"] for value in one.get("HostHeaderConfig", {}).get("Values", [])
-                ]
-                if hosts == [self.host]:
+            for rule in [rule for page in pages for rule in page["Rules"]]:
+                if _hosts(rule) == [self.host] or group_name(self.stack) in _target_groups(rule):
                     elb.delete_rule(RuleArn=rule["RuleArn"])
 
     def delete_group(self) -> None:

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from infra.access import iam_policies
+from infra.access.iam_policies import AwsScope
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.names import PREVIEW_SLOTS_TABLE
@@ -81,11 +83,11 @@ class Account:
             + [f"secret {one['Name']}" for one in manager.list_secrets(IncludePlannedDeletion=True)["SecretList"]]
         )
 
-    def leftovers(self, number: int) -> Leftovers:
+    def leftovers(self, number: int, domain: str = DOMAIN) -> Leftovers:
         found = {
             "placesTable": PREVIEW_SLOTS_TABLE,
             "previewListenerArn": self.listener,
-            "previewDomain": DOMAIN,
+            "previewDomain": domain,
         }
         return Leftovers.of(self.clients, f"pr-{number}", found)
 
@@ -118,6 +120,38 @@ def test_what_a_killed_update_has_left_goes_and_can_be_made_anew(account: Accoun
     account.make(12)
     leftovers.delete()
     leftovers.delete()
+    assert account.there() == others
+
+
+def test_a_rule_of_the_former_domain_goes_with_its_target_group(account: Account) -> None:
+    for number in (1, 123):
+        account.make(number)
+    others = account.there()
+    account.make(12)
+    calls: set[str] = set()
+    events = account.clients.get("elbv2").meta.events
+    events.register("before-call", lambda model, **_: calls.add(f"elasticloadbalancing:{model.name}"))
+    account.leftovers(12, "new.example.com").delete()
+    assert account.there() == others
+    policy = json.loads(iam_policies.cleanup_policy(AwsScope("123456789012", REGION, "shopcat", "releases"), "AROA"))
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    assert calls == {action for action in allowed if action.startswith("elasticloadbalancing:")}
+
+
+def test_a_rule_that_splits_traffic_goes_with_any_of_its_target_groups(account: Account) -> None:
+    account.make(123)
+    others = account.there()
+    account.make(12, ("group",))
+    elb = account.clients.get("elbv2")
+    arns = [one["TargetGroupArn"] for one in elb.describe_target_groups()["TargetGroups"]]
+    forward = {"TargetGroups": [{"TargetGroupArn": arn, "Weight": 1} for arn in arns]}
+    elb.create_rule(
+        ListenerArn=account.listener,
+        Priority=1,
+        Conditions=[{"Field": "host-header", "HostHeaderConfig": {"Values": ["by-hand.example.com"]}}],
+        Actions=[{"Type": "forward", "ForwardConfig": forward}],
+    )
+    account.leftovers(12).delete()
     assert account.there() == others
 
 
