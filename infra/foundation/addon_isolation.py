@@ -87,11 +87,11 @@ def egress_ports(api_server: str, aws_endpoint: str | None) -> list[int]:
 
     Enforcers see a packet after a Service's address has become its endpoint's, so the API server's own port counts.
     """
-    found = {HTTPS}
+    ports = {HTTPS}
     for url in filter(None, (api_server, aws_endpoint)):
         parts = urlsplit(url)
-        found.add(parts.port or (80 if parts.scheme == "http" else HTTPS))
-    return sorted(found)
+        ports.add(parts.port or (80 if parts.scheme == "http" else HTTPS))
+    return sorted(ports)
 
 
 def _policy(pods: Mapping[str, str], ports: list[int], served: list[int]) -> dict[str, Any]:

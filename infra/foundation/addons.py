@@ -123,7 +123,7 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
         "keepTLSSecret": True,
         # /readyz says nothing before the webhooks serve; the chart's first look after 10 s only makes a restart longer.
         "readinessProbe": {"initialDelaySeconds": 2, "periodSeconds": 3},
-        "env": {one["name"]: one["value"] for one in sdk_environment(settings.aws_endpoint)},
+        "env": {variable["name"]: variable["value"] for variable in sdk_environment(settings.aws_endpoint)},
     }
 
 

@@ -34,26 +34,26 @@ class AdmissionPolicy:
 
     def spec(self) -> dict[str, Any]:
         """The policy's spec."""
-        found: dict[str, Any] = {}
+        optional: dict[str, Any] = {}
         if self.beside:
-            found["paramKind"] = {"apiVersion": self.beside[0], "kind": self.beside[1]}
+            optional["paramKind"] = {"apiVersion": self.beside[0], "kind": self.beside[1]}
         if self.variables:
-            found["variables"] = [{"name": name, "expression": text} for name, text in self.variables.items()]
+            optional["variables"] = [{"name": name, "expression": text} for name, text in self.variables.items()]
         selected = {"namespaceSelector": {"matchLabels": {PREVIEW_LABEL: "true"}}} if self.beside else {}
         return {
-            **found,
+            **optional,
             "failurePolicy": "Fail",
             "matchConstraints": {**selected, "resourceRules": [dict(rule) for rule in self.rules]},
             "matchConditions": [{"name": name, "expression": text} for name, text in self.conditions.items()],
-            "validations": [{"expression": text, "message": said} for text, said in self.validations],
+            "validations": [{"expression": text, "message": message} for text, message in self.validations],
         }
 
     def binding(self) -> dict[str, Any]:
         """The spec of its binding: it denies."""
-        found: dict[str, Any] = {"policyName": self.name, "validationActions": ["Deny"]}
+        binding: dict[str, Any] = {"policyName": self.name, "validationActions": ["Deny"]}
         if self.beside:
-            found["paramRef"] = {"name": self.beside[2], "parameterNotFoundAction": "Deny"}
-        return found
+            binding["paramRef"] = {"name": self.beside[2], "parameterNotFoundAction": "Deny"}
+        return binding
 
 
 def bound_policy(

@@ -36,13 +36,13 @@ def zone_obstacles(zones: Mapping[str, str], offering: Collection[str], instance
         offering: ids of the zones that offer the nodes' instance type.
         instance_type: the nodes'.
     """
-    found = {}
+    obstacles = {}
     for name, zone_id in zones.items():
         if zone_id in WITHOUT_EKS:
-            found[name] = f"EKS takes no subnet in {zone_id}"
+            obstacles[name] = f"EKS takes no subnet in {zone_id}"
         elif zone_id not in offering:
-            found[name] = f"{zone_id} has no {instance_type}"
-    return found
+            obstacles[name] = f"{zone_id} has no {instance_type}"
+    return obstacles
 
 
 def zone_refusal(
@@ -74,16 +74,16 @@ def read_zones(clients: AwsClients, instance_type: str = T3_MEDIUM.name) -> tupl
     """
     try:
         ec2 = clients.get("ec2")
-        found = ec2.describe_availability_zones(
+        answer = ec2.describe_availability_zones(
             Filters=[{"Name": "zone-type", "Values": ["availability-zone"]}, {"Name": "state", "Values": ["available"]}]
         )
         pages = ec2.get_paginator("describe_instance_type_offerings").paginate(
             LocationType="availability-zone-id", Filters=[{"Name": "instance-type", "Values": [instance_type]}]
         )
-        offering = {one["Location"] for page in pages for one in page["InstanceTypeOfferings"]}
+        offering = {item["Location"] for page in pages for item in page["InstanceTypeOfferings"]}
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "availability zones", clients.endpoint_url) from error
-    return {one["ZoneName"]: one["ZoneId"] for one in found["AvailabilityZones"]}, offering
+    return {item["ZoneName"]: item["ZoneId"] for item in answer["AvailabilityZones"]}, offering
 
 
 def refuse_unusable(clients: AwsClients, letters: tuple[str, ...]) -> None:

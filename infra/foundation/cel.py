@@ -25,16 +25,17 @@ def literal(value: Any) -> str:
     As JSON does, but that the API server takes only maps and lists whose values are of one type: each is made `dyn`.
     """
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(name)}: dyn({literal(one)})" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{json.dumps(name)}: dyn({literal(item)})" for name, item in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ", ".join(f"dyn({literal(one)})" for one in value) + "]"
+        return "[" + ", ".join(f"dyn({literal(item)})" for item in value) + "]"
     return json.dumps(value)
 
 
 def same_quantities(path: str, wanted: Mapping[str, str]) -> str:
     """Say that a map of quantities is exactly this one: `1Gi` is `1024Mi`, and no key more or less."""
     each = [
-        f"{literal(name)} in {path} && {same_quantity(f'{path}[{literal(name)}]', one)}" for name, one in wanted.items()
+        f"{literal(name)} in {path} && {same_quantity(f'{path}[{literal(name)}]', quantity)}"
+        for name, quantity in wanted.items()
     ]
     return " && ".join([f"{path}.size() == {len(wanted)}", *each])
 
@@ -58,12 +59,12 @@ class Free:
 
 def between(least: int, most: int, unit: str = "") -> Free:
     """A whole number within bounds, both included."""
-    return Free(lambda it: f"{it} >= {least} && {it} <= {most}", f"{least} to {most}{unit}")
+    return Free(lambda path: f"{path} >= {least} && {path} <= {most}", f"{least} to {most}{unit}")
 
 
 def default(value: Any) -> Free:
     """Leave open what the API server, or an add-on, fills in: this value, or none where its version knows of no such field."""
-    return Free(lambda it: f"{it} == dyn({literal(value)})", f"{json.dumps(value)} or nothing", optional=True)
+    return Free(lambda path: f"{path} == dyn({literal(value)})", f"{json.dumps(value)} or nothing", optional=True)
 
 
 def cel_rules(path: str, template: Any, where: str) -> list[CelRule]:
@@ -79,23 +80,23 @@ def cel_rules(path: str, template: Any, where: str) -> list[CelRule]:
 
 def _is_plain(template: Any) -> bool:
     if isinstance(template, Mapping):
-        return all(_is_plain(one) for one in template.values())
+        return all(_is_plain(item) for item in template.values())
     if isinstance(template, list):
-        return all(_is_plain(one) for one in template)
+        return all(_is_plain(item) for item in template)
     return not isinstance(template, Free)
 
 
-def _rules(found: str, template: Any, where: str) -> list[CelRule]:
+def _rules(node: str, template: Any, where: str) -> list[CelRule]:
     """Rules for one node, whose CEL is an optional value, and for all below it."""
     if isinstance(template, Free):
-        holds = template.holds(f"{found}.value()")
-        expression = f"!{found}.hasValue() || ({holds})" if template.optional else f"{found}.hasValue() && ({holds})"
+        holds = template.holds(f"{node}.value()")
+        expression = f"!{node}.hasValue() || ({holds})" if template.optional else f"{node}.hasValue() && ({holds})"
         return [(expression, f"{where}: {template.says}")]
     if isinstance(template, Mapping) and template:
         entries = []
         below: list[CelRule] = []
         for name, value in template.items():
-            inner, key = f"{found}[?{literal(name)}]", literal(name)
+            inner, key = f"{node}[?{literal(name)}]", literal(name)
             if isinstance(value, Free) or (isinstance(value, (Mapping, list)) and value):
                 entries.append(f"?{key}: {inner}")
                 below += _rules(inner, value, f"{where}.{name}")
@@ -103,15 +104,15 @@ def _rules(found: str, template: Any, where: str) -> list[CelRule]:
                 entries.append(f"{key}: dyn({literal(value)})")
         names = ", ".join(template)
         return [
-            (f"{found} == optional.of(dyn({{{', '.join(entries)}}}))", f"{where}: exactly {names}, as given"),
+            (f"{node} == optional.of(dyn({{{', '.join(entries)}}}))", f"{where}: exactly {names}, as given"),
             *below,
         ]
     if isinstance(template, list) and not _is_plain(template):
-        size = f"{found}.hasValue() && {found}.value().size() == {len(template)}"
+        size = f"{node}.hasValue() && {node}.value().size() == {len(template)}"
         below = [
             rule
-            for index, one in enumerate(template)
-            for rule in _rules(f"{found}[?{index}]", one, f"{where}[{index}]")
+            for index, item in enumerate(template)
+            for rule in _rules(f"{node}[?{index}]", item, f"{where}[{index}]")
         ]
         return [(size, f"{where}: exactly {len(template)}"), *below]
-    return [(f"{found} == optional.of(dyn({literal(template)}))", f"{where}: exactly {json.dumps(template)}")]
+    return [(f"{node} == optional.of(dyn({literal(template)}))", f"{where}: exactly {json.dumps(template)}")]

@@ -86,19 +86,19 @@ class Cluster(pulumi.ComponentResource):
     ) -> None:
         super().__init__("shopcat:cluster:Cluster", name, None, opts)
         self._settings, self._boundary = settings, boundary
-        given = settings.cluster
-        self.name = given.name
+        config = settings.cluster
+        self.name = config.name
         logs = aws.cloudwatch.LogGroup(
             "control-plane",
-            name=f"/aws/eks/{given.name}/cluster",  # EKS writes there; made first, so that the retention is ours
-            retention_in_days=given.log_retention_days,
+            name=f"/aws/eks/{config.name}/cluster",  # EKS writes there; made first, so that the retention is ours
+            retention_in_days=config.log_retention_days,
             # Kept when the stack is destroyed: EKS delivers logs for a while after its cluster is gone, and would make the
             # group anew, to be kept for ever.
             opts=pulumi.ResourceOptions(parent=self, retain_on_delete=True),
         )
         key = aws.kms.Key(
             "secrets",
-            description=f"Kubernetes secrets of {given.name}",
+            description=f"Kubernetes secrets of {config.name}",
             enable_key_rotation=True,
             deletion_window_in_days=30,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
@@ -107,9 +107,9 @@ class Cluster(pulumi.ComponentResource):
         public, cidrs = endpoint_access(settings.api_access, settings.api_access_cidrs)
         cluster = eks.Cluster(
             name,
-            name=given.name,
-            version=given.kubernetes_version,
-            upgrade_policy=aws.eks.ClusterUpgradePolicyArgs(support_type=given.support_type),
+            name=config.name,
+            version=config.kubernetes_version,
+            upgrade_policy=aws.eks.ClusterUpgradePolicyArgs(support_type=config.support_type),
             vpc_id=network.vpc_id,
             public_subnet_ids=network.public_subnet_ids,
             private_subnet_ids=network.private_subnet_ids,
@@ -138,13 +138,13 @@ class Cluster(pulumi.ComponentResource):
         network_addon = self._addon("vpc-cni", [cluster])
         group = self._nodes(nodes, network, [network_addon])
         addons = [self._addon(addon, [group]) for addon in ("coredns", "kube-proxy", "eks-pod-identity-agent")]
-        found = cluster.eks_cluster
-        text: pulumi.Output[str] = pulumi.Output.all(found.endpoint, found.certificate_authority.data).apply(
-            lambda both: kubeconfig(given.name, both[0], both[1], region)
-        )
+        eks_cluster = cluster.eks_cluster
+        text: pulumi.Output[str] = pulumi.Output.all(
+            eks_cluster.endpoint, eks_cluster.certificate_authority.data
+        ).apply(lambda both: kubeconfig(config.name, both[0], both[1], region))
         self.kubeconfig: pulumi.Output[str] = pulumi.Output.secret(text)
         self.ready: list[pulumi.Resource] = [*addons]
-        self.register_outputs({"name": given.name})
+        self.register_outputs({"name": config.name})
 
     def _access_entries(self) -> dict[str, eks.AccessEntryArgs]:
         return {
@@ -180,7 +180,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _nodes(self, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]) -> aws.eks.NodeGroup:
         """The provider's own resource: pulumi-eks's ManagedNodeGroup (4.4.0) takes no `update_config`."""
-        given = self._settings.cluster
+        config = self._settings.cluster
         template = aws.ec2.LaunchTemplate(
             "nodes",
             metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
@@ -196,7 +196,7 @@ class Cluster(pulumi.ComponentResource):
             ],
             tag_specifications=[
                 aws.ec2.LaunchTemplateTagSpecificationArgs(
-                    resource_type="instance", tags={"Name": f"{given.name}-node"}
+                    resource_type="instance", tags={"Name": f"{config.name}-node"}
                 )
             ],
             update_default_version=True,
@@ -204,7 +204,7 @@ class Cluster(pulumi.ComponentResource):
         )
         group: aws.eks.NodeGroup = aws.eks.NodeGroup(
             "nodes",
-            cluster_name=given.name,
+            cluster_name=config.name,
             node_role_arn=role.arn,
             subnet_ids=network.private_subnet_ids,
             instance_types=[INSTANCE_TYPE],
@@ -214,8 +214,8 @@ class Cluster(pulumi.ComponentResource):
             update_config=aws.eks.NodeGroupUpdateConfigArgs(
                 max_unavailable=UNAVAILABLE_NODES, update_strategy=UPDATE_STRATEGY
             ),
-            release_version=given.ami_release_version or None,
-            version=given.kubernetes_version,
+            release_version=config.ami_release_version or None,
+            version=config.kubernetes_version,
             launch_template=aws.eks.NodeGroupLaunchTemplateArgs(
                 id=template.id, version=template.latest_version.apply(str)
             ),

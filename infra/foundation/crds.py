@@ -48,16 +48,16 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
     """
     try:
         entries = yaml.load(index, _LOADER)["entries"][chart]  # noqa: S506 - both are the safe loader
-        there = {str(one["version"]).removeprefix("v"): one for one in entries}
-        found = there.get(version.removeprefix("v"))
-        if found is not None:
-            return urljoin(f"{repository.rstrip('/')}/", found["urls"][0]), str(found.get("digest") or "")
+        by_version = {str(entry["version"]).removeprefix("v"): entry for entry in entries}
+        release = by_version.get(version.removeprefix("v"))
+        if release is not None:
+            return urljoin(f"{repository.rstrip('/')}/", release["urls"][0]), str(release.get("digest") or "")
     except (yaml.YAMLError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise PreflightError(
             f"{repository}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
             "shopcat:chartMirror"
         ) from error
-    newest = next(iter(there), "none")
+    newest = next(iter(by_version), "none")
     raise PreflightError(
         f"{repository} has no {chart} {version} (its first is {newest}); set shopcat:charts to one it has"
     )
@@ -72,13 +72,13 @@ def versions(repository: str, chart: str) -> list[str]:
     base = repository.rstrip("/")
     try:
         entries = yaml.load(get_url(f"{base}/index.yaml"), _LOADER)["entries"][chart]  # noqa: S506
-        found = [str(one["version"]) for one in entries]
+        released = [str(entry["version"]) for entry in entries]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise PreflightError(
             f"{base}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
             "shopcat:chartMirror"
         ) from error
-    return [one for one in found if "-" not in one]
+    return [version for version in released if "-" not in version]
 
 
 def read_crds(archive: bytes) -> list[Manifest]:
@@ -87,17 +87,17 @@ def read_crds(archive: bytes) -> list[Manifest]:
     Raises:
         ShopCatError: it is no chart's archive.
     """
-    found = []
+    objects = []
     try:
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as files:
             for member in files:
                 if member.isfile() and _IN_CRDS.fullmatch(member.name.removeprefix("./")):
                     content = files.extractfile(member)
                     text = content.read().decode() if content else ""
-                    found += [one for one in yaml.load_all(text, _LOADER) if isinstance(one, dict)]
+                    objects += [item for item in yaml.load_all(text, _LOADER) if isinstance(item, dict)]
     except (OSError, EOFError, zlib.error, tarfile.TarError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise PreflightError(f"a chart's archive can't be read: {error}") from error
-    return [one for one in found if one.get("kind") == "CustomResourceDefinition"]
+    return [item for item in objects if item.get("kind") == "CustomResourceDefinition"]
 
 
 def fetch_crds(repository: str, chart: str, version: str, expected: str) -> bytes:
@@ -186,4 +186,4 @@ def _without_status(definition: Manifest) -> Manifest:
 
 def _is_established(definition: Manifest | None) -> bool:
     conditions = ((definition or {}).get("status") or {}).get("conditions") or []
-    return any(one["type"] == "Established" and one["status"] == "True" for one in conditions)
+    return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)

@@ -141,7 +141,7 @@ class Database(pulumi.ComponentResource):
             What a release needs of the database.
         """
         settings = self._settings
-        given = settings.database
+        config = settings.database
         child = pulumi.ResourceOptions(parent=self)
         group = aws.ec2.SecurityGroup(
             "database", name="shopcat-database", description="PostgreSQL from the cluster", vpc_id=vpc_id, opts=child
@@ -159,8 +159,8 @@ class Database(pulumi.ComponentResource):
         subnets = aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=child)
         parameters = aws.rds.ParameterGroup(
             "database",
-            name=f"shopcat-postgres{given.engine_version.partition('.')[0]}",
-            family=f"postgres{given.engine_version.partition('.')[0]}",
+            name=f"shopcat-postgres{config.engine_version.partition('.')[0]}",
+            family=f"postgres{config.engine_version.partition('.')[0]}",
             parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
             opts=child,
         )
@@ -168,10 +168,10 @@ class Database(pulumi.ComponentResource):
             "database",
             identifier="shopcat",
             engine="postgres",
-            engine_version=given.engine_version,
-            instance_class=given.instance_class,
-            allocated_storage=given.storage_gibibytes,
-            max_allocated_storage=4 * given.storage_gibibytes,
+            engine_version=config.engine_version,
+            instance_class=config.instance_class,
+            allocated_storage=config.storage_gibibytes,
+            max_allocated_storage=4 * config.storage_gibibytes,
             storage_type="gp3",
             storage_encrypted=True,
             db_name=DATABASE_NAME,
@@ -181,8 +181,8 @@ class Database(pulumi.ComponentResource):
             parameter_group_name=parameters.name,
             vpc_security_group_ids=[group.id],
             publicly_accessible=False,
-            multi_az=given.multi_zone,
-            backup_retention_period=given.backup_retention_days,
+            multi_az=config.multi_zone,
+            backup_retention_period=config.backup_retention_days,
             copy_tags_to_snapshot=True,
             auto_minor_version_upgrade=True,
             deletion_protection=settings.protection,
@@ -206,8 +206,8 @@ class Database(pulumi.ComponentResource):
     def _role_job(
         self, cluster: kubernetes.Provider, master_arn: pulumi.Input[str], depends_on: list[pulumi.Resource]
     ) -> kubernetes.batch.v1.Job:
-        def inside(*depends_on: pulumi.Resource, **given: Any) -> pulumi.ResourceOptions:
-            return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **given)
+        def inside(*depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
+            return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **options)
 
         batch, core, meta = kubernetes.batch.v1, kubernetes.core.v1, kubernetes.meta.v1
         namespace = core.Namespace(

@@ -90,35 +90,35 @@ def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str) ->
     A name that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update made it.
     """
     by_name: dict[str, list[DnsRecord]] = {}
-    for one in records:
-        name = one["Name"].replace("\\052", "*").rstrip(".").lower()
-        by_name.setdefault(name, []).append(one)
-    found, host = [], wanted.host
+    for record in records:
+        name = record["Name"].replace("\\052", "*").rstrip(".").lower()
+        by_name.setdefault(name, []).append(record)
+    obstacles, host = [], wanted.host
     ours = re.compile(rf"(dualstack\.)?{re.escape(wanted.balancer)}-\d+\.{re.escape(region)}\.elb\.amazonaws\.com\.?")
     above = lineage(host, wanted.zone)
-    for one in by_name.get(host, []):
-        target = one.get("AliasTarget", {}).get("DNSName", "").lower()
-        if one["Type"] in ADDRESSES and not (one["Type"] == "A" and ours.fullmatch(target)):
-            values = target or ", ".join(each["Value"] for each in one.get("ResourceRecords", []))
-            found.append(
-                f"{host} {one['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
+    for record in by_name.get(host, []):
+        target = record.get("AliasTarget", {}).get("DNSName", "").lower()
+        if record["Type"] in ADDRESSES and not (record["Type"] == "A" and ours.fullmatch(target)):
+            values = target or ", ".join(each["Value"] for each in record.get("ResourceRecords", []))
+            obstacles.append(
+                f"{host} {record['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
             )
     for name in above[:-1]:
-        if any(one["Type"] == "NS" for one in by_name.get(name, [])):
-            found.append(
+        if any(record["Type"] == "NS" for record in by_name.get(name, [])):
+            obstacles.append(
                 f"{name} NS hands {host} over to another zone; set shopcat:{wanted.setting} to {name}, or delete it"
             )
-    return found + _forbidden(host, above, by_name)
+    return obstacles + _forbidden(host, above, by_name)
 
 
 def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[DnsRecord]]) -> list[str]:
     """Of CAA records those of the nearest name count (RFC 8659), for a wildcard `issuewild` before `issue`."""
     for name in names:
         values = [
-            each["Value"].split(None, 2)
-            for one in by_name.get(name, [])
-            if one["Type"] == "CAA"
-            for each in one["ResourceRecords"]
+            value["Value"].split(None, 2)
+            for record in by_name.get(name, [])
+            if record["Type"] == "CAA"
+            for value in record["ResourceRecords"]
         ]
         if not values:
             continue
@@ -137,11 +137,13 @@ def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[DnsRecor
 def read_dns_records(clients: AwsClients, zone_id: str, wanted: DnsName) -> list[DnsRecord]:
     """Records of a name and of those above it; a zone may hold ten thousand others."""
     route53 = clients.get("route53")
-    found: list[DnsRecord] = []
+    records: list[DnsRecord] = []
     for name in sorted(lineage(wanted.host, wanted.zone)):
         page = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=name, MaxItems="100")
-        found += [one for one in page["ResourceRecordSets"] if one["Name"].replace("\\052", "*").rstrip(".") == name]
-    return found
+        records += [
+            record for record in page["ResourceRecordSets"] if record["Name"].replace("\\052", "*").rstrip(".") == name
+        ]
+    return records
 
 
 def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> None:
@@ -154,8 +156,8 @@ def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> Non
         records = read_dns_records(clients, zone_id, wanted)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"records of Route 53 zone {wanted.zone}", clients.endpoint_url) from error
-    found = dns_obstacles(records, wanted, clients.region)
-    if found:
+    obstacles = dns_obstacles(records, wanted, clients.region)
+    if obstacles:
         raise PreflightError(
-            f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(found)
+            f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(obstacles)
         )

@@ -33,41 +33,41 @@ class ExistingNetwork:
     nat_addresses: list[pulumi.Output[str]]
 
     @staticmethod
-    def of(given: ExistingCluster) -> ExistingNetwork:
+    def of(cluster: ExistingCluster) -> ExistingNetwork:
         """From settings."""
         return ExistingNetwork(
-            vpc_id=given.vpc_id,
-            cidr=given.vpc_cidr,
-            public_subnet_ids=list(given.public_subnet_ids),
-            preview_subnet_ids=list(given.preview_subnet_ids),
-            private_subnet_ids=list(given.private_subnet_ids),
-            nat_addresses=[pulumi.Output.from_input(address) for address in given.nat_addresses],
+            vpc_id=cluster.vpc_id,
+            cidr=cluster.vpc_cidr,
+            public_subnet_ids=list(cluster.public_subnet_ids),
+            preview_subnet_ids=list(cluster.preview_subnet_ids),
+            private_subnet_ids=list(cluster.private_subnet_ids),
+            nat_addresses=[pulumi.Output.from_input(address) for address in cluster.nat_addresses],
         )
 
 
-def load_balancer_cidrs(clients: AwsClients, given: ExistingCluster) -> tuple[list[str], list[str]]:
+def load_balancer_cidrs(clients: AwsClients, cluster: ExistingCluster) -> tuple[list[str], list[str]]:
     """Read where production's load balancer has its addresses, and where the previews' has.
 
     Raises:
         ShopCatError: a subnet is not there, or is in another VPC.
     """
-    wanted = [*given.public_subnet_ids, *given.preview_subnet_ids]
+    wanted = [*cluster.public_subnet_ids, *cluster.preview_subnet_ids]
     try:
         answer = clients.get("ec2").describe_subnets(Filters=[{"Name": "subnet-id", "Values": wanted}])["Subnets"]
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"subnets {', '.join(wanted)}", clients.endpoint_url) from error
-    cidrs = {one["SubnetId"]: one["CidrBlock"] for one in answer if one["VpcId"] == given.vpc_id}
-    missing = [one for one in wanted if one not in cidrs]
+    cidrs = {subnet["SubnetId"]: subnet["CidrBlock"] for subnet in answer if subnet["VpcId"] == cluster.vpc_id}
+    missing = [subnet for subnet in wanted if subnet not in cidrs]
     if missing:
         raise PreflightError(
-            f"shopcat:cluster.existing: {', '.join(missing)} not found in {given.vpc_id}; publicSubnetIds and "
+            f"shopcat:cluster.existing: {', '.join(missing)} not found in {cluster.vpc_id}; publicSubnetIds and "
             "previewSubnetIds name subnets of that VPC (aws ec2 describe-subnets)"
         )
 
     def of(ids: Sequence[str]) -> list[str]:
-        return [str(cidrs[one]) for one in ids]
+        return [str(cidrs[subnet]) for subnet in ids]
 
-    return of(given.public_subnet_ids), of(given.preview_subnet_ids)
+    return of(cluster.public_subnet_ids), of(cluster.preview_subnet_ids)
 
 
 def refuse_old(client: KubernetesClient) -> None:
@@ -80,10 +80,10 @@ def refuse_old(client: KubernetesClient) -> None:
         ShopCatError: its version is older, or it names none.
     """
     answer: Any = client.get("/version")
-    found = tuple(int(re.sub("[^0-9].*", "", str((answer or {}).get(part, ""))) or 0) for part in ("major", "minor"))
-    if found < OLDEST_KUBERNETES:
+    version = tuple(int(re.sub("[^0-9].*", "", str((answer or {}).get(part, ""))) or 0) for part in ("major", "minor"))
+    if version < OLDEST_KUBERNETES:
         oldest = ".".join(map(str, OLDEST_KUBERNETES))
         raise PreflightError(
-            f"the existing cluster runs Kubernetes {'.'.join(map(str, found))}: before {oldest} a closed preview's "
+            f"the existing cluster runs Kubernetes {'.'.join(map(str, version))}: before {oldest} a closed preview's "
             f"NetworkPolicies may go before its pods; bring the cluster to {oldest} or later"
         )

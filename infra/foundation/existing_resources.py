@@ -59,11 +59,11 @@ def _in_ec2(operation: str, key: str, identifier: str, **filters: str) -> Finder
     """A finder at EC2 by filters, each given as its name with `_` for `-` and the name of the input it compares."""
 
     def find(clients: AwsClients, inputs: Inputs) -> str | None:
-        asked = [
+        criteria = [
             {"Name": name.replace("__", ".").replace("_", "-"), "Values": [inputs[value]]}
             for name, value in filters.items()
         ]
-        listed = getattr(clients.get("ec2"), operation)(Filters=asked)[key]
+        listed = getattr(clients.get("ec2"), operation)(Filters=criteria)[key]
         return str(listed[0][identifier]) if listed else None
 
     return find
@@ -71,20 +71,20 @@ def _in_ec2(operation: str, key: str, identifier: str, **filters: str) -> Finder
 
 def _log_group(clients: AwsClients, inputs: Inputs) -> str | None:
     listed = clients.get("logs").describe_log_groups(logGroupNamePrefix=inputs["name"])["logGroups"]
-    return next((str(one["logGroupName"]) for one in listed if one["logGroupName"] == inputs["name"]), None)
+    return next((str(group["logGroupName"]) for group in listed if group["logGroupName"] == inputs["name"]), None)
 
 
 def _secret(clients: AwsClients, inputs: Inputs) -> str | None:
-    found = clients.get("secretsmanager").describe_secret(SecretId=inputs["name"])
-    if found.get("DeletedDate"):
+    secret = clients.get("secretsmanager").describe_secret(SecretId=inputs["name"])
+    if secret.get("DeletedDate"):
         name = shlex.quote(inputs["name"])
         raise PreflightError(
-            f"secret {inputs['name']} is to be deleted and holds its name until {found['DeletedDate']:%Y-%m-%d}; bring it "
+            f"secret {inputs['name']} is to be deleted and holds its name until {secret['DeletedDate']:%Y-%m-%d}; bring it "
             f"back (`aws secretsmanager restore-secret --secret-id {name}`) or give its name free at once "
             f"(`aws secretsmanager delete-secret --secret-id {name} --force-delete-without-recovery`), then run "
             "`pulumi up` again"
         )
-    return str(found["ARN"])
+    return str(secret["ARN"])
 
 
 def _find_addon(clients: AwsClients, inputs: Inputs) -> str | None:
@@ -116,11 +116,11 @@ def _group_rule(*, egress: bool) -> Finder:
             "CidrIpv4": inputs.get("cidrIpv4"),
             "ReferencedGroupInfo": inputs.get("referencedSecurityGroupId"),
         }
-        asked = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
-        for rule in clients.get("ec2").describe_security_group_rules(Filters=asked)["SecurityGroupRules"]:
+        filters = [{"Name": "group-id", "Values": [inputs["securityGroupId"]]}]
+        for rule in clients.get("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]:
             reference = rule.get("ReferencedGroupInfo") or {}
-            found = {**{key: rule.get(key) for key in wanted}, "ReferencedGroupInfo": reference.get("GroupId")}
-            if rule["IsEgress"] is egress and found == wanted:
+            current = {**{key: rule.get(key) for key in wanted}, "ReferencedGroupInfo": reference.get("GroupId")}
+            if rule["IsEgress"] is egress and current == wanted:
                 return str(rule["SecurityGroupRuleId"])
         return None
 
@@ -129,45 +129,48 @@ def _group_rule(*, egress: bool) -> Finder:
 
 def _route(clients: AwsClients, inputs: Inputs) -> str | None:
     table, destination = inputs["routeTableId"], inputs["destinationCidrBlock"]
-    (found,) = clients.get("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
-    taken = [route.get("DestinationCidrBlock") for route in found["Routes"]]
+    (route_table,) = clients.get("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    taken = [route.get("DestinationCidrBlock") for route in route_table["Routes"]]
     return f"{table}_{destination}" if destination in taken else None
 
 
 def _association(clients: AwsClients, inputs: Inputs) -> str | None:
-    asked = [{"Name": "association.subnet-id", "Values": [inputs["subnetId"]]}]
-    listed = clients.get("ec2").describe_route_tables(Filters=asked)["RouteTables"]
+    filters = [{"Name": "association.subnet-id", "Values": [inputs["subnetId"]]}]
+    listed = clients.get("ec2").describe_route_tables(Filters=filters)["RouteTables"]
     return f"{inputs['subnetId']}/{listed[0]['RouteTableId']}" if listed else None
 
 
 def _nat_gateway(clients: AwsClients, inputs: Inputs) -> str | None:
-    asked = [
+    filters = [
         {"Name": "subnet-id", "Values": [inputs["subnetId"]]},
         {"Name": "state", "Values": ["pending", "available"]},
     ]
-    for gateway in clients.get("ec2").describe_nat_gateways(Filters=asked)["NatGateways"]:
-        if inputs["allocationId"] in [one.get("AllocationId") for one in gateway["NatGatewayAddresses"]]:
+    for gateway in clients.get("ec2").describe_nat_gateways(Filters=filters)["NatGateways"]:
+        if inputs["allocationId"] in [address.get("AllocationId") for address in gateway["NatGatewayAddresses"]]:
             return str(gateway["NatGatewayId"])
     return None
 
 
 def _endpoint(clients: AwsClients, inputs: Inputs) -> str | None:
-    asked = [
+    filters = [
         {"Name": name, "Values": [inputs[key]]} for name, key in (("vpc-id", "vpcId"), ("service-name", "serviceName"))
     ]
-    listed = clients.get("ec2").describe_vpc_endpoints(Filters=asked)["VpcEndpoints"]
-    return next((str(one["VpcEndpointId"]) for one in listed if not one["State"].lower().startswith("delet")), None)
+    listed = clients.get("ec2").describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
+    return next(
+        (str(endpoint["VpcEndpointId"]) for endpoint in listed if not endpoint["State"].lower().startswith("delet")),
+        None,
+    )
 
 
 def _listener(clients: AwsClients, inputs: Inputs) -> str | None:
     listed = clients.get("elbv2").describe_listeners(LoadBalancerArn=inputs["loadBalancerArn"])["Listeners"]
-    return next((str(one["ListenerArn"]) for one in listed if one["Port"] == int(inputs["port"])), None)
+    return next((str(listener["ListenerArn"]) for listener in listed if listener["Port"] == int(inputs["port"])), None)
 
 
 def _find_rule(clients: AwsClients, inputs: Inputs) -> str | None:
     pages = clients.get("elbv2").get_paginator("describe_rules").paginate(ListenerArn=inputs["listenerArn"])
-    rules = [one for page in pages for one in page["Rules"]]
-    return next((str(one["RuleArn"]) for one in rules if one["Priority"] == str(int(inputs["priority"]))), None)
+    rules = [rule for page in pages for rule in page["Rules"]]
+    return next((str(rule["RuleArn"]) for rule in rules if rule["Priority"] == str(int(inputs["priority"]))), None)
 
 
 def _find_record(clients: AwsClients, inputs: Inputs) -> str | None:
@@ -177,8 +180,8 @@ def _find_record(clients: AwsClients, inputs: Inputs) -> str | None:
     listed = clients.get("route53").list_resource_record_sets(
         HostedZoneId=inputs["zoneId"], StartRecordName=name, StartRecordType=kind, MaxItems="1"
     )["ResourceRecordSets"]
-    there = [(one["Name"].rstrip(".").replace("\\052", "*"), one["Type"]) for one in listed]
-    return f"{inputs['zoneId']}_{name}_{kind}" if (name, kind) in there else None
+    taken = [(record["Name"].rstrip(".").replace("\\052", "*"), record["Type"]) for record in listed]
+    return f"{inputs['zoneId']}_{name}_{kind}" if (name, kind) in taken else None
 
 
 FINDERS: Mapping[str, Finder] = {
@@ -300,14 +303,14 @@ class ImportGuard:
             "AWS has already what this update would make, and the state doesn't know it: an update that was killed has made "
             "it, `pulumi destroy` has kept it on purpose (docs/destroy.md), or it is somebody else's, which has to be "
             f"renamed or deleted. Take what is this stack's own into the state, then run `pulumi up -s {self._stack}` "
-            "again:\n" + "\n".join(f"  {one}" for one in commands)
+            "again:\n" + "\n".join(f"  {command}" for command in commands)
         )
 
     async def _quiet(self) -> None:
         """Wait until the engine asks about nothing new; the first that ends its wait names all that was found."""
         until = time.monotonic() + GATHER_SECONDS
         while time.monotonic() < until:
-            asked = self._asked
+            count = self._asked
             await asyncio.sleep(QUIET_SECONDS)
-            if self._asked == asked:
+            if self._asked == count:
                 return

@@ -38,7 +38,7 @@ VALIDATION_MINUTES = 75
 
 def to_enter(records: list[dict[str, str]]) -> str:
     """What a person enters at another DNS, in one line: the certificate's record first, then the names."""
-    validation, *names = (f"{one['name']} {one['type']} {one['value']}" for one in records)
+    validation, *names = (f"{record['name']} {record['type']} {record['value']}" for record in records)
     return (
         f"shopcat:dns is external: enter {validation}, for which an update waits up to {VALIDATION_MINUTES} minutes, and "
         f"{', '.join(names)} (an ALIAS or ANAME where that is the apex of its zone)"
@@ -225,7 +225,7 @@ class LoadBalancer(pulumi.ComponentResource):
         records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(validation, *aliases).apply(list)
         if not pulumi.runtime.is_dry_run():
             # Said of the balancer: the engine's display shows one message of each resource while it waits.
-            records.apply(lambda found: pulumi.log.info(to_enter(found), self))
+            records.apply(lambda entries: pulumi.log.info(to_enter(entries), self))
         return records
 
 

@@ -40,8 +40,8 @@ def subnets(cidr: str) -> Subnets:
     Every pod has an address of its own there.
     """
     network = ipaddress.ip_network(cidr)
-    eighths = [str(one) for one in network.subnets(prefixlen_diff=3)]
-    quarters = [str(one) for one in network.subnets(prefixlen_diff=2)]
+    eighths = [str(block) for block in network.subnets(prefixlen_diff=3)]
+    quarters = [str(block) for block in network.subnets(prefixlen_diff=2)]
     return Subnets(eighths[:2], eighths[2:4], quarters[2:4])
 
 
@@ -151,9 +151,9 @@ class Network(pulumi.ComponentResource):
             )
         self.vpc_id = vpc.id
         self.cidr = settings.cidr
-        self.public_subnet_ids = [one.subnet_id for one in public_routed]
-        self.preview_subnet_ids = [one.subnet_id for one in preview_routed]
-        self.private_subnet_ids = [one.subnet_id for one in private_routed]
+        self.public_subnet_ids = [association.subnet_id for association in public_routed]
+        self.preview_subnet_ids = [association.subnet_id for association in preview_routed]
+        self.private_subnet_ids = [association.subnet_id for association in private_routed]
         self.nat_addresses = [address.public_ip for address in addresses]
         if settings.interface_endpoints:
             self._interface_endpoints(name, region)

@@ -179,8 +179,8 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
     ]
     return [
         *(
-            AdmissionPolicy(f"shopcat-preview-{name}", [rule], _IDENTITY, [(expression, said)])
-            for name, rule, expression, said in kinds
+            AdmissionPolicy(f"shopcat-preview-{name}", [rule], _IDENTITY, [(expression, message)])
+            for name, rule, expression, message in kinds
         ),
         *(
             AdmissionPolicy(
@@ -216,9 +216,9 @@ def _either(path: str, name: str) -> str:
 
 def _made(kind: str, spec: Mapping[str, Any], name: str) -> list[cel.CelRule]:
     """An object has this name and is exactly this, but for what the template leaves open."""
-    said = f"a preview's {kind} {_AS_MADE}: "
-    named = (f"object.metadata.name == {literal(name)}", f"{said}it is called {name}")
-    return [named, *((expression, said + text) for expression, text in cel.cel_rules("object.spec", spec, "spec"))]
+    message = f"a preview's {kind} {_AS_MADE}: "
+    named = (f"object.metadata.name == {literal(name)}", f"{message}it is called {name}")
+    return [named, *((expression, message + text) for expression, text in cel.cel_rules("object.spec", spec, "spec"))]
 
 
 def metadata() -> AdmissionPolicy:
@@ -230,12 +230,12 @@ def metadata() -> AdmissionPolicy:
     allowed = literal(list(isolation.PREVIEW_ANNOTATIONS))
 
     def part(owner: str, name: str, empty: str) -> str:
-        found = f"has({owner}.metadata.{name}) ? {owner}.metadata.{name} : {empty}"
-        return f"oldObject == null ? {empty} : ({found})" if owner == "oldObject" else found
+        value = f"has({owner}.metadata.{name}) ? {owner}.metadata.{name} : {empty}"
+        return f"oldObject == null ? {empty} : ({value})" if owner == "oldObject" else value
 
-    def kept(one: str, other: str, free: str) -> str:
-        same = f"(key in variables.{other} && variables.{other}[key] == variables.{one}[key])"
-        return f"variables.{one}.all(key, {same} || {free})"
+    def kept(left: str, right: str, free: str) -> str:
+        same = f"(key in variables.{right} && variables.{right}[key] == variables.{left}[key])"
+        return f"variables.{left}.all(key, {same} || {free})"
 
     short = f"variables.annotations[key].size() <= {isolation.ANNOTATION_CHARACTERS}"
     return AdmissionPolicy(
@@ -290,14 +290,14 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
     changed = "request.operation == 'CREATE' || dyn(object.spec) != dyn(oldObject.spec)"
     label = literal(isolation.NAME_LABEL)
     labelled = f"has(object.metadata.labels) && {label} in object.metadata.labels && object.metadata.labels[{label}]"
-    found = []
+    policies = []
     for name, spec in shapes.items():
-        said = f"a preview's pod {_AS_MADE}: "
+        message = f"a preview's pod {_AS_MADE}: "
         pod = [
             *cel.cel_rules("object.spec", admitted_shapes.pod_shape(spec, isolation.PREVIEW_PRIORITY), "spec"),
             *cel.cel_rules("object.metadata.labels", admitted_shapes.pod_labels(spec), "metadata.labels"),
         ]
-        found += [
+        policies += [
             AdmissionPolicy(
                 f"shopcat-preview-deployment-{name}",
                 [resource_rule("apps", "v1", ["deployments"])],
@@ -312,11 +312,11 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
                 f"shopcat-preview-pod-{name}",
                 [resource_rule("", "v1", ["pods"], "CREATE")],
                 {**_IN_PREVIEW, "name": _either(labelled, name)},
-                [(expression, said + text) for expression, text in pod],
+                [(expression, message + text) for expression, text in pod],
             ),
         ]
     return [
-        *found,
+        *policies,
         AdmissionPolicy(
             "shopcat-preview-scale",
             [resource_rule("*", "*", ["*/scale"], "UPDATE")],
@@ -393,12 +393,14 @@ def declare_admission_policies(
     def spec(name: str, *, binding: bool) -> pulumi.Output[dict[str, Any]]:
         def find(urls: Sequence[str]) -> dict[str, Any]:
             known = replace(facts, repository=urls[0], preview_repository=urls[1])
-            one = next(each for each in admission_policies(known) if each.name == name)
-            return one.binding() if binding else one.spec()
+            policy = next(each for each in admission_policies(known) if each.name == name)
+            return policy.binding() if binding else policy.spec()
 
         return repositories.apply(find)
 
     names = [each.name for each in admission_policies(facts)]
     return [
-        one for name in names for one in bound_policy(name, spec(name, binding=False), spec(name, binding=True), opts)
+        resource
+        for name in names
+        for resource in bound_policy(name, spec(name, binding=False), spec(name, binding=True), opts)
     ]

@@ -34,7 +34,7 @@ def escaped(text: str) -> str:
 def application_image(repository: str) -> Free:
     """The previews' own repository, by digest, in its one spelling."""
     pattern = f"^{escaped(repository)}{BY_DIGEST}$"
-    return Free(lambda it: f"{it}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, written exactly so")
+    return Free(lambda path: f"{path}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, written exactly so")
 
 
 def database_image(configured: str) -> Free:
@@ -42,7 +42,7 @@ def database_image(configured: str) -> Free:
     repository = re.sub(r":[^/:]*$", "", configured.partition("@")[0])
     pattern = f"^{escaped(repository)}({TAG})?{BY_DIGEST}$"
     return Free(
-        lambda it: f"{it}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, a tag before it or none"
+        lambda path: f"{path}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, a tag before it or none"
     )
 
 
@@ -53,12 +53,12 @@ def environment_shape() -> Free:
         for name, key in SECRET_KEYS.items()
     ]
 
-    def holds(it: str) -> str:
+    def holds(path: str) -> str:
         return " && ".join(
             [
-                f"{it}.size() <= {ENVIRONMENT_VARIABLES}",
-                f"{it}.all(one, one in {literal(secrets)} || one.all(key, key in ['name', 'value']))",
-                f"{it}.map(one, one.name.size() + (has(one.value) ? one.value.size() : 0)).sum() <= {ENVIRONMENT_CHARACTERS}",
+                f"{path}.size() <= {ENVIRONMENT_VARIABLES}",
+                f"{path}.all(one, one in {literal(secrets)} || one.all(key, key in ['name', 'value']))",
+                f"{path}.map(one, one.name.size() + (has(one.value) ? one.value.size() : 0)).sum() <= {ENVIRONMENT_CHARACTERS}",
             ]
         )
 
@@ -70,38 +70,38 @@ def environment_shape() -> Free:
 
 
 def _quantities(wanted: Mapping[str, str]) -> Free:
-    return Free(lambda it: same_quantities(it, wanted), f"exactly {dict(wanted)}")
+    return Free(lambda path: same_quantities(path, wanted), f"exactly {dict(wanted)}")
 
 
 def _exact_quantity(wanted: str) -> Free:
-    return Free(lambda it: same_quantity(it, wanted), f"exactly {wanted}")
+    return Free(lambda path: same_quantity(path, wanted), f"exactly {wanted}")
 
 
 def _short_text(most: int) -> Free:
-    return Free(lambda it: f"{it}.size() <= {most}", f"at most {most} characters")
+    return Free(lambda path: f"{path}.size() <= {most}", f"at most {most} characters")
 
 
 def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A pod's spec as the API server completes it (kubernetes/pkg/apis/core/v1/defaults.go)."""
-    found = {
+    completed = {
         "dnsPolicy": "ClusterFirst",
         "restartPolicy": "Always",
         "schedulerName": "default-scheduler",
         **deepcopy(dict(spec)),
     }
-    for container in found["containers"]:
+    for container in completed["containers"]:
         container |= {"terminationMessagePath": "/dev/termination-log", "terminationMessagePolicy": "File"}
         container["ports"] = [{"protocol": "TCP", **port} for port in container["ports"]]
-        container["resources"] = {name: _quantities(one) for name, one in container["resources"].items()}
+        container["resources"] = {name: _quantities(quantities) for name, quantities in container["resources"].items()}
         for name in ("startupProbe", "readinessProbe", "livenessProbe"):
             if name in container:
                 probe = {"timeoutSeconds": 1, "successThreshold": 1, **container[name]}
                 if "httpGet" in probe:
                     probe["httpGet"] = {"scheme": "HTTP", **probe["httpGet"]}
                 container[name] = probe
-    for volume in found["volumes"]:
+    for volume in completed["volumes"]:
         volume["emptyDir"] = {"sizeLimit": _exact_quantity(volume["emptyDir"]["sizeLimit"])}
-    return found
+    return completed
 
 
 def _sample() -> Record:
@@ -181,12 +181,12 @@ def pod_shape(deployment: Mapping[str, Any], priority: int) -> dict[str, Any]:
         "serviceAccountName": "default",
         "serviceAccount": default("default"),
         "tolerations": Free(
-            lambda it: f"{it}.all(one, {tolerated} && has(one.tolerationSeconds) && one.tolerationSeconds <= 300)",
+            lambda path: f"{path}.all(one, {tolerated} && has(one.tolerationSeconds) && one.tolerationSeconds <= 300)",
             "those that Kubernetes gives every pod",
             optional=True,
         ),
         "readinessGates": Free(
-            lambda it: f"{it}.all(one, one == {literal({'conditionType': _GATE})})", f"{_GATE} alone", optional=True
+            lambda path: f"{path}.all(one, one == {literal({'conditionType': _GATE})})", f"{_GATE} alone", optional=True
         ),
     }
 
@@ -198,8 +198,8 @@ def pod_labels(deployment: Mapping[str, Any]) -> dict[str, Any]:
 
 def service_shape(name: str) -> dict[str, Any]:
     """A Service, with the address that it is given."""
-    text = Free(lambda it: f"{it}.size() <= 45", "an address")
-    several = Free(lambda it: f"{it}.size() <= 2", "one or two")
+    text = Free(lambda path: f"{path}.size() <= 45", "an address")
+    several = Free(lambda path: f"{path}.size() <= 2", "one or two")
     return {
         **manifests.service(name),
         "clusterIP": text,
@@ -216,16 +216,16 @@ def external_secret_shape() -> dict[str, Any]:
     spec = manifests.external_secret("pr-1")
     before, after = spec["data"][0]["remoteRef"]["key"].split("pr-1")
     named = f"{literal(before)} + request.namespace + {literal(after)}"
-    key = Free(lambda it: f"{it} == {named}", f"{before}pr-<n>{after} of its own number")
+    key = Free(lambda path: f"{path} == {named}", f"{before}pr-<n>{after} of its own number")
     defaults = {"conversionStrategy": "Default", "decodingStrategy": "None", "metadataPolicy": "None"}
-    for one in spec["data"]:
-        one["remoteRef"] = {
-            **one["remoteRef"],
+    for entry in spec["data"]:
+        entry["remoteRef"] = {
+            **entry["remoteRef"],
             "key": key,
             **{name: default(value) for name, value in defaults.items()},
         }
     hourly = Free(
-        lambda it: f"{it} in ['1h', '1h0m0s']", "1h or nothing; with CreatedOnce it says nothing", optional=True
+        lambda path: f"{path} in ['1h', '1h0m0s']", "1h or nothing; with CreatedOnce it says nothing", optional=True
     )
     return {**spec, "refreshInterval": hourly}
 
@@ -236,10 +236,10 @@ def target_group_binding_shape(arn_prefix: str) -> dict[str, Any]:
     Args:
         arn_prefix: CEL of what its target group's ARN starts with.
     """
-    arn = Free(lambda it: f"{it}.startsWith({arn_prefix})", "the target group shopcat-pr-<n> of its own number")
+    arn = Free(lambda path: f"{path}.startsWith({arn_prefix})", "the target group shopcat-pr-<n> of its own number")
     return {
         **manifests.target_group_binding(arn),
         "ipAddressType": default("ipv4"),
         "targetGroupProtocol": default("HTTP"),
-        "vpcID": Free(lambda it: f"{it}.size() <= 32", "the VPC's id", optional=True),
+        "vpcID": Free(lambda path: f"{path}.size() <= 32", "the VPC's id", optional=True),
     }

@@ -96,10 +96,10 @@ def publish_cluster_info(
     )
     # Neither address nor CA is a secret; only the text they come from is marked so.
     server = pulumi.Output.unsecret(kubeconfig.apply(cluster_of))
-    found = pulumi.Output.all(
+    facts = pulumi.Output.all(
         **later,
-        clusterEndpoint=server.apply(lambda one: one["server"]),
-        clusterAuthority=server.apply(lambda one: one["authority"]),
+        clusterEndpoint=server.apply(lambda address: address["server"]),
+        clusterAuthority=server.apply(lambda address: address["authority"]),
         placesTable=table.name,
         priorityClass=priority.metadata.apply(lambda metadata: str(metadata["name"])),
     )
@@ -108,7 +108,7 @@ def publish_cluster_info(
         name=CLUSTER_INFO_PARAMETER,
         type="String",
         description="What a preview stack needs to know of production; nothing secret",
-        value=found.apply(lambda facts: json.dumps({**plain, **facts}, sort_keys=True)),
+        value=facts.apply(lambda known: json.dumps({**plain, **known}, sort_keys=True)),
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks)),
     )
 
@@ -132,7 +132,7 @@ def read_cluster_info(clients: AwsClients) -> ClusterInfo:
     try:
         return ClusterInfo.model_validate_json(text)
     except ValidationError as error:
-        names = ", ".join(".".join(map(str, one["loc"])) or one["msg"] for one in error.errors())
+        names = ", ".join(".".join(map(str, problem["loc"])) or problem["msg"] for problem in error.errors())
         raise PreflightError(
             f"SSM parameter {CLUSTER_INFO_PARAMETER} doesn't fit this program ({names}): "
             "production was brought up by another version "

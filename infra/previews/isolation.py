@@ -118,7 +118,7 @@ def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, di
         APPLICATION: {
             "podSelector": app,
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": [{"from": [{"ipBlock": {"cidr": one}} for one in load_balancer_cidrs], "ports": [http]}],
+            "ingress": [{"from": [{"ipBlock": {"cidr": cidr}} for cidr in load_balancer_cidrs], "ports": [http]}],
             "egress": [{"to": [{"podSelector": database}], "ports": [postgresql]}, egress_to_dns()],
         },
         DATABASE_WORKLOAD: {

@@ -49,16 +49,16 @@ def record(settings: Settings, image_by_digest: str, url: str) -> Record:
     )
 
 
-def application_pod(made: Record, priority_class: str) -> dict[str, Any]:
+def application_pod(release: Record, priority_class: str) -> dict[str, Any]:
     """Production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
-    pod = render_pod_template(made, "blue")
-    pod["metadata"]["labels"] = {**preview_selector(APPLICATION), "shopcat/release": made.tag}
+    pod = render_pod_template(release, "blue")
+    pod["metadata"]["labels"] = {**preview_selector(APPLICATION), "shopcat/release": release.tag}
     spec = pod["spec"]
     spec["priorityClassName"] = priority_class
     del spec["topologySpreadConstraints"]
     container = spec["containers"][0]
     container["resources"] = isolation.resources(capacity.PREVIEW_APPLICATION)
-    container["env"] = [one for one in container["env"] if one["name"] != "SHOPCAT_COLOUR"]
+    container["env"] = [variable for variable in container["env"] if variable["name"] != "SHOPCAT_COLOUR"]
     for variable in container["env"]:
         if "valueFrom" in variable:
             variable["valueFrom"]["secretKeyRef"]["name"] = APPLICATION
@@ -115,16 +115,16 @@ def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
     }
 
 
-def application_deployment(made: Record, priority_class: str) -> dict[str, Any]:
+def application_deployment(release: Record, priority_class: str) -> dict[str, Any]:
     """Spec of the application's Deployment."""
     return {
         "replicas": 1,
         "minReadySeconds": MINIMUM_READY_SECONDS,
-        "progressDeadlineSeconds": made.template.drain.progress_deadline_seconds,
+        "progressDeadlineSeconds": release.template.drain.progress_deadline_seconds,
         "revisionHistoryLimit": 1,
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": preview_selector(APPLICATION)},
-        "template": application_pod(made, priority_class),
+        "template": application_pod(release, priority_class),
     }
 
 

@@ -72,29 +72,29 @@ def pull_request(stack: str) -> int:
     return number
 
 
-def preview_image(clients: AwsClients, found: ClusterInfo, tag: str) -> str:
+def preview_image(clients: AwsClients, info: ClusterInfo, tag: str) -> str:
     """The preview image by digest.
 
     Raises:
         ShopCatError: the contract names production's repository, or the image isn't there.
     """
-    name = found.preview_repository
-    if name == found.release_repository or not found.preview_repository_url.endswith(f"/{name}"):
+    name = info.preview_repository
+    if name == info.release_repository or not info.preview_repository_url.endswith(f"/{name}"):
         raise PreflightError(
-            f"{CLUSTER_INFO_PARAMETER} gives {found.preview_repository_url} as the previews' repository; "
+            f"{CLUSTER_INFO_PARAMETER} gives {info.preview_repository_url} as the previews' repository; "
             "previews never run "
-            f"images of production's repository {found.release_repository}: run `pulumi up -s prod` again"
+            f"images of production's repository {info.release_repository}: run `pulumi up -s prod` again"
         )
     try:
         details = clients.get("ecr").describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) in ("ImageNotFoundException", "RepositoryNotFoundException"):
             raise PreflightError(
-                f"shopcat:tag: {tag} is not in {found.preview_repository_url}; push it first: "
-                f"docker push {found.preview_repository_url}:{tag}"
+                f"shopcat:tag: {tag} is not in {info.preview_repository_url}; push it first: "
+                f"docker push {info.preview_repository_url}:{tag}"
             ) from error
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
-    return f"{found.preview_repository_url}@{details[0]['imageDigest']}"
+    return f"{info.preview_repository_url}@{details[0]['imageDigest']}"
 
 
 def ensure_secret(clients: AwsClients, name: str) -> None:
@@ -185,10 +185,10 @@ class Preview(pulumi.ComponentResource):
         self._application([*fenced, secret, binding, database])
         self.register_outputs({"url": self.url})
 
-    def _options(self, **given: Any) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, **given)
+    def _options(self, **options: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **options)
 
-    def _anew(self, clear: Callable[[], None], **given: Any) -> pulumi.ResourceOptions:
+    def _anew(self, clear: Callable[[], None], **options: Any) -> pulumi.ResourceOptions:
         """Options of what is in AWS under a name of its own: what a killed update has left of it goes first.
 
         The engine calls a hook before a creation only of what the state doesn't know.
@@ -198,11 +198,13 @@ class Preview(pulumi.ComponentResource):
             await threads.in_thread(clear)
 
         name = f"preview-{clear.__name__.replace('_', '-')}"
-        return self._options(hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)]), **given)
+        return self._options(
+            hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(name, hook)]), **options
+        )
 
-    def _inside(self, **given: Any) -> pulumi.ResourceOptions:
+    def _inside(self, **options: Any) -> pulumi.ResourceOptions:
         """Options of what is in the namespace, and goes with it."""
-        return self._options(deleted_with=self._space, **given)
+        return self._options(deleted_with=self._space, **options)
 
     def _metadata(
         self, name: str, annotations: Mapping[str, str] | None = None, labels: Mapping[str, str] | None = None
@@ -210,12 +212,12 @@ class Preview(pulumi.ComponentResource):
         return kubernetes.meta.v1.ObjectMetaArgs(name=name, namespace=self.name, annotations=annotations, labels=labels)
 
     def _namespace(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        made: pulumi.Resource = kubernetes.core.v1.Namespace(
+        namespace: pulumi.Resource = kubernetes.core.v1.Namespace(
             "namespace",
             metadata=kubernetes.meta.v1.ObjectMetaArgs(name=self.name, labels=isolation.namespace_labels(self.name)),
             opts=self._options(depends_on=depends_on, custom_timeouts=pulumi.CustomTimeouts(delete="10m")),
         )
-        return made
+        return namespace
 
     def _fence(self) -> list[pulumi.Resource]:
         """Who may work in the namespace, how much of the cluster it gets, and whom its pods reach; before any pod."""
@@ -289,7 +291,7 @@ class Preview(pulumi.ComponentResource):
             spec=isolation.store(self.name, region, self._cluster_info.secrets_role),
             opts=self._inside(depends_on=fenced, custom_timeouts=timeouts),
         )
-        made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+        external_secret: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "secret",
             api_version=EXTERNAL_SECRETS_API,
             kind="ExternalSecret",
@@ -301,7 +303,7 @@ class Preview(pulumi.ComponentResource):
                 hooks=pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook("preview-secret", fill)]),
             ),
         )
-        return made
+        return external_secret
 
     def _edge(self, slot: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
         """Host rule and target group, there before any pod; the rule and the group's ARN."""
@@ -340,7 +342,7 @@ class Preview(pulumi.ComponentResource):
     ) -> pulumi.Resource:
         """The Service, and what puts its pods into the target group."""
         service = self._service(APPLICATION, fenced)
-        made: pulumi.Resource = kubernetes.apiextensions.CustomResource(
+        binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "binding",
             api_version="elbv2.k8s.aws/v1beta1",
             kind="TargetGroupBinding",
@@ -348,17 +350,17 @@ class Preview(pulumi.ComponentResource):
             spec=manifests.target_group_binding(group_arn),
             opts=self._inside(depends_on=[service, rule]),
         )
-        return made
+        return binding
 
     def _service(self, name: str, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        made: pulumi.Resource = kubernetes.core.v1.Service(
+        service: pulumi.Resource = kubernetes.core.v1.Service(
             f"service-{name}",
             # Its pods come later, so there are no endpoints to wait for.
             metadata=self._metadata(name, {"pulumi.com/skipAwait": "true"}),
             spec=manifests.service(name),
             opts=self._inside(depends_on=depends_on),
         )
-        return made
+        return service
 
     def _database(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         service = self._service(DATABASE_WORKLOAD, depends_on)
@@ -368,15 +370,15 @@ class Preview(pulumi.ComponentResource):
         )
 
     def _application(self, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        made = manifests.record(self._settings, self.image, self.url)
-        spec = manifests.application_deployment(made, self._cluster_info.priority_class)
+        release = manifests.record(self._settings, self.image, self.url)
+        spec = manifests.application_deployment(release, self._cluster_info.priority_class)
         return self._deployment(APPLICATION, spec, depends_on, self._settings.drain.budget.grace_seconds)
 
     def _deployment(
         self, name: str, spec: Mapping[str, Any], depends_on: list[pulumi.Resource], grace_seconds: int
     ) -> pulumi.Resource:
         seconds = self._settings.drain.budget.pulumi_timeout_seconds
-        made: pulumi.Resource = kubernetes.apps.v1.Deployment(
+        deployment: pulumi.Resource = kubernetes.apps.v1.Deployment(
             f"deployment-{name}",
             metadata=self._metadata(name, labels=preview_selector(name)),
             spec=spec,
@@ -387,7 +389,7 @@ class Preview(pulumi.ComponentResource):
                 ),
             ),
         )
-        return made
+        return deployment
 
     def export(self) -> None:
         """The stack's outputs."""

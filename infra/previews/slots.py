@@ -78,7 +78,7 @@ class PreviewSlot:
 def describe_slots(taken_slots: Sequence[PreviewSlot], now: datetime) -> str:
     """The open previews, a line each, the oldest first."""
     return "\n".join(
-        f"  - {slot.stack}, open for {slot.age(now)}" for slot in sorted(taken_slots, key=lambda one: one.since)
+        f"  - {slot.stack}, open for {slot.age(now)}" for slot in sorted(taken_slots, key=lambda slot: slot.since)
     )
 
 
@@ -119,9 +119,9 @@ def read_slots(clients: AwsClients, table: str) -> list[PreviewSlot]:
         raise explain(error, f"DynamoDB table {table}", clients.endpoint_url) from error
     texts = [{name: str(value.get("S", "")) for name, value in item.items()} for item in items]
     return [
-        PreviewSlot(int(one[SLOT_KEY]), one.get("stack", ""), one.get("since", ""))
-        for one in texts
-        if one[SLOT_KEY].isdecimal()
+        PreviewSlot(int(item[SLOT_KEY]), item.get("stack", ""), item.get("since", ""))
+        for item in texts
+        if item[SLOT_KEY].isdecimal()
     ]
 
 
