@@ -29,7 +29,7 @@ _POLL_SECONDS = 2.0
 
 
 def cluster(clients: AwsClients, info: Mapping[str, Any]) -> KubernetesClient:
-    """Return a client of production's cluster, as whoever's AWS credentials are at hand."""
+    """Return a client of production's cluster, by the AWS credentials at hand."""
     return kubernetes.of_cluster(clients, info["cluster"], info["clusterEndpoint"], info["clusterAuthority"])
 
 
@@ -78,7 +78,7 @@ def remove_preview(
 ) -> bool:
     """Remove all of a preview but its images; return whether anything of it was in the cluster or in the state's folder.
 
-    The namespace goes first, while the controller still finds the target group that its binding names; the place goes last
+    The namespace goes first, while the controller still finds the target group that its binding names; the slot goes last
     of what is in AWS, since the next preview may take it then.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What releases and previews stand on: network, cluster, add-ons, database, load balancers, DNS, registry."""
+"""The platform under releases and previews: network, cluster, add-ons, database, load balancers, DNS, registry."""

@@ -83,7 +83,7 @@ def operator_secrets() -> AdmissionPolicy:
 
 
 def egress_ports(api_server: str, aws_endpoint: str | None) -> list[int]:
-    """TCP ports of the API server and of AWS: 443, and whatever their addresses say.
+    """Return the TCP ports of the API server and of AWS: 443, and whatever their addresses say.
 
     Enforcers see a packet after a Service's address has become its endpoint's, so the API server's own port counts.
     """
@@ -109,7 +109,7 @@ def _policy(pods: Mapping[str, str], ports: list[int], served: list[int]) -> dic
 
 
 def addon_network_policies(ports: list[int]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Namespace and name of each NetworkPolicy of the add-ons, and its spec.
+    """Map namespace and name of each NetworkPolicy of the add-ons to its spec.
 
     Args:
         ports: of the API server and of AWS (:func:`egress_ports`).

@@ -1,4 +1,4 @@
-"""What the cluster needs of others: the AWS Load Balancer Controller and External Secrets, by Helm, pinned.
+"""The charts that the cluster runs: the AWS Load Balancer Controller and External Secrets, by Helm, pinned.
 
 * Requests and limits are those the capacity plan counts (infra/capacity.py).
 * The controller runs twice, is never the first to be evicted, looks at shut gates every few seconds, and its pod webhook
@@ -51,18 +51,20 @@ OFF = (
 """Values of the chart external-secrets that switch off a controller which nothing here uses."""
 
 IDENTITY_SECONDS = 30
-"""From a pod identity association to the first pod that needs it. Associations "may take several seconds to be effective"
+"""Wait between a pod identity association and the first pod that needs it.
+
+Associations "may take several seconds to be effective"
 (docs.aws.amazon.com/eks/latest/APIReference/API_UpdatePodIdentityAssociation.html), and a pod is given its credentials'
 address only when it is made; AWS names no upper limit."""
 
 
 async def let_identity_settle(_: pulumi.ResourceHookArgs) -> None:
-    """Before a chart is installed for the first time; both charts' pods wait at once."""
+    """Wait before a chart is installed for the first time; both charts' pods wait at once."""
     await asyncio.sleep(IDENTITY_SECONDS)
 
 
 def requests(workload: capacity.Workload) -> dict[str, Any]:
-    """Requests, and a memory limit twice as high; CPU is never throttled."""
+    """Return requests, and a memory limit twice as high; CPU is never throttled."""
     memory = workload.pod.memory_mebibytes
     return {
         "requests": {"cpu": f"{workload.pod.cpu_millicores}m", "memory": f"{memory}Mi"},
@@ -71,12 +73,12 @@ def requests(workload: capacity.Workload) -> dict[str, Any]:
 
 
 def sdk_environment(endpoint: str | None) -> list[dict[str, str]]:
-    """AWS's SDKs read this variable; empty means AWS's own endpoints."""
+    """Return the variable that AWS's SDKs read; empty means AWS's own endpoints."""
     return [{"name": "AWS_ENDPOINT_URL", "value": endpoint or ""}]
 
 
 def chart_image(reference: str) -> dict[str, str]:
-    """A chart's `image` values; the tag takes the digest along, since neither chart has a value for that."""
+    """Return a chart's `image` values; the tag takes the digest along, since neither chart has a value for that."""
     named, at, digest = reference.partition("@")
     repository, _, tag = named.rpartition(":")
     return {"repository": repository, "tag": f"{tag}{at}{digest}"}
@@ -97,7 +99,7 @@ def unpinned(settings: Settings) -> list[str]:
 
 
 def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str, Any]:
-    """Values of the chart aws-load-balancer-controller (aws/eks-charts)."""
+    """Return the values of the chart aws-load-balancer-controller (aws/eks-charts)."""
     drain = settings.drain.budget
     return {
         "clusterName": settings.cluster.name,
@@ -128,7 +130,7 @@ def controller_values(settings: Settings, vpc_id: Any, region: str) -> dict[str,
 
 
 def external_secrets_values(settings: Settings) -> dict[str, Any]:
-    """Values of the chart external-secrets.
+    """Return the values of the chart external-secrets.
 
     Its webhook only re-checks what this program declares, and its certificates' controller only serves the webhook: left
     out, they leave two pod slots to previews and one thing less that can refuse a release.
@@ -266,7 +268,7 @@ class Addons(pulumi.ComponentResource):
         return [namespace, binding, bound, *networks]
 
     def _preview_secrets(self, scope: AwsScope) -> pulumi.Resource:
-        """The role in which the operator reads previews' secrets, each session those of one namespace."""
+        """Declare the role in which the operator reads previews' secrets, each session those of one namespace."""
         child = pulumi.ResourceOptions(parent=self)
         name = PREVIEW_SECRETS_ROLE
         trusted = self.operator.arn.apply(iam_policies.secrets_trust)

@@ -21,9 +21,9 @@ class AdmissionPolicy:
     name: str
     rules: Sequence[Mapping[str, Any]]
     conditions: Mapping[str, str]
-    """What it applies to, as named expressions that must all hold."""
+    """Named expressions that must all hold."""
     validations: Sequence[tuple[str, str]]
-    """An expression that must hold, and what is said otherwise."""
+    """Expressions that must hold, each with the message otherwise."""
     variables: Mapping[str, str] = field(default_factory=dict)
     beside: tuple[str, str, str] | None = None
     """API version, kind and name of an object of the same namespace (`params`) that must be there.
@@ -33,7 +33,7 @@ class AdmissionPolicy:
     """
 
     def spec(self) -> dict[str, Any]:
-        """The policy's spec."""
+        """Return the policy's spec."""
         optional: dict[str, Any] = {}
         if self.beside:
             optional["paramKind"] = {"apiVersion": self.beside[0], "kind": self.beside[1]}
@@ -49,7 +49,7 @@ class AdmissionPolicy:
         }
 
     def binding(self) -> dict[str, Any]:
-        """The spec of its binding: it denies."""
+        """Return the spec of its binding: it denies."""
         binding: dict[str, Any] = {"policyName": self.name, "validationActions": ["Deny"]}
         if self.beside:
             binding["paramRef"] = {"name": self.beside[2], "parameterNotFoundAction": "Deny"}
@@ -70,12 +70,12 @@ def bound_policy(
 
 
 def all_of(*expressions: str) -> str:
-    """Every one of them."""
+    """Join expressions that must all hold."""
     return " && ".join(expressions)
 
 
 def resource_rule(group: str, versions: str, resources: list[str], *operations: str) -> dict[str, Any]:
-    """Resources and operations that a policy is about: to create and to update, if none is named."""
+    """Return the resources and operations that a policy is about: to create and to update, if none is named."""
     return {
         "apiGroups": [group],
         "apiVersions": [versions],

@@ -24,7 +24,7 @@ WITHOUT_EKS = frozenset({"use1-az3", "usw1-az2", "cac1-az3"})
 
 
 def zone_names(region: str, letters: tuple[str, ...]) -> list[str]:
-    """Names of availability zones."""
+    """Return the names of availability zones."""
     return [f"{region}{letter}" for letter in letters]
 
 
@@ -67,7 +67,7 @@ def zone_refusal(
 
 
 def read_zones(clients: AwsClients, instance_type: str = T3_MEDIUM.name) -> tuple[dict[str, str], set[str]]:
-    """Name → id of every zone of this account, and the ids of those that offer the instance type.
+    """Read name → id of every zone of this account, and the ids of those that offer the instance type.
 
     Raises:
         ShopCatError: AWS can't be asked.

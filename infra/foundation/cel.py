@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 CelRule = tuple[str, str]
-"""An expression that must hold, and what is said otherwise."""
+"""An expression that must hold, and the message otherwise."""
 
 
 def literal(value: Any) -> str:
-    """A plain value as CEL writes it.
+    """Write a plain value in CEL.
 
     As JSON does, but that the API server takes only maps and lists whose values are of one type: each is made `dyn`.
     """
@@ -50,15 +50,15 @@ class Free:
     """A value that the template leaves open."""
 
     holds: Callable[[str], str]
-    """From the CEL of the value, the CEL of what must hold of it."""
+    """Function from the CEL of the value to the CEL of what must hold of it."""
     says: str
     """Description for a person of what it may be."""
     optional: bool = False
-    """It may be missing too."""
+    """True if the value may be missing too."""
 
 
 def between(least: int, most: int, unit: str = "") -> Free:
-    """A whole number within bounds, both included."""
+    """Leave open a whole number within bounds, both included."""
     return Free(lambda path: f"{path} >= {least} && {path} <= {most}", f"{least} to {most}{unit}")
 
 
@@ -87,7 +87,7 @@ def _is_plain(template: Any) -> bool:
 
 
 def _rules(node: str, template: Any, where: str) -> list[CelRule]:
-    """Rules for one node, whose CEL is an optional value, and for all below it."""
+    """Return the rules for one node, whose CEL is an optional value, and for all below it."""
     if isinstance(template, Free):
         holds = template.holds(f"{node}.value()")
         expression = f"!{node}.hasValue() || ({holds})" if template.optional else f"{node}.hasValue() && ({holds})"

@@ -35,15 +35,15 @@ LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 CONFIGURATION: dict[str, dict[str, Any]] = {"vpc-cni": {"enableNetworkPolicy": "true"}}
 UNAVAILABLE_NODES = 1
-"""Drained at once during an update of the nodes: the capacity plan has room for one (infra/capacity.py)."""
+"""Number of nodes drained at once during an update of the nodes: the capacity plan has room for one (infra/capacity.py)."""
 
 UPDATE_STRATEGY = "DEFAULT"
-"""New nodes first. MINIMAL takes old ones away first, when production fits on one of two only without previews
+"""New nodes come first. MINIMAL takes old ones away first, when production fits on one of two only without previews
 (docs.aws.amazon.com/eks/latest/APIReference/API_NodegroupUpdateConfig.html)."""
 
 
 def assume(service: str, *actions: str) -> str:
-    """A trust policy for an AWS service."""
+    """Return the trust policy for an AWS service."""
     statement = {
         "Effect": "Allow",
         "Principal": {"Service": service},
@@ -64,7 +64,7 @@ def bounded(boundary: str) -> pulumi.ResourceTransform:
 
 
 def endpoint_access(api_access: str, cidrs: tuple[str, ...]) -> tuple[bool, list[str]]:
-    """Whether the API answers outside the VPC, and to which networks."""
+    """Decide if the API answers outside the VPC, and to which networks."""
     if api_access == "private":
         return False, []
     return True, list(cidrs) if api_access == "cidrs" else ["0.0.0.0/0"]
@@ -179,7 +179,7 @@ class Cluster(pulumi.ComponentResource):
         return role
 
     def _nodes(self, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]) -> aws.eks.NodeGroup:
-        """The provider's own resource: pulumi-eks's ManagedNodeGroup (4.4.0) takes no `update_config`."""
+        """Declare the nodes by the provider's own resource: pulumi-eks's ManagedNodeGroup (4.4.0) takes no `update_config`."""
         config = self._settings.cluster
         template = aws.ec2.LaunchTemplate(
             "nodes",

@@ -1,4 +1,4 @@
-"""Keeps a chart's custom resource definitions at the chart's version, which Helm does not.
+"""Keep a chart's custom resource definitions at the chart's version, which Helm does not.
 
 Helm makes what a chart has in `crds/` when it installs the chart, and never touches it again
 (helm.sh/docs/chart_best_practices/custom_resource_definitions). So whenever a release of such a chart is made or changed, a
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from infra.clients.kubernetes import KubernetesClient
 
 ESTABLISHED_SECONDS = 30
-"""A definition is served about a second after it is made; the API names no bound."""
+"""Longest wait for a definition. It is served about a second after it is made; the API names no bound."""
 
 _IN_CRDS = re.compile(r"[^/]+(/charts/[^/]+)*/crds/[^/]+\.(ya?ml|json)")
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
@@ -41,7 +41,7 @@ Manifest = dict[str, Any]
 
 
 def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, str]:
-    """URL and SHA-256 of a chart's archive, by its repository's index; the digest is empty where the index has none.
+    """Return URL and SHA-256 of a chart's archive, by its repository's index; the digest is empty where the index has none.
 
     Raises:
         ShopCatError: the index is none, or doesn't have this version.
@@ -64,7 +64,7 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
 
 
 def versions(repository: str, chart: str) -> list[str]:
-    """Every released version of a chart that its repository has.
+    """Return every released version of a chart that its repository has.
 
     Raises:
         ShopCatError: the repository can't be read.
@@ -82,7 +82,7 @@ def versions(repository: str, chart: str) -> list[str]:
 
 
 def read_crds(archive: bytes) -> list[Manifest]:
-    """The custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
+    """Return the custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
 
     Raises:
         ShopCatError: it is no chart's archive.
@@ -101,7 +101,7 @@ def read_crds(archive: bytes) -> list[Manifest]:
 
 
 def fetch_crds(repository: str, chart: str, version: str, expected: str) -> bytes:
-    """A chart's archive, which is what the settings say; the repository's own index is asked where it is.
+    """Fetch the chart's archive that the settings name, from where the repository's own index says.
 
     Args:
         repository: URL of a Helm repository.
@@ -156,7 +156,7 @@ def bring_up_to(
     digest: str,
     sleep: Callable[[float], None] = time.sleep,
 ) -> list[str]:
-    """Apply a chart's definitions and wait until they are served; returns their names.
+    """Apply a chart's definitions and wait until they are served; return their names.
 
     Raises:
         ShopCatError: the chart can't be had, or the API server refuses a definition; then the release is not changed.

@@ -49,7 +49,7 @@ SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
 
 
 def final_snapshot(security_group_id: str) -> str:
-    """Name of the last snapshot of a database, by the security group that was made with it and goes with it."""
+    """Name the last snapshot of a database, by the security group that was made with it and goes with it."""
     return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
 
 
@@ -312,7 +312,7 @@ class Database(pulumi.ComponentResource):
         )
 
     def _value_hook(self) -> pulumi.ResourceHook:
-        """The secret has a value before anything reads it; its host and port travel as the reader's annotations."""
+        """Give the secret a value before anything reads it; its host and port travel as the reader's annotations."""
 
         async def hook(args: pulumi.ResourceHookArgs) -> None:
             notes = (args.new_inputs or {})["metadata"]["annotations"]

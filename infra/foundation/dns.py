@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 ADDRESSES = frozenset({"A", "AAAA", "CNAME"})
-"""Types that answer where a host is. Route 53 takes no second set of a name and type, and nothing beside a CNAME."""
+"""Types of records that lead to a host. Route 53 takes no second set of a name and type, and nothing beside a CNAME."""
 
 AMAZON = frozenset({"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"})
 """Certificate authorities one of which a CAA record has to allow for ACM
@@ -56,7 +56,7 @@ def dns_names(settings: Settings, load_balancer: str) -> list[DnsName]:
 
 
 def find_zone(clients: AwsClients, name: DnsName) -> str:
-    """Id of the public zone that a name goes into.
+    """Return the id of the public zone that a name goes into.
 
     Raises:
         ShopCatError: there is none, or Route 53 can't be asked.
@@ -77,7 +77,7 @@ def find_zone(clients: AwsClients, name: DnsName) -> str:
 
 
 def lineage(host: str, zone: str) -> list[str]:
-    """A host and every name above it, up to the zone's own; a wildcard is first."""
+    """Return a host and every name above it, up to the zone's own; a wildcard is first."""
     names = [host.rstrip(".")]
     while names[-1] != zone and "." in names[-1]:
         names.append(names[-1].partition(".")[2])
@@ -112,7 +112,10 @@ def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str) ->
 
 
 def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[DnsRecord]]) -> list[str]:
-    """Of CAA records those of the nearest name count (RFC 8659), for a wildcard `issuewild` before `issue`."""
+    """Return a line on the CAA record that lets ACM make no certificate, if there is one.
+
+    Records of the nearest name count (RFC 8659), for a wildcard `issuewild` before `issue`.
+    """
     for name in names:
         values = [
             value["Value"].split(None, 2)
@@ -135,7 +138,7 @@ def _forbidden(host: str, names: Sequence[str], by_name: dict[str, list[DnsRecor
 
 
 def read_dns_records(clients: AwsClients, zone_id: str, wanted: DnsName) -> list[DnsRecord]:
-    """Records of a name and of those above it; a zone may hold ten thousand others."""
+    """Read the records of a name and of those above it; a zone may hold ten thousand others."""
     route53 = clients.get("route53")
     records: list[DnsRecord] = []
     for name in sorted(lineage(wanted.host, wanted.zone)):

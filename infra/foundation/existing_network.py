@@ -34,7 +34,7 @@ class ExistingNetwork:
 
     @staticmethod
     def of(cluster: ExistingCluster) -> ExistingNetwork:
-        """From settings."""
+        """Take the network from settings."""
         return ExistingNetwork(
             vpc_id=cluster.vpc_id,
             cidr=cluster.vpc_cidr,

@@ -1,4 +1,4 @@
-"""What this update would make and AWS has already, though the state doesn't know it.
+"""Resources that AWS has already and this update would make, since the state doesn't know them.
 
 An update that is killed between a call that makes something and its checkpoint leaves that behind; a destroyed stack leaves
 what is kept on purpose; and a name may be somebody else's. AWS, or the provider, then stops at "already exists". Production
@@ -29,13 +29,13 @@ Inputs = Mapping[str, Any]
 Finder = Callable[[AwsClients, Inputs], str | None]
 """Id, as `pulumi import` wants it, of what has the name that these inputs ask for; None if nothing has."""
 QUIET_SECONDS = 3.0
-"""The first find waits until the engine has asked about nothing new for so long, so that one message names them all."""
+"""How long the engine has to ask about nothing new before the first find is reported, so that one message names them all."""
 GATHER_SECONDS = 60.0
-"""The longest that it waits: an update goes on meanwhile with all that does not depend on what was found."""
+"""Longest wait of the first find: an update goes on meanwhile with all that does not depend on what was found."""
 
 
 def _by_name(service: str, operation: str, argument: str, name: str, *, many: bool = False) -> Finder:
-    """A finder of things whose name is their id."""
+    """Return a finder of things whose name is their id."""
 
     def find(clients: AwsClients, inputs: Inputs) -> str | None:
         wanted = str(inputs[name])
@@ -46,7 +46,7 @@ def _by_name(service: str, operation: str, argument: str, name: str, *, many: bo
 
 
 def _by_arn(operation: str, key: str, arn: str) -> Finder:
-    """A finder at ELBv2, of what is found by name and known by ARN."""
+    """Return a finder at ELBv2, of what is found by name and known by ARN."""
 
     def find(clients: AwsClients, inputs: Inputs) -> str | None:
         listed = getattr(clients.get("elbv2"), operation)(Names=[inputs["name"]])[key]
@@ -56,7 +56,7 @@ def _by_arn(operation: str, key: str, arn: str) -> Finder:
 
 
 def _in_ec2(operation: str, key: str, identifier: str, **filters: str) -> Finder:
-    """A finder at EC2 by filters, each given as its name with `_` for `-` and the name of the input it compares."""
+    """Return a finder at EC2 by filters, each given as its name with `_` for `-` and the name of the input it compares."""
 
     def find(clients: AwsClients, inputs: Inputs) -> str | None:
         criteria = [

@@ -33,11 +33,11 @@ FIRST_COLOUR: Colour = "blue"
 HEALTH_TIMEOUT_SECONDS = 3
 CLIENT_KEEP_ALIVE_SECONDS = 3600
 VALIDATION_MINUTES = 75
-"""How long the provider waits for a certificate (registry.terraform.io, aws_acm_certificate_validation, timeouts)."""
+"""Longest time that the provider waits for a certificate (registry.terraform.io, aws_acm_certificate_validation, timeouts)."""
 
 
 def to_enter(records: list[dict[str, str]]) -> str:
-    """What a person enters at another DNS, in one line: the certificate's record first, then the names."""
+    """Describe in one line what a person enters at another DNS: the certificate's record first, then the names."""
     validation, *names = (f"{record['name']} {record['type']} {record['value']}" for record in records)
     return (
         f"shopcat:dns is external: enter {validation}, for which an update waits up to {VALIDATION_MINUTES} minutes, and "
@@ -182,7 +182,7 @@ class LoadBalancer(pulumi.ComponentResource):
     def _names(
         self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
     ) -> pulumi.Output[list[dict[str, str]]]:
-        """Records at Route 53; what a person must enter elsewhere if DNS is external, which each update says too."""
+        """Declare the records at Route 53, or return (and log) what a person must enter elsewhere if DNS is external."""
         option = certificate.domain_validation_options[0]
         self._validation: list[pulumi.Resource] = []
         if zone_id is not None:
@@ -313,7 +313,7 @@ class LoadBalancers(pulumi.ComponentResource):
         )
 
     def _weighted_rule(self) -> aws.lb.ListenerRule:
-        """Everything to blue at first; after that the weights are a release's business, never this resource's."""
+        """Declare the rule that sends all to blue at first; from then on a release alone changes the weights."""
         return aws.lb.ListenerRule(
             "weighted",
             listener_arn=self.production.listener.arn,

@@ -28,7 +28,7 @@ SERVICES = (
 def aws_provider(
     settings: Settings | PreviewSettings, region: str, stack: str, tags: Mapping[str, str]
 ) -> aws.Provider:
-    """The AWS provider, with the endpoint given to every service (none: AWS's own) and tags for all that it makes."""
+    """Declare the AWS provider, with the endpoint given to every service (none: AWS's own) and tags for all that it makes."""
     endpoints = dict.fromkeys(SERVICES, settings.aws_endpoint)
     return aws.Provider(
         "aws",
@@ -73,12 +73,12 @@ def one_kubernetes_plugin(args: pulumi.ResourceTransformArgs) -> pulumi.Resource
 
 
 def eks_provider() -> eks.Provider:
-    """The component plugin; it makes its resources with the AWS provider above."""
+    """Declare the component plugin's provider; it makes its resources with the AWS provider above."""
     return eks.Provider("eks")
 
 
 def kubernetes_provider(kubeconfig: pulumi.Input[str], depends_on: list[pulumi.Resource]) -> kubernetes.Provider:
-    """The cluster's provider; fields are owned by server-side apply."""
+    """Declare the cluster's provider; fields are owned by server-side apply."""
     return kubernetes.Provider(
         "kubernetes",
         kubeconfig=kubeconfig,

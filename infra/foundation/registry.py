@@ -20,13 +20,13 @@ def _expire(priority: int, description: str, status: dict[str, Any], days: int) 
 
 
 def release_lifecycle() -> str:
-    """Only what has no tag expires: every image that was ever released has one, and a rollback may want it."""
+    """Return the rule that expires untagged images alone: every released one has a tag, and a rollback may want it."""
     rule = _expire(1, "pushed without a tag, so never releasable", {"tagStatus": "untagged"}, UNTAGGED_DAYS)
     return json.dumps({"rules": [rule]})
 
 
 def preview_lifecycle() -> str:
-    """Everything expires; an open pull request that old is built again by its next push."""
+    """Return the rule that expires everything; an open pull request that old is built again by its next push."""
     return json.dumps({"rules": [_expire(1, "previews are short-lived", {"tagStatus": "any"}, PREVIEW_DAYS)]})
 
 

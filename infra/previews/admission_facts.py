@@ -1,4 +1,4 @@
-"""What production's admission policies are made of."""
+"""Facts that production's admission policies are made of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdmissionFacts:
-    """What the rules are made of."""
+    """Facts that the rules are made of."""
 
     account: str
     region: str

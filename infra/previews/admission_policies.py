@@ -1,4 +1,4 @@
-"""What the API server admits: previews inside their fence, and in production's namespaces no image but production's.
+"""Rules for the API server: it admits isolated previews, and in production's namespaces no image but production's.
 
 Rules are ValidatingAdmissionPolicies, which production declares and no preview can touch (infra/previews/rbac.py):
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 def _exact_quota(owner: str) -> list[str]:
-    """The quota that production sets and no more; `dyn`, since the API's schema can't say what a map of quantities is."""
+    """Require the quota that production sets and no more; `dyn`, since the API's schema can't say what a map of quantities is."""
     spec = f"dyn({owner}.spec)"
     hard = f"{spec}.hard"
     return [
@@ -55,7 +55,7 @@ def _member(group: str) -> str:
 
 _IDENTITY = {"preview-identity": _member(PREVIEW_GROUP)}
 _QUESTION = {"not-a-question": "!(request.resource.group in ['authentication.k8s.io', 'authorization.k8s.io'])"}
-"""Asking who one is and what one may do writes nothing."""
+"""Condition that leaves out questions about identity and rights, which write nothing."""
 _NAMES = {
     "name": "has(request.name) ? request.name : ''",
     "within": "has(request.namespace) ? request.namespace : ''",
@@ -68,7 +68,7 @@ _AS_MADE = "is what infra/previews/manifests.py of the main branch makes"
 
 
 def own_namespace() -> AdmissionPolicy:
-    """Whatever the preview identity writes or deletes is in the namespace of its own pull request."""
+    """Limit what the preview identity writes or deletes to the namespace of its own pull request."""
     return AdmissionPolicy(
         "shopcat-preview-namespace",
         [resource_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
@@ -93,7 +93,7 @@ def own_namespace() -> AdmissionPolicy:
 
 
 def removal() -> AdmissionPolicy:
-    """The clean-up job deletes previews' namespaces and no other."""
+    """Limit the clean-up job to deleting previews' namespaces."""
     return AdmissionPolicy(
         "shopcat-preview-removal",
         [resource_rule("*", "*", ["*/*"], "CREATE", "UPDATE", "DELETE", "CONNECT")],
@@ -111,8 +111,8 @@ def removal() -> AdmissionPolicy:
     )
 
 
-def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
-    """Each kind that the preview identity may write, exactly as production's own functions make it."""
+def preview_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
+    """Limit each kind that the preview identity may write to exactly what production's own functions make."""
     allowed = literal(isolation.preview_network_policies(facts.load_balancer_cidrs))
     limits = isolation.container_limits()
     item = "dyn(object.spec).limits[0]"
@@ -210,12 +210,12 @@ def fenced_objects(facts: AdmissionFacts) -> list[AdmissionPolicy]:
 
 
 def _either(path: str, name: str) -> str:
-    """It is the database's, or everything else is judged as the application's."""
+    """Select the database's object by its name; everything else is judged as the application's."""
     return f"({path} == {literal(isolation.DATABASE_WORKLOAD)}) == {literal(name == isolation.DATABASE_WORKLOAD)}"
 
 
 def _made(kind: str, spec: Mapping[str, Any], name: str) -> list[cel.CelRule]:
-    """An object has this name and is exactly this, but for what the template leaves open."""
+    """Require that an object has this name and is exactly the template, but for what that leaves open."""
     message = f"a preview's {kind} {_AS_MADE}: "
     named = (f"object.metadata.name == {literal(name)}", f"{message}it is called {name}")
     return [named, *((expression, message + text) for expression, text in cel.cel_rules("object.spec", spec, "spec"))]
@@ -279,7 +279,7 @@ def metadata() -> AdmissionPolicy:
 
 
 def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
-    """Deployments and pods in previews' namespaces, whoever makes them.
+    """Limit Deployments and pods in previews' namespaces, whoever makes them.
 
     An update that leaves a spec as it is passes: an open preview stays manageable when production changes the templates.
     """
@@ -362,11 +362,11 @@ def preview_workloads(facts: AdmissionFacts) -> list[AdmissionPolicy]:
 
 
 def admission_policies(facts: AdmissionFacts) -> list[AdmissionPolicy]:
-    """All of them."""
+    """Return all policies."""
     return [
         own_namespace(),
         removal(),
-        *fenced_objects(facts),
+        *preview_objects(facts),
         metadata(),
         *preview_workloads(facts),
         *production_images(facts),
@@ -381,7 +381,7 @@ def declare_admission_policies(
     protect: bool,
     opts: pulumi.ResourceOptions,
 ) -> list[pulumi.Resource]:
-    """Policies and bindings, with both repositories as their registry names them.
+    """Declare policies and bindings, with both repositories as their registry names them.
 
     They are protected, and not only for what they keep out: an API server that has lost the last policy about some kind
     beside the pod no longer watches that kind, and takes it up again only when it is started anew (Kubernetes 1.35,

@@ -20,25 +20,25 @@ from infra.release.record import DrainNumbers, Record, TemplateInput
 from infra.settings.limits import BY_DIGEST, LONGEST_WAIT_SECONDS, TAG
 
 ENVIRONMENT_CHARACTERS = 16_384
-"""Names and values of the application's environment together: an object stays small, however often it is written."""
+"""Most characters of the application's environment: an object stays small, however often it is written."""
 ENVIRONMENT_VARIABLES = 128
 _GATE = f"target-health.elbv2.k8s.aws/{APPLICATION}"
 _SCHEDULER_TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
 
 
 def escaped(text: str) -> str:
-    """The text as a regular expression (RE2) that matches it alone."""
+    """Write the text as a regular expression (RE2) that matches it alone."""
     return text.replace(".", "[.]").replace("+", "[+]")
 
 
 def application_image(repository: str) -> Free:
-    """The previews' own repository, by digest, in its one spelling."""
+    """Leave open an image of the previews' own repository, by digest, in its one spelling."""
     pattern = f"^{escaped(repository)}{BY_DIGEST}$"
     return Free(lambda path: f"{path}.matches({literal(pattern)})", f"{repository}@sha256:<digest>, written exactly so")
 
 
 def database_image(configured: str) -> Free:
-    """The repository of the database's image as production's settings name it, in any version, by digest."""
+    """Leave open an image of the database's repository as production's settings name it, in any version, by digest."""
     repository = re.sub(r":[^/:]*$", "", configured.partition("@")[0])
     pattern = f"^{escaped(repository)}({TAG})?{BY_DIGEST}$"
     return Free(
@@ -47,7 +47,7 @@ def database_image(configured: str) -> Free:
 
 
 def environment_shape() -> Free:
-    """Plain values, and what the application reads of the preview's own Secret."""
+    """Leave open plain values, and what the application reads of the preview's own Secret."""
     secrets = [
         {"name": name, "valueFrom": {"secretKeyRef": {"name": APPLICATION, "key": key}}}
         for name, key in SECRET_KEYS.items()
@@ -82,7 +82,7 @@ def _short_text(most: int) -> Free:
 
 
 def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A pod's spec as the API server completes it (kubernetes/pkg/apis/core/v1/defaults.go)."""
+    """Complete a pod's spec as the API server does (kubernetes/pkg/apis/core/v1/defaults.go)."""
     completed = {
         "dnsPolicy": "ClusterFirst",
         "restartPolicy": "Always",
@@ -105,7 +105,7 @@ def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _sample() -> Record:
-    """A release of the right shape; what a pull request may choose of it is replaced."""
+    """Return a release of the right shape; what a pull request may choose of it is replaced."""
     size = capacity.PREVIEW_APPLICATION
     return Record(
         tag="sample",
@@ -126,7 +126,7 @@ def _sample() -> Record:
 
 
 def application_shape(repository: str, most_grace_seconds: int) -> dict[str, Any]:
-    """The application's Deployment.
+    """Return the template of the application's Deployment.
 
     Args:
         repository: of previews' images, with its registry.
@@ -150,7 +150,7 @@ def application_shape(repository: str, most_grace_seconds: int) -> dict[str, Any
 
 
 def database_shape(configured: str) -> dict[str, Any]:
-    """The database's Deployment.
+    """Return the template of the database's Deployment.
 
     Args:
         configured: an image of the repository that its own may come from.
@@ -164,13 +164,13 @@ def database_shape(configured: str) -> dict[str, Any]:
 
 
 def _completed(spec: dict[str, Any]) -> dict[str, Any]:
-    """Up to Kubernetes 1.33 a template has a `creationTimestamp` of null."""
+    """Leave open the `creationTimestamp` of null that a template has up to Kubernetes 1.33."""
     spec["template"]["metadata"]["creationTimestamp"] = default(None)
     return spec
 
 
 def pod_shape(deployment: Mapping[str, Any], priority: int) -> dict[str, Any]:
-    """Spec of a pod that the Deployment's ReplicaSet makes, with what admission adds to it before it is judged."""
+    """Return the spec of a pod that the Deployment's ReplicaSet makes, with what admission adds to it before it is judged."""
     tolerated = (
         f"one.key in {literal(list(_SCHEDULER_TOLERATIONS))} && one.effect == 'NoExecute' && one.operator == 'Exists'"
     )
@@ -192,12 +192,12 @@ def pod_shape(deployment: Mapping[str, Any], priority: int) -> dict[str, Any]:
 
 
 def pod_labels(deployment: Mapping[str, Any]) -> dict[str, Any]:
-    """Labels of such a pod."""
+    """Return the labels of such a pod."""
     return {**deployment["template"]["metadata"]["labels"], "pod-template-hash": _short_text(63)}
 
 
 def service_shape(name: str) -> dict[str, Any]:
-    """A Service, with the address that it is given."""
+    """Return the template of a Service, with the address that it is given."""
     text = Free(lambda path: f"{path}.size() <= 45", "an address")
     several = Free(lambda path: f"{path}.size() <= 2", "one or two")
     return {
@@ -212,7 +212,7 @@ def service_shape(name: str) -> dict[str, Any]:
 
 
 def external_secret_shape() -> dict[str, Any]:
-    """The ExternalSecret, with the defaults of its definition (external-secrets.io, apis/externalsecrets/v1)."""
+    """Return the template of the ExternalSecret, with its definition's defaults (external-secrets, apis/externalsecrets/v1)."""
     spec = manifests.external_secret("pr-1")
     before, after = spec["data"][0]["remoteRef"]["key"].split("pr-1")
     named = f"{literal(before)} + request.namespace + {literal(after)}"
@@ -231,7 +231,7 @@ def external_secret_shape() -> dict[str, Any]:
 
 
 def target_group_binding_shape(arn_prefix: str) -> dict[str, Any]:
-    """The TargetGroupBinding, with what the load balancer controller's webhook adds (webhooks/elbv2).
+    """Return the template of the TargetGroupBinding, with what the load balancer controller's webhook adds (webhooks/elbv2).
 
     Args:
         arn_prefix: CEL of what its target group's ARN starts with.

@@ -1,4 +1,4 @@
-"""What production publishes for previews: one SSM parameter, nothing secret in it, and what it names.
+"""The SSM parameter that production publishes for previews, nothing secret in it, and what it names.
 
 Previews find cluster, listener, repository and their domain there, so they need no access to production's state. Beside it stand
 the previews' PriorityClass, which no preview may declare for itself, and the table in which each preview takes its slot.
@@ -40,7 +40,7 @@ class ClusterInfo(BaseModel):
     """The API server's CA, PEM in base64."""
     region: str
     preview_domain: str
-    """Previews answer as pr-<n>.<preview_domain>."""
+    """Domain under which previews answer, as pr-<n>.<preview_domain>."""
     vpc_id: str
     load_balancer_cidrs: tuple[str, ...]
     """Networks that the nodes of the previews' load balancer have their addresses in."""
@@ -56,7 +56,7 @@ class ClusterInfo(BaseModel):
     secrets_role: str
     """ARN of the role in which the operator reads previews' secrets."""
     previews: Annotated[int, Field(ge=0)]
-    """How many fit beside a full release; none while production is being taken down."""
+    """Number of previews that fit beside a full release; none while production is being taken down."""
 
 
 def publish_cluster_info(
@@ -114,7 +114,7 @@ def publish_cluster_info(
 
 
 def read_cluster_info(clients: AwsClients) -> ClusterInfo:
-    """The contract.
+    """Read the contract.
 
     Raises:
         ShopCatError: there is none yet, or it is not one this program can read.

@@ -1,4 +1,4 @@
-"""Which images pods in production's namespaces may run."""
+"""The images that pods in production's namespaces may run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _IMAGES = (
     "(has(variables.pod.volumes) ? variables.pod.volumes.filter(one, has(one.image))"
     ".map(one, has(one.image.reference) ? one.image.reference : '') : [])"
 )
-"""Every reference to an image that a pod can have, and `""` for one that names none."""
+"""CEL of every reference to an image that a pod can have, and `""` for one that names none."""
 
 
 def production_images(facts: AdmissionFacts) -> list[AdmissionPolicy]:
-    """Pods in production's namespaces, whoever makes them: production's repository by digest, or the pinned tools.
+    """Limit pods in production's namespaces to images of production's repository by digest, and to the pinned tools.
 
     An update that leaves an image as it is passes: pods of a release stay manageable when the tools move on.
     """
@@ -61,5 +61,5 @@ def production_images(facts: AdmissionFacts) -> list[AdmissionPolicy]:
 
 
 def smoke_images(configured: str, records: Sequence[Record]) -> list[str]:
-    """The smoke test's image: today's, and of each release that may come back its own."""
+    """Return the smoke test's images: today's, and of each release that may come back its own."""
     return sorted({configured, *(record.template.smoke_image for record in records)})

@@ -1,4 +1,4 @@
-"""What fences a preview, decided here once: the preview declares it (preview.py), production demands it (admission_policies.py).
+"""Isolation of a preview: the preview declares it (preview.py), production demands it (admission_policies.py).
 
 Who a pull request is comes from its number alone: its jobs can take the preview role under the session name ``<n>`` and no
 other (infra/access/iam_policies.py), EKS makes that the Kubernetes user ``shopcat-preview:<n>``, and that user's namespace is
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PREVIEW_STORE = APPLICATION
 PREVIEW_PRIORITY = 1_000
-"""Below production's 100000, above pods that name no class."""
+"""Priority of previews' pods: below production's 100000, above pods that name no class."""
 NAME_LABEL = "app.kubernetes.io/name"
 PREVIEW_ANNOTATIONS = ("pulumi.com/patchFieldManager", "pulumi.com/skipAwait", "pulumi.com/waitFor")
 """Annotations that Pulumi's plugin and infra/previews/preview.py write."""
@@ -41,12 +41,12 @@ DATABASE_WORKLOAD = "database"
 
 
 def preview_selector(name: str) -> dict[str, str]:
-    """Pods of a workload in the preview's namespace."""
+    """Select the pods of a workload in the preview's namespace."""
     return {NAME_LABEL: name}
 
 
 def namespace_labels(namespace: str) -> dict[str, str]:
-    """It is a preview's; pods of it are restricted, and wait for the load balancer."""
+    """Label a namespace as a preview's; its pods are restricted, and wait for the load balancer."""
     return {
         "kubernetes.io/metadata.name": namespace,
         PREVIEW_LABEL: "true",
@@ -56,7 +56,7 @@ def namespace_labels(namespace: str) -> dict[str, str]:
 
 
 REPLICA_SETS = 20
-"""Of both Deployments together: a Deployment keeps one former one, and all that never became ready since it was complete."""
+"""Most of both Deployments together: each keeps one former one, and all that never became ready since it was complete."""
 OBJECT_COUNTS: Mapping[str, int] = {
     "deployments.apps": 2,
     "externalsecrets.external-secrets.io": 1,
@@ -74,7 +74,7 @@ them. ResourceQuotas can't be counted by one; admission admits one name."""
 
 
 def quota() -> dict[str, str]:
-    """Application and database, a second application while one is replaced, and a third that is still draining."""
+    """Return the room for application and database, a second application that replaces one, and a third that drains."""
     application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
     memory = f"{3 * application.memory_mebibytes + database.memory_mebibytes}Mi"
     disk = f"{3 * application.disk_mebibytes + database.disk_mebibytes}Mi"
@@ -93,24 +93,24 @@ def quota() -> dict[str, str]:
 
 
 def resources(size: capacity.PodRequest) -> dict[str, dict[str, str]]:
-    """Resources of a preview's container: no limit of CPU, as in production; memory and disk are what it asks for."""
+    """Return the resources of a preview's container: no limit of CPU, as in production; memory and disk are what it asks for."""
     bounded = {"memory": f"{size.memory_mebibytes}Mi", "ephemeral-storage": f"{size.disk_mebibytes}Mi"}
     return {"requests": {"cpu": f"{size.cpu_millicores}m", **bounded}, "limits": bounded}
 
 
 def container_limits() -> dict[str, dict[str, str]]:
-    """What a container gets that asks for nothing."""
+    """Return what a container gets that asks for nothing."""
     database = resources(capacity.PREVIEW_DATABASE)
     return {"defaultRequest": database["requests"], "default": database["limits"]}
 
 
 def default_deny() -> dict[str, Any]:
-    """Nothing in, nothing out, for every pod."""
+    """Return the spec that lets nothing in or out of any pod."""
     return {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
 def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Nothing in or out, but: load balancer to application, application to its database, names."""
+    """Return the specs that let nothing in or out, but: load balancer to application, application to its database, names."""
     app, database = {"matchLabels": preview_selector(APPLICATION)}, {"matchLabels": preview_selector(DATABASE_WORKLOAD)}
     http, postgresql = {"protocol": "TCP", "port": APPLICATION_PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
     return {
@@ -130,19 +130,19 @@ def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, di
 
 
 def role_reference() -> dict[str, str]:
-    """The ClusterRole that the preview's RoleBinding names."""
+    """Refer to the ClusterRole that the preview's RoleBinding names."""
     return {"apiGroup": RBAC_API_GROUP, "kind": "ClusterRole", "name": PREVIEW_CLUSTER_ROLE}
 
 
 def role_subjects(namespace: str) -> list[dict[str, str]]:
-    """The one user who may work in the namespace: its own pull request."""
+    """Return the one user who may work in the namespace: its own pull request."""
     return [
         {"apiGroup": RBAC_API_GROUP, "kind": "User", "name": f"{PREVIEW_USER_PREFIX}{namespace.removeprefix('pr-')}"}
     ]
 
 
 def store(namespace: str, region: str, role_arn: str) -> dict[str, Any]:
-    """Spec of the SecretStore: the operator reads in a session that can read this namespace's secrets alone."""
+    """Return the spec of the SecretStore: the operator reads in a session that can read this namespace's secrets alone."""
     aws = {
         "service": "SecretsManager",
         "region": region,
@@ -153,5 +153,5 @@ def store(namespace: str, region: str, role_arn: str) -> dict[str, Any]:
 
 
 def owner(role_id: str, number: int) -> str:
-    """`aws:userid` of the pull request's session, which owns everything that carries it as a tag."""
+    """Return `aws:userid` of the pull request's session, which owns everything that carries it as a tag."""
     return f"{role_id}:{number}"

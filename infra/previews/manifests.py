@@ -25,7 +25,7 @@ _SIZES = {"data": "512Mi", "run": "16Mi", "scratch": "64Mi"}
 
 
 def record(settings: Settings, image_by_digest: str, url: str) -> Record:
-    """The application as production would release it, in a preview's size."""
+    """Return the application as production would release it, in a preview's size."""
     return Record(
         tag=settings.tag,
         revision=1,
@@ -50,7 +50,7 @@ def record(settings: Settings, image_by_digest: str, url: str) -> Record:
 
 
 def application_pod(release: Record, priority_class: str) -> dict[str, Any]:
-    """Production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
+    """Return production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
     pod = render_pod_template(release, "blue")
     pod["metadata"]["labels"] = {**preview_selector(APPLICATION), "shopcat/release": release.tag}
     spec = pod["spec"]
@@ -66,7 +66,7 @@ def application_pod(release: Record, priority_class: str) -> dict[str, Any]:
 
 
 def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
-    """PostgreSQL whose data lives as long as its pod."""
+    """Return PostgreSQL whose data lives as long as its pod."""
     probe = {"exec": {"command": ["pg_isready", "--quiet", "--host=127.0.0.1", f"--username={APPLICATION}"]}}
     folders = {"data": "/var/lib/postgresql/data", "run": "/var/run/postgresql", "scratch": "/tmp"}  # noqa: S108 - inside the container
     return {
@@ -116,7 +116,7 @@ def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
 
 
 def application_deployment(release: Record, priority_class: str) -> dict[str, Any]:
-    """Spec of the application's Deployment."""
+    """Return the spec of the application's Deployment."""
     return {
         "replicas": 1,
         "minReadySeconds": MINIMUM_READY_SECONDS,
@@ -129,7 +129,7 @@ def application_deployment(release: Record, priority_class: str) -> dict[str, An
 
 
 def database_deployment(image_by_digest: str, priority_class: str) -> dict[str, Any]:
-    """Spec of the database's Deployment."""
+    """Return the spec of the database's Deployment."""
     return {
         "replicas": 1,
         "revisionHistoryLimit": 1,
@@ -140,7 +140,7 @@ def database_deployment(image_by_digest: str, priority_class: str) -> dict[str, 
 
 
 def service(name: str) -> dict[str, Any]:
-    """Spec of the application's or of the database's Service."""
+    """Return the spec of the application's or of the database's Service."""
     port, target = (SERVICE_PORT, APPLICATION_PORT) if name == APPLICATION else (DATABASE_PORT, DATABASE_PORT)
     return {
         "type": "ClusterIP",
@@ -150,7 +150,7 @@ def service(name: str) -> dict[str, Any]:
 
 
 def external_secret(namespace: str) -> dict[str, Any]:
-    """Spec of the ExternalSecret: read once, since the database was made with what was there."""
+    """Return the spec of the ExternalSecret: read once, since the database was made with what was there."""
     secret = slots.secret_name(namespace)
     return {
         "refreshPolicy": "CreatedOnce",
@@ -161,7 +161,7 @@ def external_secret(namespace: str) -> dict[str, Any]:
 
 
 def target_group_binding(target_group_arn: Any) -> dict[str, Any]:
-    """Spec of the TargetGroupBinding that puts the application's pods into the preview's target group."""
+    """Return the spec of the TargetGroupBinding that puts the application's pods into the preview's target group."""
     return {
         "serviceRef": {"name": APPLICATION, "port": SERVICE_PORT},
         "targetGroupARN": target_group_arn,

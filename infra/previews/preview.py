@@ -6,7 +6,7 @@
 * An update that was killed between a call that makes something in AWS and its checkpoint has left what the state doesn't
   know: the next one deletes that before it makes it anew (infra/previews/slots.py).
 * Names are constants inside the namespace; only the Deployment differs from one commit to the next.
-* The namespace is fenced (infra/previews/isolation.py) before anything in it, and production's admission holds it to that. All
+* The namespace is isolated (infra/previews/isolation.py) before anything in it, and production's admission holds it to that. All
   that is in it goes with it: `destroy` deletes the namespace and nothing inside, so it is done when the namespace is gone
   already.
 """
@@ -50,15 +50,15 @@ if TYPE_CHECKING:
     from infra.settings import PreviewSettings as Settings
 
 FIRST_PRIORITY = 100
-"""Rule of slot k on the previews' listener: FIRST_PRIORITY + k; slots are unique, so priorities are."""
+"""Priority of the rule of slot k on the previews' listener: FIRST_PRIORITY + k; slots are unique, so priorities are."""
 PREVIEW_PASSWORD_LENGTH = 32
 GRANT_SECONDS = 60
-"""How long the cluster may take until the binding just made counts; each API server learns of it by itself."""
+"""Longest time until the cluster follows the binding just made; each API server learns of it by itself."""
 _GRANTED_IN_A_ROW = 3
 
 
 def pull_request(stack: str) -> int:
-    """The pull request of a preview stack.
+    """Return the pull request of a preview stack.
 
     Raises:
         ShopCatError: the stack is neither.
@@ -73,7 +73,7 @@ def pull_request(stack: str) -> int:
 
 
 def preview_image(clients: AwsClients, info: ClusterInfo, tag: str) -> str:
-    """The preview image by digest.
+    """Return the preview image by digest.
 
     Raises:
         ShopCatError: the contract names production's repository, or the image isn't there.
@@ -178,18 +178,18 @@ class Preview(pulumi.ComponentResource):
         rule, group_arn = self._edge(slot)
         # Deleted before the rule and its group, as it was made after them: pods leave while requests still find them.
         self._space = self._namespace([slot, rule])
-        fenced = self._fence()
-        secret = self._secret(slot, fenced, region)
-        binding = self._binding(rule, group_arn, fenced)
-        database = self._database([*fenced, secret])
-        self._application([*fenced, secret, binding, database])
+        limits = self._isolate()
+        secret = self._secret(slot, limits, region)
+        binding = self._binding(rule, group_arn, limits)
+        database = self._database([*limits, secret])
+        self._application([*limits, secret, binding, database])
         self.register_outputs({"url": self.url})
 
     def _options(self, **options: Any) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions(parent=self, **options)
 
     def _anew(self, clear: Callable[[], None], **options: Any) -> pulumi.ResourceOptions:
-        """Options of what is in AWS under a name of its own: what a killed update has left of it goes first.
+        """Return the options of what is in AWS under a name of its own: what a killed update has left of it goes first.
 
         The engine calls a hook before a creation only of what the state doesn't know.
         """
@@ -203,7 +203,7 @@ class Preview(pulumi.ComponentResource):
         )
 
     def _inside(self, **options: Any) -> pulumi.ResourceOptions:
-        """Options of what is in the namespace, and goes with it."""
+        """Return the options of what is in the namespace, and goes with it."""
         return self._options(deleted_with=self._space, **options)
 
     def _metadata(
@@ -219,8 +219,8 @@ class Preview(pulumi.ComponentResource):
         )
         return namespace
 
-    def _fence(self) -> list[pulumi.Resource]:
-        """Who may work in the namespace, how much of the cluster it gets, and whom its pods reach; before any pod."""
+    def _isolate(self) -> list[pulumi.Resource]:
+        """Declare, before any pod, who may work in the namespace, how much it gets of the cluster, and whom its pods reach."""
         name = self.name
 
         async def let_in(_: pulumi.ResourceHookArgs) -> None:
@@ -267,8 +267,8 @@ class Preview(pulumi.ComponentResource):
         ]
         return [quota, limit_range, *policies]
 
-    def _secret(self, slot: pulumi.Resource, fenced: list[pulumi.Resource], region: str) -> pulumi.Resource:
-        """The preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
+    def _secret(self, slot: pulumi.Resource, limits: list[pulumi.Resource], region: str) -> pulumi.Resource:
+        """Declare the preview's secret, deleted at once with it, and the Kubernetes Secret made of it."""
         name, clients = slots.secret_name(self.name), self._clients
         source = aws.secretsmanager.Secret(
             "database",
@@ -289,7 +289,7 @@ class Preview(pulumi.ComponentResource):
             kind="SecretStore",
             metadata=self._metadata(isolation.PREVIEW_STORE, waited),
             spec=isolation.store(self.name, region, self._cluster_info.secrets_role),
-            opts=self._inside(depends_on=fenced, custom_timeouts=timeouts),
+            opts=self._inside(depends_on=limits, custom_timeouts=timeouts),
         )
         external_secret: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "secret",
@@ -306,7 +306,7 @@ class Preview(pulumi.ComponentResource):
         return external_secret
 
     def _edge(self, slot: pulumi.Resource) -> tuple[pulumi.Resource, pulumi.Output[str]]:
-        """Host rule and target group, there before any pod; the rule and the group's ARN."""
+        """Declare host rule and target group, there before any pod; return the rule and the group's ARN."""
         group = target_group(
             "group",
             slots.group_name(self.name),
@@ -329,7 +329,10 @@ class Preview(pulumi.ComponentResource):
         return rule, group.arn
 
     def _enter(self) -> None:
-        """Before the first thing after the slot: production, once it lets none open, looks for slots that are taken."""
+        """Check, after the slot is taken, that production still takes previews, and clear the target group's name.
+
+        Production looks for taken slots once it lets none open, so one of the two sees the other.
+        """
         if cluster_info.read_cluster_info(self._clients).previews == 0:
             raise PreflightError(
                 f"{self.name}: production is being taken down (shopcat:protection is false there); give its place free "
@@ -338,10 +341,10 @@ class Preview(pulumi.ComponentResource):
         self._leftovers.delete_group()
 
     def _binding(
-        self, rule: pulumi.Resource, group_arn: pulumi.Output[str], fenced: list[pulumi.Resource]
+        self, rule: pulumi.Resource, group_arn: pulumi.Output[str], limits: list[pulumi.Resource]
     ) -> pulumi.Resource:
-        """The Service, and what puts its pods into the target group."""
-        service = self._service(APPLICATION, fenced)
+        """Declare the Service, and what puts its pods into the target group."""
+        service = self._service(APPLICATION, limits)
         binding: pulumi.Resource = kubernetes.apiextensions.CustomResource(
             "binding",
             api_version="elbv2.k8s.aws/v1beta1",
@@ -392,7 +395,7 @@ class Preview(pulumi.ComponentResource):
         return deployment
 
     def export(self) -> None:
-        """The stack's outputs."""
+        """Export the stack's outputs."""
         pulumi.export("url", self.url)
         pulumi.export("image", self.image)
         pulumi.export("tag", self._settings.tag)

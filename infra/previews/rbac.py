@@ -4,7 +4,7 @@
   ClusterRole below in it. Which namespace is admission's business (infra/previews/admission_policies.py): names can't be a
   rule here.
 * `shopcat-preview`, by a RoleBinding in ``pr-<n>``, for the user of pull request <n>: what infra/previews/preview.py declares
-  there. What fences the preview (quota, limits, network policies, the binding itself) can't be deleted, but with the
+  there. What isolates the preview (quota, limits, network policies, the binding itself) can't be deleted, but with the
   namespace.
 * `shopcat-preview-remover`, for the clean-up job: delete a namespace, which takes everything in it along.
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 OPENER = "shopcat-preview-opener"
 REMOVER = "shopcat-preview-remover"
 _OWN = ["create", *READ_VERBS, "patch", "update", "delete"]
-_FENCE = ["create", *READ_VERBS, "patch", "update"]
+_KEPT = ["create", *READ_VERBS, "patch", "update"]
 
 
 def opener() -> list[RbacRule]:
@@ -58,8 +58,8 @@ def inside() -> list[RbacRule]:
         rbac_rule("apps", ["deployments"], _OWN),
         rbac_rule("external-secrets.io", ["secretstores", "externalsecrets"], _OWN),
         rbac_rule("elbv2.k8s.aws", ["targetgroupbindings"], _OWN),
-        rbac_rule("", ["resourcequotas", "limitranges"], _FENCE),
-        rbac_rule("networking.k8s.io", ["networkpolicies"], _FENCE),
+        rbac_rule("", ["resourcequotas", "limitranges"], _KEPT),
+        rbac_rule("networking.k8s.io", ["networkpolicies"], _KEPT),
         rbac_rule(RBAC_API_GROUP, ["rolebindings"], ["get"]),
         rbac_rule("apps", ["replicasets"], READ_VERBS),
         rbac_rule("", ["pods", "events", "endpoints", "persistentvolumeclaims"], READ_VERBS),

@@ -39,12 +39,12 @@ def number_of_stack(stack: str) -> int | None:
 
 
 def group_name(stack: str) -> str:
-    """Name of a preview's target group."""
+    """Name a preview's target group."""
     return f"{APPLICATION}-{stack}"
 
 
 def secret_name(stack: str) -> str:
-    """Name of a preview's secret."""
+    """Name a preview's secret."""
     return f"{PREVIEW_SECRET_PATH}/{stack}/database"
 
 
@@ -55,10 +55,10 @@ class PreviewSlot:
     number: int
     stack: str
     since: str
-    """When it was taken, ISO 8601 in UTC."""
+    """Time at which it was taken, ISO 8601 in UTC."""
 
     def age(self, now: datetime) -> str:
-        """For a person: `3 d 4 h`, `2 h 5 min` or `7 min`."""
+        """Describe the age for a person: `3 d 4 h`, `2 h 5 min` or `7 min`."""
         try:
             minutes = max(int((now - datetime.fromisoformat(self.since)).total_seconds() // 60), 0)
         except (ValueError, TypeError):  # whoever opens previews writes what it likes
@@ -70,13 +70,13 @@ class PreviewSlot:
         )
 
     def item(self) -> str:
-        """The table's item, as the API writes it; the same text for the same slot."""
+        """Return the table's item, as the API writes it; the same text for the same slot."""
         item = {SLOT_KEY: str(self.number), "stack": self.stack, "since": self.since}
         return json.dumps({name: {"S": value} for name, value in item.items()}, sort_keys=True)
 
 
 def describe_slots(taken_slots: Sequence[PreviewSlot], now: datetime) -> str:
-    """The open previews, a line each, the oldest first."""
+    """Describe the open previews, a line each, the oldest first."""
     return "\n".join(
         f"  - {slot.stack}, open for {slot.age(now)}" for slot in sorted(taken_slots, key=lambda slot: slot.since)
     )
@@ -166,7 +166,7 @@ def _target_groups(rule: Mapping[str, Any]) -> set[str]:
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What AWS may hold of one preview, told by its names alone; each deletion is complete, or done before."""
+    """The objects that AWS may hold of one preview, known by its names alone; each deletion is complete, or done before."""
 
     clients: AwsClients
     stack: str
@@ -176,7 +176,7 @@ class Leftovers:
 
     @classmethod
     def of(cls, clients: AwsClients, stack: str, contract: Mapping[str, Any]) -> Leftovers:
-        """By production's contract (infra/previews/cluster_info.py), as its JSON has it."""
+        """Take the names from production's contract (infra/previews/cluster_info.py), as its JSON has it."""
         host = preview_host(stack, contract["previewDomain"])
         return cls(clients, stack, contract["placesTable"], contract["previewListenerArn"], host)
 
