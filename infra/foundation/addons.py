@@ -249,7 +249,7 @@ class Addons(pulumi.ComponentResource):
         # The address is no secret; only the text that it comes from is marked so.
         server = pulumi.Output.unsecret(kubeconfig.apply(lambda text: cluster_of(text)["server"]))
 
-        def spec(space: str, name: str) -> pulumi.Output[dict[str, Any]]:
+        def spec(space: str, name: str) -> pulumi.Output[Any]:
             return server.apply(
                 lambda url: addon_isolation.addon_network_policies(
                     addon_isolation.egress_ports(url, settings.aws_endpoint)

@@ -58,8 +58,8 @@ class AdmissionPolicy:
 
 def bound_policy(
     name: str,
-    spec: pulumi.Input[dict[str, Any]],
-    binding: pulumi.Input[dict[str, Any]],
+    spec: pulumi.Input[Any],
+    binding: pulumi.Input[Any],
     opts: pulumi.ResourceOptions,
 ) -> list[pulumi.Resource]:
     """Declare a policy, and its binding once it is there."""

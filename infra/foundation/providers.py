@@ -54,7 +54,8 @@ def own_fields(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransf
         owned = {**metadata, "annotations": {**(metadata.get("annotations") or {}), **manager}}
     elif isinstance(metadata, kubernetes.meta.v1.ObjectMetaArgs):
         owned = copy(metadata)  # objects may share theirs
-        owned.annotations = {**(metadata.annotations or {}), **manager}
+        annotations: Any = metadata.annotations or {}
+        owned.annotations = {**annotations, **manager}
     else:
         raise TypeError(f"{args.type_} {args.name}: metadata is neither ObjectMetaArgs nor a dict")
     return pulumi.ResourceTransformationResult({**args.props, "metadata": owned}, args.opts)

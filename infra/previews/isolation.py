@@ -109,7 +109,7 @@ def default_deny() -> dict[str, Any]:
     return {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
 
 
-def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, dict[str, Any]]:
+def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
     """Return the specs that let nothing in or out, but: load balancer to application, application to its database, names."""
     app, database = {"matchLabels": preview_selector(APPLICATION)}, {"matchLabels": preview_selector(DATABASE_WORKLOAD)}
     http, postgresql = {"protocol": "TCP", "port": APPLICATION_PORT}, {"protocol": "TCP", "port": DATABASE_PORT}
@@ -129,12 +129,12 @@ def preview_network_policies(load_balancer_cidrs: Sequence[str]) -> dict[str, di
     }
 
 
-def role_reference() -> dict[str, str]:
+def role_reference() -> Any:
     """Refer to the ClusterRole that the preview's RoleBinding names."""
     return {"apiGroup": RBAC_API_GROUP, "kind": "ClusterRole", "name": PREVIEW_CLUSTER_ROLE}
 
 
-def role_subjects(namespace: str) -> list[dict[str, str]]:
+def role_subjects(namespace: str) -> Any:
     """Return the one user who may work in the namespace: its own pull request."""
     return [
         {"apiGroup": RBAC_API_GROUP, "kind": "User", "name": f"{PREVIEW_USER_PREFIX}{namespace.removeprefix('pr-')}"}

@@ -1,7 +1,7 @@
 """The objects that a preview declares in its namespace, as Kubernetes' own JSON.
 
 The preview declares these objects (preview.py), and production admits nothing else (admitted_shapes.py): both call the same
-functions, production those of the main branch.
+functions, production those of the main branch. So they are data, and not the SDK's typed arguments.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def database_pod(image_by_digest: str, priority_class: str) -> dict[str, Any]:
     }
 
 
-def application_deployment(release: Record, priority_class: str) -> dict[str, Any]:
+def application_deployment(release: Record, priority_class: str) -> Any:
     """Return the spec of the application's Deployment."""
     return {
         "replicas": 1,
@@ -128,7 +128,7 @@ def application_deployment(release: Record, priority_class: str) -> dict[str, An
     }
 
 
-def database_deployment(image_by_digest: str, priority_class: str) -> dict[str, Any]:
+def database_deployment(image_by_digest: str, priority_class: str) -> Any:
     """Return the spec of the database's Deployment."""
     return {
         "replicas": 1,
@@ -139,7 +139,7 @@ def database_deployment(image_by_digest: str, priority_class: str) -> dict[str, 
     }
 
 
-def service(name: str) -> dict[str, Any]:
+def service(name: str) -> Any:
     """Return the spec of the application's or of the database's Service."""
     port, target = (SERVICE_PORT, APPLICATION_PORT) if name == APPLICATION else (DATABASE_PORT, DATABASE_PORT)
     return {

@@ -378,7 +378,7 @@ class Preview(pulumi.ComponentResource):
         return self._deployment(APPLICATION, spec, depends_on, self._settings.drain.budget.grace_seconds)
 
     def _deployment(
-        self, name: str, spec: Mapping[str, Any], depends_on: list[pulumi.Resource], grace_seconds: int
+        self, name: str, spec: Any, depends_on: list[pulumi.Resource], grace_seconds: int
     ) -> pulumi.Resource:
         seconds = self._settings.drain.budget.pulumi_timeout_seconds
         deployment: pulumi.Resource = kubernetes.apps.v1.Deployment(
