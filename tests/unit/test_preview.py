@@ -114,15 +114,15 @@ def test_one_too_many_is_refused_with_who_is_there_and_for_how_long() -> None:
 
 
 def test_the_places_are_read_back_as_they_were_written(clients: AwsClients) -> None:
-    place = PreviewSlot(2, "pr-7", NOW.isoformat())
+    slot = PreviewSlot(2, "pr-7", NOW.isoformat())
     table = boto3.resource("dynamodb", region_name=REGION).create_table(
         TableName=PREVIEW_SLOTS_TABLE,
         KeySchema=[{"AttributeName": slots.SLOT_KEY, "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": slots.SLOT_KEY, "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(place.item()))
-    assert slots.read_slots(clients, table.name) == [place]
+    clients.get("dynamodb").put_item(TableName=table.name, Item=json.loads(slot.item()))
+    assert slots.read_slots(clients, table.name) == [slot]
 
 
 def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) -> None:
@@ -145,7 +145,7 @@ def test_of_two_that_write_the_same_place_one_is_refused(clients: AwsClients) ->
     data.TableItem().create(aws, first)
     with pytest.raises(ClientError, match="ConditionalCheckFailed"):
         data.TableItem().create(aws, second)
-    assert [place.stack for place in slots.read_slots(clients, PREVIEW_SLOTS_TABLE)] == ["pr-1"]
+    assert [slot.stack for slot in slots.read_slots(clients, PREVIEW_SLOTS_TABLE)] == ["pr-1"]
     data.TableItem().delete(aws, "", first)
     assert slots.read_slots(clients, PREVIEW_SLOTS_TABLE) == []
 

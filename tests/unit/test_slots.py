@@ -168,8 +168,8 @@ def test_each_hook_clears_what_is_made_after_it(account: Account) -> None:
 
 def test_every_place_of_the_stack_is_freed_and_a_place_that_another_has_taken_stays(account: Account) -> None:
     table = account.clients.get("dynamodb")
-    for place in (PreviewSlot(1, "pr-12", "x"), PreviewSlot(2, "pr-12", "x"), PreviewSlot(3, "pr-1", "x")):
-        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(place.item()))
+    for slot in (PreviewSlot(1, "pr-12", "x"), PreviewSlot(2, "pr-12", "x"), PreviewSlot(3, "pr-1", "x")):
+        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(slot.item()))
     stale = PreviewSlot(3, "pr-12", "x")
     account.leftovers(12)._free(stale)
     account.leftovers(12).free_slot()
@@ -220,8 +220,8 @@ def test_a_place_is_an_orphan_if_and_only_if_no_stack_has_its_number(holders: li
 def test_a_place_that_no_preview_can_have_taken_is_freed(account: Account, capfd: pytest.CaptureFixture[str]) -> None:
     account.make(12, ("place",))
     table: Any = account.clients.get("dynamodb")
-    for place in (PreviewSlot(3, "prod", "x"), PreviewSlot(4, "", "x"), PreviewSlot(5, "pr-012", "x")):
-        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(place.item()))
+    for slot in (PreviewSlot(3, "prod", "x"), PreviewSlot(4, "", "x"), PreviewSlot(5, "pr-012", "x")):
+        table.put_item(TableName=PREVIEW_SLOTS_TABLE, Item=json.loads(slot.item()))
     found = {
         "placesTable": PREVIEW_SLOTS_TABLE,
         "previewListenerArn": account.listener,
