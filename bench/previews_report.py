@@ -89,7 +89,7 @@ def room(plan: capacity.CapacityPlan, production: capacity.ProductionDemand) -> 
     With the previews counts one application pod more, for the one that is being updated (infra/capacity.py).
     """
     application, database = capacity.PREVIEW_APPLICATION, capacity.PREVIEW_DATABASE
-    node, nodes = production.node, production.nodes
+    node, nodes = production.node, capacity.NODES
     rows = [
         ("pod slots", node.pod_slots, plan.pods, 2, 1),
         (

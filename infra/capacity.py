@@ -1,11 +1,15 @@
-"""Does production fit its two t3.medium, and how many previews are left beside it.
+"""Check that production fits its two t3.medium, and count the previews that fit beside it.
 
-What is counted, by pod slots, CPU, memory and disk requests:
+Slots, CPU, memory and disk of the fullest states:
 
-* on all nodes: live N + new N + terminating N + one Job + everything the platform runs;
-* on one node, the other drained: live N + new N + one Job + the platform; previews yield (their priority is lower);
-* both once more while a migration runs, which comes before the new N and may be larger than the other Jobs;
-* in the database: every pod's pool of live, new and terminating N, the Jobs and what PostgreSQL keeps for itself.
+* **one node, the other drained**: live N + new N + one Job + everything the platform runs; previews yield (their priority is
+  lower). While a migration runs, which comes before the new N: live N + the migration + the platform;
+* **both nodes**: live N + new N + terminating N + one Job + the platform. They have room whenever the drained state has: a pod
+  without a place would mean that each node already has 2N of the 3N pods. Likewise with a migration: N on each of 2N;
+* **the database**: the pools of live, new and terminating N, the Jobs and what PostgreSQL keeps for itself.
+
+So sums on one node decide, and whatever order the scheduler takes, each pod finds a place. Previews are counted node by node,
+in what is left once the pods of each kind are spread evenly over both.
 
 Slots and requests of a t3.medium on EKS (17 pods; 1930m and 3309 MiB allocatable) follow the node agent's formulas and
 were read from a running node.
@@ -13,11 +17,12 @@ were read from a running node.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+NODES = 2
+"""Nodes of the cluster. The sums of this module are enough for two, and for no more."""
 
 
 class CapacityError(ValueError):
@@ -117,7 +122,6 @@ class ProductionDemand:
     database_max_connections: int
     migration: PodRequest | None = None
     """The migration's pod, if the release has one."""
-    nodes: int = 2
     node: NodeShape = T3_MEDIUM
     platform: Sequence[Workload] = PLATFORM
 
@@ -131,144 +135,84 @@ class CapacityPlan:
     memory_mebibytes: int
     connections: int
     previews: int
-    """Previews (application and database) that fit beside a full release on all nodes, one of them being updated."""
+    """Previews (application and database) that fit beside a full release on both nodes, one of them being updated."""
 
     def describe(self, production: ProductionDemand) -> str:
         """The arithmetic in one line, for a person."""
         node = production.node
         return (
-            f"a full release uses {self.pods} of {production.nodes * node.pod_slots} pod slots, "
-            f"{self.cpu_millicores} of {production.nodes * node.cpu_millicores} millicores, "
-            f"{self.memory_mebibytes} of {production.nodes * node.memory_mebibytes} MiB and "
+            f"a full release uses {self.pods} of {NODES * node.pod_slots} pod slots, "
+            f"{self.cpu_millicores} of {NODES * node.cpu_millicores} millicores, "
+            f"{self.memory_mebibytes} of {NODES * node.memory_mebibytes} MiB and "
             f"{self.connections} of {production.database_max_connections} database connections; "
             f"{self.previews} previews fit beside it"
         )
 
 
-@dataclass
-class _Room:
+class _Amounts(NamedTuple):
+    """An amount of each resource: needed by pods, or left on a node."""
+
     slots: int
     cpu: int
     memory: int
     disk: int
 
-    def takes(self, pod: PodRequest) -> bool:
-        return (
-            self.slots >= 1
-            and self.cpu >= pod.cpu_millicores
-            and self.memory >= pod.memory_mebibytes
-            and self.disk >= pod.disk_mebibytes
-        )
+    def minus(self, other: _Amounts, times: int = 1) -> _Amounts:
+        return _Amounts(*(mine - times * its for mine, its in zip(self, other, strict=True)))
 
-    def put(self, pod: PodRequest) -> None:
-        self.slots -= 1
-        self.cpu -= pod.cpu_millicores
-        self.memory -= pod.memory_mebibytes
-        self.disk -= pod.disk_mebibytes
+    def holds(self, other: _Amounts) -> bool:
+        return min(self.minus(other)) >= 0
 
 
-def _platform_pods(workloads: Sequence[Workload], nodes: int) -> Iterator[PodRequest]:
-    for workload in workloads:
-        for _ in range(workload.count * (nodes if workload.per_node else 1)):
-            yield workload.pod
+def _sum(pods: Sequence[PodRequest]) -> _Amounts:
+    return _Amounts(
+        slots=len(pods),
+        cpu=sum(pod.cpu_millicores for pod in pods),
+        memory=sum(pod.memory_mebibytes for pod in pods),
+        disk=sum(pod.disk_mebibytes for pod in pods),
+    )
 
 
-def _place(pods: Sequence[PodRequest], rooms: list[_Room]) -> bool:
-    """Put each pod on the node with the most memory left that takes it, largest first; whether all found a place."""
-    for pod in sorted(pods, key=lambda each: (each.memory_mebibytes, each.cpu_millicores), reverse=True):
-        candidates = [room for room in rooms if room.takes(pod)]
-        if not candidates:
-            return False
-        max(candidates, key=lambda room: (room.memory, room.cpu, room.slots)).put(pod)
-    return True
+def _room(node: NodeShape) -> _Amounts:
+    return _Amounts(node.pod_slots, node.cpu_millicores, node.memory_mebibytes, node.disk_mebibytes)
 
 
-def _rooms(production: ProductionDemand, nodes: int) -> list[_Room] | None:
-    """Each node's room once what runs on every node has its place; `None` if that alone does not fit."""
-    node = production.node
-    rooms = [
-        _Room(node.pod_slots, node.cpu_millicores, node.memory_mebibytes, node.disk_mebibytes) for _ in range(nodes)
-    ]
-    for room in rooms:
-        for pod in _platform_pods([each for each in production.platform if each.per_node], 1):
-            if not room.takes(pod):
-                return None
-            room.put(pod)
-    return rooms
+def _platform_pods(workloads: Iterable[Workload], nodes: int) -> list[PodRequest]:
+    return [workload.pod for workload in workloads for _ in range(workload.count * (nodes if workload.per_node else 1))]
 
 
-def _fits(production: ProductionDemand, nodes: int, pods: Sequence[PodRequest]) -> list[_Room] | None:
-    rooms = _rooms(production, nodes)
-    everywhere = list(_platform_pods([each for each in production.platform if not each.per_node], nodes))
-    if rooms is None or not _place([*everywhere, *pods], rooms):
-        return None
-    return rooms
-
-
-def _phases(production: ProductionDemand) -> list[tuple[int, list[PodRequest], str]]:
-    """Number of nodes, pods beside the platform's, and what they are; the first is a full release on all nodes."""
-    count, nodes = production.replicas, production.nodes
-    pods, migration = [production.pod] * count, production.migration
-    phases = [
-        (nodes, [*3 * pods, JOB_POD], f"{count} live + {count} new + {count} terminating pods, a Job and the platform")
-    ]
-    if nodes > 1:
-        phases.append((nodes - 1, [*2 * pods, JOB_POD], f"{count} live + {count} new pods, a Job and the platform"))
-    if migration:
-        what = "the migration and the platform"
-        phases.append((nodes, [*2 * pods, migration], f"{count} live + {count} terminating pods, {what}"))
-        if nodes > 1:
-            phases.append((nodes - 1, [*pods, migration], f"{count} live pods, {what}"))
-    return phases
-
-
-def _shortages(production: ProductionDemand, nodes: int, pods: Sequence[PodRequest], what: str) -> list[str]:
-    """Each resource that is short, by its sum; or, if only the packing fails, that."""
-    node = production.node
-    where = f"on {nodes} x {node.name}" + (" while one node is drained" if nodes < production.nodes else "")
-    memory = "shopcat:release.memory"
-    if production.migration in pods and production.migration != production.pod:
-        memory = "shopcat:release.migrateMemory"
-    every = [*_platform_pods(production.platform, nodes), *pods]
+def _shortages(production: ProductionDemand, pods: Sequence[PodRequest], title: str, memory_setting: str) -> list[str]:
+    """List each resource that is short for these pods and the platform on one node."""
+    needed = _sum([*_platform_pods(production.platform, nodes=1), *pods])
+    room, replicas = _room(production.node), "shopcat:release.replicas"
     rows = [
-        ("pod slots", len(every), nodes * node.pod_slots, "shopcat:release.replicas"),
-        (
-            "millicores of CPU",
-            sum(pod.cpu_millicores for pod in every),
-            nodes * node.cpu_millicores,
-            "shopcat:release.replicas or shopcat:release.cpu",
-        ),
-        (
-            "MiB of memory",
-            sum(pod.memory_mebibytes for pod in every),
-            nodes * node.memory_mebibytes,
-            f"shopcat:release.replicas or {memory}",
-        ),
+        ("pod slots", needed.slots, room.slots, replicas),
+        ("millicores of CPU", needed.cpu, room.cpu, f"{replicas} or shopcat:release.cpu"),
+        ("MiB of memory", needed.memory, room.memory, f"{replicas} or {memory_setting}"),
+        ("MiB of disk", needed.disk, room.disk, replicas),
     ]
-    lines = [
-        f"{where}: {what} need {needed} {resource}, there are {there}; lower {setting}"
-        for resource, needed, there, setting in rows
-        if needed > there
+    return [
+        f"on 1 x {production.node.name} while one node is drained: {title} need {need} {resource}, there are {available}; "
+        f"lower {setting}"
+        for resource, need, available, setting in rows
+        if need > available
     ]
-    if not lines and _fits(production, nodes, pods) is None:
-        lines.append(
-            f"{where}: {what} fit by their sum but not node by node; "
-            f"lower shopcat:release.replicas, shopcat:release.cpu or {memory}"
-        )
-    return lines
 
 
 def plan(production: ProductionDemand) -> CapacityPlan:
-    """The room a full release needs, and how many previews fit beside it.
+    """Return the room that a full release needs, and how many previews fit beside it.
 
     Raises:
         CapacityError: it does not fit; every shortage is named, with the setting that mends it.
     """
-    count = production.replicas
+    count, pods, migration = production.replicas, [production.pod] * production.replicas, production.migration
     if count < 1:
         raise CapacityError([f"shopcat:release.replicas is {count}; a release needs at least 1 pod"])
-    phases = _phases(production)
-    shortages = [line for phase in phases for line in _shortages(production, *phase)]
+    release = f"{count} live + {count} new pods, a Job and the platform"
+    shortages = _shortages(production, [*2 * pods, JOB_POD], release, "shopcat:release.memory")
+    if migration:
+        title = f"{count} live pods, the migration and the platform"
+        shortages += _shortages(production, [*pods, migration], title, "shopcat:release.migrateMemory")
     connections = 3 * count * production.database_pool_size + JOB_CONNECTIONS + RESERVED_CONNECTIONS
     if connections > production.database_max_connections:
         shortages.append(
@@ -278,26 +222,34 @@ def plan(production: ProductionDemand) -> CapacityPlan:
         )
     if shortages:
         raise CapacityError(shortages)
-    full = phases[0][1]
-    every = [*_platform_pods(production.platform, production.nodes), *full]
+    platform = _platform_pods(production.platform, NODES)
+    fullest = [*platform, *3 * pods, JOB_POD]
+    states = [fullest, [*platform, *2 * pods, migration]] if migration else [fullest]
+    needed = _sum(fullest)
     return CapacityPlan(
-        pods=len(every),
-        cpu_millicores=sum(pod.cpu_millicores for pod in every),
-        memory_mebibytes=sum(pod.memory_mebibytes for pod in every),
+        pods=needed.slots,
+        cpu_millicores=needed.cpu,
+        memory_mebibytes=needed.memory,
         connections=connections,
-        previews=min(_previews(production, pods) for nodes, pods, _ in phases if nodes == production.nodes),
+        previews=min(_previews(production.node, state) for state in states),
     )
 
 
-def _previews(production: ProductionDemand, full: Sequence[PodRequest]) -> int:
-    """Previews that fit beside a full release, production having its places first (its priority is higher).
+def _previews(node: NodeShape, pods: Sequence[PodRequest]) -> int:
+    """Return how many previews fit beside production's pods, which have their places first (their priority is higher).
 
     One more application pod fits beside them, so that an update of one preview finds room; a second one at the same time
     waits for the first.
+
+    Args:
+        node: the shape of both nodes.
+        pods: production's, those of one kind in a row: dealt out in turns, each kind is spread evenly.
     """
-    one, previews = [PREVIEW_APPLICATION, PREVIEW_DATABASE], 0
-    while True:
-        rooms = _fits(production, production.nodes, full)
-        if rooms is None or not _place([*one * (previews + 1), PREVIEW_APPLICATION], rooms):
-            return previews
-        previews += 1
+    preview, update = _sum([PREVIEW_APPLICATION, PREVIEW_DATABASE]), _sum([PREVIEW_APPLICATION])
+    count, has_update_room = 0, False
+    for index in range(NODES):
+        free = _room(node).minus(_sum(pods[index::NODES]))
+        fitting = min(amount // each for amount, each in zip(free, preview, strict=True))
+        count += fitting
+        has_update_room |= free.minus(preview, fitting).holds(update)
+    return count if has_update_room else max(count - 1, 0)

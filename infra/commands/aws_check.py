@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from infra.capacity import T3_MEDIUM
+from infra.capacity import NODES, T3_MEDIUM
 from infra.clients.aws import AwsClients, error_code
 from infra.commands import dns_check, offers
 from infra.commands.findings import FindingState, Row, asked, findings_table
 from infra.errors import ShopCatError
 from infra.foundation import availability_zones, dns
-from infra.foundation.cluster import NODES
 from infra.names import (
     APPLICATION_SECRET,
     CLEANUP_ROLE,

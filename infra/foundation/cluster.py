@@ -18,7 +18,7 @@ import pulumi
 import pulumi_aws as aws
 import pulumi_eks as eks
 
-from infra.capacity import DISK_GIBIBYTES
+from infra.capacity import DISK_GIBIBYTES, NODES
 from infra.clients.kubernetes import kubeconfig
 from infra.foundation.providers import one_kubernetes_plugin
 from infra.names import CLUSTER_ADMIN_POLICY
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from infra.foundation.network import Network
     from infra.settings import Settings
 
-NODES = 2
 INSTANCE_TYPE = "t3.medium"
 ROOT_DEVICE = "/dev/xvda"
 """Root device of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""

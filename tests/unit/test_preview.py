@@ -298,6 +298,6 @@ def test_a_preview_counted_by_capacity_leaves_room_for_one_update() -> None:
     production = capacity.ProductionDemand(2, capacity.PodRequest(200, 384), 5, 112)
     plan = capacity.plan(production)
     used = plan.previews * (capacity.PREVIEW_APPLICATION.memory_mebibytes + capacity.PREVIEW_DATABASE.memory_mebibytes)
-    whole = production.nodes * production.node.memory_mebibytes
+    whole = capacity.NODES * production.node.memory_mebibytes
     assert plan.memory_mebibytes + used + capacity.PREVIEW_APPLICATION.memory_mebibytes <= whole
-    assert plan.pods + 2 * plan.previews + 1 <= production.nodes * production.node.pod_slots
+    assert plan.pods + 2 * plan.previews + 1 <= capacity.NODES * production.node.pod_slots
