@@ -14,7 +14,6 @@ from infra.access import boundary
 from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import engine, threads
-from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients
 from infra.foundation import availability_zones, dns, existing_network, existing_resources
 from infra.foundation.addons import Addons
@@ -121,7 +120,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     if existing is None:
         production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
     else:
-        existing_network.refuse_old(kubernetes_client.from_kubeconfig(existing.kubeconfig))
+        existing_network.refuse_old(plan.kubernetes())
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     return _Known(plan, zone_ids, production_cidrs, preview_cidrs)
 

@@ -1,19 +1,15 @@
-"""The Kubernetes API for preflight and hooks: through a kubeconfig that is given, or as EKS wants it.
+"""The Kubernetes API for preflight and hooks, signed in to EKS with the AWS credentials at hand.
 
-EKS takes a presigned STS request as bearer token: whoever can sign it is who they say. A token is good for 15 minutes
-and is made anew after 10.
+EKS takes a presigned STS request as bearer token and so knows the AWS identity that signed it. A token is good for 15 minutes
+and is replaced after 10. Pulumi's provider signs in with the kubeconfig, whose command makes the same token.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import os
 import ssl
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -31,7 +27,6 @@ if TYPE_CHECKING:
 FIELD_MANAGER = "shopcat"
 """Owner of every field that this program writes, by Pulumi's provider or by itself."""
 _TOKEN_SECONDS = 600
-_COMMAND_SECONDS = 60
 _RELEASE_KINDS = {
     "Deployment": "/apis/apps/v1/namespaces/{namespace}/deployments",
     "Service": "/api/v1/namespaces/{namespace}/services",
@@ -52,9 +47,7 @@ class KubernetesClient:
     All else is changed by Pulumi.
     """
 
-    def __init__(
-        self, server: str, context: ssl.SSLContext | None, token: Callable[[], str] | None, *, name: str
-    ) -> None:
+    def __init__(self, server: str, context: ssl.SSLContext, token: Callable[[], str], *, name: str) -> None:
         self._server = server.rstrip("/")
         self._name = name
         self._token = token
@@ -87,11 +80,9 @@ class KubernetesClient:
         return self._request("DELETE", path, {})
 
     def _request(self, method: str, path: str, query: Mapping[str, str], body: str | None = None) -> Any | None:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {self._token()}"}
         if body is not None:
             headers["Content-Type"] = "application/apply-patch+yaml"
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token()}"
         url = f"{self._server}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             response = self._pool.request(method, url, headers=headers, body=body)
@@ -148,55 +139,13 @@ def _release_path(kind: str, namespace: str, name: str) -> str:
     return f"{_RELEASE_KINDS[kind].format(namespace=namespace)}/{name}"
 
 
-def _context(authority: str | None, certificate: str | None = None, key: str | None = None) -> ssl.SSLContext:
-    """TLS with the cluster's own authority, and a client certificate if there is one (all PEM text)."""
+def _tls_context(authority: str | None) -> ssl.SSLContext:
+    """Return a TLS context that trusts the cluster's own authority (PEM text)."""
     context = ssl.create_default_context(cadata=authority)
     # From Python 3.13 on the default asks for an Authority Key Identifier, which EKS's own authorities lack
     # (github.com/kubernetes-client/python/issues/2394); chain, dates and host name are checked as before.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    if certificate and key:
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as file:  # readable by its owner alone
-            file.write(f"{certificate}\n{key}\n")
-            file.flush()
-            context.load_cert_chain(file.name)
     return context
-
-
-def _pem(entry: Mapping[str, Any], name: str) -> str | None:
-    if entry.get(f"{name}-data"):
-        return base64.b64decode(entry[f"{name}-data"]).decode()
-    return Path(entry[name]).read_text(encoding="utf-8") if entry.get(name) else None
-
-
-def _executed(plugin: Mapping[str, Any]) -> Callable[[], str]:
-    """A token from the command that the kubeconfig names; what goes wrong with it is a `KubernetesUnreachableError`."""
-
-    def run() -> str:
-        command = [plugin["command"], *(plugin.get("args") or [])]
-        shown = f"kubeconfig: `{' '.join(command)}`"
-        env = {**os.environ, **{each["name"]: each["value"] for each in plugin.get("env") or []}}
-        try:
-            result = subprocess.run(
-                command, env=env, text=True, check=False, capture_output=True, timeout=_COMMAND_SECONDS
-            )
-        except OSError as error:
-            raise KubernetesUnreachableError(
-                f"{shown} can't be run ({error.strerror}); install {command[0]}, or put it on PATH"
-            ) from error
-        except subprocess.TimeoutExpired as error:
-            raise KubernetesUnreachableError(
-                f"{shown} did not end within {_COMMAND_SECONDS} s; check the network and its credentials"
-            ) from error
-        if result.returncode != 0:
-            raise KubernetesUnreachableError(f"{shown} failed: {' '.join(result.stderr.split())}")
-        try:
-            return str(json.loads(result.stdout)["status"]["token"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise KubernetesUnreachableError(
-                f"{shown} printed no ExecCredential with a token; run it by hand"
-            ) from error
-
-    return _cached_token(run)
 
 
 def _cached_token(make: Callable[[], str]) -> Callable[[], str]:
@@ -230,32 +179,6 @@ def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> str:
             "current-context": name,
         }
     )
-
-
-def from_kubeconfig(text: str) -> KubernetesClient:
-    """A client from a kubeconfig's text and its current context.
-
-    Raises:
-        ShopCatError: it is none, or uses something that isn't supported here.
-    """
-    try:
-        config = yaml.safe_load(text)
-        context = next(each for each in config["contexts"] if each["name"] == config["current-context"])["context"]
-        cluster = next(each for each in config["clusters"] if each["name"] == context["cluster"])["cluster"]
-        user = next(each for each in config["users"] if each["name"] == context["user"])["user"]
-        token: Callable[[], str] | None = None
-        if user.get("token"):
-            token = lambda: str(user["token"])  # noqa: E731
-        elif user.get("exec"):
-            token = _executed(user["exec"])
-        certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
-        tls = _context(_pem(cluster, "certificate-authority"), certificate, key)
-        return KubernetesClient(cluster["server"], tls, token, name=context["cluster"])
-    except (KeyError, TypeError, StopIteration, ValueError, OSError, yaml.YAMLError) as error:
-        raise KubernetesError(
-            f"the cluster's kubeconfig (shopcat:cluster.existing.kubeconfig, or what EKS or the contract gave) can't be used "
-            f"({error!r}); expected a kubeconfig with a current-context"
-        ) from error
 
 
 def eks_token(clients: AwsClients, cluster: str) -> str:
@@ -308,7 +231,7 @@ def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
 
 def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) -> KubernetesClient:
     """Return a client for an EKS cluster whose endpoint and certificate authority (base64) are known."""
-    context = _context(base64.b64decode(authority).decode())
+    context = _tls_context(base64.b64decode(authority).decode())
     return KubernetesClient(endpoint, context, _cached_token(lambda: eks_token(clients, name)), name=name)
 
 

@@ -221,10 +221,15 @@ class Preview(pulumi.ComponentResource):
 
     def _isolate(self) -> list[pulumi.Resource]:
         """Declare, before any pod, who may work in the namespace, how much it gets of the cluster, and whom its pods reach."""
-        name = self.name
+        name, info = self.name, self._cluster_info
 
         async def let_in(_: pulumi.ResourceHookArgs) -> None:
-            await granted(lambda: kubernetes_client.from_kubeconfig(self._kubeconfig), name)
+            await granted(
+                lambda: kubernetes_client.of_cluster(
+                    self._clients, info.cluster, info.cluster_endpoint, info.cluster_authority
+                ),
+                name,
+            )
 
         binding = kubernetes.rbac.v1.RoleBinding(
             "access",

@@ -31,8 +31,6 @@ class Question:
     public_url: str
     drain: DrainBudget
     production: capacity.ProductionDemand
-    kubeconfig: str = ""
-    """Instead of asking EKS."""
     tag: str = ""
     abort: str = ""
     rollback: str = ""
@@ -50,7 +48,6 @@ def make_question(settings: Settings) -> Question:
     release, database = settings.release, settings.database
     return Question(
         cluster=settings.cluster.name,
-        kubeconfig=settings.cluster.kubeconfig,
         ledger_table=settings.ledger_table,
         replicas=release.replicas,
         cpu_millicores=release.pod.cpu_millicores,

@@ -48,15 +48,10 @@ def kubernetes_on_demand(question: Question, clients: AwsClients) -> Callable[[]
 
     def connect() -> KubernetesClient:
         if not made:
-            if question.kubeconfig:
-                made.append(kubernetes_client.from_kubeconfig(question.kubeconfig))
-            else:
-                found = kubernetes_client.from_eks(clients, question.cluster)
-                if found is None:
-                    raise PreflightError(
-                        f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again"
-                    )
-                made.append(found)
+            found = kubernetes_client.from_eks(clients, question.cluster)
+            if found is None:
+                raise PreflightError(f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again")
+            made.append(found)
         return made[0]
 
     return connect

@@ -60,7 +60,9 @@ class ExistingCluster(Model):
     section = "cluster.existing."
 
     kubeconfig: str
-    """A secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig."""
+    """What Pulumi's provider signs in with. A secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig.
+
+    The program's own reads find the cluster by `cluster.name` and sign in with the AWS credentials at hand."""
     vpc_id: str
     vpc_cidr: str
     public_subnet_ids: Annotated[tuple[str, ...], Field(min_length=2)]
@@ -115,11 +117,6 @@ class ClusterSettings(Model):
     administrators: tuple[str, ...] = ()
     """ARNs of IAM roles that administer the cluster, besides whoever makes it."""
     existing: ExistingCluster | None = None
-
-    @property
-    def kubeconfig(self) -> str:
-        """The existing cluster's; empty for our own, whose API is found through EKS."""
-        return self.existing.kubeconfig if self.existing else ""
 
     @field_validator("addon_versions")
     @classmethod

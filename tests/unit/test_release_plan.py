@@ -336,24 +336,7 @@ def test_no_cluster_yet_is_none(aws: AwsClients, monkeypatch: pytest.MonkeyPatch
     assert kubernetes_client.from_eks(AwsClients(REGION), "shopcat") is None
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "a: 1", "current-context: x\ncontexts: []"])
-def test_a_kubeconfig_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ShopCatError, match="expected a kubeconfig with a current-context"):
-        kubernetes_client.from_kubeconfig(text)
-
-
-def kubeconfig(server: str, user: dict[str, Any]) -> str:
-    return json.dumps(
-        {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u"}}],
-            "clusters": [{"name": "k", "cluster": {"server": server}}],
-            "users": [{"name": "u", "user": user}],
-        }
-    )
-
-
-def test_a_kubeconfig_reads_objects_and_tells_absence_from_trouble() -> None:
+def test_the_client_reads_objects_and_tells_absence_from_trouble() -> None:
     import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -376,20 +359,20 @@ def test_a_kubeconfig_reads_objects_and_tells_absence_from_trouble() -> None:
     server = HTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        command = {"command": "echo", "args": ['{"status": {"token": "made"}}']}
         address = f"http://127.0.0.1:{server.server_port}"
-        for user, token in (({"token": "given"}, "given"), ({"exec": command}, "made")):
-            api = kubernetes_client.from_kubeconfig(kubeconfig(address, user))
-            assert api.pods("shopcat", {"a": "b", "c": "d"}) == [{"kind": "Pod"}]
-            assert seen[-1] == ("/api/v1/namespaces/shopcat/pods?labelSelector=a%3Db%2Cc%3Dd", f"Bearer {token}")
-            assert api.get("/absent") is None
-            with pytest.raises(ShopCatError, match="answered 403 to GET /forbidden"):
-                api.get("/forbidden")
+        api = kubernetes_client.KubernetesClient(
+            address, kubernetes_client._tls_context(None), lambda: "token", name="shopcat"
+        )
+        assert api.pods("shopcat", {"a": "b", "c": "d"}) == [{"kind": "Pod"}]
+        assert seen[-1] == ("/api/v1/namespaces/shopcat/pods?labelSelector=a%3Db%2Cc%3Dd", "Bearer token")
+        assert api.get("/absent") is None
+        with pytest.raises(ShopCatError, match="answered 403 to GET /forbidden"):
+            api.get("/forbidden")
     finally:
         server.shutdown()
         server.server_close()
     with pytest.raises(ShopCatError, match=r"can't be reached.*apiAccess"):
-        kubernetes_client.from_kubeconfig(kubeconfig(address, {"token": "x"})).get("/version")
+        api.get("/version")
 
 
 def test_a_denied_read_is_explained(platform: AwsClients) -> None:

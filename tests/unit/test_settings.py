@@ -294,4 +294,5 @@ def test_what_pulumi_has_encrypted_does_not_keep_bootstrap_from_reading(tmp_path
     path.write_text(stack_file.dump(document))
     region, found = settings.read_stack(path)
     assert region == "eu-central-1"
-    assert found.cluster.kubeconfig == "[secret]"
+    assert found.cluster.existing is not None
+    assert found.cluster.existing.kubeconfig == "[secret]"
