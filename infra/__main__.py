@@ -1,4 +1,4 @@
-"""Stack name → Production or Preview; no logic."""
+"""Entry of the Pulumi program: interpreter settings, then infra/program.py."""
 
 import gc
 import os

@@ -35,7 +35,7 @@ class CapacityError(ValueError):
 
 @dataclass(frozen=True)
 class NodeShape:
-    """What pods may use on one node."""
+    """Resources that pods may use on one node."""
 
     name: str
     pod_slots: int
@@ -61,7 +61,7 @@ T3_MEDIUM = NodeShape(
 
 @dataclass(frozen=True)
 class PodRequest:
-    """What one pod asks for."""
+    """Resource requests of one pod."""
 
     cpu_millicores: int
     memory_mebibytes: int
@@ -114,7 +114,7 @@ JOB_CONNECTIONS = 2
 
 @dataclass(frozen=True)
 class ProductionDemand:
-    """What decides the room a release needs."""
+    """Settings that decide how much room a release needs."""
 
     replicas: int
     pod: PodRequest
@@ -128,7 +128,7 @@ class ProductionDemand:
 
 @dataclass(frozen=True)
 class CapacityPlan:
-    """The room production needs at its fullest, and what is left."""
+    """The room that production needs at its fullest, and the previews that fit beside it."""
 
     pods: int
     cpu_millicores: int
@@ -138,7 +138,7 @@ class CapacityPlan:
     """Previews (application and database) that fit beside a full release on both nodes, one of them being updated."""
 
     def describe(self, production: ProductionDemand) -> str:
-        """The arithmetic in one line, for a person."""
+        """Return the arithmetic in one line, for a person."""
         node = production.node
         return (
             f"a full release uses {self.pods} of {NODES * node.pod_slots} pod slots, "

@@ -16,7 +16,7 @@ class SettingsError(ShopCatError):
 
 
 class PreflightError(ShopCatError):
-    """What stands in AWS or in the cluster does not fit what this update declares; nothing was touched."""
+    """AWS or the cluster holds something that does not fit what this update declares; nothing was touched."""
 
 
 class LedgerError(ShopCatError):
@@ -66,7 +66,7 @@ class UnreachableError(ShopCatError):
 
 
 class KubernetesError(ShopCatError):
-    """A kubeconfig can't be used, or the API server refused a request."""
+    """A kubeconfig can't be used, there are no credentials to sign in with, or the API server refused a request."""
 
 
 class KubernetesUnreachableError(KubernetesError):

@@ -41,22 +41,22 @@ _TAG = re.compile(rf"(?=.{{1,40}}$)(?!.*--){_LABEL}(\.{_LABEL})*")
 
 
 def other_colour(colour: Colour) -> Colour:
-    """The other of the two."""
+    """Return the other of the two colours."""
     return "green" if colour == "blue" else "blue"
 
 
 def workload_name(colour: Colour) -> str:
-    """Name of the colour's Deployment, Service, binding, PodDisruptionBudget and target group: a constant for ever."""
+    """Return the name of the colour's Deployment, Service, binding, PodDisruptionBudget and target group: constant for ever."""
     return f"{APPLICATION}-{colour}"
 
 
 def colour_selector(colour: Colour) -> dict[str, str]:
-    """The colour's pods, and no other's; immutable in a Deployment, so never more than this."""
+    """Return the labels of the colour's pods and no others; immutable in a Deployment, so never more than this."""
     return {"app.kubernetes.io/name": APPLICATION, "shopcat/colour": colour}
 
 
 def check_tag(tag: str) -> str:
-    """The tag, if a release may have it.
+    """Return the tag, if a release may have it.
 
     Raises:
         ShopCatError: `latest`, or a name that Kubernetes objects can't carry.
@@ -124,17 +124,17 @@ STATE_BACKENDS = (PRODUCTION_STACK, PREVIEWS_BACKEND)
 
 
 def state_bucket(stack: str, account: str, region: str) -> str:
-    """Bucket names are global, so the account and region are part of them."""
+    """Return the name of a state bucket; such names are global, so account and region are part of them."""
     return f"shopcat-state-{stack}-{account}-{region}"
 
 
 def state_key_alias(stack: str) -> str:
-    """Name of the key that encrypts a stack's secrets and state."""
+    """Return the name of the key that encrypts a stack's secrets and state."""
     return f"alias/shopcat-state-{stack}"
 
 
 def state_url(stack: str, account: str, region: str, owner: str = "") -> str:
-    """URL for `pulumi login`; with ``owner`` (``AROA…:<n>``, as `aws sts get-caller-identity` prints it) a preview's.
+    """Return the URL for `pulumi login`; with ``owner`` (``AROA…:<n>``, as `aws sts get-caller-identity` prints it) a preview's.
 
     Within the previews' bucket each pull request has a folder of its own, named by whoever may use it: `aws:userid` of the
     preview role's session (infra/access/iam_policies.py).

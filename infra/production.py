@@ -66,7 +66,7 @@ def load(modules: Iterable[object]) -> None:
 
 
 def next_step(live: str, repository: str, domain: str) -> str:
-    """What a person does next."""
+    """Return what a person does next."""
     if live:
         return f"{live} is live at https://{domain}"
     return (
@@ -90,7 +90,7 @@ def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
 
 @dataclass(frozen=True)
 class _Known:
-    """What was read before anything but the providers is declared."""
+    """Facts that are read before anything but the providers is declared."""
 
     plan: release_plan.Plan
     zone_ids: Mapping[str, str]
@@ -136,7 +136,7 @@ class _Platform:
 
 
 class Production(pulumi.ComponentResource):
-    """Everything of the stack `prod`."""
+    """The stack `prod`."""
 
     def __init__(self, settings: Settings, region: str, stack: str) -> None:
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
@@ -251,7 +251,7 @@ class Production(pulumi.ComponentResource):
     ) -> list[pulumi.Resource]:
         """Declare what a pull request may do in the cluster: RBAC, and what the API server admits."""
         images = self._settings.images
-        released = [one.record for one in known.plan.state.releases.values()]
+        released = [release.record for release in known.plan.state.releases.values()]
         facts = AdmissionFacts(
             account=scope.account,
             region=self._region,
@@ -319,7 +319,7 @@ class Production(pulumi.ComponentResource):
         pulumi.ComponentResource("shopcat:index:Seal", "seal", None, protected)
 
     def export(self) -> None:
-        """The stack's outputs."""
+        """Export the stack's outputs."""
         repository = self.registry.release.repository_url
         pulumi.export("url", self._settings.url)
         pulumi.export("liveRelease", self.release.live_release)
@@ -334,6 +334,6 @@ class Production(pulumi.ComponentResource):
         pulumi.export(
             "nextStep",
             pulumi.Output.all(self.release.live_release, repository).apply(
-                lambda two: next_step(two[0], two[1], self._settings.domain)
+                lambda values: next_step(values[0], values[1], self._settings.domain)
             ),
         )

@@ -19,13 +19,14 @@ PREVIEW_SETTINGS = Path(__file__).resolve().parent.parent / "Pulumi.pr.yaml"
 
 
 def stack_values() -> dict[str, Any]:
-    """The stack's settings as plain values; maps and lists come as JSON from the engine."""
-    found = all_values()
-    return {key.partition(":")[2]: value for key, value in found.items() if key.startswith(f"{SETTINGS_NAMESPACE}:")}
+    """Return the stack's settings as plain values; maps and lists come as JSON from the engine."""
+    return {
+        key.partition(":")[2]: value for key, value in all_values().items() if key.startswith(f"{SETTINGS_NAMESPACE}:")
+    }
 
 
 def all_values() -> dict[str, Any]:
-    """Every setting of the stack, keys with their namespace."""
+    """Return every setting of the stack, keys with their namespace."""
     return {key: stack_file.plain(text) for key, text in pulumi.runtime.config.get_config_env().items()}
 
 
@@ -45,17 +46,17 @@ def declare_stack() -> None:
         number = preview.pull_request(stack)
         preview.Preview(number, *settings.read_preview(PREVIEW_SETTINGS, all_values())).export()
         return
-    given = settings.read_settings(stack_values())
+    production_settings = settings.read_settings(stack_values())
     region = settings.check_region(pulumi.Config("aws").get("region"), "Pulumi.prod.yaml")
     from infra.production import Production
 
-    production = Production(given, region, stack)
+    production = Production(production_settings, region, stack)
     production.export()
     production.seal()
 
 
 def main() -> None:
-    """Run; a refusal is one error without a traceback."""
+    """Run the program; a refusal is one error without a traceback."""
     try:
         declare_stack()
     except ShopCatError as error:

@@ -1,4 +1,4 @@
-"""Every timeout in the chain, from a few numbers: how long the application drains, how late the load balancer hears.
+"""Every timeout in the chain, from a few numbers: how long the application drains, how late the load balancer follows.
 
 All values are whole seconds; fractions are rounded up, never down. `DrainBudget.derive` fills in what nobody set and
 `DrainBudget.violations` names each inequality that does not hold, with both values; `derive` raises them together.
@@ -47,7 +47,7 @@ class DrainError(ValueError):
 
 @dataclass(frozen=True)
 class DrainInputs:
-    """What is known of the application, the load balancer and its controller, in seconds."""
+    """Measured times of the application, the load balancer and its controller, in seconds."""
 
     app_drain_seconds: float = 60
     """From SIGTERM until the process has exited."""
@@ -110,16 +110,16 @@ class DrainBudget:
 
     @classmethod
     def derive(cls, inputs: DrainInputs | None = None, overrides: DrainOverrides | None = None) -> DrainBudget:
-        """Every timeout from the inputs, checked.
+        """Derive every timeout from the inputs and check it.
 
         Raises:
             DrainError: an inequality does not hold; all that don't are named.
         """
-        given, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
-        unusable = _unusable(given, chosen)
+        inputs, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
+        unusable = _unusable(inputs, chosen)
         if unusable:
             raise DrainError(unusable)
-        known = {each.name: _whole(getattr(given, each.name)) for each in fields(DrainInputs)}
+        known = {each.name: _whole(getattr(inputs, each.name)) for each in fields(DrainInputs)}
         longest, propagation, lag = (
             known[f"{name}_seconds"] for name in ("longest_request", "propagation", "controller_lag")
         )
@@ -144,11 +144,11 @@ class DrainBudget:
 
     @property
     def seconds_to_ready(self) -> int:
-        """Worst time from scheduling a pod until its readiness gate opens, the controller being up."""
+        """Return the worst time from scheduling a pod until its readiness gate opens, the controller being up."""
         return self.startup_seconds + self.health_interval_seconds * self.health_threshold + self.requeue_seconds
 
     def violations(self) -> list[str]:
-        """Each inequality that does not hold, with the values on both sides; empty when all do."""
+        """List each inequality that does not hold, with the values on both sides."""
         least_settle = max(self.propagation_seconds + self.longest_request_seconds, METRIC_MINUTES_SECONDS)
         least_delay = self.propagation_seconds + self.longest_request_seconds
         # (left name, left value, "<" or "<=", right name, right value)
@@ -187,7 +187,7 @@ def _or(chosen: float | None, derived: int) -> int:
 
 
 def _unusable(*groups: DrainInputs | DrainOverrides) -> list[str]:
-    """Values that are no duration at all, so that the inequalities would only confuse."""
+    """List values that are no duration at all, so that the inequalities would only confuse."""
     lines = []
     for group in groups:
         for field in fields(group):

@@ -1,1 +1,1 @@
-"""Who may do what in AWS: policies, the roles of GitHub's workflows, and the permissions boundaries."""
+"""Access in AWS: policies, the roles of GitHub's workflows, and the permissions boundaries."""

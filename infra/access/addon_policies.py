@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def controller_policy(scope: AwsScope) -> str:
-    """Targets in and out of this shop's and its previews' target groups, and what tells the controller where it stands."""
+    """Allow targets in and out of this shop's and its previews' target groups, and the reads that the controller starts with."""
     reads = [
         "ec2:DescribeSecurityGroups",  # asked once by each leader
         "ec2:DescribeVpcs",  # the VPC's networks, to tell targets inside from those outside
@@ -36,10 +36,10 @@ def controller_policy(scope: AwsScope) -> str:
 
 
 def operator_policy(scope: AwsScope) -> str:
-    """Taking the role that reads previews' secrets, in a session for one namespace; with its own it reads none of them."""
+    """Allow taking the role that reads previews' secrets, in a session for one namespace; its own role reads none of them."""
     return document([allow(["sts:AssumeRole", "sts:TagSession"], scope.role(PREVIEW_SECRETS_ROLE))])
 
 
 def operator_reads(secret_arns: Sequence[str]) -> str:
-    """Reading production's secrets, each by its ARN."""
+    """Allow reading production's secrets, each by its ARN."""
     return document([allow(["secretsmanager:GetSecretValue"], list(secret_arns))])

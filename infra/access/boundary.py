@@ -44,12 +44,12 @@ balancers; which of those calls they make is AWS's to decide."""
 
 
 def boundary_arn(account: str, name: str = BOUNDARY_NAME) -> str:
-    """ARN of a boundary's managed policy."""
+    """Return the ARN of a boundary's managed policy."""
     return f"arn:aws:iam::{account}:policy/{name}"
 
 
 def bounded_policies(scope: AwsScope) -> list[str]:
-    """Every policy of ours that a role here has."""
+    """Return every policy of ours that a role here has."""
     return [
         release_role.release_policy(scope, updates_platform=True),
         iam_policies.preview_policy(scope, "*", "*"),
@@ -62,12 +62,12 @@ def bounded_policies(scope: AwsScope) -> list[str]:
 
 
 def documents(scope: AwsScope) -> dict[str, str]:
-    """Name of each boundary → the policy's document."""
+    """Return the policy document of each boundary, by its name."""
     return {BOUNDARY_NAME: boundary(scope), EKS_BOUNDARY_NAME: eks_boundary()}
 
 
 def boundary(scope: AwsScope) -> str:
-    """The document for our own roles."""
+    """Return the policy document that bounds our own roles."""
     own = {
         action
         for text in bounded_policies(scope)
@@ -84,6 +84,6 @@ def boundary(scope: AwsScope) -> str:
 
 
 def eks_boundary() -> str:
-    """The document for the cluster's and the nodes' roles."""
+    """Return the policy document that bounds the cluster's and the nodes' roles."""
     linked = {"iam:AWSServiceName": "elasticloadbalancing.amazonaws.com"}
     return document([allow(_MANAGED, "*"), allow(["iam:CreateServiceLinkedRole"], "*", StringEquals=linked)])

@@ -46,7 +46,7 @@ ENTRIES: Mapping[str, tuple[str, str]] = {
 
 
 class GithubRoles(pulumi.ComponentResource):
-    """The roles, what they may do, and who they are in the cluster; none of it if no repository is set."""
+    """Roles, their policies and their identities in the cluster; nothing if no repository is set."""
 
     def __init__(
         self,

@@ -71,7 +71,7 @@ _PUSH = (
 
 @dataclass(frozen=True)
 class AwsScope:
-    """Where everything is."""
+    """Account, region, cluster and ledger that ARNs are made of."""
 
     account: str
     region: str
@@ -79,22 +79,22 @@ class AwsScope:
     ledger_table: str
 
     def arn(self, service: str, resource: str) -> str:
-        """ARN of a resource in this account and region."""
+        """Return the ARN of a resource in this account and region."""
         return f"arn:aws:{service}:{self.region}:{self.account}:{resource}"
 
     def role(self, name: str) -> str:
-        """ARN of a role of this account."""
+        """Return the ARN of a role of this account."""
         return f"arn:aws:iam::{self.account}:role/{name}"
 
 
 def allow(actions: list[str], resources: list[str] | str, **conditions: Any) -> Statement:
-    """A statement that allows actions on resources, under conditions."""
-    found: Statement = {"Effect": "Allow", "Action": actions, "Resource": resources}
-    return {**found, "Condition": conditions} if conditions else found
+    """Return a statement that allows actions on resources, under conditions."""
+    statement: Statement = {"Effect": "Allow", "Action": actions, "Resource": resources}
+    return {**statement, "Condition": conditions} if conditions else statement
 
 
 def document(statements: list[Statement]) -> str:
-    """A policy."""
+    """Return a policy document as JSON."""
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
 
 
@@ -120,7 +120,7 @@ def _trust(account: str, repository: str, kinds: list[str], claims: dict[str, st
 
 
 def trust(account: str, repository: str, environment: str) -> dict[str, str]:
-    """Who may take each role.
+    """Return the trust policy of each role, by the role's name.
 
     * release: a job on the main branch, in the protected environment; both, so that neither alone is enough.
     * preview: a pull request's job, under the session name that is its number. Forks get no token from GitHub at all.
@@ -138,7 +138,7 @@ def trust(account: str, repository: str, environment: str) -> dict[str, str]:
 
 
 def secrets_trust(operator_arn: str) -> str:
-    """The operator alone, and only for a preview's namespace; pod identity's own session tags travel along."""
+    """Trust the operator alone, and only for a preview's namespace; pod identity's own session tags travel along."""
     return document(
         [
             {
@@ -152,13 +152,13 @@ def secrets_trust(operator_arn: str) -> str:
 
 
 def secrets_policy(scope: AwsScope) -> str:
-    """The secrets of the namespace that the session is for, and no others."""
+    """Allow the secrets of the namespace that the session is for, and no others."""
     secret = f"secret:{PREVIEW_SECRET_PATH}/${{aws:PrincipalTag/{PREVIEW_SESSION_TAG}}}/*"
     return document([allow(["secretsmanager:GetSecretValue"], scope.arn("secretsmanager", secret))])
 
 
 def push_statements(scope: AwsScope, repository: str) -> list[Statement]:
-    """Push to one repository; the log-in token can't be narrowed to one."""
+    """Allow pushing to one repository; the log-in token can't be narrowed to one."""
     return [
         allow(["ecr:GetAuthorizationToken"], "*"),
         allow(list(_PUSH), scope.arn("ecr", f"repository/{repository}")),
@@ -166,7 +166,7 @@ def push_statements(scope: AwsScope, repository: str) -> list[Statement]:
 
 
 def state_statements(scope: AwsScope, stack: str, folder: str) -> list[Statement]:
-    """Objects of a folder in the stack's bucket, and the key that encrypts them."""
+    """Allow the objects of a folder in the stack's bucket, and the key that encrypts them."""
     bucket = f"arn:aws:s3:::{state_bucket(stack, scope.account, scope.region)}"
     listed = {"StringLike": {"s3:prefix": [f"{folder}*"]}} if folder else {}
     alias = {"kms:ResourceAliases": state_key_alias(stack)}
@@ -181,8 +181,8 @@ def state_statements(scope: AwsScope, stack: str, folder: str) -> list[Statement
     ]
 
 
-def _found(scope: AwsScope) -> list[Statement]:
-    """What every preview's program reads first."""
+def _lookups(scope: AwsScope) -> list[Statement]:
+    """Allow what every preview's program reads first."""
     return [
         allow(["ssm:GetParameter"], scope.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
         allow(
@@ -204,7 +204,7 @@ def _found(scope: AwsScope) -> list[Statement]:
 
 
 def _groups(scope: AwsScope) -> tuple[str, str]:
-    """Previews' target groups, and rules of the previews' load balancer."""
+    """Return the ARNs of previews' target groups, and of the rules of the previews' load balancer."""
     return (
         scope.arn("elasticloadbalancing", f"targetgroup/{APPLICATION}-pr-*/*"),
         scope.arn("elasticloadbalancing", f"listener-rule/app/{APPLICATION}-preview/*/*/*"),
@@ -215,7 +215,7 @@ _VALUE = ("GetSecretValue", "PutSecretValue", "UpdateSecret")
 
 
 def _owned(scope: AwsScope, owner: str) -> list[Statement]:
-    """What a preview has made: what carries its owner's tag, or among previews' names carries none.
+    """Allow changing what a preview has made: it carries the owner's tag or, among previews' names, none.
 
     `IfExists`, since an object that is gone has no tag: without it IAM denies what a close that was cut off asks again, and
     the provider never hears that nothing is there. Nor are tags known to IAM in the first moments of an object, in which
@@ -236,7 +236,7 @@ def _owned(scope: AwsScope, owner: str) -> list[Statement]:
 
 
 def _deletes(scope: AwsScope, owner: str) -> list[Statement]:
-    """Delete what carries the owner's tag, or among previews' names none (see `_owned`)."""
+    """Allow deleting what carries the owner's tag or, among previews' names, none (see `_owned`)."""
     group, rule = _groups(scope)
     mine = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
     return [
@@ -248,7 +248,7 @@ def _deletes(scope: AwsScope, owner: str) -> list[Statement]:
 
 
 def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
-    """The preview role: what infra/previews/preview.py makes, each thing owned by the pull request that makes it.
+    """Return the preview role's policy: what infra/previews/preview.py makes, each thing owned by the pull request that makes it.
 
     Args:
         scope: where everything is.
@@ -266,7 +266,7 @@ def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
     return document(
         [
             *push_statements(scope, f"{RELEASE_REPOSITORY}-preview"),
-            *_found(scope),
+            *_lookups(scope),
             *state_statements(scope, PREVIEWS_BACKEND, f"{_SELF}/"),
             allow(["elasticloadbalancing:CreateTargetGroup"], own_group, **named),
             allow(["elasticloadbalancing:CreateRule"], listener_arn, **owned),
@@ -280,7 +280,7 @@ def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
 
 
 def cleanup_policy(scope: AwsScope, preview_role_id: str) -> str:
-    """The clean-up role: finds and deletes any preview's things, images too; it makes none, and reads no secret and no state.
+    """Return the clean-up role's policy: find and delete any preview's things, images too; read no secret, no state.
 
     A pull request's own session deletes no image: its tag could be pushed again with another one, which another's preview
     might take.

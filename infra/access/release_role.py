@@ -124,10 +124,10 @@ def update_statements(scope: AwsScope) -> list[Statement]:
 
 
 def both_balancers() -> tuple[str, str]:
-    """Names of production's load balancer and the previews'."""
+    """Return the names of production's load balancer and the previews'."""
     return LOAD_BALANCER, f"{LOAD_BALANCER}-preview"
 
 
 def release_policy(scope: AwsScope, *, updates_platform: bool) -> str:
-    """The release role's policy."""
+    """Return the release role's policy."""
     return document([*release_statements(scope), *(update_statements(scope) if updates_platform else [])])

@@ -48,7 +48,7 @@ class AwsClients:
         self.session: Any = None
 
     def get(self, service: str) -> Any:
-        """The client of a service, such as `elbv2`.
+        """Return the client of a service, such as `elbv2`.
 
         Raises:
             AwsError: the AWS profile that is set doesn't exist.
@@ -72,30 +72,30 @@ class AwsClients:
             return self._clients[service]
 
     def identity(self) -> tuple[str, str]:
-        """Account and ARN that the credentials belong to.
+        """Return account and ARN that the credentials belong to.
 
         Raises:
             AwsError: no or wrong credentials, or AWS can't be reached.
         """
         try:
-            found = self.get("sts").get_caller_identity()
+            caller = self.get("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as error:
             raise explain(error, "AWS credentials", self.endpoint_url) from error
-        return str(found["Account"]), str(found["Arn"])
+        return str(caller["Account"]), str(caller["Arn"])
 
 
 def error_code(error: Exception) -> str:
-    """AWS's code of an error (`ThrottlingException`), or nothing."""
+    """Return AWS's code of an error (`ThrottlingException`); empty if it has none."""
     return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
 def is_throttled(error: Exception) -> bool:
-    """Whether AWS asks to come back later."""
+    """Tell whether AWS asks to come back later."""
     return error_code(error) in THROTTLING
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed later: throttled, unreachable, or an error on AWS's side."""
+    """Tell whether the same call may succeed later: throttled, unreachable, or an error on AWS's side."""
     if is_throttled(error) or isinstance(error, AwsConnectionError | HTTPClientError):
         return True
     if isinstance(error, ClientError):
@@ -104,7 +104,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def explain(error: Exception, doing: str, endpoint_url: str | None = None) -> AwsError:
-    """An AWS error as one message: what was being done, what came back, what mends it."""
+    """Return an AWS error as one message: what was being done, what came back, what mends it."""
     code = error_code(error)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound):
         message = (

@@ -42,9 +42,9 @@ _API_TIMEOUT = urllib3.Timeout(connect=5, read=20)
 
 
 class KubernetesClient:
-    """GET, server-side apply of what Helm leaves out (infra/foundation/crds.py) or somebody deleted by hand, and DELETE.
+    """Client of one cluster's API: GET, DELETE, and server-side apply of what Pulumi does not write.
 
-    All else is changed by Pulumi.
+    That is what Helm leaves out (infra/foundation/crds.py) and what somebody deleted by hand; all else is Pulumi's.
     """
 
     def __init__(self, server: str, context: ssl.SSLContext, token: Callable[[], str], *, name: str) -> None:
@@ -56,7 +56,7 @@ class KubernetesClient:
         )
 
     def get(self, path: str, **query: str) -> Any | None:
-        """The object or list at an API path; `None` if there is none.
+        """Return the object or list at an API path; `None` if there is none.
 
         Raises:
             KubernetesUnreachableError: no answer, or one that is neither an object nor "not found".
@@ -64,7 +64,7 @@ class KubernetesClient:
         return self._request("GET", path, query)
 
     def apply(self, path: str, manifest: Mapping[str, Any], manager: str) -> Any | None:
-        """Server-side apply an object, taking over its fields from whoever had them; the object as it is then.
+        """Server-side apply an object, taking over its fields from other managers; return the object as it is then.
 
         Raises:
             KubernetesUnreachableError: no answer, or a refusal.
@@ -101,18 +101,18 @@ class KubernetesClient:
         return json.loads(response.data)
 
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A Deployment, or `None`."""
+        """Return a Deployment, or `None`."""
         return self.of_release("Deployment", namespace, name)
 
     def job(self, namespace: str, name: str) -> dict[str, Any] | None:
-        """A Job, or `None`."""
-        found: dict[str, Any] | None = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
-        return found
+        """Return a Job, or `None`."""
+        job: dict[str, Any] | None = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
+        return job
 
     def of_release(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
-        """An object of a release, or `None`."""
-        found: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
-        return found
+        """Return an object of a release, or `None`."""
+        manifest: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
+        return manifest
 
     def make_again(self, manifest: Mapping[str, Any]) -> bool:
         """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
@@ -121,13 +121,13 @@ class KubernetesClient:
         return self.apply(path, manifest, FIELD_MANAGER) is not None
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
-        """Pods with all of these labels."""
+        """List the pods with all of these labels."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        found = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
-        return list(found["items"]) if found else []
+        answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        return list(answer["items"]) if answer else []
 
     def standing(self, namespace: str) -> dict[str, dict[str, Any]]:
-        """Objects of a release in their namespace, by `Kind/name`; a kind that the cluster lacks has none."""
+        """Return the objects of a release in their namespace, by `Kind/name`; a kind that the cluster lacks has none."""
         return {
             f"{kind}/{each['metadata']['name']}": each
             for kind, path in _RELEASE_KINDS.items()
@@ -148,21 +148,21 @@ def _tls_context(authority: str | None) -> ssl.SSLContext:
     return context
 
 
-def _cached_token(make: Callable[[], str]) -> Callable[[], str]:
-    """A token maker whose result is used for ten minutes."""
-    kept: tuple[float, str] | None = None
+def _cached_token(make_token: Callable[[], str]) -> Callable[[], str]:
+    """Return a token maker whose result is used for ten minutes."""
+    cached: tuple[float, str] | None = None
 
     def token() -> str:
-        nonlocal kept
-        if kept is None or time.monotonic() - kept[0] > _TOKEN_SECONDS:
-            kept = (time.monotonic(), make())
-        return kept[1]
+        nonlocal cached
+        if cached is None or time.monotonic() - cached[0] > _TOKEN_SECONDS:
+            cached = (time.monotonic(), make_token())
+        return cached[1]
 
     return token
 
 
 def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> str:
-    """A kubeconfig whose user is whoever's AWS credentials are at hand; it holds no secret of its own."""
+    """Return a kubeconfig that signs in with the AWS credentials at hand; it holds no secret of its own."""
     command = {
         "apiVersion": "client.authentication.k8s.io/v1beta1",
         "command": "aws",
@@ -182,7 +182,7 @@ def kubeconfig(name: str, endpoint: str, authority: str, region: str) -> str:
 
 
 def eks_token(clients: AwsClients, cluster: str) -> str:
-    """A bearer token for an EKS cluster: a presigned GetCallerIdentity that names the cluster.
+    """Return a bearer token for an EKS cluster: a presigned GetCallerIdentity that names the cluster.
 
     Raises:
         ShopCatError: there are no credentials to sign with.
@@ -212,21 +212,21 @@ def eks_token(clients: AwsClients, cluster: str) -> str:
 
 
 def from_eks(clients: AwsClients, cluster: str) -> KubernetesClient | None:
-    """A client for an EKS cluster of this account; `None` if there is no such cluster, or it is still being made.
+    """Return a client for an EKS cluster of this account; `None` if there is no such cluster, or it is still being made.
 
     Raises:
         ShopCatError: EKS can't be asked.
     """
     try:
-        found = clients.get("eks").describe_cluster(name=cluster)["cluster"]
+        facts = clients.get("eks").describe_cluster(name=cluster)["cluster"]
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ResourceNotFoundException":
             return None
         raise explain(error, f"EKS cluster {cluster}", clients.endpoint_url) from error
-    authority = (found.get("certificateAuthority") or {}).get("data")
-    if not found.get("endpoint") or not authority or found.get("status") not in ("ACTIVE", "UPDATING"):
+    authority = (facts.get("certificateAuthority") or {}).get("data")
+    if not facts.get("endpoint") or not authority or facts.get("status") not in ("ACTIVE", "UPDATING"):
         return None
-    return of_cluster(clients, cluster, found["endpoint"], authority)
+    return of_cluster(clients, cluster, facts["endpoint"], authority)
 
 
 def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) -> KubernetesClient:
@@ -236,14 +236,14 @@ def of_cluster(clients: AwsClients, name: str, endpoint: str, authority: str) ->
 
 
 def cluster_of(kubeconfig: str) -> dict[str, str]:
-    """Address and CA of the API server in a kubeconfig.
+    """Return address and CA of the API server in a kubeconfig.
 
     Raises:
         ShopCatError: it holds no cluster with both.
     """
     try:
-        found = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]
-        return {"server": found["server"], "authority": found["certificate-authority-data"]}
+        cluster = yaml.safe_load(kubeconfig)["clusters"][0]["cluster"]
+        return {"server": cluster["server"], "authority": cluster["certificate-authority-data"]}
     except (KeyError, IndexError, TypeError, yaml.YAMLError) as error:
         raise KubernetesError(
             f"the cluster's kubeconfig names no server with certificate-authority-data ({error!r})"

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 from infra.capacity import NODES, T3_MEDIUM
 from infra.clients.aws import AwsClients, error_code
 from infra.commands import dns_check, offers
-from infra.commands.findings import FindingState, Row, asked, findings_table
+from infra.commands.findings import FindingState, Row, findings_table, read_rows
 from infra.errors import ShopCatError
 from infra.foundation import availability_zones, dns
 from infra.names import (
@@ -81,7 +81,7 @@ class TakenName:
 
 
 def vcpus_of_an_update() -> int:
-    """Most vCPUs while the nodes are updated: EKS adds up to two new nodes in each zone before an old one goes.
+    """Return the most vCPUs while the nodes are updated: EKS adds up to two new nodes in each zone before an old one goes.
 
     Source: docs.aws.amazon.com/eks/latest/userguide/managed-node-update-behavior.html (scale up phase).
     """
@@ -93,13 +93,13 @@ def vcpus_of_an_update() -> int:
 
 def judge_quota(quota: Quota, limit: float, used: int, region: str) -> Row:
     """Judge whether what production needs fits beside what others use."""
-    found = f"limit {limit:g}, others use {used}, production needs up to {quota.needed}"
+    text = f"limit {limit:g}, others use {used}, production needs up to {quota.needed}"
     if used + quota.needed <= limit:
-        return Row(quota.subject, FindingState.OK, found)
+        return Row(quota.subject, FindingState.OK, text)
     return Row(
         quota.subject,
         FindingState.CHANGE,
-        found,
+        text,
         f"aws service-quotas request-service-quota-increase --region {region} --service-code {quota.service} "
         f"--quota-code {quota.code} --desired-value {used + quota.needed}",
     )
@@ -138,9 +138,9 @@ def judge_database_zones(
     instance_class: str, engine: str, wanted: Sequence[str], offering: set[str], *, multi: bool
 ) -> Row:
     """Judge whether RDS has the instance class where the subnets will be."""
-    subject, there = f"RDS {instance_class}", [name for name in wanted if name in offering]
-    if len(there) >= (2 if multi else 1):
-        return Row(subject, FindingState.OK, f"offered in {', '.join(there)}")
+    subject, zones = f"RDS {instance_class}", [name for name in wanted if name in offering]
+    if len(zones) >= (2 if multi else 1):
+        return Row(subject, FindingState.OK, f"offered in {', '.join(zones)}")
     return Row(
         subject,
         FindingState.CHANGE,
@@ -152,19 +152,19 @@ def judge_database_zones(
 # What is read ---------------------------------------------------------------------------------------------------------
 
 
-def _pages(clients: AwsClients, service: str, operation: str, key: str, **given: Any) -> list[dict[str, Any]]:
-    pages = clients.get(service).get_paginator(operation).paginate(**given)
-    return [one for page in pages for one in page[key]]
+def _pages(clients: AwsClients, service: str, operation: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
+    pages = clients.get(service).get_paginator(operation).paginate(**arguments)
+    return [item for page in pages for item in page[key]]
 
 
 def _is_ours(tagged: Mapping[str, Any]) -> bool:
-    tags = {one["Key"]: one["Value"] for one in tagged.get("Tags", [])}
+    tags = {tag["Key"]: tag["Value"] for tag in tagged.get("Tags", [])}
     return tags.get("shopcat:project") == PROJECT
 
 
-def _of_others(operation: str, key: str, **given: Any) -> Callable[[AwsClients, Settings], int]:
+def _of_others(operation: str, key: str) -> Callable[[AwsClients, Settings], int]:
     def count(clients: AwsClients, _: Settings) -> int:
-        return sum(not _is_ours(one) for one in _pages(clients, "ec2", operation, key, **given))
+        return sum(not _is_ours(item) for item in _pages(clients, "ec2", operation, key))
 
     return count
 
@@ -173,28 +173,32 @@ def _vcpus(clients: AwsClients, settings: Settings) -> int:
     states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
     used = 0
     for reservation in _pages(clients, "ec2", "describe_instances", "Reservations", Filters=states):
-        for one in reservation["Instances"]:
-            tags = {tag["Key"]: tag["Value"] for tag in one.get("Tags", [])}
-            ours = tags.get("eks:cluster-name") == settings.cluster.name
-            if not ours and one.get("InstanceLifecycle") != "spot" and _STANDARD.match(one["InstanceType"]):
-                options = one.get("CpuOptions", {})
+        for instance in reservation["Instances"]:
+            tags = {tag["Key"]: tag["Value"] for tag in instance.get("Tags", [])}
+            is_ours = tags.get("eks:cluster-name") == settings.cluster.name
+            if (
+                not is_ours
+                and instance.get("InstanceLifecycle") != "spot"
+                and _STANDARD.match(instance["InstanceType"])
+            ):
+                options = instance.get("CpuOptions", {})
                 used += options.get("CoreCount", 1) * options.get("ThreadsPerCore", 1)
     return used
 
 
 def _addresses(clients: AwsClients, _: Settings) -> int:
-    return sum(not _is_ours(one) for one in clients.get("ec2").describe_addresses()["Addresses"])
+    return sum(not _is_ours(address) for address in clients.get("ec2").describe_addresses()["Addresses"])
 
 
 def _balancers(clients: AwsClients, settings: Settings) -> int:
     ours = {name.balancer for name in dns.dns_names(settings, LOAD_BALANCER)}
-    found = _pages(clients, "elbv2", "describe_load_balancers", "LoadBalancers")
-    return sum(one["Type"] == "application" and one["LoadBalancerName"] not in ours for one in found)
+    balancers = _pages(clients, "elbv2", "describe_load_balancers", "LoadBalancers")
+    return sum(each["Type"] == "application" and each["LoadBalancerName"] not in ours for each in balancers)
 
 
 def _databases(clients: AwsClients, _: Settings) -> int:
-    found = _pages(clients, "rds", "describe_db_instances", "DBInstances")
-    return sum(one["DBInstanceIdentifier"] != DATABASE_INSTANCE for one in found)
+    databases = _pages(clients, "rds", "describe_db_instances", "DBInstances")
+    return sum(each["DBInstanceIdentifier"] != DATABASE_INSTANCE for each in databases)
 
 
 def _clusters(clients: AwsClients, settings: Settings) -> int:
@@ -203,8 +207,8 @@ def _clusters(clients: AwsClients, settings: Settings) -> int:
 
 
 def quotas(settings: Settings) -> list[Quota]:
-    """Every quota of which production takes a part that a new account may not have."""
-    found = [
+    """List every quota of which production takes a part that a new account may not have."""
+    listed = [
         Quota("load balancers", "elasticloadbalancing", "L-53DA6B97", 2, _balancers),
         Quota("database instances", "rds", "L-7B6409FD", 1, _databases),
     ]
@@ -214,14 +218,14 @@ def quotas(settings: Settings) -> list[Quota]:
             _of_others("describe_vpcs", "Vpcs"),
             _of_others("describe_internet_gateways", "InternetGateways"),
         )
-        found += [
+        listed += [
             Quota("vCPUs of nodes", "ec2", "L-1216C47A", vcpus_of_an_update(), _vcpus),
             Quota("Elastic IPs", "ec2", "L-0263D0A3", gateways, _addresses),
             Quota("VPCs", "vpc", "L-F678F1CE", 1, vpcs),
             Quota("internet gateways", "vpc", "L-A4707A72", 1, internet),
             Quota("EKS clusters", "eks", "L-1194D53C", 1, _clusters),
         ]
-    return found
+    return listed
 
 
 def _quota(quota: Quota, clients: AwsClients, settings: Settings) -> list[Row]:
@@ -237,7 +241,10 @@ def _quota(quota: Quota, clients: AwsClients, settings: Settings) -> list[Row]:
 
 
 def _plan_row(clients: AwsClients) -> list[Row]:
-    """The Free Tier API has one endpoint, in us-east-1 (docs.aws.amazon.com/general/latest/gr/billing.html)."""
+    """Judge the account's plan.
+
+    The Free Tier API has one endpoint, in us-east-1 (docs.aws.amazon.com/general/latest/gr/billing.html).
+    """
     service = AwsClients("us-east-1", endpoint_url=clients.endpoint_url).get("freetier")
     try:
         return [judge_plan(service.get_account_plan_state())]
@@ -256,24 +263,26 @@ def _zones(clients: AwsClients, settings: Settings) -> list[Row]:
 
 
 def _database_zones(clients: AwsClients, settings: Settings) -> list[Row]:
-    given = settings.database
+    database = settings.database
     offered = _pages(
         clients,
         "rds",
         "describe_orderable_db_instance_options",
         "OrderableDBInstanceOptions",
         Engine="postgres",
-        DBInstanceClass=given.instance_class,
+        DBInstanceClass=database.instance_class,
         Vpc=True,
     )
     zones = {
-        one["Name"]
+        zone["Name"]
         for option in offered
-        if f"{option['EngineVersion']}.".startswith(f"{given.engine_version}.")
-        for one in option["AvailabilityZones"]
+        if f"{option['EngineVersion']}.".startswith(f"{database.engine_version}.")
+        for zone in option["AvailabilityZones"]
     }
     wanted = availability_zones.zone_names(clients.region, settings.vpc.zones)
-    return [judge_database_zones(given.instance_class, given.engine_version, wanted, zones, multi=given.multi_zone)]
+    return [
+        judge_database_zones(database.instance_class, database.engine_version, wanted, zones, multi=database.multi_zone)
+    ]
 
 
 def has_stack(clients: AwsClients, account: str) -> bool | None:
@@ -281,19 +290,19 @@ def has_stack(clients: AwsClients, account: str) -> bool | None:
     bucket = state_bucket(PRODUCTION_STACK, account, clients.region)
     prefix = f".pulumi/stacks/{PROJECT}/{PRODUCTION_STACK}.json"
     try:
-        found = clients.get("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        answer = clients.get("s3").list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
     except ClientError as error:
         if error_code(error) == "NoSuchBucket":
             return None
         raise
-    return bool(found.get("KeyCount", len(found.get("Contents", []))))
+    return bool(answer.get("KeyCount", len(answer.get("Contents", []))))
 
 
 def taken_names(settings: Settings) -> list[TakenName]:
-    """Every fixed name, for which something that no stack has would stop the first update."""
+    """List every fixed name for which something that no stack has would stop the first update."""
     cluster, engine = settings.cluster.name, settings.database.engine_version.partition(".")[0]
     logs, group, final = f"/aws/eks/{cluster}/cluster", f"shopcat-postgres{engine}", f"{DATABASE_INSTANCE}-final"
-    found = [
+    names = [
         TakenName("database", DATABASE_INSTANCE, "rds", "describe_db_instances", {"DBInstanceIdentifier": DATABASE_INSTANCE},
              f"aws rds delete-db-instance --db-instance-identifier {DATABASE_INSTANCE} --final-db-snapshot-identifier <name>"),
         TakenName("database snapshot", final, "rds", "describe_db_snapshots", {"DBSnapshotIdentifier": final},
@@ -310,36 +319,36 @@ def taken_names(settings: Settings) -> list[TakenName]:
              f"aws dynamodb delete-table --table-name {PREVIEW_SLOTS_TABLE}"),
     ]  # fmt: skip
     if settings.cluster.existing is None:
-        found += [
+        names += [
             TakenName("EKS cluster", cluster, "eks", "describe_cluster", {"name": cluster},
                  f"set shopcat:cluster.name to another, or aws eks delete-cluster --name {cluster}"),
             TakenName("log group", logs, "logs", "describe_log_groups", {"logGroupNamePrefix": logs},
                  f"aws logs delete-log-group --log-group-name {logs}"),
         ]  # fmt: skip
-    found += [
+    names += [
         TakenName("ECR repository", name, "ecr", "describe_repositories", {"repositoryNames": [name]},
              f"aws ecr delete-repository --repository-name {name} --force")
         for name in (RELEASE_REPOSITORY, f"{RELEASE_REPOSITORY}-preview")
     ]  # fmt: skip
-    found += [
+    names += [
         TakenName("IAM role", name, "iam", "get_role", {"RoleName": name}, f"delete the role {name} in IAM")
         for name in (
             PREVIEW_SECRETS_ROLE,
             *((RELEASE_ROLE, PREVIEW_ROLE, CLEANUP_ROLE) if settings.github.repository else ()),
         )
     ]
-    found += [
+    names += [
         TakenName(
             "load balancer",
-            one.balancer,
+            record.balancer,
             "elbv2",
             "describe_load_balancers",
-            {"Names": [one.balancer]},
-            f"delete {one.balancer} in EC2",
+            {"Names": [record.balancer]},
+            f"delete {record.balancer} in EC2",
         )
-        for one in dns.dns_names(settings, LOAD_BALANCER)
+        for record in dns.dns_names(settings, LOAD_BALANCER)
     ]
-    return found + [
+    return names + [
         TakenName("target group", name, "elbv2", "describe_target_groups", {"Names": [name]}, f"delete {name} in EC2")
         for name in map(workload_name, COLOURS)
     ]
@@ -352,27 +361,27 @@ def is_missing(error: ClientError) -> bool:
 
 def _name(name: TakenName, clients: AwsClients) -> list[Row]:
     try:
-        found = getattr(clients.get(name.service), name.operation)(**name.arguments)
+        answer = getattr(clients.get(name.service), name.operation)(**name.arguments)
     except ClientError as error:
         if not is_missing(error):
             raise
         return [judge_name(name, "")]
-    if f'"{name.name}"' not in json.dumps(found, default=str):
+    if f'"{name.name}"' not in json.dumps(answer, default=str):
         return [judge_name(name, "")]
-    deleted = found.get("DeletedDate")
+    deleted = answer.get("DeletedDate")
     return [judge_name(name, f"to be deleted, since {deleted:%Y-%m-%d}" if deleted else "there already")]
 
 
 def check_account(settings: Settings, clients: AwsClients, account: str, folder: Path) -> list[Row]:
-    """Every row of the table."""
-    rows = asked("account plan", partial(_plan_row, clients))
+    """Return every row of the table."""
+    rows = read_rows("account plan", partial(_plan_row, clients))
     for quota in quotas(settings):
-        rows += asked(quota.subject, partial(_quota, quota, clients, settings))
+        rows += read_rows(quota.subject, partial(_quota, quota, clients, settings))
     if settings.cluster.existing is None:
-        rows += asked("zones", partial(_zones, clients, settings))
-        rows += asked("database's zones", partial(_database_zones, clients, settings))
+        rows += read_rows("zones", partial(_zones, clients, settings))
+        rows += read_rows("database's zones", partial(_database_zones, clients, settings))
     rows += dns_check.check_dns(settings, clients)
-    rows += asked("names", partial(_taken, clients, account, settings))
+    rows += read_rows("names", partial(_taken, clients, account, settings))
     return rows + offers.read_offers(settings, clients, folder)
 
 
@@ -384,7 +393,7 @@ def _taken(clients: AwsClients, account: str, settings: Settings) -> list[Row]:
     if stack:
         return [Row("names", FindingState.OK, f"stack {PRODUCTION_STACK} has a state, so they are its own")]
     for name in taken_names(settings):
-        rows += asked(f"{name.kind} {name.name}", partial(_name, name, clients))
+        rows += read_rows(f"{name.kind} {name.name}", partial(_name, name, clients))
     free = [row for row in rows if row.state is FindingState.OK]
     return [row for row in rows if row.state is not FindingState.OK] + (
         [Row("names", FindingState.OK, f"{len(free)} fixed names are free")] if free else []
@@ -392,24 +401,24 @@ def _taken(clients: AwsClients, account: str, settings: Settings) -> list[Row]:
 
 
 def main(read: Callable[[Settings, AwsClients, str, Path], list[Row]] = check_account) -> int:
-    """``python -m infra.commands.aws_check``; 1 if something has to change.
+    """Run ``python -m infra.commands.aws_check``; the exit code is 1 if something has to change.
 
     PULUMI_OPTION_CONFIG_FILE names another stack file.
     """
     path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
     try:
-        region, given = read_stack(path)
-        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
+        region, settings = read_stack(path)
+        clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}; nothing is changed by this\n")
-        rows = read(given, clients, account, Path.cwd())
+        rows = read(settings, clients, account, Path.cwd())
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(findings_table(rows))
-    bad = sum(row.state is FindingState.CHANGE for row in rows)
-    print(f"\n{bad} to change, {sum(row.state is FindingState.LOOK for row in rows)} to look at, of {len(rows)}")
-    return 1 if bad else 0
+    changes = sum(row.state is FindingState.CHANGE for row in rows)
+    print(f"\n{changes} to change, {sum(row.state is FindingState.LOOK for row in rows)} to look at, of {len(rows)}")
+    return 1 if changes else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Once per account, before the first `pulumi up` (``make bootstrap``): what no stack may own.
+"""Make what no stack may own, once per account, before the first `pulumi up` (``make bootstrap``).
 
 State buckets for production and for previews, a key for each that encrypts secrets in state, the release ledger, the
 permissions boundary of every role, and GitHub's OIDC provider. Each is a list of properties. Every run asks for every
@@ -42,7 +42,7 @@ BLOCK_PUBLIC_ACCESS = {
 
 
 class Bootstrap:
-    """The resources, for one account and region."""
+    """The resources of one account and region."""
 
     def __init__(self, clients: AwsClients, account: str, ledger_table: str) -> None:
         self._clients = clients
@@ -52,15 +52,15 @@ class Bootstrap:
         self._scope = AwsScope(account, clients.region, "*", ledger_table)
 
     def bucket(self, stack: str) -> str:
-        """The bucket of a stack's state in this account and region."""
+        """Return the bucket of a stack's state in this account and region."""
         return state_bucket(stack, self._account, self._clients.region)
 
     def alias(self, stack: str) -> str:
-        """Name of the key that encrypts a stack's secrets and state."""
+        """Return the name of the key that encrypts a stack's secrets and state."""
         return state_key_alias(stack)
 
     def resources(self) -> Iterator[KeptResource]:
-        """In the order they are needed: keys before the buckets they encrypt."""
+        """Yield the resources in the order they are needed: keys before the buckets they encrypt."""
         for stack in STATE_BACKENDS:
             yield self._key(stack)
             yield self._bucket(stack)
@@ -79,10 +79,10 @@ class Bootstrap:
         try:
             for resource in self.resources():
                 changed = []
-                for each in resource.properties:
-                    if not each.holds():
-                        each.make()
-                        changed.append(each.name)
+                for wanted in resource.properties:
+                    if not wanted.holds():
+                        wanted.make()
+                        changed.append(wanted.name)
                 say(f"set: {resource.title}: {', '.join(changed)}" if changed else f"as it should be: {resource.title}")
                 changes += len(changed)
         except (BotoCoreError, ClientError) as error:
@@ -90,7 +90,7 @@ class Bootstrap:
         return changes
 
     def next_step(self) -> str:
-        """How to go on, with this account's own names."""
+        """Return the commands that come next, with this account's own names."""
         region = self._clients.region
         return (
             f"next:\n  pulumi login s3://{self.bucket('prod')}?region={region}\n"
@@ -104,8 +104,8 @@ class Bootstrap:
         kms, alias = self._clients.get("kms"), self.alias(stack)
 
         def policy() -> str | None:
-            found = kms.get_key_policy(KeyId=self._key_id(stack), PolicyName="default")["Policy"]
-            return with_statement(found, by_iam(self._account))
+            current = kms.get_key_policy(KeyId=self._key_id(stack), PolicyName="default")["Policy"]
+            return with_statement(current, by_iam(self._account))
 
         def enabled() -> bool:
             self._refuse_other_kinds(stack)
@@ -135,24 +135,24 @@ class Bootstrap:
         )
 
     def _aliases(self) -> dict[str, str]:
-        """Alias → key id."""
+        """Return the key id of each alias."""
         pages = self._clients.get("kms").get_paginator("list_aliases").paginate()
-        return {one["AliasName"]: one.get("TargetKeyId", "") for page in pages for one in page["Aliases"]}
+        return {alias["AliasName"]: alias.get("TargetKeyId", "") for page in pages for alias in page["Aliases"]}
 
     def _key_id(self, stack: str) -> str:
         return self._aliases().get(self.alias(stack), "")
 
     def _metadata(self, stack: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._clients.get("kms").describe_key(KeyId=self._key_id(stack))["KeyMetadata"]
-        return found
+        metadata: dict[str, Any] = self._clients.get("kms").describe_key(KeyId=self._key_id(stack))["KeyMetadata"]
+        return metadata
 
     def _refuse_other_kinds(self, stack: str) -> None:
-        found = self._metadata(stack)
-        kind = (found.get("KeySpec"), found.get("Origin"))
+        metadata = self._metadata(stack)
+        kind = (metadata.get("KeySpec"), metadata.get("Origin"))
         if kind != ("SYMMETRIC_DEFAULT", "AWS_KMS"):  # such a key is for encryption, and can be rotated
             raise PreflightError(
-                f"{self.alias(stack)} names key {found['KeyId']}, which is {' of '.join(map(str, kind))}; a symmetric key made "
-                "by AWS KMS is needed. If no state is encrypted with it, delete the alias (`aws kms "
+                f"{self.alias(stack)} names key {metadata['KeyId']}, which is {' of '.join(map(str, kind))}; a symmetric key "
+                "made by AWS KMS is needed. If no state is encrypted with it, delete the alias (`aws kms "
                 f"delete-alias --alias-name {self.alias(stack)}`) and run `make bootstrap` again"
             )
 
@@ -168,12 +168,12 @@ class Bootstrap:
 
     def _is_left(self, key: str, description: str) -> bool:
         try:
-            found = self._clients.get("kms").describe_key(KeyId=key)["KeyMetadata"]
+            metadata = self._clients.get("kms").describe_key(KeyId=key)["KeyMetadata"]
         except ClientError as error:
             if error_code(error) == "AccessDeniedException":  # somebody else's, whose policy lets nobody look
                 return False
             raise
-        return bool(found.get("Description") == description and found["KeyState"] == "Enabled")
+        return bool(metadata.get("Description") == description and metadata["KeyState"] == "Enabled")
 
     # Buckets ----------------------------------------------------------------------------------------------------------
 
@@ -181,15 +181,15 @@ class Bootstrap:
         s3, name = self._clients.get("s3"), self.bucket(stack)
 
         def policy() -> str | None:
-            found = _absent_as_none(lambda: s3.get_bucket_policy(Bucket=name)["Policy"], "NoSuchBucketPolicy")
-            return with_statement(found, only_tls(name))
+            current = _absent_as_none(lambda: s3.get_bucket_policy(Bucket=name)["Policy"], "NoSuchBucketPolicy")
+            return with_statement(current, only_tls(name))
 
         def private() -> bool:
-            found = _absent_as_none(
+            block = _absent_as_none(
                 lambda: s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"],
                 "NoSuchPublicAccessBlockConfiguration",
             )
-            return bool(found == BLOCK_PUBLIC_ACCESS)
+            return bool(block == BLOCK_PUBLIC_ACCESS)
 
         encryption = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": self.alias(stack)}
         rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": encryption, "BucketKeyEnabled": True}]}
@@ -244,13 +244,13 @@ class Bootstrap:
 
     def _is_encrypted(self, stack: str) -> bool:
         s3, key, alias = self._clients.get("s3"), self._metadata(stack), self.alias(stack)
-        found = _absent_as_none(
+        rules = _absent_as_none(
             lambda: s3.get_bucket_encryption(Bucket=self.bucket(stack))["ServerSideEncryptionConfiguration"]["Rules"],
             "ServerSideEncryptionConfigurationNotFoundError",
         )
-        if not found or not found[0].get("BucketKeyEnabled"):
+        if not rules or not rules[0].get("BucketKeyEnabled"):
             return False
-        default = found[0].get("ApplyServerSideEncryptionByDefault", {})
+        default = rules[0].get("ApplyServerSideEncryptionByDefault", {})
         names = (alias, key["KeyId"], key["Arn"], f"{key['Arn'].partition(':key/')[0]}:{alias}")
         return default.get("SSEAlgorithm") == "aws:kms" and default.get("KMSMasterKeyID") in names
 
@@ -281,29 +281,29 @@ class Bootstrap:
         )
 
     def _description(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._clients.get("dynamodb").describe_table(TableName=self._table)["Table"]
-        return {"DeletionProtectionEnabled": False, **found}
+        table: dict[str, Any] = self._clients.get("dynamodb").describe_table(TableName=self._table)["Table"]
+        return {"DeletionProtectionEnabled": False, **table}
 
     def _has_table(self) -> bool:
         try:
-            found = self._description()
+            table = self._description()
         except ClientError as error:
             if error_code(error) == "ResourceNotFoundException":
                 return False
             raise
-        if found["KeySchema"] != table_definition(self._table)["KeySchema"]:
+        if table["KeySchema"] != table_definition(self._table)["KeySchema"]:
             raise PreflightError(
-                f"DynamoDB table {self._table} is none of this program's: its key is {found['KeySchema']}, not {KEY}. Set "
+                f"DynamoDB table {self._table} is none of this program's: its key is {table['KeySchema']}, not {KEY}. Set "
                 "shopcat:ledgerTable to another name"
             )
-        if found["TableStatus"] == "DELETING":
+        if table["TableStatus"] == "DELETING":
             raise PreflightError(
                 f"DynamoDB table {self._table} is being deleted; run `make bootstrap` again when it is gone"
             )
         return True
 
     def _has_head(self) -> bool:
-        """Whether the ledger is begun; releases without its head mean a loss, which an empty head would only hide."""
+        """Tell whether the ledger is begun; releases without its head mean a loss, which an empty head would only hide."""
         dynamodb = self._clients.get("dynamodb")
         if "Item" in dynamodb.get_item(TableName=self._table, Key={KEY: {"S": HEAD}}, ConsistentRead=True):
             return True
@@ -318,12 +318,12 @@ class Bootstrap:
         return bool(self._description()["TableStatus"] == "ACTIVE")
 
     def _has_recovery(self) -> bool:
-        found = self._clients.get("dynamodb").describe_continuous_backups(TableName=self._table)
-        state = found["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
+        backups = self._clients.get("dynamodb").describe_continuous_backups(TableName=self._table)
+        state = backups["ContinuousBackupsDescription"].get("PointInTimeRecoveryDescription", {})
         return bool(state.get("PointInTimeRecoveryStatus") == "ENABLED")
 
     def _enable_recovery(self, dynamodb: Any) -> None:
-        """Point-in-time recovery; asked for again while DynamoDB still prepares backups of a new table."""
+        """Enable point-in-time recovery; ask again while DynamoDB still prepares backups of a new table."""
         for attempt in range(1, RECOVERY_ATTEMPTS + 1):
             try:
                 dynamodb.update_continuous_backups(
@@ -352,14 +352,14 @@ def _absent_as_none(read: Callable[[], Any], code: str) -> Any:
 
 
 def main() -> int:
-    """``python -m infra.commands.bootstrap``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
+    """Run ``python -m infra.commands.bootstrap``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
     path = Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))
     try:
-        region, given = settings.read_stack(path)
-        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
+        region, production = settings.read_stack(path)
+        clients = AwsClients(region, endpoint_url=production.aws_endpoint)
         account, caller = clients.identity()
         print(f"account {account}, region {region}, as {caller}")
-        bootstrap = Bootstrap(clients, account, given.ledger_table)
+        bootstrap = Bootstrap(clients, account, production.ledger_table)
         changes = bootstrap.run(print)
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)

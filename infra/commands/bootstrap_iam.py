@@ -18,7 +18,7 @@ POLICY_VERSIONS = 5
 
 
 def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> KeptResource:
-    """One of the managed policies that bound the stack's roles (infra/access/boundary.py), its default version exactly this."""
+    """Return a managed policy that bounds the stack's roles (infra/access/boundary.py); its default version is exactly this."""
     iam, arn = clients.get("iam"), boundary.boundary_arn(account, name)
 
     def exists() -> bool:
@@ -32,14 +32,17 @@ def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> 
 
     def is_current() -> bool:
         version = iam.get_policy(PolicyArn=arn)["Policy"]["DefaultVersionId"]
-        found: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
-        if isinstance(found, str):
-            found = json.loads(found)
-        return _normalised_statements(found) == _normalised_statements(json.loads(wanted))
+        document: Any = iam.get_policy_version(PolicyArn=arn, VersionId=version)["PolicyVersion"]["Document"]
+        if isinstance(document, str):
+            document = json.loads(document)
+        return _normalised_statements(document) == _normalised_statements(json.loads(wanted))
 
     def replace() -> None:
         versions = iam.list_policy_versions(PolicyArn=arn)["Versions"]
-        others = sorted((one for one in versions if not one["IsDefaultVersion"]), key=lambda one: one["CreateDate"])
+        others = sorted(
+            (version for version in versions if not version["IsDefaultVersion"]),
+            key=lambda version: version["CreateDate"],
+        )
         if len(versions) >= POLICY_VERSIONS:
             iam.delete_policy_version(PolicyArn=arn, VersionId=others[0]["VersionId"])
         iam.create_policy_version(PolicyArn=arn, PolicyDocument=wanted, SetAsDefault=True)
@@ -63,11 +66,11 @@ def role_boundary(clients: AwsClients, account: str, name: str, wanted: str) -> 
 
 def _normalised_statements(document: dict[str, Any]) -> list[dict[str, Any]]:
     statements = document.get("Statement", [])
-    return [normalised(one) for one in (statements if isinstance(statements, list) else [statements])]
+    return list(map(normalised, statements if isinstance(statements, list) else [statements]))
 
 
 def issuer(clients: AwsClients, account: str) -> KeptResource:
-    """GitHub's OIDC provider; its thumbprints are not looked at, since IAM doesn't either.
+    """Return GitHub's OIDC provider; its thumbprints are not compared, since IAM doesn't either.
 
     IAM checks GitHub's certificate by its own trusted authorities; thumbprints count only where one of those did not
     sign it (docs.aws.amazon.com/IAM/latest/APIReference/API_UpdateOpenIDConnectProviderThumbprint.html).
@@ -75,8 +78,8 @@ def issuer(clients: AwsClients, account: str) -> KeptResource:
     iam, arn = clients.get("iam"), f"arn:aws:iam::{account}:oidc-provider/{ISSUER}"
 
     def exists() -> bool:
-        found = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
-        return any(one["Arn"] == arn for one in found)
+        providers = iam.list_open_id_connect_providers()["OpenIDConnectProviderList"]
+        return any(provider["Arn"] == arn for provider in providers)
 
     return KeptResource(
         f"OIDC provider {ISSUER}",

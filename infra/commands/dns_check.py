@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from infra.commands.findings import FindingState, Row, asked
+from infra.commands.findings import FindingState, Row, read_rows
 from infra.foundation import dns
 from infra.names import LOAD_BALANCER
 from infra.settings import domains
@@ -16,26 +16,27 @@ if TYPE_CHECKING:
 
 
 def check_dns(settings: Settings, clients: AwsClients) -> list[Row]:
-    """Every row; what can't be asked is a row too."""
-    found = []
+    """Return every row; what can't be asked is a row too."""
+    rows = []
     if settings.preview_domain_shared:
-        found.append(
+        rows.append(
             Row("previews' site", FindingState.LOOK, domains.domain_warning(settings.domain, settings.preview_domain))
         )
     if settings.dns == "external":
         text = "entered elsewhere (shopcat:dns is external)"
-        return [*found, Row("DNS", FindingState.LOOK, text, "the first update says what to enter")]
+        return [*rows, Row("DNS", FindingState.LOOK, text, "the first update says what to enter")]
     for name in dns.dns_names(settings, LOAD_BALANCER):
-        found += asked(f"DNS {name.host}", partial(_record_row, clients, name))
-    return found
+        rows += read_rows(f"DNS {name.host}", partial(_record_row, clients, name))
+    return rows
 
 
 def _record_row(clients: AwsClients, name: dns.DnsName) -> list[Row]:
     zone_id, subject = dns.find_zone(clients, name), f"DNS {name.host}"
-    wrong = dns.dns_obstacles(dns.read_dns_records(clients, zone_id, name), name, clients.region)
-    if wrong:
+    obstacles = dns.dns_obstacles(dns.read_dns_records(clients, zone_id, name), name, clients.region)
+    if obstacles:
         return [
-            Row(subject, FindingState.CHANGE, found, f"in Route 53 zone {name.zone} ({zone_id})") for found in wrong
+            Row(subject, FindingState.CHANGE, obstacle, f"in Route 53 zone {name.zone} ({zone_id})")
+            for obstacle in obstacles
         ]
     servers = clients.get("route53").get_hosted_zone(Id=zone_id).get("DelegationSet", {}).get("NameServers", [])
     return [

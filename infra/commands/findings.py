@@ -1,4 +1,4 @@
-"""A check's table: what was looked at, what was found, what to do. Nothing here asks anybody anything."""
+"""Table of a check: what was looked at, what was found, what to do. Nothing here calls AWS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperat
 
 
 class FindingState(StrEnum):
-    """What a row means for the next update."""
+    """Meaning of a row for the next update."""
 
     OK = "ok"
     LOOK = "look"
@@ -39,7 +39,7 @@ class Row:
 
 
 def findings_table(rows: Sequence[Row]) -> str:
-    """Rows as text, what has to be changed first, each with what to do on a line of its own."""
+    """Return rows as text, what has to be changed first, each with what to do on a line of its own."""
     order = list(FindingState)[::-1]
     width = max((len(row.subject) for row in rows), default=0)
     lines = []
@@ -50,8 +50,8 @@ def findings_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def asked(subject: str, read: Callable[[], Sequence[Row]]) -> list[Row]:
-    """What a read finds; a read that isn't allowed, or that is answered by nobody or by nonsense, is one row.
+def read_rows(subject: str, read: Callable[[], Sequence[Row]]) -> list[Row]:
+    """Return the rows of a read; a read that isn't allowed, or that is answered by nobody or by nonsense, is one row.
 
     Any other ShopCatError is a finding: something has to be changed. Whatever else goes wrong with one read must not hide
     the others.

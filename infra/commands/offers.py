@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from pydantic.alias_generators import to_camel
 
 from infra.clients.aws import error_code
-from infra.commands.findings import FindingState, Row, asked
+from infra.commands.findings import FindingState, Row, read_rows
 from infra.errors import ShopCatError
 from infra.foundation import crds
 
@@ -42,7 +42,7 @@ _PULUMI_PIN = re.compile(r"^pulumi==([0-9.]+)", re.MULTILINE)
 class Offer:
     """Something pinned."""
 
-    what: str
+    subject: str
     where: str
     pinned: str
     """Empty: the newest at the first update."""
@@ -52,46 +52,46 @@ class Offer:
 
     @property
     def newest(self) -> str:
-        """The newest that is offered."""
+        """Return the newest that is offered."""
         return max(self.offered, key=version_order, default="")
 
 
 def version_order(version: str) -> tuple[int, ...]:
-    """The numbers of a version, in which versions of one thing compare."""
+    """Return the numbers of a version, by which versions of one thing compare."""
     return tuple(int(number) for number in re.findall(r"\d+", version))
 
 
 def judge_offer(offer: Offer) -> Row:
-    """Whether what is pinned can be had, and what is newer."""
+    """Judge whether what is pinned can be had, and what is newer."""
     newer = bool(offer.pinned) and version_order(offer.newest) > version_order(offer.pinned)
     note = f"; {offer.note}" if offer.note else ""
     if not offer.offered:
         return Row(
-            offer.what,
+            offer.subject,
             FindingState.CHANGE,
             f"{offer.pinned or 'nothing'} is pinned, nothing is offered{note}",
             offer.where,
         )
     if offer.pinned and offer.pinned not in offer.offered:
         return Row(
-            offer.what,
+            offer.subject,
             FindingState.CHANGE,
             f"{offer.pinned} is not offered; newest: {offer.newest}{note}",
             f"set {offer.where} to {offer.newest}",
         )
     if newer:
         return Row(
-            offer.what,
+            offer.subject,
             FindingState.LOOK,
             f"{offer.pinned}; newest: {offer.newest}{note}",
             f"upgrade when it suits: {offer.where}",
         )
-    found = f"{offer.pinned}, the newest" if offer.pinned else f"not pinned, so {offer.newest}"
-    return Row(offer.what, FindingState.OK, f"{found}{note} ({offer.where})")
+    text = f"{offer.pinned}, the newest" if offer.pinned else f"not pinned, so {offer.newest}"
+    return Row(offer.subject, FindingState.OK, f"{text}{note} ({offer.where})")
 
 
 def read_offers(settings: Settings, clients: AwsClients, folder: Path) -> list[Row]:
-    """A row for everything that is pinned; what can't be asked is a row too."""
+    """Return a row for everything that is pinned; what can't be asked is a row too."""
     cluster, charts, mirror = settings.cluster, settings.charts, settings.chart_mirror
     version = cluster.kubernetes_version
     checks: dict[str, Callable[[], Row]] = {}
@@ -104,10 +104,10 @@ def read_offers(settings: Settings, clients: AwsClients, folder: Path) -> list[R
         checks["node AMI"] = partial(_ami, clients, version, cluster.ami_release_version)
     checks["PostgreSQL"] = partial(_engine, clients, settings.database.engine_version)
     for chart, key in CHARTS.items():
-        given = (chart, getattr(mirror, key), getattr(charts, key), to_camel(key))
-        checks[f"chart {chart}"] = partial(_chart, *given)
+        arguments = (chart, getattr(mirror, key), getattr(charts, key), to_camel(key))
+        checks[f"chart {chart}"] = partial(_chart, *arguments)
     checks["Pulumi CLI"] = partial(_pulumi, folder)
-    return [row for subject, check in checks.items() for row in asked(subject, partial(_alone, check))]
+    return [row for subject, check in checks.items() for row in read_rows(subject, partial(_alone, check))]
 
 
 def _alone(check: Callable[[], Row]) -> list[Row]:
@@ -115,15 +115,15 @@ def _alone(check: Callable[[], Row]) -> list[Row]:
 
 
 def _kubernetes(clients: AwsClients, pinned: str) -> Row:
-    """The cluster's version, and whether AWS still supports it."""
+    """Judge the cluster's version by what AWS still supports."""
     pages = clients.get("eks").get_paginator("describe_cluster_versions").paginate()
-    known = {one["clusterVersion"]: one for page in pages for one in page["clusterVersions"]}
+    known = {each["clusterVersion"]: each for page in pages for each in page["clusterVersions"]}
     return support(pinned, known)
 
 
 def support(pinned: str, known: Mapping[str, Mapping[str, Any]]) -> Row:
     """Judge a Kubernetes version by what `DescribeClusterVersions` answers."""
-    offered = tuple(version for version, one in known.items() if one.get("versionStatus") != "UNSUPPORTED")
+    offered = tuple(version for version, facts in known.items() if facts.get("versionStatus") != "UNSUPPORTED")
     own = known.get(pinned, {})
     end = own.get("endOfStandardSupportDate")
     note = f"standard support until {end:%Y-%m-%d}" if end else ""
@@ -140,7 +140,7 @@ def _addon_offer(clients: AwsClients, addon: str, version: str, pinned: str) -> 
     pages = (
         clients.get("eks").get_paginator("describe_addon_versions").paginate(addonName=addon, kubernetesVersion=version)
     )
-    offered = [one["addonVersion"] for page in pages for each in page["addons"] for one in each["addonVersions"]]
+    offered = [each["addonVersion"] for page in pages for item in page["addons"] for each in item["addonVersions"]]
     return judge_offer(
         Offer(f"add-on {addon}", f"{FILE}, shopcat:cluster.addonVersions.{addon}", pinned, tuple(offered))
     )
@@ -163,13 +163,13 @@ def _ami(clients: AwsClients, version: str, pinned: str) -> Row:
 def _engine(clients: AwsClients, pinned: str) -> Row:
     pages = clients.get("rds").get_paginator("describe_db_engine_versions").paginate(Engine="postgres")
     versions = [
-        one["EngineVersion"]
+        each["EngineVersion"]
         for page in pages
-        for one in page["DBEngineVersions"]
-        if one.get("Status", "available") == "available"
+        for each in page["DBEngineVersions"]
+        if each.get("Status", "available") == "available"
     ]
-    offered = {*versions, *(one.partition(".")[0] for one in versions)}
-    same_form = tuple(one for one in offered if ("." in one) == ("." in pinned))
+    offered = {*versions, *(version.partition(".")[0] for version in versions)}
+    same_form = tuple(version for version in offered if ("." in version) == ("." in pinned))
     return judge_offer(
         Offer("PostgreSQL", f"{FILE}, shopcat:database.engineVersion (read RDS's upgrade notes)", pinned, same_form)
     )
@@ -181,7 +181,7 @@ def _chart(chart: str, repository: str, pinned: str, key: str) -> Row:
 
 
 def _pulumi(folder: Path) -> Row:
-    """The version of CLI and SDK; the workflows install what is pinned there, by its checksum (pipeline/downloads.py)."""
+    """Judge the version of CLI and SDK; the workflows install what is pinned there, by its checksum (pipeline/downloads.py)."""
     pins = _PULUMI_PIN.findall((folder / INFRA_REQUIREMENTS).read_text(encoding="utf-8"))
     if len(pins) != 1:
         return Row(

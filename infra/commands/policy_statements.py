@@ -9,7 +9,7 @@ from infra.access.iam_policies import Statement
 
 
 def normalised(statement: Statement) -> dict[str, Any]:
-    """A policy statement in the one form in which two that mean the same are equal; its Sid means nothing.
+    """Return a policy statement in the one form in which two that mean the same are equal; its Sid means nothing.
 
     AWS stores a list of one as a string and the principal `*` as a map, and people write `false` without quotes.
     """
@@ -19,10 +19,10 @@ def normalised(statement: Statement) -> dict[str, Any]:
             return {key: plain(each) for key, each in value.items()}
         return sorted(str(each).lower() if isinstance(each, bool) else str(each) for each in _list(value))
 
-    found = {key: plain(value) for key, value in statement.items() if key != "Sid"}
-    if found.get("Principal") == {"AWS": ["*"]}:
-        found["Principal"] = ["*"]
-    return found
+    fields = {key: plain(value) for key, value in statement.items() if key != "Sid"}
+    if fields.get("Principal") == {"AWS": ["*"]}:
+        fields["Principal"] = ["*"]
+    return fields
 
 
 def _list(value: Any) -> list[Any]:
@@ -30,10 +30,10 @@ def _list(value: Any) -> list[Any]:
 
 
 def with_statement(policy: str | None, wanted: Statement) -> str | None:
-    """A policy with this statement added; None if it holds it already."""
+    """Return a policy with this statement added; None if it holds it already."""
     document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17"}
     statements = _list(document.get("Statement", []))
-    if normalised(wanted) in [normalised(one) for one in statements]:
+    if normalised(wanted) in map(normalised, statements):
         return None
     return json.dumps({**document, "Statement": [*statements, wanted]})
 

@@ -1,4 +1,4 @@
-"""``make releases``: the release ledger as a table, straight from DynamoDB, whatever the stack's outputs say."""
+"""Print the release ledger as a table, read from DynamoDB and not from the stack's outputs (``make releases``)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ COLUMNS = ("tag", "revision", "state", "colour", "when", "who", "commit", "diges
 
 
 def lines(rows: Sequence[dict[str, str]]) -> list[str]:
-    """A heading and one line for each release, in columns."""
+    """Return a heading and one line for each release, in columns."""
     table = [[name.upper() for name in COLUMNS], *([row[name] or "-" for name in COLUMNS] for row in rows)]
     widths = [max(len(line[place]) for line in table) for place in range(len(COLUMNS))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 
 
 def main() -> int:
-    """``python -m infra.commands.releases``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
+    """Run ``python -m infra.commands.releases``; PULUMI_OPTION_CONFIG_FILE names another stack file, as for pulumi itself."""
     try:
-        region, given = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
-        clients = AwsClients(region, endpoint_url=given.aws_endpoint)
-        state = Ledger(clients.get("dynamodb"), given.ledger_table).read()
+        region, settings = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
+        clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
+        state = Ledger(clients.get("dynamodb"), settings.ledger_table).read()
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

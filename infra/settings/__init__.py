@@ -1,4 +1,4 @@
-"""Settings of both kinds of stack, typed, and everything that a wrong one is refused for."""
+"""Typed settings of both kinds of stack, and every reason to refuse one."""
 
 from infra.settings.platform import ChartDigests, ChartMirror, Charts, ClusterSettings, DatabaseSettings, Images, Vpc
 from infra.settings.stacks import (

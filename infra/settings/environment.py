@@ -75,7 +75,7 @@ def _unwritable(text: str) -> Iterator[str]:
 
 
 def _bytes(text: str) -> int:
-    """Length in the JSON that Pulumi hands over: Go escapes what Python does, and three more (encoding/json)."""
+    """Return the length in the JSON that Pulumi hands over: Go escapes what Python does, and three more (encoding/json)."""
     return len(json.dumps(text)) + 5 * sum(map(text.count, "<>&"))
 
 

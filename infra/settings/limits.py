@@ -62,7 +62,7 @@ class Text:
     """The form of a text, and its length."""
 
     pattern: str
-    what: str
+    form: str
     """A noun phrase with an example."""
     source: str
     most: int = 2048
@@ -72,7 +72,7 @@ class Text:
         if len(value) > self.most:
             return f"{value[:20]!r}… has {len(value)} characters, the most is {self.most} ({self.source})"
         if not re.fullmatch(self.pattern, value):
-            return f"{value!r} is not {self.what} ({self.source})"
+            return f"{value!r} is not {self.form} ({self.source})"
         return ""
 
 

@@ -137,7 +137,7 @@ class ClusterSettings(Model):
 
 
 class ChartMirror(Model):
-    """Where the add-ons' charts come from: their publishers, or a mirror."""
+    """Sources of the add-ons' charts: their publishers, or a mirror."""
 
     section = "chartMirror."
 
@@ -189,5 +189,5 @@ class DatabaseSettings(Model):
 
     @property
     def max_connections(self) -> int:
-        """What the instance class allows."""
+        """Return how many connections the instance class allows."""
         return MAX_CONNECTIONS[self.instance_class]

@@ -78,7 +78,7 @@ _Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:y
 
 
 def read_stack_file(path: Path) -> dict[str, Any]:
-    """The file's content; keys below `config` have their namespace.
+    """Return the file's content; keys below `config` have their namespace.
 
     Raises:
         ShopCatError: it can't be read, or Pulumi would read something else in it.
@@ -90,7 +90,7 @@ def read_stack_file(path: Path) -> dict[str, Any]:
 
 
 def parse(content: bytes, name: str) -> dict[str, Any]:
-    """Like `read_stack_file`, of a file's bytes.
+    """Return the content of a file's bytes, as `read_stack_file` does.
 
     Raises:
         ShopCatError: it can't be read, or Pulumi would read something else in it.
@@ -109,24 +109,24 @@ def parse(content: bytes, name: str) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SettingsError(f"{name}: it is no YAML ({error}); mend the file or restore it from git") from error
     if not isinstance(document, dict) or not isinstance(document.get("config"), dict):
-        found = "is missing" if not isinstance(document, dict) or "config" not in document else "holds no settings"
-        raise SettingsError(f"{name}: `config:` {found}; expected a map, as in the file in git")
+        state = "is missing" if not isinstance(document, dict) or "config" not in document else "holds no settings"
+        raise SettingsError(f"{name}: `config:` {state}; expected a map, as in the file in git")
     document["config"] = _namespaced(document["config"], name)
     return document
 
 
 def dump(document: Mapping[str, Any]) -> str:
-    """A stack's file with this content."""
+    """Return a stack's file with this content."""
     return yaml.dump(dict(document), Dumper=_Dumper, sort_keys=False, allow_unicode=False)
 
 
 def handed_over(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's settings as the program gets them from the engine: what is no map and no list is text there."""
+    """Return a file's settings as the program gets them from the engine: what is no map and no list is text there."""
     return {key: value if isinstance(value, dict | list) else plain(_text_of(value)) for key, value in config.items()}
 
 
 def plain(text: str) -> Any:
-    """A setting from the engine's text: maps and lists are JSON."""
+    """Return a setting from the engine's text: maps and lists are JSON."""
     if text[:1] in {"{", "["}:
         try:
             return json.loads(text)
@@ -142,7 +142,7 @@ def _text_of(value: Any) -> str:
 
 
 def without_secrets(value: Any) -> Any:
-    """The same with `[secret]` in place of what Pulumi has encrypted, as the engine shows it without the key."""
+    """Return the same with `[secret]` in place of what Pulumi has encrypted, as the engine shows it without the key."""
     if isinstance(value, dict):
         if set(value) == {"secure"} and isinstance(value["secure"], str):
             return "[secret]"
@@ -151,15 +151,15 @@ def without_secrets(value: Any) -> Any:
 
 
 def _namespaced(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key, value in config.items():
         whole = key if ":" in key else f"{PROJECT}:{key}"
         if whole.count(":") != 1:
             raise SettingsError(f"{name}: {key!r} is no setting's name; expected <namespace>:<name>")
-        if whole in found:
+        if whole in settings:
             raise SettingsError(f"{name}: {whole} is there twice, with its namespace and without; keep one")
-        found[whole] = value
-    return found
+        settings[whole] = value
+    return settings
 
 
 def _value(node: yaml.Node) -> Any:
@@ -167,19 +167,19 @@ def _value(node: yaml.Node) -> Any:
         return _scalar(node) if node.style is None else node.value
     if isinstance(node, yaml.SequenceNode):
         return [_value(each) for each in node.value]
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = _value(key_node)
         if not isinstance(key, str):
             raise _refused(key_node, "a key that is no text; put it in quotes")
-        if key in found:
+        if key in mapping:
             raise _refused(key_node, f"{key!r} is there twice; keep one")
-        found[key] = _value(value_node)
-    return found
+        mapping[key] = _value(value_node)
+    return mapping
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
-    """A scalar without quotes, by yaml.v3's rules."""
+    """Return the value of a scalar without quotes, by yaml.v3's rules."""
     text = str(node.value)
     if text in _PLAIN_WORDS:
         return _PLAIN_WORDS[text]

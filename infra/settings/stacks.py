@@ -1,4 +1,4 @@
-"""The program's settings, typed. What is wrong with them comes out as one message that lists everything, each with its fix.
+"""The program's settings, typed. One message lists everything that is wrong with them, each with its fix.
 
 Keys are camelCase in the stack's file, under the namespace ``shopcat:``; nested settings are maps.
 """
@@ -35,7 +35,7 @@ from infra.timeouts import DrainBudget, DrainError, DrainInputs, DrainOverrides
 
 
 class DrainSettings(Model):
-    """What is known of the application and the load balancer, in seconds (infra/timeouts.py makes every timeout of it)."""
+    """Measured times of the application and the load balancer, in seconds (infra/timeouts.py derives every timeout)."""
 
     section = "drain."
 
@@ -65,7 +65,7 @@ class DrainSettings(Model):
 
     @property
     def budget(self) -> DrainBudget:
-        """Every timeout of the chain.
+        """Return every timeout of the chain.
 
         Raises:
             DrainError: the numbers contradict each other.
@@ -78,7 +78,7 @@ class DrainSettings(Model):
 
 
 class ReleaseSettings(Model):
-    """What the pods of a new release look like; a running one keeps its own record."""
+    """Pods of a new release; a running one keeps its own record."""
 
     section = "release."
 
@@ -96,13 +96,13 @@ class ReleaseSettings(Model):
 
     @property
     def pod(self) -> capacity.PodRequest:
-        """Requests of one pod."""
+        """Return the requests of one pod."""
         disk = capacity.APPLICATION_DISK_MEBIBYTES
         return capacity.PodRequest(_millicores(self.cpu), _mebibytes(self.memory), disk)
 
     @property
     def migration(self) -> capacity.PodRequest | None:
-        """Requests of the migration's pod, if there is one."""
+        """Return the requests of the migration's pod, if there is one."""
         memory = self.migrate_memory or self.memory
         return replace(self.pod, memory_mebibytes=_mebibytes(memory)) if self.migrate else None
 
@@ -139,7 +139,7 @@ class GithubSettings(Model):
 
 
 class Settings(Model):
-    """Everything of the production stack."""
+    """Settings of the production stack."""
 
     domain: str
     preview_domain: str
@@ -202,7 +202,7 @@ class Settings(Model):
         return self
 
     def _wrong_access(self) -> list[str]:
-        """Why requests could not reach the Kubernetes API, or choose a colour, as it is set."""
+        """List why requests could not reach the Kubernetes API, or choose a colour, as it is set."""
         wrong = []
         if self.api_access == "cidrs" and not self.api_access_cidrs:
             wrong.append("apiAccess is cidrs, so apiAccessCidrs must name at least one network")
@@ -244,7 +244,7 @@ class Settings(Model):
 
     @property
     def production(self) -> capacity.ProductionDemand:
-        """What decides the room a release needs."""
+        """Return what decides how much room a release needs."""
         return capacity.ProductionDemand(
             replicas=self.release.replicas,
             pod=self.release.pod,
@@ -255,19 +255,19 @@ class Settings(Model):
 
     @property
     def zone(self) -> str:
-        """Name of the Route 53 zone."""
+        """Return the name of the Route 53 zone."""
         return self.hosted_zone or self.domain
 
     @property
     def preview_zone(self) -> str:
-        """Name of the Route 53 zone that the previews' name goes into."""
+        """Return the name of the Route 53 zone that the previews' name goes into."""
         return self.preview_hosted_zone or (
             self.zone if _lies_in(self.preview_domain, self.zone) else self.preview_domain
         )
 
     @property
     def url(self) -> str:
-        """Where people find the shop."""
+        """Return the URL of the shop."""
         return f"https://{self.domain}"
 
 
@@ -284,7 +284,7 @@ class PreviewImages(Model):
 
 
 class PreviewSettings(Model):
-    """Everything of a preview stack; what is not here is production's and comes by its contract."""
+    """Settings of a preview stack; what is not here is production's and comes by its contract."""
 
     tag: str
     """The image in the previews' repository: the commit's sha."""
@@ -301,7 +301,7 @@ class PreviewSettings(Model):
 
 
 def read_settings(values: Mapping[str, Any]) -> Settings:
-    """Settings from a stack's values, camelCase, without their namespace.
+    """Return the settings from a stack's values, camelCase, without their namespace.
 
     Raises:
         ShopCatError: one message with a line for everything that is wrong.
@@ -313,7 +313,7 @@ def read_settings(values: Mapping[str, Any]) -> Settings:
 
 
 def read_stack(path: Path) -> tuple[str, Settings]:
-    """Region and settings in a stack's file, without the engine: what it encrypts stays hidden.
+    """Return region and settings in a stack's file, without the engine: what it encrypts stays hidden.
 
     Raises:
         ShopCatError: the file can't be read, or one message with a line for everything that is wrong.
@@ -326,7 +326,7 @@ def read_stack(path: Path) -> tuple[str, Settings]:
 
 
 def check_region(value: Any, where: str) -> str:
-    """The region, if it is one.
+    """Return the region, if it is one.
 
     Raises:
         ShopCatError: it is not set, or no region's name.
@@ -340,7 +340,7 @@ def check_region(value: Any, where: str) -> str:
 
 
 def read_preview(path: Path, stack: Mapping[str, Any]) -> tuple[str, PreviewSettings]:
-    """Region and settings of a preview: the file's, and above them the stack's own, setting by setting.
+    """Return region and settings of a preview: the file's, and above them the stack's own, setting by setting.
 
     Args:
         path: Pulumi.pr.yaml.
@@ -363,9 +363,9 @@ def read_preview(path: Path, stack: Mapping[str, Any]) -> tuple[str, PreviewSett
         if not key.startswith(("shopcat:", "pulumi:"))
     ]
     try:
-        given = PreviewSettings.model_validate(ours, by_alias=True, by_name=False)
+        preview = PreviewSettings.model_validate(ours, by_alias=True, by_name=False)
     except ValidationError as error:
         raise settings_refusal([*lines, *lines_of(error)]) from error
     if lines:
         raise settings_refusal(lines)
-    return region, given
+    return region, preview

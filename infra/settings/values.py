@@ -1,4 +1,4 @@
-"""How one value of the settings is read: its type, its limit, and what a person is told when it is wrong."""
+"""One value of the settings: its type, its limit, and the message when it is wrong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _RESERVED = tuple(
 
 
 def _number_from_text(value: Any) -> Any:
-    """A number, also one that Pulumi hands over as text."""
+    """Return a number, also one that Pulumi hands over as text."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
         return float(value) if "." in value else int(value)
     if isinstance(value, bool | str) or (isinstance(value, int | float) and not abs(value) < 1e15):
@@ -47,7 +47,7 @@ def _number_from_text(value: Any) -> Any:
 
 
 def _switch(value: Any) -> Any:
-    """A truth value, also one that Pulumi hands over as text."""
+    """Return a truth value, also one that Pulumi hands over as text."""
     if isinstance(value, bool) or (isinstance(value, str) and value in {"true", "false"}):
         return value in {True, "true"}
     raise ValueError(f"{_short(value)} is neither true nor false")
@@ -84,7 +84,7 @@ class Model(BaseModel):
 
 
 def checked_tag(value: str) -> str:
-    """The tag, if a release may have it."""
+    """Return the tag, if a release may have it."""
     try:
         return check_tag(value)
     except SettingsError as error:
@@ -93,19 +93,19 @@ def checked_tag(value: str) -> str:
 
 def is_reserved(text: str) -> bool:
     """Tell whether no request comes from some address of a network over the internet."""
-    found = ipaddress.IPv4Network(text)
-    return found.prefixlen > 0 and any(found.overlaps(each) for each in _RESERVED)
+    parsed = ipaddress.IPv4Network(text)
+    return parsed.prefixlen > 0 and any(parsed.overlaps(reserved) for reserved in _RESERVED)
 
 
 def network(value: str) -> ipaddress.IPv4Network:
-    """An IPv4 network, written as AWS writes it back: another spelling would be a difference at each update."""
+    """Return an IPv4 network, written as AWS writes it back: another spelling would be a difference at each update."""
     try:
-        found = ipaddress.IPv4Network(value)
+        parsed = ipaddress.IPv4Network(value)
     except ValueError as error:
         raise ValueError(f"{value!r} is not a network such as 203.0.113.0/24 ({error})") from error
-    if str(found) != value:
-        raise ValueError(f"{value!r} is not a network as AWS writes it; write {found}")
-    return found
+    if str(parsed) != value:
+        raise ValueError(f"{value!r} is not a network as AWS writes it; write {parsed}")
+    return parsed
 
 
 _HELP = {
@@ -134,7 +134,7 @@ _EXPECTED = {
 
 
 def _short(value: Any) -> str:
-    """A value for a message: not longer than a line, whatever it is."""
+    """Return a value for a message: not longer than a line, whatever it is."""
     return _REPR.repr(value)
 
 
@@ -143,7 +143,7 @@ _REPR.maxstring = _REPR.maxother = 80
 
 
 def name_of(location: tuple[int | str, ...]) -> str:
-    """A setting's name as it is written in the file."""
+    """Return a setting's name as it is written in the file."""
     parts = (str(part) for part in location)
     return ".".join(
         part if part.isprintable() and 0 < len(part.strip()) == len(part) <= 80 else repr(part[:80]) for part in parts
@@ -151,26 +151,26 @@ def name_of(location: tuple[int | str, ...]) -> str:
 
 
 def lines_of(error: ValidationError) -> list[str]:
-    """One line for everything that is wrong, with the setting as it is written in the file."""
-    found = []
-    for one in error.errors(include_url=False):
-        path = name_of(one["loc"])
+    """Return one line for everything that is wrong, with the setting as it is written in the file."""
+    lines: list[str] = []
+    for detail in error.errors(include_url=False):
+        path, kind = name_of(detail["loc"]), detail["type"]
         name = f"shopcat:{path}" if path else ""
-        if one["type"] == "extra_forbidden":
-            found.append(f"{name}: unknown setting; see infra/settings/stacks.py for what there is, or remove it")
-        elif one["type"] == "string_unicode":  # a key: pydantic names the map that it is in
-            found.append(
-                f"{name or 'shopcat:'}{_short(one['input'])}: half a character is no setting's name; remove it"
+        if kind == "extra_forbidden":
+            lines.append(f"{name}: unknown setting; see infra/settings/stacks.py for what there is, or remove it")
+        elif kind == "string_unicode":  # a key: pydantic names the map that it is in
+            lines.append(
+                f"{name or 'shopcat:'}{_short(detail['input'])}: half a character is no setting's name; remove it"
             )
-        elif one["type"] == "missing":
-            found.append(f"{name}: missing; {_HELP.get(path, 'set it in the stack file')}")
-        elif one["type"] == "value_error":
-            lines = str(one["ctx"]["error"]).splitlines()
-            found += [f"{name}: {line}" if name else f"shopcat:{line}" for line in lines]
+        elif kind == "missing":
+            lines.append(f"{name}: missing; {_HELP.get(path, 'set it in the stack file')}")
+        elif kind == "value_error":
+            reasons = str(detail["ctx"]["error"]).splitlines()
+            lines += [f"{name}: {reason}" if name else f"shopcat:{reason}" for reason in reasons]
         else:
-            value = "a secret" if path.endswith("kubeconfig") else _short(one["input"])
-            found.append(f"{name}: {_EXPECTED.get(one['type'], one['msg'])} (found {value}){_after(path)}")
-    return found
+            value = "a secret" if path.endswith("kubeconfig") else _short(detail["input"])
+            lines.append(f"{name}: {_EXPECTED.get(kind, detail['msg'])} (found {value}){_after(path)}")
+    return lines
 
 
 def _after(path: str) -> str:
@@ -178,5 +178,5 @@ def _after(path: str) -> str:
 
 
 def settings_refusal(lines: list[str]) -> SettingsError:
-    """One message of all lines."""
+    """Return one error of all lines."""
     return SettingsError("settings can't be used:\n" + "\n".join(f"  - {line}" for line in lines))

@@ -18,7 +18,7 @@ from infra import settings
 from infra.clients.aws import AwsClients, explain
 from infra.commands import aws_check, dns_check, offers
 from infra.commands.aws_check import Quota, judge_database_zones, judge_name, judge_plan, judge_quota
-from infra.commands.findings import FindingState, Row, asked, findings_table
+from infra.commands.findings import FindingState, Row, findings_table, read_rows
 from infra.commands.offers import Offer, judge_offer, support, version_order
 from infra.errors import UnreachableError
 from infra.foundation import crds
@@ -215,7 +215,7 @@ def test_whatever_aws_answers_is_one_row(code: str, *, wrapped: bool) -> None:
             raise explain(error, "vCPUs") from error
         raise error
 
-    (row,) = asked("vCPUs", read)
+    (row,) = read_rows("vCPUs", read)
     assert row.state is FindingState.LOOK
     assert "\n" not in row.found
     if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
@@ -229,7 +229,7 @@ def test_an_answer_that_makes_no_sense_is_one_row(error: Exception) -> None:
     def read() -> list[Row]:
         raise error
 
-    (row,) = asked("vCPUs", read)
+    (row,) = read_rows("vCPUs", read)
     assert row.state is FindingState.LOOK
     assert type(error).__name__ in row.found
 
