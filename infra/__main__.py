@@ -10,8 +10,9 @@ from pathlib import Path
 # way of any library that has its name (`settings`, `clients`). What is imported from here on begins with `infra.`.
 HERE = Path(__file__).resolve().parent
 sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE)]
-# The SDKs load very many objects that live until the end: to collect garbage among them, and once more when the
-# interpreter ends, takes long and finds nothing.
+# The SDKs load very many objects that live until the end. Without garbage collection, here and when the interpreter ends, an
+# update with nothing to do, of 197 resources, took 16 s instead of 26 s (medians of 6 in turns, providers that only echo, on a
+# machine under load).
 gc.disable()
 # The engine interrupts a program that still waits when the update has failed; what went wrong is said, a traceback of the
 # interrupt says nothing. Weights and the ledger are such that the next update goes on from anywhere.

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pulumi
-import pulumi_aws as aws
-import pulumi_kubernetes as kubernetes
 
 from infra import capacity
 from infra.access import boundary
@@ -40,29 +38,9 @@ from infra.release.question import make_question
 from infra.settings import domains
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from infra.settings import Settings
-
-
-TYPED_WITH = (kubernetes.core.v1, kubernetes.storage.v1)
-"""What the eks component's outputs are typed with: this thread asks for names in them while it serves the engine.
-
-So they are loaded in this thread. A module that is only half loaded by another one does not have its names yet: `module
-'pulumi_kubernetes.core.v1' has no attribute 'ConfigMap'`.
-"""
-MODULES = (
-    aws.acm, aws.dynamodb, aws.lb, aws.rds, aws.route53, aws.secretsmanager, aws.ssm, aws.vpc,
-    kubernetes.admissionregistration.v1, kubernetes.apiextensions, kubernetes.apps.v1, kubernetes.batch.v1,
-    kubernetes.helm.v3, kubernetes.networking.v1, kubernetes.policy.v1, kubernetes.rbac.v1, kubernetes.scheduling.v1,
-)  # fmt: skip
-"""What else is used of the SDKs."""
-
-
-def load(modules: Iterable[object]) -> None:
-    """Load modules of the SDKs; otherwise they load when something in them is asked for."""
-    for module in modules:
-        hasattr(module, "loaded")
 
 
 def next_step(live: str, repository: str, domain: str) -> str:
@@ -75,7 +53,7 @@ def next_step(live: str, repository: str, domain: str) -> str:
     )
 
 
-def _none_opened_meanwhile(clients: AwsClients) -> pulumi.ResourceHookBinding:
+def _refuse_late_previews(clients: AwsClients) -> pulumi.ResourceHookBinding:
     """Look for previews again once the contract that lets none open is written.
 
     A preview takes its slot and then reads the contract again (infra/previews/preview.py), so one of the two sees the other.
@@ -108,7 +86,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     """
     names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
     zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
-    plan = engine.meanwhile(lambda: release_plan.make_plan(make_question(settings), clients))
+    plan = engine.run_beside_engine(lambda: release_plan.make_plan(make_question(settings), clients))
     if not settings.protection:
         slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
     if plan.decision.action == "platform":
@@ -140,9 +118,9 @@ class Production(pulumi.ComponentResource):
 
     def __init__(self, settings: Settings, region: str, stack: str) -> None:
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
-        account, _ = engine.meanwhile(clients.identity)
-        # The providers' plugins start while all is read; with credentials that don't work they would only say the same in
-        # other words.
+        account, _ = clients.identity()
+        # The providers are declared first, so that their plugins start while all is read; with credentials that don't work
+        # they would only report the same in other words.
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         known = _read(settings, clients)
         guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
@@ -161,10 +139,8 @@ class Production(pulumi.ComponentResource):
         platform = self._platform(account, guard)
         self.kubeconfig = platform.kubeconfig
         provider = kubernetes_provider(self.kubeconfig, platform.ready)
-        load(TYPED_WITH)
-        engine.meanwhile(lambda: load(MODULES))
-        # What the provider makes waits for it, and it for the cluster; a component waits for its providers, so AWS's own parts
-        # are in components without it and are made meanwhile.
+        # What the provider makes waits for it, and the provider for the cluster. A component waits for its providers, so
+        # AWS's own parts are in components without it and don't wait for the cluster.
         inner = pulumi.ResourceOptions(parent=self, providers=[cloud, provider])
         addons = Addons(
             "addons",
@@ -306,7 +282,7 @@ class Production(pulumi.ComponentResource):
             self.kubeconfig,
             confined,
             opts,
-            None if settings.protection else _none_opened_meanwhile(clients),
+            None if settings.protection else _refuse_late_previews(clients),
         )
 
     def seal(self) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import pulumi
 
 from infra import settings
-from infra.clients import engine
 from infra.errors import ShopCatError
 from infra.foundation.providers import own_fields
 from infra.names import PRODUCTION_STACK
@@ -36,9 +35,7 @@ def declare_stack() -> None:
     Raises:
         ShopCatError: a person has to change something first.
     """
-    engine.withhold_debug_messages()
     pulumi.runtime.register_stack_transformation(own_fields)
-    engine.hear()  # of the stack: what is declared is only sent once its parent is known
     stack = pulumi.get_stack()
     if stack != PRODUCTION_STACK:
         from infra.previews import preview

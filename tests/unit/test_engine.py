@@ -1,11 +1,10 @@
-"""The engine works while the program goes on."""
+"""The engine works while the program reads."""
 
 import asyncio
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-import pulumi
 import pytest
 
 from infra.clients import engine
@@ -23,24 +22,6 @@ def run(program: Coroutine[Any, Any, T]) -> T:
         loop.close()
 
 
-def test_what_was_begun_goes_on_before_the_program_ends() -> None:
-    steps: list[str] = []
-
-    async def registration() -> None:
-        for step in ("prepared", "sent"):
-            await asyncio.sleep(0)
-            steps.append(step)
-
-    async def program() -> list[str]:
-        task = asyncio.ensure_future(registration())
-        engine.hear()
-        found = list(steps)
-        await task
-        return found
-
-    assert run(program()) == ["prepared", "sent"]
-
-
 def test_the_engine_is_served_while_a_thread_works() -> None:
     served = threading.Event()
 
@@ -49,7 +30,7 @@ def test_the_engine_is_served_while_a_thread_works() -> None:
 
     async def program() -> bool:
         task = asyncio.ensure_future(answer())
-        found = engine.meanwhile(lambda: served.wait(10))
+        found = engine.run_beside_engine(lambda: served.wait(10))
         await task
         return found
 
@@ -61,17 +42,7 @@ def test_a_refusal_in_a_thread_is_the_programs_own() -> None:
         raise ShopCatError("a setting is wrong")
 
     async def program() -> None:
-        engine.meanwhile(refuse)
+        engine.run_beside_engine(refuse)
 
     with pytest.raises(ShopCatError, match="a setting is wrong"):
         run(program())
-
-
-@pytest.mark.parametrize(("variable", "sent"), [("", 0), ("1", 1)])
-def test_debug_messages_are_sent_when_asked_for(monkeypatch: pytest.MonkeyPatch, variable: str, sent: int) -> None:
-    said: list[str] = []
-    monkeypatch.setattr(pulumi.log, "debug", said.append)
-    monkeypatch.setenv("SHOPCAT_DEBUG", variable)
-    engine.withhold_debug_messages()
-    pulumi.log.debug("registering")
-    assert len(said) == sent

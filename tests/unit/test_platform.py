@@ -3,9 +3,7 @@
 import asyncio
 import ipaddress
 import json
-import re
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -15,7 +13,7 @@ import pulumi_kubernetes
 import pytest
 from pulumi.runtime.mocks import MockMonitor
 
-from infra import capacity, production, settings
+from infra import capacity, settings
 from infra.access.iam_policies import AwsScope
 from infra.clients import kubernetes as kubernetes_client
 from infra.errors import ShopCatError
@@ -366,17 +364,6 @@ def test_every_kubernetes_object_names_its_field_manager_and_nothing_else_does()
         transformed("kubernetes:core/v1:Service", {"metadata": pulumi.Output.from_input({})})
     assert transformed("kubernetes:helm.sh/v3:Release", {"name": "x"}) is None
     assert transformed("aws:ec2/vpc:Vpc", given) is None
-
-
-def test_what_the_eks_component_is_typed_with_is_loaded_in_this_thread_alone() -> None:
-    """While another thread loads a module, this one resolves the types of the component's outputs."""
-    sources = "".join(path.read_text() for path in Path(pulumi_eks.__file__).parent.glob("*.py"))
-    typed = set(re.findall(r"'(pulumi_(?:aws|kubernetes)(?:\.[a-z0-9_]+)+)\.[A-Z]", sources))
-    assert "pulumi_kubernetes.core.v1" in typed
-    assert not typed & {module.__name__ for module in production.MODULES}
-    here = {module.__name__ for module in production.TYPED_WITH}
-    wanted = {name for name in typed if name.startswith("pulumi_kubernetes.")}
-    assert here >= {name for name in wanted if not re.search(rf"{re.escape(name)}\.\w+Args", sources)}
 
 
 def _transformed(kind: str) -> pulumi.ResourceTransformResult | None:
