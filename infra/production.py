@@ -11,7 +11,7 @@ from infra import capacity
 from infra.access import boundary
 from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
-from infra.clients import engine, threads
+from infra.clients import threads
 from infra.clients.aws import AwsClients
 from infra.foundation import availability_zones, dns, existing_network, existing_resources
 from infra.foundation.addons import Addons
@@ -68,7 +68,7 @@ def _refuse_late_previews(clients: AwsClients) -> pulumi.ResourceHookBinding:
 
 @dataclass(frozen=True)
 class _Known:
-    """Facts that are read before anything but the providers is declared."""
+    """Facts that are read before anything is declared."""
 
     plan: release_plan.Plan
     zone_ids: Mapping[str, str]
@@ -86,7 +86,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     """
     names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
     zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
-    plan = engine.run_beside_engine(lambda: release_plan.make_plan(make_question(settings), clients))
+    plan = release_plan.make_plan(make_question(settings), clients)
     if not settings.protection:
         slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
     if plan.decision.action == "platform":
@@ -119,10 +119,8 @@ class Production(pulumi.ComponentResource):
     def __init__(self, settings: Settings, region: str, stack: str) -> None:
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = clients.identity()
-        # The providers are declared first, so that their plugins start while all is read; with credentials that don't work
-        # they would only report the same in other words.
-        cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         known = _read(settings, clients)
+        cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
         super().__init__(

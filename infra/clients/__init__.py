@@ -1,1 +1,1 @@
-"""Clients of AWS, Kubernetes and Pulumi's engine."""
+"""Clients of AWS and Kubernetes."""
