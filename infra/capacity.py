@@ -158,7 +158,7 @@ class _Amounts(NamedTuple):
     disk: int
 
     def minus(self, other: _Amounts, times: int = 1) -> _Amounts:
-        return _Amounts(*(mine - times * its for mine, its in zip(self, other, strict=True)))
+        return _Amounts(*(amount - times * taken for amount, taken in zip(self, other, strict=True)))
 
     def holds(self, other: _Amounts) -> bool:
         return min(self.minus(other)) >= 0

@@ -102,19 +102,19 @@ class KubernetesClient:
 
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Deployment, or `None`."""
-        return self.of_release("Deployment", namespace, name)
+        return self.release_object("Deployment", namespace, name)
 
     def job(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Job, or `None`."""
         job: dict[str, Any] | None = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs/{name}")
         return job
 
-    def of_release(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+    def release_object(self, kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         """Return an object of a release, or `None`."""
         manifest: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
         return manifest
 
-    def make_again(self, manifest: Mapping[str, Any]) -> bool:
+    def recreate(self, manifest: Mapping[str, Any]) -> bool:
         """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
         kind, metadata = manifest["kind"], manifest["metadata"]
         path = _release_path(kind, metadata["namespace"], metadata["name"])
@@ -126,7 +126,7 @@ class KubernetesClient:
         answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
         return list(answer["items"]) if answer else []
 
-    def standing(self, namespace: str) -> dict[str, dict[str, Any]]:
+    def release_objects(self, namespace: str) -> dict[str, dict[str, Any]]:
         """Return the objects of a release in their namespace, by `Kind/name`; a kind that the cluster lacks has none."""
         return {
             f"{kind}/{each['metadata']['name']}": each

@@ -193,9 +193,9 @@ class Hooks:
         """
         client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
         until = time.monotonic() + GOING_SECONDS
-        while drift.is_gone(standing := await threads.in_thread(client.of_release, kind, SHOP_NAMESPACE, name)):
+        while drift.is_gone(standing := await threads.in_thread(client.release_object, kind, SHOP_NAMESPACE, name)):
             if standing is None:
-                if not await threads.in_thread(client.make_again, declared):
+                if not await threads.in_thread(client.recreate, declared):
                     raise ReleaseError(
                         f"namespace {SHOP_NAMESPACE} is gone; make all of it again: pulumi up --refresh -s prod"
                     )

@@ -64,7 +64,7 @@ def read_standing(
     if not state.occupants:
         return None
     try:
-        return kubernetes().standing(SHOP_NAMESPACE)
+        return kubernetes().release_objects(SHOP_NAMESPACE)
     except ShopCatError as error:
         notes.append(f"what somebody changed by hand in the cluster is unknown: {error}")
         return None

@@ -101,11 +101,11 @@ class Kubernetes:
     def __init__(self, world: World, write: Callable[[Colour, dict[str, Any]], None]) -> None:
         self._world, self._write = world, write
 
-    def make_again(self, manifest: dict[str, Any]) -> bool:
+    def recreate(self, manifest: dict[str, Any]) -> bool:
         self._write(manifest["metadata"]["name"].removeprefix("shopcat-"), manifest)
         return True
 
-    def of_release(self, _kind: str, namespace: str, name: str) -> dict[str, Any] | None:
+    def release_object(self, _kind: str, namespace: str, name: str) -> dict[str, Any] | None:
         return self.deployment(namespace, name)
 
     def deployment(self, _: str, name: str) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         def pods(self, *_: Any) -> list[dict[str, Any]]:
             return pods
 
-        def standing(self, _: str) -> dict[str, Any]:
+        def release_objects(self, _: str) -> dict[str, Any]:
             return {}
 
     monkeypatch.setattr(kubernetes_client, "from_eks", lambda *_: Cluster())
