@@ -74,7 +74,7 @@ class _Known:
     zone_ids: Mapping[str, str]
     """Route 53 zone of each load balancer's name; empty with `shopcat:dns: external`."""
     production_cidrs: Sequence[str]
-    """Where production's load balancer has its addresses."""
+    """Networks that production's load balancer has its addresses in."""
     preview_cidrs: Sequence[str]
 
 

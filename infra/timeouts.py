@@ -54,13 +54,13 @@ class DrainInputs:
     longest_request_seconds: float = 30
     """The longest request that a release promises to finish."""
     propagation_seconds: float = 45
-    """What is allowed from deregistration until no load-balancer node sends a new request."""
+    """Allowed from deregistration until no load-balancer node sends a new request."""
     controller_lag_seconds: float = 25
-    """What is allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
+    """Allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
     app_keep_alive_seconds: float = 75
-    """How long the application keeps an idle connection open."""
+    """Time for which the application keeps an idle connection open."""
     margin_seconds: float = SMALLEST_MARGIN_SECONDS
-    """What the grace period has beyond preStop and drain."""
+    """Part of the grace period beyond preStop and drain."""
     startup_seconds: float = 60
     """Worst time from scheduling (image pull included) until the application answers its probe."""
     health_interval_seconds: float = 5
@@ -68,7 +68,7 @@ class DrainInputs:
     health_threshold: int = 2
     """Checks that must pass."""
     requeue_seconds: float = 5
-    """How often the controller asks for a target's health while a readiness gate is shut."""
+    """Interval at which the controller asks for a target's health while a readiness gate is shut."""
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ def _read_rows(subject: str, needs: str, read: Callable[[], list[Row]], absent: 
             Row(
                 absent.subject,
                 absent.state,
-                f"{absent.found}, or this token may not see it (needs {needs})",
+                f"{absent.finding}, or this token may not see it (needs {needs})",
                 absent.todo,
             )
         ]

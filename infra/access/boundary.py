@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
 
 BOUNDARY_NAME = "shopcat-boundary"
-"""Of every role whose policy is ours."""
+"""Policy that bounds every role whose policy is ours."""
 EKS_BOUNDARY_NAME = "shopcat-eks-boundary"
-"""Of the cluster's and the nodes' roles."""
+"""Policy that bounds the cluster's and the nodes' roles."""
 _MANAGED = [
     "autoscaling:DescribeAutoScalingGroups",
     "autoscaling:UpdateAutoScalingGroup",
@@ -68,16 +68,16 @@ def documents(scope: AwsScope) -> dict[str, str]:
 
 def boundary(scope: AwsScope) -> str:
     """Return the policy document that bounds our own roles."""
-    own = {
+    actions = {
         action
         for text in bounded_policies(scope)
         for statement in json.loads(text)["Statement"]
         for action in statement["Action"]
     }
-    own -= {"sts:AssumeRole", "sts:TagSession"}
+    actions -= {"sts:AssumeRole", "sts:TagSession"}
     return document(
         [
-            allow(sorted(own), "*"),
+            allow(sorted(actions), "*"),
             allow(["sts:AssumeRole", "sts:TagSession"], scope.role(PREVIEW_SECRETS_ROLE)),
         ]
     )

@@ -66,23 +66,23 @@ class GithubRoles(pulumi.ComponentResource):
         if settings.repository:
             trusted = iam_policies.trust(scope.account, settings.repository, settings.environment)
             self._boundary = boundary.boundary_arn(scope.account)
-            made = {role: self._role(role, text) for role, text in trusted.items()}
-            self.preview_role_id = made[PREVIEW_ROLE].unique_id
+            roles = {role: self._role(role, text) for role, text in trusted.items()}
+            self.preview_role_id = roles[PREVIEW_ROLE].unique_id
             listener = pulumi.Output.from_input(listener_arn)
             documents: dict[str, pulumi.Input[str]] = {
                 RELEASE_ROLE: release_role.release_policy(scope, updates_platform=settings.updates_platform),
-                PREVIEW_ROLE: pulumi.Output.all(listener, made[PREVIEW_ROLE].unique_id).apply(
-                    lambda both: iam_policies.preview_policy(scope, *both)
+                PREVIEW_ROLE: pulumi.Output.all(listener, roles[PREVIEW_ROLE].unique_id).apply(
+                    lambda values: iam_policies.preview_policy(scope, *values)
                 ),
-                CLEANUP_ROLE: made[PREVIEW_ROLE].unique_id.apply(
+                CLEANUP_ROLE: roles[PREVIEW_ROLE].unique_id.apply(
                     lambda role_id: iam_policies.cleanup_policy(scope, role_id)
                 ),
             }
             for role, text in documents.items():
-                aws.iam.RolePolicy(role, name=role, role=made[role].name, policy=text, opts=self._child())
+                aws.iam.RolePolicy(role, name=role, role=roles[role].name, policy=text, opts=self._child())
             if in_our_cluster:
-                self._entries(scope.cluster, made)
-            self.roles = {role: one.arn for role, one in made.items()}
+                self._entries(scope.cluster, roles)
+            self.roles = {role: resource.arn for role, resource in roles.items()}
         self.register_outputs({})
 
     def _child(self, depends_on: list[pulumi.Resource] | None = None) -> pulumi.ResourceOptions:

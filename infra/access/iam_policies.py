@@ -226,11 +226,11 @@ def _owned(scope: AwsScope, owner: str) -> list[Statement]:
     secret = scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*")
     changes = ["ModifyRule", "ModifyTargetGroup", "ModifyTargetGroupAttributes"]
     reads = ["DescribeSecret", "GetResourcePolicy", "ListSecretVersionIds"]
-    mine = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
+    owned = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
     return [
         *_deletes(scope, owner),
-        allow([f"elasticloadbalancing:{action}" for action in changes], [group, rule], **mine),
-        allow([f"secretsmanager:{action}" for action in reads], secret, **mine),
+        allow([f"elasticloadbalancing:{action}" for action in changes], [group, rule], **owned),
+        allow([f"secretsmanager:{action}" for action in reads], secret, **owned),
         allow([f"secretsmanager:{action}" for action in _VALUE], secret, StringLike={_OWNER_CONDITION: owner}),
     ]
 
@@ -238,11 +238,11 @@ def _owned(scope: AwsScope, owner: str) -> list[Statement]:
 def _deletes(scope: AwsScope, owner: str) -> list[Statement]:
     """Allow deleting what carries the owner's tag or, among previews' names, none (see `_owned`)."""
     group, rule = _groups(scope)
-    mine = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
+    owned = {"StringLikeIfExists": {_OWNER_CONDITION: owner}}
     return [
-        allow(["elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"], [group, rule], **mine),
+        allow(["elasticloadbalancing:DeleteRule", "elasticloadbalancing:DeleteTargetGroup"], [group, rule], **owned),
         allow(
-            ["secretsmanager:DeleteSecret"], scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*"), **mine
+            ["secretsmanager:DeleteSecret"], scope.arn("secretsmanager", f"secret:{PREVIEW_SECRET_PATH}/pr-*"), **owned
         ),
     ]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 POOL = ThreadPoolExecutor(32, thread_name_prefix="shopcat")
-"""As many calls at once as hooks make: each waits for the network."""
+"""Enough threads for all calls that hooks make at once: each waits for the network."""
 
 
 async def in_thread(call: Callable[..., T], *arguments: object) -> T:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 VCPUS = 2
-"""Of one t3.medium (docs.aws.amazon.com/ec2/latest/instancetypes/gp.html)."""
+"""vCPUs of one t3.medium (docs.aws.amazon.com/ec2/latest/instancetypes/gp.html)."""
 ZONES = 2
 DATABASE_INSTANCE = "shopcat"
 _STANDARD = re.compile(r"(?!(inf|dl|hpc|mac|trn)\d)[acdhimrtz][a-z]*\d")

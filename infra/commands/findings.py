@@ -34,7 +34,7 @@ class Row:
 
     subject: str
     state: FindingState
-    found: str
+    finding: str
     todo: str = ""
 
 
@@ -44,7 +44,7 @@ def findings_table(rows: Sequence[Row]) -> str:
     width = max((len(row.subject) for row in rows), default=0)
     lines = []
     for row in sorted(rows, key=lambda row: order.index(row.state)):
-        lines.append(f"{row.state:<7} {row.subject:<{width}}  {row.found}")
+        lines.append(f"{row.state:<7} {row.subject:<{width}}  {row.finding}")
         if row.todo:
             lines.append(f"{'':<7} {'':<{width}}  → {row.todo}")
     return "\n".join(lines)

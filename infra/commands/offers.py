@@ -123,15 +123,15 @@ def _kubernetes(clients: AwsClients, pinned: str) -> Row:
 
 def support(pinned: str, known: Mapping[str, Mapping[str, Any]]) -> Row:
     """Judge a Kubernetes version by what `DescribeClusterVersions` answers."""
-    offered = tuple(version for version, facts in known.items() if facts.get("versionStatus") != "UNSUPPORTED")
-    own = known.get(pinned, {})
-    end = own.get("endOfStandardSupportDate")
+    offered = tuple(version for version, answer in known.items() if answer.get("versionStatus") != "UNSUPPORTED")
+    facts = known.get(pinned, {})
+    end = facts.get("endOfStandardSupportDate")
     note = f"standard support until {end:%Y-%m-%d}" if end else ""
     where = f"{FILE}, shopcat:cluster.kubernetesVersion (one minor version at a time)"
     row = judge_offer(Offer("Kubernetes", where, pinned, offered, note))
-    if row.state is not FindingState.CHANGE and own.get("versionStatus") == "EXTENDED_SUPPORT":
+    if row.state is not FindingState.CHANGE and facts.get("versionStatus") == "EXTENDED_SUPPORT":
         return Row(
-            row.subject, FindingState.LOOK, f"{row.found}; in extended support, 0.60 USD an hour", f"upgrade: {where}"
+            row.subject, FindingState.LOOK, f"{row.finding}; in extended support, 0.60 USD an hour", f"upgrade: {where}"
         )
     return row
 

@@ -38,7 +38,7 @@ ENVIRONMENT_BYTES = 65_536
 COMMAND_BYTES = 32_768
 """All words of a command: it is in the same variable as the environment."""
 LONGEST_WAIT_SECONDS = 3600
-"""Of one wait: .github/workflows/release.yml ends a job after 60 minutes."""
+"""Longest single wait: .github/workflows/release.yml ends a job after 60 minutes."""
 
 
 @dataclass(frozen=True)

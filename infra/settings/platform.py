@@ -46,10 +46,10 @@ class Vpc(Model):
     @field_validator("cidr")
     @classmethod
     def _check(cls, value: str) -> str:
-        found = network(value)
-        if not 16 <= found.prefixlen <= 20:
+        cidr = network(value)
+        if not 16 <= cidr.prefixlen <= 20:
             raise ValueError(f"{value}: a network between /16 and /20 is needed (six subnets with room for pods)")
-        if not any(found.subnet_of(private) for private in PRIVATE_NETWORKS):
+        if not any(cidr.subnet_of(private) for private in PRIVATE_NETWORKS):
             raise ValueError(f"{value} is not private; take one of {', '.join(map(str, PRIVATE_NETWORKS))}")
         return value
 
@@ -60,7 +60,7 @@ class ExistingCluster(Model):
     section = "cluster.existing."
 
     kubeconfig: str
-    """What Pulumi's provider signs in with. A secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig.
+    """Pulumi's provider signs in with it. A secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig.
 
     The program's own reads find the cluster by `cluster.name` and sign in with the AWS credentials at hand."""
     vpc_id: str
@@ -73,14 +73,14 @@ class ExistingCluster(Model):
     security_group_id: str
     """The cluster's security group, which its nodes and pods are in."""
     nat_addresses: tuple[str, ...] = ()
-    """Where the cluster's own requests come from; each is a value of a listener rule."""
+    """Addresses that the cluster's own requests come from; each is a value of a listener rule."""
 
     @model_validator(mode="after")
     def _are_apart(self) -> ExistingCluster:
-        both = sorted({*self.public_subnet_ids, *self.private_subnet_ids} & {*self.preview_subnet_ids})
-        if both:
+        shared = sorted({*self.public_subnet_ids, *self.private_subnet_ids} & {*self.preview_subnet_ids})
+        if shared:
             raise ValueError(
-                f"previewSubnetIds: {', '.join(both)} is production's too; name subnets that the previews' load balancer has "
+                f"previewSubnetIds: {', '.join(shared)} is production's too; name subnets that the previews' load balancer has "
                 "for itself"
             )
         return self

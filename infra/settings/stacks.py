@@ -145,7 +145,7 @@ class Settings(Model):
     preview_domain: str
     """Previews answer as pr-<n>.<preview_domain>, so pull requests' code does. No default: infra/settings/domains.py says why."""
     api_access: Literal["public", "cidrs", "private"]
-    """Who reaches the Kubernetes API: public (IAM decides, anyone may knock), cidrs, or private (inside the VPC)."""
+    """Reach of the Kubernetes API: public (IAM decides, anyone may knock), cidrs, or private (inside the VPC)."""
     charts: Charts
     chart_digests: ChartDigests
     images: Images
@@ -215,15 +215,15 @@ class Settings(Model):
                 "(docs.aws.amazon.com/eks/latest/userguide/config-cluster-endpoint.html); name the public ones behind them"
             )
         existing = self.cluster.existing
-        own = len(existing.nat_addresses) if existing else self.vpc.nat_gateways
-        if own + len(self.admin_cidrs) + 1 > RULE_CONDITION_VALUES:
+        nat_count = len(existing.nat_addresses) if existing else self.vpc.nat_gateways
+        if nat_count + len(self.admin_cidrs) + 1 > RULE_CONDITION_VALUES:
             wrong.append(
-                f"adminCidrs: {len(self.admin_cidrs)} networks, {own} addresses of the cluster's own and the colour are "
-                f"{own + len(self.admin_cidrs) + 1} values of one listener rule, an ALB takes {RULE_CONDITION_VALUES} "
+                f"adminCidrs: {len(self.admin_cidrs)} networks, {nat_count} addresses of the cluster's own and the colour are "
+                f"{nat_count + len(self.admin_cidrs) + 1} values of one listener rule, an ALB takes {RULE_CONDITION_VALUES} "
                 "(docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html); "
-                f"leave {max(RULE_CONDITION_VALUES - 1 - own, 0)} in adminCidrs"
+                f"leave {max(RULE_CONDITION_VALUES - 1 - nat_count, 0)} in adminCidrs"
             )
-        if own + len(self.admin_cidrs) == 0:
+        if nat_count + len(self.admin_cidrs) == 0:
             wrong.append(
                 "adminCidrs: a listener rule needs one source; name one here or in cluster.existing.natAddresses"
             )

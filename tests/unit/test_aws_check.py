@@ -65,7 +65,7 @@ def test_a_pin_passes_exactly_if_it_is_offered_and_the_newest_is_the_greatest(pi
     if row.state is FindingState.CHANGE and offered:
         assert row.todo == f"set Pulumi.prod.yaml, shopcat:x to {offer.newest}"
         assert judge_offer(Offer("x", "", offer.newest, tuple(offered))).state is FindingState.OK
-    assert "shopcat:x" in row.found + row.todo
+    assert "shopcat:x" in row.finding + row.todo
     if row.state is FindingState.LOOK:
         assert any(version_order(one) > version_order(pinned) for one in offered)
     if row.state is FindingState.OK and pinned:
@@ -111,7 +111,7 @@ def test_a_kubernetes_version_is_judged_by_its_support(
 ) -> None:
     row = support("1.35", known(**{version.removeprefix("_"): status for version, status in statuses.items()}))
     assert row.state is state
-    assert part in row.found
+    assert part in row.finding
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_the_nodes_image_is_one_of_the_clusters_version_that_is_still_there(
 
     row = offers._ami(Clients(REGION), "1.35", pinned)
     assert row.state is state
-    assert part in row.found
+    assert part in row.finding
 
 
 @given(
@@ -217,9 +217,9 @@ def test_whatever_aws_answers_is_one_row(code: str, *, wrapped: bool) -> None:
 
     (row,) = read_rows("vCPUs", read)
     assert row.state is FindingState.LOOK
-    assert "\n" not in row.found
+    assert "\n" not in row.finding
     if code in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation"):
-        assert row.found == "these credentials may not call DescribeThings"
+        assert row.finding == "these credentials may not call DescribeThings"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_an_answer_that_makes_no_sense_is_one_row(error: Exception) -> None:
 
     (row,) = read_rows("vCPUs", read)
     assert row.state is FindingState.LOOK
-    assert type(error).__name__ in row.found
+    assert type(error).__name__ in row.finding
 
 
 class DeniedClients(AwsClients):
@@ -388,11 +388,11 @@ def test_an_account_that_is_ready(account: AwsClients) -> None:
     for host in (SETTINGS.domain, f"*.{SETTINGS.preview_domain}"):
         assert rows[f"DNS {host}"].state is FindingState.OK
         assert f"dig +short NS {host.removeprefix('*.')}" in rows[f"DNS {host}: delegation"].todo
-    assert rows["names"].found == f"{len(aws_check.taken_names(SETTINGS))} fixed names are free"
-    assert "newest: 3.6.0" in rows["chart aws-load-balancer-controller"].found
-    assert "newest: 2.0.0" in rows["chart external-secrets"].found
+    assert rows["names"].finding == f"{len(aws_check.taken_names(SETTINGS))} fixed names are free"
+    assert "newest: 3.6.0" in rows["chart aws-load-balancer-controller"].finding
+    assert "newest: 2.0.0" in rows["chart external-secrets"].finding
     assert rows["Pulumi CLI"].state is FindingState.LOOK
-    assert "newest: 3.300.0" in rows["Pulumi CLI"].found
+    assert "newest: 3.300.0" in rows["Pulumi CLI"].finding
 
 
 def test_an_account_without_a_bucket_is_told_to_bootstrap(account: AwsClients) -> None:
@@ -430,7 +430,7 @@ def test_what_is_in_the_way_is_named(account: AwsClients) -> None:
         f"DNS *.{SETTINGS.preview_domain}",
     }
     assert "IAM role shopcat-release" not in rows
-    assert "to be deleted" in rows["secret shopcat/application"].found
+    assert "to be deleted" in rows["secret shopcat/application"].finding
     assert "IAM role shopcat-release" in taken(account, github={"repository": "a/b"})
 
 
@@ -497,7 +497,7 @@ def test_the_command_prints_one_table_and_fails_if_something_has_to_change(
 def test_the_previews_zone_that_is_missing_hides_nothing_of_the_shops(account: AwsClients) -> None:
     rows = rows_of(account, previewDomain="previews.example.org")
     assert rows["DNS *.previews.example.org"].state is FindingState.CHANGE
-    assert "previewHostedZone" in rows["DNS *.previews.example.org"].found
+    assert "previewHostedZone" in rows["DNS *.previews.example.org"].finding
     assert rows[f"DNS {SETTINGS.domain}"].state is FindingState.OK
 
 
@@ -506,4 +506,4 @@ def test_previews_that_share_the_shops_site_are_said(account: AwsClients) -> Non
     shared = {"previewDomain": "preview.shop.example.com", "previewDomainShared": True}
     row = rows_of(account, **shared)["previews' site"]
     assert row.state is FindingState.LOOK
-    assert "can set the shop's cookies" in row.found
+    assert "can set the shop's cookies" in row.finding

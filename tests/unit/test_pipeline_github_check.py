@@ -234,7 +234,7 @@ def test_what_is_open_is_a_row_with_what_mends_it(served: Served, name: str) -> 
     change(served.answers)
     found = [row for row in rows(served) if row.state is not FindingState.OK]
     assert {row.subject for row in found} == expected
-    assert all(row.todo and "should be" in row.found for row in found)
+    assert all(row.todo and "should be" in row.finding for row in found)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_what_the_token_may_not_see_is_never_fine(served: Served, path: str, sta
     said = [row for row in after if row.state is FindingState.CHANGE]
     assert said
     if status in (401, 403):
-        assert all("can't be seen with this token" in row.found and "(read)" in row.todo for row in said)
+        assert all("can't be seen with this token" in row.finding and "(read)" in row.todo for row in said)
 
 
 def test_who_may_bypass_is_unknown_to_a_token_that_is_not_told(served: Served) -> None:
@@ -289,7 +289,7 @@ def test_who_may_bypass_is_unknown_to_a_token_that_is_not_told(served: Served) -
     for path in ("/rulesets/1", "/rulesets/2"):
         del served.answers[path]["bypass_actors"]
     assert open_rows(served) == {*(f"main: {need}" for need in NEEDS), "tags v*: deletion", "tags v*: update"}
-    assert all("unknown" in row.found for row in rows(served) if row.state is not FindingState.OK)
+    assert all("unknown" in row.finding for row in rows(served) if row.state is not FindingState.OK)
 
 
 CLASSIC_WHOLE: dict[str, Any] = {
@@ -315,7 +315,7 @@ def test_classic_protection_is_as_good_for_an_administrator(served: Served) -> N
         "users": [{}],
         "apps": [],
     }
-    assert "users named in it" in rows(served)[1].found
+    assert "users named in it" in rows(served)[1].finding
 
 
 JSON = st.recursive(
