@@ -24,7 +24,8 @@ What is guaranteed meanwhile:
 * Where something of it stands otherwise in the cluster than declared, because somebody changed it by hand, the next update
   writes it (drift.py).
 
-Everything decisive is a before-hook on what it protects. Hooks don't run in previews.
+Everything decisive is a before-hook on what it protects. Hooks don't run in previews. `pulumi up` prints each step as it begins
+(progress.py).
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ from infra.names import (
 from infra.release import drift
 from infra.release.manifests import (
     SERVICE_PORT,
-    SMOKE_SECONDS,
     deployment_spec,
     ingress_policy,
     render_migration,
     render_pod_template,
     render_smoke,
+    smoke_deadline_seconds,
 )
 from infra.release.migration import read_why_failed
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
@@ -96,8 +97,9 @@ class BlueGreen(pulumi.ComponentResource):
         self.hooks = Hooks(plan, clients, pulumi.log.info)
         self._changed_by_hand: list[str] = []
 
-        async def claim(_: pulumi.ResourceHookArgs) -> None:
+        async def claim(args: pulumi.ResourceHookArgs) -> None:
             await self.hooks.claim()
+            self.hooks.begin_object(args.name)
 
         async def make_again(args: pulumi.ResourceHookArgs) -> None:
             await self.hooks.make_again(args.new_inputs or {})
@@ -357,7 +359,7 @@ class BlueGreen(pulumi.ComponentResource):
         )
 
     def _smoke(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        seconds = SMOKE_SECONDS + checks.record.template.drain.pre_stop_seconds
+        seconds = smoke_deadline_seconds(checks.record)
         return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), seconds, depends_on)
 
     def _job(

@@ -17,8 +17,8 @@ from infra.clients.aws import AwsClients, error_code, explain, is_transient
 from infra.errors import ShopCatError, TrafficError
 from infra.names import COLOUR_HEADER, COLOURS, Colour, other_colour, workload_name
 from infra.release.health import Target
+from infra.release.progress import Log, Progress
 
-Log = Callable[[str], None]
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
 EVERYTHING = 100
@@ -127,6 +127,7 @@ class ListenerWeights:
         self._clients = clients
         self._name = load_balancer
         self._log = log
+        self._progress = Progress(log, clock)
         self._overtaken = overtaken
         self._refuse = refuse
         self._sleep = sleep
@@ -226,6 +227,7 @@ class ListenerWeights:
     async def _persist(self, what: str, call: Callable[[], Result], deadline: float) -> Result:
         """Run a blocking AWS call off the event loop, again and again while it can still succeed."""
         pause = 1.0
+        wait = self._progress.wait(deadline - self._clock())
         while True:
             try:
                 return await threads.in_thread(call)
@@ -233,7 +235,7 @@ class ListenerWeights:
                 late = self._clock() >= deadline
                 if late or not is_transient(error):
                     raise TrafficError(str(explain(error, what, self._clients.endpoint_url))) from error
-                self._log(f"{what}: {error_code(error) or type(error).__name__}; trying again")
+                wait.report(f"{what}: {error_code(error) or type(error).__name__}; trying again")
                 # Spread out, so that several clients don't come back together.
                 await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
                 pause = min(pause * 2, 15.0)
@@ -292,6 +294,7 @@ class ListenerWeights:
                 get more weight.
         """
         deadline = self.deadline(timing)
+        wait = self._progress.wait(timing.write_deadline_seconds)
         confirmed = 0
         written = False
         while True:
@@ -300,8 +303,8 @@ class ListenerWeights:
                 raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
             if view.agree(weights):
                 confirmed += 1
-                self._log(f"weights {describe_weights(weights)} read back ({confirmed} of 2)")
                 if confirmed == 2:
+                    self._log(f"weights {describe_weights(weights)} read back (2 of 2)")
                     return
                 await self._sleep(1)
                 continue
@@ -309,15 +312,18 @@ class ListenerWeights:
             if self._clock() >= deadline:
                 raise TrafficError(f"weights {describe_weights(weights)} are not confirmed in time: {view.describe()}")
             if written:
+                wait.report(f"weights are {view.describe()} and are written as {describe_weights(weights)} again")
                 await self._sleep(1)
-            written = True
             await self._refuse_overtaken(going_back=going_back)
             await self._refuse_unproven(view, weights)
             for rule in view.rules:
                 if dict(rule.weights) != dict(weights):
-                    self._log(f"listener {rule.where}: {describe_weights(rule.weights)} -> {describe_weights(weights)}")
+                    if not written:
+                        change = f"{describe_weights(rule.weights)} -> {describe_weights(weights)}"
+                        self._log(f"listener {rule.where}: {change}")
                     write = partial(self._write, rule, view.groups, weights)
                     await self._persist("writing the weights", write, deadline)
+            written = True
 
 
 def _asks_for_a_colour(rule: Mapping[str, Any]) -> bool:

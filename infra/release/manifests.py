@@ -193,8 +193,15 @@ By header each node of the load balancer answers from the new colour, six times 
 may not have reached the next, which answers 503 until then, and one that was deregistered goes on getting requests for a
 while; so the nodes have the time that preStop allows for it, and no weight moves before each has answered so. The certificate
 is not what is tested here, and its authority may be one that the image doesn't know."""
-SMOKE_SECONDS = 120
-"""What a smoke test takes at most, besides its patience with the load balancer's nodes."""
+_SMOKE_SECONDS = 120
+"""Longest time of a smoke test, besides its patience with the load balancer's nodes."""
+SECRET_SECONDS = 180
+"""Longest time until the operator has written a release's Secret."""
+
+
+def smoke_deadline_seconds(record: Record) -> int:
+    """Return the longest time that a release's smoke test may take."""
+    return _SMOKE_SECONDS + record.template.drain.pre_stop_seconds
 
 
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:

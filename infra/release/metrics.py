@@ -153,6 +153,8 @@ class Verdict:
     why: str
     power: float = 0.0
     """How surely a release that fails one request in twenty would have been found."""
+    minutes: int = 0
+    """Whole minutes with requests that count so far."""
 
 
 def whole_minute(moment: datetime) -> datetime:
@@ -288,7 +290,9 @@ def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed:
     served = [minute for minute in alone if sample(minute, shift.colour, alone=True).requests]
     if reading.incomplete:
         return Verdict(
-            MetricState.UNKNOWN, f"CloudWatch's answer was not complete: {', '.join(reading.incomplete[:3])}"
+            MetricState.UNKNOWN,
+            f"CloudWatch's answer was not complete: {', '.join(reading.incomplete[:3])}",
+            minutes=len(served),
         )
     if is_worse(ours.failed, ours.requests, tolerated):
         compared = (
@@ -303,12 +307,14 @@ def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed:
         return Verdict(
             MetricState.UNKNOWN,
             f"CloudWatch has {len(served)} of {minutes_needed} whole minutes with requests since the shift",
+            minutes=len(served),
         )
     if is_worse(ours.failed + ours.unknown, ours.requests, tolerated):
         return Verdict(
             MetricState.UNKNOWN,
             f"CloudWatch counts neither an answer nor an error for {ours.unknown} of {ours.requests} requests to "
             f"{shift.colour}",
+            minutes=len(served),
         )
     found = power(ours.requests, tolerated)
     return Verdict(
@@ -316,4 +322,5 @@ def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed:
         f"{ours.failed} of {ours.requests} requests to {shift.colour} failed in {len(served)} whole minutes; one failure in "
         f"{1 / CAUGHT_RATE:.0f} would have been found with {found:.1%}",
         found,
+        len(served),
     )

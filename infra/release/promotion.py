@@ -30,7 +30,9 @@ from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, w
 from infra.release import drift, health
 from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
+from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
+from infra.release.progress import Progress, Step
 from infra.release.record import Record
 from infra.release.traffic_shift import Traffic
 
@@ -91,6 +93,7 @@ class Hooks:
         self._plan = plan
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
         self._log = log
+        self._progress = Progress(log)
         self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
         self._claiming = asyncio.Lock()
         self._deciding = asyncio.Lock()
@@ -145,6 +148,27 @@ class Hooks:
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
+    def begin(self, step: Step, colour: Colour, waits_for: str) -> None:
+        """Print that a step begins; only a release or a rollback has numbered steps."""
+        if self._plan.decision.action in ("release", "resume"):
+            self._progress.begin(step, colour, waits_for)
+
+    def begin_object(self, name: str) -> None:
+        """Print the step that waits for an object: the release's Secret, or one of its Jobs, by the resource's name."""
+        checks = self._plan.checks
+        if checks is None:
+            return
+        record = checks.record
+        jobs = {
+            checks.migrate_name: (Step.MIGRATE, record.template.migrate_deadline_seconds),
+            checks.smoke_name: (Step.SMOKE_TEST, smoke_deadline_seconds(record)),
+        }
+        if name in jobs:
+            step, seconds = jobs[name]
+            self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
+        elif name == f"secret-{record.name}":
+            self.begin(Step.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
+
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
 
@@ -157,6 +181,7 @@ class Hooks:
         async with self._claiming:  # who comes second waits until the weights are settled, too
             if not await threads.in_thread(self._plan.session.take):
                 return
+            self.begin(Step.CLAIM, decision.open.colour, "one conditional write in the ledger")
             self._log(
                 f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
                 f"should this update end before it is live, {go_on_or_abort(decision.open)}"
@@ -174,6 +199,9 @@ class Hooks:
         opened, client = self._plan.decision.open, self._plan.kubernetes()
         if opened and opened.colour == colour:
             await self.claim()
+            template = self._plan.colours[colour].record.template
+            seconds = template.drain.pulumi_timeout_seconds
+            self.begin(Step.START, colour, f"until {template.replicas} pods are available, at most {seconds} s")
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
         await threads.in_thread(self._plan.session.refuse_overtaken)
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
@@ -183,6 +211,9 @@ class Hooks:
             return
         pods = health.staying(await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour)))
         if lost := losses(declared, standing, pods):
+            if opened and opened.colour != colour:
+                seconds = self._plan.colours[colour].record.template.drain.grace_seconds
+                self.begin(Step.STOP, colour, f"its pods have {seconds} s to end")
             await self.guard(colour, ", ".join(lost))
 
     async def make_again(self, declared: Mapping[str, Any]) -> None:
@@ -193,6 +224,7 @@ class Hooks:
         """
         client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
         until = time.monotonic() + GOING_SECONDS
+        wait = self._progress.wait(GOING_SECONDS)
         while drift.is_gone(standing := await threads.in_thread(client.of_release, kind, SHOP_NAMESPACE, name)):
             if standing is None:
                 if not await threads.in_thread(client.make_again, declared):
@@ -206,6 +238,7 @@ class Hooks:
                     f"{kind} {name} is still being deleted after {GOING_SECONDS} s; see what holds it: "
                     f"kubectl -n {SHOP_NAMESPACE} get {kind} {name} -o jsonpath='{{.metadata.finalizers}}'"
                 )
+            wait.report(f"{kind} {name} is being deleted; it is made again after that")
             await asyncio.sleep(2)
 
     async def guard(self, colour: Colour, why: str) -> None:
@@ -252,6 +285,7 @@ class Hooks:
         await self.claim()
         if decision.action == "abort":
             await self._abort(opened.colour)
+            self._log(f"{opened.kind} {opened.name}: aborted; {opened.colour} is empty and carries no weight")
             return
         if session.state.open is None:
             return
@@ -266,6 +300,7 @@ class Hooks:
             )
             await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
+            self.begin(Step.LIVE, opened.colour, "one conditional write in the ledger")
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
 
@@ -343,7 +378,6 @@ class Hooks:
                 f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again"
             )
         await threads.in_thread(self._plan.session.abort)
-        self._log(f"aborted; {colour} is empty and carries no weight")
 
     # Reading ----------------------------------------------------------------------------------------------------------
 

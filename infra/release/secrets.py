@@ -14,10 +14,11 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from infra.names import APPLICATION, EXTERNAL_SECRETS_API, SECRET_KEYS
+from infra.release.manifests import SECRET_SECONDS
 from infra.release.record import Record
 
 RELEASE_STORE = APPLICATION
-_RESOURCE_TIMEOUTS = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+_RESOURCE_TIMEOUTS = pulumi.CustomTimeouts(create=f"{SECRET_SECONDS}s", update=f"{SECRET_SECONDS}s", delete="2m")
 
 
 class Metadata(Protocol):
