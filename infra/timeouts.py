@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 DEREGISTRATION_SECONDS = 3600
 """docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html."""
@@ -80,6 +81,26 @@ class DrainOverrides:
     settle_seconds: float | None = None
     progress_deadline_seconds: float | None = None
     pulumi_timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """One rule of the chain, with the names and the whole seconds of both sides."""
+
+    left: str
+    left_seconds: int
+    sign: Literal["<", "<="]
+    right: str
+    right_seconds: int
+
+    @property
+    def holds(self) -> bool:
+        """Check the rule."""
+        return self.left_seconds < self.right_seconds or (self.sign == "<=" and self.left_seconds == self.right_seconds)
+
+    def describe_violation(self) -> str:
+        """Name the rule and both values, for one that does not hold."""
+        return f"{self.left} {self.sign} {self.right}, but {self.left_seconds} s {self.sign} {self.right_seconds} s is false"
 
 
 def _whole(seconds: float) -> int:
@@ -148,11 +169,14 @@ class DrainBudget:
         return self.startup_seconds + self.health_interval_seconds * self.health_threshold + self.requeue_seconds
 
     def violations(self) -> list[str]:
-        """Each inequality that does not hold, with the values on both sides; empty when all do."""
+        """List the inequalities that do not hold, with the values on both sides; empty when all do."""
+        return [each.describe_violation() for each in self.inequalities() if not each.holds]
+
+    def inequalities(self) -> list[Inequality]:
+        """List the rules of the chain with this budget's values."""
         least_settle = max(self.propagation_seconds + self.longest_request_seconds, METRIC_MINUTES_SECONDS)
         least_delay = self.propagation_seconds + self.longest_request_seconds
-        # (left name, left value, "<" or "<=", right name, right value)
-        rules: list[tuple[str, int, str, str, int]] = [
+        rules: list[tuple[str, int, Literal["<", "<="], str, int]] = [
             ("controllerLag + propagation", self.controller_lag_seconds + self.propagation_seconds, "<=",
              "preStop", self.pre_stop_seconds),
             ("smallest margin", SMALLEST_MARGIN_SECONDS, "<=", "margin", self.margin_seconds),
@@ -175,11 +199,7 @@ class DrainBudget:
              "progressDeadline", self.progress_deadline_seconds),
             ("progressDeadline", self.progress_deadline_seconds, "<", "pulumiTimeout", self.pulumi_timeout_seconds),
         ]  # fmt: skip
-        return [
-            f"{left} {sign} {right}, but {left_value} s {sign} {right_value} s is false"
-            for left, left_value, sign, right, right_value in rules
-            if not (left_value < right_value or (sign == "<=" and left_value == right_value))
-        ]
+        return [Inequality(*rule) for rule in rules]
 
 
 def _or(chosen: float | None, derived: int) -> int:

@@ -16,6 +16,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
 from infra.names import COLOURS, Colour, check_tag, other_colour
 from infra.release.decide import Decision, decide, up_command
+from infra.release.drain_fit import refuse_drain_misfit
 from infra.release.ledger import Ledger
 from infra.release.listener_weights import Timing, all_on
 from infra.release.question import Question
@@ -135,6 +136,7 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
             f"{decision.message}: load balancer {question.load_balancer} has no listener that forwards to both "
             "colours; bring the platform up first: pulumi up -s prod, without a tag"
         )
+    rollback_notes = refuse_drain_misfit(wanted, decision, state, question.drain)
     kubernetes = kubernetes_on_demand(question, clients)
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
         refuse_unserved(question, state, clients, kubernetes())
@@ -142,7 +144,7 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
         refuse_gone_image(question, clients, decision.record)
     live = state.live if decision.action == "stay" else None
     is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
-    notes = [decision.message, room.describe(question.production)]
+    notes = [decision.message, room.describe(question.production), *rollback_notes]
     if decision.action == "platform":
         host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {up_command('tag', 'v1.0.0')}")

@@ -24,7 +24,7 @@ from infra.release.question import Question, make_question
 from infra.release.reads import template_of
 from infra.release.state import LedgerState
 from infra.settings import read_settings
-from infra.timeouts import DrainBudget
+from infra.timeouts import DrainBudget, DrainInputs, DrainOverrides
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
@@ -240,6 +240,30 @@ def test_other_settings_do_not_touch_what_is_live_and_are_told(platform: AwsClie
     plan = read(platform, memory_mebibytes=400)
     assert plan.colours["green"].record == before
     assert any("settings differ from live v1.0.0-r1: memory_mebibytes: live 384, settings 400" in n for n in plan.notes)
+
+
+def test_drain_numbers_that_the_live_release_does_not_fit_are_refused_but_not_to_an_abort(platform: AwsClients) -> None:
+    push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    short = DrainBudget.derive(DrainInputs(propagation_seconds=15))
+    words = r"v1\.0\.0-r1: propagation .*, but 75 s <= 45 s is false: .*deregistrationDelay to at least 75"
+    refused(platform, words, drain=short)
+    refused(platform, words, drain=short, tag="v1.1.0")
+    read(platform, tag="v1.1.0").session.take()
+    refused(platform, words, drain=short)
+    assert read(platform, drain=short, abort="v1.1.0").decision.action == "abort"
+
+
+def test_a_rollback_is_told_what_does_not_fit(platform: AwsClients) -> None:
+    push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    short = DrainBudget.derive(DrainInputs(propagation_seconds=15), DrainOverrides(deregistration_delay_seconds=75))
+    release(platform, tag="v1.1.0", drain=short)
+    plan = read(platform, rollback="v1.1.0->v1.0.0", drain=DrainBudget.derive(DrainInputs(propagation_seconds=15)))
+    assert plan.decision.action == "release"
+    assert any("v1.0.0-r1: propagation + longestRequest <= deregistrationDelay" in note for note in plan.notes)
 
 
 def test_a_rotated_master_or_a_second_read_differs_in_nothing(platform: AwsClients) -> None:
