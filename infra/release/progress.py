@@ -20,7 +20,7 @@ REPEAT_SECONDS = 30
 """Time between two lines of a wait in which nothing changes."""
 
 
-class Step(Enum):
+class ReleaseStep(Enum):
     """The steps of a release, in the order of blue_green.py, each with the name that is printed."""
 
     CLAIM = "claim"
@@ -38,7 +38,7 @@ class Step(Enum):
     @property
     def number(self) -> int:
         """Place in the list, from 1."""
-        return list(Step).index(self) + 1
+        return list(ReleaseStep).index(self) + 1
 
 
 def _utc_now() -> datetime:
@@ -89,10 +89,10 @@ class Progress:
     ) -> None:
         self._log, self._clock, self._now = log, clock, now
 
-    def begin(self, step: Step, colour: Colour, waits_for: str) -> None:
+    def begin(self, step: ReleaseStep, colour: Colour, waits_for: str) -> None:
         """Print that a step begins in a colour, what it waits for and how long that may take."""
         self._log(
-            f"step {step.number} of {len(Step)}: {step.value} ({colour}) since {self._now():%H:%M:%S} UTC; {waits_for}"
+            f"step {step.number} of {len(ReleaseStep)}: {step.value} ({colour}) since {self._now():%H:%M:%S} UTC; {waits_for}"
         )
 
     def wait(self, seconds: float, *, is_deadline: bool = True) -> Wait:

@@ -32,7 +32,7 @@ from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
-from infra.release.progress import Progress, Step
+from infra.release.progress import Progress, ReleaseStep
 from infra.release.record import Record
 from infra.release.traffic_shift import Traffic
 
@@ -148,7 +148,7 @@ class Hooks:
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
-    def begin(self, step: Step, colour: Colour, waits_for: str) -> None:
+    def begin(self, step: ReleaseStep, colour: Colour, waits_for: str) -> None:
         """Print that a step begins; only a release or a rollback has numbered steps."""
         if self._plan.decision.action in ("release", "resume"):
             self._progress.begin(step, colour, waits_for)
@@ -160,14 +160,14 @@ class Hooks:
             return
         record = checks.record
         jobs = {
-            checks.migrate_name: (Step.MIGRATE, record.template.migrate_deadline_seconds),
-            checks.smoke_name: (Step.SMOKE_TEST, smoke_deadline_seconds(record)),
+            checks.migrate_name: (ReleaseStep.MIGRATE, record.template.migrate_deadline_seconds),
+            checks.smoke_name: (ReleaseStep.SMOKE_TEST, smoke_deadline_seconds(record)),
         }
         if name in jobs:
             step, seconds = jobs[name]
             self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
         elif name == f"secret-{record.name}":
-            self.begin(Step.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
+            self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
 
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
@@ -181,7 +181,7 @@ class Hooks:
         async with self._claiming:  # who comes second waits until the weights are settled, too
             if not await threads.in_thread(self._plan.session.take):
                 return
-            self.begin(Step.CLAIM, decision.open.colour, "one conditional write in the ledger")
+            self.begin(ReleaseStep.CLAIM, decision.open.colour, "one conditional write in the ledger")
             self._log(
                 f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
                 f"should this update end before it is live, {go_on_or_abort(decision.open)}"
@@ -201,7 +201,7 @@ class Hooks:
             await self.claim()
             template = self._plan.colours[colour].record.template
             seconds = template.drain.pulumi_timeout_seconds
-            self.begin(Step.START, colour, f"until {template.replicas} pods are available, at most {seconds} s")
+            self.begin(ReleaseStep.START, colour, f"until {template.replicas} pods are available, at most {seconds} s")
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
         await threads.in_thread(self._plan.session.refuse_overtaken)
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
@@ -213,7 +213,7 @@ class Hooks:
         if lost := losses(declared, standing, pods):
             if opened and opened.colour != colour:
                 seconds = self._plan.colours[colour].record.template.drain.grace_seconds
-                self.begin(Step.STOP, colour, f"its pods have {seconds} s to end")
+                self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
             await self.guard(colour, ", ".join(lost))
 
     async def make_again(self, declared: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class Hooks:
             )
             await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
-            self.begin(Step.LIVE, opened.colour, "one conditional write in the ledger")
+            self.begin(ReleaseStep.LIVE, opened.colour, "one conditional write in the ledger")
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
 

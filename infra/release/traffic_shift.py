@@ -18,7 +18,7 @@ from infra.names import Colour, other_colour
 from infra.release import cloudwatch, metrics
 from infra.release.listener_weights import EVERYTHING, ListenerWeights, Timing, View, all_on
 from infra.release.probes import Probe, Prober
-from infra.release.progress import Step
+from infra.release.progress import ReleaseStep
 
 PROBES_BEFORE = 20
 """Own requests before a shift; so many show one that fails in ten."""
@@ -86,7 +86,7 @@ class Traffic(ListenerWeights):
             raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
         if mode != "restore":
             ready = f"until pods, readiness gates and targets are ready, at most {timing.proof_deadline_seconds:.0f} s"
-            self._progress.begin(Step.CHECK, colour, ready)
+            self._progress.begin(ReleaseStep.CHECK, colour, ready)
         await self.wait_until_ready(colour, readiness, timing)
         if mode == "immediate":
             self._begin_shift(colour, timing)
@@ -98,7 +98,7 @@ class Traffic(ListenerWeights):
 
     def _begin_shift(self, colour: Colour, timing: Timing) -> None:
         read_back = f"until all traffic is there, read back twice, at most {timing.write_deadline_seconds:.0f} s"
-        self._progress.begin(Step.SHIFT, colour, read_back)
+        self._progress.begin(ReleaseStep.SHIFT, colour, read_back)
 
     async def _shift_by_canary(
         self, view: View, colour: Colour, readiness: Readiness, timing: Timing, prober: Prober | None
@@ -116,7 +116,7 @@ class Traffic(ListenerWeights):
             if not is_resumed and before < 0.5:
                 canary_from = await self._aws_time(timing)
                 tenth = f"{timing.canary_weight} % of the traffic, watched for {timing.canary_seconds:.0f} s"
-                self._progress.begin(Step.CANARY, colour, tenth)
+                self._progress.begin(ReleaseStep.CANARY, colour, tenth)
                 canary = {colour: timing.canary_weight, other_colour(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
@@ -129,7 +129,7 @@ class Traffic(ListenerWeights):
             settled = timing.settle_seconds
             minutes = f"then until {timing.metric_minutes} whole minutes of metrics are counted"
             most = f"at most {settled + timing.metric_delay_seconds:.0f} s in all"
-            self._progress.begin(Step.WATCH, colour, f"{settled:.0f} s of own requests, {minutes}, {most}")
+            self._progress.begin(ReleaseStep.WATCH, colour, f"{settled:.0f} s of own requests, {minutes}, {most}")
             shift = metrics.Shift(colour, await self._aws_time(timing), canary_from, acceptable)
             await self._watch(colour, timing, prober, timing.settle_seconds, acceptable)
             await self._wait_for_healthy_minutes(view, shift, timing)

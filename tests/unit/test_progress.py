@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.release import blue_green
-from infra.release.progress import CHANGE_SECONDS, REPEAT_SECONDS, Progress, Step, Wait
+from infra.release.progress import CHANGE_SECONDS, REPEAT_SECONDS, Progress, ReleaseStep, Wait
 
 START = datetime(2026, 11, 24, 10, 0, 5, tzinfo=UTC)
 
@@ -40,15 +40,15 @@ class Screen:
 def test_the_steps_are_those_that_the_release_lists() -> None:
     table = [line.split() for line in (blue_green.__doc__ or "").splitlines() if line[:4].isspace() and line.strip()]
     numbered = [(int(words[0]), " ".join(words[1:])) for words in table if words[0].isdigit()]
-    assert len(numbered) == len(Step)
-    for step, (number, text) in zip(Step, numbered, strict=True):
+    assert len(numbered) == len(ReleaseStep)
+    for step, (number, text) in zip(ReleaseStep, numbered, strict=True):
         assert step.number == number
         assert text.startswith(f"{step.value} ")
 
 
 def test_a_step_says_number_name_colour_and_time() -> None:
     screen = Screen()
-    screen.progress.begin(Step.CANARY, "blue", "a tenth of the traffic, 45 s")
+    screen.progress.begin(ReleaseStep.CANARY, "blue", "a tenth of the traffic, 45 s")
     assert screen.texts() == ["step 7 of 11: canary (blue) since 10:00:05 UTC; a tenth of the traffic, 45 s"]
 
 
