@@ -1,4 +1,4 @@
-"""Every timeout in the chain, from a few numbers: how long the application drains, how late the load balancer hears.
+"""Every timeout in the chain, from a few numbers: how long the application drains, how late the load balancer follows.
 
 All values are whole seconds; fractions are rounded up, never down. `DrainBudget.derive` fills in what nobody set and
 `DrainBudget.violations` names each inequality that does not hold, with both values; `derive` raises them together.
@@ -39,7 +39,7 @@ _DEFAULT_IDLE_TIMEOUT_SECONDS = 60
 
 
 class DrainError(ValueError):
-    """The drain numbers contradict each other; one line per broken inequality."""
+    """Error for drain numbers that contradict each other; one line per broken inequality."""
 
     def __init__(self, violations: list[str]) -> None:
         self.violations = violations
@@ -48,20 +48,20 @@ class DrainError(ValueError):
 
 @dataclass(frozen=True)
 class DrainInputs:
-    """What is known of the application, the load balancer and its controller, in seconds."""
+    """Properties of the application, the load balancer and its controller, in seconds."""
 
     app_drain_seconds: float = 60
     """From SIGTERM until the process has exited."""
     longest_request_seconds: float = 30
     """The longest request that a release promises to finish."""
     propagation_seconds: float = 45
-    """What is allowed from deregistration until no load-balancer node sends a new request."""
+    """Time allowed from deregistration until no load-balancer node sends a new request."""
     controller_lag_seconds: float = 25
-    """What is allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
+    """Time allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
     app_keep_alive_seconds: float = 75
-    """How long the application keeps an idle connection open."""
+    """Time for which the application keeps an idle connection open."""
     margin_seconds: float = SMALLEST_MARGIN_SECONDS
-    """What the grace period has beyond preStop and drain."""
+    """Part of the grace period beyond preStop and drain."""
     startup_seconds: float = 60
     """Worst time from scheduling (image pull included) until the application answers its probe."""
     health_interval_seconds: float = 5
@@ -69,7 +69,7 @@ class DrainInputs:
     health_threshold: int = 2
     """Checks that must pass."""
     requeue_seconds: float = 5
-    """How often the controller asks for a target's health while a readiness gate is shut."""
+    """Pause between the controller's looks at a target's health while a readiness gate is shut."""
 
 
 @dataclass(frozen=True)
@@ -131,16 +131,16 @@ class DrainBudget:
 
     @classmethod
     def derive(cls, inputs: DrainInputs | None = None, overrides: DrainOverrides | None = None) -> DrainBudget:
-        """Every timeout from the inputs, checked.
+        """Derive every timeout from the inputs, and check the inequalities.
 
         Raises:
             DrainError: an inequality does not hold; all that don't are named.
         """
-        given, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
-        unusable = _unusable(given, chosen)
+        known_inputs, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
+        unusable = _unusable(known_inputs, chosen)
         if unusable:
             raise DrainError(unusable)
-        known = {each.name: _whole(getattr(given, each.name)) for each in fields(DrainInputs)}
+        known = {each.name: _whole(getattr(known_inputs, each.name)) for each in fields(DrainInputs)}
         longest, propagation, lag = (
             known[f"{name}_seconds"] for name in ("longest_request", "propagation", "controller_lag")
         )
@@ -165,7 +165,7 @@ class DrainBudget:
 
     @property
     def seconds_to_ready(self) -> int:
-        """Worst time from scheduling a pod until its readiness gate opens, the controller being up."""
+        """Return the worst time from scheduling a pod until its readiness gate opens, the controller being up."""
         return self.startup_seconds + self.health_interval_seconds * self.health_threshold + self.requeue_seconds
 
     def violations(self) -> list[str]:
@@ -207,7 +207,7 @@ def _or(chosen: float | None, derived: int) -> int:
 
 
 def _unusable(*groups: DrainInputs | DrainOverrides) -> list[str]:
-    """Values that are no duration at all, so that the inequalities would only confuse."""
+    """List values that are no duration at all, so that the inequalities would only confuse."""
     lines = []
     for group in groups:
         for field in fields(group):

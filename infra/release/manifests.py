@@ -71,7 +71,7 @@ def _container_resources(cpu_millicores: int, memory_mebibytes: int, disk_mebiby
 
 
 def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of a release in a colour, as Kubernetes' own JSON.
+    """Return the pod template of a release in a colour, as Kubernetes' own JSON.
 
     Raises:
         ShopCatError: the record holds anything but plain values.
@@ -132,7 +132,7 @@ def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
 
 
 def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of the release's migration: its own image, environment and secret, another command."""
+    """Return the pod template of the release's migration: its own image, environment and secret, another command."""
     pod = render_pod_template(record, colour)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     for key in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
@@ -205,7 +205,7 @@ def smoke_deadline_seconds(record: Record) -> int:
 
 
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
+    """Return the pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
     pod = {
         "metadata": {"labels": {"app.kubernetes.io/name": SMOKE, "shopcat/release": record.name}},
         "spec": {
@@ -249,7 +249,7 @@ def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
         "policyTypes": ["Ingress"],
         "ingress": [
             {
-                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
+                "from": [*({"ipBlock": {"cidr": cidr}} for cidr in load_balancer_cidrs), smoke],
                 "ports": [{"protocol": "TCP", "port": APPLICATION_PORT}],
             }
         ],

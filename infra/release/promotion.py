@@ -1,4 +1,4 @@
-"""The steps of a release that decide: claim, guard, shift, go live, abort, restore.
+"""Decisive steps of a release: claim, guard, shift, go live, abort, restore.
 
 Each runs in a hook just before a Deployment or the live pointer is written. These invariants hold whoever interferes
 (`kubectl scale`, a refresh, an older state, a kill between two writes, a second update); they are checked here, right
@@ -85,7 +85,7 @@ def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] |
 
 
 class Hooks:
-    """What happens just before a Deployment or the live pointer is written, while the update runs."""
+    """Steps that run just before a Deployment or the live pointer is written."""
 
     def __init__(
         self, plan: Plan, clients: AwsClients, log: Callable[[str], None], prober: Prober | None = None
@@ -97,7 +97,7 @@ class Hooks:
         self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
         self._claiming = asyncio.Lock()
         self._deciding = asyncio.Lock()
-        """Whoever reads weights in order to write weights, or to let pods go, does so alone."""
+        """Held by the one that reads weights in order to write weights or to let pods go."""
 
     # Invariants -------------------------------------------------------------------------------------------------------
 
@@ -276,7 +276,7 @@ class Hooks:
         """Finish what was decided: shift and go live, or take back.
 
         Raises:
-            ShopCatError: it did not work out; the message says where the weights are and what to do next.
+            ShopCatError: it failed; the message says where the weights are and what to do next.
         """
         decision, session = self._plan.decision, self._plan.session
         opened, record = decision.open, decision.record
@@ -342,7 +342,7 @@ class Hooks:
         """Move everything to the live release at once.
 
         Args:
-            whole: every pod of it must be proven first. Without, one healthy target is enough in the end: the weights
+            whole: every pod of it must be ready first. Otherwise one healthy target is enough in the end, since the weights
                 stand on something that must not have them.
         """
         state, timing = self._plan.session.state, self._plan.timing
@@ -372,11 +372,10 @@ class Hooks:
 
     async def _abort(self, colour: Colour) -> None:
         await self.guard(colour, "abort")
-        found = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, workload_name(colour))
-        if found and found["spec"].get("replicas"):
-            raise ReleaseError(
-                f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again"
-            )
+        name = workload_name(colour)
+        deployment = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, name)
+        if deployment and deployment["spec"].get("replicas"):
+            raise ReleaseError(f"abort: {name} still wants {deployment['spec']['replicas']} pods; run it again")
         await threads.in_thread(self._plan.session.abort)
 
     # Reading ----------------------------------------------------------------------------------------------------------
@@ -393,7 +392,7 @@ class Hooks:
             )
 
     async def _reasons_not_ready(self, record: Record, colour: Colour, *, attempt: bool = False) -> list[str]:
-        """List what keeps the colour from carrying everything, from the cluster's and the load balancer's own words.
+        """List what keeps the colour from carrying everything, by the cluster's and the load balancer's APIs.
 
         Args:
             record: of the release that shall serve there.

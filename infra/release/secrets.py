@@ -33,7 +33,7 @@ class Metadata(Protocol):
 def declare_store(
     region: str, metadata: Metadata, opts: pulumi.ResourceOptions
 ) -> kubernetes.apiextensions.CustomResource:
-    """The namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
+    """Declare the namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
     spec = {"provider": {"aws": {"service": "SecretsManager", "region": region}}}
     return kubernetes.apiextensions.CustomResource(
         "secret-store",
@@ -48,7 +48,7 @@ def declare_store(
 def declare_release_secret(
     record: Record, metadata: Metadata, opts: pulumi.ResourceOptions, *, awaited: bool, is_expected: bool
 ) -> kubernetes.apiextensions.CustomResource:
-    """The release's own ExternalSecret; if somebody awaits it, done once the operator has written the Secret."""
+    """Declare the release's own ExternalSecret; if it is awaited, it is done once the operator has written the Secret."""
     waiting = {"pulumi.com/waitFor": "condition=Ready"} if awaited else {"pulumi.com/skipAwait": "true"}
     spec = {
         "refreshPolicy": "CreatedOnce",

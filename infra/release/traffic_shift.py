@@ -21,23 +21,23 @@ from infra.release.probes import Probe, Prober
 from infra.release.progress import ReleaseStep
 
 PROBES_BEFORE = 20
-"""Own requests before a shift; so many show one that fails in ten."""
+"""Own requests before a shift: enough to show one failure in ten."""
 FAILURES_BEFORE = 5
-"""So many are enough: each may take as long as its timeout."""
+"""Failed requests after which no more are sent: each may take as long as its timeout."""
 
 
 @dataclass
 class Tally:
-    """What our own probes saw."""
+    """Counts of our own requests during a watch."""
 
     sent: int = 0
     failures: list[str] = field(default_factory=list)
 
 
 Readiness = Callable[[], Awaitable[list[str]]]
-"""Asked for what keeps a colour from carrying traffic; nothing does if the list is empty."""
+"""Lists what keeps a colour from carrying traffic; empty if nothing does."""
 Mode = Literal["canary", "immediate", "restore"]
-"""How traffic moves.
+"""The way in which traffic moves.
 
 * canary: users are on the other colour, so a tenth goes first, then all, each watched.
 * immediate: nobody is served yet, so there is nothing to compare with.
@@ -103,7 +103,7 @@ class Traffic(ListenerWeights):
     async def _shift_by_canary(
         self, view: View, colour: Colour, readiness: Readiness, timing: Timing, prober: Prober | None
     ) -> None:
-        """A tenth, then all, then the settle time and whole minutes of metrics.
+        """Shift a tenth, then all; then watch the settle time and whole minutes of metrics.
 
         What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
         it, and where most requests fail already there is no canary, which would only prolong that.
@@ -153,7 +153,7 @@ class Traffic(ListenerWeights):
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
     async def _failure_rate_before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
-        """Failed requests per request before anything moves to the colour: what fails now, not what failed once.
+        """Return failed requests per request before anything moves to the colour: of the present, not of the past.
 
         Raises:
             TrafficError: our own requests don't reach the load balancer, so they would say nothing afterwards.
@@ -183,7 +183,7 @@ class Traffic(ListenerWeights):
         return metrics.before(probed, steady)
 
     async def _put_back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
-        """Put everything back on the colour that had it, and read it back; the trouble that led here is kept."""
+        """Put everything back on the colour that had it, read it back, and keep the error that led here."""
         self._log(f"trouble ({error}); putting everything back on {colour}")
         try:
             await self.set_weights(all_on(colour), timing, going_back=True)
@@ -198,7 +198,7 @@ class Traffic(ListenerWeights):
     async def _watch(
         self, colour: Colour, timing: Timing, prober: Prober | None, seconds: float, tolerated: float
     ) -> None:
-        """Send our own requests at a steady rate; too many failures that aren't the other colour's end it at once."""
+        """Send our own requests at a steady rate, and end at once if too many fail that the other colour did not answer."""
         tally = Tally()
         end = self._clock() + seconds
         wait = self._progress.wait(seconds, is_deadline=False)
@@ -220,7 +220,7 @@ class Traffic(ListenerWeights):
     # Metrics ----------------------------------------------------------------------------------------------------------
 
     async def _aws_time(self, timing: Timing) -> datetime:
-        """The time by AWS's own clock, which its metrics go by."""
+        """Return the time by AWS's own clock, which its metrics go by."""
         client = self._clients.get("elbv2")
         ask = partial(client.describe_load_balancers, Names=[self._name])
         return cloudwatch.aws_time(await self._persist("asking AWS for its time", ask, self.deadline(timing)))
