@@ -17,7 +17,7 @@ from infra.clients.aws import AwsClients, error_code, explain, is_transient
 from infra.errors import ShopCatError, TrafficError
 from infra.names import COLOUR_HEADER, COLOURS, Colour, other_colour, workload_name
 from infra.release.health import Target
-from infra.release.progress import Log, Progress
+from infra.release.progress import Log, Progress, Wait
 
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
@@ -128,6 +128,8 @@ class ListenerWeights:
         self._name = load_balancer
         self._log = log
         self._progress = Progress(log, clock)
+        self._retries: dict[str, Wait] = {}
+        """By what is asked of AWS: one call may fail once in each of many polls."""
         self._overtaken = overtaken
         self._refuse = refuse
         self._sleep = sleep
@@ -227,7 +229,8 @@ class ListenerWeights:
     async def _persist(self, what: str, call: Callable[[], Result], deadline: float) -> Result:
         """Run a blocking AWS call off the event loop, again and again while it can still succeed."""
         pause = 1.0
-        wait = self._progress.wait(deadline - self._clock())
+        wait = self._retries.setdefault(what, self._progress.wait(0))
+        wait.restart(deadline - self._clock())
         while True:
             try:
                 return await threads.in_thread(call)

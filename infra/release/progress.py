@@ -37,7 +37,7 @@ class ReleaseStep(Enum):
 
     @property
     def number(self) -> int:
-        """Place in the list, from 1."""
+        """Return the place in the list, from 1."""
         return list(ReleaseStep).index(self) + 1
 
 
@@ -63,17 +63,21 @@ class Wait:
             text: what is waited for, or what is seen meanwhile.
             change: compared with that of the last line printed; a different one is printed sooner.
         """
-        clock = self._clock()
-        left = max(0, round(self._until - clock))
+        second = self._clock()
+        left = max(0, round(self._until - second))
         if self._printed_at is None:
             end = self._now() + timedelta(seconds=left)
             most = " at most" if self._is_deadline else ""
             self._log(f"{text}; waits until {end:%H:%M:%S} UTC{most} ({left} s)")
-        elif clock - self._printed_at >= (REPEAT_SECONDS if change == self._printed_change else CHANGE_SECONDS):
+        elif second - self._printed_at >= (REPEAT_SECONDS if change == self._printed_change else CHANGE_SECONDS):
             self._log(f"{text}; {left} s left")
         else:
             return
-        self._printed_at, self._printed_change = clock, change
+        self._printed_at, self._printed_change = second, change
+
+    def restart(self, seconds: float) -> None:
+        """Let the wait end that many seconds from now: it is the next of many equal ones, which share their lines."""
+        self._until = self._clock() + seconds
 
     def end(self, text: str) -> None:
         """Print how the wait ended, if anything of it was printed."""

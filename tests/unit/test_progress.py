@@ -78,6 +78,15 @@ def test_a_change_is_printed_sooner() -> None:
     assert screen.lines[1:] == [(15.0, "2 of 2 minutes; 105 s left")]
 
 
+def test_equal_waits_share_their_lines() -> None:
+    screen = Screen()
+    wait = screen.progress.wait(0)
+    for _ in range(8):
+        wait.restart(60)
+        screen.poll(wait, every=5, times=1, text="throttled")
+    assert screen.texts() == ["throttled; waits until 10:01:05 UTC at most (60 s)", "throttled; 60 s left"]
+
+
 def test_an_end_is_printed_only_of_a_wait_that_was() -> None:
     screen = Screen()
     screen.progress.wait(20).end("blue is ready")

@@ -616,6 +616,19 @@ def test_throttling_is_waited_out(stage: Stage) -> None:
     assert 1 <= len(lines) <= 1 + 60 / 30, lines
 
 
+def test_an_api_that_throttles_every_second_call_prints_few_lines(stage: Stage) -> None:
+    error = ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, "DescribeLoadBalancers")
+    calls = iter(range(100_000))
+    stage.fails = lambda name: error if name == "describe_load_balancers" and next(calls) % 2 else None
+    stage.move("green")
+    stage.fails = lambda _: None
+    assert stage.weights() == GREEN
+    lines = [line.partition(": ")[0] for line in stage.lines if "Throttling; trying again" in line]
+    assert len(lines) >= 2
+    assert all(lines.count(what) <= 1 + stage.clock.now / 30 for what in lines)
+    assert lines.count("asking AWS for its time") < stage.ill.calls.count("describe_load_balancers") / 4
+
+
 def test_throttling_without_end_says_where_the_weights_are(stage: Stage) -> None:
     stage.throttle("modify_rule", 100_000)
     with pytest.raises(TrafficError) as caught:
