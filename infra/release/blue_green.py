@@ -101,11 +101,8 @@ class BlueGreen(pulumi.ComponentResource):
             await self.hooks.claim()
             self.hooks.begin_object(args.name)
 
-        async def make_again(args: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.make_again(args.new_inputs or {})
-
         self._claim = pulumi.ResourceHook("claim", claim)
-        self._again = pulumi.ResourceHook("make-again", make_again)
+        self._again = pulumi.ResourceHook("make-again", lambda args: self.hooks.make_again(args.new_inputs or {}))
 
         namespace = kubernetes.core.v1.Namespace(
             "namespace",
@@ -303,11 +300,9 @@ class BlueGreen(pulumi.ComponentResource):
     def _deployment(self, each: ColourPlan, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         colour, record, drain = each.colour, each.record, each.record.template.drain
         template = render_pod_template(record, colour)
-
-        async def hook(args: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.guard_deployment(colour, args.new_inputs or {})
-
-        before = pulumi.ResourceHook(f"before-deployment-{colour}", hook)
+        before = pulumi.ResourceHook(
+            f"before-deployment-{colour}", lambda args: self.hooks.guard_deployment(colour, args.new_inputs or {})
+        )
         spec = deployment_spec(record, colour, each.replicas, template)
         annotations = {
             # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
@@ -393,11 +388,7 @@ class BlueGreen(pulumi.ComponentResource):
 
         It names the live release, for people and for the engine's order; the truth is the ledger's.
         """
-
-        async def hook(_: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.promote()
-
-        before = pulumi.ResourceHook("before-live-pointer", hook)
+        before = pulumi.ResourceHook("before-live-pointer", lambda _: self.hooks.promote())
         return kubernetes.core.v1.ConfigMap(
             "live",
             metadata={

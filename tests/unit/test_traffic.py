@@ -377,14 +377,12 @@ def test_out_of_an_outage_everything_goes_at_once_to_the_colour_that_is_well(sta
 
 
 @pytest.mark.parametrize(("every", "named"), [(2, True), (3, False), (8, True), (8, False)])
-def test_failures_of_the_colour_that_is_left_are_none_of_the_next_one_s(
-    stage: Stage, every: int, *, named: bool
-) -> None:
+def test_errors_from_old_colour_do_not_fail_the_shift(stage: Stage, every: int, *, named: bool) -> None:
     stage.move("green", prober=Shop(stage, blue=every, named=named))
     assert stage.weights() == GREEN
 
 
-def test_failures_that_the_metrics_knew_before_are_none_of_the_next_one_s(stage: Stage) -> None:
+def test_errors_that_metrics_had_before_do_not_fail_the_shift(stage: Stage) -> None:
     stage.metrics.failing = lambda colour, _: 0.1 if colour == "blue" else 0.0
     stage.move("green", prober=Shop(stage, blue=21, named=False))
     assert stage.weights() == GREEN
