@@ -541,6 +541,33 @@ def test_a_release_prints_its_steps() -> None:
     ]
 
 
+def test_the_hook_that_claims_prints_the_step_of_its_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: dict[str, list[pulumi.ResourceHook]] = {}
+    lines: list[str] = []
+
+    async def prepared(binding: Any, name: str) -> None:
+        bound[name.rpartition("_")[2]] = list(binding.before_create or []) if binding else []
+
+    monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
+    monkeypatch.setattr(pulumi.log, "info", lambda text, *_: lines.append(text))
+    declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
+    lines.clear()
+
+    async def act() -> None:
+        for name in ("secret-v1.0.0-r1", "migrate-v1.0.0-r1-a1", "smoke-v1.0.0-r1-a1"):
+            (hook,) = bound[name]
+            await hook.callback(pulumi.ResourceHookArgs("", "", name, ""))  # type: ignore[misc]
+
+    run(act())
+    steps = [line.partition(" since ")[0] for line in lines if line.startswith("step ")]
+    assert steps == [
+        "step 1 of 11: claim (green)",
+        "step 2 of 11: secret (green)",
+        "step 3 of 11: migrate (green)",
+        "step 5 of 11: smoke test (green)",
+    ]
+
+
 def test_an_abort_and_a_plain_update_print_no_steps() -> None:
     for state, wanted in ((claim(FIRST, tag("v1.1.0", 2)), Abort("v1.1.0")), (SECOND, Nothing())):
         lines: list[str] = []
