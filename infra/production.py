@@ -34,7 +34,6 @@ from infra.previews.admission_facts import AdmissionFacts
 from infra.previews.image_policies import smoke_images
 from infra.release import plan as release_plan
 from infra.release.blue_green import BlueGreen
-from infra.release.question import make_question
 from infra.settings import domains
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     """
     names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
     zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
-    plan = release_plan.make_plan(make_question(settings), clients)
+    plan = release_plan.make_plan(settings, clients)
     if not settings.protection:
         slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
     if plan.decision.action == "platform":

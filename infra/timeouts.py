@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 DEREGISTRATION_SECONDS = 3600
 """docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html."""
@@ -38,7 +39,7 @@ _DEFAULT_IDLE_TIMEOUT_SECONDS = 60
 
 
 class DrainError(ValueError):
-    """The drain numbers contradict each other; one line per broken inequality."""
+    """Error for drain numbers that contradict each other; one line per broken inequality."""
 
     def __init__(self, violations: list[str]) -> None:
         self.violations = violations
@@ -47,16 +48,16 @@ class DrainError(ValueError):
 
 @dataclass(frozen=True)
 class DrainInputs:
-    """Measured times of the application, the load balancer and its controller, in seconds."""
+    """Properties of the application, the load balancer and its controller, in seconds."""
 
     app_drain_seconds: float = 60
     """From SIGTERM until the process has exited."""
     longest_request_seconds: float = 30
     """The longest request that a release promises to finish."""
     propagation_seconds: float = 45
-    """Allowed from deregistration until no load-balancer node sends a new request."""
+    """Time allowed from deregistration until no load-balancer node sends a new request."""
     controller_lag_seconds: float = 25
-    """Allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
+    """Time allowed until the controller deregisters: a restarted one first reconciles after its lease of 15 s has run out."""
     app_keep_alive_seconds: float = 75
     """Time for which the application keeps an idle connection open."""
     margin_seconds: float = SMALLEST_MARGIN_SECONDS
@@ -68,7 +69,7 @@ class DrainInputs:
     health_threshold: int = 2
     """Checks that must pass."""
     requeue_seconds: float = 5
-    """Interval at which the controller asks for a target's health while a readiness gate is shut."""
+    """Pause between the controller's looks at a target's health while a readiness gate is shut."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,26 @@ class DrainOverrides:
     settle_seconds: float | None = None
     progress_deadline_seconds: float | None = None
     pulumi_timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Inequality:
+    """One rule of the chain, with the names and the whole seconds of both sides."""
+
+    left: str
+    left_seconds: int
+    sign: Literal["<", "<="]
+    right: str
+    right_seconds: int
+
+    @property
+    def holds(self) -> bool:
+        """Check the rule."""
+        return self.left_seconds < self.right_seconds or (self.sign == "<=" and self.left_seconds == self.right_seconds)
+
+    def describe_violation(self) -> str:
+        """Name the rule and both values, for one that does not hold."""
+        return f"{self.left} {self.sign} {self.right}, but {self.left_seconds} s {self.sign} {self.right_seconds} s is false"
 
 
 def _whole(seconds: float) -> int:
@@ -110,16 +131,16 @@ class DrainBudget:
 
     @classmethod
     def derive(cls, inputs: DrainInputs | None = None, overrides: DrainOverrides | None = None) -> DrainBudget:
-        """Derive every timeout from the inputs and check it.
+        """Derive every timeout from the inputs, and check the inequalities.
 
         Raises:
             DrainError: an inequality does not hold; all that don't are named.
         """
-        inputs, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
-        unusable = _unusable(inputs, chosen)
+        known_inputs, chosen = inputs or DrainInputs(), overrides or DrainOverrides()
+        unusable = _unusable(known_inputs, chosen)
         if unusable:
             raise DrainError(unusable)
-        known = {each.name: _whole(getattr(inputs, each.name)) for each in fields(DrainInputs)}
+        known = {each.name: _whole(getattr(known_inputs, each.name)) for each in fields(DrainInputs)}
         longest, propagation, lag = (
             known[f"{name}_seconds"] for name in ("longest_request", "propagation", "controller_lag")
         )
@@ -148,11 +169,14 @@ class DrainBudget:
         return self.startup_seconds + self.health_interval_seconds * self.health_threshold + self.requeue_seconds
 
     def violations(self) -> list[str]:
-        """List each inequality that does not hold, with the values on both sides."""
+        """List the inequalities that do not hold, with the values on both sides; empty when all do."""
+        return [each.describe_violation() for each in self.inequalities() if not each.holds]
+
+    def inequalities(self) -> list[Inequality]:
+        """List the rules of the chain with this budget's values."""
         least_settle = max(self.propagation_seconds + self.longest_request_seconds, METRIC_MINUTES_SECONDS)
         least_delay = self.propagation_seconds + self.longest_request_seconds
-        # (left name, left value, "<" or "<=", right name, right value)
-        rules: list[tuple[str, int, str, str, int]] = [
+        rules: list[tuple[str, int, Literal["<", "<="], str, int]] = [
             ("controllerLag + propagation", self.controller_lag_seconds + self.propagation_seconds, "<=",
              "preStop", self.pre_stop_seconds),
             ("smallest margin", SMALLEST_MARGIN_SECONDS, "<=", "margin", self.margin_seconds),
@@ -175,11 +199,7 @@ class DrainBudget:
              "progressDeadline", self.progress_deadline_seconds),
             ("progressDeadline", self.progress_deadline_seconds, "<", "pulumiTimeout", self.pulumi_timeout_seconds),
         ]  # fmt: skip
-        return [
-            f"{left} {sign} {right}, but {left_value} s {sign} {right_value} s is false"
-            for left, left_value, sign, right, right_value in rules
-            if not (left_value < right_value or (sign == "<=" and left_value == right_value))
-        ]
+        return [Inequality(*rule) for rule in rules]
 
 
 def _or(chosen: float | None, derived: int) -> int:

@@ -24,7 +24,8 @@ What is guaranteed meanwhile:
 * Where something of it stands otherwise in the cluster than declared, because somebody changed it by hand, the next update
   writes it (drift.py).
 
-Everything decisive is a before-hook on what it protects. Hooks don't run in previews.
+Everything decisive is a before-hook on what it protects. Hooks don't run in previews. `pulumi up` prints each step as it begins
+(progress.py).
 """
 
 from __future__ import annotations
@@ -51,12 +52,12 @@ from infra.names import (
 from infra.release import drift
 from infra.release.manifests import (
     SERVICE_PORT,
-    SMOKE_SECONDS,
     deployment_spec,
     ingress_policy,
     render_migration,
     render_pod_template,
     render_smoke,
+    smoke_deadline_seconds,
 )
 from infra.release.migration import read_why_failed
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
@@ -75,7 +76,7 @@ POINTER = "shopcat-live"
 
 
 class BlueGreen(pulumi.ComponentResource):
-    """Everything of the application in its namespace; what it guarantees stands at the top of this file."""
+    """The application and everything of it in its namespace, with the guarantees at the top of this file."""
 
     def __init__(
         self,
@@ -96,14 +97,12 @@ class BlueGreen(pulumi.ComponentResource):
         self.hooks = Hooks(plan, clients, pulumi.log.info)
         self._changed_by_hand: list[str] = []
 
-        async def claim(_: pulumi.ResourceHookArgs) -> None:
+        async def claim(args: pulumi.ResourceHookArgs) -> None:
             await self.hooks.claim()
-
-        async def make_again(args: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.make_again(args.new_inputs or {})
+            self.hooks.begin_object(args.name)
 
         self._claim = pulumi.ResourceHook("claim", claim)
-        self._again = pulumi.ResourceHook("make-again", make_again)
+        self._again = pulumi.ResourceHook("make-again", lambda args: self.hooks.make_again(args.new_inputs or {}))
 
         namespace = kubernetes.core.v1.Namespace(
             "namespace",
@@ -139,12 +138,12 @@ class BlueGreen(pulumi.ComponentResource):
         self.pointer = self._release(clients.region, ready)
         self._outputs()
 
-    def _options(self, **given: Any) -> pulumi.ResourceOptions:
-        return pulumi.ResourceOptions(parent=self, **given)
+    def _options(self, **options: Any) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, **options)
 
-    def _kept(self, **given: Any) -> pulumi.ResourceOptions:
-        """Options of an object that stands for ever, so it is made again where somebody deleted it."""
-        return self._options(hooks=pulumi.ResourceHookBinding(before_update=[self._again]), **given)
+    def _kept(self, **options: Any) -> pulumi.ResourceOptions:
+        """Return options of an object that stands for ever, so it is made again where somebody deleted it."""
+        return self._options(hooks=pulumi.ResourceHookBinding(before_update=[self._again]), **options)
 
     def _metadata(
         self,
@@ -155,15 +154,15 @@ class BlueGreen(pulumi.ComponentResource):
         annotations: Mapping[str, str] | None = None,
         is_expected: bool = True,
     ) -> dict[str, Any]:
-        """An object's metadata; a mark in it makes this update write what somebody changed or deleted by hand."""
+        """Return an object's metadata; a mark in it makes this update write what somebody changed or deleted by hand."""
         declared, standing = annotations or {}, self._plan.standing
-        found = drift.Drift()
+        differences = drift.Drift()
         if standing is not None:
-            found = drift.compare_objects(
+            differences = drift.compare_objects(
                 spec, declared, standing.get(f"{kind}/{name}"), intent=INTENT_ANNOTATION, is_expected=is_expected
             )
-        self._changed_by_hand += [f"{kind} {name}: {line}" for line in found.lines]
-        return {"name": name, "namespace": SHOP_NAMESPACE, "annotations": {**declared, **found.mark}}
+        self._changed_by_hand += [f"{kind} {name}: {line}" for line in differences.lines]
+        return {"name": name, "namespace": SHOP_NAMESPACE, "annotations": {**declared, **differences.mark}}
 
     def _colour(
         self,
@@ -171,7 +170,7 @@ class BlueGreen(pulumi.ComponentResource):
         namespace: pulumi.Resource,
         target_group_arn: pulumi.Input[str],
     ) -> pulumi.Resource:
-        """The colour's Service and what binds it to its target group: there before any pod, and for ever."""
+        """Declare the colour's Service and its binding to its target group, which exist before any pod and for ever."""
         name, labels = workload_name(colour), {"labels": colour_selector(colour)}
         serves = {
             "type": "ClusterIP",
@@ -224,7 +223,7 @@ class BlueGreen(pulumi.ComponentResource):
         return live
 
     def _secrets(self, store: pulumi.Resource) -> dict[str, pulumi.Resource]:
-        """Step 2: the Secret of each release that has pods or is to have some, by the release's name."""
+        """Declare step 2: the Secret of each release that has pods or is to have some, by the release's name."""
         plan = self._plan
         records = {each.record.name: each.record for each in plan.colours.values()}
         if plan.checks:
@@ -241,7 +240,7 @@ class BlueGreen(pulumi.ComponentResource):
         }
 
     def _migrate(self, secrets: Mapping[str, pulumi.Resource]) -> list[pulumi.Resource]:
-        """Step 3: the migration, if the release has one."""
+        """Declare step 3: the migration, if the release has one."""
         checks = self._plan.checks
         if checks is None or not checks.migrates:
             return []
@@ -250,7 +249,7 @@ class BlueGreen(pulumi.ComponentResource):
     def _start(
         self, secrets: Mapping[str, pulumi.Resource], migrated: list[pulumi.Resource]
     ) -> dict[Colour, pulumi.Resource]:
-        """Step 4: every colour but the one that loses its pods."""
+        """Declare step 4: every colour but the one that loses its pods."""
         return {
             colour: self._deployment(each, [*migrated, secrets[each.record.name]])
             for colour, each in self._plan.colours.items()
@@ -263,7 +262,7 @@ class BlueGreen(pulumi.ComponentResource):
         migrated: list[pulumi.Resource],
         started: Mapping[Colour, pulumi.Resource],
     ) -> list[pulumi.Resource]:
-        """Step 5: the smoke test, if a release is checked."""
+        """Declare step 5: the smoke test, if a release is checked."""
         checks = self._plan.checks
         if checks is None:
             return []
@@ -276,13 +275,13 @@ class BlueGreen(pulumi.ComponentResource):
         migrated: list[pulumi.Resource],
         live: pulumi.Resource,
     ) -> None:
-        """Step 11: the colour that loses its pods, once the other one is live."""
+        """Declare step 11: the colour that loses its pods, once the other one is live."""
         for each in self._plan.colours.values():
             if each.changes_last:
                 self._deployment(each, [*migrated, secrets[each.record.name], live])
 
     def _secret_options(self, depends_on: list[pulumi.Resource], name: str) -> pulumi.ResourceOptions:
-        """The open release's Secret is made once the slot is taken; the others are there already."""
+        """Return a Secret's options: the open release's is made once the slot is taken, the others exist already."""
         opened = self._plan.decision.open
         if opened is None or opened.name != name:
             return self._kept(depends_on=depends_on)
@@ -290,7 +289,7 @@ class BlueGreen(pulumi.ComponentResource):
         return self._options(depends_on=depends_on, hooks=hooks)
 
     def _awaits_secret(self, name: str) -> bool:
-        """The secret that a release was waiting for when it was aborted may never come, and nobody needs it any more."""
+        """Check for a Secret that somebody needs: one that an aborted release waited for may never come."""
         plan = self._plan
         needed = {each.record.name for each in plan.colours.values() if each.replicas}
         if plan.checks:
@@ -301,11 +300,9 @@ class BlueGreen(pulumi.ComponentResource):
     def _deployment(self, each: ColourPlan, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
         colour, record, drain = each.colour, each.record, each.record.template.drain
         template = render_pod_template(record, colour)
-
-        async def hook(args: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.guard_deployment(colour, args.new_inputs or {})
-
-        before = pulumi.ResourceHook(f"before-deployment-{colour}", hook)
+        before = pulumi.ResourceHook(
+            f"before-deployment-{colour}", lambda args: self.hooks.guard_deployment(colour, args.new_inputs or {})
+        )
         spec = deployment_spec(record, colour, each.replicas, template)
         annotations = {
             # On the Deployment, not on its pods: a new intent is a difference, and no pod is made anew for it.
@@ -357,7 +354,7 @@ class BlueGreen(pulumi.ComponentResource):
         )
 
     def _smoke(self, checks: Checks, depends_on: list[pulumi.Resource]) -> pulumi.Resource:
-        seconds = SMOKE_SECONDS + checks.record.template.drain.pre_stop_seconds
+        seconds = smoke_deadline_seconds(checks.record)
         return self._job(checks.smoke_name, render_smoke(checks.record, checks.colour), seconds, depends_on)
 
     def _job(
@@ -368,7 +365,7 @@ class BlueGreen(pulumi.ComponentResource):
         depends_on: list[pulumi.Resource],
         on_error: list[pulumi.ErrorHook] | None = None,
     ) -> pulumi.Resource:
-        """A Job that is tried once; the next update replaces one that failed."""
+        """Declare a Job that is tried once; the next update replaces one that failed."""
         job: pulumi.Resource = kubernetes.batch.v1.Job(
             name,
             metadata={
@@ -387,15 +384,11 @@ class BlueGreen(pulumi.ComponentResource):
         return job
 
     def _make_live(self, depends_on: list[pulumi.Resource]) -> kubernetes.core.v1.ConfigMap:
-        """Steps 6 to 10, right before this ConfigMap is written.
+        """Declare steps 6 to 10, which run right before this ConfigMap is written.
 
         It names the live release, for people and for the engine's order; the truth is the ledger's.
         """
-
-        async def hook(_: pulumi.ResourceHookArgs) -> None:
-            await self.hooks.promote()
-
-        before = pulumi.ResourceHook("before-live-pointer", hook)
+        before = pulumi.ResourceHook("before-live-pointer", lambda _: self.hooks.promote())
         return kubernetes.core.v1.ConfigMap(
             "live",
             metadata={
@@ -410,7 +403,7 @@ class BlueGreen(pulumi.ComponentResource):
         )
 
     def _outputs(self) -> None:
-        """What a person wants to see: the ledger as it is when the live pointer is written, or has failed to be."""
+        """Show a person the ledger as it is once the live pointer is written or its write has failed."""
         session, pointer = self._plan.session, self.pointer
 
         async def settled() -> LedgerState:
@@ -426,8 +419,8 @@ class BlueGreen(pulumi.ComponentResource):
             return session.state
 
         state: pulumi.Output[LedgerState] = pulumi.Output.from_input(settled())
-        self.live_release = state.apply(lambda found: found.live.tag if found.live else "")
-        self.live_colour = state.apply(lambda found: str(found.live.colour) if found.live else "")
+        self.live_release = state.apply(lambda ledger: ledger.live.tag if ledger.live else "")
+        self.live_colour = state.apply(lambda ledger: str(ledger.live.colour) if ledger.live else "")
         self.table = state.apply(table_rows)
         self.notes = list(self._plan.notes)
         if self._changed_by_hand:

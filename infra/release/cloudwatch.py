@@ -22,7 +22,7 @@ _NO_TARGET, _CLIENT_ERRORS = "HTTPCode_ELB_503_Count", "HTTPCode_ELB_4XX_Count"
 
 
 def aws_time(response: Mapping[str, Any]) -> datetime:
-    """When AWS answered, by its own clock: the response's Date.
+    """Return the moment of AWS's answer by its own clock: the response's Date.
 
     Raises:
         ShopCatError: the response has none, or something that is no date.
@@ -75,7 +75,7 @@ def read_metrics(
             for at, value in zip(result["Timestamps"], result["Values"], strict=True):
                 values[at.astimezone(UTC)][metric, owner] = round(value)
     minutes = [_minute(at, values[at], groups) for at in sorted(values) if start <= at < end]
-    incomplete = [f"{query}: {found}" for query, found in status.items() if found != _COMPLETE]
+    incomplete = [f"{query}: {code}" for query, code in status.items() if code != _COMPLETE]
     return Reading(tuple(minutes), (*notes, *incomplete))
 
 

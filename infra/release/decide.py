@@ -22,7 +22,7 @@ class Tag:
 
     tag: str
     template: TemplateInput | None
-    """What the settings make of it; `None` if the registry has no such image, and `absent` says so."""
+    """The pods' input from the settings; `None` if the registry has no such image, and `absent` says so."""
     provenance: Provenance = field(default_factory=Provenance)
     absent: str = ""
 
@@ -44,7 +44,7 @@ class Rollback:
 
     @classmethod
     def parse(cls, text: str, provenance: Provenance | None = None) -> Rollback:
-        """The two tags.
+        """Split the setting into its two tags.
 
         Raises:
             ShopCatError: it is not written `from->to`.
@@ -63,7 +63,7 @@ ReleaseAction = Literal["platform", "stay", "release", "resume", "abort"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What this update does about releases.
+    """The decision of one update about releases.
 
     `platform`: nothing was ever live and nothing is open. `stay`: the live release stays. `release`: `open` is claimed
     first. `resume`: `open` is gone on with. `abort`: `open` is taken back.
@@ -78,27 +78,27 @@ class Decision:
 
     @property
     def moves(self) -> bool:
-        """Whether anything of a release will change."""
+        """Check for a change of any release."""
         return self.action in ("release", "resume", "abort")
 
 
 def up_command(setting: str, value: str) -> str:
-    """The one command that goes on or back."""
+    """Return the command that goes on or back."""
     return f"pulumi up -s prod --config-file <copy of Pulumi.prod.yaml> -c 'shopcat:{setting}={value}'"
 
 
 def go_on_or_abort(opened: Open) -> str:
-    """What is to be done about an open release: one command each."""
+    """Return both ways to end an open release, one command each."""
     return f"go on: pulumi up -s prod; abort: {up_command('abort', opened.tag)}"
 
 
 def ways_out(state: LedgerState) -> str:
-    """What is to be done about the open release, if there is one."""
+    """Return both ways to end the open release; nothing if none is open."""
     return go_on_or_abort(state.open) if state.open else ""
 
 
 def decide(wanted: Wanted, state: LedgerState, unweighted: Colour = "green") -> Decision:
-    """What is allowed, and what it means.
+    """Decide what the update does, by the table of what is allowed.
 
     Args:
         wanted: from the settings.
@@ -226,18 +226,18 @@ def _decide_abort(wanted: Abort, state: LedgerState) -> Decision:
     known = [each for each in state.releases.values() if wanted.tag in (each.record.tag, each.name)]
     if any(each.attempts and each.attempts[-1].outcome == "aborted" for each in known):
         return _stay(state, f"{wanted.tag} is already aborted; nothing to do")
-    found = "; ".join(each.describe() for each in known) or "the ledger doesn't know it"
-    raise LedgerError(f"abort {wanted.tag}: no release is open ({found})")
+    descriptions = "; ".join(each.describe() for each in known) or "the ledger doesn't know it"
+    raise LedgerError(f"abort {wanted.tag}: no release is open ({descriptions})")
 
 
-def _once_live(state: LedgerState, wanted: str, not_this: str) -> Release | None:
-    """The youngest once-live release of this tag or name, other than the given one."""
-    found = [
+def _once_live(state: LedgerState, wanted: str, except_name: str) -> Release | None:
+    """Return the youngest release of a tag or name that was live once, other than one."""
+    releases = [
         each
         for each in state.releases.values()
-        if wanted in (each.record.tag, each.name) and each.state in ONCE_LIVE and each.name != not_this
+        if wanted in (each.record.tag, each.name) and each.state in ONCE_LIVE and each.name != except_name
     ]
-    return max(found, key=lambda each: each.sequence, default=None)
+    return max(releases, key=lambda each: each.sequence, default=None)
 
 
 def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
@@ -259,8 +259,8 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
     target = _once_live(state, wanted.target, live.name)
     if target is None:
         formers = sorted({each.record.tag for each in state.releases.values() if each.state in ("former", "retired")})
-        there = ", ".join(formers) or "none"
-        raise LedgerError(f"rollback {text}: {wanted.target} was never live; releases that were: {there}")
+        tags = ", ".join(formers) or "none"
+        raise LedgerError(f"rollback {text}: {wanted.target} was never live; releases that were: {tags}")
     # Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
     for each in sorted(state.releases.values(), key=lambda release: release.attempts[0].at):
         later = each is not target and each.attempts[0].at >= target.attempts[0].at

@@ -35,23 +35,29 @@ def object_differences(declared: Any, standing: Any, where: str = "") -> list[st
     that selects something counts as a whole.
     """
     if isinstance(declared, Mapping):
-        found = standing if isinstance(standing, Mapping) else {}
-        more = [f"{where}.{key} is {found[key]!r}, expected none" for key in found if key not in declared]
+        present = standing if isinstance(standing, Mapping) else {}
+        extra = [f"{where}.{key} is {present[key]!r}, expected none" for key in present if key not in declared]
         return [
             line
             for key, value in declared.items()
-            for line in object_differences(value, found.get(key), f"{where}.{key}" if where else str(key))
-        ] + (more if where.rpartition(".")[2] in _ATOMIC else [])
-    if isinstance(declared, list) and declared and all(isinstance(one, Mapping) and "name" in one for one in declared):
-        named = {one.get("name"): one for one in standing or [] if isinstance(one, Mapping)}
+            for line in object_differences(value, present.get(key), f"{where}.{key}" if where else str(key))
+        ] + (extra if where.rpartition(".")[2] in _ATOMIC else [])
+    if (
+        isinstance(declared, list)
+        and declared
+        and all(isinstance(entry, Mapping) and "name" in entry for entry in declared)
+    ):
+        named = {entry.get("name"): entry for entry in standing or [] if isinstance(entry, Mapping)}
         return [
             line
-            for one in declared
-            for line in object_differences(one, named.get(one["name"]), f"{where}[{one['name']}]")
+            for entry in declared
+            for line in object_differences(entry, named.get(entry["name"]), f"{where}[{entry['name']}]")
         ]
     if isinstance(declared, list) and isinstance(standing, list) and len(declared) == len(standing):
         pairs = enumerate(zip(declared, standing, strict=True))
-        return [line for index, (one, other) in pairs for line in object_differences(one, other, f"{where}[{index}]")]
+        return [
+            line for index, (first, second) in pairs for line in object_differences(first, second, f"{where}[{index}]")
+        ]
     if _same(declared, standing):
         return []
     return [f"{where} is {standing!r}, expected {declared!r}"]

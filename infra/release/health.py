@@ -1,4 +1,4 @@
-"""Whether a colour provably serves a release: its pods and the load balancer's own word on them, compared."""
+"""Check that a colour is ready for traffic: every pod runs the release's digest, its gate is open, the ALB reports it healthy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Target:
 
     @property
     def leaves(self) -> bool:
-        """Deregistered, still finishing old requests."""
+        """Check for a deregistered target that still finishes old requests."""
         return self.state in ("draining", "unused") and self.reason != "Target.NotInUse"
 
 
@@ -39,7 +39,7 @@ def _running_image(pod: Mapping[str, Any]) -> str:
 
 
 def staying(pods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Pods that are not being deleted and have not ended."""
+    """Return the pods that are not being deleted and have not ended."""
     return [
         pod
         for pod in pods
@@ -51,7 +51,7 @@ def staying(pods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def unready_reasons(
     record: Record, colour: Colour, pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]
 ) -> list[str]:
-    """What keeps the colour from carrying everything; empty if N pods of exactly this digest are N healthy targets.
+    """List what keeps a colour from carrying all traffic; empty if N pods of exactly this digest are N healthy targets.
 
     Every pod of the colour counts: one of another digest, without its readiness gate or without a healthy target is a
     reason, and so is a target that is neither leaving nor one of these pods.
@@ -91,7 +91,7 @@ def unready_reasons(
 
 
 def unserved(pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> list[str]:
-    """Ready pods of the live colour that are no healthy target: what a release must not start upon."""
+    """List ready pods of the live colour that are no healthy target, with which no release may start."""
     healthy = {target.address for target in targets if target.state == "healthy"}
     return [
         f"pod {pod['metadata']['name']} is ready but no healthy target"

@@ -37,7 +37,7 @@ HEAD = "head"
 
 
 def table_definition(name: str) -> dict[str, Any]:
-    """Arguments of `create_table`. Point-in-time recovery is switched on by a call of its own."""
+    """Return the arguments of `create_table`. Point-in-time recovery is switched on by a call of its own."""
     return {
         "TableName": name,
         "AttributeDefinitions": [{"AttributeName": KEY, "AttributeType": "S"}],
@@ -99,7 +99,7 @@ def _now() -> str:
 
 
 class Ledger:
-    """The table, read and written with conditions."""
+    """The ledger's table, read consistently and written under conditions."""
 
     def __init__(self, client: Any, table: str, now: Callable[[], str] = _now) -> None:
         self._client = client
@@ -109,7 +109,7 @@ class Ledger:
 
     @contextmanager
     def _reachable(self, *, writing: bool = False) -> Iterator[None]:
-        """AWS errors as one message each, which says whether it was to be read or written."""
+        """Turn an error of AWS into one message, which says whether the ledger was to be read or written."""
         try:
             yield
         except (BotoCoreError, ClientError) as error:
@@ -133,7 +133,7 @@ class Ledger:
             ) from error
 
     def initialise(self) -> bool:
-        """Write the empty ledger if there is none; whether it did. For bootstrap alone."""
+        """Write the empty ledger if there is none, for bootstrap alone; true if it was written."""
         try:
             with self._reachable(writing=True):
                 self._client.put_item(
@@ -148,7 +148,7 @@ class Ledger:
         return True
 
     def read(self) -> LedgerState:
-        """Everything, at one version.
+        """Return the whole ledger at one version.
 
         Raises:
             LedgerUnavailableError: it can't be read, or was written too often meanwhile.
@@ -202,7 +202,7 @@ class Ledger:
             start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
 
     def _write(self, before: LedgerState, after: LedgerState) -> LedgerState:
-        """Head and changed releases in one transaction, if nobody has written since `before`."""
+        """Write head and changed releases in one transaction, if nobody has written since `before`."""
         after = replace(after, writer=self._writer)
         puts: list[dict[str, Any]] = [
             {
@@ -226,10 +226,10 @@ class Ledger:
         except LedgerUnavailableError as error:
             if error.code == "TransactionCanceledException":
                 # The write may have arrived and its answer been lost: then the ledger says exactly what was written.
-                found = self.read()
-                if found == after:
+                stored = self.read()
+                if stored == after:
                     return after
-                raise LedgerConflictError(conflict_message(found)) from error
+                raise LedgerConflictError(conflict_message(stored)) from error
             raise
         return after
 
@@ -254,13 +254,13 @@ class Ledger:
         return self._write(state, aborted(state))
 
 
-def conflict_message(found: LedgerState) -> str:
-    """Who was first, for a person whose update was not."""
-    if found.open:
-        release = found.releases.get(found.open.name)
+def conflict_message(state: LedgerState) -> str:
+    """Say which other update was first, and what to do now."""
+    if state.open:
+        release = state.releases.get(state.open.name)
         detail = f": {release.describe()}" if release else ""
         return (
-            f"another update was first: {found.open.kind} {found.open.name} holds the slot{detail}; {ways_out(found)}"
+            f"another update was first: {state.open.kind} {state.open.name} holds the slot{detail}; {ways_out(state)}"
         )
-    live = f"{found.live.name} is live in {found.live.colour}" if found.live else "nothing is live"
+    live = f"{state.live.name} is live in {state.live.colour}" if state.live else "nothing is live"
     return f"another update was first: the ledger has changed since this one began, now {live}; run it again"

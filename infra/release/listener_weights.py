@@ -17,20 +17,20 @@ from infra.clients.aws import AwsClients, error_code, explain, is_transient
 from infra.errors import ShopCatError, TrafficError
 from infra.names import COLOUR_HEADER, COLOURS, Colour, other_colour, workload_name
 from infra.release.health import Target
+from infra.release.progress import Log, Progress, Wait
 
-Log = Callable[[str], None]
 Weights = dict[Colour, int]
 Result = TypeVar("Result")
 EVERYTHING = 100
 
 
 def all_on(colour: Colour) -> Weights:
-    """Everything on one colour."""
+    """Return weights with everything on one colour."""
     return {colour: EVERYTHING, other_colour(colour): 0}
 
 
 def describe_weights(weights: Mapping[Colour, int]) -> str:
-    """`blue 90 / green 10`."""
+    """Return weights as text: `blue 90 / green 10`."""
     return " / ".join(f"{colour} {weights.get(colour, 0)}" for colour in COLOURS)
 
 
@@ -40,13 +40,13 @@ class Rule:
 
     listener: str
     arn: str
-    """Nothing for a listener's default action."""
+    """ARN of the rule; empty for a listener's default action."""
     weights: Mapping[Colour, int]
     actions: Sequence[Mapping[str, Any]]
 
     @property
     def where(self) -> str:
-        """Short name for messages."""
+        """Return a short name for messages."""
         return (self.arn or self.listener).rsplit("/", 1)[-1]
 
 
@@ -63,15 +63,15 @@ class View:
     """Its own name at AWS."""
 
     def carries(self, colour: Colour) -> bool:
-        """Whether any listener gives it weight."""
+        """Check that a listener gives the colour weight."""
         return any(rule.weights.get(colour, 0) > 0 for rule in self.rules)
 
     def agree(self, weights: Mapping[Colour, int]) -> bool:
-        """Whether every listener that forwards has exactly these weights, and there is one."""
+        """Check that every listener that forwards has exactly these weights, and that one does."""
         return bool(self.rules) and all(dict(rule.weights) == dict(weights) for rule in self.rules)
 
     def describe(self) -> str:
-        """The weights on each listener."""
+        """Return the weights on each listener as text."""
         return (
             "; ".join(f"{rule.where}: {describe_weights(rule.weights)}" for rule in self.rules)
             or "no listener forwards"
@@ -80,7 +80,7 @@ class View:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long the waits of a shift are."""
+    """Lengths of a shift's waits, and its weights and thresholds."""
 
     settle_seconds: float
     canary_seconds: float = 20
@@ -90,23 +90,23 @@ class Timing:
     """For one set of weights to be written and read back twice, throttling included."""
     proof_deadline_seconds: float = 120
     metric_delay_seconds: float = 240
-    """How late a whole metric minute may be, counted from the end of settle."""
+    """Longest wait for whole metric minutes, counted from the end of settle."""
     metric_minutes: int = 2
     probe_seconds: float = 0.5
     baseline_minutes: int = 10
 
 
 Overtaken = Callable[[], Awaitable[str]]
-"""Who has taken over from this update; nothing while nobody has. Raises ShopCatError if that can't be known."""
+"""Returns who has taken over from this update; empty while nobody has. Raises ShopCatError if that can't be known."""
 Refusal = Callable[[Colour], Awaitable[list[str]]]
-"""What forbids giving a colour more weight than it has; nothing if it may. Raises ShopCatError if that can't be known."""
+"""Lists what forbids giving a colour more weight; empty if it may have it. Raises ShopCatError if that can't be known."""
 
 
-async def _by_nobody() -> str:
+async def _not_overtaken() -> str:
     return ""
 
 
-async def _nothing(_: Colour) -> list[str]:
+async def _no_refusal(_: Colour) -> list[str]:
     return []
 
 
@@ -119,33 +119,36 @@ class ListenerWeights:
         load_balancer: str,
         log: Log = print,
         *,
-        overtaken: Overtaken = _by_nobody,
-        refuse: Refusal = _nothing,
+        overtaken: Overtaken = _not_overtaken,
+        refuse: Refusal = _no_refusal,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clients = clients
         self._name = load_balancer
         self._log = log
+        self._progress = Progress(log, clock)
+        self._retries: dict[str, Wait] = {}
+        """By what is asked of AWS: one call may fail once in each of many polls."""
         self._overtaken = overtaken
         self._refuse = refuse
         self._sleep = sleep
         self._clock = clock
 
     def deadline(self, timing: Timing) -> float:
-        """When a read or a write that begins now has failed."""
+        """Return the moment at which a read or a write that begins now has failed."""
         return self._clock() + timing.write_deadline_seconds
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def view(self) -> View:
-        """Groups, and every rule or default action that forwards to them, but for those that ask for a colour by name.
+        """Read the groups, and every rule or default action that forwards to them but for those that ask for a colour by name.
 
         One that forwards to a single colour, made by hand, gives that colour everything.
 
         Raises:
             TrafficError: a rule forwards to one group with a group that isn't ours.
-            ClientError: AWS refuses; `look` is the call that tries again.
+            ClientError: AWS refuses; `read_weights` is the call that tries again.
         """
         elb = self._clients.get("elbv2")
         groups = {colour: arn for colour in COLOURS if (arn := self._group(elb, colour))}
@@ -160,26 +163,26 @@ class ListenerWeights:
     @staticmethod
     def _group(elb: Any, colour: Colour) -> str:
         try:
-            found = elb.describe_target_groups(Names=[workload_name(colour)])["TargetGroups"]
+            groups = elb.describe_target_groups(Names=[workload_name(colour)])["TargetGroups"]
         except ClientError as error:
             if error_code(error) in ("TargetGroupNotFound", "TargetGroupNotFoundException"):
                 return ""
             raise
-        return str(found[0]["TargetGroupArn"]) if found else ""
+        return str(groups[0]["TargetGroupArn"]) if groups else ""
 
     def _load_balancer(self, elb: Any) -> tuple[str, str]:
         try:
-            found = elb.describe_load_balancers(Names=[self._name])["LoadBalancers"]
+            balancers = elb.describe_load_balancers(Names=[self._name])["LoadBalancers"]
         except ClientError as error:
             if error_code(error) in ("LoadBalancerNotFound", "LoadBalancerNotFoundException"):
                 return "", ""
             raise
-        return (str(found[0]["LoadBalancerArn"]), str(found[0]["DNSName"])) if found else ("", "")
+        return (str(balancers[0]["LoadBalancerArn"]), str(balancers[0]["DNSName"])) if balancers else ("", "")
 
     @staticmethod
     def _rules(elb: Any, listener: str, groups: Mapping[Colour, str]) -> list[Rule]:
         colours = {arn: colour for colour, arn in groups.items()}
-        found = []
+        forwarding = []
         for page in elb.get_paginator("describe_rules").paginate(ListenerArn=listener):
             for rule in page["Rules"]:
                 for action in rule["Actions"]:
@@ -196,11 +199,11 @@ class ListenerWeights:
                     else:
                         weights = {colours[each["TargetGroupArn"]]: int(each.get("Weight", 0)) for each in tuples}
                     arn = "" if rule.get("IsDefault") else rule["RuleArn"]
-                    found.append(Rule(listener, arn, weights, tuple(rule["Actions"])))
-        return found
+                    forwarding.append(Rule(listener, arn, weights, tuple(rule["Actions"])))
+        return forwarding
 
     def targets(self, colour: Colour) -> list[Target]:
-        """The colour's targets with their health."""
+        """Read the colour's targets with their health."""
         elb = self._clients.get("elbv2")
         group = self._group(elb, colour)
         if not group:
@@ -216,16 +219,18 @@ class ListenerWeights:
         ]
 
     async def read_weights(self, deadline: float) -> View:
-        """`view`, tried again while AWS is throttled or unreachable."""
+        """Call `view` again while AWS is throttled or unreachable."""
         return await self._persist("reading the listeners", self.view, deadline)
 
     async def targets_of(self, colour: Colour, deadline: float) -> list[Target]:
-        """`targets`, tried again while AWS is throttled or unreachable."""
+        """Call `targets` again while AWS is throttled or unreachable."""
         return await self._persist(f"reading the health of {colour}", lambda: self.targets(colour), deadline)
 
     async def _persist(self, what: str, call: Callable[[], Result], deadline: float) -> Result:
         """Run a blocking AWS call off the event loop, again and again while it can still succeed."""
         pause = 1.0
+        wait = self._retries.setdefault(what, self._progress.wait(0))
+        wait.restart(deadline - self._clock())
         while True:
             try:
                 return await threads.in_thread(call)
@@ -233,7 +238,7 @@ class ListenerWeights:
                 late = self._clock() >= deadline
                 if late or not is_transient(error):
                     raise TrafficError(str(explain(error, what, self._clients.endpoint_url))) from error
-                self._log(f"{what}: {error_code(error) or type(error).__name__}; trying again")
+                wait.report(f"{what}: {error_code(error) or type(error).__name__}; trying again")
                 # Spread out, so that several clients don't come back together.
                 await self._sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret hangs on it
                 pause = min(pause * 2, 15.0)
@@ -258,18 +263,18 @@ class ListenerWeights:
             elb.modify_listener(ListenerArn=rule.listener, DefaultActions=actions)
 
     async def _refuse_overtaken(self, *, going_back: bool) -> None:
-        """Another update may have taken over from one that was thought dead: then the weights are its business."""
+        """Refuse to write once another update has taken over from this one, which was thought dead."""
         try:
-            by = await self._overtaken()
+            other_update = await self._overtaken()
         except ShopCatError:
             if not going_back:
                 raise
             return  # nobody knows; what is in trouble loses its traffic all the same
-        if by:
-            raise TrafficError(f"{by}; the weights were left as they are")
+        if other_update:
+            raise TrafficError(f"{other_update}; the weights were left as they are")
 
     async def _refuse_unproven(self, view: View, weights: Mapping[Colour, int]) -> None:
-        """Weight only goes to a colour that may have it, asked right before each write."""
+        """Refuse weight for a colour that must not have it; asked right before each write."""
         for colour in COLOURS:
             if any(weights[colour] > rule.weights.get(colour, 0) for rule in view.rules):
                 reasons = await self._refuse(colour)
@@ -292,6 +297,7 @@ class ListenerWeights:
                 get more weight.
         """
         deadline = self.deadline(timing)
+        wait = self._progress.wait(timing.write_deadline_seconds)
         confirmed = 0
         written = False
         while True:
@@ -300,8 +306,8 @@ class ListenerWeights:
                 raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
             if view.agree(weights):
                 confirmed += 1
-                self._log(f"weights {describe_weights(weights)} read back ({confirmed} of 2)")
                 if confirmed == 2:
+                    self._log(f"weights {describe_weights(weights)} read back (2 of 2)")
                     return
                 await self._sleep(1)
                 continue
@@ -309,18 +315,21 @@ class ListenerWeights:
             if self._clock() >= deadline:
                 raise TrafficError(f"weights {describe_weights(weights)} are not confirmed in time: {view.describe()}")
             if written:
+                wait.report(f"weights are {view.describe()} and are written as {describe_weights(weights)} again")
                 await self._sleep(1)
-            written = True
             await self._refuse_overtaken(going_back=going_back)
             await self._refuse_unproven(view, weights)
             for rule in view.rules:
                 if dict(rule.weights) != dict(weights):
-                    self._log(f"listener {rule.where}: {describe_weights(rule.weights)} -> {describe_weights(weights)}")
+                    if not written:
+                        change = f"{describe_weights(rule.weights)} -> {describe_weights(weights)}"
+                        self._log(f"listener {rule.where}: {change}")
                     write = partial(self._write, rule, view.groups, weights)
                     await self._persist("writing the weights", write, deadline)
+            written = True
 
 
 def _asks_for_a_colour(rule: Mapping[str, Any]) -> bool:
-    """Whether only requests that name their colour follow the rule."""
+    """Check that only requests which name their colour follow the rule."""
     headers = (each.get("HttpHeaderConfig", {}).get("HttpHeaderName", "") for each in rule.get("Conditions", []))
     return any(name.lower() == COLOUR_HEADER.lower() for name in headers)

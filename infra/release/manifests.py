@@ -71,7 +71,7 @@ def _container_resources(cpu_millicores: int, memory_mebibytes: int, disk_mebiby
 
 
 def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of a release in a colour, as Kubernetes' own JSON.
+    """Return the pod template of a release in a colour, as Kubernetes' own JSON.
 
     Raises:
         ShopCatError: the record holds anything but plain values.
@@ -132,7 +132,7 @@ def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
 
 
 def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of the release's migration: its own image, environment and secret, another command."""
+    """Return the pod template of the release's migration: its own image, environment and secret, another command."""
     pod = render_pod_template(record, colour)
     spec, container = pod["spec"], pod["spec"]["containers"][0]
     for key in ("startupProbe", "readinessProbe", "livenessProbe", "lifecycle", "ports"):
@@ -193,12 +193,19 @@ By header each node of the load balancer answers from the new colour, six times 
 may not have reached the next, which answers 503 until then, and one that was deregistered goes on getting requests for a
 while; so the nodes have the time that preStop allows for it, and no weight moves before each has answered so. The certificate
 is not what is tested here, and its authority may be one that the image doesn't know."""
-SMOKE_SECONDS = 120
-"""What a smoke test takes at most, besides its patience with the load balancer's nodes."""
+_SMOKE_SECONDS = 120
+"""Longest time of a smoke test, besides its patience with the load balancer's nodes."""
+SECRET_SECONDS = 180
+"""Longest time until the operator has written a release's Secret."""
+
+
+def smoke_deadline_seconds(record: Record) -> int:
+    """Return the longest time that a release's smoke test may take."""
+    return _SMOKE_SECONDS + record.template.drain.pre_stop_seconds
 
 
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
-    """The pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
+    """Return the pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
     pod = {
         "metadata": {"labels": {"app.kubernetes.io/name": SMOKE, "shopcat/release": record.name}},
         "spec": {
@@ -242,7 +249,7 @@ def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
         "policyTypes": ["Ingress"],
         "ingress": [
             {
-                "from": [*({"ipBlock": {"cidr": one}} for one in load_balancer_cidrs), smoke],
+                "from": [*({"ipBlock": {"cidr": cidr}} for cidr in load_balancer_cidrs), smoke],
                 "ports": [{"protocol": "TCP", "port": APPLICATION_PORT}],
             }
         ],

@@ -36,25 +36,25 @@ from infra.names import Colour, other_colour
 ACCEPTED_RATE = 0.005
 """Failed requests per request that any release may show."""
 SIGNIFICANCE = 0.01
-"""How seldom a colour that fails exactly as much as it may is called failing, per look."""
+"""Probability, per look, that a colour which fails exactly as much as it may is called failing."""
 TROUBLE = 0.05
 """Failed requests per request above which a colour is in trouble, and no measure for the one that takes over."""
 CAUGHT_RATE = 0.05
-"""A release that fails so often has to be found."""
+"""Failed requests per request of a release that has to be found."""
 WANTED_POWER = 0.9
-"""How surely; while fewer requests than that takes were seen, a release waits for more of them as long as it may."""
+"""Probability of finding such a release; a release waits for more requests, as long as it may, until they give that."""
 LATE_SECONDS = 180
-"""A minute that ended so long ago and still has no RequestCount had no request with a target. AWS gives no bound; two to
-three minutes of delay are what its console commonly shows."""
+"""Seconds after its end in which a minute gets its RequestCount: one without it then had no request with a
+target. AWS gives no bound; two to three minutes of delay are what its console commonly shows."""
 GONE_AT_MOST = 0.02
-"""Of a colour's requests, those that may have ended because the client went away. Nothing tells these (460) from what a
+"""Part of a colour's requests that may have ended because the client went away. Nothing tells these (460) from what a
 scanner sends without any target (400), so more of them explain no missing answer."""
 STEADY_MINUTES = 3
-"""Failures in each of the last so many minutes are the present, not the past."""
+"""Minutes whose failures are the present, not the past."""
 
 
 class MetricState(Enum):
-    """What is known of a colour."""
+    """Judgement of a colour."""
 
     HEALTHY = "healthy"
     FAILING = "failing"
@@ -76,7 +76,7 @@ class Group:
 
     @property
     def unanswered(self) -> int:
-        """Requests without an answer of a target (yet)."""
+        """Return the number of requests without an answer of a target (yet)."""
         return max(0, self.requests - self.good - self.errors)
 
 
@@ -95,13 +95,13 @@ class Minute:
 
     @property
     def end(self) -> datetime:
-        """The next minute's start."""
+        """Return the next minute's start."""
         return self.start + timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What CloudWatch answered."""
+    """CloudWatch's answer."""
 
     minutes: Sequence[Minute] = ()
     incomplete: Sequence[str] = ()
@@ -118,7 +118,7 @@ class Sample:
     """Neither an answer nor an error was counted."""
 
     def __add__(self, more: Sample) -> Sample:
-        """Both together."""
+        """Return the sum of both."""
         return Sample(self.requests + more.requests, self.failed + more.failed, self.unknown + more.unknown)
 
 
@@ -136,37 +136,39 @@ class Shift:
 
     @property
     def alone_from(self) -> datetime:
-        """The first minute that is the colour's alone."""
+        """Return the first minute that is the colour's alone."""
         return whole_minute(self.since) + timedelta(minutes=1)
 
     @property
     def start(self) -> datetime:
-        """The first minute that counts."""
+        """Return the first minute that counts."""
         return self.alone_from if self.canary_from is None else whole_minute(self.canary_from)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of a colour, and why."""
+    """Judgement of a colour, and the reason for it."""
 
     state: MetricState
     why: str
     power: float = 0.0
-    """How surely a release that fails one request in twenty would have been found."""
+    """Probability that a release which fails one request in twenty would have been found."""
+    minutes: int = 0
+    """Whole minutes with requests that count so far."""
 
 
 def whole_minute(moment: datetime) -> datetime:
-    """The begin of the moment's minute."""
+    """Return the begin of the moment's minute."""
     return moment.replace(second=0, microsecond=0)
 
 
 def acceptable(rate: float) -> float:
-    """Failed requests per request that the next colour may show: as many as this one, but of trouble no more than half."""
+    """Return failed requests per request that the next colour may show: as many as this one, but of trouble no more than half."""
     return rate if rate <= TROUBLE else rate / 2
 
 
 def chance(failed: int, requests: int, rate: float) -> float:
-    """Probability that so many requests or more fail when each fails at the rate (the binomial distribution's tail)."""
+    """Return the probability that so many requests or more fail, each at the rate (the binomial distribution's tail)."""
     if failed <= 0:
         return 1.0
     if failed > requests or rate <= 0:
@@ -193,7 +195,7 @@ def is_worse(failed: int, requests: int, tolerated: float = 0.0) -> bool:
 
 
 def shown_rate(failed: int, requests: int) -> float:
-    """The rate that failures show for certain (Clopper and Pearson's lower bound): 0 if chance explains them."""
+    """Return the rate that failures show for certain (Clopper and Pearson's lower bound): 0 if chance explains them."""
     low, high = 0.0, failed / requests if requests else 0.0
     for _ in range(50):
         middle = (low + high) / 2
@@ -202,7 +204,7 @@ def shown_rate(failed: int, requests: int) -> float:
 
 
 def power(requests: int, tolerated: float = 0.0, rate: float = CAUGHT_RATE) -> float:
-    """Probability that a colour which fails at the rate is found failing."""
+    """Return the probability that a colour which fails at the rate is found failing."""
     low, high = 1, requests + 1  # the fewest failures that are too many lie in (low, high]
     while high - low > 1:
         middle = (low + high) // 2
@@ -232,12 +234,12 @@ def sample(minute: Minute, colour: Colour, *, alone: bool) -> Sample:
 
 
 def pool(minutes: Iterable[Minute], colour: Colour, *, alone: bool) -> Sample:
-    """All requests of a colour in the minutes."""
+    """Return all requests of a colour in the minutes."""
     return sum((sample(minute, colour, alone=alone) for minute in minutes), Sample())
 
 
 def steady_rate(reading: Reading, colour: Colour) -> float:
-    """Failed requests per request of a colour that serves alone and fails in each of its last minutes; else 0."""
+    """Return failed requests per request of a colour that serves alone and fails in each of its last minutes; else 0."""
     samples = [sample(minute, colour, alone=True) for minute in reading.minutes]
     last = [each for each in samples if each.requests][-STEADY_MINUTES:]
     if reading.incomplete or len(last) < STEADY_MINUTES:
@@ -247,7 +249,7 @@ def steady_rate(reading: Reading, colour: Colour) -> float:
 
 
 def before(probed: Sample | None, steady: float) -> float:
-    """Failed requests per request before a shift.
+    """Return failed requests per request before a shift.
 
     Args:
         probed: our own requests just now; nothing if there are none.
@@ -265,7 +267,7 @@ def unchanged(earlier: Reading | None, later: Reading) -> bool:
 
 
 def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed: int) -> Verdict:
-    """Say what is known of the colour that a shift put everything on.
+    """Judge the colour that a shift put everything on.
 
     Args:
         reading: of the minutes from `shift.start`.
@@ -273,22 +275,24 @@ def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed:
         now: the load balancer's clock.
         minutes_needed: whole minutes with requests that the colour has to have alone.
     """
-    there = [
+    counted = [
         minute
         for minute in reading.minutes
         if shift.start <= minute.start
         and minute.end <= now
         and (minute.groups[shift.colour].requests or (now - minute.end).total_seconds() >= LATE_SECONDS)
     ]
-    both = [minute for minute in there if minute.start < shift.alone_from]
-    alone = [minute for minute in there if minute.start >= shift.alone_from]
+    both = [minute for minute in counted if minute.start < shift.alone_from]
+    alone = [minute for minute in counted if minute.start >= shift.alone_from]
     theirs = pool(both, other_colour(shift.colour), alone=False)
     tolerated = shift.tolerated if shift.canary_from is None else acceptable(shown_rate(theirs.failed, theirs.requests))
     ours = pool(both, shift.colour, alone=False) + pool(alone, shift.colour, alone=True)
     served = [minute for minute in alone if sample(minute, shift.colour, alone=True).requests]
     if reading.incomplete:
         return Verdict(
-            MetricState.UNKNOWN, f"CloudWatch's answer was not complete: {', '.join(reading.incomplete[:3])}"
+            MetricState.UNKNOWN,
+            f"CloudWatch's answer was not complete: {', '.join(reading.incomplete[:3])}",
+            minutes=len(served),
         )
     if is_worse(ours.failed, ours.requests, tolerated):
         compared = (
@@ -296,24 +300,27 @@ def judge_metrics(reading: Reading, shift: Shift, now: datetime, minutes_needed:
         )
         return Verdict(
             MetricState.FAILING,
-            f"{ours.failed} of {ours.requests} requests to {shift.colour} failed since {there[0].start:%H:%M} UTC; "
+            f"{ours.failed} of {ours.requests} requests to {shift.colour} failed since {counted[0].start:%H:%M} UTC; "
             f"{ACCEPTED_RATE + tolerated:.2%} and what chance adds to it are tolerated{compared}",
         )
     if len(served) < minutes_needed:
         return Verdict(
             MetricState.UNKNOWN,
             f"CloudWatch has {len(served)} of {minutes_needed} whole minutes with requests since the shift",
+            minutes=len(served),
         )
     if is_worse(ours.failed + ours.unknown, ours.requests, tolerated):
         return Verdict(
             MetricState.UNKNOWN,
             f"CloudWatch counts neither an answer nor an error for {ours.unknown} of {ours.requests} requests to "
             f"{shift.colour}",
+            minutes=len(served),
         )
-    found = power(ours.requests, tolerated)
+    found_with = power(ours.requests, tolerated)
     return Verdict(
         MetricState.HEALTHY,
         f"{ours.failed} of {ours.requests} requests to {shift.colour} failed in {len(served)} whole minutes; one failure in "
-        f"{1 / CAUGHT_RATE:.0f} would have been found with {found:.1%}",
-        found,
+        f"{1 / CAUGHT_RATE:.0f} would have been found with {found_with:.1%}",
+        found_with,
+        len(served),
     )

@@ -1,4 +1,4 @@
-"""Why a migration failed, in a person's words: Kubernetes says it in the Job and its pod, Pulumi only that it failed."""
+"""Explain a failed migration: Pulumi reports only that its Job failed, the reason is in the Job and its pod."""
 
 from __future__ import annotations
 

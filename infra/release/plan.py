@@ -1,8 +1,7 @@
-"""Everything that is read to decide what to declare, read once, before anything is declared.
+"""Read once what decides what is declared, before anything is declared.
 
-`make_plan` answers with a `Plan`: what is decided, which record stands in which colour with how many pods, and what a person
-is told. It refuses with one message. Plain `pulumi destroy` and `pulumi refresh` don't run the program, so nothing here
-can refuse them.
+`make_plan` returns a `Plan`: the decision, the record and the number of pods of each colour, and the notes for a person; or it
+refuses with one message. Plain `pulumi destroy` and `pulumi refresh` don't run the program, so nothing here can refuse them.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from infra import capacity
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
-from infra.names import COLOURS, Colour, check_tag, other_colour
+from infra.names import COLOURS, LOAD_BALANCER, RELEASE_REPOSITORY, Colour, other_colour
 from infra.release.decide import Decision, decide, up_command
+from infra.release.drain_fit import refuse_drain_misfit
 from infra.release.ledger import Ledger
 from infra.release.listener_weights import Timing, all_on
-from infra.release.question import Question
 from infra.release.reads import (
     kubernetes_on_demand,
     provenance_of,
@@ -33,22 +32,24 @@ from infra.release.reads import (
 from infra.release.record import Record
 from infra.release.session import Session
 from infra.release.state import LedgerState
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from infra.clients.kubernetes import KubernetesClient
+    from infra.timeouts import DrainBudget
 
 
 @dataclass(frozen=True)
 class ColourPlan:
-    """What is declared for one colour."""
+    """The declaration of one colour."""
 
     colour: Colour
     record: Record
     replicas: int
     changes_last: bool
-    """Only once the live pointer stands: the colour that is left."""
+    """The colour that is left: declared once the live pointer stands."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,11 @@ class Checks:
     colour: Colour
     attempt: int
     again: bool = False
-    """It was live before: a rollback."""
+    """A rollback: the release was live before."""
 
     @property
     def migrates(self) -> bool:
-        """Whether the release's migration is run: not again for one that was live, since migrations are not undone."""
+        """Check for a migration to run: not again for a release that was live, since migrations are not undone."""
         return bool(self.record.template.migrate) and not self.again
 
     @property
@@ -79,7 +80,7 @@ class Checks:
 
 @dataclass(frozen=True)
 class Plan:
-    """What this update declares of releases, and the means its hooks work with."""
+    """Everything that this update declares of releases, and the means its hooks work with."""
 
     decision: Decision
     state: LedgerState
@@ -97,77 +98,69 @@ class Plan:
     """Connects when first called. Raises ShopCatError."""
     room: capacity.CapacityPlan
     is_traffic_misplaced: bool = False
-    """No release is open, and the weights aren't all on the live colour: at its end this update puts them there."""
+    """No release is open, and not all weight is on the live colour: at its end this update puts it there."""
     notes: tuple[str, ...] = field(default=())
-    """What a person is told."""
+    """Lines for a person."""
     standing: Mapping[str, Mapping[str, Any]] | None = None
     """The release's objects as they stand in the cluster, by `Kind/name`; `None` where there is no release or no answer."""
 
 
-def make_plan(question: Question, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
+def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
     """Read everything and decide.
 
     Args:
-        question: what the settings say.
+        settings: of the production stack.
         clients: AWS.
-        environment: where commit and run are found; the process's own by default.
+        environment: variables with commit and run; the process's own by default.
 
     Raises:
-        ShopCatError: one message; nothing was touched.
+        ShopCatError: the update is refused; nothing was touched.
     """
-    if question.tag:
-        check_tag(question.tag)
-    try:
-        room = capacity.plan(question.production)
-    except capacity.CapacityError as error:
-        raise PreflightError(str(error)) from error
+    room = capacity.plan(settings.production)
     account, arn = clients.identity()
-    books = Ledger(clients.get("dynamodb"), question.ledger_table)
-    state = books.read()
-    view = read_load_balancer(clients, question.load_balancer)
-    refuse_lost_ledger(state, view, question.ledger_table)
-    wanted = read_wanted(question, clients, state, view, provenance_of(arn, environment or os.environ))
+    ledger = Ledger(clients.get("dynamodb"), settings.ledger_table)
+    state = ledger.read()
+    view = read_load_balancer(clients, LOAD_BALANCER)
+    refuse_lost_ledger(state, view, settings.ledger_table)
+    wanted = read_wanted(settings, clients, state, view, provenance_of(arn, environment or os.environ))
     unweighted: Colour = next((colour for colour in ("green", "blue") if not view.carries(colour)), "green")
     decision = decide(wanted, state, unweighted)
     # An open release is gone on with, or taken back, by the very update that makes its load balancer anew.
     if decision.action == "release" and not view.rules:
         raise PreflightError(
-            f"{decision.message}: load balancer {question.load_balancer} has no listener that forwards to both "
-            "colours; bring the platform up first: pulumi up -s prod, without a tag"
+            f"{decision.message}: load balancer {LOAD_BALANCER} has no listener that forwards to both colours; bring "
+            "the platform up first: pulumi up -s prod, without a tag"
         )
-    kubernetes = kubernetes_on_demand(question, clients)
+    rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
+    kubernetes = kubernetes_on_demand(settings, clients)
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
-        refuse_unserved(question, state, clients, kubernetes())
+        refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
-        refuse_gone_image(question, clients, decision.record)
+        refuse_gone_image(clients, decision.record)
     live = state.live if decision.action == "stay" else None
     is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
-    notes = [decision.message, room.describe(question.production)]
+    notes = [decision.message, room.describe(settings.production), *rollback_notes]
     if decision.action == "platform":
-        host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{question.repository}"
+        host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{RELEASE_REPOSITORY}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {up_command('tag', 'v1.0.0')}")
     if live and is_traffic_misplaced:
         notes.append(
             f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
             f"everything back on {live.colour}"
         )
-    notes += settings_differ(question, clients, view, state, decision)
+    notes += settings_differ(settings, clients, view, state, decision)
     standing = read_standing(state, kubernetes, notes)
     return Plan(
         decision=decision,
         state=state,
-        session=Session(books, state, decision),
+        session=Session(ledger, state, decision),
         colours=_colours(decision, state),
         checks=_checks(decision, state),
         intent=_intent(decision, state),
         pointer=_pointer(decision, state),
-        timing=Timing(
-            settle_seconds=question.drain.settle_seconds,
-            canary_seconds=question.drain.propagation_seconds,
-            proof_deadline_seconds=question.drain.seconds_to_ready + question.drain.controller_lag_seconds,
-        ),
-        public_url=question.public_url,
-        load_balancer=question.load_balancer,
+        timing=_timing(settings.drain.budget),
+        public_url=settings.url,
+        load_balancer=LOAD_BALANCER,
         kubernetes=kubernetes,
         room=room,
         is_traffic_misplaced=is_traffic_misplaced,
@@ -180,7 +173,7 @@ def make_plan(question: Question, clients: AwsClients, environment: Mapping[str,
 
 
 def _colours(decision: Decision, state: LedgerState) -> dict[Colour, ColourPlan]:
-    """Record and replicas of each colour; nothing before the first release."""
+    """Return record and replicas of each colour; nothing before the first release."""
     records: dict[Colour, Record] = {colour: state.release(name).record for colour, name in state.occupants.items()}
     if decision.open and decision.record:
         records[decision.open.colour] = decision.record
@@ -200,8 +193,16 @@ def _colours(decision: Decision, state: LedgerState) -> dict[Colour, ColourPlan]
     return plans
 
 
+def _timing(budget: DrainBudget) -> Timing:
+    return Timing(
+        settle_seconds=budget.settle_seconds,
+        canary_seconds=budget.propagation_seconds,
+        proof_deadline_seconds=budget.seconds_to_ready + budget.controller_lag_seconds,
+    )
+
+
 def _checks(decision: Decision, state: LedgerState) -> Checks | None:
-    """The open release's Jobs, or else the live one's: they stay declared, so that the next update changes nothing."""
+    """Return the open release's Jobs, or else the live one's: they stay declared, so that the next update changes nothing."""
     if decision.action in ("release", "resume") and decision.open and decision.record:
         return Checks(
             decision.record, decision.open.colour, decision.open.attempt, again=decision.open.kind == "rollback"

@@ -19,16 +19,16 @@ class Probe:
     ok: bool
     what: str
     colour: str = ""
-    """Which colour answered, if the answer says so."""
+    """The colour that answered, if the answer names it."""
     reached: bool = True
-    """Whether the load balancer was reached at all: without that it says nothing of the shop."""
+    """The load balancer was reached; without that the answer says nothing of the shop."""
 
 
 class Prober(Protocol):
     """Sends one request through the load balancer."""
 
     async def __call__(self) -> Probe:
-        """What came back; never raises."""
+        """Return the outcome; never raises."""
 
 
 class HttpsProber:
@@ -62,7 +62,7 @@ class HttpsProber:
         return Probe(response.status < 400, f"HTTP {response.status}", response.headers.get(COLOUR_HEADER, ""))
 
     async def __call__(self) -> Probe:
-        """One request, off the event loop."""
+        """Send one request, off the event loop."""
         return await threads.in_thread(self._get)
 
 

@@ -1,4 +1,4 @@
-"""The steps of a release that decide: claim, guard, shift, go live, abort, restore.
+"""Decisive steps of a release: claim, guard, shift, go live, abort, restore.
 
 Each runs in a hook just before a Deployment or the live pointer is written. These invariants hold whoever interferes
 (`kubectl scale`, a refresh, an older state, a kill between two writes, a second update); they are checked here, right
@@ -30,7 +30,9 @@ from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, w
 from infra.release import drift, health
 from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
+from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
+from infra.release.progress import Progress, ReleaseStep
 from infra.release.record import Record
 from infra.release.traffic_shift import Traffic
 
@@ -83,7 +85,7 @@ def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] |
 
 
 class Hooks:
-    """What happens just before a Deployment or the live pointer is written, while the update runs."""
+    """Steps that run just before a Deployment or the live pointer is written."""
 
     def __init__(
         self, plan: Plan, clients: AwsClients, log: Callable[[str], None], prober: Prober | None = None
@@ -91,10 +93,11 @@ class Hooks:
         self._plan = plan
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
         self._log = log
+        self._progress = Progress(log)
         self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
         self._claiming = asyncio.Lock()
         self._deciding = asyncio.Lock()
-        """Whoever reads weights in order to write weights, or to let pods go, does so alone."""
+        """Held by the one that reads weights in order to write weights or to let pods go."""
 
     # Invariants -------------------------------------------------------------------------------------------------------
 
@@ -145,6 +148,27 @@ class Hooks:
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
+    def begin(self, step: ReleaseStep, colour: Colour, waits_for: str) -> None:
+        """Print that a step begins; only a release or a rollback has numbered steps."""
+        if self._plan.decision.action in ("release", "resume"):
+            self._progress.begin(step, colour, waits_for)
+
+    def begin_object(self, name: str) -> None:
+        """Print the step that waits for an object: the release's Secret, or one of its Jobs, by the resource's name."""
+        checks = self._plan.checks
+        if checks is None:
+            return
+        record = checks.record
+        jobs = {
+            checks.migrate_name: (ReleaseStep.MIGRATE, record.template.migrate_deadline_seconds),
+            checks.smoke_name: (ReleaseStep.SMOKE_TEST, smoke_deadline_seconds(record)),
+        }
+        if name in jobs:
+            step, seconds = jobs[name]
+            self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
+        elif name == f"secret-{record.name}":
+            self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
+
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
 
@@ -157,6 +181,7 @@ class Hooks:
         async with self._claiming:  # who comes second waits until the weights are settled, too
             if not await threads.in_thread(self._plan.session.take):
                 return
+            self.begin(ReleaseStep.CLAIM, decision.open.colour, "one conditional write in the ledger")
             self._log(
                 f"{decision.open.kind} {decision.open.name}: slot taken for attempt {decision.open.attempt}; "
                 f"should this update end before it is live, {go_on_or_abort(decision.open)}"
@@ -174,6 +199,9 @@ class Hooks:
         opened, client = self._plan.decision.open, self._plan.kubernetes()
         if opened and opened.colour == colour:
             await self.claim()
+            template = self._plan.colours[colour].record.template
+            seconds = template.drain.pulumi_timeout_seconds
+            self.begin(ReleaseStep.START, colour, f"until {template.replicas} pods are available, at most {seconds} s")
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
         await threads.in_thread(self._plan.session.refuse_overtaken)
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
@@ -183,6 +211,9 @@ class Hooks:
             return
         pods = health.staying(await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour)))
         if lost := losses(declared, standing, pods):
+            if opened and opened.colour != colour:
+                seconds = self._plan.colours[colour].record.template.drain.grace_seconds
+                self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
             await self.guard(colour, ", ".join(lost))
 
     async def make_again(self, declared: Mapping[str, Any]) -> None:
@@ -193,6 +224,7 @@ class Hooks:
         """
         client, kind, name = self._plan.kubernetes(), str(declared["kind"]), str(declared["metadata"]["name"])
         until = time.monotonic() + GOING_SECONDS
+        wait = self._progress.wait(GOING_SECONDS)
         while drift.is_gone(standing := await threads.in_thread(client.release_object, kind, SHOP_NAMESPACE, name)):
             if standing is None:
                 if not await threads.in_thread(client.recreate, declared):
@@ -206,6 +238,7 @@ class Hooks:
                     f"{kind} {name} is still being deleted after {GOING_SECONDS} s; see what holds it: "
                     f"kubectl -n {SHOP_NAMESPACE} get {kind} {name} -o jsonpath='{{.metadata.finalizers}}'"
                 )
+            wait.report(f"{kind} {name} is being deleted; it is made again after that")
             await asyncio.sleep(2)
 
     async def guard(self, colour: Colour, why: str) -> None:
@@ -243,7 +276,7 @@ class Hooks:
         """Finish what was decided: shift and go live, or take back.
 
         Raises:
-            ShopCatError: it did not work out; the message says where the weights are and what to do next.
+            ShopCatError: it failed; the message says where the weights are and what to do next.
         """
         decision, session = self._plan.decision, self._plan.session
         opened, record = decision.open, decision.record
@@ -252,6 +285,7 @@ class Hooks:
         await self.claim()
         if decision.action == "abort":
             await self._abort(opened.colour)
+            self._log(f"{opened.kind} {opened.name}: aborted; {opened.colour} is empty and carries no weight")
             return
         if session.state.open is None:
             return
@@ -266,6 +300,7 @@ class Hooks:
             )
             await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
+            self.begin(ReleaseStep.LIVE, opened.colour, "one conditional write in the ledger")
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
 
@@ -307,7 +342,7 @@ class Hooks:
         """Move everything to the live release at once.
 
         Args:
-            whole: every pod of it must be proven first. Without, one healthy target is enough in the end: the weights
+            whole: every pod of it must be ready first. Otherwise one healthy target is enough in the end, since the weights
                 stand on something that must not have them.
         """
         state, timing = self._plan.session.state, self._plan.timing
@@ -337,13 +372,11 @@ class Hooks:
 
     async def _abort(self, colour: Colour) -> None:
         await self.guard(colour, "abort")
-        found = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, workload_name(colour))
-        if found and found["spec"].get("replicas"):
-            raise ReleaseError(
-                f"abort: {workload_name(colour)} still wants {found['spec']['replicas']} pods; run it again"
-            )
+        name = workload_name(colour)
+        deployment = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, name)
+        if deployment and deployment["spec"].get("replicas"):
+            raise ReleaseError(f"abort: {name} still wants {deployment['spec']['replicas']} pods; run it again")
         await threads.in_thread(self._plan.session.abort)
-        self._log(f"aborted; {colour} is empty and carries no weight")
 
     # Reading ----------------------------------------------------------------------------------------------------------
 
@@ -359,7 +392,7 @@ class Hooks:
             )
 
     async def _reasons_not_ready(self, record: Record, colour: Colour, *, attempt: bool = False) -> list[str]:
-        """List what keeps the colour from carrying everything, from the cluster's and the load balancer's own words.
+        """List what keeps the colour from carrying everything, by the cluster's and the load balancer's APIs.
 
         Args:
             record: of the release that shall serve there.

@@ -1,4 +1,4 @@
-"""What a plan reads: load balancer, cluster, registry and secret, and what is refused for what stands there."""
+"""Reads of a plan: load balancer, cluster, registry and secret, and the refusals that follow from them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
-from infra.names import SHOP_NAMESPACE, colour_selector
+from infra.names import APPLICATION_SECRET, LOAD_BALANCER, RELEASE_REPOSITORY, SHOP_NAMESPACE, colour_selector
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
-from infra.release.question import Question
 from infra.release.record import AFTER_VARIABLE, DrainNumbers, Provenance, Record, TemplateInput, template_differences
 from infra.release.state import LedgerState
+from infra.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def read_load_balancer(clients: AwsClients, load_balancer: str) -> View:
-    """Read groups and rules."""
+    """Read target groups, rules and weights.
+
+    Raises:
+        ShopCatError: AWS does not answer or refuses.
+    """
     try:
         return ListenerWeights(clients, load_balancer).view()
     except (BotoCoreError, ClientError) as error:
@@ -34,7 +38,7 @@ def read_load_balancer(clients: AwsClients, load_balancer: str) -> View:
 
 
 def refuse_lost_ledger(state: LedgerState, view: View, table: str) -> None:
-    """An empty table is only believed where nothing of ours exists yet."""
+    """Refuse an empty ledger where target groups of ours exist."""
     if state.version == 0 and view.groups:
         raise LedgerUnavailableError(
             f"release ledger {table} is empty although target groups of ours exist, so what was released is unknown; "
@@ -42,17 +46,19 @@ def refuse_lost_ledger(state: LedgerState, view: View, table: str) -> None:
         )
 
 
-def kubernetes_on_demand(question: Question, clients: AwsClients) -> Callable[[], KubernetesClient]:
-    """Return what connects to the cluster when it is first called."""
-    made: list[KubernetesClient] = []
+def kubernetes_on_demand(settings: Settings, clients: AwsClients) -> Callable[[], KubernetesClient]:
+    """Return a function that connects to the cluster when it is first called."""
+    clients_made: list[KubernetesClient] = []
 
     def connect() -> KubernetesClient:
-        if not made:
-            found = kubernetes_client.from_eks(clients, question.cluster)
-            if found is None:
-                raise PreflightError(f"EKS cluster {question.cluster} doesn't answer yet; run pulumi up -s prod again")
-            made.append(found)
-        return made[0]
+        if not clients_made:
+            client = kubernetes_client.from_eks(clients, settings.cluster.name)
+            if client is None:
+                raise PreflightError(
+                    f"EKS cluster {settings.cluster.name} doesn't answer yet; run pulumi up -s prod again"
+                )
+            clients_made.append(client)
+        return clients_made[0]
 
     return connect
 
@@ -60,7 +66,7 @@ def kubernetes_on_demand(question: Question, clients: AwsClients) -> Callable[[]
 def read_standing(
     state: LedgerState, kubernetes: Callable[[], KubernetesClient], notes: list[str]
 ) -> Mapping[str, Mapping[str, Any]] | None:
-    """Read what stands of a release; a cluster that can't be asked is told, since this very update may make it."""
+    """Read the release's objects; a cluster that does not answer becomes a note, since this very update may make it."""
     if not state.occupants:
         return None
     try:
@@ -71,7 +77,7 @@ def read_standing(
 
 
 def provenance_of(arn: str, environment: Mapping[str, str]) -> Provenance:
-    """Who releases, from what: GitHub's variables, or who AWS says that is."""
+    """Return who releases from which commit: GitHub's variables, or the identity that AWS knows."""
     run = ""
     if environment.get("GITHUB_RUN_ID"):
         server = environment.get("GITHUB_SERVER_URL", "https://github.com")
@@ -84,73 +90,76 @@ def provenance_of(arn: str, environment: Mapping[str, str]) -> Provenance:
     )
 
 
-def read_wanted(question: Question, clients: AwsClients, state: LedgerState, view: View, by: Provenance) -> Wanted:
-    """What the settings want, with what the registry has of it."""
-    given = {
-        name: value
-        for name, value in (("tag", question.tag), ("abort", question.abort), ("rollback", question.rollback))
-        if value
-    }
-    if len(given) > 1:
-        shown = ", ".join(f"shopcat:{name}={value}" for name, value in given.items())
-        raise PreflightError(f"{shown}: set one of tag, abort and rollback, not several")
-    if question.abort:
-        return Abort(question.abort)
-    if question.rollback:
-        return Rollback.parse(question.rollback, by)
-    if not question.tag:
+def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, view: View, by: Provenance) -> Wanted:
+    """Return what the settings want, with the image that the registry has for a tag."""
+    if settings.abort:
+        return Abort(settings.abort)
+    if settings.rollback:
+        return Rollback.parse(settings.rollback, by)
+    if not settings.tag:
         return Nothing()
-    image, absent = _image_of_tag(question, clients)
+    image, absent = _image_of_tag(settings, clients)
     if not image:
-        return Tag(question.tag, None, by, absent)
+        return Tag(settings.tag, None, by, absent)
     opened = state.open
-    if opened and opened.tag == question.tag and opened.kind == "release":
+    if opened and opened.tag == settings.tag and opened.kind == "release":
         # The record is what counts; only the digest is compared.
         known = state.release(opened.name).record.template
-        return Tag(question.tag, replace(known, image=image), by)
-    return Tag(question.tag, template_of(question, view, image, _secret_version(question, clients)), by)
+        return Tag(settings.tag, replace(known, image=image), by)
+    return Tag(settings.tag, template_of(settings, view, image, _secret_version(clients)), by)
 
 
-def template_of(question: Question, view: View, image: str, secret_version: str) -> TemplateInput:
-    """The input of a new release's pods, as the settings have it today."""
+def template_of(settings: Settings, view: View, image: str, secret_version: str) -> TemplateInput:
+    """Return the input of a new release's pods from today's settings."""
     return TemplateInput(
         image=image,
-        replicas=question.replicas,
-        cpu_millicores=question.cpu_millicores,
-        memory_mebibytes=question.memory_mebibytes,
+        replicas=settings.release.replicas,
+        cpu_millicores=settings.release.pod.cpu_millicores,
+        memory_mebibytes=settings.release.pod.memory_mebibytes,
         disk_mebibytes=capacity.APPLICATION_DISK_MEBIBYTES,
-        environment=dict(sorted(question.environment.items())),
-        secret_id=question.secret_id,
+        environment=_pod_environment(settings),
+        secret_id=APPLICATION_SECRET,
         secret_version=secret_version,
-        drain=DrainNumbers.of(question.drain),
-        smoke_image=question.smoke_image,
-        smoke_url=question.public_url,
+        drain=DrainNumbers.of(settings.drain.budget),
+        smoke_image=settings.images.smoke,
+        smoke_url=settings.url,
         smoke_connect=view.dns_name,
-        contracts=question.contracts,
-        **_migration(question),
+        contracts=settings.release.contracts,
+        **_migration(settings),
     )
 
 
-def _migration(question: Question) -> dict[str, Any]:
-    """The migration's part of a record; without one nothing, so that settings without effect make no difference."""
-    pod = question.production.migration
-    if not question.migrate or pod is None:
+def _pod_environment(settings: Settings) -> dict[str, str]:
+    """Return the pods' plain variables, sorted by name: the record's text does not depend on the order of the settings."""
+    values = {
+        **settings.release.env,
+        "DATABASE_POOL_SIZE": str(settings.database.pool_size),
+        "DATABASE_SSLMODE": "require",
+        "SHOPCAT_PUBLIC_URL": settings.url,
+    }
+    return dict(sorted(values.items()))
+
+
+def _migration(settings: Settings) -> dict[str, Any]:
+    """Return the migration's part of a record: nothing without one, so that settings without effect make no difference."""
+    pod = settings.production.migration
+    if not settings.release.migrate or pod is None:
         return {}
     return {
-        "migrate": question.migrate,
-        "migrate_deadline_seconds": question.migrate_deadline_seconds,
+        "migrate": settings.release.migrate,
+        "migrate_deadline_seconds": settings.release.migrate_deadline,
         "migrate_cpu_millicores": pod.cpu_millicores,
         "migrate_memory_mebibytes": pod.memory_mebibytes,
     }
 
 
-def _image_of_tag(question: Question, clients: AwsClients) -> tuple[str, str]:
-    """The image by digest, or nothing and what to tell."""
-    ecr, name, tag = clients.get("ecr"), question.repository, question.tag
+def _image_of_tag(settings: Settings, clients: AwsClients) -> tuple[str, str]:
+    """Return the image by digest, or nothing and the message that says why."""
+    ecr, name, tag = clients.get("ecr"), RELEASE_REPOSITORY, settings.tag
     try:
         uri = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]["repositoryUri"]
-        found = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
-        return f"{uri}@{found[0]['imageDigest']}", ""
+        images = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
+        return f"{uri}@{images[0]['imageDigest']}", ""
     except (BotoCoreError, ClientError) as error:
         code = error_code(error)
         if code == "RepositoryNotFoundException":
@@ -159,14 +168,14 @@ def _image_of_tag(question: Question, clients: AwsClients) -> tuple[str, str]:
                 "without a tag"
             )
         if code == "ImageNotFoundException":
-            there = ", ".join(_youngest_tags(ecr, name)) or "no image at all"
-            return "", f"tag {tag} is not in {uri}; it has: {there}. Push it first: docker push {uri}:{tag}"
+            tags = ", ".join(_youngest_tags(ecr, name)) or "no image at all"
+            return "", f"tag {tag} is not in {uri}; it has: {tags}. Push it first: docker push {uri}:{tag}"
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
-def refuse_gone_image(question: Question, clients: AwsClients, record: Record) -> None:
-    """What is rolled back to must still be there before the slot is taken for it."""
-    ecr, name = clients.get("ecr"), question.repository
+def refuse_gone_image(clients: AwsClients, record: Record) -> None:
+    """Refuse a rollback whose image is no longer in the registry, before the slot is taken for it."""
+    ecr, name = clients.get("ecr"), RELEASE_REPOSITORY
     try:
         ecr.describe_images(repositoryName=name, imageIds=[{"imageDigest": record.digest}])
     except (BotoCoreError, ClientError) as error:
@@ -179,44 +188,44 @@ def refuse_gone_image(question: Question, clients: AwsClients, record: Record) -
 
 
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:
-    """The ten youngest tags."""
-    found: list[tuple[Any, str]] = []
+    """Return the ten youngest tags."""
+    tags: list[tuple[Any, str]] = []
     pages = ecr.get_paginator("describe_images").paginate(repositoryName=repository, filter={"tagStatus": "TAGGED"})
     for page in pages:
         for image in page["imageDetails"]:
-            found += [(image.get("imagePushedAt"), tag) for tag in image.get("imageTags", [])]
-    return [tag for _, tag in sorted(found, key=lambda pair: str(pair[0]), reverse=True)[:10]]
+            tags += [(image.get("imagePushedAt"), tag) for tag in image.get("imageTags", [])]
+    return [tag for _, tag in sorted(tags, key=lambda pair: str(pair[0]), reverse=True)[:10]]
 
 
-def _secret_version(question: Question, clients: AwsClients) -> str:
-    """The version id that is current now; a release keeps it for good."""
+def _secret_version(clients: AwsClients) -> str:
+    """Return the id of the version that is current now; a release keeps it for good."""
     try:
-        found = clients.get("secretsmanager").describe_secret(SecretId=question.secret_id)
+        secret = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ResourceNotFoundException":
             raise PreflightError(
-                f"the application's secret {question.secret_id} does not exist yet; bring the "
+                f"the application's secret {APPLICATION_SECRET} does not exist yet; bring the "
                 "platform up first: pulumi up -s prod, without a tag"
             ) from error
-        raise explain(error, f"secret {question.secret_id}", clients.endpoint_url) from error
-    for version, stages in found.get("VersionIdsToStages", {}).items():
+        raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+    for version, stages in secret.get("VersionIdsToStages", {}).items():
         if "AWSCURRENT" in stages:
             return str(version)
-    raise PreflightError(f"secret {question.secret_id} has no current version; run pulumi up -s prod without a tag")
+    raise PreflightError(f"secret {APPLICATION_SECRET} has no current version; run pulumi up -s prod without a tag")
 
 
 def settings_differ(
-    question: Question, clients: AwsClients, view: View, state: LedgerState, decision: Decision
+    settings: Settings, clients: AwsClients, view: View, state: LedgerState, decision: Decision
 ) -> list[str]:
-    """What the settings would change in the live release; nothing is changed by that alone."""
+    """List what the settings would change in the live release; only a release changes it."""
     live = state.live_record
     if decision.action != "stay" or live is None:
         return []
     try:
-        version = _secret_version(question, clients)
+        version = _secret_version(clients)
     except ShopCatError as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
-    wanted = template_of(question, view, live.template.image, version)
+    wanted = template_of(settings, view, live.template.image, version)
     lines = template_differences(wanted, live.template)
     if not lines:
         return []
@@ -226,13 +235,13 @@ def settings_differ(
     ]
 
 
-def refuse_unserved(question: Question, state: LedgerState, clients: AwsClients, kubernetes: KubernetesClient) -> None:
-    """The live colour must be whole before a release starts upon it."""
+def refuse_unserved(settings: Settings, state: LedgerState, clients: AwsClients, kubernetes: KubernetesClient) -> None:
+    """Refuse a release while a ready pod of the live colour is not a healthy target."""
     live = state.live
-    if live is None or question.accept_unserved in (live.tag, live.name):
+    if live is None or settings.accept_unserved in (live.tag, live.name):
         return
     try:
-        targets = ListenerWeights(clients, question.load_balancer).targets(live.colour)
+        targets = ListenerWeights(clients, LOAD_BALANCER).targets(live.colour)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "target health", clients.endpoint_url) from error
     reasons = health.unserved(kubernetes.pods(SHOP_NAMESPACE, colour_selector(live.colour)), targets)

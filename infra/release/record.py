@@ -25,7 +25,7 @@ AFTER_VARIABLE = "SHOPCAT_AFTER"
 """Environment variable with :attr:`Provenance.after`; what was live, by name, or `nothing`."""
 
 _RECORDED_TAG = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
-"""What the ledger may hold from before: it stays readable."""
+"""Tags that the ledger may hold from before: they stay readable."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
@@ -33,7 +33,7 @@ Plain: TypeAlias = "str | int | bool | list[Plain] | dict[str, Plain] | None"
 
 @dataclass(frozen=True)
 class DrainNumbers:
-    """The waits that pods of this release live by; from the drain budget at the time of the claim."""
+    """The waits of a release's pods, from the drain budget at the time of the claim."""
 
     app_drain_seconds: int
     pre_stop_seconds: int
@@ -44,7 +44,7 @@ class DrainNumbers:
 
     @staticmethod
     def of(budget: DrainBudget) -> DrainNumbers:
-        """Take those that a record keeps."""
+        """Take a budget's numbers that a record keeps."""
         return DrainNumbers(**{each.name: getattr(budget, each.name) for each in fields(DrainNumbers)})
 
 
@@ -77,7 +77,7 @@ class TemplateInput:
     migrate_deadline_seconds: int = 300
     migrate_cpu_millicores: int = 50
     migrate_memory_mebibytes: int = 64
-    """The defaults are what every migration had before the settings said it."""
+    """Both defaults: what every migration had before there was a setting."""
     smoke_connect: str = ""
     """The load balancer's own name, so that the smoke test doesn't hang on a DNS entry."""
     disk_mebibytes: int = 0
@@ -88,7 +88,7 @@ class TemplateInput:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Who released it, from what. Never part of a template."""
+    """The person or workflow that released, and the commit. Never part of a template."""
 
     who: str = ""
     commit: str = ""
@@ -108,26 +108,26 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """`sha256:…` of the image."""
+        """Return `sha256:…` of the image."""
         return self.template.image.rpartition("@")[2]
 
     @property
     def name(self) -> str:
-        """The release in object names and messages: `v1.4.0-r1`."""
+        """Return the release's name in objects and messages: `v1.4.0-r1`."""
         return release_name(self.tag, self.revision)
 
     @property
     def secret_name(self) -> str:
-        """The release's own ExternalSecret and Secret."""
+        """Return the name of the release's own ExternalSecret and Secret."""
         return f"{APPLICATION}-{self.name}"
 
     def to_json(self) -> str:
-        """The record as text, the same for equal records."""
+        """Return the record as text, the same for equal records."""
         return json.dumps(_open(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """The record that `to_json` wrote.
+        """Read the record that `to_json` wrote.
 
         Raises:
             ShopCatError: it is not one.
@@ -148,19 +148,19 @@ class Record:
 
 
 def _open(value: Any) -> Any:
-    """Dataclasses as maps, all the way down; other values as they are, so that what isn't plain can still be named."""
+    """Turn dataclasses into maps, all the way down; other values stay, so that one that isn't plain can still be named."""
     if is_dataclass(value) and not isinstance(value, type):
         return {each.name: _open(getattr(value, each.name)) for each in fields(value)}
     return value
 
 
 def release_name(tag: str, revision: int) -> str:
-    """`v1.4.0-r1`, usable in names of Kubernetes objects."""
+    """Return `v1.4.0-r1`, usable in names of Kubernetes objects."""
     return f"{tag}-r{revision}"
 
 
 def validated(record: Record) -> Record:
-    """The record itself, if every value in it is plain and the image is known by digest.
+    """Return the record itself if every value in it is plain and the image is known by digest.
 
     Raises:
         ShopCatError: it is not.
@@ -177,7 +177,7 @@ def validated(record: Record) -> Record:
 
 
 def assert_plain(value: object, where: str) -> None:
-    """Nothing but text, whole numbers, truth values, lists and maps of them.
+    """Refuse anything but text, whole numbers, truth values, and lists and maps of them.
 
     Raises:
         ShopCatError: something else is in it, such as an output of another resource that is only known later.
@@ -198,7 +198,7 @@ def assert_plain(value: object, where: str) -> None:
 
 
 def template_differences(wanted: TemplateInput, live: TemplateInput) -> list[str]:
-    """What the settings would change in the live release, one line per value; empty when they agree."""
+    """List what the settings would change in the live release, one line per value; empty when they agree."""
     before, after = _flat(_open(live)), _flat(_open(wanted))
     return [
         f"{key}: live {before.get(key)!r}, settings {after.get(key)!r}"
@@ -218,16 +218,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def fingerprint(document: Mapping[str, Any]) -> str:
-    """A short hash of plain values, such as a pod template; the order of keys doesn't matter."""
+    """Return a short hash of plain values, such as a pod template; the order of keys doesn't matter."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def with_image(template: TemplateInput, image: str) -> TemplateInput:
-    """The same input for another image."""
+    """Return the same input for another image."""
     return replace(template, image=image)
 
 
 def template_fields() -> tuple[str, ...]:
-    """Names of everything a template is made of, for messages and documents."""
+    """Return the names of a template's fields, for messages and documents."""
     return tuple(each.name for each in fields(TemplateInput))

@@ -14,10 +14,11 @@ import pulumi
 import pulumi_kubernetes as kubernetes
 
 from infra.names import APPLICATION, EXTERNAL_SECRETS_API, SECRET_KEYS
+from infra.release.manifests import SECRET_SECONDS
 from infra.release.record import Record
 
 RELEASE_STORE = APPLICATION
-_RESOURCE_TIMEOUTS = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
+_RESOURCE_TIMEOUTS = pulumi.CustomTimeouts(create=f"{SECRET_SECONDS}s", update=f"{SECRET_SECONDS}s", delete="2m")
 
 
 class Metadata(Protocol):
@@ -32,7 +33,7 @@ class Metadata(Protocol):
 def declare_store(
     region: str, metadata: Metadata, opts: pulumi.ResourceOptions
 ) -> kubernetes.apiextensions.CustomResource:
-    """The namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
+    """Declare the namespace's store; without `auth` the operator reads with its own identity, which may read no others."""
     spec = {"provider": {"aws": {"service": "SecretsManager", "region": region}}}
     return kubernetes.apiextensions.CustomResource(
         "secret-store",
@@ -47,7 +48,7 @@ def declare_store(
 def declare_release_secret(
     record: Record, metadata: Metadata, opts: pulumi.ResourceOptions, *, awaited: bool, is_expected: bool
 ) -> kubernetes.apiextensions.CustomResource:
-    """The release's own ExternalSecret; if somebody awaits it, done once the operator has written the Secret."""
+    """Declare the release's own ExternalSecret; if it is awaited, it is done once the operator has written the Secret."""
     waiting = {"pulumi.com/waitFor": "condition=Ready"} if awaited else {"pulumi.com/skipAwait": "true"}
     spec = {
         "refreshPolicy": "CreatedOnce",

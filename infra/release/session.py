@@ -1,4 +1,4 @@
-"""What one update does to the ledger: the slot is taken once, whoever asks first."""
+"""Writes of one update to the ledger: the slot is taken once, by the hook that comes first."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from infra.release.state import LedgerState
 
 
 class Session:
-    """What one update does to the ledger, each step once, whoever asks first."""
+    """One update's writes to the ledger, each step once."""
 
     def __init__(self, ledger: Ledger, state: LedgerState, decision: Decision) -> None:
         self._ledger = ledger
         self._held = False
         self._lock = threading.RLock()
-        """Hooks ask side by side: nobody compares the ledger with `state` while it is being written."""
+        """Hooks run side by side; none compares the ledger with `state` while another one writes it."""
         self.state = state
         self.decision = decision
 
     def take(self) -> bool:
-        """Claim or go on with the release of the decision; whether this was the first time.
+        """Claim the release of the decision, or go on with it; true the first time.
 
         Raises:
-            LedgerConflictError: somebody else was first.
+            LedgerConflictError: another update was first.
         """
         with self._lock:
             if self._held:
@@ -38,25 +38,25 @@ class Session:
             return True
 
     def refuse_overtaken(self) -> None:
-        """Nobody has written the ledger since this update read it or wrote it itself.
+        """Refuse to go on if another update has written the ledger since this one read or wrote it.
 
         Raises:
-            LedgerConflictError: somebody has.
+            LedgerConflictError: another one has.
         """
         with self._lock:
-            found = self._ledger.read()
-            if found.version != self.state.version:
-                raise LedgerConflictError(conflict_message(found))
+            stored = self._ledger.read()
+            if stored.version != self.state.version:
+                raise LedgerConflictError(conflict_message(stored))
 
     def go_live(self) -> LedgerState:
-        """The open release becomes the live one."""
+        """Make the open release the live one."""
         with self._lock:
             self.take()
             self.state = self._ledger.go_live(self.state)
             return self.state
 
     def abort(self) -> LedgerState:
-        """The open release is taken back."""
+        """Take the open release back."""
         with self._lock:
             self.take()
             self.state = self._ledger.abort(self.state)

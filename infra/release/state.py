@@ -1,4 +1,4 @@
-"""What the ledger knows: releases and their attempts, the open one, the live one. Plain values; nothing is read or written."""
+"""The ledger's content: releases and their attempts, the open one, the live one. Plain values; nothing is read or written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Release:
         return self.record.name
 
     def describe(self) -> str:
-        """Its record in one line, for a person."""
+        """Return its record in one line, for a person."""
         last = self.attempts[-1]
         by = f" by {last.who}" if last.who else ""
         source = f", commit {last.commit}" if last.commit else ""
@@ -74,7 +74,7 @@ class Open:
 
     @property
     def intent(self) -> str:
-        """Name of this attempt, written on both Deployments so that each new intent is a difference."""
+        """Return the name of this attempt, written on both Deployments so that each new intent is a difference."""
         return f"{self.name}-a{self.attempt}"
 
 
@@ -94,7 +94,7 @@ class Live:
 
 @dataclass(frozen=True)
 class LedgerState:
-    """Everything the ledger says, read at one version."""
+    """The whole content of the ledger, read at one version."""
 
     version: int = 0
     """0: the ledger has never been initialised."""
@@ -109,7 +109,7 @@ class LedgerState:
     """Random name of the update that wrote this version: two that write the same are still two."""
 
     def release(self, name: str) -> Release:
-        """The release of this name (`v1.4.0-r1`).
+        """Return the release of this name (`v1.4.0-r1`).
 
         Raises:
             LedgerUnavailableError: the ledger names a release it has no record of.
@@ -121,18 +121,18 @@ class LedgerState:
 
     @property
     def live_record(self) -> Record | None:
-        """Record of the live release."""
+        """Return the record of the live release."""
         return self.release(self.live.name).record if self.live else None
 
     def revisions(self, tag: str) -> list[Release]:
-        """All revisions of a tag, oldest first."""
+        """Return all revisions of a tag, oldest first."""
         return sorted(
             (each for each in self.releases.values() if each.record.tag == tag), key=lambda each: each.record.revision
         )
 
 
 def table_rows(state: LedgerState) -> list[dict[str, str]]:
-    """The ledger for a person: one row a release, the youngest first."""
+    """Return the ledger for a person: one row a release, the youngest first."""
     rows = []
     for release in state.releases.values():
         last = release.attempts[-1]

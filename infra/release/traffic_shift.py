@@ -2,7 +2,7 @@
 
 Shift, abort and guard are one idempotent act. Weights move only to a colour that is ready; every write is read back twice on
 every listener that forwards; what goes wrong on the way puts the weights back in the same act, and that is read back too.
-Every poll logs a line, every wait has a deadline, throttled and unreachable APIs are tried again until then.
+Every wait has a deadline and says when it ends (progress.py); throttled and unreachable APIs are tried again until then.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from infra.names import Colour, other_colour
 from infra.release import cloudwatch, metrics
 from infra.release.listener_weights import EVERYTHING, ListenerWeights, Timing, View, all_on
 from infra.release.probes import Probe, Prober
+from infra.release.progress import ReleaseStep
 
 PROBES_BEFORE = 20
-"""Own requests before a shift; so many show one that fails in ten."""
+"""Own requests before a shift: enough to show one failure in ten."""
 FAILURES_BEFORE = 5
-"""So many are enough: each may take as long as its timeout."""
+"""Failed requests after which no more are sent: each may take as long as its timeout."""
 
 
 @dataclass
 class Tally:
-    """What our own probes saw."""
+    """Counts of our own requests during a watch."""
 
     sent: int = 0
     failures: list[str] = field(default_factory=list)
 
 
 Readiness = Callable[[], Awaitable[list[str]]]
-"""Asked for what keeps a colour from carrying traffic; nothing does if the list is empty."""
+"""Lists what keeps a colour from carrying traffic; empty if nothing does."""
 Mode = Literal["canary", "immediate", "restore"]
-"""How traffic moves.
+"""The way in which traffic moves.
 
 * canary: users are on the other colour, so a tenth goes first, then all, each watched.
 * immediate: nobody is served yet, so there is nothing to compare with.
@@ -54,12 +55,13 @@ class Traffic(ListenerWeights):
             TrafficError: something still does by the deadline.
         """
         deadline = self._clock() + timing.proof_deadline_seconds
+        wait = self._progress.wait(timing.proof_deadline_seconds)
         while True:
             reasons = await readiness()
             if not reasons:
-                self._log(f"{colour} is proven: pods, gates, targets")
+                wait.end(f"{colour} is ready: pods, readiness gates, targets")
                 return
-            self._log(f"{colour} is not proven yet: {reasons[0]}")
+            wait.report(f"{colour} is not ready yet: {reasons[0]}", change=reasons[0])
             if self._clock() >= deadline:
                 raise TrafficError(f"{colour} can't carry traffic:\n" + "\n".join(f"  - {each}" for each in reasons))
             await self._sleep(timing.poll_seconds)
@@ -82,18 +84,26 @@ class Traffic(ListenerWeights):
         view = await self.read_weights(self.deadline(timing))
         if not view.rules:
             raise TrafficError(f"load balancer {self._name}: no listener forwards to both colours")
+        if mode != "restore":
+            ready = f"until pods, readiness gates and targets are ready, at most {timing.proof_deadline_seconds:.0f} s"
+            self._progress.begin(ReleaseStep.CHECK, colour, ready)
         await self.wait_until_ready(colour, readiness, timing)
         if mode == "immediate":
+            self._begin_shift(colour, timing)
             await self.set_weights(all_on(colour), timing)
         elif mode == "restore":
             await self._restore(colour, timing, prober)
         else:
             await self._shift_by_canary(view, colour, readiness, timing, prober)
 
+    def _begin_shift(self, colour: Colour, timing: Timing) -> None:
+        read_back = f"until all traffic is there, read back twice, at most {timing.write_deadline_seconds:.0f} s"
+        self._progress.begin(ReleaseStep.SHIFT, colour, read_back)
+
     async def _shift_by_canary(
         self, view: View, colour: Colour, readiness: Readiness, timing: Timing, prober: Prober | None
     ) -> None:
-        """A tenth, then all, then the settle time and whole minutes of metrics.
+        """Shift a tenth, then all; then watch the settle time and whole minutes of metrics.
 
         What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
         it, and where most requests fail already there is no canary, which would only prolong that.
@@ -105,14 +115,21 @@ class Traffic(ListenerWeights):
         try:
             if not is_resumed and before < 0.5:
                 canary_from = await self._aws_time(timing)
+                tenth = f"{timing.canary_weight} % of the traffic, watched for {timing.canary_seconds:.0f} s"
+                self._progress.begin(ReleaseStep.CANARY, colour, tenth)
                 canary = {colour: timing.canary_weight, other_colour(colour): EVERYTHING - timing.canary_weight}
                 await self.set_weights(canary, timing)
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
                 await self.wait_until_ready(colour, readiness, timing)
+            self._begin_shift(colour, timing)
             await self.set_weights(all_on(colour), timing)
             if before > metrics.TROUBLE:  # each node of the load balancer sends requests into it until it has followed
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
             acceptable = metrics.acceptable(before)
+            settled = timing.settle_seconds
+            minutes = f"then until {timing.metric_minutes} whole minutes of metrics are counted"
+            most = f"at most {settled + timing.metric_delay_seconds:.0f} s in all"
+            self._progress.begin(ReleaseStep.WATCH, colour, f"{settled:.0f} s of own requests, {minutes}, {most}")
             shift = metrics.Shift(colour, await self._aws_time(timing), canary_from, acceptable)
             await self._watch(colour, timing, prober, timing.settle_seconds, acceptable)
             await self._wait_for_healthy_minutes(view, shift, timing)
@@ -136,7 +153,7 @@ class Traffic(ListenerWeights):
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
     async def _failure_rate_before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
-        """Failed requests per request before anything moves to the colour: what fails now, not what failed once.
+        """Return failed requests per request before anything moves to the colour: of the present, not of the past.
 
         Raises:
             TrafficError: our own requests don't reach the load balancer, so they would say nothing afterwards.
@@ -166,7 +183,7 @@ class Traffic(ListenerWeights):
         return metrics.before(probed, steady)
 
     async def _put_back(self, colour: Colour, timing: Timing, error: BaseException) -> None:
-        """Put everything back on the colour that had it, and read it back; the trouble that led here is kept."""
+        """Put everything back on the colour that had it, read it back, and keep the error that led here."""
         self._log(f"trouble ({error}); putting everything back on {colour}")
         try:
             await self.set_weights(all_on(colour), timing, going_back=True)
@@ -181,10 +198,10 @@ class Traffic(ListenerWeights):
     async def _watch(
         self, colour: Colour, timing: Timing, prober: Prober | None, seconds: float, tolerated: float
     ) -> None:
-        """Send our own requests at a steady rate; too many failures that aren't the other colour's end it at once."""
+        """Send our own requests at a steady rate, and end at once if too many fail that the other colour did not answer."""
         tally = Tally()
         end = self._clock() + seconds
-        said = self._clock()
+        wait = self._progress.wait(seconds, is_deadline=False)
         while self._clock() < end:
             if prober is not None:
                 probe = await prober()
@@ -196,16 +213,14 @@ class Traffic(ListenerWeights):
                         f"{len(tally.failures)} of our own {tally.sent} requests failed with traffic on {colour}: "
                         f"{tally.failures[-1]}"
                     )
-            if self._clock() - said >= timing.poll_seconds:
-                said = self._clock()
-                left = max(0, round(end - said))
-                self._log(f"watching {colour}: {tally.sent} own requests, {len(tally.failures)} failed; {left} s left")
+            failed = len(tally.failures)
+            wait.report(f"watching {colour}: {tally.sent} own requests, {failed} failed", change=failed)
             await self._sleep(min(timing.probe_seconds, max(end - self._clock(), 0)))
 
     # Metrics ----------------------------------------------------------------------------------------------------------
 
     async def _aws_time(self, timing: Timing) -> datetime:
-        """The time by AWS's own clock, which its metrics go by."""
+        """Return the time by AWS's own clock, which its metrics go by."""
         client = self._clients.get("elbv2")
         ask = partial(client.describe_load_balancers, Names=[self._name])
         return cloudwatch.aws_time(await self._persist("asking AWS for its time", ask, self.deadline(timing)))
@@ -221,6 +236,7 @@ class Traffic(ListenerWeights):
             TrafficError: they show it failing, or by the deadline they don't show it healthy.
         """
         deadline = self._clock() + timing.metric_delay_seconds
+        wait = self._progress.wait(timing.metric_delay_seconds)
         seen: metrics.Reading | None = None
         while True:
             now = await self._aws_time(timing)
@@ -229,13 +245,14 @@ class Traffic(ListenerWeights):
             if end > shift.start:
                 reading = await self._read(view, shift.start, end, deadline)
             verdict = metrics.judge_metrics(reading, shift, now, timing.metric_minutes)
-            self._log(f"metrics of {shift.colour}: {verdict.state.value}: {verdict.why}")
+            wait.report(f"metrics of {shift.colour}: {verdict.why}", change=(verdict.state, verdict.minutes))
             late = self._clock() - deadline
             if verdict.state is metrics.MetricState.FAILING:
                 raise TrafficError(verdict.why)
             if verdict.state is metrics.MetricState.HEALTHY:
                 known = metrics.unchanged(seen, reading)
                 if known and (late >= 0 or verdict.power >= metrics.WANTED_POWER):
+                    wait.end(f"metrics of {shift.colour} are healthy: {verdict.why}")
                     return
                 late -= 2 * timing.poll_seconds  # to be read again
             if late >= 0:

@@ -10,12 +10,12 @@ from infra.release.state import Attempt, LedgerState, Live, Release
 
 
 def claimed(state: LedgerState, decision: Decision, at: str) -> LedgerState:
-    """The ledger after the claim of `decision.open`."""
+    """Return the ledger after the claim of `decision.open`."""
     opened, record = decision.open, decision.record
     if opened is None or record is None or state.open is not None:
         raise LedgerConflictError(f"the slot is taken by {state.open.name if state.open else '?'}")
-    by = decision.provenance
-    attempt = Attempt(opened.attempt, by.who, by.commit, by.run, at)
+    source = decision.provenance
+    attempt = Attempt(opened.attempt, source.who, source.commit, source.run, at)
     known = state.releases.get(opened.name)
     if known:
         changed = replace(
@@ -41,7 +41,7 @@ def _attempts_ended(release: Release, outcome: str) -> tuple[Attempt, ...]:
 
 
 def gone_live(state: LedgerState) -> LedgerState:
-    """The ledger after the open release has become the live one: pointer moved, slot closed."""
+    """Return the ledger after the open release has become the live one: pointer moved, slot closed."""
     opened = state.open
     if opened is None:
         raise LedgerConflictError("no release is open")
@@ -65,7 +65,7 @@ def gone_live(state: LedgerState) -> LedgerState:
 
 
 def aborted(state: LedgerState) -> LedgerState:
-    """The ledger after the open release was taken back: slot closed, live pointer untouched."""
+    """Return the ledger after the open release was taken back: slot closed, live pointer untouched."""
     opened = state.open
     if opened is None:
         raise LedgerConflictError("no release is open")

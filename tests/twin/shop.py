@@ -28,7 +28,15 @@ from twin.scenarios import production
 
 APPLICATION = REPOSITORY / "twin" / "application"
 SHORT = {
-    "shopcat:drain": {"appDrain": 10, "longestRequest": 8, "propagation": 15, "controllerLag": 25, "appKeepAlive": 75},
+    "shopcat:drain": {
+        "appDrain": 10,
+        "longestRequest": 8,
+        "propagation": 15,
+        "controllerLag": 25,
+        "appKeepAlive": 75,
+        # What is live at first was released with a propagation of 45 s, and one accident's releases with one of 60 s.
+        "deregistrationDelay": 68,
+    },
     "shopcat:release": {"replicas": 2, "cpu": "200m", "memory": "384Mi", "env": {"APP_DRAIN_SECONDS": "10"}},
 }
 """A drain budget for delays a quarter as long. Controller lag, health interval and metric minutes don't scale."""

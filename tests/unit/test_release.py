@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -449,11 +450,17 @@ class Cluster:
         return self.stands
 
 
-def hooks(state: LedgerState, wanted: Wanted, weights: dict[str, int], cluster: Cluster | None = None) -> Any:
+def hooks(
+    state: LedgerState,
+    wanted: Wanted,
+    weights: dict[str, int],
+    cluster: Cluster | None = None,
+    log: Callable[[str], None] = lambda _: None,
+) -> Any:
     from infra.release.promotion import Hooks
 
     cluster = cluster or Cluster(1, "blue", pods=0)
-    made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), lambda _: None)
+    made = Hooks(plan(state, wanted, cluster), AwsClients(REGION), log)
     made._traffic = FakeTraffic(weights, cluster.targets())  # type: ignore[assignment]
     return made
 
@@ -511,6 +518,63 @@ def test_the_first_release_moves_at_once_and_goes_live() -> None:
     run(made.promote())
     assert made._traffic.moved == ["green"]
     assert made._plan.session.state.live.tag == "v1.0.0"
+
+
+def test_a_release_prints_its_steps() -> None:
+    lines: list[str] = []
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue", replicas=2), lines.append)
+    run(made.claim())
+    for name in ("secret-v1.1.0-r1", "migrate-v1.1.0-r1-a1", "smoke-v1.1.0-r1-a1", "secret-v1.0.0-r1"):
+        made.begin_object(name)
+    run(made.guard_deployment("blue", FULL))
+    run(made.promote())
+    run(made.guard_deployment("green", EMPTIED))
+    steps = [(line.partition(" since ")[0], line.partition(" UTC; ")[2]) for line in lines if line.startswith("step ")]
+    assert steps == [
+        ("step 1 of 11: claim (blue)", "one conditional write in the ledger"),
+        ("step 2 of 11: secret (blue)", "until its Secret is written, at most 180 s"),
+        ("step 3 of 11: migrate (blue)", "until Job migrate-v1.1.0-r1-a1 has ended, at most 300 s"),
+        ("step 5 of 11: smoke test (blue)", "until Job smoke-v1.1.0-r1-a1 has ended, at most 190 s"),
+        ("step 4 of 11: start (blue)", "until 2 pods are available, at most 190 s"),
+        ("step 10 of 11: live (blue)", "one conditional write in the ledger"),
+        ("step 11 of 11: stop (green)", "its pods have 140 s to end"),
+    ]
+
+
+def test_the_hook_that_claims_prints_the_step_of_its_resource(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound: dict[str, list[pulumi.ResourceHook]] = {}
+    lines: list[str] = []
+
+    async def prepared(binding: Any, name: str) -> None:
+        bound[name.rpartition("_")[2]] = list(binding.before_create or []) if binding else []
+
+    monkeypatch.setattr("pulumi.runtime.resource._prepare_resource_hooks", prepared)
+    monkeypatch.setattr(pulumi.log, "info", lambda text, *_: lines.append(text))
+    declare(EMPTY, tag("v1.0.0", 1, migrate=("migrate",)))
+    lines.clear()
+
+    async def act() -> None:
+        for name in ("secret-v1.0.0-r1", "migrate-v1.0.0-r1-a1", "smoke-v1.0.0-r1-a1"):
+            (hook,) = bound[name]
+            await hook.callback(pulumi.ResourceHookArgs("", "", name, ""))  # type: ignore[misc]
+
+    run(act())
+    steps = [line.partition(" since ")[0] for line in lines if line.startswith("step ")]
+    assert steps == [
+        "step 1 of 11: claim (green)",
+        "step 2 of 11: secret (green)",
+        "step 3 of 11: migrate (green)",
+        "step 5 of 11: smoke test (green)",
+    ]
+
+
+def test_an_abort_and_a_plain_update_print_no_steps() -> None:
+    for state, wanted in ((claim(FIRST, tag("v1.1.0", 2)), Abort("v1.1.0")), (SECOND, Nothing())):
+        lines: list[str] = []
+        made = hooks(state, wanted, {"green": 100, "blue": 0}, log=lines.append)
+        run(made.promote())
+        made.begin_object(made._plan.checks.smoke_name)
+        assert not [line for line in lines if line.startswith("step ")], lines
 
 
 def test_later_releases_are_watched() -> None:

@@ -11,7 +11,6 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
@@ -20,11 +19,9 @@ from infra.release import plan as release_plan
 from infra.release import traffic_shift
 from infra.release.ledger import Ledger, table_definition
 from infra.release.plan import Plan
-from infra.release.question import Question, make_question
 from infra.release.reads import template_of
 from infra.release.state import LedgerState
-from infra.settings import read_settings
-from infra.timeouts import DrainBudget
+from infra.settings import Settings, read_settings
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
@@ -38,34 +35,17 @@ MANIFEST = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.docker.
 def test_what_says_nothing_without_a_migration_is_no_difference() -> None:
     """Otherwise a program that knows more settings would release what is live once more."""
     view: Any = SimpleNamespace(dns_name="lb")
-    asked = make_question(read_settings(committed(release={"migrateDeadline": 900})))
+    asked = settings(release={"migrateDeadline": 900})
     made = template_of(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (300, 64)
-    asked = make_question(
-        read_settings(committed(release={"migrate": ["m"], "migrateMemory": "1Gi", "migrateDeadline": 900}))
-    )
+    asked = settings(release={"migrate": ["m"], "migrateMemory": "1Gi", "migrateDeadline": 900})
     made = template_of(asked, view, f"shopcat@{digest(1)}", "1")
     assert (made.migrate, made.migrate_deadline_seconds, made.migrate_memory_mebibytes) == (("m",), 900, 1024)
     assert made.migrate_cpu_millicores == made.cpu_millicores
 
 
-def question(**changes: Any) -> Question:
-    pod = capacity.PodRequest(200, 384)
-    values: dict[str, Any] = {
-        "cluster": "shopcat",
-        "ledger_table": TABLE,
-        "replicas": 2,
-        "cpu_millicores": 200,
-        "memory_mebibytes": 384,
-        "environment": {"DATABASE_POOL_SIZE": "5"},
-        "secret_id": "shopcat/application",
-        "smoke_image": f"docker.io/curlimages/curl@{digest(9)}",
-        "public_url": "https://shop.example",
-        "drain": DrainBudget.derive(),
-        "production": capacity.ProductionDemand(2, pod, database_pool_size=5, database_max_connections=80),
-        **changes,
-    }
-    return Question(**values)
+def settings(**changes: Any) -> Settings:
+    return read_settings(committed(**changes))
 
 
 @pytest.fixture
@@ -99,7 +79,7 @@ def platform(aws: AwsClients) -> AwsClients:
 
 
 def read(clients: AwsClients, **changes: Any) -> Plan:
-    return release_plan.make_plan(question(**changes), clients, {})
+    return release_plan.make_plan(settings(**changes), clients, {})
 
 
 def refused(clients: AwsClients, words: str, **changes: Any) -> None:
@@ -143,11 +123,6 @@ def test_the_first_release_is_known_by_digest_and_secret_version(platform: AwsCl
     assert str(APPLICATION_PORT) not in green.record.template.environment.values()
 
 
-def test_latest_is_refused_before_anything_is_read() -> None:
-    with pytest.raises(ShopCatError, match="a tag that moves can't be released"):
-        release_plan.make_plan(question(tag="latest"), AwsClients(REGION), {})
-
-
 def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients) -> None:
     push("v0.9.0")
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
@@ -157,7 +132,7 @@ def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:
     push("v1.0.0", 1)
     push("v1.1.0", 2)
     release(platform, tag="v1.0.0")
-    release(platform, tag="v1.1.0", accept_unserved="v1.0.0")
+    release(platform, tag="v1.1.0", acceptUnserved="v1.0.0")
     refused(platform, "was released before", tag="v1.0.0")
 
 
@@ -190,7 +165,7 @@ def test_a_live_colour_that_is_not_whole_stops_a_release(
         }
     )
     refused(platform, "pod shopcat-green-1 is ready but no healthy target.*acceptUnserved=v1.0.0-r1", tag="v1.1.0")
-    assert read(platform, tag="v1.1.0", accept_unserved="v1.0.0").decision.action == "release"
+    assert read(platform, tag="v1.1.0", acceptUnserved="v1.0.0").decision.action == "release"
     assert read(platform).decision.action == "stay", "only a release is refused"
 
 
@@ -237,9 +212,32 @@ def test_a_rollback_to_an_image_that_is_gone_is_refused_before_anything_is_claim
 def test_other_settings_do_not_touch_what_is_live_and_are_told(platform: AwsClients) -> None:
     push("v1.0.0")
     before = release(platform, tag="v1.0.0").colours["green"].record
-    plan = read(platform, memory_mebibytes=400)
+    plan = read(platform, release={"memory": "400Mi"})
     assert plan.colours["green"].record == before
     assert any("settings differ from live v1.0.0-r1: memory_mebibytes: live 384, settings 400" in n for n in plan.notes)
+
+
+def test_drain_numbers_that_the_live_release_does_not_fit_are_refused_but_not_to_an_abort(platform: AwsClients) -> None:
+    push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    short = {"propagation": 15}
+    words = r"v1\.0\.0-r1: propagation .*, but 75 s <= 45 s is false: .*deregistrationDelay to at least 75"
+    refused(platform, words, drain=short)
+    refused(platform, words, drain=short, tag="v1.1.0")
+    read(platform, tag="v1.1.0").session.take()
+    refused(platform, words, drain=short)
+    assert read(platform, drain=short, abort="v1.1.0").decision.action == "abort"
+
+
+def test_a_rollback_is_told_what_does_not_fit(platform: AwsClients) -> None:
+    push("v1.0.0")
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    release(platform, tag="v1.1.0", drain={"propagation": 15, "deregistrationDelay": 75})
+    plan = read(platform, rollback="v1.1.0->v1.0.0", drain={"propagation": 15})
+    assert plan.decision.action == "release"
+    assert any("v1.0.0-r1: propagation + longestRequest <= deregistrationDelay" in note for note in plan.notes)
 
 
 def test_a_rotated_master_or_a_second_read_differs_in_nothing(platform: AwsClients) -> None:
@@ -249,16 +247,6 @@ def test_a_rotated_master_or_a_second_read_differs_in_nothing(platform: AwsClien
     assert plans[0].colours == plans[1].colours
     assert plans[0].pointer == plans[1].pointer
     assert not any("differ" in note for note in plans[0].notes)
-
-
-def test_one_wish_at_a_time(platform: AwsClients) -> None:
-    refused(platform, "shopcat:tag=v1, shopcat:abort=v2: set one of", tag="v1", abort="v2")
-
-
-def test_too_many_replicas_are_refused(aws: AwsClients) -> None:
-    pod = capacity.PodRequest(200, 384)
-    many = capacity.ProductionDemand(6, pod, database_pool_size=5, database_max_connections=500)
-    refused(aws, "lower shopcat:release.replicas", production=many)
 
 
 def test_no_table_is_refused(aws: AwsClients) -> None:
@@ -278,13 +266,13 @@ def test_no_credentials_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     with pytest.raises(ShopCatError, match="no usable AWS credentials"):
-        release_plan.make_plan(question(), AwsClients(REGION), {})
+        release_plan.make_plan(settings(), AwsClients(REGION), {})
 
 
 def test_an_unknown_profile_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with pytest.raises(ShopCatError, match="no usable AWS credentials"):
-        release_plan.make_plan(question(), AwsClients(REGION), {})
+        release_plan.make_plan(settings(), AwsClients(REGION), {})
 
 
 def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,14 +283,14 @@ def test_an_endpoint_that_is_down_is_one_message(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         ShopCatError, match=r"http://127\.0\.0\.1:1 can't be reached .*check the network and shopcat:awsEnd"
     ):
-        release_plan.make_plan(question(), clients, {})
+        release_plan.make_plan(settings(), clients, {})
 
 
 def test_github_says_who_and_what(platform: AwsClients) -> None:
     push("v1.0.0")
     environment = {"GITHUB_ACTOR": "ann", "GITHUB_SHA": "abc", "GITHUB_RUN_ID": "42", "GITHUB_REPOSITORY": "shop/cat"}
     environment["SHOPCAT_AFTER"] = "nothing"
-    record = release_plan.make_plan(question(tag="v1.0.0"), platform, environment).colours["green"].record
+    record = release_plan.make_plan(settings(tag="v1.0.0"), platform, environment).colours["green"].record
     assert record.provenance.who == "ann"
     assert record.provenance.commit == "abc"
     assert record.provenance.after == "nothing"

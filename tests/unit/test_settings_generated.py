@@ -26,7 +26,6 @@ from infra.errors import ShopCatError
 from infra.foundation import addons, network
 from infra.previews import manifests
 from infra.release.manifests import render_migration, render_pod_template, render_smoke
-from infra.release.question import make_question
 from infra.release.reads import template_of
 from infra.release.record import Record
 from infra.settings import domains, stack_file
@@ -249,9 +248,8 @@ def check_pods(record: Record, env: dict[str, str]) -> None:
 
 def check(found: program_settings.Settings) -> None:
     """A plan is made of the settings, and nothing in it is what AWS or Kubernetes refuses by its documentation."""
-    question = make_question(found)
     view: Any = SimpleNamespace(dns_name="lb.example.com")
-    template = template_of(question, view, f"shopcat@{digest(1)}", "1")
+    template = template_of(found, view, f"shopcat@{digest(1)}", "1")
     check_pods(Record(found.tag or "v1.0.0", 1, template), dict(found.release.env))
     assert all(type(each) is int for each in vars(found.drain.budget).values())
     capacity.plan(found.production)

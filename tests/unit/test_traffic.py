@@ -233,6 +233,34 @@ def test_everything_moves_by_a_canary_on_every_listener(stage: Stage) -> None:
     assert stage.ill.calls.count("modify_rule") == 4, "two listeners, two steps, each written once"
 
 
+def numbered(lines: list[str]) -> list[str]:
+    """The steps that were printed, without their time."""
+    return [line.partition(" since ")[0] for line in lines if line.startswith("step ")]
+
+
+def test_a_shift_prints_its_steps_and_few_lines_for_each_wait(stage: Stage) -> None:
+    stage.metrics.delay = {"RequestCount": 90}
+    stage.move("green", prober=Shop(stage))
+    steps = ["6 of 11: check", "7 of 11: canary", "8 of 11: shift", "9 of 11: watch"]
+    assert numbered(stage.lines) == [f"step {each} (green)" for each in steps]
+    watching = [line for line in stage.lines if line.startswith("watching green: ")]
+    assert len(watching) == 1 + 4, "one for the canary's 20 s, four for the 120 s of settling"
+    counted = [line for line in stage.lines if "of 2 whole minutes" in line]
+    assert 1 <= len(counted) <= 1 + stage.clock.now / 30, counted
+    assert len(stage.lines) < 25
+
+
+def test_a_colour_that_is_not_ready_says_so_once_and_until_when(stage: Stage) -> None:
+    stage.proof = ["1 of 2 pods"]
+    stage.clock.at.append((20, stage.proof.clear))
+    stage.move("green", mode="immediate")
+    waits = [line for line in stage.lines if "ready" in line and not line.startswith("step ")]
+    assert len(waits) == 2
+    assert waits[0].startswith("green is not ready yet: 1 of 2 pods; waits until ")
+    assert waits[1] == "green is ready: pods, readiness gates, targets"
+    assert numbered(stage.lines) == ["step 6 of 11: check (green)", "step 8 of 11: shift (green)"]
+
+
 def test_a_second_time_nothing_is_written_but_it_is_watched_again(stage: Stage) -> None:
     stage.move("green")
     stage.ill.calls.clear()
@@ -349,14 +377,12 @@ def test_out_of_an_outage_everything_goes_at_once_to_the_colour_that_is_well(sta
 
 
 @pytest.mark.parametrize(("every", "named"), [(2, True), (3, False), (8, True), (8, False)])
-def test_failures_of_the_colour_that_is_left_are_none_of_the_next_one_s(
-    stage: Stage, every: int, *, named: bool
-) -> None:
+def test_errors_from_old_colour_do_not_fail_the_shift(stage: Stage, every: int, *, named: bool) -> None:
     stage.move("green", prober=Shop(stage, blue=every, named=named))
     assert stage.weights() == GREEN
 
 
-def test_failures_that_the_metrics_knew_before_are_none_of_the_next_one_s(stage: Stage) -> None:
+def test_errors_that_metrics_had_before_do_not_fail_the_shift(stage: Stage) -> None:
     stage.metrics.failing = lambda colour, _: 0.1 if colour == "blue" else 0.0
     stage.move("green", prober=Shop(stage, blue=21, named=False))
     assert stage.weights() == GREEN
@@ -584,7 +610,21 @@ def test_throttling_is_waited_out(stage: Stage) -> None:
     stage.throttle("modify_rule", 60)
     stage.move("green")
     assert stage.weights() == GREEN
-    assert any("Throttling; trying again" in line for line in stage.lines)
+    lines = [line for line in stage.lines if "Throttling; trying again" in line]
+    assert 1 <= len(lines) <= 1 + 60 / 30, lines
+
+
+def test_an_api_that_throttles_every_second_call_prints_few_lines(stage: Stage) -> None:
+    error = ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, "DescribeLoadBalancers")
+    calls = iter(range(100_000))
+    stage.fails = lambda name: error if name == "describe_load_balancers" and next(calls) % 2 else None
+    stage.move("green")
+    stage.fails = lambda _: None
+    assert stage.weights() == GREEN
+    lines = [line.partition(": ")[0] for line in stage.lines if "Throttling; trying again" in line]
+    assert len(lines) >= 2
+    assert all(lines.count(what) <= 1 + stage.clock.now / 30 for what in lines)
+    assert lines.count("asking AWS for its time") < stage.ill.calls.count("describe_load_balancers") / 4
 
 
 def test_throttling_without_end_says_where_the_weights_are(stage: Stage) -> None:
@@ -632,6 +672,9 @@ def test_a_write_is_not_believed_until_read_back(stage: Stage, monkeypatch: pyte
     monkeypatch.setattr(stage.elb, "modify_rule", forgetful)
     stage.move("green", mode="immediate")
     assert stage.weights() == GREEN
+    assert len([line for line in stage.lines if line.startswith("listener ")]) == 2, (
+        "one a listener, however often written"
+    )
 
 
 def test_a_rule_with_a_stranger_is_refused(stage: Stage) -> None:
