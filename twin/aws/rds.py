@@ -13,6 +13,7 @@ from moto.rds import models as rds
 
 from twin.aws import postgres
 from twin.config import Twin
+from twin.host import dns
 
 log = logging.getLogger("aws")
 
@@ -76,9 +77,7 @@ def patch_rds(twin: Twin) -> None:
 
 
 def _publish(twin: Twin, hostname: str | None) -> None:
-    path = twin.hosts_directory / "rds"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{twin.host_ip} {hostname}\n" if hostname else "")
+    dns.publish(twin, "rds", {hostname: [twin.host_ip]} if hostname else {})
 
 
 def _start_database(twin: Twin, backend: Any, instance: Any) -> None:

@@ -5,6 +5,9 @@ each question, so a name answers the moment its file is there. Format: ``address
 comments; ``*.example.com`` stands for one or more labels, and the longest match wins, as in Route 53. Files that begin
 with a dot are being written and don't count.
 
+Not CoreDNS: the one built for the cluster lacks the ``bind`` plugin, so it would listen on every address of the machine;
+its ``hosts`` plugin knows no wildcards and reads a changed file only after its ``reload`` interval.
+
 Source of the message format: RFC 1035 section 4; of NXDOMAIN against an empty answer: RFC 2308.
 """
 
@@ -17,7 +20,7 @@ import sys
 from pathlib import Path
 
 TTL_SECONDS = 5
-"""What RDS gives its endpoints (an ALB's is 60): short, so that a fail-over is seen."""
+"""Time to live of an RDS endpoint's address (an ALB's is 60): short, so that a fail-over is seen."""
 
 _HEADER = struct.Struct("!6H")
 _QUERY_RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x0400, 0x0100, 0x0080

@@ -7,11 +7,12 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import dns
 from twin.loadbalancer import certificates, dns_names, haproxy_config
 from twin.loadbalancer.addresses import NodeAddresses, add_to_bridge
 from twin.loadbalancer.elb import AWS_ERRORS, Reader
@@ -68,7 +69,7 @@ class Engine:
         self._snapshot: Snapshot | None = None
         self._api_problem = "not asked yet"
         self._problems: list[str] = []
-        self._hosts = ""
+        self._published_names: dict[str, Sequence[str]] = {}
         self._front_door_state: Any = None
 
     # --- what the AWS API says -------------------------------------------------------------------------------------
@@ -160,13 +161,10 @@ class Engine:
 
     def _write_names(self, snapshot: Snapshot) -> None:
         addresses = {arn: self._addresses.of(arn, loopback=self._twin.simulated) for arn in self._nodes}
-        hosts = dns_names.hosts_file(snapshot.names, addresses)
-        if hosts != self._hosts:
-            self._twin.hosts_directory.mkdir(parents=True, exist_ok=True)
-            partial = self._twin.hosts_directory / ".load-balancers"
-            partial.write_text(hosts)
-            partial.replace(self._twin.hosts_directory / "load-balancers")
-            self._hosts = hosts
+        names = dns_names.name_addresses(snapshot.names, addresses)
+        if names != self._published_names:
+            dns.publish(self._twin, dns_names.OWNER, names)
+            self._published_names = names
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from typing import Any
 from twin import config
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
-from twin.host import processes
-from twin.loadbalancer import front_door
+from twin.host import dns, processes
+from twin.loadbalancer import dns_names, front_door
 
 DAEMON = "load-balancer"
 _NODE_PREFIX = "alb-"
@@ -102,7 +102,7 @@ def down(twin: Twin) -> None:
     for name in processes.names(twin):
         if name == front_door.PROCESS or name.startswith(_NODE_PREFIX):
             processes.stop(twin, name)
-    (twin.hosts_directory / "load-balancers").unlink(missing_ok=True)
+    dns.withdraw(twin, dns_names.OWNER)
 
 
 def status(twin: Twin) -> list[PartStatus]:
