@@ -237,7 +237,7 @@ class Twin:
 
 
 def module_environment(twin: Twin) -> dict[str, str]:
-    """What a ``python -m twin.…`` process of this twin needs to find the twin and its modules."""
+    """Environment in which a ``python -m twin.…`` process finds this twin and its modules."""
     return {
         "PYTHONPATH": str(REPOSITORY),
         "SHOPCAT_TWIN_NAME": twin.name,

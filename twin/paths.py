@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def is_root() -> bool:
-    """Whether this process may make network namespaces, mounts and cgroups."""
+    """Report whether this process may make network namespaces, mounts and cgroups."""
     return os.geteuid() == 0
 
 

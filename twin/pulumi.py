@@ -135,7 +135,7 @@ def client(twin: Twin, service: str) -> Any:
 
 
 def environment(twin: Twin) -> dict[str, str]:
-    """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
+    """Environment in which ``pulumi``, ``kubectl`` and ``aws`` work on the twin."""
     directories = [
         str(twin.directory / "bin"),
         str(Path(sys.executable).parent),

@@ -1,4 +1,4 @@
-"""What a person does to the cluster with kubectl and to the state, before somebody else updates."""
+"""Manual changes to the cluster (kubectl) and to the state, made before the next update."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Shop:
         return code, log.read_text()
 
     def cancel(self) -> None:
-        """What a person does after the engine was killed."""
+        """Clear the stack's lock, as a person does after the engine was killed."""
         command(self.twin, ["pulumi", "cancel", "-s", "prod", "--yes"])
 
     def outputs(self) -> Mapping[str, Any]:

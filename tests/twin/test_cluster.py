@@ -35,7 +35,7 @@ DATABASE = "shopcat.c0ffee.eu-central-1.rds.amazonaws.com"
 
 
 def left_by(twin: config.Twin) -> dict[str, list[str]]:
-    """What a twin could leave behind, but for what belongs to other twins that run meanwhile."""
+    """Return what a twin could leave behind on the machine, without what belongs to other running twins."""
 
     def mine(lines: list[str]) -> list[str]:
         names = [line for line in lines if "shopcat" not in line or twin.bridge in line or str(twin.directory) in line]

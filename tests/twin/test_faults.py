@@ -93,7 +93,7 @@ def pods(shop: Shop, colour: str) -> list[str]:
 
 
 def last_line(said: str) -> str:
-    """What went wrong in one line, as the engine prints it last; not that something did."""
+    """Return the last line of the engine's output that says what went wrong, not merely that something did."""
     lines = [
         line.strip()
         for line in said.splitlines()

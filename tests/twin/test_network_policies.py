@@ -140,7 +140,7 @@ def address(twin: config.Twin, namespace: str, name: str) -> str:
 
 
 def connects(twin: config.Twin, namespace: str, name: str, host: str, port: int) -> bool:
-    """Whether a TCP connection from that pod comes about within two seconds."""
+    """Report whether a TCP connection from that pod opens within two seconds."""
     code = f"import socket; socket.create_connection(({host!r}, {port}), 2)"
     return kubectl(twin, "exec", name, "-n", namespace, "--", "python3", "-c", code, check=False).returncode == 0
 

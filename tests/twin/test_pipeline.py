@@ -71,7 +71,7 @@ def build(twin: Twin, path: Path, capfd: pytest.CaptureFixture[str], *arguments:
 
 
 def identity(log: str) -> str:
-    """What the builder calls the image."""
+    """Return the image's ID in the builder's log."""
     return re.findall(r"^[0-9a-f]{64}$|^sha256:[0-9a-f]{64}$", log, re.MULTILINE)[-1]
 
 

@@ -100,7 +100,7 @@ NONE_OPEN = {
     "a rollback that is done": ({"rollback": "v1.0.0->v1.1.0"}, 0, ["v1.1.0-r1 is live already"]),
     "a rollback from what is not live": ({"rollback": "v1.2.1->v1.0.0"}, 1, ["v1.1.0-r1 is live, not v1.2.1"]),
 }
-"""What is wanted while no release is open → exit code of `pulumi preview`, and what it says."""
+"""While no release is open: settings → exit code of `pulumi preview`, and texts in its output."""
 BOTH_WAYS = ["go on: pulumi up -s prod", "abort: pulumi up -s prod", "shopcat:abort=v1.3.0"]
 OPEN = {
     "nothing": ({}, 0, ["goes on with release v1.3.0-r1"]),

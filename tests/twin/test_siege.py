@@ -97,7 +97,7 @@ class Job:
                     self.churn()
 
     def churn(self) -> None:
-        """What it may: its own pods deleted, its Deployment scaled to nothing and back, its secret read again."""
+        """Do what a preview may: delete its own pods, scale its Deployment to 0 and back, have its secret read again."""
         own = ("-n", self.facts.own)
         command(self.twin, ["kubectl", "delete", "pods", "--all", *own, "--wait=false"], check=False, **self.who)
         for replicas in (0, 1):

@@ -219,7 +219,7 @@ def mounts(builder: config.Twin) -> set[str]:
 
 
 def engine_folder() -> bool:
-    """Whether the machine has a container engine's folder, asked while no other test's build has made it for itself."""
+    """Report whether the machine has a container engine's folder, while no other test's build has made it temporarily."""
     with buildah._blob_cache_lock():
         return buildah._BLOB_CACHE.exists()
 

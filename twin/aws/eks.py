@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass
 class ClusterState:
-    """What moto does not keep of a cluster."""
+    """The state of a cluster that moto does not keep."""
 
     access: dict[str, Any]
     vpc_id: str = ""

@@ -1,4 +1,4 @@
-"""What the twin corrects in moto's load balancers: target health, and AWS's limits."""
+"""Corrections to moto's load balancers: target health, and AWS's limits."""
 
 from __future__ import annotations
 

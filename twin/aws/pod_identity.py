@@ -31,7 +31,7 @@ _PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
 def webhook(twin: Twin) -> dict[str, Any]:
-    """What tells the API server to ask here about every new pod."""
+    """The webhook configuration by which the API server asks here about every new pod."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",

@@ -49,13 +49,13 @@ class Refusal:
     message: str
 
     def response(self) -> web.Response:
-        """As the distribution specification writes errors."""
+        """Return the refusal in the error format of the OCI distribution specification."""
         return web.json_response({"errors": [{"code": self.code, "message": self.message}]}, status=self.status)
 
 
 @dataclass(frozen=True)
 class Repository:
-    """What ECR says of a repository: may a tag be moved to another digest?"""
+    """An ECR repository's rule on whether a tag may be moved to another digest."""
 
     name: str
     mutability: str
@@ -63,7 +63,7 @@ class Repository:
     """Tag patterns, ``*`` for any letters, that the other rule holds for."""
 
     def immutable(self, tag: str) -> bool:
-        """Whether a tag, once pushed, keeps its digest."""
+        """Report whether a tag, once pushed, keeps its digest."""
         by_rule = self.mutability.startswith("IMMUTABLE")
         patterns = (re.escape(pattern).replace(r"\*", ".*") for pattern in self.exclusions)
         excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(re.fullmatch(found, tag) for found in patterns)
@@ -71,7 +71,7 @@ class Repository:
 
 
 def tag_refusal(repository: Repository, tag: str, *, known_digest: str | None, digest: str) -> Refusal | None:
-    """Whether ECR would refuse this digest under this tag. Pushing the same digest again is fine."""
+    """Return ECR's refusal of this digest under this tag, or None. Pushing the same digest again is allowed."""
     if known_digest in (None, digest) or not repository.immutable(tag):
         return None
     message = (
@@ -258,7 +258,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether both run."""
+    """Report whether the registry and the front before it run."""
     lines = []
     for name, port in (("registry", twin.plain_registry_port), ("registry-front", twin.registry_port)):
         running = processes.find(twin, name)

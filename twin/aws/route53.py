@@ -1,4 +1,4 @@
-"""What the twin corrects in moto's Route 53."""
+"""Corrections to moto's Route 53."""
 
 from __future__ import annotations
 

@@ -113,12 +113,12 @@ def part(*, with_root: bool) -> BuiltPart:
 
 
 def ipset() -> BuiltPart:
-    """What the enforcer of NetworkPolicies keeps addresses with; tests alone need it."""
+    """The ipset package, in which the enforcer of NetworkPolicies keeps addresses; only tests need it."""
     return BuiltPart("debian-ipset", _SUITE, "1 ipset", lambda step: unpack(("ipset",), step, leave_out=_LEFT_OUT))
 
 
 def environment(root: Path) -> dict[str, str]:
-    """What an unpacked program needs to find its libraries and its companions."""
+    """Environment in which an unpacked program finds its libraries and the other unpacked programs."""
     libraries = [root / "usr/lib/x86_64-linux-gnu", root / "usr/lib/aarch64-linux-gnu", root / "usr/lib"]
     found = [str(path) for path in libraries if path.is_dir()]
     path = [str(root / "usr/sbin"), str(root / "usr/bin"), os.environ.get("PATH", "")]

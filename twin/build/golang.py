@@ -69,7 +69,7 @@ class Program:
 
     @property
     def module_version(self) -> str:
-        """As a module file names it."""
+        """The version in the form that a module file takes."""
         return self.revision or f"v{self.version}"
 
     def files(self) -> dict[str, str]:
@@ -215,7 +215,7 @@ def programs() -> dict[str, Program]:
 
 
 def go_problem(answer: str) -> str | None:
-    """What is wrong with the Go that answers ``go env GOVERSION`` so (nothing: there is none); None if it will do.
+    """Return what is wrong with the Go whose ``go env GOVERSION`` gave this answer (empty: no Go); None if it is new enough.
 
     From 1.21 on, Go fetches a newer toolchain by itself where a module asks for one.
     """

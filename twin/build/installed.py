@@ -18,7 +18,7 @@ _ANSWER_SECONDS = 20
 
 
 def new_enough(answer: str, wanted: str = golang.PULUMI) -> bool:
-    """Whether ``pulumi version`` answered with at least ``wanted`` of the same major version; no pre-release counts."""
+    """Report whether a ``pulumi version`` answer is at least ``wanted``, of the same major version, and no pre-release."""
     found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)", answer.strip())
     if found is None:
         return False

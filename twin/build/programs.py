@@ -20,7 +20,7 @@ LINTERS = ("actionlint",)
 
 
 _BUILD_BYTES = 4 << 30
-"""What a build may take: compilers on every processor, or a linker, below 2 GiB each."""
+"""Memory that a build may take: compilers on every processor, or a linker, below 2 GiB each."""
 
 
 def needed(twin: Twin) -> tuple[str, ...]:
@@ -78,7 +78,7 @@ def debian_program(twin: Twin, name: str) -> Path:
 
 
 def path_directories(twin: Twin) -> list[Path]:
-    """What a person's PATH needs before everything else: pulumi, its language host, kubectl, helm."""
+    """Directories that come first on a person's PATH: pulumi, its language host, kubectl, helm."""
     names = ("pulumi", "pulumi-language-python", "kubernetes", "helm")
     return list(dict.fromkeys(directory(twin, name) / "bin" for name in names))
 

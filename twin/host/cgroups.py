@@ -39,7 +39,7 @@ def hierarchies() -> list[tuple[Path, bool]]:
 
 
 def unified_only() -> bool:
-    """Whether the controllers are v2's."""
+    """Report whether every controller is in the cgroup v2 hierarchy."""
     return all(is_v2 for _, is_v2 in hierarchies())
 
 
@@ -105,7 +105,7 @@ def enter(twin: Twin, node: int, pid: int) -> None:
 
 
 def exists(twin: Twin, node: int) -> bool:
-    """Whether any part of the node's tree is there."""
+    """Report whether any part of the node's cgroup tree exists."""
     return any((root / name(twin, node)).exists() for root, _ in hierarchies())
 
 

@@ -1,4 +1,4 @@
-"""What all twins of a machine share and no name keeps apart: one at a time makes it or takes it away."""
+"""Locks on what all twins of a machine share: one twin at a time makes it or removes it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def places() -> contextlib.AbstractContextManager[None]:
 
 
 def mounted(path: Path) -> bool:
-    """Whether something is mounted on the folder, in whichever process's mount namespace."""
+    """Report whether something is mounted on the folder in any process's mount namespace."""
     for mountinfo in Path("/proc").glob("[0-9]*/mountinfo"):
         with contextlib.suppress(OSError):  # ended meanwhile
             if any(line.split()[4] == str(path) for line in mountinfo.read_text(errors="replace").splitlines()):

@@ -83,7 +83,7 @@ def _set_sysctls(netns: str, values: dict[str, str]) -> None:
 
 
 def overlapping_routes(twin: Twin, routes: list[dict[str, Any]]) -> list[str]:
-    """Of ``ip -json route show table all``: what sends an address of this twin somewhere else."""
+    """Return those routes (from ``ip -json route show table all``) that lead an address of this twin elsewhere."""
     own = networks(twin)
     found: list[str] = []
     for route in routes:
@@ -151,7 +151,7 @@ def _complete(twin: Twin) -> bool:
 
 
 def _answers(twin: Twin, node: int) -> bool:
-    """Whether a program in the node's namespace can open a TCP connection to the host's address."""
+    """Report whether a program in the node's namespace can open a TCP connection to the host's address."""
     with socket.socket() as server:
         try:
             server.bind((twin.host_ip, 0))
@@ -294,7 +294,7 @@ def _remove_empty_netns_directory() -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether both nodes reach the host."""
+    """Report whether both nodes reach the host."""
     if not _interface_exists(twin.bridge):
         return [PartStatus("network", ok=False, detail=f"no interface {twin.bridge}")]
     cut = [twin.netns(node) for node in NODES if not _answers(twin, node)]

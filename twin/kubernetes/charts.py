@@ -148,7 +148,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it is served."""
+    """Report whether the chart mirror runs."""
     running = processes.find(twin, PROCESS) is not None
     return [PartStatus("chart mirror", ok=running, detail=twin.chart_mirror if running else "not running")]
 

@@ -1,4 +1,4 @@
-"""What EKS's managed add-ons put into kube-system, with the requests they have on a real node.
+"""The objects that EKS's managed add-ons put into kube-system, with the requests they have on a real node.
 
 CoreDNS is the real one. The VPC CNI, kube-proxy and the pod identity agent are placeholders: pods that only wait,
 marked ``shopcat.twin/placeholder: "true"``, on the host's network like the originals, so that slots and CPU are as

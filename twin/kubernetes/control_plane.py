@@ -51,7 +51,7 @@ def _client_context(twin: Twin) -> ssl.SSLContext:
 
 
 def healthy(twin: Twin, url: str) -> bool:
-    """Whether a component of this twin answers 200 there (as the administrator, trusting the twin's authority)."""
+    """Report whether a component of this twin answers 200 at the URL (as the administrator, trusting the twin's authority)."""
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS, context=_client_context(twin)) as response:
             return int(response.status) == 200
@@ -60,7 +60,7 @@ def healthy(twin: Twin, url: str) -> bool:
 
 
 def healthy_plain(url: str) -> bool:
-    """Whether a plain HTTP health check answers 200."""
+    """Report whether a plain HTTP health check answers 200."""
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:
             return int(response.status) == 200

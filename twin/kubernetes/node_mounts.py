@@ -22,7 +22,7 @@ MARKER = ".made-by-the-shopcat-twin"
 
 
 def _mounts_script(node: Node) -> str:
-    """What the holder of the node's mount namespace does first."""
+    """Shell script that makes the node's mounts and then sleeps, so that its mount namespace stays open."""
     covered = [("proc/meminfo", "/proc/meminfo")]
     for setting, wanted in KERNEL_SETTINGS.items():
         if Path("/proc/sys", setting).read_text().strip() != wanted:

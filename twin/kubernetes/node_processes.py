@@ -73,7 +73,7 @@ def _redirect_dns(node: Node) -> None:
 
 
 def _in_current_namespace(node: Node, process: processes.Process) -> bool:
-    """Whether a process lives in the node's network namespace as it is now, not in one that was replaced."""
+    """Report whether a process runs in the node's current network namespace, not in one that was replaced."""
     try:
         own = Path(f"/proc/{process.pid}/ns/net").stat().st_ino
         return own == (network.NETNS_DIRECTORY / node.netns).stat().st_ino
@@ -131,7 +131,7 @@ def _give_pod_network(node: Node, found: dict[str, Any]) -> None:
 
 
 def _became_ready(node: Node, since: dt.datetime | None) -> bool:
-    """Whether the node says so itself, after ``since`` (a Ready from before a restart is worth nothing)."""
+    """Report whether the node's kubelet has reported Ready after ``since`` (a Ready from before a restart does not count)."""
     found = node_objects(node.twin).get(node.name)
     if found is None:
         return False

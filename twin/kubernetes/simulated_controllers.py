@@ -40,7 +40,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether they run."""
+    """Report whether the simulated controllers run."""
     running = processes.find(twin, PROCESS) is not None
     detail = "on the host" if running else "not running"
     return [PartStatus("External Secrets", ok=running, detail=detail), *simulated_controller.status(twin)]

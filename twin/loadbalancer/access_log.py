@@ -44,7 +44,7 @@ class Request:
 
     @property
     def connection_failed(self) -> bool:
-        """Whether no connection to a target came about."""
+        """Report whether the connection to the target could not be opened."""
         return bool(self.target) and self.flags[1:] == "C" and self.flags[0] in "Ss"
 
 

@@ -124,7 +124,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it was pushed."""
+    """Report whether the controller's image was pushed."""
     if twin.simulated:
         return [PartStatus("controller image", ok=True, detail="none: simulated nodes pull nothing")]
     done = (twin.directory / "loadbalancer" / "image.pushed").exists()

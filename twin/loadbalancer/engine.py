@@ -351,7 +351,7 @@ class Engine:
     # --- status and faults -----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """What runs, what is under way, what is not implemented."""
+        """Return the state of every load balancer, node and target group, and the problems."""
         snapshot = self._snapshot
         group_names = {arn: group.name for arn, group in self._groups.items()}
         load_balancers = []

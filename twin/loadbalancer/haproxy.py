@@ -114,7 +114,7 @@ class NodeProcess:
         return self._reloads
 
     def alive(self) -> bool:
-        """Whether the HAProxy runs."""
+        """Report whether the HAProxy process runs."""
         return processes.find(self._twin, self.node.name) is not None
 
     def apply(

@@ -87,7 +87,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the name leads to the front door."""
+    """Report whether the host name leads to the front door."""
     there = HOSTS.exists() and _mark(twin) in HOSTS.read_text()
     if not is_root():
         return [PartStatus("host name", ok=True, detail="no root: only clients that know *.localhost find it")]

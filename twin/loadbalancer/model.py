@@ -1,4 +1,4 @@
-"""What a load balancer is, as ELBv2 describes it: listeners, rules, target groups, targets. Plain values, no I/O."""
+"""A load balancer in ELBv2's terms: listeners, rules, target groups, targets. Plain values, no I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has reached one node of a load balancer: its rules, the targets it knows, and how healthy it finds them."""
+"""State of one load-balancer node: the rules and targets that have reached it, and the targets' health as it sees them."""
 
 from __future__ import annotations
 

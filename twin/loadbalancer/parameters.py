@@ -30,7 +30,7 @@ class Delay:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What parameters.yaml holds; the comments there say where each number comes from."""
+    """The values of parameters.yaml; the comments there give each number's source."""
 
     seed: int
     delay_scale: float

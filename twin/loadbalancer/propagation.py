@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class Versions(Generic[Key, Value]):
-    """What one node knows: for each key the newest value that has reached it.
+    """One node's knowledge: for each key the newest value that has reached it.
 
     Changes of one key never overtake each other: a later change arrives no earlier than the one before it.
     """

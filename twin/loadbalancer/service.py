@@ -21,7 +21,7 @@ _NODE_PREFIX = "alb-"
 
 
 def can_listen(twin: Twin) -> bool:
-    """Whether this user may listen on port 443 of the nodes' loopback addresses (root, or a lowered sysctl)."""
+    """Report whether this user may listen on port 443 of the nodes' loopback addresses (root, or a lowered sysctl)."""
     address, _ = twin.load_balancer_ips(0, loopback=True)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -42,13 +42,13 @@ def webhook_port(twin: Twin) -> int:
 
 
 def webhook_url(twin: Twin) -> str:
-    """What the chart's ``twinWebhookURL`` has to be."""
+    """Value that the chart's ``twinWebhookURL`` must have."""
     return f"https://127.0.0.1:{webhook_port(twin)}"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the cluster says the controller is to run with."""
+    """The controller's arguments, environment and certificate as the cluster has them."""
 
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -148,7 +148,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the supervisor runs."""
+    """Report whether the supervisor runs."""
     process = processes.find(twin, PROCESS)
     detail = f"on the host, webhooks at {webhook_url(twin)}" if process is not None else "not running"
     return [PartStatus("load balancer controller", ok=process is not None, detail=detail)]

@@ -31,7 +31,7 @@ PASSED = CheckResult(passed=True)
 
 @dataclass(frozen=True)
 class View:
-    """What one node has found out about a registered target."""
+    """One node's view of a registered target."""
 
     state: str = INITIAL
     reason: str = "Elb.RegistrationInProgress"
@@ -60,7 +60,7 @@ class View:
 
 @dataclass(frozen=True)
 class TargetHealth:
-    """What DescribeTargetHealth says of a target."""
+    """A target's health in DescribeTargetHealth's terms."""
 
     state: str
     reason: str = ""
@@ -95,7 +95,7 @@ def routable(views: dict[str, View]) -> set[str]:
 
 
 def matches(matcher: str, status: int) -> bool:
-    """Whether a status is within a matcher such as ``200``, ``200,202`` or ``200-299``."""
+    """Report whether a status is within a matcher such as ``200``, ``200,202`` or ``200-299``."""
     for part in matcher.split(","):
         first, _, last = part.strip().partition("-")
         if int(first) <= status <= int(last or first):

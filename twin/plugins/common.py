@@ -1,4 +1,4 @@
-"""What the twin's stand-in plugins share: the engine's ResourceProvider protocol over plain Python values.
+"""The engine's ResourceProvider protocol over plain Python values, for all stand-in plugins.
 
 A plugin subclasses :class:`Provider` and works with dictionaries. Property values are what JSON has; a value that is not
 known yet (during a preview) is the string :data:`UNKNOWN`. Secrets: the engine strips them before it asks and marks the
@@ -37,12 +37,12 @@ Properties = dict[str, Any]
 
 
 class ProviderError(Exception):
-    """What the engine shows a person: one clear message."""
+    """An error whose message the engine shows to the user."""
 
 
 @dataclass
 class Difference:
-    """What changed: property paths, and which of them need a replacement."""
+    """Paths of the changed properties, and those of them that need a replacement."""
 
     changed: list[str] = field(default_factory=list)
     replaces: list[str] = field(default_factory=list)
@@ -123,7 +123,7 @@ def prune(live: Any, like: Any) -> Any:
 
 
 def merged(old: Any, new: Any) -> Any:
-    """What is known of outputs before an update: the new inputs, and computed values of the old ones, also nested."""
+    """Return the outputs known before an update: new inputs over the old outputs, also nested."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
     return new
@@ -145,7 +145,7 @@ class Provider:
     def difference(
         self, type_name: str, identifier: str, old_inputs: Properties, outputs: Properties, new: Properties
     ) -> Difference:
-        """What an update would change."""
+        """Return what an update would change."""
         raise NotImplementedError
 
     def create(self, type_name: str, urn: str, inputs: Properties, timeout: float) -> tuple[str, Properties]:

@@ -34,7 +34,7 @@ class Github:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a script finds in place of GitHub's."""
+        """Environment that stands in for GitHub's own in a script."""
         return {
             "GITHUB_API_URL": self.address,
             "GITHUB_REPOSITORY": GITHUB_REPOSITORY,
@@ -53,7 +53,7 @@ class Github:
             self._open.discard(number)
 
     def comments(self, number: int) -> list[str]:
-        """What stands below it."""
+        """Return the comments on a pull request."""
         with self._lock:
             return [text for one, text in self._comments if one == number]
 

@@ -35,11 +35,11 @@ LEFTOVER_KINDS = (
     "stacks",
     "settings",
 )
-"""What is looked for."""
+"""Kinds of leftovers that are looked for."""
 
 
 def concerns(text: str, number: int | None) -> bool:
-    """Whether a name holds that of this preview, or of any (None): `pr-7` is in `shopcat-pr-7`, and not in `pr-71`."""
+    """Report whether a name contains this preview's name, or any's (None): `shopcat-pr-7` contains `pr-7`, `pr-71` does not."""
     return any(number in (None, int(found)) for found in _STACK.findall(text))
 
 
@@ -55,7 +55,7 @@ def of_objects(items: Iterable[dict[str, Any]], number: int | None) -> list[str]
 
 
 def declared(twin: Twin, number: int | None = None) -> dict[str, list[str]]:
-    """What a preview's stack declares, or any preview's; only what there is has a key."""
+    """Existing resources of the kinds in a preview's stack, of one preview or of all; kinds without any are left out."""
     elb = pulumi.client(twin, "elbv2")
     groups = [one["TargetGroupName"] for one in elb.describe_target_groups()["TargetGroups"]]
     hosts = [

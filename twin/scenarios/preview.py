@@ -53,7 +53,7 @@ def settings_file(twin: Twin, stack: str) -> Path:
 
 
 def environment(twin: Twin, stack: str) -> dict[str, str]:
-    """What production's commands need, with the previews' backend and the stack's settings."""
+    """Environment of production's commands, with the previews' backend and the stack's settings."""
     return {
         **pulumi.environment(twin),
         "PULUMI_BACKEND_URL": f"file://{twin.directory}/pulumi-state-previews",
@@ -91,7 +91,7 @@ def _backend(twin: Twin, stack: str) -> Backend:
 
 
 def contract(twin: Twin) -> dict[str, Any]:
-    """What production publishes for previews (infra/previews/cluster_info.py)."""
+    """The cluster information that production publishes for previews (infra/previews/cluster_info.py)."""
     parameter = pulumi.client(twin, "ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]
     found: dict[str, Any] = json.loads(parameter["Value"])
     return found
@@ -103,7 +103,7 @@ def stacks(twin: Twin) -> list[str]:
 
 
 def exists(twin: Twin, stack: str) -> bool:
-    """Whether the stack is there, whatever is in it."""
+    """Report whether the stack exists, even if it is empty."""
     return stack in stacks(twin)
 
 

@@ -47,7 +47,7 @@ def changed_source(given: Path, folder: Path, word: str) -> Path:
 
 
 def environment(twin: Twin) -> dict[str, str]:
-    """What every script finds."""
+    """Environment of every script of the pipeline."""
     return {
         **pulumi.environment(twin),
         "SHOPCAT_SECRETS_PROVIDER": "passphrase",
@@ -58,7 +58,7 @@ def environment(twin: Twin) -> dict[str, str]:
 
 
 def build_environment(twin: Twin, given: Path | None = None) -> dict[str, str]:
-    """What a script that builds finds besides: the application (APP_SRC) with its wheels, and the twin's base image."""
+    """Additional environment of a script that builds: the application (APP_SRC) with its wheels, and the twin's base image."""
     return {
         "SHOPCAT_BUILDER": "buildah",
         "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={registry_client.base_image(twin)} PIP_NO_INDEX=1",
@@ -94,7 +94,7 @@ def run(
 
 
 def production_environment(twin: Twin) -> dict[str, str]:
-    """What a script that works on production finds besides: the settings of its stack on the twin."""
+    """Additional environment of a script that works on production: the settings of its stack on the twin."""
     return {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
 
 

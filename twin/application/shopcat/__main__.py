@@ -43,7 +43,7 @@ pool_key: web.AppKey[AsyncConnectionPool] = web.AppKey("pool", AsyncConnectionPo
 
 
 class Drain:
-    """Whether SIGTERM has come."""
+    """The application's drain, which SIGTERM begins."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()

@@ -48,13 +48,13 @@ class Endpoint:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """What makes it the same target."""
+        """The key by which two targets are the same."""
         return self.ip, self.port
 
 
 @dataclass(frozen=True)
 class Caches:
-    """What the informers keep."""
+    """The objects that the informers keep, one store per kind."""
 
     services: Store
     slices: Store
@@ -74,7 +74,7 @@ def condition(pod: Object, name: str) -> Object | None:
 
 
 def has_gate(pod: Object, name: str) -> bool:
-    """Whether the pod has that readiness gate."""
+    """Report whether the pod has that readiness gate."""
     return any(gate["conditionType"] == name for gate in pod["spec"].get("readinessGates") or [])
 
 

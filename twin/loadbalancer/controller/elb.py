@@ -54,7 +54,7 @@ class TargetInfo:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """What makes it the same target."""
+        """The key by which two targets are the same."""
         return self.ip, self.port
 
 
@@ -153,6 +153,6 @@ class ElasticLoadBalancing:
 
 
 def is_not_found(error: Exception) -> bool:
-    """Whether an error says that the target group is gone, or never was."""
+    """Report whether an error says that the target group does not exist."""
     codes = ("TargetGroupNotFound", "ValidationError")
     return isinstance(error, ClientError) and error.response["Error"]["Code"] in codes

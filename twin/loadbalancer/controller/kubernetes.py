@@ -1,4 +1,4 @@
-"""As much of the Kubernetes API as the controller needs, over plain HTTP: memory is what it has least of."""
+"""The part of the Kubernetes API that the controller needs, over plain HTTP, to save memory."""
 
 from __future__ import annotations
 

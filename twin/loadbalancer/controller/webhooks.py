@@ -145,7 +145,7 @@ class Admission:
         ]
 
     def validate_binding(self, request: Object) -> Patch:
-        """What the real controller refuses, and what this one doesn't do."""
+        """Refuse a binding that the real controller refuses, or that needs a feature this controller lacks."""
         binding = request["object"]
         spec = binding["spec"]
         absent = [name for name in ("targetGroupARN", "targetType") if not spec.get(name)]

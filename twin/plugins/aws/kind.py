@@ -1,4 +1,4 @@
-"""What a resource type of the stand-in aws plugin is made of."""
+"""Base class and helpers for the resource types of the stand-in aws plugin."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _maybe_json(value: Any) -> Any:
 
 
 def gone(error: ClientError, *codes: str) -> bool:
-    """Whether an AWS error says that the thing isn't there."""
+    """Report whether an AWS error says that the resource does not exist."""
     code = error.response["Error"]["Code"]
     generic = ("NotFound", "NoSuch", "NotFoundException", "NotFoundFault", "ResourceNotFound")
     return code in codes or any(word in code for word in generic)

@@ -18,7 +18,7 @@ _LOADED = (aws.eks.Cluster, aws.iam.Role)
 CLUSTER = "eks:index:Cluster"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
 _KUBERNETES_PROVIDER_VERSION = "4.19.0"
-"""What the component asks for by itself (nodejs/eks/package.json)."""
+"""Version of the kubernetes provider that upstream's component asks for (nodejs/eks/package.json)."""
 _OLDEST_AWS_CLI = {"1": (1, 24, 0), "2": (2, 7, 0)}
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
@@ -119,7 +119,7 @@ class ServiceRole(pulumi.ComponentResource):
 
 
 class Cluster(pulumi.ComponentResource):
-    """What upstream's component makes of a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
+    """The resources of upstream's component for a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(CLUSTER, name, None, opts)
