@@ -268,11 +268,11 @@ def production_settings() -> dict[str, Any]:
 
 def region() -> str:
     """AWS region of the production stack (``aws:region`` in Pulumi.prod.yaml)."""
-    found = production_settings().get("aws:region")
-    if not isinstance(found, str):
+    name = production_settings().get("aws:region")
+    if not isinstance(name, str):
         message = "Pulumi.prod.yaml sets no `aws:region`; the twin needs it to play that region"
         raise TwinError(message)
-    return found
+    return name
 
 
 def registry_host() -> str:

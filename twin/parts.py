@@ -121,7 +121,7 @@ def begin(twin: Twin, later: Collection[str] = ()) -> Callable[[], None]:
     pool = ThreadPoolExecutor(len(waiting))
 
     def step() -> None:
-        for part in [one for one in waiting if not failures and ours.intersection(one.after) <= done]:
+        for part in [candidate for candidate in waiting if not failures and ours.intersection(candidate.after) <= done]:
             waiting.remove(part)
             running[pool.submit(_start, twin, part)] = part
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -166,7 +166,7 @@ def down(twin: Twin) -> list[str]:
 
     for part in reversed(PARTS):
         if part.applies_to(twin):
-            attempt(part.title, lambda found, part=part: part.load().down(found))  # type: ignore[misc]
+            attempt(part.title, lambda stopped, part=part: part.load().down(stopped))  # type: ignore[misc]
     return problems
 
 

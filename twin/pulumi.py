@@ -215,9 +215,9 @@ def _init(twin: Twin) -> None:
             capture=True,
             directory=Path(directory),
         )
-        made = yaml.safe_load((Path(directory) / f"Pulumi.{STACK}.yaml").read_text())
+        initialised = yaml.safe_load((Path(directory) / f"Pulumi.{STACK}.yaml").read_text())
     document = yaml.safe_load(settings.read_text())
-    document["encryptionsalt"] = made["encryptionsalt"]
+    document["encryptionsalt"] = initialised["encryptionsalt"]
     settings.write_text(yaml.safe_dump(document, sort_keys=False))
 
 

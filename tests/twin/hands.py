@@ -46,7 +46,7 @@ def image_edited(shop: Shop, colour: str) -> None:
 def label_changed(shop: Shop, colour: str) -> None:
     """One pod of the colour is none any more; it stays until somebody deletes it, and another takes its place."""
     pods = kubectl(shop.twin, "get", "pods", "-n", NAMESPACE, "-l", f"shopcat/colour={colour}")["items"]
-    name = next(one["metadata"]["name"] for one in pods if "deletionTimestamp" not in one["metadata"])
+    name = next(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     command(shop.twin, ["kubectl", "label", "pod", name, "-n", NAMESPACE, "--overwrite", "shopcat/colour=debugged"])
 
 

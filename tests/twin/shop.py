@@ -99,13 +99,17 @@ class Shop:
     def weights(self) -> dict[str, int]:
         """Weight of each colour, by the load balancer's API."""
         elb = aws(self.twin, "elbv2")
-        names = {one["TargetGroupArn"]: one["TargetGroupName"] for one in elb.describe_target_groups()["TargetGroups"]}
+        names = {
+            group["TargetGroupArn"]: group["TargetGroupName"] for group in elb.describe_target_groups()["TargetGroups"]
+        }
         for balancer in elb.describe_load_balancers(Names=["shopcat"])["LoadBalancers"]:
             for listener in elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]:
                 for rule in elb.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
                     tuples = rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])
                     if len(tuples) == 2:
-                        return {names[one["TargetGroupArn"]].removeprefix("shopcat-"): one["Weight"] for one in tuples}
+                        return {
+                            names[group["TargetGroupArn"]].removeprefix("shopcat-"): group["Weight"] for group in tuples
+                        }
         raise AssertionError("no rule forwards to both colours")
 
     def replicas(self, colour: str) -> int:
@@ -116,7 +120,7 @@ class Shop:
         """Failed requests that were due since then; waits until all that were due by now have ended."""
         end = until or time.time()
         time.sleep(max(0.0, end + STRAGGLERS_SECONDS - time.time()))
-        return [one for one in self.load.failures if since <= one.due <= end]
+        return [outcome for outcome in self.load.failures if since <= outcome.due <= end]
 
 
 def stop(process: "subprocess.Popen[str]") -> None:

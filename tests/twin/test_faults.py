@@ -83,44 +83,44 @@ def live(shop: Shop) -> str:
 
 def colours(shop: Shop) -> tuple[str, str]:
     """The live colour and the idle one."""
-    found = str(shop.outputs()["liveColour"])
-    return found, "green" if found == "blue" else "blue"
+    live_colour = str(shop.outputs()["liveColour"])
+    return live_colour, "green" if live_colour == "blue" else "blue"
 
 
 def pods(shop: Shop, colour: str) -> list[str]:
-    found = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
-    return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
+    items = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
+    return [pod["metadata"]["name"] for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
 
-def last_line(said: str) -> str:
+def last_line(output: str) -> str:
     """Return the last line of the engine's output that says what went wrong, not merely that something did."""
     lines = [
         line.strip()
-        for line in said.splitlines()
+        for line in output.splitlines()
         if ("error:" in line or "is refused" in line or "everything is" in line)
         and not any(words in line for words in ("unhandled error", "update failed", "preview failed"))
     ]
-    assert lines, said
+    assert lines, output
     if lines[-1].endswith("errors occurred:"):  # the cause is the last of them: a pod's own
-        causes = [line.strip() for line in said.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
-        assert causes, said
+        causes = [line.strip() for line in output.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
+        assert causes, output
         return causes[-1].removeprefix("* ")[:240]
     return lines[-1].removeprefix("error: ")[:240]
 
 
 def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
-    code, said = shop.up(changes, **values)
-    assert code == 0, said
-    return said
+    code, output = shop.up(changes, **values)
+    assert code == 0, output
+    return output
 
 
 def refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
-    code, said = shop.up(changes, **values)
-    assert code != 0, said
-    assert "Traceback" not in said
+    code, output = shop.up(changes, **values)
+    assert code != 0, output
+    assert "Traceback" not in output
     for word in words:
-        assert word in said, said
-    return last_line(said)
+        assert word in output, output
+    return last_line(output)
 
 
 def killed(step: str, then: str) -> Callable[[Shop, str], str]:
@@ -142,19 +142,19 @@ def killed(step: str, then: str) -> Callable[[Shop, str], str]:
             assert live(shop) == before
             return "aborted"
         elif then == "abort":
-            told = refused(shop, "rollback", abort=tag)
+            message = refused(shop, "rollback", abort=tag)
             good(shop)
-            return told
+            return message
         else:
             other = f"{tag}1"
             shop.push(other)
             if step == "live pointer":
                 good(shop)
                 return "the release is finished first"
-            told = refused(shop, tag, "abort", tag=other)
+            message = refused(shop, tag, "abort", tag=other)
             good(shop)
             assert live(shop) == tag
-            return told
+            return message
         assert live(shop) == tag
         return "goes on"
 
@@ -165,10 +165,10 @@ def broken(edits: dict[str, str], *words: str) -> Callable[[Shop, str], str]:
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
         shop.push(tag, edits)
-        told = refused(shop, *words, up_command("abort", tag), tag=tag)
+        message = refused(shop, *words, up_command("abort", tag), tag=tag)
         good(shop, abort=tag)
         assert live(shop) == before
-        return told
+        return message
 
     return act
 
@@ -182,11 +182,11 @@ def elb(kind: str, seconds: float) -> Callable[[Shop, str], str]:
         wait_for(log, STEPS["canary"], process)
         with fault(shop.twin, service="elasticloadbalancing", kind=kind, seconds=seconds):
             code = process.wait(900)
-        said = log.read_text()
+        output = log.read_text()
         if code != 0:
             good(shop)
         assert live(shop) == tag
-        return last_line(said) if code else "waits and goes on"
+        return last_line(output) if code else "waits and goes on"
 
     return act
 
@@ -204,11 +204,11 @@ def controller_stopped(shop: Shop, tag: str) -> str:
     finally:
         command(shop.twin, [*scale, "--replicas=2"])
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
         good(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "waits and goes on"
+    return last_line(output) if code else "waits and goes on"
 
 
 def unused_without_weight(shop: Shop, tag: str) -> str:
@@ -233,11 +233,11 @@ def node_drained(shop: Shop, tag: str) -> str:
     finally:
         command(shop.twin, ["kubectl", "uncordon", "node2"])
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
         good(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "waits and goes on"
+    return last_line(output) if code else "waits and goes on"
 
 
 def database_restarted(shop: Shop, tag: str) -> str:
@@ -246,11 +246,11 @@ def database_restarted(shop: Shop, tag: str) -> str:
     wait_for(log, STEPS["canary"], process)
     postgres.restart(shop.twin)
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
         good(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "goes on"
+    return last_line(output) if code else "goes on"
 
 
 def migrate(statement: str) -> dict[str, Any]:
@@ -266,20 +266,20 @@ def migrated(shop: Shop, tag: str) -> str:
     change = migrate(f"execute('ALTER TABLE orders ADD COLUMN {column} text').connection.commit()")
     good(shop, change, tag=tag)
     assert live(shop) == tag
-    found = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
-    assert found == [["1"]]
+    count = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
+    assert count == [["1"]]
     return "goes on"
 
 
 def migration_fails(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
-    told = refused(
+    message = refused(
         shop, f"migrate-{tag}", changes=migrate("execute('ALTER TABLE no_such_table ADD COLUMN x text')"), tag=tag
     )
     good(shop, abort=tag)
     assert live(shop) == before
-    return told
+    return message
 
 
 def pod_deleted(shop: Shop, tag: str) -> str:
@@ -307,11 +307,11 @@ def rollback_in_an_outage(shop: Shop, tag: str) -> str:
     for name in pods(shop, colours(shop)[0]):
         command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
     since = time.time()
-    said = good(shop, rollback=f"{tag}->{before}")
+    output = good(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
-    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", said)
+    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", output)
     assert moved
-    late = [one for one in shop.failed(since) if one.release != tag]
+    late = [failure for failure in shop.failed(since) if failure.release != tag]
     assert not late, "the former release fails nothing"
     return moved[0]
 
@@ -323,8 +323,8 @@ def weights_moved_by_hand(shop: Shop, tag: str) -> str:
     client = aws(shop.twin, "elbv2")
     (balancer,) = client.describe_load_balancers(Names=["shopcat"])["LoadBalancers"]
     groups = {
-        one: client.describe_target_groups(Names=[f"shopcat-{one}"])["TargetGroups"][0]["TargetGroupArn"]
-        for one in (colour, idle)
+        name: client.describe_target_groups(Names=[f"shopcat-{name}"])["TargetGroups"][0]["TargetGroupArn"]
+        for name in (colour, idle)
     }
     tuples = [{"TargetGroupArn": groups[colour], "Weight": 0}, {"TargetGroupArn": groups[idle], "Weight": 100}]
     action = {"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}
@@ -332,9 +332,9 @@ def weights_moved_by_hand(shop: Shop, tag: str) -> str:
         for rule in client.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
             if len(rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])) == len(groups):
                 client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
-    said = good(shop)
+    output = good(shop)
     assert shop.weights() == {colour: 100, idle: 0}
-    return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", said)[0]  # type: ignore[index]
+    return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", output)[0]  # type: ignore[index]
 
 
 def scaled_by_hand(shop: Shop, tag: str) -> str:
@@ -359,13 +359,13 @@ def secret_lacks_a_key(shop: Shop, tag: str) -> str:
     lacking = {key: value for key, value in json.loads(whole).items() if key != "port"}
     manager.put_secret_value(SecretId=name, SecretString=json.dumps(lacking))
     try:
-        told = refused(shop, up_command("abort", tag), tag=tag)
+        message = refused(shop, up_command("abort", tag), tag=tag)
     finally:
         manager.put_secret_value(SecretId=name, SecretString=whole)
     good(shop, abort=tag)
     assert live(shop) == before
     good(shop)
-    return told
+    return message
 
 
 def right_after(shop: Shop, tag: str) -> str:
@@ -385,8 +385,8 @@ def right_after(shop: Shop, tag: str) -> str:
     finally:
         service.set_faults(shop.twin, delayScale=DELAY_SCALE, delayWorst=False)
     assert live(shop) == other
-    said = command(shop.twin, ["kubectl", "logs", "-n", "shopcat", f"job/smoke-{other}-r1-a1"]).stdout
-    assert f"expected release {other}, got {before}" in said, f"nobody asked the former pods any more:\n{said}"
+    output = command(shop.twin, ["kubectl", "logs", "-n", "shopcat", f"job/smoke-{other}-r1-a1"]).stdout
+    assert f"expected release {other}, got {before}" in output, f"nobody asked the former pods any more:\n{output}"
     return "waits and goes on"
 
 
@@ -441,13 +441,13 @@ def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], s
             hands.HANDS[what](shop, colour)
             if refreshed:
                 command(shop.twin, ["pulumi", "refresh", "-s", "prod", "--yes", "--non-interactive"])
-            told = then_updates(shop, then, f"{tag}1", {"rollback": f"{now}->{before}"})
+            message = then_updates(shop, then, f"{tag}1", {"rollback": f"{now}->{before}"})
         finally:
             hands.undo(shop)
         settled, idle = colours(shop)
         assert shop.weights() == {settled: 100, idle: 0}
         assert (shop.replicas(settled), shop.replicas(idle)) == (2, 0)
-        return told
+        return message
 
     return act
 
@@ -455,25 +455,25 @@ def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], s
 def then_updates(shop: Shop, then: str, tag: str, back: dict[str, str]) -> str:
     """The update that comes after somebody's hand; what the user is told."""
     if then == "plain up":
-        said = good(shop)
-        told = re.search(r"changed by hand, put back by this update: [^\n]*", said)
-        return told[0][:240] if told else "nothing to do"
+        output = good(shop)
+        message = re.search(r"changed by hand, put back by this update: [^\n]*", output)
+        return message[0][:240] if message else "nothing to do"
     before = live(shop)
     shop.push(tag, FAILS_SMOKE if then == "failed release, abort" else None)
     wish = back if then == "rollback" else {"tag": tag}
-    code, said = shop.up(**wish)
-    told = "goes on"
-    if code and "is not whole" in said:  # nothing was touched; a plain update puts it right
-        told = last_line(said)
+    code, output = shop.up(**wish)
+    message = "goes on"
+    if code and "is not whole" in output:  # nothing was touched; a plain update puts it right
+        message = last_line(output)
         good(shop)
-        code, said = shop.up(**wish)
+        code, output = shop.up(**wish)
     if then == "failed release, abort":
-        assert code != 0, said
+        assert code != 0, output
         good(shop, abort=tag)
         assert live(shop) == before
         return "aborted"
-    assert code == 0, said
-    return told
+    assert code == 0, output
+    return message
 
 
 def wanted(cells: Sequence[Cell], text: str) -> list[Cell]:
@@ -571,10 +571,10 @@ WANTED_CELLS = wanted(CELLS, WANTED)
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(twin, tmp_path_factory.mktemp("shop")) as found:
-        found.push("v2.0.0")
-        good(found, tag="v2.0.0")
-        yield found
+    with open_shop(twin, tmp_path_factory.mktemp("shop")) as opened:
+        opened.push("v2.0.0")
+        good(opened, tag="v2.0.0")
+        yield opened
 
 
 def write_row(name: str, row: str) -> None:
@@ -603,13 +603,13 @@ def test_cell(cell: Cell, shop: Shop) -> None:
     close_what_is_open(shop)
     number = CELLS.index(cell) + 1
     since = time.time()
-    told = cell.act(shop, f"v2.{number}.0")
+    message = cell.act(shop, f"v2.{number}.0")
     hurt = shop.failed(since)
-    sent = sum(1 for one in shop.load.outcomes if one.due >= since)
-    kinds = Counter(one.failure for one in hurt)
+    sent = sum(1 for outcome in shop.load.outcomes if outcome.due >= since)
+    kinds = Counter(outcome.failure for outcome in hurt)
     shown = ", ".join(f"{name}: {count}" for name, count in kinds.items()) or "-"
     expected = f"≤ {cell.most_failed}: {cell.reason}" if cell.most_failed else "0"
-    words = told.replace("|", "/")
+    words = message.replace("|", "/")
     write_row(cell.name, f"| {cell.name} | {expected} | {len(hurt)} of {sent} | {shown} | {words} | {cell.heals} |")
     assert sent >= 100, "the load has ended; a cell without requests says nothing"
     assert len(hurt) <= cell.most_failed, kinds

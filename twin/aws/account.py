@@ -51,5 +51,5 @@ def down(twin: Twin) -> None:
 def status(twin: Twin) -> list[PartStatus]:
     """Report whether the account is bootstrapped: the hosted zone exists, which is made last."""
     zones = pulumi.client(twin, "route53").list_hosted_zones()["HostedZones"]
-    found = hostnames.preview_domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
-    return [PartStatus("account", ok=found, detail="bootstrapped" if found else "not bootstrapped")]
+    bootstrapped = hostnames.preview_domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
+    return [PartStatus("account", ok=bootstrapped, detail="bootstrapped" if bootstrapped else "not bootstrapped")]

@@ -66,7 +66,9 @@ class Repository:
         """Report whether a tag, once pushed, keeps its digest."""
         by_rule = self.mutability.startswith("IMMUTABLE")
         patterns = (re.escape(pattern).replace(r"\*", ".*") for pattern in self.exclusions)
-        excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(re.fullmatch(found, tag) for found in patterns)
+        excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(
+            re.fullmatch(exclusion, tag) for exclusion in patterns
+        )
         return by_rule != excluded
 
 
@@ -122,13 +124,13 @@ class Front:
                 405, "UNSUPPORTED", "ECR deletes images by its own API: aws ecr batch-delete-image"
             ).response()
         manifest, upload = _MANIFEST.fullmatch(request.path), _UPLOAD.match(request.path)
-        found = manifest or upload
-        if found is None:
+        match = manifest or upload
+        if match is None:
             return Refusal(404, "UNSUPPORTED", f"{request.method} {request.path} is not part of a push").response()
         try:
-            repository = await asyncio.to_thread(self._repository, found["repository"])
+            repository = await asyncio.to_thread(self._repository, match["repository"])
             if repository is None:
-                message = f"The repository with name '{found['repository']}' does not exist in the registry"
+                message = f"The repository with name '{match['repository']}' does not exist in the registry"
                 return Refusal(404, "NAME_UNKNOWN", message).response()
             if manifest is None:
                 return await self._forward(request, request.content.iter_chunked(1 << 20))
@@ -182,18 +184,18 @@ class Front:
 
     def _repository(self, name: str) -> Repository | None:
         try:
-            found = self._ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
+            description = self._ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
         except self._ecr.exceptions.RepositoryNotFoundException:
             return None
-        exclusions = found.get("imageTagMutabilityExclusionFilters", [])
-        return Repository(name, found["imageTagMutability"], tuple(rule["filter"] for rule in exclusions))
+        exclusions = description.get("imageTagMutabilityExclusionFilters", [])
+        return Repository(name, description["imageTagMutability"], tuple(rule["filter"] for rule in exclusions))
 
     def _known_digest(self, repository: str, tag: str) -> str | None:
         try:
-            found = self._ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
+            images = self._ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
         except self._ecr.exceptions.ImageNotFoundException:
             return None
-        return found[0]["imageDigest"]
+        return images[0]["imageDigest"]
 
     def _record(self, repository: str, tag: str, digest: str, manifest: str, media_type: str) -> None:
         try:

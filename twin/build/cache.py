@@ -140,10 +140,10 @@ def ensure(cache: Path, part: BuiltPart) -> Path:
 def build_times(cache: Path) -> dict[str, float]:
     """Seconds that each part's latest build took, by name and version; empty if nothing was built here."""
     try:
-        found: dict[str, float] = json.loads((cache / "build-times.json").read_text())
+        times: dict[str, float] = json.loads((cache / "build-times.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return times
 
 
 def _record(cache: Path, title: str, seconds: float) -> None:

@@ -94,8 +94,8 @@ def _environment() -> dict[str, str]:
 
 def module(path: str, version: str) -> dict[str, Any]:
     """Download a module; its ``Dir`` holds its files, ``GoMod`` its module file."""
-    found: dict[str, Any] = json.loads(_go(["mod", "download", "-json", f"{path}@{version}"], Path.cwd()))
-    return found
+    description: dict[str, Any] = json.loads(_go(["mod", "download", "-json", f"{path}@{version}"], Path.cwd()))
+    return description
 
 
 def _kubernetes_replaces() -> tuple[str, ...]:
@@ -219,8 +219,8 @@ def go_problem(answer: str) -> str | None:
 
     From 1.21 on, Go fetches a newer toolchain by itself where a module asks for one.
     """
-    found = re.match(r"go(\d+)\.(\d+)", answer)
-    if found and (int(found[1]), int(found[2])) >= _OLDEST_GO:
+    version = re.match(r"go(\d+)\.(\d+)", answer)
+    if version and (int(version[1]), int(version[2])) >= _OLDEST_GO:
         return None
     wanted = ".".join(map(str, _OLDEST_GO))
     what = f"Go is {answer}" if answer else "Go is missing"

@@ -196,16 +196,16 @@ def recipes(twin: Twin) -> list[Recipe]:
 
     if twin.simulated:
         return []
-    found = [
+    parts = [
         binary(PAUSE_IMAGE, "pause", "/pause", user="65535:65535"),
         binary(COREDNS_IMAGE, "coredns", "/coredns"),
         binary(EXTERNAL_SECRETS_IMAGE, "external-secrets", "/bin/external-secrets", user="65534:65534"),
         system(BASE_IMAGE, "python", _BASE_PACKAGES, ("python3",)),
     ]
     database, smoke = TOOL_IMAGES
-    found.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
+    parts.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
     repository, tag = split_reference(database)
-    found.append(
+    parts.append(
         Recipe(
             repository,
             tag,
@@ -215,4 +215,4 @@ def recipes(twin: Twin) -> list[Recipe]:
             environment={"PATH": _PATH, "LANG": "C.UTF-8"},
         )
     )
-    return found
+    return parts

@@ -71,9 +71,9 @@ def debian_program(twin: Twin, name: str) -> Path:
     """Path of an unpacked Debian program; start it with :func:`debian_environment`."""
     root = debian_root(twin)
     for folder in ("usr/sbin", "usr/bin", "usr/lib/postgresql/15/bin", "usr/lib/cni"):
-        found = root / folder / name
-        if found.exists() or found.is_symlink():
-            return found
+        path = root / folder / name
+        if path.exists() or path.is_symlink():
+            return path
     raise FileNotFoundError(f"{name} is in none of the unpacked Debian packages below {root}")
 
 
@@ -113,8 +113,8 @@ def side_by_side(available_bytes: int, processors: int) -> int:
 
 
 def _available_bytes() -> int:
-    found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    line = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0
 
 
 def everything(twin: Twin) -> None:

@@ -30,12 +30,12 @@ def name(twin: Twin, node: int) -> str:
 
 def hierarchies() -> list[tuple[Path, bool]]:
     """Mount points of all cgroup hierarchies, each with whether it is the v2 one."""
-    found: dict[Path, bool] = {}
+    roots: dict[Path, bool] = {}
     for line in _MOUNTS.read_text().splitlines():
         _, where, kind, *_ = line.split()
         if kind in ("cgroup", "cgroup2"):
-            found[Path(where)] = kind == "cgroup2"
-    return sorted(found.items())
+            roots[Path(where)] = kind == "cgroup2"
+    return sorted(roots.items())
 
 
 def unified_only() -> bool:
@@ -66,11 +66,11 @@ def make(twin: Twin, node: int) -> None:
     Raises:
         TwinError: no hierarchy is mounted, or it can't be written.
     """
-    found = hierarchies()
-    if not found:
+    roots = hierarchies()
+    if not roots:
         raise TwinError("no cgroup hierarchy is mounted, so there can be no nodes; SHOPCAT_TWIN_SIMULATED=1 needs none")
     v2_only = unified_only()
-    for root, is_v2 in found:
+    for root, is_v2 in roots:
         if is_v2 and v2_only:
             _enable_controllers(twin, root)
         folder = root / name(twin, node)
@@ -110,12 +110,12 @@ def exists(twin: Twin, node: int) -> bool:
 
 
 def _pids(folders: list[Path]) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     for folder in folders:
         for file in folder.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
-                found.update(int(line) for line in file.read_text().split())
-    return found - {0, os.getpid()}
+                pids.update(int(line) for line in file.read_text().split())
+    return pids - {0, os.getpid()}
 
 
 def _thaw(folders: list[Path]) -> None:

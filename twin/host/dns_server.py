@@ -35,7 +35,7 @@ Addresses = dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]]
 
 def parse_hosts(text: str) -> Addresses:
     """Names (lower case, no final dot) and their addresses; a line that isn't one is skipped."""
-    found: Addresses = {}
+    addresses: Addresses = {}
     for line in text.splitlines():
         first, *names = line.partition("#")[0].split() or [""]
         try:
@@ -43,10 +43,10 @@ def parse_hosts(text: str) -> Addresses:
         except ValueError:
             continue
         for name in names:
-            known = found.setdefault(name.lower().rstrip("."), [])
+            known = addresses.setdefault(name.lower().rstrip("."), [])
             if address not in known:
                 known.append(address)
-    return found
+    return addresses
 
 
 class Names:
@@ -144,13 +144,13 @@ def answer(message: bytes, names: Names) -> bytes | None:
         name, kind, end = _read_question(message)
     except ValueError:
         return refusal
-    found = names.lookup(name)
+    addresses = names.lookup(name)
     records = [
         _record(_A if address.version == 4 else _AAAA, address.packed)
-        for address in found or []
+        for address in addresses or []
         if kind in (_ANY, _A if address.version == 4 else _AAAA)
     ]
-    code = _NAME_ERROR if found is None else _NO_ERROR
+    code = _NAME_ERROR if addresses is None else _NO_ERROR
     authority = b"" if records else _authority()
     header = _HEADER.pack(identifier, reply_flags | code, 1, len(records), 1 if authority else 0, 0)
     return header + message[_HEADER.size : end] + b"".join(records) + authority

@@ -85,25 +85,25 @@ def _set_sysctls(netns: str, values: dict[str, str]) -> None:
 def overlapping_routes(twin: Twin, routes: list[dict[str, Any]]) -> list[str]:
     """Return those routes (from ``ip -json route show table all``) that lead an address of this twin elsewhere."""
     own = networks(twin)
-    found: list[str] = []
+    overlaps: list[str] = []
     for route in routes:
         destination = route.get("dst", "default")
         if destination in ("default", "0.0.0.0/0") or route.get("dev") == twin.bridge:
             continue
         with contextlib.suppress(ValueError):
             other = ipaddress.ip_network(destination, strict=False)
-            if any(other.overlaps(one) for one in own):
-                found.append(f"{destination} dev {route.get('dev', '-')}")
-    return sorted(set(found))
+            if any(other.overlaps(network) for network in own):
+                overlaps.append(f"{destination} dev {route.get('dev', '-')}")
+    return sorted(set(overlaps))
 
 
 def _refuse_overlap(twin: Twin) -> None:
     routes = json.loads(_ip("-json", "-4", "route", "show", "table", "all") or "[]")
-    found = overlapping_routes(twin, routes)
-    if found:
+    overlaps = overlapping_routes(twin, routes)
+    if overlaps:
         own = " and ".join(map(str, networks(twin)))
         raise TwinError(
-            f"the twin {twin.name!r} uses {own}, and this machine already routes {', '.join(found)}; "
+            f"the twin {twin.name!r} uses {own}, and this machine already routes {', '.join(overlaps)}; "
             "remove that route (a VPN?) while the twin runs, or run the twin on another machine"
         )
 

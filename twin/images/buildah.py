@@ -116,7 +116,7 @@ def run_buildah(twin: Twin, arguments: Sequence[str]) -> int:
         Its exit code.
     """
     ecr, here = f"docker://{config.registry_host()}/", f"docker://127.0.0.1:{twin.registry_port}/"
-    led = [here + one.removeprefix(ecr) if one.startswith(ecr) else one for one in arguments]
+    led = [here + argument.removeprefix(ecr) if argument.startswith(ecr) else argument for argument in arguments]
     with _storage(twin) as storage:
         if led[:1] == ["build"]:  # as in build_image
             _buildah(

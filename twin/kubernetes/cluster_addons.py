@@ -305,7 +305,7 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
     Raises:
         TwinError: see :func:`manifests`.
     """
-    found: list[str] = []
+    lines: list[str] = []
     for manifest in manifests(twin, addon_name):
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         if kind not in ("Deployment", "DaemonSet"):
@@ -313,7 +313,7 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         try:
             state = control_plane.call(twin, "GET", _path(manifest))
         except control_plane.ApiError as error:
-            found.append(f"{kind} {name}: {error}")
+            lines.append(f"{kind} {name}: {error}")
             continue
         status = state.get("status", {})
         current = status.get("observedGeneration") == state["metadata"]["generation"]
@@ -322,5 +322,5 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         else:
             wanted, ready = max(1, status.get("desiredNumberScheduled", 0)), status.get("numberAvailable", 0)
         if not current or ready < wanted:
-            found.append(f"{kind} {name}: {ready} of {wanted} pods are available")
-    return found
+            lines.append(f"{kind} {name}: {ready} of {wanted} pods are available")
+    return lines

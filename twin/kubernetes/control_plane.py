@@ -92,8 +92,8 @@ def call(
     )
     try:
         with urllib.request.urlopen(request, timeout=_CALL_SECONDS, context=_client_context(twin)) as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+            document: dict[str, Any] = json.load(response)
+            return document
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         with contextlib.suppress(ValueError, AttributeError):
@@ -117,8 +117,8 @@ def client(twin: Twin) -> ApiClient:
     """A Kubernetes client as the administrator."""
     from kubernetes import config
 
-    found: ApiClient = config.new_client_from_config(str(twin.kubeconfig))
-    return found
+    api_client: ApiClient = config.new_client_from_config(str(twin.kubeconfig))
+    return api_client
 
 
 def _start_etcd(twin: Twin) -> processes.Process:

@@ -116,12 +116,12 @@ def reserved_cpu_millicores(machine_cpus: int) -> int:
 def node_objects(twin: Twin) -> dict[str, dict[str, Any]]:
     """Both Node objects by name, those that exist."""
     items = control_plane.call(twin, "GET", "/api/v1/nodes")["items"]
-    return {found["metadata"]["name"]: found for found in items}
+    return {item["metadata"]["name"]: item for item in items}
 
 
-def ready_condition(found: dict[str, Any]) -> dict[str, Any]:
+def ready_condition(node_object: dict[str, Any]) -> dict[str, Any]:
     """A Node object's condition Ready; Unknown if it has none."""
-    for condition in found.get("status", {}).get("conditions", []):
+    for condition in node_object.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
             return cast("dict[str, Any]", condition)
     return {"status": "Unknown", "lastHeartbeatTime": "1970-01-01T00:00:00Z", "message": "never reported"}

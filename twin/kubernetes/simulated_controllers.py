@@ -49,11 +49,11 @@ def status(twin: Twin) -> list[PartStatus]:
 def _arguments(twin: Twin) -> list[str] | None:
     """Return the operator's arguments in the chart's Deployment, but for addresses it serves on; None while there is none."""
     try:
-        found = control_plane.call(twin, "GET", _DEPLOYMENT)
+        deployment = control_plane.call(twin, "GET", _DEPLOYMENT)
     except Exception:
         return None
-    given = found["spec"]["template"]["spec"]["containers"][0].get("args", [])
-    return [one for one in given if not one.startswith(("--metrics-addr", "--live-addr"))]
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0].get("args", [])
+    return [argument for argument in arguments if not argument.startswith(("--metrics-addr", "--live-addr"))]
 
 
 def _kubeconfig(twin: Twin) -> Path:

@@ -46,10 +46,10 @@ def chart_overrides(twin: Twin) -> dict[str, Any]:
 
 def _copy_distribution(name: str, target: Path) -> None:
     try:
-        found = distribution(name)
+        package = distribution(name)
     except PackageNotFoundError as error:
         raise TwinError(f"the Python package {name} is missing in the virtual environment; run `make ready`") from error
-    for file in found.files or []:
+    for file in package.files or []:
         text = str(file)
         if text.startswith("..") or "__pycache__" in text:
             continue

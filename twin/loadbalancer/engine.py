@@ -237,7 +237,7 @@ class Engine:
     async def _open_front_door(self) -> None:
         if self._front_door is None or self._snapshot is None:
             return
-        keys = {arn: found.name for arn, found in self._snapshot.load_balancers.items() if arn in self._nodes}
+        keys = {arn: balancer.name for arn, balancer in self._snapshot.load_balancers.items() if arn in self._nodes}
         nodes = {arn: self._addresses.of(arn, loopback=True) for arn in keys}
         known = dict(self._snapshot.names)
         for arn, load_balancer in self._snapshot.load_balancers.items():
@@ -321,7 +321,7 @@ class Engine:
         in_use = arn in self._in_use()
         now = time.monotonic()
         group = self._groups[arn]
-        found = []
+        descriptions = []
         for member, registration in sorted(self._registrations.items()):
             if member[0] != arn:
                 continue
@@ -337,7 +337,7 @@ class Engine:
             description: dict[str, Any] = {"State": health.state}
             if health.reason:
                 description |= {"Reason": health.reason, "Description": health.description}
-            found.append(
+            descriptions.append(
                 {
                     "Target": {"Id": member[1].ip, "Port": member[1].port},
                     "HealthCheckPort": str(member[1].port)
@@ -346,7 +346,7 @@ class Engine:
                     "TargetHealth": description,
                 }
             )
-        return found
+        return descriptions
 
     # --- status and faults -----------------------------------------------------------------------------------------
 

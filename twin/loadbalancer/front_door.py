@@ -47,12 +47,12 @@ def _listening_inode(ip: str, port: int) -> str | None:
 
 
 def _socket_inodes(process: Path) -> set[str]:
-    found = set()
+    inodes = set()
     with contextlib.suppress(OSError):
         for link in list((process / "fd").iterdir()):
             with contextlib.suppress(OSError):
-                found.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
-    return found
+                inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return inodes
 
 
 def holder(ip: str, port: int) -> str:

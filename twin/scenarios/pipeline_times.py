@@ -60,7 +60,7 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
         TwinError: a run failed.
     """
     columns: dict[str, dict[str, float]] = {}
-    given = os.environ.get("APP_SRC")
+    application = os.environ.get("APP_SRC")
     source, (first, second) = rehearsal.source(), NUMBERS
 
     def took(title: str) -> None:
@@ -80,10 +80,10 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
             preview.close(twin, second)
             took("closed")
     finally:
-        if given is None:
+        if application is None:
             os.environ.pop("APP_SRC", None)
         else:
-            os.environ["APP_SRC"] = given
+            os.environ["APP_SRC"] = application
         for number in NUMBERS:
             preview.close(twin, number)
     return columns

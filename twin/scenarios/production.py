@@ -113,8 +113,8 @@ def release(twin: Twin, tag: str) -> None:
 def outputs(twin: Twin) -> dict[str, object]:
     """The stack's outputs, secrets left out."""
     result = pulumi.run(twin, ["stack", "output", "-s", pulumi.STACK, "--json"], capture=True)
-    found: dict[str, object] = json.loads(result.stdout or "{}")
-    return found
+    values: dict[str, object] = json.loads(result.stdout or "{}")
+    return values
 
 
 def wait_until_served(twin: Twin, url: str) -> None:

@@ -70,7 +70,7 @@ def gate_name(binding: Object) -> str:
 
 def condition(pod: Object, name: str) -> Object | None:
     """A pod's condition."""
-    return next((found for found in pod["status"].get("conditions", []) if found["type"] == name), None)
+    return next((item for item in pod["status"].get("conditions", []) if item["type"] == name), None)
 
 
 def has_gate(pod: Object, name: str) -> bool:
@@ -107,16 +107,16 @@ def endpoints_of(caches: Caches, namespace: str, name: str, wanted_port: int | s
     ready: list[Endpoint] = []
     unknown: list[Endpoint] = []
     slices = [
-        found
-        for found in caches.slices.all(namespace)
-        if found["metadata"].get("labels", {}).get("kubernetes.io/service-name") == name
-        and found["addressType"] == "IPv4"
+        endpoint_slice
+        for endpoint_slice in caches.slices.all(namespace)
+        if endpoint_slice["metadata"].get("labels", {}).get("kubernetes.io/service-name") == name
+        and endpoint_slice["addressType"] == "IPv4"
     ]
-    for found in slices:
-        for port in found["ports"]:
+    for endpoint_slice in slices:
+        for port in endpoint_slice["ports"]:
             if port_name and port.get("name") != port_name:
                 continue
-            for entry in found["endpoints"]:
+            for entry in endpoint_slice["endpoints"]:
                 reference = entry.get("targetRef") or {}
                 if reference.get("kind") != "Pod" or not entry.get("addresses"):
                     continue
@@ -285,8 +285,8 @@ class Reconciler:
             return True
         new = checkpoint_of(binding, endpoints)
         waiting = any(
-            found is not None and found["status"] != "True"
-            for found in (condition(endpoint.pod, gate) for endpoint in endpoints)
+            gate_condition is not None and gate_condition["status"] != "True"
+            for gate_condition in (condition(endpoint.pod, gate) for endpoint in endpoints)
         )
         if old == new and not waiting and not whole:
             return False

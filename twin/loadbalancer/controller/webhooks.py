@@ -108,9 +108,9 @@ class Admission:
 
     def ingress(self, request: Object) -> Patch:
         """Ingresses of class alb have nobody to serve them here."""
-        found = request["object"]
-        annotation = (found["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
-        if "alb" in (found["spec"].get("ingressClassName"), annotation):
+        ingress = request["object"]
+        annotation = (ingress["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
+        if "alb" in (ingress["spec"].get("ingressClassName"), annotation):
             raise _unimplemented("an Ingress of class alb")
         return []
 
@@ -197,9 +197,9 @@ class Admission:
 
     def _check_group(self, spec: Object) -> None:
         group = self._group_of(spec)
-        found = group.get("IpAddressType") or "ipv4"
-        if spec.get("ipAddressType", "ipv4") != found:
-            raise DeniedError(f"invalid IP address type {found} for TargetGroup {spec['targetGroupARN']}")
+        address_type = group.get("IpAddressType") or "ipv4"
+        if spec.get("ipAddressType", "ipv4") != address_type:
+            raise DeniedError(f"invalid IP address type {address_type} for TargetGroup {spec['targetGroupARN']}")
         vpc = spec.get("vpcID")
         if vpc and not re.fullmatch(r"vpc-[0-9a-f]{8}(?:[0-9a-f]{9})?", vpc):
             raise DeniedError(

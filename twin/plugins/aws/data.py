@@ -29,12 +29,12 @@ class Secret(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("secretsmanager").describe_secret(SecretId=identifier)
+            secret = aws("secretsmanager").describe_secret(SecretId=identifier)
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        return None if found.get("DeletedDate") else {"arn": identifier, "name": found["Name"]}
+        return None if secret.get("DeletedDate") else {"arn": identifier, "name": secret["Name"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -106,13 +106,13 @@ class Parameter(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         try:
-            found = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
+            parameter = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        live = {"arn": found["ARN"], "version": found["Version"], "name": identifier}
-        return {**live, "value": found["Value"]} if state.get("type") != "SecureString" else live
+        live = {"arn": parameter["ARN"], "version": parameter["Version"], "name": identifier}
+        return {**live, "value": parameter["Value"]} if state.get("type") != "SecureString" else live
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -149,10 +149,10 @@ class LogGroup(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        for one in aws("logs").describe_log_groups(logGroupNamePrefix=identifier)["logGroups"]:
-            if one["logGroupName"] == identifier:
-                live = {"arn": one["arn"].removesuffix(":*"), "name": identifier}
-                return {**live, "retentionInDays": one["retentionInDays"]} if "retentionInDays" in one else live
+        for group in aws("logs").describe_log_groups(logGroupNamePrefix=identifier)["logGroups"]:
+            if group["logGroupName"] == identifier:
+                live = {"arn": group["arn"].removesuffix(":*"), "name": identifier}
+                return {**live, "retentionInDays": group["retentionInDays"]} if "retentionInDays" in group else live
         return None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -193,7 +193,8 @@ class Table(Kind):
             BillingMode=inputs.get("billingMode", "PROVISIONED"),
             KeySchema=[{"AttributeName": inputs["hashKey"], "KeyType": "HASH"}],
             AttributeDefinitions=[
-                {"AttributeName": one["name"], "AttributeType": one["type"]} for one in inputs["attributes"]
+                {"AttributeName": attribute["name"], "AttributeType": attribute["type"]}
+                for attribute in inputs["attributes"]
             ],
             **pick(inputs, DeletionProtectionEnabled="deletionProtectionEnabled"),
         )
@@ -203,12 +204,12 @@ class Table(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("dynamodb").describe_table(TableName=identifier)["Table"]
+            table = aws("dynamodb").describe_table(TableName=identifier)["Table"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        return {"arn": found["TableArn"], "name": identifier}
+        return {"arn": table["TableArn"], "name": identifier}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         protection = "deletionProtectionEnabled"

@@ -16,7 +16,7 @@ class Ec2Kind(Kind):
     tagged = True
     describe: ClassVar[tuple[str, str, str]]  # operation, argument, field of the answer
 
-    def found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+    def description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
         """Its description, or None."""
         operation, argument, key = self.describe
         try:
@@ -54,22 +54,22 @@ class SecurityGroup(Ec2Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, VpcId="vpcId", GroupName="name", Description="description")
-        made: str = aws("ec2").create_security_group(**arguments)["GroupId"]
+        identifier: str = aws("ec2").create_security_group(**arguments)["GroupId"]
         # The provider takes AWS's allow-all egress rule away; egress is declared or absent.
         everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-        aws("ec2").revoke_security_group_egress(GroupId=made, IpPermissions=everything)
-        return made
+        aws("ec2").revoke_security_group_egress(GroupId=identifier, IpPermissions=everything)
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        group = self.description(aws, identifier)
+        if group is None:
             return None
         return {
             "arn": self.arn(aws, "security-group", identifier),
-            "name": found["GroupName"],
-            "vpcId": found["VpcId"],
-            "ownerId": found["OwnerId"],
+            "name": group["GroupName"],
+            "vpcId": group["VpcId"],
+            "ownerId": group["OwnerId"],
         }
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -105,8 +105,8 @@ class _SecurityGroupRule(Kind):
         answer = getattr(aws("ec2"), operation)(
             GroupId=inputs["securityGroupId"], IpPermissions=[self._permission(inputs)]
         )
-        made: str = answer["SecurityGroupRules"][0]["SecurityGroupRuleId"]
-        return made
+        identifier: str = answer["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         filters = [{"Name": "group-id", "Values": [state["securityGroupId"]]}]
@@ -169,11 +169,12 @@ class LaunchTemplate(Ec2Kind):
         if inputs.get("metadataOptions"):
             data["MetadataOptions"] = upper(inputs["metadataOptions"])
         if inputs.get("blockDeviceMappings"):
-            data["BlockDeviceMappings"] = [_device(one) for one in inputs["blockDeviceMappings"]]
+            data["BlockDeviceMappings"] = [_device(device) for device in inputs["blockDeviceMappings"]]
         specifications = inputs.get("tagSpecifications") or []
         if specifications:
             data["TagSpecifications"] = [
-                {"ResourceType": one["resourceType"], "Tags": tag_list(one.get("tags"))} for one in specifications
+                {"ResourceType": specification["resourceType"], "Tags": tag_list(specification.get("tags"))}
+                for specification in specifications
             ]
         return data
 
@@ -183,8 +184,8 @@ class LaunchTemplate(Ec2Kind):
             VersionDescription=inputs.get("description", ""),
             LaunchTemplateData=self._data(inputs),
         )
-        made: str = answer["LaunchTemplate"]["LaunchTemplateId"]
-        return made
+        identifier: str = answer["LaunchTemplate"]["LaunchTemplateId"]
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -193,14 +194,14 @@ class LaunchTemplate(Ec2Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        template = self.description(aws, identifier)
+        if template is None:
             return None
         return {
             "arn": self.arn(aws, "launch-template", identifier),
-            "name": found["LaunchTemplateName"],
-            "latestVersion": found["LatestVersionNumber"],
-            "defaultVersion": found["DefaultVersionNumber"],
+            "name": template["LaunchTemplateName"],
+            "latestVersion": template["LatestVersionNumber"],
+            "defaultVersion": template["DefaultVersionNumber"],
         }
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:

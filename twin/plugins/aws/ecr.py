@@ -33,17 +33,17 @@ class Repository(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("ecr").describe_repositories(repositoryNames=[identifier])["repositories"][0]
+            repository = aws("ecr").describe_repositories(repositoryNames=[identifier])["repositories"][0]
         except ClientError as error:
             if gone(error):
                 return None
             raise
         return {
-            "arn": found["repositoryArn"],
+            "arn": repository["repositoryArn"],
             "name": identifier,
-            "registryId": found["registryId"],
-            "repositoryUrl": found["repositoryUri"],
-            "imageTagMutability": found["imageTagMutability"],
+            "registryId": repository["registryId"],
+            "repositoryUrl": repository["repositoryUri"],
+            "imageTagMutability": repository["imageTagMutability"],
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:

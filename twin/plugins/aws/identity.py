@@ -44,12 +44,12 @@ class Role(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("iam").get_role(RoleName=identifier)["Role"]
+            role = aws("iam").get_role(RoleName=identifier)["Role"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        return {"arn": found["Arn"], "name": identifier, "uniqueId": found["RoleId"]}
+        return {"arn": role["Arn"], "name": identifier, "uniqueId": role["RoleId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -91,18 +91,18 @@ class Policy(Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, PolicyName="name", Description="description", Path="path")
-        made: str = aws("iam").create_policy(**arguments, PolicyDocument=document(inputs["policy"]))["Policy"]["Arn"]
-        return made
+        arn: str = aws("iam").create_policy(**arguments, PolicyDocument=document(inputs["policy"]))["Policy"]["Arn"]
+        return arn
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
+            policy = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        return {"arn": identifier, "name": found["PolicyName"], "policyId": found["PolicyId"]}
+        return {"arn": identifier, "name": policy["PolicyName"], "policyId": policy["PolicyId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -181,12 +181,12 @@ class RolePolicyAttachment(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
         try:
-            found = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
+            attached = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        return {} if state["policyArn"] in [one["PolicyArn"] for one in found] else None
+        return {} if state["policyArn"] in [policy["PolicyArn"] for policy in attached] else None
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del identifier
@@ -242,22 +242,22 @@ class Key(Kind):
         arguments = pick(inputs, Description="description")
         if inputs.get("policy"):
             arguments["Policy"] = document(inputs["policy"])
-        made: str = aws("kms").create_key(**arguments)["KeyMetadata"]["KeyId"]
+        identifier: str = aws("kms").create_key(**arguments)["KeyMetadata"]["KeyId"]
         if inputs.get("enableKeyRotation"):
-            aws("kms").enable_key_rotation(KeyId=made)
-        return made
+            aws("kms").enable_key_rotation(KeyId=identifier)
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         try:
-            found = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
+            key = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
         except ClientError as error:
             if gone(error):
                 return None
             raise
-        if found["KeyState"] == "PendingDeletion":
+        if key["KeyState"] == "PendingDeletion":
             return None
-        return {"arn": found["Arn"], "keyId": found["KeyId"]}
+        return {"arn": key["Arn"], "keyId": key["KeyId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         if "description" in changed:
@@ -297,9 +297,9 @@ class Alias(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         for page in aws("kms").get_paginator("list_aliases").paginate():
-            for one in page["Aliases"]:
-                if one["AliasName"] == identifier:
-                    return {"arn": one["AliasArn"], "name": identifier}
+            for alias in page["Aliases"]:
+                if alias["AliasName"] == identifier:
+                    return {"arn": alias["AliasArn"], "name": identifier}
         return None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:

@@ -60,8 +60,8 @@ class Aws:
     @property
     def account(self) -> str:
         """The caller's account."""
-        found: str = self("sts").get_caller_identity()["Account"]
-        return found
+        identifier: str = self("sts").get_caller_identity()["Account"]
+        return identifier
 
 
 def _maybe_json(value: Any) -> Any:

@@ -21,9 +21,9 @@ class Vpc(Ec2Kind):
     describe = ("describe_vpcs", "VpcIds", "Vpcs")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_vpc(CidrBlock=inputs["cidrBlock"])["Vpc"]["VpcId"]
-        self.update(aws, made, {}, inputs, {"enableDnsSupport", "enableDnsHostnames"} & set(inputs))
-        return made
+        identifier: str = aws("ec2").create_vpc(CidrBlock=inputs["cidrBlock"])["Vpc"]["VpcId"]
+        self.update(aws, identifier, {}, inputs, {"enableDnsSupport", "enableDnsHostnames"} & set(inputs))
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -33,10 +33,10 @@ class Vpc(Ec2Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        vpc = self.description(aws, identifier)
+        if vpc is None:
             return None
-        return {"arn": self.arn(aws, "vpc", identifier), "cidrBlock": found["CidrBlock"], "ownerId": aws.account}
+        return {"arn": self.arn(aws, "vpc", identifier), "cidrBlock": vpc["CidrBlock"], "ownerId": aws.account}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -53,9 +53,9 @@ class Subnet(Ec2Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, VpcId="vpcId", CidrBlock="cidrBlock", AvailabilityZone="availabilityZone")
-        made: str = aws("ec2").create_subnet(**arguments)["Subnet"]["SubnetId"]
-        self.update(aws, made, {}, inputs, {"mapPublicIpOnLaunch"} & set(inputs))
-        return made
+        identifier: str = aws("ec2").create_subnet(**arguments)["Subnet"]["SubnetId"]
+        self.update(aws, identifier, {}, inputs, {"mapPublicIpOnLaunch"} & set(inputs))
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -65,14 +65,14 @@ class Subnet(Ec2Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        subnet = self.description(aws, identifier)
+        if subnet is None:
             return None
         return {
             "arn": self.arn(aws, "subnet", identifier),
-            "cidrBlock": found["CidrBlock"],
-            "availabilityZone": found["AvailabilityZone"],
-            "vpcId": found["VpcId"],
+            "cidrBlock": subnet["CidrBlock"],
+            "availabilityZone": subnet["AvailabilityZone"],
+            "vpcId": subnet["VpcId"],
         }
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -89,16 +89,16 @@ class InternetGateway(Ec2Kind):
     describe = ("describe_internet_gateways", "InternetGatewayIds", "InternetGateways")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-        aws("ec2").attach_internet_gateway(InternetGatewayId=made, VpcId=inputs["vpcId"])
-        return made
+        identifier: str = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        aws("ec2").attach_internet_gateway(InternetGatewayId=identifier, VpcId=inputs["vpcId"])
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        gateway = self.description(aws, identifier)
+        if gateway is None:
             return None
-        attached = [one["VpcId"] for one in found.get("Attachments", [])]
+        attached = [attachment["VpcId"] for attachment in gateway.get("Attachments", [])]
         return {"arn": self.arn(aws, "internet-gateway", identifier), "vpcId": attached[0] if attached else ""}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -116,15 +116,15 @@ class Eip(Ec2Kind):
     describe = ("describe_addresses", "AllocationIds", "Addresses")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").allocate_address(Domain=inputs.get("domain", "vpc"))["AllocationId"]
-        return made
+        identifier: str = aws("ec2").allocate_address(Domain=inputs.get("domain", "vpc"))["AllocationId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        address = self.description(aws, identifier)
+        if address is None:
             return None
-        return {"allocationId": identifier, "publicIp": found["PublicIp"]}
+        return {"allocationId": identifier, "publicIp": address["PublicIp"]}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -142,22 +142,26 @@ class NatGateway(Ec2Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, SubnetId="subnetId", AllocationId="allocationId", ConnectivityType="connectivityType")
-        made: str = aws("ec2").create_nat_gateway(**arguments)["NatGateway"]["NatGatewayId"]
-        wait(lambda: (self.found(aws, made) or {}).get("State") == "available", f"NAT gateway {made}", 600)
-        return made
+        identifier: str = aws("ec2").create_nat_gateway(**arguments)["NatGateway"]["NatGatewayId"]
+        wait(
+            lambda: (self.description(aws, identifier) or {}).get("State") == "available",
+            f"NAT gateway {identifier}",
+            600,
+        )
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        if found is None:
+        gateway = self.description(aws, identifier)
+        if gateway is None:
             return None
-        addresses = found.get("NatGatewayAddresses") or [{}]
+        addresses = gateway.get("NatGatewayAddresses") or [{}]
         return {"publicIp": addresses[0].get("PublicIp", ""), "privateIp": addresses[0].get("PrivateIp", "")}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("ec2").delete_nat_gateway(NatGatewayId=identifier)
-        wait(lambda: self.found(aws, identifier) is None, f"deletion of NAT gateway {identifier}", 600)
+        wait(lambda: self.description(aws, identifier) is None, f"deletion of NAT gateway {identifier}", 600)
 
 
 class RouteTable(Ec2Kind):
@@ -169,13 +173,17 @@ class RouteTable(Ec2Kind):
     describe = ("describe_route_tables", "RouteTableIds", "RouteTables")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_route_table(VpcId=inputs["vpcId"])["RouteTable"]["RouteTableId"]
-        return made
+        identifier: str = aws("ec2").create_route_table(VpcId=inputs["vpcId"])["RouteTable"]["RouteTableId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        return None if found is None else {"arn": self.arn(aws, "route-table", identifier), "vpcId": found["VpcId"]}
+        route_table = self.description(aws, identifier)
+        return (
+            None
+            if route_table is None
+            else {"arn": self.arn(aws, "route-table", identifier), "vpcId": route_table["VpcId"]}
+        )
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -230,8 +238,8 @@ class RouteTableAssociation(Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, SubnetId="subnetId", RouteTableId="routeTableId")
-        made: str = aws("ec2").associate_route_table(**arguments)["AssociationId"]
-        return made
+        identifier: str = aws("ec2").associate_route_table(**arguments)["AssociationId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
@@ -273,13 +281,13 @@ class VpcEndpoint(Ec2Kind):
             SecurityGroupIds="securityGroupIds",
             PrivateDnsEnabled="privateDnsEnabled",
         )
-        made: str = aws("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"]
-        return made
+        identifier: str = aws("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.found(aws, identifier)
-        return None if found is None else {"arn": self.arn(aws, "vpc-endpoint", identifier), "state": "available"}
+        endpoint = self.description(aws, identifier)
+        return None if endpoint is None else {"arn": self.arn(aws, "vpc-endpoint", identifier), "state": "available"}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state

@@ -18,8 +18,8 @@ class EksProvider(Provider):
         """Declare the component."""
         from twin.plugins.eks.components import CLUSTER, Cluster
 
-        given = options or pulumi.ResourceOptions()
+        component_options = options or pulumi.ResourceOptions()
         if resource_type == CLUSTER:
-            made = Cluster(name, inputs, given)
-            return ConstructResult(urn=made.urn, state=made.outputs)
+            cluster = Cluster(name, inputs, component_options)
+            return ConstructResult(urn=cluster.urn, state=cluster.outputs)
         raise ValueError(f"twin: {resource_type} is not implemented by the stand-in of the eks plugin")
