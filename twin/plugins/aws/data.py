@@ -28,12 +28,7 @@ class Secret(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            secret = aws("secretsmanager").describe_secret(SecretId=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        secret = aws("secretsmanager").describe_secret(SecretId=identifier)
         return None if secret.get("DeletedDate") else {"arn": identifier, "name": secret["Name"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -71,12 +66,7 @@ class SecretPolicy(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            answer = aws("secretsmanager").get_resource_policy(SecretId=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("secretsmanager").get_resource_policy(SecretId=identifier)
         return {} if answer.get("ResourcePolicy") else None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -105,12 +95,7 @@ class Parameter(Kind):
         return str(inputs["name"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        try:
-            parameter = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        parameter = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
         live = {"arn": parameter["ARN"], "version": parameter["Version"], "name": identifier}
         return {**live, "value": parameter["Value"]} if state.get("type") != "SecureString" else live
 
@@ -203,12 +188,7 @@ class Table(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            table = aws("dynamodb").describe_table(TableName=identifier)["Table"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        table = aws("dynamodb").describe_table(TableName=identifier)["Table"]
         return {"arn": table["TableArn"], "name": identifier}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -253,12 +233,7 @@ class TableItem(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            answer = aws("dynamodb").get_item(TableName=state["tableName"], Key=self._key(state), ConsistentRead=True)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("dynamodb").get_item(TableName=state["tableName"], Key=self._key(state), ConsistentRead=True)
         if "Item" not in answer:
             return None
         same = answer["Item"] == json.loads(state["item"])

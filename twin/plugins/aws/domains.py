@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.aws.kind import Aws, Kind, pick, tag_list, wait
 from twin.plugins.common import Properties, ProviderError
 
 
@@ -32,12 +30,7 @@ class Certificate(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            options = self._options(aws, identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        options = self._options(aws, identifier)
         listed = [
             {
                 "domainName": option["DomainName"],
@@ -83,12 +76,7 @@ class CertificateValidation(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            aws("acm").describe_certificate(CertificateArn=state["certificateArn"])
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("acm").describe_certificate(CertificateArn=state["certificateArn"])
         return {}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -127,13 +115,8 @@ class Record(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            pages = aws("route53").get_paginator("list_resource_record_sets").paginate(HostedZoneId=state["zoneId"])
-            record_sets = [record_set for page in pages for record_set in page["ResourceRecordSets"]]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        pages = aws("route53").get_paginator("list_resource_record_sets").paginate(HostedZoneId=state["zoneId"])
+        record_sets = [record_set for page in pages for record_set in page["ResourceRecordSets"]]
         name = state["name"].rstrip(".")
         for record_set in record_sets:
             if record_set["Name"].rstrip(".").replace("\\052", "*") == name and record_set["Type"] == state["type"]:
@@ -166,12 +149,7 @@ class Zone(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            answer = aws("route53").get_hosted_zone(Id=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("route53").get_hosted_zone(Id=identifier)
         servers = answer.get("DelegationSet", {}).get("NameServers", [])
         return {"zoneId": identifier, "nameServers": servers, "name": answer["HostedZone"]["Name"].rstrip(".")}
 

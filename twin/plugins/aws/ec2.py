@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, upper
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list, upper
 from twin.plugins.common import Properties
 
 
@@ -15,18 +13,27 @@ class Ec2Kind(Kind):
 
     tagged = True
     describe: ClassVar[tuple[str, str, str]]  # operation, argument, field of the answer
+    deletion: ClassVar[tuple[str, str]]  # operation, argument
 
     def description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
-        """Its description, or None."""
+        """Return its description, or None."""
         operation, argument, key = self.describe
-        try:
-            answer = getattr(aws("ec2"), operation)(**{argument: [identifier]})
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        items = answer[key]
+        items = existing(lambda: getattr(aws("ec2"), operation)(**{argument: [identifier]})[key])
         return items[0] if items and items[0].get("State") not in ("deleted", "deleting") else None
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        description = self.description(aws, identifier)
+        return None if description is None else self.properties(aws, identifier, description)
+
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        """Return the live properties that its description tells."""
+        raise NotImplementedError
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        operation, argument = self.deletion
+        getattr(aws("ec2"), operation)(**{argument: identifier})
 
     def arn(self, aws: Aws, kind: str, identifier: str) -> str:
         """ARN of an EC2 resource."""
@@ -51,6 +58,7 @@ class SecurityGroup(Ec2Kind):
     name_limit = 255
     defaults = {"description": "Managed by Pulumi"}
     describe = ("describe_security_groups", "GroupIds", "SecurityGroups")
+    deletion = ("delete_security_group", "GroupId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, VpcId="vpcId", GroupName="name", Description="description")
@@ -60,21 +68,13 @@ class SecurityGroup(Ec2Kind):
         aws("ec2").revoke_security_group_egress(GroupId=identifier, IpPermissions=everything)
         return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        group = self.description(aws, identifier)
-        if group is None:
-            return None
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
         return {
             "arn": self.arn(aws, "security-group", identifier),
-            "name": group["GroupName"],
-            "vpcId": group["VpcId"],
-            "ownerId": group["OwnerId"],
+            "name": description["GroupName"],
+            "vpcId": description["VpcId"],
+            "ownerId": description["OwnerId"],
         }
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_security_group(GroupId=identifier)
 
 
 class _SecurityGroupRule(Kind):
@@ -110,12 +110,7 @@ class _SecurityGroupRule(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         filters = [{"Name": "group-id", "Values": [state["securityGroupId"]]}]
-        try:
-            rules = aws("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        rules = aws("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
         if identifier not in [rule["SecurityGroupRuleId"] for rule in rules]:
             return None
         arn = f"arn:aws:ec2:{aws.region}:{aws.account}:security-group-rule/{identifier}"
@@ -163,6 +158,7 @@ class LaunchTemplate(Ec2Kind):
     name_property = "name"
     name_limit = 125
     describe = ("describe_launch_templates", "LaunchTemplateIds", "LaunchTemplates")
+    deletion = ("delete_launch_template", "LaunchTemplateId")
 
     def _data(self, inputs: Properties) -> dict[str, Any]:
         data: dict[str, Any] = pick(inputs, InstanceType="instanceType", UserData="userData")
@@ -192,18 +188,10 @@ class LaunchTemplate(Ec2Kind):
         if changed:
             aws("ec2").create_launch_template_version(LaunchTemplateId=identifier, LaunchTemplateData=self._data(new))
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        template = self.description(aws, identifier)
-        if template is None:
-            return None
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
         return {
             "arn": self.arn(aws, "launch-template", identifier),
-            "name": template["LaunchTemplateName"],
-            "latestVersion": template["LatestVersionNumber"],
-            "defaultVersion": template["DefaultVersionNumber"],
+            "name": description["LaunchTemplateName"],
+            "latestVersion": description["LatestVersionNumber"],
+            "defaultVersion": description["DefaultVersionNumber"],
         }
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_launch_template(LaunchTemplateId=identifier)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, wait
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, wait
 from twin.plugins.common import Properties, ProviderError
 
 _SLOW_SECONDS = 1800
@@ -57,13 +55,7 @@ class Cluster(_Eks):
         return name
 
     def _description(self, aws: Aws, name: str) -> dict[str, Any] | None:
-        try:
-            cluster: dict[str, Any] = aws("eks").describe_cluster(name=name)["cluster"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return cluster
+        return existing(lambda: aws("eks").describe_cluster(name=name)["cluster"])
 
     def _status(self, aws: Aws, name: str) -> str:
         return str((self._description(aws, name) or {}).get("status", ""))
@@ -151,14 +143,7 @@ class NodeGroup(_Eks):
 
     def _description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
         cluster, _, name = identifier.partition(":")
-        try:
-            answer = aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        node_group: dict[str, Any] = answer["nodegroup"]
-        return node_group
+        return existing(lambda: aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)["nodegroup"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         node_group = self._description(aws, identifier)
@@ -226,13 +211,7 @@ class Addon(_Eks):
 
     def _description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
         cluster, _, name = identifier.partition(":")
-        try:
-            addon: dict[str, Any] = aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return addon
+        return existing(lambda: aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
@@ -282,12 +261,7 @@ class AccessEntry(_Eks):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         cluster, _, principal = identifier.partition(":")
-        try:
-            entry = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        entry = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
         return {"accessEntryArn": entry["accessEntryArn"], "userName": entry["username"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -318,12 +292,7 @@ class AccessPolicyAssociation(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         cluster, principal, policy = identifier.split("#")
-        try:
-            answer = aws("eks").list_associated_access_policies(clusterName=cluster, principalArn=principal)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("eks").list_associated_access_policies(clusterName=cluster, principalArn=principal)
         known = [associated["policyArn"] for associated in answer["associatedAccessPolicies"]]
         return {} if policy in known else None
 
@@ -347,14 +316,9 @@ class PodIdentityAssociation(_Eks):
         return str(answer["association"]["associationId"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        try:
-            answer = aws("eks").describe_pod_identity_association(
-                clusterName=state["clusterName"], associationId=identifier
-            )
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("eks").describe_pod_identity_association(
+            clusterName=state["clusterName"], associationId=identifier
+        )
         association = answer["association"]
         return {
             "associationArn": association["associationArn"],

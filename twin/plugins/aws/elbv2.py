@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list
 from twin.plugins.common import Properties, ProviderError
 
 
@@ -21,14 +19,9 @@ class _Elb(Kind):
             aws("elbv2").remove_tags(ResourceArns=[identifier], TagKeys=remove)
 
     def description(self, aws: Aws, operation: str, argument: str, key: str, arn: str) -> dict[str, Any] | None:
-        """One description by ARN."""
-        try:
-            description = getattr(aws("elbv2"), operation)(**{argument: [arn]})[key]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return description[0] if description else None
+        """Return one description by ARN, or None."""
+        items = existing(lambda: getattr(aws("elbv2"), operation)(**{argument: [arn]})[key])
+        return items[0] if items else None
 
 
 class LoadBalancer(_Elb):

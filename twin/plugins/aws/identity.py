@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, pick, tag_list
 from twin.plugins.common import Properties
 
 
@@ -43,12 +41,7 @@ class Role(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            role = aws("iam").get_role(RoleName=identifier)["Role"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        role = aws("iam").get_role(RoleName=identifier)["Role"]
         return {"arn": role["Arn"], "name": identifier, "uniqueId": role["RoleId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -96,12 +89,7 @@ class Policy(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            policy = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        policy = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
         return {"arn": identifier, "name": policy["PolicyName"], "policyId": policy["PolicyId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -147,12 +135,7 @@ class RolePolicy(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         role, _, name = identifier.partition(":")
-        try:
-            aws("iam").get_role_policy(RoleName=role, PolicyName=name)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("iam").get_role_policy(RoleName=role, PolicyName=name)
         return {"role": role, "name": name}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -180,12 +163,7 @@ class RolePolicyAttachment(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            attached = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        attached = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
         return {} if state["policyArn"] in [policy["PolicyArn"] for policy in attached] else None
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -211,12 +189,7 @@ class OpenIdConnectProvider(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            aws("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
         return {"arn": identifier}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -249,12 +222,7 @@ class Key(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            key = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        key = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
         if key["KeyState"] == "PendingDeletion":
             return None
         return {"arn": key["Arn"], "keyId": key["KeyId"]}

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, gone
+from twin.plugins.aws.kind import Aws, existing
 from twin.plugins.common import Properties, ProviderError
 
 ImportReader = Callable[[Aws, str], Properties]
@@ -232,9 +230,4 @@ def inputs(aws: Aws, type_name: str, identifier: str) -> Properties | None:
     reader = READERS.get(type_name)
     if reader is None:
         raise ProviderError(f"twin: importing {type_name} is not implemented by the stand-in of the aws plugin")
-    try:
-        return reader(aws, identifier)
-    except ClientError as error:
-        if gone(error):
-            return None
-        raise
+    return existing(lambda: reader(aws, identifier))

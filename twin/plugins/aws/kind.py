@@ -7,13 +7,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from botocore.exceptions import ClientError
 
 from twin.plugins.common import Properties, ProviderError
 
 _WAIT_STEP_SECONDS = 0.5
+
+Result = TypeVar("Result")
 
 
 class Aws:
@@ -69,11 +71,21 @@ def _maybe_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value else value
 
 
-def gone(error: ClientError, *codes: str) -> bool:
+def gone(error: ClientError) -> bool:
     """Report whether an AWS error says that the resource does not exist."""
     code = error.response["Error"]["Code"]
     generic = ("NotFound", "NoSuch", "NotFoundException", "NotFoundFault", "ResourceNotFound")
-    return code in codes or any(word in code for word in generic)
+    return any(word in code for word in generic)
+
+
+def existing(call: Callable[[], Result]) -> Result | None:
+    """Return what the call returns, or None if AWS says that the resource does not exist."""
+    try:
+        return call()
+    except ClientError as error:
+        if gone(error):
+            return None
+        raise
 
 
 def wait(probe: Callable[[], bool], what: str, timeout_seconds: float) -> None:
@@ -127,8 +139,15 @@ class Kind:
         raise NotImplementedError
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        """Live properties (inputs that AWS tells, and computed outputs); None when it is gone."""
+        """Return live properties (inputs that AWS tells, and computed outputs).
+
+        None, or an AWS error for which `gone` is true, means that the resource does not exist.
+        """
         raise NotImplementedError
+
+    def live(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        """Return live properties, or None if the resource does not exist."""
+        return existing(lambda: self.read(aws, identifier, state))
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         """Change it in place. ``changed`` are top-level input names, tags left out."""

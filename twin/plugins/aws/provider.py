@@ -121,7 +121,7 @@ class AwsProvider(Provider):
         del urn, timeout
         kind = self._kind(type_name)
         identifier = kind.create(self.aws, inputs)
-        live = kind.read(self.aws, identifier, inputs)
+        live = kind.live(self.aws, identifier, inputs)
         if live is None:
             raise ProviderError(f"{type_name} {identifier} was made and is gone")
         outputs = {**inputs, **live}
@@ -138,7 +138,7 @@ class AwsProvider(Provider):
             if imported is None:
                 return None
             inputs = outputs = imported
-        live = kind.read(self.aws, identifier, outputs)
+        live = kind.live(self.aws, identifier, outputs)
         if live is None:
             return None
         seen = {key: prune(live[key], value) if key in live else value for key, value in inputs.items()}
@@ -160,7 +160,7 @@ class AwsProvider(Provider):
         before, after = old_inputs.get("tagsAll") or {}, new.get("tagsAll") or {}
         if kind.tagged and before != after:
             kind.tag(self.aws, identifier, outputs, after, sorted(set(before) - set(after)))
-        live = kind.read(self.aws, identifier, {**outputs, **new})
+        live = kind.live(self.aws, identifier, {**outputs, **new})
         if live is None:
             raise ProviderError(f"{type_name} {identifier} is gone; `pulumi refresh` takes note of it")
         return {**outputs, **new, **live}

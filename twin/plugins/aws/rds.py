@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list, wait
 from twin.plugins.common import Properties, ProviderError
 
 
@@ -41,12 +39,7 @@ class SubnetGroup(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            group = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        group = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
         return {"arn": group["DBSubnetGroupArn"], "name": identifier, "vpcId": group.get("VpcId", "")}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -84,12 +77,7 @@ class ParameterGroup(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            group = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        group = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
         return {"arn": group["DBParameterGroupArn"], "name": identifier}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -153,13 +141,7 @@ class Instance(_Rds):
     }
 
     def _description(self, aws: Aws, name: str) -> dict[str, Any] | None:
-        try:
-            instance: dict[str, Any] = aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return instance
+        return existing(lambda: aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0])
 
     def _settled(self, aws: Aws, name: str) -> bool:
         status = (self._description(aws, name) or {}).get("DBInstanceStatus")
