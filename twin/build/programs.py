@@ -79,8 +79,26 @@ def debian_program(twin: Twin, name: str) -> Path:
 
 def path_directories(twin: Twin) -> list[Path]:
     """Directories that come first on a person's PATH: pulumi, its language host, kubectl, helm."""
-    names = ("pulumi", "pulumi-language-python", "kubernetes", "helm")
-    return list(dict.fromkeys(directory(twin, name) / "bin" for name in names))
+    return [folder / "bin" for folder in (_pulumi(twin), directory(twin, "kubernetes"), directory(twin, "helm"))]
+
+
+def _pulumi(twin: Twin) -> Path:
+    """Return a folder with the CLI and its language host side by side, as an installed release has them.
+
+    The CLI looks for the host beside its own file, links resolved, and warns at every update of one that is elsewhere on
+    PATH (GetPluginPath in pulumi/pulumi sdk/go/common/workspace/plugins.go). So what was built apart is linked hard.
+    """
+    folders = tuple(dict.fromkeys(directory(twin, name) for name in ("pulumi", "pulumi-language-python")))
+    if len(folders) == 1:
+        return folders[0]
+
+    def link(step: cache.Step) -> None:
+        (step.directory / "bin").mkdir()
+        for file in (file for folder in folders for file in (folder / "bin").iterdir()):
+            (step.directory / "bin" / file.name).hardlink_to(file.resolve())
+
+    recipe = " ".join(folder.name for folder in folders)
+    return cache.ensure(twin.cache, cache.BuiltPart("pulumi-together", golang.PULUMI, recipe, link))
 
 
 def build_missing(twin: Twin, names: Sequence[str]) -> None:
