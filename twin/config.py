@@ -75,7 +75,7 @@ class Twin:
 
     @property
     def host_ip(self) -> str:
-        """Where control plane, AWS and registry answer host, nodes and pods alike."""
+        """Address at which control plane, AWS and registry answer the host, the nodes and the pods."""
         return "127.0.0.1" if self.simulated else f"{self._subnet(0)}.1"
 
     @property

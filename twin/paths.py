@@ -1,4 +1,4 @@
-"""Where the twin keeps things on this machine, outside the repository."""
+"""Folders in which the twin keeps things on this machine, outside the repository."""
 
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def _init(twin: Twin) -> None:
 
 
 def up(twin: Twin) -> None:
-    """Home, plugins, state backend, settings and the stack itself."""
+    """Make home, plugins, state backend, settings and the stack itself."""
     for name in PROVIDERS:
         _install_plugin(twin, name)
     # Kubeconfigs call `aws eks get-token`; the pipeline calls buildah.
@@ -241,11 +241,11 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """State goes with the twin's folder; nothing runs between commands."""
+    """Do nothing: the state goes with the twin's folder, and nothing runs between commands."""
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Which plugins the engine will use."""
+    """Report the plugins that the engine will use."""
     lines = []
     for name in PROVIDERS:
         directory = _plugin_directory(twin, name)

@@ -79,7 +79,7 @@ HANDS: dict[str, Hand] = {
     "TargetGroupBinding deleted": deleted("targetgroupbinding"),
 }
 LEAVES_NOBODY = ("Service selector edited", "Deployment deleted", "Service deleted", "TargetGroupBinding deleted")
-"""After these no pod of the live colour is a target, until an update has written what was changed."""
+"""Changes after which no pod of the live colour is a target, until an update has written what was changed."""
 
 
 @contextmanager

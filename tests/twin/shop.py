@@ -76,12 +76,12 @@ class Shop:
         return copy
 
     def start(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple["subprocess.Popen[str]", Path]:
-        """`pulumi up` in the background, on a throw-away copy of the settings."""
+        """Start `pulumi up` in the background, on a throw-away copy of the settings."""
         log = self.directory / f"up-{len(list(self.directory.glob('up-*.log')))}.log"
         return run.start_up(self.twin, self.copy(changes), log, values), log
 
     def up(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple[int, str]:
-        """`pulumi up`: its exit code and what it said."""
+        """Run `pulumi up`; return its exit code and output."""
         process, log = self.start(changes, **values)
         try:
             code = process.wait(900)
@@ -131,7 +131,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 def wait_for(log: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    """Until the engine has said so (a regular expression)."""
+    """Wait until the engine's log matches a regular expression."""
     deadline = time.monotonic() + seconds
     while not re.search(text, log.read_text()):
         assert process.poll() is None, f"it ended without {text!r}:\n{log.read_text()}"

@@ -52,7 +52,7 @@ BREAKS_LATER = {
     f"{PAGE}{COUNT}": f"def broken() -> bool:\n    return os.path.exists('/dev/shm/broken')\n\n\n{PAGE}{COUNT}"
     "    if broken():\n        return web.Response(status=500)\n"
 }
-"""Well until somebody says otherwise: a fault that neither smoke test nor canary can have seen."""
+"""Edits for a release that fails only when told to: neither smoke test nor canary can see the fault."""
 
 STEPS = {
     "slot taken": "slot taken for attempt",
@@ -61,7 +61,7 @@ STEPS = {
     "everything shifted": r"weights .*\b100\b.* read back \(2 of 2\)",
     "live pointer": " is live in ",
 }
-"""Where the engine is killed: what it has just said."""
+"""Step at which the engine is killed → text that it has just printed."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def elb(kind: str, seconds: float) -> Callable[[Shop, str], str]:
 
 
 def controller_stopped(shop: Shop, tag: str) -> str:
-    """No controller while the new colour starts: its webhook refuses pods, and the release waits."""
+    """Stop the controller while the new colour starts: its webhook refuses pods, and the release waits."""
     name = "aws-load-balancer-controller"
     scale = ["kubectl", "scale", "deployment", name, "-n", "kube-system"]
     shop.push(tag)
@@ -283,7 +283,7 @@ def migration_fails(shop: Shop, tag: str) -> str:
 
 
 def pod_deleted(shop: Shop, tag: str) -> str:
-    """Not a release: somebody deletes a live pod; it leaves as its preStop hook and grace period say."""
+    """Delete a live pod, without a release; it leaves as its preStop hook and grace period say."""
     del tag
     name = pods(shop, colours(shop)[0])[0]
     command(shop.twin, ["kubectl", "delete", "pod", name, "-n", "shopcat", "--timeout=300s"])
@@ -317,7 +317,7 @@ def rollback_in_an_outage(shop: Shop, tag: str) -> str:
 
 
 def weights_moved_by_hand(shop: Shop, tag: str) -> str:
-    """Not a release: somebody puts everything on the colour without pods; the next plain `up` puts it back."""
+    """Put all weight on the colour without pods, without a release; the next plain `up` puts it back."""
     del tag
     colour, idle = colours(shop)
     client = aws(shop.twin, "elbv2")
@@ -417,7 +417,7 @@ def two_at_once(shop: Shop, tag: str) -> str:
 
 
 def pod_crashed(shop: Shop, tag: str) -> str:
-    """Not a release: one live pod dies without a word. Only what was in flight on it, and what its node still sent, fails."""
+    """Kill a live pod at once, without a release. Only requests in flight on it, and those its node still sent, fail."""
     del tag
     name = pods(shop, colours(shop)[0])[0]
     command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "kill", "-9", "1"], check=False)
@@ -427,7 +427,7 @@ def pod_crashed(shop: Shop, tag: str) -> str:
 
 
 def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], str]:
-    """Somebody does something to the live colour, perhaps somebody refreshes, and then an update comes along."""
+    """Change the live colour by hand, refresh if asked to, then run an update."""
 
     def act(shop: Shop, tag: str) -> str:
         with hands.older_state(shop, wanted=what == "state of yesterday restored") as restore:
@@ -578,7 +578,7 @@ def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
 
 
 def write_row(name: str, row: str) -> None:
-    """Into the table, at once: cells that ran replace theirs, others stay as they were. Two runs may share the table."""
+    """Write a row into the table at once: cells that ran replace theirs, others stay. Two runs may share the table."""
     TABLE.touch()
     with TABLE.open("r+") as table:
         fcntl.flock(table, fcntl.LOCK_EX)
@@ -617,7 +617,7 @@ def test_cell(cell: Cell, shop: Shop) -> None:
 
 
 def test_clients_load_balancer_and_database_tell_the_same_story(shop: Shop) -> None:
-    """Last: over all the cells that ran."""
+    """Run last: compare over all the cells that ran."""
     outcomes = shop.load.stop()
     assert disagreements(outcomes, run.requests_since(shop.twin, shop.load.started - 1)) == []
     assert orders_lost_or_doubled(outcomes, run.stored_orders(shop.twin)) == []

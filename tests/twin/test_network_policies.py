@@ -117,7 +117,7 @@ def _wait(probe: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 @pytest.fixture(scope="module")
 def database(twin: config.Twin) -> Iterator[str]:
-    """Where RDS and AWS would be: outside the cluster, at PostgreSQL's port and at AWS's."""
+    """Servers in the place of RDS and AWS: outside the cluster, at PostgreSQL's port and at AWS's."""
     with ExitStack() as stack:
         for port in (5432, twin.aws_port):
             server = stack.enter_context(_Listener((twin.host_ip, port), socketserver.BaseRequestHandler))
@@ -129,7 +129,7 @@ def database(twin: config.Twin) -> Iterator[str]:
 
 
 class _Listener(socketserver.TCPServer):
-    """Takes connections and closes them. (A thread in accept() would keep its port beyond close().)"""
+    """Take connections and close them. (A thread in accept() would keep its port beyond close().)"""
 
     allow_reuse_address = True
 
@@ -223,6 +223,6 @@ def test_the_load_balancer_reaches_both_applications(twin: config.Twin, fenced: 
 
 
 def test_the_rows_are_written(twin: config.Twin, fenced: None) -> None:
-    """Last, so that it holds every row; only when asked for."""
+    """Run last, so that the file holds every row; write it only when asked for."""
     if os.environ.get("SHOPCAT_ISOLATION"):
         isolation_table.write_sections(REPOSITORY / "docs" / "isolation.md")

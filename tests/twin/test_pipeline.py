@@ -32,7 +32,7 @@ APPLICATION = REPOSITORY / "twin" / "application"
 
 
 def prepare(twin: Twin) -> None:
-    """How long a release drains is not what is tried here."""
+    """Shorten the drain: its length is not tested here."""
     service.set_faults(twin, delayScale=DELAY_SCALE)
     settings = Path(pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"])
     settings.write_text(changed(settings, SHORT))

@@ -135,7 +135,7 @@ PATCHED = "patched"
 
 
 def test_the_patched_chart_refuses_a_used_tag_and_names_the_release_that_had_it(twin: Twin, tmp_path: Path) -> None:
-    """Without replicas: what is tried here comes before any of the release's own pods."""
+    """Test without replicas: the refusal comes before any of the release's own pods."""
     copy = tmp_path / "shop"
     shutil.copytree(REPOSITORY / "legacy", copy)
     for patch in sorted((REPOSITORY / "patches").glob("*.diff")):

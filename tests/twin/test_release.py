@@ -167,7 +167,7 @@ def test_every_cell_of_the_ledger_s_table_while_a_release_is_open(shop: Shop) ->
 
 
 def test_clients_load_balancer_and_database_tell_the_same_story(shop: Shop) -> None:
-    """Last: over everything that the tests before have done."""
+    """Run last: compare over everything that the tests before have done."""
     outcomes = shop.load.stop()
     assert len(outcomes) > 5000
     assert sum(outcome.stream == "long" for outcome in outcomes) > 500

@@ -1,4 +1,4 @@
-"""Production is taken down by docs/destroy.md and comes up again, through what was kept and through updates that were killed.
+"""Production taken down by docs/destroy.md and brought up again, through what was kept and through killed updates.
 
 Whatever stops an update is told with a command; the test runs what it is told and nothing else.
 """
@@ -55,7 +55,7 @@ def take(twin: Twin, place: int, stack: str) -> None:
 
 @pytest.fixture(scope="module")
 def destroyed(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin:
-    """Taken down step by step; while a preview is open that is refused with the list."""
+    """Production taken down step by step; while a preview is open that is refused with the list."""
     folder: Path = tmp_path_factory.mktemp("settings")
     unprotected = str(settings_file(twin, folder, {"shopcat:protection": False}))
     take(twin, 2, "pr-77")

@@ -83,7 +83,7 @@ class Job:
     let_in: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Until the event: everything that must be refused, in random order, with what it may do in between."""
+        """Try everything that must be refused, in random order, with allowed actions in between, until the event."""
         order = random.Random(self.facts.number)  # noqa: S311 - not for secrets
         while not self.ended.is_set():
             rows = [row for row in (*ATTEMPTS, *SHAPES) if not row.unopened]
@@ -110,7 +110,7 @@ class Job:
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """With the committed drain numbers, so with the load balancer's own delays."""
+    """Production with the committed drain numbers, so with the load balancer's own delays."""
     with open_shop(twin, tmp_path_factory.mktemp("shop"), {"shopcat:github": GITHUB}) as opened:
         service.set_faults(twin, delayScale=1)
         yield opened

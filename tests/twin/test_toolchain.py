@@ -212,7 +212,7 @@ def builder(tools: config.Twin) -> config.Twin:
 
 
 def mounts(builder: config.Twin) -> set[str]:
-    """Where something is mounted that a build could have left; other tests' twins mount elsewhere meanwhile."""
+    """Mount points that a build could have left; other tests' twins mount elsewhere meanwhile."""
     places = (str(builder.cache), str(buildah._BLOB_CACHE))
     mounted = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
     return {path for path in mounted if path.startswith(places)}

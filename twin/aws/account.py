@@ -45,7 +45,7 @@ def _own_domains(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """It goes with the twin's AWS."""
+    """Do nothing: the account ends with the twin's AWS."""
 
 
 def status(twin: Twin) -> list[PartStatus]:

@@ -50,7 +50,7 @@ def default_username(principal: str) -> str:
 
 
 def username_refusal(username: str, kind: str) -> str | None:
-    """Why EKS would not take a user name (docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html)."""
+    """Return why EKS would not take a user name (docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html)."""
     if kind == "STANDARD" and username.startswith(_RESERVED):
         return f"The username {username} must not begin with {', '.join(_RESERVED)}"
     if SESSION_NAME in username and ":" not in username.partition(SESSION_NAME)[0]:

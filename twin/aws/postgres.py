@@ -40,7 +40,7 @@ def maximum_connections(instance_class: str) -> int:
 
 
 def data_directory(twin: Twin) -> Path:
-    """Where the cluster's files are."""
+    """Folder of the cluster's files."""
     return twin.directory / "postgres"
 
 
@@ -159,7 +159,7 @@ def start(twin: Twin) -> None:
 
 
 def _stop(twin: Twin) -> None:
-    """Its fast shutdown (SIGINT): SIGTERM would wait for clients to leave, and a pool's never do."""
+    """Stop the server by its fast shutdown (SIGINT): SIGTERM would wait for clients to leave, and those of a pool never do."""
     processes.stop(twin, PROCESS, grace_seconds=60, by=signal.SIGINT)
 
 

@@ -213,7 +213,7 @@ class Application:
         return _json(start_response, 404, {"message": f"twin: {method} {path} is not implemented"})
 
     def _pod_identity(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
-        """For the pod webhook: the role of a service account, in whichever cluster."""
+        """Answer the pod webhook: the role of a service account, in any cluster."""
         wanted = (query["namespace"][0], query["account"][0])
         for state in self._eks.clusters.values():
             for association in state.associations.values():
@@ -222,7 +222,7 @@ class Application:
         return _json(start_response, 404, {"message": "no association"})
 
     def _access(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
-        """For the token webhook: the access entry and policies of whoever holds an access key."""
+        """Answer the token webhook: the access entry and policies of an access key's owner."""
         principal, session = self._principal(query["key"][0])
         state = self._eks.clusters.get(query["cluster"][0])
         entry = state.entries.get(principal) if state is not None else None

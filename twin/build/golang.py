@@ -284,7 +284,7 @@ def _build(program: Program, step: Step) -> None:
 
 
 class _Downloads:
-    """Fetches what programs need, one after the other, until it is told to stop."""
+    """Fetch what programs need, one after the other, until stopped."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -292,7 +292,7 @@ class _Downloads:
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """A failure is nobody's business here: the build itself downloads what is missing, and says what fails."""
+        """Download, and ignore failures: the build itself downloads what is missing, and says what fails."""
         for name in self._names:
             with contextlib.suppress(TwinError, OSError), tempfile.TemporaryDirectory(prefix="twin-ahead-") as folder:
                 wrapper = Path(folder) / "wrapper"
@@ -321,7 +321,7 @@ class _Downloads:
 
 @contextlib.contextmanager
 def downloading_ahead(names: Sequence[str]) -> Iterator[None]:
-    """While the first program compiles, the network is idle: download the modules of the later ones meanwhile."""
+    """Download the modules of the later programs while the first one compiles, when the network is idle."""
     downloads = _Downloads(names[1:])
     worker = threading.Thread(target=downloads.run, daemon=True)
     worker.start()

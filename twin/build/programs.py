@@ -126,7 +126,7 @@ def build_missing(twin: Twin, names: Sequence[str]) -> None:
 
 
 def side_by_side(available_bytes: int, processors: int) -> int:
-    """How many programs to build at once: a second one uses the processor while the first is linked by one thread."""
+    """Return how many programs to build at once: a second one uses the processor while the first is linked by one thread."""
     return max(1, min(processors, available_bytes // _BUILD_BYTES, 2))
 
 
@@ -163,7 +163,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """How many of the programs are built."""
+    """Report the programs that are missing."""
     parts = {name: part(twin, name) for name in needed(twin)}
     missing = [name for name, part in parts.items() if not part.directory(twin.cache).exists()]
     if not debian_part(twin).directory(twin.cache).exists():

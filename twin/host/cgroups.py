@@ -44,7 +44,7 @@ def unified_only() -> bool:
 
 
 def _enable_controllers(twin: Twin, root: Path) -> None:
-    """On a v2-only machine the root must hand its controllers down; most of them usually are already."""
+    """Enable the controllers below the root, on a v2-only machine; most of them usually are already."""
     available = (root / "cgroup.controllers").read_text().split()
     switch = root / "cgroup.subtree_control"
     missing = [c for c in _WANTED_CONTROLLERS if c in available and c not in switch.read_text().split()]

@@ -42,7 +42,7 @@ def publish(twin: Twin, owner: str, names: Mapping[str, Sequence[str]]) -> None:
 
 
 def withdraw(twin: Twin, owner: str) -> None:
-    """No names of ``owner`` any more."""
+    """Remove all names of ``owner``."""
     (twin.hosts_directory / owner).unlink(missing_ok=True)
 
 

@@ -122,7 +122,7 @@ def _record(kind: int, data: bytes) -> bytes:
 
 
 def _authority() -> bytes:
-    """How long a "no" may be remembered."""
+    """The SOA record, which says how long a negative answer may be cached."""
     name = b"\x04twin\x07invalid\x00"
     return _record(_SOA, name + name + struct.pack("!5I", 1, 60, 60, 3600, TTL_SECONDS))
 

@@ -21,7 +21,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def places() -> contextlib.AbstractContextManager[None]:
-    """For folders that are mounted on: removing one ends the mounts on it in every process's mount namespace."""
+    """Lock the folders that twins mount on: removing one ends the mounts on it in every process's mount namespace."""
     return locked(Path("/run"))
 
 

@@ -77,7 +77,7 @@ def in_netns(netns: str, *argv: str) -> list[str]:
 
 
 def _set_sysctls(netns: str, values: dict[str, str]) -> None:
-    """Inside the namespace, where they are its own."""
+    """Set sysctls inside the namespace, which has its own."""
     script = "; ".join(f"echo {value} > /proc/sys/{name} 2>/dev/null || true" for name, value in values.items())
     subprocess.run(in_netns(netns, "sh", "-c", script), check=True)
 

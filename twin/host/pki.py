@@ -38,7 +38,7 @@ class KeyPair(NamedTuple):
 
 
 class KeyPairFiles(NamedTuple):
-    """Where a certificate and its key lie."""
+    """Paths of a certificate and its key."""
 
     certificate: Path
     key: Path

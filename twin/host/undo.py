@@ -46,7 +46,7 @@ def recorded(twin: Twin, kind: str) -> list[str]:
 
 
 def forget(twin: Twin, kind: str, what: str) -> None:
-    """It was put back."""
+    """Drop the record of a change that was undone."""
     recorded = _read(twin)
     if what in recorded.get(kind, []):
         recorded[kind].remove(what)

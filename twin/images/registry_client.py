@@ -132,7 +132,7 @@ def base_image(twin: Twin) -> str:
 
 
 def push_unbuilt(twin: Twin, context: Path, repository: str, tag: str) -> str:
-    """With simulated nodes nothing runs an image: the source itself is pushed as one layer, through ECR's front."""
+    """Push the source itself as one layer, through ECR's front: with simulated nodes nothing runs an image."""
     layer = twin.directory / "unbuilt.tar.gz"
     tar_tree(context, layer)
     return push_recipe(twin, Recipe(repository, tag, layer), system=False)

@@ -300,7 +300,7 @@ def delete(twin: Twin, addon_name: str) -> None:
 
 
 def problems(twin: Twin, addon_name: str) -> list[str]:
-    """Why an add-on isn't wholly running yet (EKS's ACTIVE once this is empty).
+    """Return why an add-on isn't wholly running yet (EKS's ACTIVE once this is empty).
 
     Raises:
         TwinError: see :func:`manifests`.

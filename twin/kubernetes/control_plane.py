@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # First to last; they stop the other way round.
 PROCESSES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 TOKEN_REVIEW_PATH = "/authenticate"  # noqa: S105 - a URL path
-"""Where the API server posts TokenReviews on 127.0.0.1:<authenticator port>."""
+"""Path to which the API server posts TokenReviews on 127.0.0.1:<authenticator port>."""
 
 _START_SECONDS = 120.0
 _PROBE_SECONDS = 2.0

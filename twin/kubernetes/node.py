@@ -61,7 +61,7 @@ class Node:
 
     @property
     def containerd_socket(self) -> Path:
-        """Where ``ctr -n k8s.io`` reaches it."""
+        """Socket at which ``ctr -n k8s.io`` reaches its containerd."""
         return self.directory / "containerd.sock"
 
     @property

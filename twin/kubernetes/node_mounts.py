@@ -18,7 +18,7 @@ from twin.kubernetes.node import START_SECONDS, Node
 from twin.kubernetes.node_configuration import KERNEL_SETTINGS, OWN_DIRECTORIES, setting_file_name
 
 MARKER = ".made-by-the-shopcat-twin"
-"""In a folder of the machine that twins made as a place to mount on."""
+"""Name of a file that marks a folder of the machine that twins made to mount on."""
 
 
 def _mounts_script(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""With simulated nodes nothing runs in pods, so the controllers run as processes of the host once their charts are there.
+"""Controllers as processes of the host, for simulated nodes, where nothing runs in pods; each starts once its chart exists.
 
 The operator runs with its Deployment's arguments and as its ServiceAccount, so its rights are those it has in a pod.
 """

@@ -120,7 +120,7 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """It goes with the registry's folder."""
+    """Do nothing: the image goes with the registry's folder."""
 
 
 def status(twin: Twin) -> list[PartStatus]:

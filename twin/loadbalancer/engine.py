@@ -1,4 +1,4 @@
-"""The load balancer's brain: what the AWS API says, carried to each node late; health; nodes kept running."""
+"""The load balancer's engine: carries the AWS API's state to each node late, checks health, keeps nodes running."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ class Engine:
         }
 
     def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
-        """For each running node: its log's name, its load balancer's CloudWatch dimension, its groups' by name."""
+        """Return for each running node its log's name, its load balancer's CloudWatch dimension and its groups' by name."""
         return [
             (node.process.node.name, version.dimension, {g.name: target_group_dimension(a) for a, g in groups.items()})
             for node in self._every_node()
@@ -390,7 +390,7 @@ class Engine:
         ]
 
     def set_faults(self, faults: Mapping[str, Any]) -> None:
-        """Change how unkind it is, from now on.
+        """Change the faults that it plays, from now on.
 
         Raises:
             TwinError: a fault it doesn't know, or a value of the wrong kind.

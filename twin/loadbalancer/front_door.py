@@ -67,7 +67,7 @@ def holder(ip: str, port: int) -> str:
 
 
 def refuse_taken_ports(ip: str) -> list[int]:
-    """Which of the ports can't be had for want of rights; one that is taken is an error.
+    """Return the ports that this user has no right to open; a port that is taken is an error.
 
     Raises:
         TwinError: a port is taken, or the address is none of this machine's.

@@ -47,7 +47,7 @@ def workers(master_socket: Path) -> tuple[list[int], list[int]]:
 
 
 def failed_reloads(master_socket: Path) -> int:
-    """How many reloads in a row this master could not load; it goes on with the worker it had."""
+    """Return how many reloads in a row this master could not load; it goes on with the worker it had."""
     match = re.search(r"\[failed: (\d+)\]", command(master_socket, "show proc"))
     return int(match.group(1)) if match else 0
 

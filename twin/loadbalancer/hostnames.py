@@ -67,12 +67,12 @@ def names(twin: Twin) -> list[str]:
 
 
 def add(twin: Twin, name: str) -> None:
-    """A name leads to the front door as well."""
+    """Add a name that leads to the front door."""
     _write(twin, lambda names: [*names, *([] if name in names else [name])])
 
 
 def remove(twin: Twin, name: str) -> None:
-    """It doesn't any more."""
+    """Remove a name from the hosts file."""
     _write(twin, lambda names: [kept for kept in names if kept != name])
 
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 CLOUDWATCH_NAMESPACE = "AWS/ApplicationELB"
 _READ_SECONDS = 2.0
 _WRITTEN = "metrics.jsonl"
-"""Which minute was written to CloudWatch when."""
+"""Log of the minutes written to CloudWatch, each with the time of writing."""
 
 Dimensions = tuple[tuple[str, str], ...]
 Counts = Counter[tuple[str, Dimensions]]
@@ -152,7 +152,7 @@ def _is_error(metric: str) -> bool:
 
 
 def written(twin: Twin) -> dict[int, float]:
-    """When CloudWatch first had the requests of each minute that had some: minute's begin and moment, seconds since the epoch."""
+    """Return when CloudWatch first had each minute's requests: the minute's begin → that time, in seconds since the epoch."""
     log = twin.logs / _WRITTEN
     lines = log.read_text().splitlines() if log.exists() else []
     return {entry["minute"]: entry["written"] for entry in map(json.loads, reversed(lines))}

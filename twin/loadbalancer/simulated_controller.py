@@ -1,4 +1,4 @@
-"""With simulated nodes: the controller as a process on the host, run as the chart's Deployment says.
+"""The controller as a process on the host, for simulated nodes, run as the chart's Deployment says.
 
 The chart is installed like anywhere else; its pods are simulated and do nothing. This supervisor waits for the
 Deployment, takes arguments, environment and webhook certificate from the cluster, and runs the same program on
@@ -37,7 +37,7 @@ _POLL_SECONDS = 0.25
 
 
 def webhook_port(twin: Twin) -> int:
-    """Where the webhooks listen on loopback."""
+    """Port of the webhooks on loopback."""
     return twin.port(20)
 
 

@@ -40,7 +40,7 @@ class View:
     failed_in_a_row: int = 0
 
     def checking_began(self) -> View:
-        """Registration has reached the node."""
+        """Return the view once the registration has reached the node."""
         if self.state != INITIAL:
             return self
         return replace(self, reason="Elb.InitialHealthChecking", description="Initial health checks are in progress")
@@ -89,7 +89,7 @@ def summed_up(views: Sequence[View], *, in_use: bool, draining: bool) -> TargetH
 
 
 def routable(views: dict[str, View]) -> set[str]:
-    """Which of a node's known targets get requests: the healthy ones, or all of them if none is (fail open)."""
+    """Return those of a node's known targets that get requests: the healthy ones, or all if none is healthy (fail open)."""
     healthy = {name for name, view in views.items() if view.state == HEALTHY}
     return healthy or set(views)
 

@@ -27,7 +27,7 @@ from pulumi.runtime.proto import (
 )
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""How the engine writes a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
+"""The engine's notation of a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"

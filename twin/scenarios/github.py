@@ -42,13 +42,13 @@ class Github:
         }
 
     def push(self, number: int, sha: str) -> None:
-        """Somebody pushes a commit; the pull request is open."""
+        """Record a pushed commit; the pull request is open."""
         with self._lock:
             self._commits.setdefault(number, []).append(sha)
             self._open.add(number)
 
     def close(self, number: int) -> None:
-        """Somebody closes it."""
+        """Close a pull request."""
         with self._lock:
             self._open.discard(number)
 
@@ -106,12 +106,12 @@ class Github:
 
 @contextmanager
 def serve() -> Iterator[Github]:
-    """It answers on a port of this machine's loopback until the block ends."""
+    """Serve it on a port of this machine's loopback until the block ends."""
     github = Github()
 
     class Answers(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
-            """Not on the screen."""
+            """Print nothing."""
 
         def _reply(self) -> None:
             parts = urlsplit(self.path)

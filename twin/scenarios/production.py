@@ -118,7 +118,7 @@ def outputs(twin: Twin) -> dict[str, object]:
 
 
 def wait_until_served(twin: Twin, url: str) -> None:
-    """Until a page has come ten times in a row: load balancer nodes take a change over one by one.
+    """Wait until a page has come ten times in a row: load balancer nodes take a change over one by one.
 
     Raises:
         TwinError: not within two minutes.

@@ -27,7 +27,7 @@ GATE_PREFIX = "target-health.elbv2.k8s.aws"
 
 
 class RequeueNeededError(Exception):
-    """Not done; look again after a while."""
+    """Reconciliation is not finished and is tried again after a while."""
 
     def __init__(self, why: str, after_seconds: float) -> None:
         super().__init__(why)

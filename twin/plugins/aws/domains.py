@@ -80,7 +80,7 @@ class CertificateValidation(Kind):
         return {}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        """Nothing to delete."""
+        """Do nothing: AWS has no such resource."""
 
 
 class Record(Kind):

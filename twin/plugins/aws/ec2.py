@@ -40,7 +40,7 @@ class Ec2Kind(Kind):
         return f"arn:aws:ec2:{aws.region}:{aws.account}:{kind}/{identifier}"
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        """EC2 tags everything alike."""
+        """Set and remove tags, by one call for every EC2 type."""
         del state
         if add:
             aws("ec2").create_tags(Resources=[identifier], Tags=tag_list(add))

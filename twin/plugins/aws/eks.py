@@ -14,7 +14,7 @@ class _Eks(Kind):
     tagged = True
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        """Moto and the recorded stand-in take EKS tags at creation only; later changes are kept in the state."""
+        """Do nothing: the twin's EKS takes tags at creation only; later changes are kept in the state."""
         del aws, identifier, state, add, remove
 
 

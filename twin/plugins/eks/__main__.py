@@ -16,7 +16,7 @@ from pulumi.provider import main  # noqa: E402
 from twin.plugins.eks.provider import EksProvider  # noqa: E402
 
 _SERVES_SECONDS = 0.1
-"""After this it listens."""
+"""Time after which the server listens."""
 
 
 def leave_with_the_engine(parent: int) -> None:

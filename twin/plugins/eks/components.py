@@ -36,7 +36,7 @@ _DISABLED_ADDONS = ("corednsAddonOptions", "kubeProxyAddonOptions")
 
 
 def refuse(inputs: Mapping[str, Any]) -> str | None:
-    """Why these inputs can't be served by the stand-in; None if they can."""
+    """Return why these inputs can't be served by the stand-in; None if they can."""
     for name, value in inputs.items():
         if name in _USED:
             continue

@@ -10,7 +10,7 @@ from pulumi.provider import ConstructResult, Provider
 
 
 class EksProvider(Provider):
-    """Constructs the components; any other type is refused by name."""
+    """The provider that constructs the components; any other type is refused by name."""
 
     def construct(
         self, name: str, resource_type: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions | None = None
