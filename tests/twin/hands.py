@@ -44,7 +44,7 @@ def image_edited(shop: Shop, colour: str) -> None:
 
 
 def label_changed(shop: Shop, colour: str) -> None:
-    """One pod of the colour is none any more; it stays until somebody deletes it, and another takes its place."""
+    """Take one pod out of the colour by its label; the pod stays until it is deleted, and another replaces it."""
     pods = kubectl(shop.twin, "get", "pods", "-n", NAMESPACE, "-l", f"shopcat/colour={colour}")["items"]
     name = next(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     command(shop.twin, ["kubectl", "label", "pod", name, "-n", NAMESPACE, "--overwrite", "shopcat/colour=debugged"])

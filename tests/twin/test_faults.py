@@ -70,7 +70,7 @@ class Cell:
 
     name: str
     act: Callable[[Shop, str], str]
-    """Does it to a release of the tag and heals it; returns what the user is told."""
+    """Cause the accident in a release of the tag and repair it; return the message that the user sees."""
     heals: str
     most_failed: int = 0
     reason: str = ""
@@ -108,13 +108,15 @@ def last_line(output: str) -> str:
     return lines[-1].removeprefix("error: ")[:240]
 
 
-def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+def update_succeeds(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    """Run `pulumi up`, assert that it succeeds, and return its output."""
     code, output = shop.up(changes, **values)
     assert code == 0, output
     return output
 
 
-def refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+def update_is_refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    """Run `pulumi up`, assert that it fails and prints the words, and return its message."""
     code, output = shop.up(changes, **values)
     assert code != 0, output
     assert "Traceback" not in output
@@ -124,7 +126,7 @@ def refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, *
 
 
 def killed(step: str, then: str) -> Callable[[Shop, str], str]:
-    """The engine dies at a step; then somebody goes on in one of four ways."""
+    """Kill the engine at a step, then go on in one of four ways."""
 
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
@@ -134,25 +136,25 @@ def killed(step: str, then: str) -> Callable[[Shop, str], str]:
         stop(process)
         shop.cancel()
         if then == "same up":
-            good(shop, tag=tag)
+            update_succeeds(shop, tag=tag)
         elif then == "no tag":
-            good(shop)
+            update_succeeds(shop)
         elif then == "abort" and step != "live pointer":
-            good(shop, abort=tag)
+            update_succeeds(shop, abort=tag)
             assert live(shop) == before
             return "aborted"
         elif then == "abort":
-            message = refused(shop, "rollback", abort=tag)
-            good(shop)
+            message = update_is_refused(shop, "rollback", abort=tag)
+            update_succeeds(shop)
             return message
         else:
             other = f"{tag}1"
             shop.push(other)
             if step == "live pointer":
-                good(shop)
+                update_succeeds(shop)
                 return "the release is finished first"
-            message = refused(shop, tag, "abort", tag=other)
-            good(shop)
+            message = update_is_refused(shop, tag, "abort", tag=other)
+            update_succeeds(shop)
             assert live(shop) == tag
             return message
         assert live(shop) == tag
@@ -165,8 +167,8 @@ def broken(edits: dict[str, str], *words: str) -> Callable[[Shop, str], str]:
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
         shop.push(tag, edits)
-        message = refused(shop, *words, up_command("abort", tag), tag=tag)
-        good(shop, abort=tag)
+        message = update_is_refused(shop, *words, up_command("abort", tag), tag=tag)
+        update_succeeds(shop, abort=tag)
         assert live(shop) == before
         return message
 
@@ -184,7 +186,7 @@ def elb(kind: str, seconds: float) -> Callable[[Shop, str], str]:
             code = process.wait(900)
         output = log.read_text()
         if code != 0:
-            good(shop)
+            update_succeeds(shop)
         assert live(shop) == tag
         return last_line(output) if code else "waits and goes on"
 
@@ -206,7 +208,7 @@ def controller_stopped(shop: Shop, tag: str) -> str:
     code = process.wait(900)
     output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
     return last_line(output) if code else "waits and goes on"
 
@@ -216,7 +218,7 @@ def unused_without_weight(shop: Shop, tag: str) -> str:
     shop.push(tag)
     service.set_faults(shop.twin, weightZeroUnused=True)
     try:
-        good(shop, tag=tag)
+        update_succeeds(shop, tag=tag)
     finally:
         service.set_faults(shop.twin, weightZeroUnused=False)
     assert live(shop) == tag
@@ -235,7 +237,7 @@ def node_drained(shop: Shop, tag: str) -> str:
     code = process.wait(900)
     output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
     return last_line(output) if code else "waits and goes on"
 
@@ -248,7 +250,7 @@ def database_restarted(shop: Shop, tag: str) -> str:
     code = process.wait(900)
     output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
     return last_line(output) if code else "goes on"
 
@@ -264,7 +266,7 @@ def migrated(shop: Shop, tag: str) -> str:
     shop.push(tag)
     column = f"note_{tag.replace('.', '_')}"
     change = migrate(f"execute('ALTER TABLE orders ADD COLUMN {column} text').connection.commit()")
-    good(shop, change, tag=tag)
+    update_succeeds(shop, change, tag=tag)
     assert live(shop) == tag
     count = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
     assert count == [["1"]]
@@ -274,10 +276,10 @@ def migrated(shop: Shop, tag: str) -> str:
 def migration_fails(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
-    message = refused(
+    message = update_is_refused(
         shop, f"migrate-{tag}", changes=migrate("execute('ALTER TABLE no_such_table ADD COLUMN x text')"), tag=tag
     )
-    good(shop, abort=tag)
+    update_succeeds(shop, abort=tag)
     assert live(shop) == before
     return message
 
@@ -293,21 +295,21 @@ def pod_deleted(shop: Shop, tag: str) -> str:
 def rollback(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
-    good(shop, tag=tag)
-    good(shop, rollback=f"{tag}->{before}")
+    update_succeeds(shop, tag=tag)
+    update_succeeds(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
     return "former record, all steps"
 
 
 def rollback_in_an_outage(shop: Shop, tag: str) -> str:
-    """A release that was well at first answers every page with an error; the former one is wanted back."""
+    """Make a release that worked answer every page with an error, and roll back to the former one."""
     before = live(shop)
     shop.push(tag, BREAKS_LATER)
-    good(shop, tag=tag)
+    update_succeeds(shop, tag=tag)
     for name in pods(shop, colours(shop)[0]):
         command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
     since = time.time()
-    output = good(shop, rollback=f"{tag}->{before}")
+    output = update_succeeds(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
     moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", output)
     assert moved
@@ -332,7 +334,7 @@ def weights_moved_by_hand(shop: Shop, tag: str) -> str:
         for rule in client.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
             if len(rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])) == len(groups):
                 client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
-    output = good(shop)
+    output = update_succeeds(shop)
     assert shop.weights() == {colour: 100, idle: 0}
     return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", output)[0]  # type: ignore[index]
 
@@ -344,7 +346,7 @@ def scaled_by_hand(shop: Shop, tag: str) -> str:
     for colour, count in ((live_colour, 3), (idle, 1)):
         scale = ["kubectl", "scale", "-n", "shopcat", f"deployment/shopcat-{colour}", f"--replicas={count}"]
         command(shop.twin, scale)
-    good(shop, tag=tag)
+    update_succeeds(shop, tag=tag)
     assert live(shop) == tag
     assert (shop.replicas(live_colour), shop.replicas(idle)) == (0, 2)
     return "goes on"
@@ -359,12 +361,12 @@ def secret_lacks_a_key(shop: Shop, tag: str) -> str:
     lacking = {key: value for key, value in json.loads(whole).items() if key != "port"}
     manager.put_secret_value(SecretId=name, SecretString=json.dumps(lacking))
     try:
-        message = refused(shop, up_command("abort", tag), tag=tag)
+        message = update_is_refused(shop, up_command("abort", tag), tag=tag)
     finally:
         manager.put_secret_value(SecretId=name, SecretString=whole)
-    good(shop, abort=tag)
+    update_succeeds(shop, abort=tag)
     assert live(shop) == before
-    good(shop)
+    update_succeeds(shop)
     return message
 
 
@@ -380,8 +382,8 @@ def right_after(shop: Shop, tag: str) -> str:
     before = live(shop)
     service.set_faults(shop.twin, delayScale=1.0, delayWorst=True)
     try:
-        good(shop, real, tag=tag)
-        good(shop, real, tag=other)
+        update_succeeds(shop, real, tag=tag)
+        update_succeeds(shop, real, tag=other)
     finally:
         service.set_faults(shop.twin, delayScale=DELAY_SCALE, delayWorst=False)
     assert live(shop) == other
@@ -408,10 +410,10 @@ def two_at_once(shop: Shop, tag: str) -> str:
     won = (tag, other)[codes.index(0)]
     # The loser's state is older than what stands there; a plain update from either checkout is none the worse for it.
     older_log = shop.directory / f"older-{tag}.log"
-    good(shop)
+    update_succeeds(shop)
     older = run.start_up(shop.twin, shop.copy(), older_log, {}, more=backend)
     assert older.wait(900) == 0, older_log.read_text()
-    good(shop)
+    update_succeeds(shop)
     assert live(shop) == won
     return last_line(lost)
 
@@ -434,7 +436,7 @@ def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], s
             before = live(shop)
             if then == "rollback" or what == "state of yesterday restored":
                 shop.push(tag)
-                good(shop, tag=tag)
+                update_succeeds(shop, tag=tag)
             restore()
         now, (colour, _) = live(shop), colours(shop)
         try:
@@ -453,9 +455,9 @@ def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], s
 
 
 def then_updates(shop: Shop, then: str, tag: str, back: dict[str, str]) -> str:
-    """The update that comes after somebody's hand; what the user is told."""
+    """Run the update that follows a manual change; return the message that the user sees."""
     if then == "plain up":
-        output = good(shop)
+        output = update_succeeds(shop)
         message = re.search(r"changed by hand, put back by this update: [^\n]*", output)
         return message[0][:240] if message else "nothing to do"
     before = live(shop)
@@ -465,11 +467,11 @@ def then_updates(shop: Shop, then: str, tag: str, back: dict[str, str]) -> str:
     message = "goes on"
     if code and "is not whole" in output:  # nothing was touched; a plain update puts it right
         message = last_line(output)
-        good(shop)
+        update_succeeds(shop)
         code, output = shop.up(**wish)
     if then == "failed release, abort":
         assert code != 0, output
-        good(shop, abort=tag)
+        update_succeeds(shop, abort=tag)
         assert live(shop) == before
         return "aborted"
     assert code == 0, output
@@ -573,7 +575,7 @@ WANTED_CELLS = wanted(CELLS, WANTED)
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with open_shop(twin, tmp_path_factory.mktemp("shop")) as opened:
         opened.push("v2.0.0")
-        good(opened, tag="v2.0.0")
+        update_succeeds(opened, tag="v2.0.0")
         yield opened
 
 
@@ -595,7 +597,7 @@ def close_what_is_open(shop: Shop) -> None:
     opened = Ledger(aws(shop.twin, "dynamodb"), "shopcat-releases").read().open
     if opened is not None:
         shop.cancel()
-        good(shop, abort=opened.tag)
+        update_succeeds(shop, abort=opened.tag)
 
 
 @pytest.mark.parametrize("cell", WANTED_CELLS, ids=[cell.name for cell in WANTED_CELLS])

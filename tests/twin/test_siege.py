@@ -38,7 +38,7 @@ NUMBERS = (121, 122, 123, 124, 125)
 UNOPENED = 199
 SHA = "e" * 40
 PAUSE_SECONDS = 2.0
-"""Between two attempts of one job: five jobs at once, beside the load, on the machine that plays everything."""
+"""Pause between two attempts of one job: five jobs run at once, beside the load, on the machine that runs the whole twin."""
 HOG = {
     SERVE: """    def fill() -> None:
         while True:

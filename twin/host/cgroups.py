@@ -119,7 +119,7 @@ def _pids(folders: list[Path]) -> set[int]:
 
 
 def _thaw(folders: list[Path]) -> None:
-    """A frozen process takes no SIGKILL under v1."""
+    """Thaw frozen processes, which under v1 SIGKILL does not end."""
     for folder in folders:
         for file in folder.rglob("freezer.state"):
             with contextlib.suppress(OSError):

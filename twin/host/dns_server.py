@@ -58,7 +58,7 @@ class Names:
         self._addresses: Addresses = {}
 
     def lookup(self, name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address] | None:
-        """The name's addresses, or None if nobody has it."""
+        """Return the name's addresses, or None if it does not exist."""
         self._refresh()
         wanted = name.lower().rstrip(".")
         if wanted in self._addresses:

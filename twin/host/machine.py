@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock (flock) of a file or folder that exists; waits for whoever has it. It ends with the process."""
+    """Hold the lock (flock) of a file or folder that exists; wait while another holds it. It ends with the process."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

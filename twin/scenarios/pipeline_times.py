@@ -24,7 +24,7 @@ from twin.scenarios import preview, rehearsal
 PAGE = REPOSITORY / "docs" / "pipeline.md"
 BEGIN, END = "<!-- measured: make pr-times -->", "<!-- measured until here -->"
 NUMBERS = (9001, 9002)
-"""Pull requests that nobody has."""
+"""Numbers of pull requests that do not exist."""
 
 
 def table(columns: Mapping[str, Mapping[str, float]]) -> str:

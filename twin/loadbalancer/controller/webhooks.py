@@ -1,4 +1,4 @@
-"""Admission: readiness gates for new pods, defaults and refusals for bindings, and a plain no to what is not played."""
+"""Admission: readiness gates for new pods, defaults and refusals for bindings, and the refusal of what is not implemented."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INJECTIONS = {
     "/mutate-alb-target-control-namespace-v1-pod": "ALB Target Control, asked for by the namespace's label",
     "/mutate-alb-target-control-object-v1-pod": "ALB Target Control, asked for by the pod's label",
 }
-"""Webhooks whose selectors match only what asks for something that is not played."""
+"""Webhooks whose selectors match only objects that ask for something that is not implemented."""
 
 
 class DeniedError(Exception):
@@ -89,7 +89,7 @@ class Admission:
         return [{"op": "add", "path": "/spec/readinessGates", "value": gates}]
 
     def service(self, request: Object) -> Patch:
-        """Services of type LoadBalancer have nobody to serve them here."""
+        """Refuse Services of type LoadBalancer, which nothing serves here."""
         if request["object"]["spec"].get("type") == "LoadBalancer":
             raise _unimplemented("a Service of type LoadBalancer")
         return []
@@ -107,7 +107,7 @@ class Admission:
         return []
 
     def ingress(self, request: Object) -> Patch:
-        """Ingresses of class alb have nobody to serve them here."""
+        """Refuse Ingresses of class alb, which nothing serves here."""
         ingress = request["object"]
         annotation = (ingress["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
         if "alb" in (ingress["spec"].get("ingressClassName"), annotation):

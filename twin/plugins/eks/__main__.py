@@ -20,7 +20,7 @@ _SERVES_SECONDS = 0.1
 
 
 def leave_with_the_engine(parent: int) -> None:
-    """End this process once the engine has died without a word; Pulumi's own server of components never would."""
+    """End this process once the engine has ended without notice; Pulumi's own server of components never would."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)
