@@ -117,6 +117,13 @@ def test_what_is_made_is_read_tagged_deleted_and_then_gone() -> None:
         ("aws:iam/policy:Policy", {"name": "a", "policy": policy, "path": "/"}, "policyId"),
         ("aws:dynamodb/table:Table", {"name": "a", **schema}, "arn"),
         ("aws:kms/key:Key", {"description": "a"}, "keyId"),
+        (
+            "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
+            {"url": "https://oidc.example", "clientIdLists": ["a"]},
+            "arn",
+        ),
+        ("aws:rds/parameterGroup:ParameterGroup", {"name": "a", "family": "postgres15", "description": "b"}, "arn"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a", "recoveryWindowInDays": 7}, "arn"),
         ("aws:ssm/parameter:Parameter", {"name": "/a", "type": "String", "value": "b"}, "version"),
         ("aws:ecr/repository:Repository", {"name": "shop"}, "registryId"),
     ]

@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from twin.plugins.aws.identity import document
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, Tagging, gone, pick, tag_list
 from twin.plugins.common import Properties
 
 
@@ -21,6 +21,7 @@ class Secret(Kind):
     name_property = "name"
     name_limit = 512
     tagged = True
+    tagging = Tagging("secretsmanager", "tag_resource", "untag_resource", "SecretId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, Name="name", Description="description", KmsKeyId="kmsKeyId")
@@ -43,13 +44,6 @@ class Secret(Kind):
             {"ForceDeleteWithoutRecovery": True} if window == 0 else {"RecoveryWindowInDays": int(window or 30)}
         )
         aws("secretsmanager").delete_secret(SecretId=identifier, **arguments)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("secretsmanager").tag_resource(SecretId=identifier, Tags=tag_list(add))
-        if remove:
-            aws("secretsmanager").untag_resource(SecretId=identifier, TagKeys=remove)
 
 
 class SecretPolicy(Kind):
@@ -170,6 +164,7 @@ class Table(Kind):
     name_property = "name"
     name_limit = 255
     tagged = True
+    tagging = Tagging("dynamodb", "tag_resource", "untag_resource", "ResourceArn", by_arn=True)
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         name = str(inputs["name"])
@@ -201,13 +196,6 @@ class Table(Kind):
         del state
         aws("dynamodb").delete_table(TableName=identifier)
         aws("dynamodb").get_waiter("table_not_exists").wait(TableName=identifier)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del identifier
-        if add:
-            aws("dynamodb").tag_resource(ResourceArn=state["arn"], Tags=tag_list(add))
-        if remove:
-            aws("dynamodb").untag_resource(ResourceArn=state["arn"], TagKeys=remove)
 
 
 class TableItem(Kind):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from twin.plugins.aws.kind import Aws, Kind, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, Tagging, pick
 from twin.plugins.common import Properties
 
 
@@ -26,6 +26,7 @@ class Role(Kind):
     name_property = "name"
     defaults = {"path": "/", "maxSessionDuration": 3600}
     tagged = True
+    tagging = Tagging("iam", "tag_role", "untag_role", "RoleName")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(
@@ -63,13 +64,6 @@ class Role(Kind):
         del state
         aws("iam").delete_role(RoleName=identifier)
 
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_role(RoleName=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_role(RoleName=identifier, TagKeys=remove)
-
 
 class Policy(Kind):
     """aws_iam_policy; the id is the ARN. A changed document is a new default version."""
@@ -81,6 +75,7 @@ class Policy(Kind):
     name_limit = 128
     defaults = {"path": "/"}
     tagged = True
+    tagging = Tagging("iam", "tag_policy", "untag_policy", "PolicyArn")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, PolicyName="name", Description="description", Path="path")
@@ -110,13 +105,6 @@ class Policy(Kind):
             if not version["IsDefaultVersion"]:
                 aws("iam").delete_policy_version(PolicyArn=identifier, VersionId=version["VersionId"])
         aws("iam").delete_policy(PolicyArn=identifier)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_policy(PolicyArn=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_policy(PolicyArn=identifier, TagKeys=remove)
 
 
 class RolePolicy(Kind):
@@ -178,6 +166,9 @@ class OpenIdConnectProvider(Kind):
     inputs = frozenset({"url", "clientIdLists", "thumbprintLists"})
     replaces = frozenset({"url"})
     tagged = True
+    tagging = Tagging(
+        "iam", "tag_open_id_connect_provider", "untag_open_id_connect_provider", "OpenIDConnectProviderArn"
+    )
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         answer = aws("iam").create_open_id_connect_provider(
@@ -195,13 +186,6 @@ class OpenIdConnectProvider(Kind):
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_open_id_connect_provider(OpenIDConnectProviderArn=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_open_id_connect_provider(OpenIDConnectProviderArn=identifier, TagKeys=remove)
 
 
 class Key(Kind):

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from botocore.exceptions import ClientError
@@ -120,6 +121,17 @@ def tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
 
 
+@dataclass(frozen=True)
+class Tagging:
+    """A service's two calls for tags, and the argument that names the resource by id or by ARN."""
+
+    service: str
+    add: str
+    remove: str
+    argument: str
+    by_arn: bool = False
+
+
 class Kind:
     """One resource type. Subclasses declare what they know; anything else is refused by name."""
 
@@ -130,6 +142,7 @@ class Kind:
     name_limit: ClassVar[int] = 64
     name_suffix: ClassVar[bool] = True
     tagged: ClassVar[bool] = False
+    tagging: ClassVar[Tagging | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     secret_outputs: ClassVar[frozenset[str]] = frozenset()
     create_before_delete: ClassVar[bool] = True
@@ -162,4 +175,11 @@ class Kind:
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
         """Set and remove tags."""
-        raise ProviderError(f"twin: tags of {self.token} are not implemented by the stand-in")
+        if self.tagging is None:
+            raise ProviderError(f"twin: tags of {self.token} are not implemented by the stand-in")
+        client = aws(self.tagging.service)
+        resource = {self.tagging.argument: state["arn"] if self.tagging.by_arn else identifier}
+        if add:
+            getattr(client, self.tagging.add)(**resource, Tags=tag_list(add))
+        if remove:
+            getattr(client, self.tagging.remove)(**resource, TagKeys=remove)

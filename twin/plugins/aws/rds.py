@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list, wait
+from twin.plugins.aws.kind import Aws, Kind, Tagging, existing, pick, wait
 from twin.plugins.common import Properties, ProviderError
 
 
 class _Rds(Kind):
     tagged = True
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del identifier
-        if add:
-            aws("rds").add_tags_to_resource(ResourceName=state["arn"], Tags=tag_list(add))
-        if remove:
-            aws("rds").remove_tags_from_resource(ResourceName=state["arn"], TagKeys=remove)
+    tagging = Tagging("rds", "add_tags_to_resource", "remove_tags_from_resource", "ResourceName", by_arn=True)
 
 
 class SubnetGroup(_Rds):
@@ -77,8 +71,9 @@ class ParameterGroup(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        group = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
-        return {"arn": group["DBParameterGroupArn"], "name": identifier}
+        # moto answers an unknown name with an empty list, where RDS has an error.
+        groups = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"]
+        return {"arn": groups[0]["DBParameterGroupArn"], "name": identifier} if groups else None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
