@@ -15,7 +15,7 @@ from twin.scenarios import production
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")
-"""Before the names of the tests' twins, so that two checkouts, or two files of tests, can run side by side."""
+"""Prefix of the names of the tests' twins, so that two checkouts, or two files of tests, can run side by side."""
 
 
 # How long an example takes says something about the machine, and nothing about the program.

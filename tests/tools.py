@@ -1,4 +1,4 @@
-"""What several tests do to a twin."""
+"""Actions on a twin that several test modules share."""
 
 import json
 import os

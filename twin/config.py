@@ -75,7 +75,7 @@ class Twin:
 
     @property
     def host_ip(self) -> str:
-        """Where control plane, AWS and registry answer host, nodes and pods alike."""
+        """Address at which control plane, AWS and registry answer the host, the nodes and the pods."""
         return "127.0.0.1" if self.simulated else f"{self._subnet(0)}.1"
 
     @property
@@ -237,7 +237,7 @@ class Twin:
 
 
 def module_environment(twin: Twin) -> dict[str, str]:
-    """What a ``python -m twin.…`` process of this twin needs to find the twin and its modules."""
+    """Environment in which a ``python -m twin.…`` process finds this twin and its modules."""
     return {
         "PYTHONPATH": str(REPOSITORY),
         "SHOPCAT_TWIN_NAME": twin.name,
@@ -268,11 +268,11 @@ def production_settings() -> dict[str, Any]:
 
 def region() -> str:
     """AWS region of the production stack (``aws:region`` in Pulumi.prod.yaml)."""
-    found = production_settings().get("aws:region")
-    if not isinstance(found, str):
+    name = production_settings().get("aws:region")
+    if not isinstance(name, str):
         message = "Pulumi.prod.yaml sets no `aws:region`; the twin needs it to play that region"
         raise TwinError(message)
-    return found
+    return name
 
 
 def registry_host() -> str:

@@ -19,7 +19,7 @@ _TIMES = threading.Lock()
 
 
 class PartModule(Protocol):
-    """What every part's module offers."""
+    """The functions that every part's module offers."""
 
     def up(self, twin: Twin) -> None:
         """Start the part unless it runs."""
@@ -28,7 +28,7 @@ class PartModule(Protocol):
         """Stop it and remove what it made."""
 
     def status(self, twin: Twin) -> list[PartStatus]:
-        """What of it runs."""
+        """Return one line for each thing that belongs to the part, and whether it runs."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Part:
         return cast("PartModule", importlib.import_module(self.module))
 
     def applies_to(self, twin: Twin) -> bool:
-        """Whether this twin has the part."""
+        """Report whether this twin has the part."""
         return not (self.needs_root and twin.simulated) and not (self.only_simulated and not twin.simulated)
 
 
@@ -106,7 +106,7 @@ def up(twin: Twin) -> None:
 
 
 def begin(twin: Twin, later: Collection[str] = ()) -> Callable[[], None]:
-    """As `up`, but return as soon as all are up but those of ``later``, which nothing else needs.
+    """Start every part like `up`, but return once all are up except those of ``later``, which nothing else needs.
 
     Returns:
         What waits for the rest, and raises what went wrong with it.
@@ -121,7 +121,7 @@ def begin(twin: Twin, later: Collection[str] = ()) -> Callable[[], None]:
     pool = ThreadPoolExecutor(len(waiting))
 
     def step() -> None:
-        for part in [one for one in waiting if not failures and ours.intersection(one.after) <= done]:
+        for part in [candidate for candidate in waiting if not failures and ours.intersection(candidate.after) <= done]:
             waiting.remove(part)
             running[pool.submit(_start, twin, part)] = part
         finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -166,7 +166,7 @@ def down(twin: Twin) -> list[str]:
 
     for part in reversed(PARTS):
         if part.applies_to(twin):
-            attempt(part.title, lambda found, part=part: part.load().down(found))  # type: ignore[misc]
+            attempt(part.title, lambda stopped, part=part: part.load().down(stopped))  # type: ignore[misc]
     return problems
 
 

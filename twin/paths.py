@@ -1,4 +1,4 @@
-"""Where the twin keeps things on this machine, outside the repository."""
+"""Folders in which the twin keeps things on this machine, outside the repository."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def is_root() -> bool:
-    """Whether this process may make network namespaces, mounts and cgroups."""
+    """Report whether this process may make network namespaces, mounts and cgroups."""
     return os.geteuid() == 0
 
 
@@ -19,9 +19,9 @@ def cache_directory() -> Path:
     ``$SHOPCAT_TWIN_CACHE``, else ``/var/cache/shopcat-twin`` for root (PostgreSQL runs as another user and must be
     able to read it), else ``$XDG_CACHE_HOME/shopcat-twin``.
     """
-    given = os.environ.get("SHOPCAT_TWIN_CACHE")
-    if given:
-        return Path(given)
+    path = os.environ.get("SHOPCAT_TWIN_CACHE")
+    if path:
+        return Path(path)
     if is_root():
         return Path("/var/cache/shopcat-twin")
     return Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "shopcat-twin"
@@ -29,9 +29,9 @@ def cache_directory() -> Path:
 
 def state_directory() -> Path:
     """One folder per running twin: ``$SHOPCAT_TWIN_STATE``, ``/var/lib/shopcat-twin`` or ``$XDG_STATE_HOME/…``."""
-    given = os.environ.get("SHOPCAT_TWIN_STATE")
-    if given:
-        return Path(given)
+    path = os.environ.get("SHOPCAT_TWIN_STATE")
+    if path:
+        return Path(path)
     if is_root():
         return Path("/var/lib/shopcat-twin")
     return Path(os.environ.get("XDG_STATE_HOME", str(Path.home() / ".local" / "state"))) / "shopcat-twin"

@@ -135,7 +135,7 @@ def client(twin: Twin, service: str) -> Any:
 
 
 def environment(twin: Twin) -> dict[str, str]:
-    """What a person or a test sets to run ``pulumi``, ``kubectl`` and ``aws`` against the twin by hand."""
+    """Environment in which ``pulumi``, ``kubectl`` and ``aws`` work on the twin."""
     directories = [
         str(twin.directory / "bin"),
         str(Path(sys.executable).parent),
@@ -215,14 +215,14 @@ def _init(twin: Twin) -> None:
             capture=True,
             directory=Path(directory),
         )
-        made = yaml.safe_load((Path(directory) / f"Pulumi.{STACK}.yaml").read_text())
+        initialised = yaml.safe_load((Path(directory) / f"Pulumi.{STACK}.yaml").read_text())
     document = yaml.safe_load(settings.read_text())
-    document["encryptionsalt"] = made["encryptionsalt"]
+    document["encryptionsalt"] = initialised["encryptionsalt"]
     settings.write_text(yaml.safe_dump(document, sort_keys=False))
 
 
 def up(twin: Twin) -> None:
-    """Home, plugins, state backend, settings and the stack itself."""
+    """Make home, plugins, state backend, settings and the stack itself."""
     for name in PROVIDERS:
         _install_plugin(twin, name)
     # Kubeconfigs call `aws eks get-token`; the pipeline calls buildah.
@@ -241,11 +241,11 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """State goes with the twin's folder; nothing runs between commands."""
+    """Do nothing: the state goes with the twin's folder, and nothing runs between commands."""
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Which plugins the engine will use."""
+    """Report the plugins that the engine will use."""
     lines = []
     for name in PROVIDERS:
         directory = _plugin_directory(twin, name)

@@ -1,4 +1,4 @@
-"""What a person does to the cluster with kubectl and to the state, before somebody else updates."""
+"""Manual changes to the cluster (kubectl) and to the state, made before the next update."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def image_edited(shop: Shop, colour: str) -> None:
 
 
 def label_changed(shop: Shop, colour: str) -> None:
-    """One pod of the colour is none any more; it stays until somebody deletes it, and another takes its place."""
+    """Take one pod out of the colour by its label; the pod stays until it is deleted, and another replaces it."""
     pods = kubectl(shop.twin, "get", "pods", "-n", NAMESPACE, "-l", f"shopcat/colour={colour}")["items"]
-    name = next(one["metadata"]["name"] for one in pods if "deletionTimestamp" not in one["metadata"])
+    name = next(pod["metadata"]["name"] for pod in pods if "deletionTimestamp" not in pod["metadata"])
     command(shop.twin, ["kubectl", "label", "pod", name, "-n", NAMESPACE, "--overwrite", "shopcat/colour=debugged"])
 
 
@@ -79,7 +79,7 @@ HANDS: dict[str, Hand] = {
     "TargetGroupBinding deleted": deleted("targetgroupbinding"),
 }
 LEAVES_NOBODY = ("Service selector edited", "Deployment deleted", "Service deleted", "TargetGroupBinding deleted")
-"""After these no pod of the live colour is a target, until an update has written what was changed."""
+"""Changes after which no pod of the live colour is a target, until an update has written what was changed."""
 
 
 @contextmanager

@@ -84,12 +84,12 @@ class Shop:
         return copy
 
     def start(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple["subprocess.Popen[str]", Path]:
-        """`pulumi up` in the background, on a throw-away copy of the settings."""
+        """Start `pulumi up` in the background, on a throw-away copy of the settings."""
         log = self.directory / f"up-{len(list(self.directory.glob('up-*.log')))}.log"
         return run.start_up(self.twin, self.copy(changes), log, values), log
 
     def up(self, changes: Mapping[str, Any] | None = None, **values: str) -> tuple[int, str]:
-        """`pulumi up`: its exit code and what it said."""
+        """Run `pulumi up`; return its exit code and output."""
         process, log = self.start(changes, **values)
         try:
             code = process.wait(900)
@@ -98,7 +98,7 @@ class Shop:
         return code, log.read_text()
 
     def cancel(self) -> None:
-        """What a person does after the engine was killed."""
+        """Clear the stack's lock, as a person does after the engine was killed."""
         command(self.twin, ["pulumi", "cancel", "-s", "prod", "--yes"])
 
     def outputs(self) -> Mapping[str, Any]:
@@ -107,13 +107,17 @@ class Shop:
     def weights(self) -> dict[str, int]:
         """Weight of each colour, by the load balancer's API."""
         elb = aws(self.twin, "elbv2")
-        names = {one["TargetGroupArn"]: one["TargetGroupName"] for one in elb.describe_target_groups()["TargetGroups"]}
+        names = {
+            group["TargetGroupArn"]: group["TargetGroupName"] for group in elb.describe_target_groups()["TargetGroups"]
+        }
         for balancer in elb.describe_load_balancers(Names=["shopcat"])["LoadBalancers"]:
             for listener in elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]:
                 for rule in elb.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
                     tuples = rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])
                     if len(tuples) == 2:
-                        return {names[one["TargetGroupArn"]].removeprefix("shopcat-"): one["Weight"] for one in tuples}
+                        return {
+                            names[group["TargetGroupArn"]].removeprefix("shopcat-"): group["Weight"] for group in tuples
+                        }
         raise AssertionError("no rule forwards to both colours")
 
     def replicas(self, colour: str) -> int:
@@ -124,7 +128,7 @@ class Shop:
         """Failed requests that were due since then; waits until all that were due by now have ended."""
         end = until or time.time()
         time.sleep(max(0.0, end + STRAGGLERS_SECONDS - time.time()))
-        return [one for one in self.load.failures if since <= one.due <= end]
+        return [outcome for outcome in self.load.failures if since <= outcome.due <= end]
 
 
 def stop(process: "subprocess.Popen[str]") -> None:
@@ -135,7 +139,7 @@ def stop(process: "subprocess.Popen[str]") -> None:
 
 
 def wait_for(log: Path, text: str, process: "subprocess.Popen[str]", seconds: float = 300) -> None:
-    """Until the engine has said so (a regular expression)."""
+    """Wait until the engine's log matches a regular expression."""
     deadline = time.monotonic() + seconds
     while not re.search(text, log.read_text()):
         assert process.poll() is None, f"it ended without {text!r}:\n{log.read_text()}"

@@ -35,7 +35,7 @@ DATABASE = "shopcat.c0ffee.eu-central-1.rds.amazonaws.com"
 
 
 def left_by(twin: config.Twin) -> dict[str, list[str]]:
-    """What a twin could leave behind, but for what belongs to other twins that run meanwhile."""
+    """Return what a twin could leave behind on the machine, without what belongs to other running twins."""
 
     def mine(lines: list[str]) -> list[str]:
         names = [line for line in lines if "shopcat" not in line or twin.bridge in line or str(twin.directory) in line]
@@ -48,7 +48,7 @@ def left_by(twin: config.Twin) -> dict[str, list[str]]:
         "mounts": mine([path for path in mounts() if path != str(network.NETNS_DIRECTORY.resolve())]),
         "namespaces": mine([str(path) for path in Path("/run/netns").glob("*")]),
         "interfaces": mine([path.name for path in Path("/sys/class/net").iterdir() if "veth" not in path.name]),
-        "routes": [one["dst"] for one in json.loads(routes.stdout) if is_own(twin, one["dst"])],
+        "routes": [route["dst"] for route in json.loads(routes.stdout) if is_own(twin, route["dst"])],
         "cgroups": mine([str(path) for root, _ in cgroups.hierarchies() for path in root.iterdir() if path.is_dir()]),
         "folders": [
             path
@@ -65,7 +65,7 @@ def is_own(twin: config.Twin, destination: str) -> bool:
     """Check that a route leads to an address of the twin."""
     if destination == "default":
         return False
-    return any(ipaddress.ip_network(destination, strict=False).overlaps(one) for one in network.networks(twin))
+    return any(ipaddress.ip_network(destination, strict=False).overlaps(own) for own in network.networks(twin))
 
 
 def mounts() -> list[str]:
@@ -73,7 +73,7 @@ def mounts() -> list[str]:
 
 
 def sysctls() -> list[str]:
-    found = []
+    settings = []
     for folder in (
         "net/ipv4",
         "net/ipv4/conf/all",
@@ -87,20 +87,20 @@ def sysctls() -> list[str]:
             steady = not path.name.endswith(("_count", "_mem", "_pid", "ns_last_pid", "drop_caches", "pty", "random"))
             if path.is_file() and os.access(path, os.R_OK) and steady:
                 try:
-                    found.append(f"{path}: {path.read_text().strip()}")
+                    settings.append(f"{path}: {path.read_text().strip()}")
                 except OSError:
                     continue
-    return found
+    return settings
 
 
 def firewall(twin: config.Twin) -> list[str]:
     environment = {**os.environ, **programs.debian_environment(twin)}
-    found = []
+    rules = []
     for kind in ("nft", "legacy"):
         program = str(programs.debian_program(twin, f"xtables-{kind}-multi"))
         saved = subprocess.run([program, "iptables-save"], env=environment, text=True, capture_output=True, check=False)
-        found += [f"{kind}: {line}" for line in saved.stdout.splitlines() if line.startswith("-A")]
-    return found
+        rules += [f"{kind}: {line}" for line in saved.stdout.splitlines() if line.startswith("-A")]
+    return rules
 
 
 def command_lines() -> Iterator[str]:
@@ -158,9 +158,9 @@ def kubectl(twin: config.Twin, *arguments: str, text: str | None = None) -> str:
 def eventually(probe: Callable[[], Any], what: str, seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while True:
-        found = probe()
-        if found:
-            return found
+        value = probe()
+        if value:
+            return value
         assert time.monotonic() < deadline, what
         time.sleep(0.2)
 
@@ -227,8 +227,8 @@ def echo(cluster: config.Twin) -> list[dict[str, Any]]:
         text=json.dumps({"apiVersion": "v1", "kind": "List", "items": [deployment, service]}),
     )
     kubectl(cluster, "rollout", "status", "deployment/echo", "--timeout=90s")
-    found: list[dict[str, Any]] = json.loads(kubectl(cluster, "get", "pods", "-l", "app=echo", "-o", "json"))["items"]
-    return found
+    pods: list[dict[str, Any]] = json.loads(kubectl(cluster, "get", "pods", "-l", "app=echo", "-o", "json"))["items"]
+    return pods
 
 
 def inside(twin: config.Twin, pod: str, program: str) -> str:
@@ -239,17 +239,17 @@ def test_nodes_are_shaped_like_t3_medium(cluster: config.Twin) -> None:
     objects = node.node_objects(cluster)
     assert sorted(objects) == ["node1", "node2"]
     zones = set()
-    for found in objects.values():
-        assert found["status"]["capacity"]["memory"] == "3943312Ki"
-        allocatable = found["status"]["allocatable"]
+    for node_object in objects.values():
+        assert node_object["status"]["capacity"]["memory"] == "3943312Ki"
+        allocatable = node_object["status"]["allocatable"]
         assert (allocatable["cpu"], allocatable["memory"], allocatable["pods"]) == ("1930m", "3388304Ki", "17")
         assert "ephemeral-storage" in allocatable, (
             "previews' pods ask for some, and stay pending on a node that has none"
         )
-        labels = found["metadata"]["labels"]
+        labels = node_object["metadata"]["labels"]
         assert labels["node.kubernetes.io/instance-type"] == "t3.medium"
         zones.add(labels["topology.kubernetes.io/zone"])
-        assert found["spec"]["providerID"].startswith(f"aws:///{labels['topology.kubernetes.io/zone']}/i-")
+        assert node_object["spec"]["providerID"].startswith(f"aws:///{labels['topology.kubernetes.io/zone']}/i-")
     assert zones == {f"{config.region()}a", f"{config.region()}b"}
 
 
@@ -292,8 +292,8 @@ def test_names_of_the_cluster_and_of_the_twin_resolve_and_no_others(
     )
     not_known = -2
     for pod in echo:
-        found = json.loads(inside(cluster, pod["metadata"]["name"], program))
-        assert found == [[cluster.service_ip], [cluster.host_ip], ["10.1.2.3", "10.1.2.4"], not_known]
+        answers = json.loads(inside(cluster, pod["metadata"]["name"], program))
+        assert answers == [[cluster.service_ip], [cluster.host_ip], ["10.1.2.3", "10.1.2.4"], not_known]
     dns.withdraw(cluster, "test")
 
 

@@ -52,7 +52,7 @@ BREAKS_LATER = {
     f"{PAGE}{COUNT}": f"def broken() -> bool:\n    return os.path.exists('/dev/shm/broken')\n\n\n{PAGE}{COUNT}"
     "    if broken():\n        return web.Response(status=500)\n"
 }
-"""Well until somebody says otherwise: a fault that neither smoke test nor canary can have seen."""
+"""Edits for a release that fails only when told to: neither smoke test nor canary can see the fault."""
 
 STEPS = {
     "slot taken": "slot taken for attempt",
@@ -61,7 +61,7 @@ STEPS = {
     "everything shifted": r"weights .*\b100\b.* read back \(2 of 2\)",
     "live pointer": " is live in ",
 }
-"""Where the engine is killed: what it has just said."""
+"""Step at which the engine is killed → text that it has just printed."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Cell:
 
     name: str
     act: Callable[[Shop, str], str]
-    """Does it to a release of the tag and heals it; returns what the user is told."""
+    """Cause the accident in a release of the tag and repair it; return the message that the user sees."""
     heals: str
     most_failed: int = 0
     reason: str = ""
@@ -83,48 +83,50 @@ def live(shop: Shop) -> str:
 
 def colours(shop: Shop) -> tuple[str, str]:
     """The live colour and the idle one."""
-    found = str(shop.outputs()["liveColour"])
-    return found, "green" if found == "blue" else "blue"
+    live_colour = str(shop.outputs()["liveColour"])
+    return live_colour, "green" if live_colour == "blue" else "blue"
 
 
 def pods(shop: Shop, colour: str) -> list[str]:
-    found = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
-    return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
+    items = kubectl(shop.twin, "get", "pods", "-n", "shopcat", "-l", f"shopcat/colour={colour}")["items"]
+    return [pod["metadata"]["name"] for pod in items if "deletionTimestamp" not in pod["metadata"]]
 
 
-def last_line(said: str) -> str:
-    """What went wrong in one line, as the engine prints it last; not that something did."""
+def last_line(output: str) -> str:
+    """Return the last line of the engine's output that says what went wrong, not merely that something did."""
     lines = [
         line.strip()
-        for line in said.splitlines()
+        for line in output.splitlines()
         if ("error:" in line or "is refused" in line or "everything is" in line)
         and not any(words in line for words in ("unhandled error", "update failed", "preview failed"))
     ]
-    assert lines, said
+    assert lines, output
     if lines[-1].endswith("errors occurred:"):  # the cause is the last of them: a pod's own
-        causes = [line.strip() for line in said.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
-        assert causes, said
+        causes = [line.strip() for line in output.rpartition(lines[-1])[2].splitlines() if line.startswith("    \t* ")]
+        assert causes, output
         return causes[-1].removeprefix("* ")[:240]
     return lines[-1].removeprefix("error: ")[:240]
 
 
-def good(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
-    code, said = shop.up(changes, **values)
-    assert code == 0, said
-    return said
+def update_succeeds(shop: Shop, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    """Run `pulumi up`, assert that it succeeds, and return its output."""
+    code, output = shop.up(changes, **values)
+    assert code == 0, output
+    return output
 
 
-def refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
-    code, said = shop.up(changes, **values)
-    assert code != 0, said
-    assert "Traceback" not in said
+def update_is_refused(shop: Shop, *words: str, changes: Mapping[str, Any] | None = None, **values: str) -> str:
+    """Run `pulumi up`, assert that it fails and prints the words, and return its message."""
+    code, output = shop.up(changes, **values)
+    assert code != 0, output
+    assert "Traceback" not in output
     for word in words:
-        assert word in said, said
-    return last_line(said)
+        assert word in output, output
+    return last_line(output)
 
 
 def killed(step: str, then: str) -> Callable[[Shop, str], str]:
-    """The engine dies at a step; then somebody goes on in one of four ways."""
+    """Kill the engine at a step, then go on in one of four ways."""
 
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
@@ -134,27 +136,27 @@ def killed(step: str, then: str) -> Callable[[Shop, str], str]:
         stop(process)
         shop.cancel()
         if then == "same up":
-            good(shop, tag=tag)
+            update_succeeds(shop, tag=tag)
         elif then == "no tag":
-            good(shop)
+            update_succeeds(shop)
         elif then == "abort" and step != "live pointer":
-            good(shop, abort=tag)
+            update_succeeds(shop, abort=tag)
             assert live(shop) == before
             return "aborted"
         elif then == "abort":
-            told = refused(shop, "rollback", abort=tag)
-            good(shop)
-            return told
+            message = update_is_refused(shop, "rollback", abort=tag)
+            update_succeeds(shop)
+            return message
         else:
             other = f"{tag}1"
             shop.push(other)
             if step == "live pointer":
-                good(shop)
+                update_succeeds(shop)
                 return "the release is finished first"
-            told = refused(shop, tag, "abort", tag=other)
-            good(shop)
+            message = update_is_refused(shop, tag, "abort", tag=other)
+            update_succeeds(shop)
             assert live(shop) == tag
-            return told
+            return message
         assert live(shop) == tag
         return "goes on"
 
@@ -165,10 +167,10 @@ def broken(edits: dict[str, str], *words: str) -> Callable[[Shop, str], str]:
     def act(shop: Shop, tag: str) -> str:
         before = live(shop)
         shop.push(tag, edits)
-        told = refused(shop, *words, up_command("abort", tag), tag=tag)
-        good(shop, abort=tag)
+        message = update_is_refused(shop, *words, up_command("abort", tag), tag=tag)
+        update_succeeds(shop, abort=tag)
         assert live(shop) == before
-        return told
+        return message
 
     return act
 
@@ -182,17 +184,17 @@ def elb(kind: str, seconds: float) -> Callable[[Shop, str], str]:
         wait_for(log, STEPS["canary"], process)
         with fault(shop.twin, service="elasticloadbalancing", kind=kind, seconds=seconds):
             code = process.wait(900)
-        said = log.read_text()
+        output = log.read_text()
         if code != 0:
-            good(shop)
+            update_succeeds(shop)
         assert live(shop) == tag
-        return last_line(said) if code else "waits and goes on"
+        return last_line(output) if code else "waits and goes on"
 
     return act
 
 
 def controller_stopped(shop: Shop, tag: str) -> str:
-    """No controller while the new colour starts: its webhook refuses pods, and the release waits."""
+    """Stop the controller while the new colour starts: its webhook refuses pods, and the release waits."""
     name = "aws-load-balancer-controller"
     scale = ["kubectl", "scale", "deployment", name, "-n", "kube-system"]
     shop.push(tag)
@@ -204,11 +206,11 @@ def controller_stopped(shop: Shop, tag: str) -> str:
     finally:
         command(shop.twin, [*scale, "--replicas=2"])
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "waits and goes on"
+    return last_line(output) if code else "waits and goes on"
 
 
 def unused_without_weight(shop: Shop, tag: str) -> str:
@@ -216,7 +218,7 @@ def unused_without_weight(shop: Shop, tag: str) -> str:
     shop.push(tag)
     service.set_faults(shop.twin, weightZeroUnused=True)
     try:
-        good(shop, tag=tag)
+        update_succeeds(shop, tag=tag)
     finally:
         service.set_faults(shop.twin, weightZeroUnused=False)
     assert live(shop) == tag
@@ -233,11 +235,11 @@ def node_drained(shop: Shop, tag: str) -> str:
     finally:
         command(shop.twin, ["kubectl", "uncordon", "node2"])
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "waits and goes on"
+    return last_line(output) if code else "waits and goes on"
 
 
 def database_restarted(shop: Shop, tag: str) -> str:
@@ -246,11 +248,11 @@ def database_restarted(shop: Shop, tag: str) -> str:
     wait_for(log, STEPS["canary"], process)
     postgres.restart(shop.twin)
     code = process.wait(900)
-    said = log.read_text()
+    output = log.read_text()
     if code != 0:
-        good(shop)
+        update_succeeds(shop)
     assert live(shop) == tag
-    return last_line(said) if code else "goes on"
+    return last_line(output) if code else "goes on"
 
 
 def migrate(statement: str) -> dict[str, Any]:
@@ -264,26 +266,26 @@ def migrated(shop: Shop, tag: str) -> str:
     shop.push(tag)
     column = f"note_{tag.replace('.', '_')}"
     change = migrate(f"execute('ALTER TABLE orders ADD COLUMN {column} text').connection.commit()")
-    good(shop, change, tag=tag)
+    update_succeeds(shop, change, tag=tag)
     assert live(shop) == tag
-    found = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
-    assert found == [["1"]]
+    count = run.sql(shop.twin, f"SELECT count(*) FROM information_schema.columns WHERE column_name = '{column}'")
+    assert count == [["1"]]
     return "goes on"
 
 
 def migration_fails(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
-    told = refused(
+    message = update_is_refused(
         shop, f"migrate-{tag}", changes=migrate("execute('ALTER TABLE no_such_table ADD COLUMN x text')"), tag=tag
     )
-    good(shop, abort=tag)
+    update_succeeds(shop, abort=tag)
     assert live(shop) == before
-    return told
+    return message
 
 
 def pod_deleted(shop: Shop, tag: str) -> str:
-    """Not a release: somebody deletes a live pod; it leaves as its preStop hook and grace period say."""
+    """Delete a live pod, without a release; it leaves as its preStop hook and grace period say."""
     del tag
     name = pods(shop, colours(shop)[0])[0]
     command(shop.twin, ["kubectl", "delete", "pod", name, "-n", "shopcat", "--timeout=300s"])
@@ -293,38 +295,38 @@ def pod_deleted(shop: Shop, tag: str) -> str:
 def rollback(shop: Shop, tag: str) -> str:
     before = live(shop)
     shop.push(tag)
-    good(shop, tag=tag)
-    good(shop, rollback=f"{tag}->{before}")
+    update_succeeds(shop, tag=tag)
+    update_succeeds(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
     return "former record, all steps"
 
 
 def rollback_in_an_outage(shop: Shop, tag: str) -> str:
-    """A release that was well at first answers every page with an error; the former one is wanted back."""
+    """Make a release that worked answer every page with an error, and roll back to the former one."""
     before = live(shop)
     shop.push(tag, BREAKS_LATER)
-    good(shop, tag=tag)
+    update_succeeds(shop, tag=tag)
     for name in pods(shop, colours(shop)[0]):
         command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
     since = time.time()
-    said = good(shop, rollback=f"{tag}->{before}")
+    output = update_succeeds(shop, rollback=f"{tag}->{before}")
     assert live(shop) == before
-    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", said)
+    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", output)
     assert moved
-    late = [one for one in shop.failed(since) if one.release != tag]
+    late = [failure for failure in shop.failed(since) if failure.release != tag]
     assert not late, "the former release fails nothing"
     return moved[0]
 
 
 def weights_moved_by_hand(shop: Shop, tag: str) -> str:
-    """Not a release: somebody puts everything on the colour without pods; the next plain `up` puts it back."""
+    """Put all weight on the colour without pods, without a release; the next plain `up` puts it back."""
     del tag
     colour, idle = colours(shop)
     client = aws(shop.twin, "elbv2")
     (balancer,) = client.describe_load_balancers(Names=["shopcat"])["LoadBalancers"]
     groups = {
-        one: client.describe_target_groups(Names=[f"shopcat-{one}"])["TargetGroups"][0]["TargetGroupArn"]
-        for one in (colour, idle)
+        name: client.describe_target_groups(Names=[f"shopcat-{name}"])["TargetGroups"][0]["TargetGroupArn"]
+        for name in (colour, idle)
     }
     tuples = [{"TargetGroupArn": groups[colour], "Weight": 0}, {"TargetGroupArn": groups[idle], "Weight": 100}]
     action = {"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}
@@ -332,9 +334,9 @@ def weights_moved_by_hand(shop: Shop, tag: str) -> str:
         for rule in client.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]:
             if len(rule["Actions"][0].get("ForwardConfig", {}).get("TargetGroups", [])) == len(groups):
                 client.modify_rule(RuleArn=rule["RuleArn"], Actions=[action])
-    said = good(shop)
+    output = update_succeeds(shop)
     assert shop.weights() == {colour: 100, idle: 0}
-    return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", said)[0]  # type: ignore[index]
+    return re.search(r"[^ ]+ is live in \w+, but the load balancer says: .*", output)[0]  # type: ignore[index]
 
 
 def scaled_by_hand(shop: Shop, tag: str) -> str:
@@ -344,7 +346,7 @@ def scaled_by_hand(shop: Shop, tag: str) -> str:
     for colour, count in ((live_colour, 3), (idle, 1)):
         scale = ["kubectl", "scale", "-n", "shopcat", f"deployment/shopcat-{colour}", f"--replicas={count}"]
         command(shop.twin, scale)
-    good(shop, tag=tag)
+    update_succeeds(shop, tag=tag)
     assert live(shop) == tag
     assert (shop.replicas(live_colour), shop.replicas(idle)) == (0, 2)
     return "goes on"
@@ -359,13 +361,13 @@ def secret_lacks_a_key(shop: Shop, tag: str) -> str:
     lacking = {key: value for key, value in json.loads(whole).items() if key != "port"}
     manager.put_secret_value(SecretId=name, SecretString=json.dumps(lacking))
     try:
-        told = refused(shop, up_command("abort", tag), tag=tag)
+        message = update_is_refused(shop, up_command("abort", tag), tag=tag)
     finally:
         manager.put_secret_value(SecretId=name, SecretString=whole)
-    good(shop, abort=tag)
+    update_succeeds(shop, abort=tag)
     assert live(shop) == before
-    good(shop)
-    return told
+    update_succeeds(shop)
+    return message
 
 
 def right_after(shop: Shop, tag: str) -> str:
@@ -380,13 +382,13 @@ def right_after(shop: Shop, tag: str) -> str:
     before = live(shop)
     service.set_faults(shop.twin, delayScale=1.0, delayWorst=True)
     try:
-        good(shop, real, tag=tag)
-        good(shop, real, tag=other)
+        update_succeeds(shop, real, tag=tag)
+        update_succeeds(shop, real, tag=other)
     finally:
         service.set_faults(shop.twin, delayScale=DELAY_SCALE, delayWorst=False)
     assert live(shop) == other
-    said = command(shop.twin, ["kubectl", "logs", "-n", "shopcat", f"job/smoke-{other}-r1-a1"]).stdout
-    assert f"expected release {other}, got {before}" in said, f"nobody asked the former pods any more:\n{said}"
+    output = command(shop.twin, ["kubectl", "logs", "-n", "shopcat", f"job/smoke-{other}-r1-a1"]).stdout
+    assert f"expected release {other}, got {before}" in output, f"nobody asked the former pods any more:\n{output}"
     return "waits and goes on"
 
 
@@ -408,16 +410,16 @@ def two_at_once(shop: Shop, tag: str) -> str:
     won = (tag, other)[codes.index(0)]
     # The loser's state is older than what stands there; a plain update from either checkout is none the worse for it.
     older_log = shop.directory / f"older-{tag}.log"
-    good(shop)
+    update_succeeds(shop)
     older = run.start_up(shop.twin, shop.copy(), older_log, {}, more=backend)
     assert older.wait(900) == 0, older_log.read_text()
-    good(shop)
+    update_succeeds(shop)
     assert live(shop) == won
     return last_line(lost)
 
 
 def pod_crashed(shop: Shop, tag: str) -> str:
-    """Not a release: one live pod dies without a word. Only what was in flight on it, and what its node still sent, fails."""
+    """Kill a live pod at once, without a release. Only requests in flight on it, and those its node still sent, fail."""
     del tag
     name = pods(shop, colours(shop)[0])[0]
     command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "kill", "-9", "1"], check=False)
@@ -427,53 +429,53 @@ def pod_crashed(shop: Shop, tag: str) -> str:
 
 
 def by_hand(what: str, then: str, *, refreshed: bool) -> Callable[[Shop, str], str]:
-    """Somebody does something to the live colour, perhaps somebody refreshes, and then an update comes along."""
+    """Change the live colour by hand, refresh if asked to, then run an update."""
 
     def act(shop: Shop, tag: str) -> str:
         with hands.older_state(shop, wanted=what == "state of yesterday restored") as restore:
             before = live(shop)
             if then == "rollback" or what == "state of yesterday restored":
                 shop.push(tag)
-                good(shop, tag=tag)
+                update_succeeds(shop, tag=tag)
             restore()
         now, (colour, _) = live(shop), colours(shop)
         try:
             hands.HANDS[what](shop, colour)
             if refreshed:
                 command(shop.twin, ["pulumi", "refresh", "-s", "prod", "--yes", "--non-interactive"])
-            told = then_updates(shop, then, f"{tag}1", {"rollback": f"{now}->{before}"})
+            message = then_updates(shop, then, f"{tag}1", {"rollback": f"{now}->{before}"})
         finally:
             hands.undo(shop)
         settled, idle = colours(shop)
         assert shop.weights() == {settled: 100, idle: 0}
         assert (shop.replicas(settled), shop.replicas(idle)) == (2, 0)
-        return told
+        return message
 
     return act
 
 
 def then_updates(shop: Shop, then: str, tag: str, back: dict[str, str]) -> str:
-    """The update that comes after somebody's hand; what the user is told."""
+    """Run the update that follows a manual change; return the message that the user sees."""
     if then == "plain up":
-        said = good(shop)
-        told = re.search(r"changed by hand, put back by this update: [^\n]*", said)
-        return told[0][:240] if told else "nothing to do"
+        output = update_succeeds(shop)
+        message = re.search(r"changed by hand, put back by this update: [^\n]*", output)
+        return message[0][:240] if message else "nothing to do"
     before = live(shop)
     shop.push(tag, FAILS_SMOKE if then == "failed release, abort" else None)
     wish = back if then == "rollback" else {"tag": tag}
-    code, said = shop.up(**wish)
-    told = "goes on"
-    if code and "is not whole" in said:  # nothing was touched; a plain update puts it right
-        told = last_line(said)
-        good(shop)
-        code, said = shop.up(**wish)
+    code, output = shop.up(**wish)
+    message = "goes on"
+    if code and "is not whole" in output:  # nothing was touched; a plain update puts it right
+        message = last_line(output)
+        update_succeeds(shop)
+        code, output = shop.up(**wish)
     if then == "failed release, abort":
-        assert code != 0, said
-        good(shop, abort=tag)
+        assert code != 0, output
+        update_succeeds(shop, abort=tag)
         assert live(shop) == before
         return "aborted"
-    assert code == 0, said
-    return told
+    assert code == 0, output
+    return message
 
 
 def wanted(cells: Sequence[Cell], text: str) -> list[Cell]:
@@ -571,14 +573,14 @@ WANTED_CELLS = wanted(CELLS, WANTED)
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(twin, tmp_path_factory.mktemp("shop")) as found:
-        found.push("v2.0.0")
-        good(found, tag="v2.0.0")
-        yield found
+    with open_shop(twin, tmp_path_factory.mktemp("shop")) as opened:
+        opened.push("v2.0.0")
+        update_succeeds(opened, tag="v2.0.0")
+        yield opened
 
 
 def write_row(name: str, row: str) -> None:
-    """Into the table, at once: cells that ran replace theirs, others stay as they were. Two runs may share the table."""
+    """Write a row into the table at once: cells that ran replace theirs, others stay. Two runs may share the table."""
     TABLE.touch()
     with TABLE.open("r+") as table:
         fcntl.flock(table, fcntl.LOCK_EX)
@@ -595,7 +597,7 @@ def close_what_is_open(shop: Shop) -> None:
     opened = Ledger(aws(shop.twin, "dynamodb"), "shopcat-releases").read().open
     if opened is not None:
         shop.cancel()
-        good(shop, abort=opened.tag)
+        update_succeeds(shop, abort=opened.tag)
 
 
 @pytest.mark.parametrize("cell", WANTED_CELLS, ids=[cell.name for cell in WANTED_CELLS])
@@ -603,13 +605,13 @@ def test_cell(cell: Cell, shop: Shop) -> None:
     close_what_is_open(shop)
     number = CELLS.index(cell) + 1
     since = time.time()
-    told = cell.act(shop, f"v2.{number}.0")
+    message = cell.act(shop, f"v2.{number}.0")
     hurt = shop.failed(since)
-    sent = sum(1 for one in shop.load.outcomes if one.due >= since)
-    kinds = Counter(one.failure for one in hurt)
+    sent = sum(1 for outcome in shop.load.outcomes if outcome.due >= since)
+    kinds = Counter(outcome.failure for outcome in hurt)
     shown = ", ".join(f"{name}: {count}" for name, count in kinds.items()) or "-"
     expected = f"≤ {cell.most_failed}: {cell.reason}" if cell.most_failed else "0"
-    words = told.replace("|", "/")
+    words = message.replace("|", "/")
     write_row(cell.name, f"| {cell.name} | {expected} | {len(hurt)} of {sent} | {shown} | {words} | {cell.heals} |")
     assert sent >= 100, "the load has ended; a cell without requests says nothing"
     assert len(hurt) <= cell.most_failed, kinds
@@ -617,7 +619,7 @@ def test_cell(cell: Cell, shop: Shop) -> None:
 
 
 def test_clients_load_balancer_and_database_tell_the_same_story(shop: Shop) -> None:
-    """Last: over all the cells that ran."""
+    """Run last: compare over all the cells that ran."""
     outcomes = shop.load.stop()
     assert disagreements(outcomes, run.requests_since(shop.twin, shop.load.started - 1)) == []
     assert orders_lost_or_doubled(outcomes, run.stored_orders(shop.twin)) == []

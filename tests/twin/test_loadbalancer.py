@@ -177,11 +177,11 @@ class Rig:
         self.elb.modify_listener(ListenerArn=self.listener, DefaultActions=[self.forward(blue, green)])
 
     def backend(self, label: str, arn: str | None = None, *, register: bool = True) -> Backend:
-        found = Backend(label, f"127.213.{self.twin.index}.{10 + len(self.backends)}")
-        self.backends.append(found)
+        backend = Backend(label, f"127.213.{self.twin.index}.{10 + len(self.backends)}")
+        self.backends.append(backend)
         if register:
-            self.elb.register_targets(TargetGroupArn=arn or self.blue, Targets=[found.target])
-        return found
+            self.elb.register_targets(TargetGroupArn=arn or self.blue, Targets=[backend.target])
+        return backend
 
     def start(self, numbers: parameters.Parameters = FAST) -> None:
         reader = Reader(self.endpoint, REGION, numbers.slow_poll_seconds)
@@ -225,9 +225,9 @@ class Rig:
         """A keep-alive connection to one node, its certificate checked for the site's name."""
         context = ssl.create_default_context(cafile=str(pki.ca_file(self.twin)))
         plain = socket.create_connection((self.node(node), 443), timeout=timeout)
-        found = http.client.HTTPSConnection(HOST, timeout=timeout)
-        found.sock = context.wrap_socket(plain, server_hostname=HOST)
-        return found
+        connection = http.client.HTTPSConnection(HOST, timeout=timeout)
+        connection.sock = context.wrap_socket(plain, server_hostname=HOST)
+        return connection
 
     def get(self, path: str = "/", node: int = 1, **headers: str) -> tuple[int, str, str]:
         """Status, the target's label (empty if the load balancer answered itself) and the body."""
@@ -239,20 +239,20 @@ class Rig:
 
     def states(self, arn: str) -> dict[str, tuple[str, str]]:
         return {
-            found["Target"]["Id"]: (found["TargetHealth"]["State"], found["TargetHealth"].get("Reason", ""))
-            for found in self.engine.target_health(arn) or []
+            health["Target"]["Id"]: (health["TargetHealth"]["State"], health["TargetHealth"].get("Reason", ""))
+            for health in self.engine.target_health(arn) or []
         }
 
     def healthy(self, arn: str) -> int:
         return sum(state == "healthy" for state, _ in self.states(arn).values())
 
     def routable(self, group: str) -> list[list[str]]:
-        (found,) = self.engine.status()["loadBalancers"]
-        return [node["routable"].get(group, []) for node in found["nodes"]]
+        (load_balancer,) = self.engine.status()["loadBalancers"]
+        return [node["routable"].get(group, []) for node in load_balancer["nodes"]]
 
     def weights(self) -> list[dict[str, int]]:
-        (found,) = self.engine.status()["loadBalancers"]
-        return [node["weights"]["443/default"] for node in found["nodes"]]
+        (load_balancer,) = self.engine.status()["loadBalancers"]
+        return [node["weights"]["443/default"] for node in load_balancer["nodes"]]
 
     def requests(self, node: int = 1) -> list[access_log.Request]:
         return list(access_log.read(self.twin.logs / f"alb-shopcat-node{node}.log"))
@@ -291,9 +291,9 @@ def rig(playground: tuple[Twin, int]) -> Iterator[Rig]:
     twin, port = playground
     http.client.HTTPConnection("127.0.0.1", port).request("POST", "/moto-api/reset")
     time.sleep(0.1)
-    found = Rig(twin, port)
-    yield found
-    found.stop()
+    opened = Rig(twin, port)
+    yield opened
+    opened.stop()
     service.down(twin)
     shutil.rmtree(twin.directory / "loadbalancer", ignore_errors=True)
     shutil.rmtree(twin.logs, ignore_errors=True)
@@ -340,8 +340,8 @@ def test_weights_are_per_request_and_change_without_a_reload(rig: Rig) -> None:
     rig.shift(0, 100)
     wait(lambda: all(weights["shopcat-green"] == 100 for weights in rig.weights()))
     wait(lambda: {ask(connection)[1] for _ in range(20)} == {"green"})
-    (found,) = rig.engine.status()["loadBalancers"]
-    assert [node["reloads"] for node in found["nodes"]] == [0, 0]
+    (load_balancer,) = rig.engine.status()["loadBalancers"]
+    assert [node["reloads"] for node in load_balancer["nodes"]] == [0, 0]
 
 
 def test_empty_weighted_group_is_503_and_never_fails_over(rig: Rig) -> None:
@@ -393,11 +393,11 @@ def test_rules_by_header_path_and_source(rig: Rig) -> None:
 
 
 def test_target_states_and_fail_open(rig: Rig) -> None:
-    one = rig.backend("one")
-    one.health = 500
+    backend = rig.backend("one")
+    backend.health = 500
     rig.start()
-    assert rig.states(rig.blue)[one.target["Id"]][0] == "initial"
-    wait(lambda: rig.states(rig.blue)[one.target["Id"]] == ("unhealthy", "Target.ResponseCodeMismatch"), 25)
+    assert rig.states(rig.blue)[backend.target["Id"]][0] == "initial"
+    wait(lambda: rig.states(rig.blue)[backend.target["Id"]] == ("unhealthy", "Target.ResponseCodeMismatch"), 25)
     assert rig.get()[:2] == (200, "one"), "with no healthy target all get requests"
     two = rig.backend("two")
     wait(lambda: rig.states(rig.blue).get(two.target["Id"], ("",))[0] == "healthy")

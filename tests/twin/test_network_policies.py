@@ -69,18 +69,18 @@ def pod(twin: config.Twin, namespace: str, name: str, label: str, port: int) -> 
 def twin() -> Iterator[config.Twin]:
     """Nodes, an enforcer on each, and a pod for everyone who might call or be called."""
     take_down(config.load(NAME, simulated=False))
-    made = config.load(NAME, simulated=False)
-    made.directory.mkdir(parents=True)
+    loaded = config.load(NAME, simulated=False)
+    loaded.directory.mkdir(parents=True)
     for module in MODULES:
-        module.up(made)
-    network_policies.up(made)
+        module.up(loaded)
+    network_policies.up(loaded)
     for namespace in (PREVIEW, PRODUCTION, OPERATOR):
         labels = isolation.namespace_labels(namespace) if namespace == PREVIEW else {}
         labels.pop("pod-security.kubernetes.io/enforce", None)  # the servers here are no model of a pod
         space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}
-        control_plane.call(made, "POST", "/api/v1/namespaces", space)
+        control_plane.call(loaded, "POST", "/api/v1/namespaces", space)
     spaces = (PREVIEW, PRODUCTION, OPERATOR, SYSTEM)
-    _wait(lambda: all(_exists(made, one) for one in spaces), "service accounts")
+    _wait(lambda: all(_exists(loaded, namespace) for namespace in spaces), "service accounts")
     for namespace, name, label, port in (
         (PREVIEW, "shopcat", "shopcat", 8080),
         (PREVIEW, "database", "database", 5432),
@@ -92,12 +92,12 @@ def twin() -> Iterator[config.Twin]:
         (SYSTEM, "metrics", CONTROLLER, 8080),
     ):
         path = f"/api/v1/namespaces/{namespace}/pods"
-        control_plane.call(made, "POST", path, pod(made, namespace, name, label, port))
-    kubectl(made, "wait", "pods", "--all", "-A", "--for=condition=Ready", "--timeout=180s")
-    yield made
-    network_policies.down(made)
+        control_plane.call(loaded, "POST", path, pod(loaded, namespace, name, label, port))
+    kubectl(loaded, "wait", "pods", "--all", "-A", "--for=condition=Ready", "--timeout=180s")
+    yield loaded
+    network_policies.down(loaded)
     if not os.environ.get("SHOPCAT_KEEP_TWIN"):
-        take_down(made)
+        take_down(loaded)
 
 
 def _exists(twin: config.Twin, namespace: str) -> bool:
@@ -117,7 +117,7 @@ def _wait(probe: Callable[[], bool], what: str, seconds: float = 60) -> None:
 
 @pytest.fixture(scope="module")
 def database(twin: config.Twin) -> Iterator[str]:
-    """Where RDS and AWS would be: outside the cluster, at PostgreSQL's port and at AWS's."""
+    """Servers in the place of RDS and AWS: outside the cluster, at PostgreSQL's port and at AWS's."""
     with ExitStack() as stack:
         for port in (5432, twin.aws_port):
             server = stack.enter_context(_Listener((twin.host_ip, port), socketserver.BaseRequestHandler))
@@ -129,18 +129,18 @@ def database(twin: config.Twin) -> Iterator[str]:
 
 
 class _Listener(socketserver.TCPServer):
-    """Takes connections and closes them. (A thread in accept() would keep its port beyond close().)"""
+    """Take connections and close them. (A thread in accept() would keep its port beyond close().)"""
 
     allow_reuse_address = True
 
 
 def address(twin: config.Twin, namespace: str, name: str) -> str:
-    found = json.loads(kubectl(twin, "get", "pod", name, "-n", namespace, "-o", "json").stdout)
-    return str(found["status"]["podIP"])
+    pod = json.loads(kubectl(twin, "get", "pod", name, "-n", namespace, "-o", "json").stdout)
+    return str(pod["status"]["podIP"])
 
 
 def connects(twin: config.Twin, namespace: str, name: str, host: str, port: int) -> bool:
-    """Whether a TCP connection from that pod comes about within two seconds."""
+    """Report whether a TCP connection from that pod opens within two seconds."""
     code = f"import socket; socket.create_connection(({host!r}, {port}), 2)"
     return kubectl(twin, "exec", name, "-n", namespace, "--", "python3", "-c", code, check=False).returncode == 0
 
@@ -223,6 +223,6 @@ def test_the_load_balancer_reaches_both_applications(twin: config.Twin, fenced: 
 
 
 def test_the_rows_are_written(twin: config.Twin, fenced: None) -> None:
-    """Last, so that it holds every row; only when asked for."""
+    """Run last, so that the file holds every row; write it only when asked for."""
     if os.environ.get("SHOPCAT_ISOLATION"):
         isolation_table.write_sections(REPOSITORY / "docs" / "isolation.md")

@@ -32,7 +32,7 @@ APPLICATION = REPOSITORY / "twin" / "application"
 
 
 def prepare(twin: Twin) -> None:
-    """How long a release drains is not what is tried here."""
+    """Shorten the drain: its length is not tested here."""
     service.set_faults(twin, delayScale=DELAY_SCALE)
     settings = Path(pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"])
     settings.write_text(changed(settings, SHORT))
@@ -71,20 +71,20 @@ def build(twin: Twin, path: Path, capfd: pytest.CaptureFixture[str], *arguments:
 
 
 def identity(log: str) -> str:
-    """What the builder calls the image."""
+    """Return the image's ID in the builder's log."""
     return re.findall(r"^[0-9a-f]{64}$|^sha256:[0-9a-f]{64}$", log, re.MULTILINE)[-1]
 
 
 def steps(log: str) -> list[tuple[str, bool]]:
     """Each instruction of the Dockerfile as the log tells it, and whether its layer was taken from the cache."""
-    found: list[tuple[str, bool]] = []
+    instructions: list[tuple[str, bool]] = []
     for line in log.splitlines():
         started = re.match(r"(?:\[\d+/\d+\] )?STEP \d+/\d+: (.*)", line)
         if started:
-            found.append((started[1], False))
-        elif "--> Using cache" in line and found:
-            found[-1] = (found[-1][0], True)
-    return found
+            instructions.append((started[1], False))
+        elif "--> Using cache" in line and instructions:
+            instructions[-1] = (instructions[-1][0], True)
+    return instructions
 
 
 def page(twin: Twin, host: str) -> str:
@@ -109,8 +109,8 @@ def test_a_change_in_the_source_rebuilds_the_last_layer_alone(
     build(twin, source(tmp_path, "before"), capfd)
     # Layers outlive a run of the tests, so the change is one that no run has built before.
     log = build(twin, source(tmp_path, f"after {uuid.uuid4()}"), capfd)
-    made = [instruction for instruction, cached in steps(log) if not cached and not instruction.startswith("FROM ")]
-    assert made == ["COPY shopcat /app/shopcat"], log
+    rebuilt = [instruction for instruction, cached in steps(log) if not cached and not instruction.startswith("FROM ")]
+    assert rebuilt == ["COPY shopcat /app/shopcat"], log
 
 
 def test_from_push_to_an_answering_url_and_back_to_nothing(
@@ -120,14 +120,16 @@ def test_from_push_to_an_answering_url_and_back_to_nothing(
     with application(source(tmp_path, "offered")):
         preview.up(twin, 31, settings=SETTINGS)
         tag = preview.content_tag(rehearsal.source())
-    said = capfd.readouterr().out
-    assert f"Preview of {tag}: **https://{host}**" in said
+    output = capfd.readouterr().out
+    assert f"Preview of {tag}: **https://{host}**" in output
     assert "Cat tree offered" in page(twin, host)
     assert {"build", "push", "pulumi up", "answers"} <= set(json.loads(preview.times_file(twin).read_text()))
     preview.close(twin, 31)
     assert "Preview `pr-31` is closed" in capfd.readouterr().out
     assert not preview.exists(twin, "pr-31")
-    tags = [one.get("imageTag") for one in aws(twin, "ecr").list_images(repositoryName="shopcat-preview")["imageIds"]]
+    tags = [
+        image.get("imageTag") for image in aws(twin, "ecr").list_images(repositoryName="shopcat-preview")["imageIds"]
+    ]
     assert tag not in tags
 
 
@@ -135,15 +137,15 @@ def test_from_push_to_an_answering_url_and_back_to_nothing(
 
 
 def live(twin: Twin) -> dict[str, str]:
-    found: dict[str, str] = kubectl(twin, "get", "configmap", "shopcat-live", "-n", "shopcat")["data"]
-    return found
+    data: dict[str, str] = kubectl(twin, "get", "configmap", "shopcat-live", "-n", "shopcat")["data"]
+    return data
 
 
 def running(twin: Twin) -> list[dict[str, Any]]:
     """Production's pods of the live colour, by what their nodes say they run."""
     selector = f"shopcat/colour={live(twin)['colour']}"
     pods: list[dict[str, Any]] = kubectl(twin, "get", "pods", "-n", "shopcat", "-l", selector)["items"]
-    return [one for one in pods if "deletionTimestamp" not in one["metadata"]]
+    return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
 def digests(twin: Twin) -> set[str]:
@@ -212,8 +214,8 @@ def test_a_release_that_fails_is_aborted_by_itself_and_the_job_says_so(
     main.write_text(f"raise SystemExit('broken')\n{main.read_text()}")
     with application(broken), pytest.raises(TwinError):
         rehearsal.release(twin, None, "fix: what was not broken")
-    said = capfd.readouterr()
-    assert f"failed (see above) and was aborted: {before['release']} is live as before" in said.err
+    output = capfd.readouterr()
+    assert f"failed (see above) and was aborted: {before['release']} is live as before" in output.err
     assert {**live(twin), "intent": ""} == {**before, "intent": ""}
     rehearsal.run(twin, "resume", more=rehearsal.production_environment(twin))
     rows: Any = production.outputs(twin)["releases"]

@@ -34,8 +34,8 @@ def application_secret(twin: Twin) -> dict[str, str]:
     manager = aws(twin, "secretsmanager")
     names = [s["Name"] for s in manager.list_secrets()["SecretList"]]
     (name,) = [n for n in names if n.endswith("/application")]
-    found: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
-    return found
+    values: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
+    return values
 
 
 def psql(twin: Twin, sql: str) -> str:
@@ -135,15 +135,15 @@ PATCHED = "patched"
 
 
 def test_the_patched_chart_refuses_a_used_tag_and_names_the_release_that_had_it(twin: Twin, tmp_path: Path) -> None:
-    """Without replicas: what is tried here comes before any of the release's own pods."""
+    """Test without replicas: the refusal comes before any of the release's own pods."""
     copy = tmp_path / "shop"
     shutil.copytree(REPOSITORY / "legacy", copy)
     for patch in sorted((REPOSITORY / "patches").glob("*.diff")):
         subprocess.run(["git", "apply", str(patch)], cwd=copy, check=True)
-    found = aws(twin, "ecr").describe_images(
+    images = aws(twin, "ecr").describe_images(
         repositoryName=production.REPOSITORY_NAME, imageIds=[{"imageTag": production.FIRST_TAG}]
     )
-    digest = found["imageDetails"][0]["imageDigest"]
+    digest = images["imageDetails"][0]["imageDigest"]
 
     def upgrade(tag: str) -> "subprocess.CompletedProcess[str]":
         colour = json.dumps({"tag": tag, "digest": digest, "replicas": 0})
@@ -179,9 +179,9 @@ def test_the_patched_chart_refuses_a_used_tag_and_names_the_release_that_had_it(
         assert sorted(ledger) == ["v1.0.0", "v1.1.0"]
         refused = upgrade("v1.0.0")
         assert refused.returncode != 0
-        said = refused.stdout + refused.stderr
-        assert "v1.0.0 was released before: release 1" in said
-        assert digest in said
+        output = refused.stdout + refused.stderr
+        assert "v1.0.0 was released before: release 1" in output
+        assert digest in output
         assert template_tag() == "v1.1.0", "the hook comes before everything else"
         assert kubectl(twin, "get", "configmap", "shopcat-releases", "-n", PATCHED)["data"] == ledger
     finally:

@@ -29,8 +29,8 @@ ERRORS_LATER = {
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    with open_shop(twin, tmp_path_factory.mktemp("shop")) as found:
-        yield found
+    with open_shop(twin, tmp_path_factory.mktemp("shop")) as opened:
+        yield opened
 
 
 def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(shop: Shop) -> None:
@@ -43,9 +43,9 @@ def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(s
     assert shop.weights() == {"blue": 100, "green": 0}
     assert shop.replicas("green") == 2, "the old colour keeps its pods"
     shop.cancel()
-    code, said = shop.up()
-    assert code == 0, said
-    assert "v1.1.0-r1 is live in blue" in said
+    code, output = shop.up()
+    assert code == 0, output
+    assert "v1.1.0-r1 is live in blue" in output
     assert (shop.outputs()["liveRelease"], shop.replicas("green")) == ("v1.1.0", 0)
     assert shop.failed(start) == []
 
@@ -53,11 +53,11 @@ def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(s
 def test_a_tag_that_was_released_is_refused_in_preview(shop: Shop) -> None:
     preview = ["pulumi", "preview", "-s", "prod", "-c", "shopcat:tag=v1.0.0", "--non-interactive"]
     result = command(shop.twin, preview, check=False, PULUMI_OPTION_CONFIG_FILE=str(shop.copy()))
-    said = result.stdout + result.stderr
+    output = result.stdout + result.stderr
     assert result.returncode != 0
-    assert "v1.0.0" in said
-    assert "Only a rollback brings it back" in said
-    assert "Traceback" not in said
+    assert "v1.0.0" in output
+    assert "Only a rollback brings it back" in output
+    assert "Traceback" not in output
 
 
 def test_draining_a_node_of_the_live_colour_fails_no_request(shop: Shop) -> None:
@@ -74,16 +74,16 @@ def test_a_release_that_never_starts_hurts_nobody_and_is_aborted(shop: Shop) -> 
     shop.push("v1.2.0", CRASH)
     shop.push("v1.2.1")
     since = shop.load.outcomes[-1].due
-    code, said = shop.up(tag="v1.2.0")
+    code, output = shop.up(tag="v1.2.0")
     assert code != 0
-    assert "CrashLoopBackOff" in said or "completed with exit code 1" in said
-    assert "Traceback" not in said
-    code, said = shop.up(tag="v1.2.1")
+    assert "CrashLoopBackOff" in output or "completed with exit code 1" in output
+    assert "Traceback" not in output
+    code, output = shop.up(tag="v1.2.1")
     assert code != 0
-    assert "abort" in said
-    assert "v1.2.0" in said
-    code, said = shop.up(abort="v1.2.0")
-    assert code == 0, said
+    assert "abort" in output
+    assert "v1.2.0" in output
+    code, output = shop.up(abort="v1.2.0")
+    assert code == 0, output
     assert (shop.outputs()["liveRelease"], shop.replicas("green")) == ("v1.1.0", 0)
     assert shop.failed(since) == []
 
@@ -100,7 +100,7 @@ NONE_OPEN = {
     "a rollback that is done": ({"rollback": "v1.0.0->v1.1.0"}, 0, ["v1.1.0-r1 is live already"]),
     "a rollback from what is not live": ({"rollback": "v1.2.1->v1.0.0"}, 1, ["v1.1.0-r1 is live, not v1.2.1"]),
 }
-"""What is wanted while no release is open → exit code of `pulumi preview`, and what it says."""
+"""While no release is open: settings → exit code of `pulumi preview`, and texts in its output."""
 BOTH_WAYS = ["go on: pulumi up -s prod", "abort: pulumi up -s prod", "shopcat:abort=v1.3.0"]
 OPEN = {
     "nothing": ({}, 0, ["goes on with release v1.3.0-r1"]),
@@ -124,9 +124,9 @@ def table(shop: Shop, cells: dict[str, tuple[dict[str, str], int, list[str]]]) -
         shutil.copy(REPOSITORY / "Pulumi.yaml", checkout)
     wrong = {}
     for name, (values, code, words) in cells.items():
-        given = [part for setting, value in values.items() for part in ("-c", f"shopcat:{setting}={value}")]
+        options = [part for setting, value in values.items() for part in ("-c", f"shopcat:{setting}={value}")]
         result = subprocess.run(
-            ["pulumi", "preview", "-s", "prod", "--non-interactive", *given],
+            ["pulumi", "preview", "-s", "prod", "--non-interactive", *options],
             cwd=checkout,
             env=run.environment(shop.twin, shop.copy()),
             text=True,
@@ -134,10 +134,10 @@ def table(shop: Shop, cells: dict[str, tuple[dict[str, str], int, list[str]]]) -
             capture_output=True,
             check=False,
         )
-        said = result.stdout + result.stderr
+        output = result.stdout + result.stderr
         # The engine breaks no lines, but it says a refusal with its own indentation.
-        if (result.returncode != 0) != bool(code) or not all(word in said for word in words) or "Traceback" in said:
-            wrong[name] = f"exit {result.returncode}: {said[-1500:]}"
+        if (result.returncode != 0) != bool(code) or not all(word in output for word in words) or "Traceback" in output:
+            wrong[name] = f"exit {result.returncode}: {output[-1500:]}"
     return wrong
 
 
@@ -148,30 +148,30 @@ def test_every_cell_of_the_ledger_s_table_while_no_release_is_open(shop: Shop) -
 def test_errors_after_the_shift_put_the_weights_back_in_the_same_update(shop: Shop) -> None:
     shop.push("v1.3.0", ERRORS_LATER)
     since = shop.load.outcomes[-1].due
-    code, said = shop.up(tag="v1.3.0")
+    code, output = shop.up(tag="v1.3.0")
     assert code != 0
-    assert "everything is back on blue (read back twice)" in said
+    assert "everything is back on blue (read back twice)" in output
     assert shop.weights() == {"blue": 100, "green": 0}
     hurt = shop.failed(since)
     # Broken on purpose: the new release's own 500s, until our probes have seen two and each node has followed the rule.
-    assert {one.failure for one in hurt} <= {"http-500"}
-    assert {one.release for one in hurt} <= {"v1.3.0"}
-    assert len(hurt) < 16 * (15 + 15), Counter(one.failure for one in hurt)
+    assert {outcome.failure for outcome in hurt} <= {"http-500"}
+    assert {outcome.release for outcome in hurt} <= {"v1.3.0"}
+    assert len(hurt) < 16 * (15 + 15), Counter(outcome.failure for outcome in hurt)
 
 
 def test_every_cell_of_the_ledger_s_table_while_a_release_is_open(shop: Shop) -> None:
     assert table(shop, OPEN) == {}
-    code, said = shop.up(abort="v1.3.0")
-    assert code == 0, said
+    code, output = shop.up(abort="v1.3.0")
+    assert code == 0, output
     assert shop.replicas("green") == 0
 
 
 def test_clients_load_balancer_and_database_tell_the_same_story(shop: Shop) -> None:
-    """Last: over everything that the tests before have done."""
+    """Run last: compare over everything that the tests before have done."""
     outcomes = shop.load.stop()
     assert len(outcomes) > 5000
-    assert sum(one.stream == "long" for one in outcomes) > 500
+    assert sum(outcome.stream == "long" for outcome in outcomes) > 500
     assert disagreements(outcomes, run.requests_since(shop.twin, shop.load.started - 1)) == []
     assert orders_lost_or_doubled(outcomes, run.stored_orders(shop.twin)) == []
-    others = [one for one in outcomes if one.failure and one.failure != "http-500"]
+    others = [outcome for outcome in outcomes if outcome.failure and outcome.failure != "http-500"]
     assert others == []

@@ -1,4 +1,4 @@
-"""Production is taken down by docs/destroy.md and comes up again, through what was kept and through updates that were killed.
+"""Production taken down by docs/destroy.md and brought up again, through what was kept and through killed updates.
 
 Whatever stops an update is told with a command; the test runs what it is told and nothing else.
 """
@@ -29,22 +29,22 @@ STEP = 7
 """An update is killed after so many calls that change something in AWS, again and again, until one needs no more."""
 
 
-def told(twin: Twin, text: str) -> int:
-    """Run every command that a refusal names; how many there were."""
+def run_named_commands(twin: Twin, text: str) -> int:
+    """Run every `pulumi import` command that a refusal names; return how many there are."""
     commands = re.findall(r"^\s*(pulumi import .*)$", text, re.MULTILINE)
-    for one in dict.fromkeys(commands):
-        result = command(twin, ["sh", "-c", one], check=False)
-        assert result.returncode == 0, f"{one}\n{result.stdout}{result.stderr}"
+    for command_line in dict.fromkeys(commands):
+        result = command(twin, ["sh", "-c", command_line], check=False)
+        assert result.returncode == 0, f"{command_line}\n{result.stdout}{result.stderr}"
     return len(commands)
 
 
 def heal(twin: Twin) -> tuple[subprocess.CompletedProcess[str], int]:
-    """Run `up`, do what it says, and run it again; how many refusals there were."""
+    """Run `up` and the commands that its refusals name, until it succeeds; return how many refusals there were."""
     for rounds in range(6):
         result = command(twin, UP, check=False)
         if result.returncode == 0:
             return result, rounds
-        assert told(twin, result.stdout + result.stderr), result.stdout + result.stderr
+        assert run_named_commands(twin, result.stdout + result.stderr), result.stdout + result.stderr
     raise AssertionError(result.stdout + result.stderr)
 
 
@@ -55,7 +55,7 @@ def take(twin: Twin, place: int, stack: str) -> None:
 
 @pytest.fixture(scope="module")
 def destroyed(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Twin:
-    """Taken down step by step; while a preview is open that is refused with the list."""
+    """Production taken down step by step; while a preview is open that is refused with the list."""
     folder: Path = tmp_path_factory.mktemp("settings")
     unprotected = str(settings_file(twin, folder, {"shopcat:protection": False}))
     take(twin, 2, "pr-77")
@@ -84,20 +84,20 @@ def test_what_is_kept_is_told_in_one_message_with_its_commands(destroyed: Twin) 
     assert result.returncode != 0
     kept = re.findall(r"pulumi import .* (\S+) (\S+) (\S+)$", result.stdout, re.MULTILINE)
     assert {kind.rpartition(":")[2] for kind, _, _ in kept} == {"LogGroup", "Repository", "Secret"}
-    assert told(destroyed, result.stdout) == 3
+    assert run_named_commands(destroyed, result.stdout) == 3
 
 
 def test_an_update_that_is_killed_again_and_again_is_gone_on_with(destroyed: Twin) -> None:
     environment = pulumi.environment(destroyed)
     kills, done = 0, True
-    said = ""
-    while done or told(destroyed, said):
-        done, said = killed(destroyed, ["up", "-s", "prod"], environment, STEP)
+    output = ""
+    while done or run_named_commands(destroyed, output):
+        done, output = killed(destroyed, ["up", "-s", "prod"], environment, STEP)
         if done:
             kills += 1
             command(destroyed, ["pulumi", "cancel", "prod", "--yes"])
         assert kills < 100, "an update never needs fewer calls"
-    assert "error:" not in said, said
+    assert "error:" not in output, output
     assert kills > 5
     heal(destroyed)
     assert set(summary(command(destroyed, UP).stdout)) == {"unchanged"}

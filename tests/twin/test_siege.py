@@ -38,7 +38,7 @@ NUMBERS = (121, 122, 123, 124, 125)
 UNOPENED = 199
 SHA = "e" * 40
 PAUSE_SECONDS = 2.0
-"""Between two attempts of one job: five jobs at once, beside the load, on the machine that plays everything."""
+"""Pause between two attempts of one job: five jobs run at once, beside the load, on the machine that runs the whole twin."""
 HOG = {
     SERVE: """    def fill() -> None:
         while True:
@@ -83,10 +83,10 @@ class Job:
     let_in: set[str] = field(default_factory=set)
 
     def run(self) -> None:
-        """Until the event: everything that must be refused, in random order, with what it may do in between."""
+        """Try everything that must be refused, in random order, with allowed actions in between, until the event."""
         order = random.Random(self.facts.number)  # noqa: S311 - not for secrets
         while not self.ended.is_set():
-            rows = [one for one in (*ATTEMPTS, *SHAPES) if not one.unopened]
+            rows = [row for row in (*ATTEMPTS, *SHAPES) if not row.unopened]
             for attempt in order.sample(rows, len(rows)):
                 if self.ended.wait(PAUSE_SECONDS):
                     return
@@ -97,12 +97,12 @@ class Job:
                     self.churn()
 
     def churn(self) -> None:
-        """What it may: its own pods deleted, its Deployment scaled to nothing and back, its secret read again."""
+        """Do what a preview may: delete its own pods, scale its Deployment to 0 and back, have its secret read again."""
         own = ("-n", self.facts.own)
         command(self.twin, ["kubectl", "delete", "pods", "--all", *own, "--wait=false"], check=False, **self.who)
         for replicas in (0, 1):
-            made = deployment(replace(self.facts, preview_image=self.image))
-            manifest = {**made, "spec": {**made["spec"], "replicas": replicas}}
+            base = deployment(replace(self.facts, preview_image=self.image))
+            manifest = {**base, "spec": {**base["spec"], "replicas": replicas}}
             again = Attempt("", ADMISSION, "", APPLY, lambda _, manifest=manifest: manifest)  # type: ignore[misc]
             self.tried["let in"] += tried(self.twin, again, self.who, self.facts).returncode == 0
         command(self.twin, ["kubectl", "delete", "externalsecrets", "--all", *own], check=False, **self.who)
@@ -110,18 +110,18 @@ class Job:
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
-    """With the committed drain numbers, so with the load balancer's own delays."""
-    with open_shop(twin, tmp_path_factory.mktemp("shop"), {"shopcat:github": GITHUB}) as found:
+    """Production with the committed drain numbers, so with the load balancer's own delays."""
+    with open_shop(twin, tmp_path_factory.mktemp("shop"), {"shopcat:github": GITHUB}) as opened:
         service.set_faults(twin, delayScale=1)
-        yield found
+        yield opened
 
 
 @pytest.fixture(scope="module")
 def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Job]]:
     """Five open previews, each with its job at work."""
     twin = shop.twin
-    code, said = shop.up()
-    assert code == 0, said
+    code, output = shop.up()
+    assert code == 0, output
     shop.push("v1.1.0")
     source = shop.source("hog", HOG)
     production.push_image(twin, source, SHA, preview.REPOSITORY_NAME)
@@ -133,14 +133,14 @@ def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
         pulumi(twin, number, who[number], "up", "-c", f"shopcat:tag={SHA}")
     ended = threading.Event()
     live = kubectl(twin, "get", "deployment", "shopcat", "-n", f"pr-{NUMBERS[0]}")["spec"]["template"]["spec"]
-    made = [
+    started = [
         Job(twin, facts_of(twin, number, other, UNOPENED), who[number], live["containers"][0]["image"], ended)
         for number, other in zip(NUMBERS, (*NUMBERS[1:], NUMBERS[0]), strict=True)
     ]
-    threads = [threading.Thread(target=job.run) for job in made]
+    threads = [threading.Thread(target=job.run) for job in started]
     for thread in threads:
         thread.start()
-    yield made
+    yield started
     ended.set()
     for thread in threads:
         thread.join(120)
@@ -149,11 +149,11 @@ def jobs(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[
 def test_release_and_rollback_fail_no_request(shop: Shop, jobs: list[Job]) -> None:
     start = time.time()
     for values in ({"tag": "v1.1.0"}, {"rollback": "v1.1.0->v1.0.0"}):
-        code, said = shop.up(**values)
-        assert code == 0, said
+        code, output = shop.up(**values)
+        assert code == 0, output
     assert shop.outputs()["liveRelease"] == "v1.0.0"
     assert shop.failed(start) == []
-    requests = sum(one.due >= start for one in shop.load.outcomes)
+    requests = sum(outcome.due >= start for outcome in shop.load.outcomes)
     attempts, churned = (sum(job.tried[what] for job in jobs) for what in ("refused", "let in"))
     assert not set.union(*(job.let_in for job in jobs))
     assert all(job.tried["refused"] and job.tried["let in"] for job in jobs), [job.tried for job in jobs]

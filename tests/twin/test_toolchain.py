@@ -65,10 +65,10 @@ def push(twin: config.Twin, recipe: image_layers.Recipe) -> str:
 def recorded(twin: config.Twin, repository: str, tag: str) -> str | None:
     ecr = aws(twin, "ecr")
     try:
-        found = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
+        images = ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])
     except ecr.exceptions.ImageNotFoundException:
         return None
-    return str(found["imageDetails"][0]["imageDigest"])
+    return str(images["imageDetails"][0]["imageDigest"])
 
 
 def request(
@@ -212,14 +212,14 @@ def builder(tools: config.Twin) -> config.Twin:
 
 
 def mounts(builder: config.Twin) -> set[str]:
-    """Where something is mounted that a build could have left; other tests' twins mount elsewhere meanwhile."""
+    """Mount points that a build could have left; other tests' twins mount elsewhere meanwhile."""
     places = (str(builder.cache), str(buildah._BLOB_CACHE))
     mounted = (line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines())
-    return {one for one in mounted if one.startswith(places)}
+    return {path for path in mounted if path.startswith(places)}
 
 
 def engine_folder() -> bool:
-    """Whether the machine has a container engine's folder, asked while no other test's build has made it for itself."""
+    """Report whether the machine has a container engine's folder, while no other test's build has made it temporarily."""
     with buildah._blob_cache_lock():
         return buildah._BLOB_CACHE.exists()
 

@@ -288,9 +288,10 @@ def test_slots_are_kept_until_released() -> None:
 
 def test_names() -> None:
     known = {"shopcat.localhost": "a", "*.preview.shopcat.localhost": "b", "x.elb": "gone"}
-    assert dns_names.hosts_file(known, {"a": ["1.1.1.1", "1.1.1.2"], "b": ["2.2.2.1"]}) == (
-        "2.2.2.1 *.preview.shopcat.localhost\n1.1.1.1 shopcat.localhost\n1.1.1.2 shopcat.localhost\n"
-    )
+    assert dns_names.name_addresses(known, {"a": ["1.1.1.1", "1.1.1.2"], "b": ["2.2.2.1"]}) == {
+        "*.preview.shopcat.localhost": ["2.2.2.1"],
+        "shopcat.localhost": ["1.1.1.1", "1.1.1.2"],
+    }
     assert dns_names.host_maps(known, {"a": "prod", "b": "previews"}) == (
         {"shopcat.localhost": "prod"},
         {".preview.shopcat.localhost": "previews"},

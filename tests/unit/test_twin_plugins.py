@@ -1,11 +1,14 @@
 """Pure parts of the stand-in plugins, and that they refuse by name what they don't implement."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from moto import mock_aws
 
 from twin.plugins import common
 from twin.plugins.aws import conformance
+from twin.plugins.aws.kind import Aws
 from twin.plugins.aws.provider import KINDS, AwsProvider, physical_name
 from twin.plugins.common import ProviderError
 from twin.plugins.eks.components import refuse
@@ -93,3 +96,48 @@ def test_eks_component_refuses_what_it_does_not_build() -> None:
 def test_the_conformance_table_is_the_codes_own() -> None:
     path = Path(conformance.__file__).with_name("CONFORMANCE.md")
     assert path.read_text() == conformance.table(), "run python -m twin.plugins.aws.conformance > " + str(path)
+
+
+@mock_aws
+def test_what_is_made_is_read_tagged_deleted_and_then_gone() -> None:
+    aws = Aws({"region": "eu-central-1", "accessKey": "test", "secretKey": "test"})
+    statement = '{"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}'
+    policy = f'{{"Version": "2012-10-17", "Statement": [{statement}]}}'
+    vpc = KINDS["aws:ec2/vpc:Vpc"].create(aws, {"cidrBlock": "10.0.0.0/16"})
+    subnet = {"vpcId": vpc, "cidrBlock": "10.0.0.0/20", "availabilityZone": "eu-central-1a"}
+    schema = {"attributes": [{"name": "id", "type": "S"}], "hashKey": "id", "billingMode": "PAY_PER_REQUEST"}
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        ("aws:ec2/subnet:Subnet", subnet, "vpcId"),
+        ("aws:ec2/routeTable:RouteTable", {"vpcId": vpc}, "vpcId"),
+        ("aws:ec2/internetGateway:InternetGateway", {"vpcId": vpc}, "vpcId"),
+        ("aws:ec2/eip:Eip", {"domain": "vpc"}, "publicIp"),
+        ("aws:ec2/securityGroup:SecurityGroup", {"vpcId": vpc, "name": "a", "description": "b"}, "ownerId"),
+        ("aws:ec2/launchTemplate:LaunchTemplate", {"name": "a", "instanceType": "t3.medium"}, "latestVersion"),
+        ("aws:iam/role:Role", {"name": "a", "assumeRolePolicy": policy, "path": "/"}, "uniqueId"),
+        ("aws:iam/policy:Policy", {"name": "a", "policy": policy, "path": "/"}, "policyId"),
+        ("aws:dynamodb/table:Table", {"name": "a", **schema}, "arn"),
+        ("aws:kms/key:Key", {"description": "a"}, "keyId"),
+        (
+            "aws:iam/openIdConnectProvider:OpenIdConnectProvider",
+            {"url": "https://oidc.example", "clientIdLists": ["a"]},
+            "arn",
+        ),
+        ("aws:rds/parameterGroup:ParameterGroup", {"name": "a", "family": "postgres15", "description": "b"}, "arn"),
+        ("aws:secretsmanager/secret:Secret", {"name": "a", "recoveryWindowInDays": 7}, "arn"),
+        ("aws:ssm/parameter:Parameter", {"name": "/a", "type": "String", "value": "b"}, "version"),
+        ("aws:ecr/repository:Repository", {"name": "shop"}, "registryId"),
+    ]
+    for token, declared, computed in cases:
+        kind = KINDS[token]
+        inputs = {**kind.defaults, **declared}
+        identifier = kind.create(aws, inputs)
+        live = kind.live(aws, identifier, inputs)
+        assert live is not None, token
+        assert live[computed], token
+        state = {**inputs, **live}
+        kind.tag(aws, identifier, state, {"a": "1", "b": "2"}, [])
+        kind.tag(aws, identifier, state, {}, ["a"])
+        kind.delete(aws, identifier, state)
+        assert kind.live(aws, identifier, state) is None, token
+    KINDS["aws:ec2/vpc:Vpc"].delete(aws, vpc, {})
+    assert KINDS["aws:ec2/vpc:Vpc"].live(aws, vpc, {}) is None

@@ -98,3 +98,22 @@ def test_a_release_that_is_gone_again_is_missed(
     assert not found.ok
     pulumi._install_plugin(twin, name)
     assert described(twin, name) != f"upstream {version(f'pulumi-{name}')}"
+
+
+def test_a_cli_and_a_language_host_built_apart_are_put_side_by_side(
+    twin: Twin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pulumi", "pulumi-language-python", "kubernetes", "helm"):
+        (twin.cache / name / "bin").mkdir(parents=True)
+        (twin.cache / name / "bin" / name).write_text(name)
+    monkeypatch.setattr(programs, "directory", lambda _, name: twin.cache / name)
+    folder, *others = programs.path_directories(twin)
+    assert sorted(path.name for path in folder.iterdir()) == ["pulumi", "pulumi-language-python"]
+    assert not any(path.is_symlink() for path in folder.iterdir()), "the CLI looks beside the file that a link leads to"
+    assert others == [twin.cache / "kubernetes" / "bin", twin.cache / "helm" / "bin"]
+
+
+def test_a_release_of_the_cli_has_its_language_host_beside_it(twin: Twin, monkeypatch: pytest.MonkeyPatch) -> None:
+    release = twin.cache / "pulumi-release"
+    monkeypatch.setattr(programs, "directory", lambda _, name: release if "pulumi" in name else twin.cache / name)
+    assert programs.path_directories(twin)[0] == release / "bin"

@@ -45,11 +45,11 @@ def _own_domains(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """It goes with the twin's AWS."""
+    """Do nothing: the account ends with the twin's AWS."""
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the zone is there, which is made last."""
+    """Report whether the account is bootstrapped: the hosted zone exists, which is made last."""
     zones = pulumi.client(twin, "route53").list_hosted_zones()["HostedZones"]
-    found = hostnames.preview_domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
-    return [PartStatus("account", ok=found, detail="bootstrapped" if found else "not bootstrapped")]
+    bootstrapped = hostnames.preview_domain(twin) in [zone["Name"].rstrip(".") for zone in zones]
+    return [PartStatus("account", ok=bootstrapped, detail="bootstrapped" if bootstrapped else "not bootstrapped")]

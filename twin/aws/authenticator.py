@@ -108,11 +108,11 @@ class TokenReviewHandler(BaseHTTPRequestHandler):
         names = self._get("/clusters", "eks")
         for cluster in names.get("clusters", []):
             query = urllib.parse.urlencode({"key": key, "cluster": cluster})
-            found = self._get(f"/twin/access?{query}", None)
-            if found:
-                groups = groups_of(found["entry"], found["policies"])
-                name = username(found["entry"]["username"], found["session"])
-                user = {"username": name, "groups": groups, "uid": found["principal"]}
+            access = self._get(f"/twin/access?{query}", None)
+            if access:
+                groups = groups_of(access["entry"], access["policies"])
+                name = username(access["entry"]["username"], access["session"])
+                user = {"username": name, "groups": groups, "uid": access["principal"]}
                 return {"authenticated": True, "user": user}
         raise AuthenticationError("no access entry for the caller")
 
@@ -124,8 +124,8 @@ class TokenReviewHandler(BaseHTTPRequestHandler):
         message = urllib.request.Request(f"http://127.0.0.1:{self.twin.aws_port}{path}", headers=headers)
         try:
             with urllib.request.urlopen(message, timeout=10) as answer:
-                found: dict[str, Any] = json.loads(answer.read())
-                return found
+                body: dict[str, Any] = json.loads(answer.read())
+                return body
         except urllib.error.HTTPError:
             return {}
         except OSError as error:

@@ -14,7 +14,7 @@ import botocore.session
 from botocore.signers import RequestSigner
 
 VERSION = "aws-cli/2.31.0 twin"
-"""In the form of the real one's `aws --version`, which the eks plugin reads."""
+"""Version in the form of the real `aws --version`, which the eks plugin reads."""
 _EXPIRES_SECONDS = 60
 _VALID_MINUTES = 14
 

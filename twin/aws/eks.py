@@ -50,7 +50,7 @@ def default_username(principal: str) -> str:
 
 
 def username_refusal(username: str, kind: str) -> str | None:
-    """Why EKS would not take a user name (docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html)."""
+    """Return why EKS would not take a user name (docs.aws.amazon.com/eks/latest/userguide/creating-access-entries.html)."""
     if kind == "STANDARD" and username.startswith(_RESERVED):
         return f"The username {username} must not begin with {', '.join(_RESERVED)}"
     if SESSION_NAME in username and ":" not in username.partition(SESSION_NAME)[0]:
@@ -68,7 +68,7 @@ class Entry:
 
 @dataclass
 class ClusterState:
-    """What moto does not keep of a cluster."""
+    """The state of a cluster that moto does not keep."""
 
     access: dict[str, Any]
     vpc_id: str = ""
@@ -164,10 +164,10 @@ class EksStandIn:
     # Add-ons. They are real pods (or placeholders of the same size) in kube-system; see twin/kubernetes/cluster_addons.py.
 
     def _addon(self, cluster: str, name: str) -> dict[str, Any]:
-        found = self._cluster(cluster).addons.get(name)
-        if found is None:
+        addon = self._cluster(cluster).addons.get(name)
+        if addon is None:
             raise _missing("addon", name)
-        return found
+        return addon
 
     def _create_addon(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
         name = body["addonName"]
@@ -231,10 +231,10 @@ class EksStandIn:
     # Access entries.
 
     def _entry(self, cluster: str, principal: str) -> Entry:
-        found = self._cluster(cluster).entries.get(principal)
-        if found is None:
+        entry = self._cluster(cluster).entries.get(principal)
+        if entry is None:
             raise _missing("accessEntry", principal)
-        return found
+        return entry
 
     def _create_entry(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
         principal = body["principalArn"]
@@ -300,15 +300,15 @@ class EksStandIn:
     # Pod identity.
 
     def _association(self, cluster: str, identifier: str) -> dict[str, Any]:
-        found = self._cluster(cluster).associations.get(identifier)
-        if found is None:
+        association = self._cluster(cluster).associations.get(identifier)
+        if association is None:
             raise _missing("association", identifier)
-        return found
+        return association
 
     def _create_association(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
         state = self._cluster(cluster)
         wanted = (body["namespace"], body["serviceAccount"])
-        if wanted in [(found["namespace"], found["serviceAccount"]) for found in state.associations.values()]:
+        if wanted in [(other["namespace"], other["serviceAccount"]) for other in state.associations.values()]:
             raise EksError(409, "ResourceInUseException", f"Association already exists: {'/'.join(wanted)}")
         identifier = f"a-{uuid.uuid4().hex[:17]}"
         now = time.time()
@@ -330,12 +330,12 @@ class EksStandIn:
     def _list_associations(self, cluster: str, wanted: dict[str, Any]) -> dict[str, Any]:
         keys = ("clusterName", "namespace", "serviceAccount", "associationArn", "associationId")
         filters = {key: wanted[key] for key in ("namespace", "serviceAccount") if key in wanted}
-        found = [
-            one
-            for one in self._cluster(cluster).associations.values()
-            if all(one[key] == value for key, value in filters.items())
+        associations = [
+            association
+            for association in self._cluster(cluster).associations.values()
+            if all(association[key] == value for key, value in filters.items())
         ]
-        return {"associations": [{key: one[key] for key in keys} for one in found]}
+        return {"associations": [{key: association[key] for key in keys} for association in associations]}
 
     def _describe_association(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
         return {"association": self._association(cluster, identifier)}

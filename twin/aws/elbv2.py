@@ -1,4 +1,4 @@
-"""What the twin corrects in moto's load balancers: target health, and AWS's limits."""
+"""Corrections to moto's load balancers: target health, and AWS's limits."""
 
 from __future__ import annotations
 
@@ -31,26 +31,32 @@ def patch_load_balancing(twin: Twin) -> None:  # noqa: C901 - one small function
             # The load balancer asks what is registered; asking it back would go round in circles.
             return [{"Target": target, "TargetHealth": {"State": "healthy"}} for target in registered]
         url = f"http://127.0.0.1:{twin.load_balancer_port}/target-health?arn={urllib.parse.quote(arn, safe='')}"
-        found: list[dict[str, Any]] | None = None
+        descriptions: list[dict[str, Any]] | None = None
         with contextlib.suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=5) as answer:
-            found = json.loads(answer.read())["TargetHealthDescriptions"]
+            descriptions = json.loads(answer.read())["TargetHealthDescriptions"]
         # Registered, but the load balancer does not answer or has not seen it yet.
         reason = {
             "State": "initial",
             "Reason": "Elb.RegistrationInProgress",
             "Description": "Target registration is in progress",
         }
-        known = {(one["Target"]["Id"], int(one["Target"]["Port"])) for one in found or []}
-        found = [*(found or [])] + [
+        known = {
+            (description["Target"]["Id"], int(description["Target"]["Port"])) for description in descriptions or []
+        }
+        descriptions = [*(descriptions or [])] + [
             {"Target": target, "TargetHealth": reason}
             for target in registered
             if (target["Id"], target["Port"]) not in known
         ]
         if not targets:
-            return found
+            return descriptions
         wanted = {(target["Id"], int(target.get("Port") or group.port)) for target in targets}
-        chosen = [one for one in found if (one["Target"]["Id"], int(one["Target"]["Port"])) in wanted]
-        present = {(one["Target"]["Id"], int(one["Target"]["Port"])) for one in chosen}
+        chosen = [
+            description
+            for description in descriptions
+            if (description["Target"]["Id"], int(description["Target"]["Port"])) in wanted
+        ]
+        present = {(description["Target"]["Id"], int(description["Target"]["Port"])) for description in chosen}
         for identifier, port in sorted(wanted - present):
             unknown = {"State": "unused", "Reason": "Target.NotRegistered"}
             chosen.append({"Target": {"Id": identifier, "Port": port}, "TargetHealth": unknown})

@@ -45,7 +45,7 @@ class Faults:
         with self._lock:
             self._active.clear()
 
-    def _found(self, service: str, action: str) -> list[dict[str, Any]]:
+    def _matching(self, service: str, action: str) -> list[dict[str, Any]]:
         now = time.monotonic()
         self._active = [fault for fault in self._active if fault["until"] > now]
         return [
@@ -57,9 +57,9 @@ class Faults:
     def apply(self, service: str, action: str) -> bool:
         """Wait as long as the faults say; True if the call is to be throttled."""
         with self._lock:
-            found = self._found(service, action)
+            active = self._matching(service, action)
         throttled = False
-        for fault in found:
+        for fault in active:
             if fault["kind"] == "throttle":
                 throttled = True
             elif fault["kind"] == "freeze":
@@ -73,7 +73,7 @@ class Faults:
         if _READS.match(action):
             return
         with self._lock:
-            for fault in self._found(service, action):
+            for fault in self._matching(service, action):
                 if fault["kind"] == "kill":
                     fault["after"] -= 1
                     if fault["after"] == 0:

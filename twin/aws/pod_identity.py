@@ -31,7 +31,7 @@ _PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
 def webhook(twin: Twin) -> dict[str, Any]:
-    """What tells the API server to ask here about every new pod."""
+    """The webhook configuration by which the API server asks here about every new pod."""
     return {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "MutatingWebhookConfiguration",
@@ -70,13 +70,13 @@ def patch(pod: dict[str, Any], variables: dict[str, str]) -> list[dict[str, Any]
     operations: list[dict[str, Any]] = []
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(pod["spec"].get(kind) or []):
-            own = {one["name"] for one in container.get("env") or []}
+            own = {variable["name"] for variable in container.get("env") or []}
             added = [{"name": name, "value": value} for name, value in variables.items() if name not in own]
             path = f"/spec/{kind}/{index}/env"
             if not container.get("env"):
                 operations.append({"op": "add", "path": path, "value": added})
             else:
-                operations += [{"op": "add", "path": f"{path}/-", "value": one} for one in added]
+                operations += [{"op": "add", "path": f"{path}/-", "value": variable} for variable in added]
     return operations
 
 
@@ -126,11 +126,11 @@ class PodWebhookHandler(BaseHTTPRequestHandler):
             aws_access_key_id=config.ACCESS_KEY_ID,
             aws_secret_access_key=config.SECRET_ACCESS_KEY,
         )
-        made = sts.assume_role(RoleArn=role, RoleSessionName=f"{namespace}-{account}"[:64])["Credentials"]
+        credentials = sts.assume_role(RoleArn=role, RoleSessionName=f"{namespace}-{account}"[:64])["Credentials"]
         return {
-            "AWS_ACCESS_KEY_ID": made["AccessKeyId"],
-            "AWS_SECRET_ACCESS_KEY": made["SecretAccessKey"],
-            "AWS_SESSION_TOKEN": made["SessionToken"],
+            "AWS_ACCESS_KEY_ID": credentials["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": credentials["SecretAccessKey"],
+            "AWS_SESSION_TOKEN": credentials["SessionToken"],
             "AWS_REGION": config.region(),
             "AWS_DEFAULT_REGION": config.region(),
         }

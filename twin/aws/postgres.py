@@ -40,7 +40,7 @@ def maximum_connections(instance_class: str) -> int:
 
 
 def data_directory(twin: Twin) -> Path:
-    """Where the cluster's files are."""
+    """Folder of the cluster's files."""
     return twin.directory / "postgres"
 
 
@@ -159,18 +159,18 @@ def start(twin: Twin) -> None:
 
 
 def _stop(twin: Twin) -> None:
-    """Its fast shutdown (SIGINT): SIGTERM would wait for clients to leave, and a pool's never do."""
+    """Stop the server by its fast shutdown (SIGINT): SIGTERM would wait for clients to leave, and those of a pool never do."""
     processes.stop(twin, PROCESS, grace_seconds=60, by=signal.SIGINT)
 
 
 def restart(twin: Twin) -> None:
-    """As RDS's reboot: connections are cut, data stays."""
+    """Restart the server, like RDS's reboot: connections are cut, data stays."""
     _stop(twin)
     start(twin)
 
 
 def set_password(twin: Twin, user: str, password: str) -> None:
-    """What RDS does to the database when it rotates the master secret."""
+    """Change a role's password in the database, like RDS when it rotates the master secret."""
     sql(twin, f"ALTER ROLE {_identifier(user)} PASSWORD {_quote(password)};")
 
 
@@ -181,7 +181,7 @@ def destroy(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it runs; no RDS instance is no fault."""
+    """Report whether PostgreSQL runs; without an RDS instance it needn't."""
     if not data_directory(twin).exists():
         return [PartStatus("PostgreSQL", ok=True, detail="no RDS instance yet")]
     running = processes.find(twin, PROCESS) is not None

@@ -13,6 +13,7 @@ from moto.rds import models as rds
 
 from twin.aws import postgres
 from twin.config import Twin
+from twin.host import dns
 
 log = logging.getLogger("aws")
 
@@ -54,10 +55,10 @@ def patch_rds(twin: Twin) -> None:
             raise rds.InvalidParameterCombination("twin: a second RDS instance is not implemented by the stand-in")
         if kwargs.get("engine") != "postgres":
             raise rds.InvalidParameterCombination(f"twin: RDS engine {kwargs.get('engine')} is not implemented")
-        made = create(self, kwargs)
-        made.status = "creating"
-        threading.Thread(target=_start_database, args=(twin, self, made), daemon=True).start()
-        return made
+        created = create(self, kwargs)
+        created.status = "creating"
+        threading.Thread(target=_start_database, args=(twin, self, created), daemon=True).start()
+        return created
 
     def delete_instance(self: Any, *args: Any, **kwargs: Any) -> Any:
         gone = delete(self, *args, **kwargs)
@@ -76,16 +77,14 @@ def patch_rds(twin: Twin) -> None:
 
 
 def _publish(twin: Twin, hostname: str | None) -> None:
-    path = twin.hosts_directory / "rds"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{twin.host_ip} {hostname}\n" if hostname else "")
+    dns.publish(twin, "rds", {hostname: [twin.host_ip]} if hostname else {})
 
 
 def _start_database(twin: Twin, backend: Any, instance: Any) -> None:
     try:
         if getattr(instance, "manage_master_user_password", False):
-            found = backend.secretsmanager.get_secret_value(instance.master_user_secret.secret_arn, "", "AWSCURRENT")
-            password = json.loads(found["SecretString"])["password"]
+            secret = backend.secretsmanager.get_secret_value(instance.master_user_secret.secret_arn, "", "AWSCURRENT")
+            password = json.loads(secret["SecretString"])["password"]
         else:
             password = instance.master_user_password
         group = backend.db_parameter_groups.get(instance.db_parameter_group_name or "")

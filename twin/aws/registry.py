@@ -49,13 +49,13 @@ class Refusal:
     message: str
 
     def response(self) -> web.Response:
-        """As the distribution specification writes errors."""
+        """Return the refusal in the error format of the OCI distribution specification."""
         return web.json_response({"errors": [{"code": self.code, "message": self.message}]}, status=self.status)
 
 
 @dataclass(frozen=True)
 class Repository:
-    """What ECR says of a repository: may a tag be moved to another digest?"""
+    """An ECR repository's rule on whether a tag may be moved to another digest."""
 
     name: str
     mutability: str
@@ -63,15 +63,17 @@ class Repository:
     """Tag patterns, ``*`` for any letters, that the other rule holds for."""
 
     def immutable(self, tag: str) -> bool:
-        """Whether a tag, once pushed, keeps its digest."""
+        """Report whether a tag, once pushed, keeps its digest."""
         by_rule = self.mutability.startswith("IMMUTABLE")
         patterns = (re.escape(pattern).replace(r"\*", ".*") for pattern in self.exclusions)
-        excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(re.fullmatch(found, tag) for found in patterns)
+        excluded = self.mutability.endswith("_WITH_EXCLUSION") and any(
+            re.fullmatch(exclusion, tag) for exclusion in patterns
+        )
         return by_rule != excluded
 
 
 def tag_refusal(repository: Repository, tag: str, *, known_digest: str | None, digest: str) -> Refusal | None:
-    """Whether ECR would refuse this digest under this tag. Pushing the same digest again is fine."""
+    """Return ECR's refusal of this digest under this tag, or None. Pushing the same digest again is allowed."""
     if known_digest in (None, digest) or not repository.immutable(tag):
         return None
     message = (
@@ -122,13 +124,13 @@ class Front:
                 405, "UNSUPPORTED", "ECR deletes images by its own API: aws ecr batch-delete-image"
             ).response()
         manifest, upload = _MANIFEST.fullmatch(request.path), _UPLOAD.match(request.path)
-        found = manifest or upload
-        if found is None:
+        match = manifest or upload
+        if match is None:
             return Refusal(404, "UNSUPPORTED", f"{request.method} {request.path} is not part of a push").response()
         try:
-            repository = await asyncio.to_thread(self._repository, found["repository"])
+            repository = await asyncio.to_thread(self._repository, match["repository"])
             if repository is None:
-                message = f"The repository with name '{found['repository']}' does not exist in the registry"
+                message = f"The repository with name '{match['repository']}' does not exist in the registry"
                 return Refusal(404, "NAME_UNKNOWN", message).response()
             if manifest is None:
                 return await self._forward(request, request.content.iter_chunked(1 << 20))
@@ -182,18 +184,18 @@ class Front:
 
     def _repository(self, name: str) -> Repository | None:
         try:
-            found = self._ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
+            description = self._ecr.describe_repositories(repositoryNames=[name])["repositories"][0]
         except self._ecr.exceptions.RepositoryNotFoundException:
             return None
-        exclusions = found.get("imageTagMutabilityExclusionFilters", [])
-        return Repository(name, found["imageTagMutability"], tuple(rule["filter"] for rule in exclusions))
+        exclusions = description.get("imageTagMutabilityExclusionFilters", [])
+        return Repository(name, description["imageTagMutability"], tuple(rule["filter"] for rule in exclusions))
 
     def _known_digest(self, repository: str, tag: str) -> str | None:
         try:
-            found = self._ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
+            images = self._ecr.describe_images(repositoryName=repository, imageIds=[{"imageTag": tag}])["imageDetails"]
         except self._ecr.exceptions.ImageNotFoundException:
             return None
-        return found[0]["imageDigest"]
+        return images[0]["imageDigest"]
 
     def _record(self, repository: str, tag: str, digest: str, manifest: str, media_type: str) -> None:
         try:
@@ -258,7 +260,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether both run."""
+    """Report whether the registry and the front before it run."""
     lines = []
     for name, port in (("registry", twin.plain_registry_port), ("registry-front", twin.registry_port)):
         running = processes.find(twin, name)

@@ -1,4 +1,4 @@
-"""What the twin corrects in moto's Route 53."""
+"""Corrections to moto's Route 53."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def patch_names() -> None:
         delete(self, record)
         gone = (record["Name"].strip("."), record["Type"])
         kept = [
-            one
-            for one in self.rr_changes
-            if (one["ResourceRecordSet"]["Name"], one["ResourceRecordSet"]["Type"]) != gone
+            change
+            for change in self.rr_changes
+            if (change["ResourceRecordSet"]["Name"], change["ResourceRecordSet"]["Type"]) != gone
         ]
         self.rr_changes[:] = kept
 

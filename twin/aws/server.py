@@ -148,9 +148,9 @@ class Application:
         content = b"".join(self._pass_on(environ, body, collect))
         code = int(collected["status"].split()[0])
         if code == 200:
-            found: dict[str, Any] = json.loads(content)
-            if "cluster" in found:
-                name = found["cluster"]["name"]
+            document: dict[str, Any] = json.loads(content)
+            if "cluster" in document:
+                name = document["cluster"]["name"]
                 if method == "POST" and path == "/clusters":
                     vpc, group = self._security_group(name, request["resourcesVpcConfig"]["subnetIds"])
                     self._eks.created(name, request, self._principal(key)[0], vpc_id=vpc, security_group_id=group)
@@ -158,8 +158,8 @@ class Application:
                     group = self._eks.deleted(name)
                     if group:
                         self._client("ec2").delete_security_group(GroupId=group)
-                self._eks.complete(found["cluster"])
-            return _json(start_response, code, found)
+                self._eks.complete(document["cluster"])
+            return _json(start_response, code, document)
         start_response(collected["status"], collected["headers"])
         return [content]
 
@@ -177,10 +177,10 @@ class Application:
         ec2 = self._client("ec2")
         subnets = ec2.describe_subnets(SubnetIds=subnet_ids[:1])["Subnets"]
         vpc: str = subnets[0]["VpcId"]
-        made: str = ec2.create_security_group(
+        identifier: str = ec2.create_security_group(
             GroupName=f"eks-cluster-sg-{cluster}-twin", Description="EKS created security group", VpcId=vpc
         )["GroupId"]
-        return vpc, made
+        return vpc, identifier
 
     def _principal(self, access_key: str) -> tuple[str, str]:
         """ARN of the IAM user or role behind an access key, as an access entry names it, and the session's name."""
@@ -213,16 +213,16 @@ class Application:
         return _json(start_response, 404, {"message": f"twin: {method} {path} is not implemented"})
 
     def _pod_identity(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
-        """For the pod webhook: the role of a service account, in whichever cluster."""
+        """Answer the pod webhook: the role of a service account, in any cluster."""
         wanted = (query["namespace"][0], query["account"][0])
         for state in self._eks.clusters.values():
-            for one in state.associations.values():
-                if (one["namespace"], one["serviceAccount"]) == wanted:
-                    return _json(start_response, 200, {"role": one["roleArn"]})
+            for association in state.associations.values():
+                if (association["namespace"], association["serviceAccount"]) == wanted:
+                    return _json(start_response, 200, {"role": association["roleArn"]})
         return _json(start_response, 404, {"message": "no association"})
 
     def _access(self, query: dict[str, list[str]], start_response: Any) -> Iterable[bytes]:
-        """For the token webhook: the access entry and policies of whoever holds an access key."""
+        """Answer the token webhook: the access entry and policies of an access key's owner."""
         principal, session = self._principal(query["key"][0])
         state = self._eks.clusters.get(query["cluster"][0])
         entry = state.entries.get(principal) if state is not None else None

@@ -55,7 +55,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether they run."""
+    """Report whether the AWS server, the authenticator and PostgreSQL run."""
     lines = []
     for name, port in ((SERVER, twin.aws_port), (AUTHENTICATOR, twin.authenticator_port)):
         running = processes.find(twin, name) is not None

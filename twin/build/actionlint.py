@@ -13,7 +13,7 @@ from twin.paths import REPOSITORY, cache_directory
 
 
 def main() -> int:
-    """Its exit code; shellcheck, which it asks about `run:`, is found beside Python."""
+    """Run actionlint and return its exit code; shellcheck, which it calls for `run:`, is found beside Python."""
     try:
         program = cache.ensure(cache_directory(), golang.part("actionlint")) / "bin" / "actionlint"
     except TwinError as error:

@@ -67,7 +67,7 @@ def run_logged(
 
 @dataclass(frozen=True)
 class Step:
-    """Where a recipe builds and writes what its commands say."""
+    """Folder in which a recipe builds, and log of its commands' output."""
 
     directory: Path
     log: Path
@@ -95,7 +95,7 @@ class BuiltPart:
     build: Callable[[Step], None]
 
     def directory(self, cache: Path) -> Path:
-        """Where the result is or will be."""
+        """Return the folder of the result, built or not."""
         key = hashlib.sha256(self.recipe.encode()).hexdigest()[:8]
         return cache / f"{self.name}-{self.version}-{key}"
 
@@ -140,10 +140,10 @@ def ensure(cache: Path, part: BuiltPart) -> Path:
 def build_times(cache: Path) -> dict[str, float]:
     """Seconds that each part's latest build took, by name and version; empty if nothing was built here."""
     try:
-        found: dict[str, float] = json.loads((cache / "build-times.json").read_text())
+        times: dict[str, float] = json.loads((cache / "build-times.json").read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return times
 
 
 def _record(cache: Path, title: str, seconds: float) -> None:

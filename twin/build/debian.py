@@ -40,9 +40,9 @@ def _sources() -> str:
             continue
         deb822 = re.search(r"^URIs:\s*(\S+/debian)/?\s*$", text, re.MULTILINE)
         line = re.search(rf"^deb\s+(?:\[[^\]]*\]\s+)?(\S+/debian)/?\s+{_SUITE}\s", text, re.MULTILINE)
-        found = deb822 or line
-        if found:
-            return f"deb {found.group(1)} {_SUITE} main\n"
+        entry = deb822 or line
+        if entry:
+            return f"deb {entry.group(1)} {_SUITE} main\n"
     return f"deb http://deb.debian.org/debian {_SUITE} main\n"
 
 
@@ -113,16 +113,16 @@ def part(*, with_root: bool) -> BuiltPart:
 
 
 def ipset() -> BuiltPart:
-    """What the enforcer of NetworkPolicies keeps addresses with; tests alone need it."""
+    """The ipset package, in which the enforcer of NetworkPolicies keeps addresses; only tests need it."""
     return BuiltPart("debian-ipset", _SUITE, "1 ipset", lambda step: unpack(("ipset",), step, leave_out=_LEFT_OUT))
 
 
 def environment(root: Path) -> dict[str, str]:
-    """What an unpacked program needs to find its libraries and its companions."""
+    """Environment in which an unpacked program finds its libraries and the other unpacked programs."""
     libraries = [root / "usr/lib/x86_64-linux-gnu", root / "usr/lib/aarch64-linux-gnu", root / "usr/lib"]
-    found = [str(path) for path in libraries if path.is_dir()]
+    directories = [str(path) for path in libraries if path.is_dir()]
     path = [str(root / "usr/sbin"), str(root / "usr/bin"), os.environ.get("PATH", "")]
-    return {"LD_LIBRARY_PATH": os.pathsep.join(found), "PATH": os.pathsep.join(path)}
+    return {"LD_LIBRARY_PATH": os.pathsep.join(directories), "PATH": os.pathsep.join(path)}
 
 
 def self_starting(root: Path, name: str, target: Path) -> Path:

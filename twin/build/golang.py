@@ -69,7 +69,7 @@ class Program:
 
     @property
     def module_version(self) -> str:
-        """As a module file names it."""
+        """The version in the form that a module file takes."""
         return self.revision or f"v{self.version}"
 
     def files(self) -> dict[str, str]:
@@ -94,8 +94,8 @@ def _environment() -> dict[str, str]:
 
 def module(path: str, version: str) -> dict[str, Any]:
     """Download a module; its ``Dir`` holds its files, ``GoMod`` its module file."""
-    found: dict[str, Any] = json.loads(_go(["mod", "download", "-json", f"{path}@{version}"], Path.cwd()))
-    return found
+    description: dict[str, Any] = json.loads(_go(["mod", "download", "-json", f"{path}@{version}"], Path.cwd()))
+    return description
 
 
 def _kubernetes_replaces() -> tuple[str, ...]:
@@ -215,12 +215,12 @@ def programs() -> dict[str, Program]:
 
 
 def go_problem(answer: str) -> str | None:
-    """What is wrong with the Go that answers ``go env GOVERSION`` so (nothing: there is none); None if it will do.
+    """Return what is wrong with the Go whose ``go env GOVERSION`` gave this answer (empty: no Go); None if it is new enough.
 
     From 1.21 on, Go fetches a newer toolchain by itself where a module asks for one.
     """
-    found = re.match(r"go(\d+)\.(\d+)", answer)
-    if found and (int(found[1]), int(found[2])) >= _OLDEST_GO:
+    version = re.match(r"go(\d+)\.(\d+)", answer)
+    if version and (int(version[1]), int(version[2])) >= _OLDEST_GO:
         return None
     wanted = ".".join(map(str, _OLDEST_GO))
     what = f"Go is {answer}" if answer else "Go is missing"
@@ -284,7 +284,7 @@ def _build(program: Program, step: Step) -> None:
 
 
 class _Downloads:
-    """Fetches what programs need, one after the other, until it is told to stop."""
+    """Fetch what programs need, one after the other, until stopped."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -292,7 +292,7 @@ class _Downloads:
         self._running: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
-        """A failure is nobody's business here: the build itself downloads what is missing, and says what fails."""
+        """Download, and ignore failures: the build itself downloads what is missing, and says what fails."""
         for name in self._names:
             with contextlib.suppress(TwinError, OSError), tempfile.TemporaryDirectory(prefix="twin-ahead-") as folder:
                 wrapper = Path(folder) / "wrapper"
@@ -321,7 +321,7 @@ class _Downloads:
 
 @contextlib.contextmanager
 def downloading_ahead(names: Sequence[str]) -> Iterator[None]:
-    """While the first program compiles, the network is idle: download the modules of the later ones meanwhile."""
+    """Download the modules of the later programs while the first one compiles, when the network is idle."""
     downloads = _Downloads(names[1:])
     worker = threading.Thread(target=downloads.run, daemon=True)
     worker.start()

@@ -31,7 +31,7 @@ _BASE_PACKAGES = (
 _TOOL_PACKAGES = (*_BASE_PACKAGES, "postgresql-client-15", "curl")
 _DATABASE_PACKAGES = (*_TOOL_PACKAGES, "postgresql-15")
 _DATABASE_LEFT_OUT = ("libllvm", "perl", "libperl", "postgresql-common", "ssl-cert", "ucf", "adduser", "debconf")
-"""What Debian's server package is installed and compiled just in time with; PostgreSQL itself runs without."""
+"""Packages for the server's installation and just-in-time compilation, left out: PostgreSQL itself runs without them."""
 _DATABASE_USER = "postgres:x:70:70::/var/lib/postgresql:/bin/sh"
 _DATABASE_START = """#!/bin/bash
 # As docker-entrypoint.sh of github.com/docker-library/postgres: an empty PGDATA becomes a database, then the server runs.
@@ -72,7 +72,7 @@ def split_reference(image: str) -> tuple[str, str]:
 
 
 def _finish_root(root: Path) -> None:
-    """What maintainer scripts would have done that a running container needs."""
+    """Do the steps of Debian's maintainer scripts that a running container needs."""
     etc = root / "etc"
     master = root / "usr/share/base-passwd"
     for name in ("passwd", "group"):
@@ -196,16 +196,16 @@ def recipes(twin: Twin) -> list[Recipe]:
 
     if twin.simulated:
         return []
-    found = [
+    parts = [
         binary(PAUSE_IMAGE, "pause", "/pause", user="65535:65535"),
         binary(COREDNS_IMAGE, "coredns", "/coredns"),
         binary(EXTERNAL_SECRETS_IMAGE, "external-secrets", "/bin/external-secrets", user="65534:65534"),
         system(BASE_IMAGE, "python", _BASE_PACKAGES, ("python3",)),
     ]
     database, smoke = TOOL_IMAGES
-    found.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
+    parts.append(system(smoke, "tools", _TOOL_PACKAGES, ("bash",)))
     repository, tag = split_reference(database)
-    found.append(
+    parts.append(
         Recipe(
             repository,
             tag,
@@ -215,4 +215,4 @@ def recipes(twin: Twin) -> list[Recipe]:
             environment={"PATH": _PATH, "LANG": "C.UTF-8"},
         )
     )
-    return found
+    return parts

@@ -18,11 +18,11 @@ _ANSWER_SECONDS = 20
 
 
 def new_enough(answer: str, wanted: str = golang.PULUMI) -> bool:
-    """Whether ``pulumi version`` answered with at least ``wanted`` of the same major version; no pre-release counts."""
-    found = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)", answer.strip())
-    if found is None:
+    """Report whether a ``pulumi version`` answer is at least ``wanted``, of the same major version, and no pre-release."""
+    version = re.fullmatch(r"v?(\d+)\.(\d+)\.(\d+)", answer.strip())
+    if version is None:
         return False
-    major, minor, patch = (int(number) for number in found.groups())
+    major, minor, patch = (int(number) for number in version.groups())
     wanted_major, wanted_minor, wanted_patch = (int(number) for number in wanted.split("."))
     return major == wanted_major and (minor, patch) >= (wanted_minor, wanted_patch)
 
@@ -51,10 +51,10 @@ def pulumi(cache: Path) -> BuiltPart | None:
     Only a CLI that has its language host beside it is used: both come from one release. What the cache itself put on
     PATH (``make env``) doesn't count.
     """
-    found = shutil.which("pulumi")
-    if found is None:
+    command = shutil.which("pulumi")
+    if command is None:
         return None
-    program = Path(found).resolve()
+    program = Path(command).resolve()
     programs = [program, *(program.parent / name for name in _COMPANIONS)]
     if cache.resolve() in program.parents or not all(path.exists() for path in programs):
         return None

@@ -20,7 +20,7 @@ LINTERS = ("actionlint",)
 
 
 _BUILD_BYTES = 4 << 30
-"""What a build may take: compilers on every processor, or a linker, below 2 GiB each."""
+"""Memory that a build may take: compilers on every processor, or a linker, below 2 GiB each."""
 
 
 def needed(twin: Twin) -> tuple[str, ...]:
@@ -71,16 +71,34 @@ def debian_program(twin: Twin, name: str) -> Path:
     """Path of an unpacked Debian program; start it with :func:`debian_environment`."""
     root = debian_root(twin)
     for folder in ("usr/sbin", "usr/bin", "usr/lib/postgresql/15/bin", "usr/lib/cni"):
-        found = root / folder / name
-        if found.exists() or found.is_symlink():
-            return found
+        path = root / folder / name
+        if path.exists() or path.is_symlink():
+            return path
     raise FileNotFoundError(f"{name} is in none of the unpacked Debian packages below {root}")
 
 
 def path_directories(twin: Twin) -> list[Path]:
-    """What a person's PATH needs before everything else: pulumi, its language host, kubectl, helm."""
-    names = ("pulumi", "pulumi-language-python", "kubernetes", "helm")
-    return list(dict.fromkeys(directory(twin, name) / "bin" for name in names))
+    """Directories that come first on a person's PATH: pulumi, its language host, kubectl, helm."""
+    return [folder / "bin" for folder in (_pulumi(twin), directory(twin, "kubernetes"), directory(twin, "helm"))]
+
+
+def _pulumi(twin: Twin) -> Path:
+    """Return a folder with the CLI and its language host side by side, as an installed release has them.
+
+    The CLI looks for the host beside its own file, links resolved, and warns at every update of one that is elsewhere on
+    PATH (GetPluginPath in pulumi/pulumi sdk/go/common/workspace/plugins.go). So what was built apart is linked hard.
+    """
+    folders = tuple(dict.fromkeys(directory(twin, name) for name in ("pulumi", "pulumi-language-python")))
+    if len(folders) == 1:
+        return folders[0]
+
+    def link(step: cache.Step) -> None:
+        (step.directory / "bin").mkdir()
+        for file in (file for folder in folders for file in (folder / "bin").iterdir()):
+            (step.directory / "bin" / file.name).hardlink_to(file.resolve())
+
+    recipe = " ".join(folder.name for folder in folders)
+    return cache.ensure(twin.cache, cache.BuiltPart("pulumi-together", golang.PULUMI, recipe, link))
 
 
 def build_missing(twin: Twin, names: Sequence[str]) -> None:
@@ -108,13 +126,13 @@ def build_missing(twin: Twin, names: Sequence[str]) -> None:
 
 
 def side_by_side(available_bytes: int, processors: int) -> int:
-    """How many programs to build at once: a second one uses the processor while the first is linked by one thread."""
+    """Return how many programs to build at once: a second one uses the processor while the first is linked by one thread."""
     return max(1, min(processors, available_bytes // _BUILD_BYTES, 2))
 
 
 def _available_bytes() -> int:
-    found = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    line = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(line[1]) * 1024 if line else 0
 
 
 def everything(twin: Twin) -> None:
@@ -145,7 +163,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """How many of the programs are built."""
+    """Report the programs that are missing."""
     parts = {name: part(twin, name) for name in needed(twin)}
     missing = [name for name, part in parts.items() if not part.directory(twin.cache).exists()]
     if not debian_part(twin).directory(twin.cache).exists():

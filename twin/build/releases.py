@@ -47,10 +47,10 @@ def published(name: str) -> Release | None:
     requirements = downloads.REQUIREMENTS.read_text(encoding="utf-8")
     pulumi, *plugins = downloads.for_machine(requirements, _MACHINE)
     if name in ("pulumi", "pulumi-language-python"):
-        binaries = {one: f"pulumi/{one}" for one in ("pulumi", *_LANGUAGE_HOST)}
+        binaries = {binary: f"pulumi/{binary}" for binary in ("pulumi", *_LANGUAGE_HOST)}
         return Release("pulumi", version("pulumi"), [pulumi], binaries)
     if name == "pulumi-kubernetes":
-        (plugin,) = [one for one in plugins if one.file.startswith("pulumi-resource-kubernetes-")]
+        (plugin,) = [download for download in plugins if download.file.startswith("pulumi-resource-kubernetes-")]
         program = "pulumi-resource-kubernetes"
         return Release(name, version("pulumi-kubernetes"), [plugin], {program: f"{plugin.target}/{program}"})
     if name == "helm":
@@ -59,8 +59,8 @@ def published(name: str) -> Release | None:
     if name == "kubernetes":
         folder = f"release/v{golang.KUBERNETES}/bin/linux/amd64"
         programs = golang.programs()[name].links
-        files = [Download(folder, one, ".", KUBERNETES_URL, f"{one}-v{golang.KUBERNETES}") for one in programs]
-        return Release(name, golang.KUBERNETES, files, {one: one for one in programs})
+        files = [Download(folder, binary, ".", KUBERNETES_URL, f"{binary}-v{golang.KUBERNETES}") for binary in programs]
+        return Release(name, golang.KUBERNETES, files, {binary: binary for binary in programs})
     return None
 
 
@@ -83,25 +83,25 @@ def part(cache: Path, name: str) -> BuiltPart | None:
         pins = downloads.read_pins(downloads.PINS.read_text(encoding="utf-8"))
     except (OSError, ShopCatError) as error:
         raise TwinError(str(error)) from error
-    if not all(one.name in pins for one in release.downloads):
+    if not all(download.name in pins for download in release.downloads):
         return None
-    recipe = "\n".join(f"{pins[one.name]} {one.url}" for one in release.downloads)
-    found = BuiltPart(f"{release.name}-release", release.version, recipe, lambda step: _unpack(release, pins, step))
-    if found.directory(cache).exists() or _answers(release.downloads[0].url):
-        return found
+    recipe = "\n".join(f"{pins[download.name]} {download.url}" for download in release.downloads)
+    built = BuiltPart(f"{release.name}-release", release.version, recipe, lambda step: _unpack(release, pins, step))
+    if built.directory(cache).exists() or _answers(release.downloads[0].url):
+        return built
     return None
 
 
 def _unpack(release: Release, pins: Mapping[str, str], step: Step) -> None:
     files = step.directory / "files"
     try:
-        for one in release.downloads:
-            file = downloads.verified_archive(one, pins, step.directory / "downloads")
-            if one.file.endswith(".tar.gz"):
-                downloads.unpack(file, files / one.target)
+        for download in release.downloads:
+            file = downloads.verified_archive(download, pins, step.directory / "downloads")
+            if download.file.endswith(".tar.gz"):
+                downloads.unpack(file, files / download.target)
             else:
                 files.mkdir(exist_ok=True)
-                file.rename(files / one.file)
+                file.rename(files / download.file)
     except ShopCatError as error:
         raise TwinError(str(error)) from error
     shutil.rmtree(step.directory / "downloads", ignore_errors=True)
@@ -115,11 +115,11 @@ def _unpack(release: Release, pins: Mapping[str, str], step: Step) -> None:
 
 def main() -> int:
     """Write the checksums of everything that is published: `make pins`."""
-    found = [published(name) for name in golang.programs()]
-    twins = [one for release in found if release for one in release.downloads]
+    releases = [published(name) for name in golang.programs()]
+    twins = [download for release in releases if release for download in release.downloads]
     every = [*downloads.for_all_machines(downloads.REQUIREMENTS.read_text(encoding="utf-8")), *twins]
     try:
-        downloads.write_pins({one.name: one for one in every}.values())
+        downloads.write_pins({download.name: download for download in every}.values())
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""What a twin uses of its machine: network, cgroups, processes, ports, DNS, certificates; all of it is undone by `make down`."""
+"""The twin's use of its machine: network, cgroups, processes, ports, DNS, certificates; `make down` undoes all of it."""

@@ -30,21 +30,21 @@ def name(twin: Twin, node: int) -> str:
 
 def hierarchies() -> list[tuple[Path, bool]]:
     """Mount points of all cgroup hierarchies, each with whether it is the v2 one."""
-    found: dict[Path, bool] = {}
+    roots: dict[Path, bool] = {}
     for line in _MOUNTS.read_text().splitlines():
         _, where, kind, *_ = line.split()
         if kind in ("cgroup", "cgroup2"):
-            found[Path(where)] = kind == "cgroup2"
-    return sorted(found.items())
+            roots[Path(where)] = kind == "cgroup2"
+    return sorted(roots.items())
 
 
 def unified_only() -> bool:
-    """Whether the controllers are v2's."""
+    """Report whether every controller is in the cgroup v2 hierarchy."""
     return all(is_v2 for _, is_v2 in hierarchies())
 
 
 def _enable_controllers(twin: Twin, root: Path) -> None:
-    """On a v2-only machine the root must hand its controllers down; most of them usually are already."""
+    """Enable the controllers below the root, on a v2-only machine; most of them usually are already."""
     available = (root / "cgroup.controllers").read_text().split()
     switch = root / "cgroup.subtree_control"
     missing = [c for c in _WANTED_CONTROLLERS if c in available and c not in switch.read_text().split()]
@@ -66,11 +66,11 @@ def make(twin: Twin, node: int) -> None:
     Raises:
         TwinError: no hierarchy is mounted, or it can't be written.
     """
-    found = hierarchies()
-    if not found:
+    roots = hierarchies()
+    if not roots:
         raise TwinError("no cgroup hierarchy is mounted, so there can be no nodes; SHOPCAT_TWIN_SIMULATED=1 needs none")
     v2_only = unified_only()
-    for root, is_v2 in found:
+    for root, is_v2 in roots:
         if is_v2 and v2_only:
             _enable_controllers(twin, root)
         folder = root / name(twin, node)
@@ -105,21 +105,21 @@ def enter(twin: Twin, node: int, pid: int) -> None:
 
 
 def exists(twin: Twin, node: int) -> bool:
-    """Whether any part of the node's tree is there."""
+    """Report whether any part of the node's cgroup tree exists."""
     return any((root / name(twin, node)).exists() for root, _ in hierarchies())
 
 
 def _pids(folders: list[Path]) -> set[int]:
-    found: set[int] = set()
+    pids: set[int] = set()
     for folder in folders:
         for file in folder.rglob("cgroup.procs"):
             with contextlib.suppress(OSError):
-                found.update(int(line) for line in file.read_text().split())
-    return found - {0, os.getpid()}
+                pids.update(int(line) for line in file.read_text().split())
+    return pids - {0, os.getpid()}
 
 
 def _thaw(folders: list[Path]) -> None:
-    """A frozen process takes no SIGKILL under v1."""
+    """Thaw frozen processes, which under v1 SIGKILL does not end."""
     for folder in folders:
         for file in folder.rglob("freezer.state"):
             with contextlib.suppress(OSError):

@@ -42,12 +42,12 @@ def publish(twin: Twin, owner: str, names: Mapping[str, Sequence[str]]) -> None:
 
 
 def withdraw(twin: Twin, owner: str) -> None:
-    """No names of ``owner`` any more."""
+    """Remove all names of ``owner``."""
     (twin.hosts_directory / owner).unlink(missing_ok=True)
 
 
 def _answers(twin: Twin) -> bool:
-    """Whether the server replies to a question at all (about a name that doesn't exist)."""
+    """Report whether the server replies to a query (for a name that doesn't exist)."""
     question = struct.pack("!6H", 1, 0, 1, 0, 0, 0) + b"\x05probe\x07invalid\x00" + struct.pack("!2H", 1, 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(_PROBE_SECONDS)
@@ -82,7 +82,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it answers."""
+    """Report whether the DNS server answers."""
     process = processes.find(twin, _PROCESS)
     if process is None:
         return [PartStatus("DNS", ok=False, detail=f"not running; log: {twin.logs / f'{_PROCESS}.log'}")]

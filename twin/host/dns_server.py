@@ -5,6 +5,9 @@ each question, so a name answers the moment its file is there. Format: ``address
 comments; ``*.example.com`` stands for one or more labels, and the longest match wins, as in Route 53. Files that begin
 with a dot are being written and don't count.
 
+Not CoreDNS: the one built for the cluster lacks the ``bind`` plugin, so it would listen on every address of the machine;
+its ``hosts`` plugin knows no wildcards and reads a changed file only after its ``reload`` interval.
+
 Source of the message format: RFC 1035 section 4; of NXDOMAIN against an empty answer: RFC 2308.
 """
 
@@ -17,7 +20,7 @@ import sys
 from pathlib import Path
 
 TTL_SECONDS = 5
-"""What RDS gives its endpoints (an ALB's is 60): short, so that a fail-over is seen."""
+"""Time to live of an RDS endpoint's address (an ALB's is 60): short, so that a fail-over is seen."""
 
 _HEADER = struct.Struct("!6H")
 _QUERY_RESPONSE, _AUTHORITATIVE, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x0400, 0x0100, 0x0080
@@ -32,7 +35,7 @@ Addresses = dict[str, list[ipaddress.IPv4Address | ipaddress.IPv6Address]]
 
 def parse_hosts(text: str) -> Addresses:
     """Names (lower case, no final dot) and their addresses; a line that isn't one is skipped."""
-    found: Addresses = {}
+    addresses: Addresses = {}
     for line in text.splitlines():
         first, *names = line.partition("#")[0].split() or [""]
         try:
@@ -40,10 +43,10 @@ def parse_hosts(text: str) -> Addresses:
         except ValueError:
             continue
         for name in names:
-            known = found.setdefault(name.lower().rstrip("."), [])
+            known = addresses.setdefault(name.lower().rstrip("."), [])
             if address not in known:
                 known.append(address)
-    return found
+    return addresses
 
 
 class Names:
@@ -55,7 +58,7 @@ class Names:
         self._addresses: Addresses = {}
 
     def lookup(self, name: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address] | None:
-        """The name's addresses, or None if nobody has it."""
+        """Return the name's addresses, or None if it does not exist."""
         self._refresh()
         wanted = name.lower().rstrip(".")
         if wanted in self._addresses:
@@ -119,7 +122,7 @@ def _record(kind: int, data: bytes) -> bytes:
 
 
 def _authority() -> bytes:
-    """How long a "no" may be remembered."""
+    """The SOA record, which says how long a negative answer may be cached."""
     name = b"\x04twin\x07invalid\x00"
     return _record(_SOA, name + name + struct.pack("!5I", 1, 60, 60, 3600, TTL_SECONDS))
 
@@ -141,13 +144,13 @@ def answer(message: bytes, names: Names) -> bytes | None:
         name, kind, end = _read_question(message)
     except ValueError:
         return refusal
-    found = names.lookup(name)
+    addresses = names.lookup(name)
     records = [
         _record(_A if address.version == 4 else _AAAA, address.packed)
-        for address in found or []
+        for address in addresses or []
         if kind in (_ANY, _A if address.version == 4 else _AAAA)
     ]
-    code = _NAME_ERROR if found is None else _NO_ERROR
+    code = _NAME_ERROR if addresses is None else _NO_ERROR
     authority = b"" if records else _authority()
     header = _HEADER.pack(identifier, reply_flags | code, 1, len(records), 1 if authority else 0, 0)
     return header + message[_HEADER.size : end] + b"".join(records) + authority

@@ -1,4 +1,4 @@
-"""What all twins of a machine share and no name keeps apart: one at a time makes it or takes it away."""
+"""Locks on what all twins of a machine share: one twin at a time makes it or removes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock (flock) of a file or folder that exists; waits for whoever has it. It ends with the process."""
+    """Hold the lock (flock) of a file or folder that exists; wait while another holds it. It ends with the process."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -21,12 +21,12 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def places() -> contextlib.AbstractContextManager[None]:
-    """For folders that are mounted on: removing one ends the mounts on it in every process's mount namespace."""
+    """Lock the folders that twins mount on: removing one ends the mounts on it in every process's mount namespace."""
     return locked(Path("/run"))
 
 
 def mounted(path: Path) -> bool:
-    """Whether something is mounted on the folder, in whichever process's mount namespace."""
+    """Report whether something is mounted on the folder in any process's mount namespace."""
     for mountinfo in Path("/proc").glob("[0-9]*/mountinfo"):
         with contextlib.suppress(OSError):  # ended meanwhile
             if any(line.split()[4] == str(path) for line in mountinfo.read_text(errors="replace").splitlines()):

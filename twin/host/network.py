@@ -77,33 +77,33 @@ def in_netns(netns: str, *argv: str) -> list[str]:
 
 
 def _set_sysctls(netns: str, values: dict[str, str]) -> None:
-    """Inside the namespace, where they are its own."""
+    """Set sysctls inside the namespace, which has its own."""
     script = "; ".join(f"echo {value} > /proc/sys/{name} 2>/dev/null || true" for name, value in values.items())
     subprocess.run(in_netns(netns, "sh", "-c", script), check=True)
 
 
 def overlapping_routes(twin: Twin, routes: list[dict[str, Any]]) -> list[str]:
-    """Of ``ip -json route show table all``: what sends an address of this twin somewhere else."""
+    """Return those routes (from ``ip -json route show table all``) that lead an address of this twin elsewhere."""
     own = networks(twin)
-    found: list[str] = []
+    overlaps: list[str] = []
     for route in routes:
         destination = route.get("dst", "default")
         if destination in ("default", "0.0.0.0/0") or route.get("dev") == twin.bridge:
             continue
         with contextlib.suppress(ValueError):
             other = ipaddress.ip_network(destination, strict=False)
-            if any(other.overlaps(one) for one in own):
-                found.append(f"{destination} dev {route.get('dev', '-')}")
-    return sorted(set(found))
+            if any(other.overlaps(network) for network in own):
+                overlaps.append(f"{destination} dev {route.get('dev', '-')}")
+    return sorted(set(overlaps))
 
 
 def _refuse_overlap(twin: Twin) -> None:
     routes = json.loads(_ip("-json", "-4", "route", "show", "table", "all") or "[]")
-    found = overlapping_routes(twin, routes)
-    if found:
+    overlaps = overlapping_routes(twin, routes)
+    if overlaps:
         own = " and ".join(map(str, networks(twin)))
         raise TwinError(
-            f"the twin {twin.name!r} uses {own}, and this machine already routes {', '.join(found)}; "
+            f"the twin {twin.name!r} uses {own}, and this machine already routes {', '.join(overlaps)}; "
             "remove that route (a VPN?) while the twin runs, or run the twin on another machine"
         )
 
@@ -151,7 +151,7 @@ def _complete(twin: Twin) -> bool:
 
 
 def _answers(twin: Twin, node: int) -> bool:
-    """Whether a program in the node's namespace can open a TCP connection to the host's address."""
+    """Report whether a program in the node's namespace can open a TCP connection to the host's address."""
     with socket.socket() as server:
         try:
             server.bind((twin.host_ip, 0))
@@ -294,7 +294,7 @@ def _remove_empty_netns_directory() -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether both nodes reach the host."""
+    """Report whether both nodes reach the host."""
     if not _interface_exists(twin.bridge):
         return [PartStatus("network", ok=False, detail=f"no interface {twin.bridge}")]
     cut = [twin.netns(node) for node in NODES if not _answers(twin, node)]

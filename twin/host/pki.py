@@ -38,7 +38,7 @@ class KeyPair(NamedTuple):
 
 
 class KeyPairFiles(NamedTuple):
-    """Where a certificate and its key lie."""
+    """Paths of a certificate and its key."""
 
     certificate: Path
     key: Path
@@ -254,7 +254,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the authority is there and still valid."""
+    """Report whether the certificate authority exists and is still valid."""
     if not ca_file(twin).exists():
         return [PartStatus("certificates", ok=False, detail=f"no authority in {twin.pki}")]
     ends = x509.load_pem_x509_certificate(ca_file(twin).read_bytes()).not_valid_after_utc

@@ -1,4 +1,4 @@
-"""Whether a port that a part is about to listen on is free, said before the part dies of it."""
+"""Check that a port is free before a part listens on it, so that the message names the cause."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Process:
     log: Path
 
     def alive(self) -> bool:
-        """Whether exactly this process still has a thread that runs; until the last ends, its ports are taken."""
+        """Report whether this very process still has a running thread; its ports are taken until the last thread ends."""
         return _start_ticks(self.pid) == self.started_ticks
 
 

@@ -1,4 +1,4 @@
-"""What a twin changed on the machine outside its own names: written down before the change, put back on down.
+"""Record of the twin's changes to the machine outside its own names: written before the change, undone by `make down`.
 
 Almost nothing is ever in here. Namespaces, the one network interface, its routes and the cgroups carry the twin's name
 and are found by it; everything else of a node lives in namespaces that end with it.
@@ -46,7 +46,7 @@ def recorded(twin: Twin, kind: str) -> list[str]:
 
 
 def forget(twin: Twin, kind: str, what: str) -> None:
-    """It was put back."""
+    """Drop the record of a change that was undone."""
     recorded = _read(twin)
     if what in recorded.get(kind, []):
         recorded[kind].remove(what)

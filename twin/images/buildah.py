@@ -22,7 +22,7 @@ from twin.host import machine
 
 
 def storage_driver(cache_directory: Path, mountinfo: str) -> str:
-    """How buildah stores layers below a folder: no overlay can be stacked on another one (inside a container)."""
+    """Return buildah's storage driver for a folder: no overlay can be stacked on another one (inside a container)."""
     best, kind = 0, ""
     for line in mountinfo.splitlines():
         fields = line.split()
@@ -33,7 +33,7 @@ def storage_driver(cache_directory: Path, mountinfo: str) -> str:
 
 
 _BLOB_CACHE = Path("/var/lib/containers")
-"""Where buildah, run by root, remembers which registry has which layer; no option moves it."""
+"""Folder in which buildah, run by root, remembers which registry has which layer; no option moves it."""
 
 # In mounts of its own: what buildah mounts and forgets ends with it, and it remembers layers in the cache's folder.
 _ALONE = (
@@ -81,7 +81,7 @@ def _buildah(twin: Twin, storage: Path, arguments: Sequence[str | Path], log: Pa
 
 
 def _invocation(twin: Twin, storage: Path, arguments: Sequence[str | Path]) -> tuple[list[str | Path], dict[str, str]]:
-    """How buildah is called with these arguments."""
+    """Return the command line and environment for buildah with these arguments."""
     root = programs.debian_root(twin)
     program = debian.self_starting(root, "buildah", storage / f"buildah-{root.parent.name}")
     policy = storage / "policy.json"
@@ -116,7 +116,7 @@ def run_buildah(twin: Twin, arguments: Sequence[str]) -> int:
         Its exit code.
     """
     ecr, here = f"docker://{config.registry_host()}/", f"docker://127.0.0.1:{twin.registry_port}/"
-    led = [here + one.removeprefix(ecr) if one.startswith(ecr) else one for one in arguments]
+    led = [here + argument.removeprefix(ecr) if argument.startswith(ecr) else argument for argument in arguments]
     with _storage(twin) as storage:
         if led[:1] == ["build"]:  # as in build_image
             _buildah(

@@ -118,11 +118,11 @@ def tool_images(twin: Twin) -> dict[str, str]:
     names = ("database", "smoke")
     if twin.simulated:  # never pulled; any digest will do, and this one says so
         return dict.fromkeys(names, f"simulated.invalid/tools@sha256:{'0' * 64}")
-    found = {}
+    images = {}
     for name, image in zip(names, TOOL_IMAGES, strict=True):
         repository, tag = split_reference(image)
-        found[name] = f"docker.io/{repository}@{digest(twin, repository, tag)}"
-    return found
+        images[name] = f"docker.io/{repository}@{digest(twin, repository, tag)}"
+    return images
 
 
 def base_image(twin: Twin) -> str:
@@ -132,7 +132,7 @@ def base_image(twin: Twin) -> str:
 
 
 def push_unbuilt(twin: Twin, context: Path, repository: str, tag: str) -> str:
-    """With simulated nodes nothing runs an image: the source itself is pushed as one layer, through ECR's front."""
+    """Push the source itself as one layer, through ECR's front: with simulated nodes nothing runs an image."""
     layer = twin.directory / "unbuilt.tar.gz"
     tar_tree(context, layer)
     return push_recipe(twin, Recipe(repository, tag, layer), system=False)

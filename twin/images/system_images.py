@@ -41,7 +41,7 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """They go with the registry's folder."""
+    """Do nothing: the images go with the registry's folder."""
 
 
 def _missing(twin: Twin, images: Iterable[str]) -> list[str]:
@@ -56,7 +56,7 @@ def _missing(twin: Twin, images: Iterable[str]) -> list[str]:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Which system images the registry lacks."""
+    """Report the system images that the registry lacks."""
     if twin.simulated:
         return [PartStatus("images", ok=True, detail="none: simulated nodes pull nothing")]
     missing = _missing(twin, (PAUSE_IMAGE, COREDNS_IMAGE, EXTERNAL_SECRETS_IMAGE, BASE_IMAGE, *TOOL_IMAGES))

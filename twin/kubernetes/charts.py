@@ -71,7 +71,7 @@ def _load_balancer_controller(twin: Twin, work: Path) -> Path:
 
 def addon_images(twin: Twin) -> dict[str, str]:
     """The charts' own images, by the digests they have on the twin."""
-    found = {
+    images = {
         "loadBalancerController": (
             "public.ecr.aws",
             controller_image.CONTROLLER_REPOSITORY,
@@ -80,10 +80,10 @@ def addon_images(twin: Twin) -> dict[str, str]:
         "externalSecrets": ("oci.external-secrets.io", *image_layers.EXTERNAL_SECRETS_IMAGE.split(":")),
     }
     if twin.simulated:  # never pulled, as the tools' images
-        return {name: f"{host}/{image}:{tag}@sha256:{'0' * 64}" for name, (host, image, tag) in found.items()}
+        return {name: f"{host}/{image}:{tag}@sha256:{'0' * 64}" for name, (host, image, tag) in images.items()}
     return {
         name: f"{host}/{image}:{tag}@{registry_client.digest(twin, image, tag)}"
-        for name, (host, image, tag) in found.items()
+        for name, (host, image, tag) in images.items()
     }
 
 
@@ -109,7 +109,7 @@ def digests(twin: Twin) -> dict[str, str]:
     Raises:
         TwinError: they aren't packaged yet.
     """
-    found = {}
+    digest_of = {}
     for setting, chart in (
         ("loadBalancerController", "aws-load-balancer-controller"),
         ("externalSecrets", "external-secrets"),
@@ -117,8 +117,8 @@ def digests(twin: Twin) -> dict[str, str]:
         archives = list(_directory(twin).glob(f"{chart}-[0-9]*.tgz"))
         if len(archives) != 1:
             raise TwinError(f"{_directory(twin)} holds {len(archives)} archives of {chart}, expected one; run make up")
-        found[setting] = f"sha256:{hashlib.sha256(archives[0].read_bytes()).hexdigest()}"
-    return found
+        digest_of[setting] = f"sha256:{hashlib.sha256(archives[0].read_bytes()).hexdigest()}"
+    return digest_of
 
 
 def _addresses(twin: Twin) -> list[str]:
@@ -148,7 +148,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it is served."""
+    """Report whether the chart mirror runs."""
     running = processes.find(twin, PROCESS) is not None
     return [PartStatus("chart mirror", ok=running, detail=twin.chart_mirror if running else "not running")]
 

@@ -1,4 +1,4 @@
-"""What EKS's managed add-ons put into kube-system, with the requests they have on a real node.
+"""The objects that EKS's managed add-ons put into kube-system, with the requests they have on a real node.
 
 CoreDNS is the real one. The VPC CNI, kube-proxy and the pod identity agent are placeholders: pods that only wait,
 marked ``shopcat.twin/placeholder: "true"``, on the host's network like the originals, so that slots and CPU are as
@@ -300,12 +300,12 @@ def delete(twin: Twin, addon_name: str) -> None:
 
 
 def problems(twin: Twin, addon_name: str) -> list[str]:
-    """Why an add-on isn't wholly running yet (EKS's ACTIVE once this is empty).
+    """Return why an add-on isn't wholly running yet (EKS's ACTIVE once this is empty).
 
     Raises:
         TwinError: see :func:`manifests`.
     """
-    found: list[str] = []
+    lines: list[str] = []
     for manifest in manifests(twin, addon_name):
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         if kind not in ("Deployment", "DaemonSet"):
@@ -313,7 +313,7 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         try:
             state = control_plane.call(twin, "GET", _path(manifest))
         except control_plane.ApiError as error:
-            found.append(f"{kind} {name}: {error}")
+            lines.append(f"{kind} {name}: {error}")
             continue
         status = state.get("status", {})
         current = status.get("observedGeneration") == state["metadata"]["generation"]
@@ -322,5 +322,5 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         else:
             wanted, ready = max(1, status.get("desiredNumberScheduled", 0)), status.get("numberAvailable", 0)
         if not current or ready < wanted:
-            found.append(f"{kind} {name}: {ready} of {wanted} pods are available")
-    return found
+            lines.append(f"{kind} {name}: {ready} of {wanted} pods are available")
+    return lines

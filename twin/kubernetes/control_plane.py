@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # First to last; they stop the other way round.
 PROCESSES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 TOKEN_REVIEW_PATH = "/authenticate"  # noqa: S105 - a URL path
-"""Where the API server posts TokenReviews on 127.0.0.1:<authenticator port>."""
+"""Path to which the API server posts TokenReviews on 127.0.0.1:<authenticator port>."""
 
 _START_SECONDS = 120.0
 _PROBE_SECONDS = 2.0
@@ -51,7 +51,7 @@ def _client_context(twin: Twin) -> ssl.SSLContext:
 
 
 def healthy(twin: Twin, url: str) -> bool:
-    """Whether a component of this twin answers 200 there (as the administrator, trusting the twin's authority)."""
+    """Report whether a component of this twin answers 200 at the URL (as the administrator, trusting the twin's authority)."""
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS, context=_client_context(twin)) as response:
             return int(response.status) == 200
@@ -60,7 +60,7 @@ def healthy(twin: Twin, url: str) -> bool:
 
 
 def healthy_plain(url: str) -> bool:
-    """Whether a plain HTTP health check answers 200."""
+    """Report whether a plain HTTP health check answers 200."""
     try:
         with urllib.request.urlopen(url, timeout=_PROBE_SECONDS) as response:
             return int(response.status) == 200
@@ -92,8 +92,8 @@ def call(
     )
     try:
         with urllib.request.urlopen(request, timeout=_CALL_SECONDS, context=_client_context(twin)) as response:
-            found: dict[str, Any] = json.load(response)
-            return found
+            document: dict[str, Any] = json.load(response)
+            return document
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         with contextlib.suppress(ValueError, AttributeError):
@@ -117,8 +117,8 @@ def client(twin: Twin) -> ApiClient:
     """A Kubernetes client as the administrator."""
     from kubernetes import config
 
-    found: ApiClient = config.new_client_from_config(str(twin.kubeconfig))
-    return found
+    api_client: ApiClient = config.new_client_from_config(str(twin.kubeconfig))
+    return api_client
 
 
 def _start_etcd(twin: Twin) -> processes.Process:

@@ -13,7 +13,7 @@ from twin.kubernetes import control_plane
 
 INSTANCE_TYPE = "t3.medium"
 CAPACITY_MEMORY_KIBIBYTES = 3_943_312
-"""What a t3.medium's kernel reports: `kubectl describe node` of real nodes."""
+"""Memory that a t3.medium's kernel reports, from `kubectl describe node` of real nodes."""
 RESERVED_MEMORY_MEBIBYTES = 442 + 100
 """EKS: 255 Mi + 11 Mi for each of 17 pods for the kubelet, and 100 Mi below which it would evict. The twin's kubelet
 never evicts (the machine's memory isn't the node's), so all of it is reserved."""
@@ -61,7 +61,7 @@ class Node:
 
     @property
     def containerd_socket(self) -> Path:
-        """Where ``ctr -n k8s.io`` reaches it."""
+        """Socket at which ``ctr -n k8s.io`` reaches its containerd."""
         return self.directory / "containerd.sock"
 
     @property
@@ -76,7 +76,7 @@ class Node:
 
     @property
     def provider_id(self) -> str:
-        """As the AWS cloud provider writes it."""
+        """The node's provider ID in the format of the AWS cloud provider."""
         return f"aws:///{self.zone}/{self.instance_id}"
 
     def process(self, role: str) -> str:
@@ -102,7 +102,7 @@ def labels(node: Node) -> dict[str, str]:
 
 
 def reserved_cpu_millicores(machine_cpus: int) -> int:
-    """What a kubelet must keep from pods so that 1930m are left.
+    """Return the CPU that a kubelet must reserve so that 1930m are left for pods.
 
     Raises:
         TwinError: the machine has fewer than two CPUs.
@@ -116,12 +116,12 @@ def reserved_cpu_millicores(machine_cpus: int) -> int:
 def node_objects(twin: Twin) -> dict[str, dict[str, Any]]:
     """Both Node objects by name, those that exist."""
     items = control_plane.call(twin, "GET", "/api/v1/nodes")["items"]
-    return {found["metadata"]["name"]: found for found in items}
+    return {item["metadata"]["name"]: item for item in items}
 
 
-def ready_condition(found: dict[str, Any]) -> dict[str, Any]:
+def ready_condition(node_object: dict[str, Any]) -> dict[str, Any]:
     """A Node object's condition Ready; Unknown if it has none."""
-    for condition in found.get("status", {}).get("conditions", []):
+    for condition in node_object.get("status", {}).get("conditions", []):
         if condition["type"] == "Ready":
             return cast("dict[str, Any]", condition)
     return {"status": "Unknown", "lastHeartbeatTime": "1970-01-01T00:00:00Z", "message": "never reported"}

@@ -52,7 +52,7 @@ def _may_lower_oom_scores() -> bool:
 
 
 def _on_overlay(path: Path) -> bool:
-    """Whether a folder lies on overlayfs (inside a container), on which no other overlay can be stacked."""
+    """Report whether a folder lies on overlayfs (inside a container), on which no other overlay can be stacked."""
     best, kind = 0, ""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         fields = line.split()
@@ -256,7 +256,7 @@ def _xtables(node: Node) -> Path:
 
 
 def environment(node: Node) -> dict[str, str]:
-    """What a program needs that changes the node's packet filter."""
+    """Environment of a program that changes the node's packet filter."""
     environment = programs.debian_environment(node.twin)
     libraries = [Path(path) / "xtables" for path in environment["LD_LIBRARY_PATH"].split(os.pathsep)]
     extensions = next((path for path in libraries if path.is_dir()), None)

@@ -18,11 +18,11 @@ from twin.kubernetes.node import START_SECONDS, Node
 from twin.kubernetes.node_configuration import KERNEL_SETTINGS, OWN_DIRECTORIES, setting_file_name
 
 MARKER = ".made-by-the-shopcat-twin"
-"""In a folder of the machine that twins made as a place to mount on."""
+"""Name of a file that marks a folder of the machine that twins made to mount on."""
 
 
 def _mounts_script(node: Node) -> str:
-    """What the holder of the node's mount namespace does first."""
+    """Shell script that makes the node's mounts and then sleeps, so that its mount namespace stays open."""
     covered = [("proc/meminfo", "/proc/meminfo")]
     for setting, wanted in KERNEL_SETTINGS.items():
         if Path("/proc/sys", setting).read_text().strip() != wanted:

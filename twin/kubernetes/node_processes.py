@@ -73,7 +73,7 @@ def _redirect_dns(node: Node) -> None:
 
 
 def _in_current_namespace(node: Node, process: processes.Process) -> bool:
-    """Whether a process lives in the node's network namespace as it is now, not in one that was replaced."""
+    """Report whether a process runs in the node's current network namespace, not in one that was replaced."""
     try:
         own = Path(f"/proc/{process.pid}/ns/net").stat().st_ino
         return own == (network.NETNS_DIRECTORY / node.netns).stat().st_ino
@@ -122,8 +122,8 @@ def _start_node(node: Node) -> None:
     )
 
 
-def _give_pod_network(node: Node, found: dict[str, Any]) -> None:
-    if "podCIDR" not in found["spec"]:
+def _give_pod_network(node: Node, node_object: dict[str, Any]) -> None:
+    if "podCIDR" not in node_object["spec"]:
         cidr = node.twin.pod_cidr(node.number)
         patch = {"spec": {"podCIDR": cidr, "podCIDRs": [cidr]}}
         path = f"/api/v1/nodes/{node.name}"
@@ -131,12 +131,12 @@ def _give_pod_network(node: Node, found: dict[str, Any]) -> None:
 
 
 def _became_ready(node: Node, since: dt.datetime | None) -> bool:
-    """Whether the node says so itself, after ``since`` (a Ready from before a restart is worth nothing)."""
-    found = node_objects(node.twin).get(node.name)
-    if found is None:
+    """Report whether the node's kubelet has reported Ready after ``since`` (a Ready from before a restart does not count)."""
+    node_object = node_objects(node.twin).get(node.name)
+    if node_object is None:
         return False
-    _give_pod_network(node, found)
-    condition = ready_condition(found)
+    _give_pod_network(node, node_object)
+    condition = ready_condition(node_object)
     if condition["status"] != "True" or not control_plane.healthy_plain(_proxy_url(node)):
         return False
     return since is None or dt.datetime.fromisoformat(condition["lastHeartbeatTime"]) >= since
@@ -152,17 +152,17 @@ def require_inotify_instances(count: int) -> None:
     opened: list[int] = []
     try:
         while len(opened) < count:
-            found = library.inotify_init1(os.O_CLOEXEC)
-            if found < 0:
+            instance = library.inotify_init1(os.O_CLOEXEC)
+            if instance < 0:
                 limit = Path("/proc/sys/fs/inotify/max_user_instances").read_text().strip()
                 raise TwinError(
                     f"two nodes need {count} inotify instances, and this machine has {len(opened)} left of its {limit} "
                     "(fs.inotify.max_user_instances): take another twin down, or raise the limit with sysctl"
                 )
-            opened.append(found)
+            opened.append(instance)
     finally:
-        for one in opened:
-            os.close(one)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def up(twin: Twin) -> None:
@@ -233,8 +233,8 @@ def status(twin: Twin) -> list[PartStatus]:
             logs = ", ".join(str(twin.logs / f"{node.process(role)}.log") for role in dead)
             lines.append(PartStatus(node.name, ok=False, detail=f"{', '.join(dead)} not running; log: {logs}"))
             continue
-        found = objects.get(node.name, {})
-        condition = ready_condition(found)
+        node_object = objects.get(node.name, {})
+        condition = ready_condition(node_object)
         ok = False
         if not control_plane.healthy(twin, f"https://{node.ip}:{KUBELET_PORT}/healthz"):
             detail = f"the kubelet runs but does not answer; log: {twin.logs / node.process('kubelet')}.log"

@@ -1,4 +1,4 @@
-"""With simulated nodes nothing runs in pods, so the controllers run as processes of the host once their charts are there.
+"""Controllers as processes of the host, for simulated nodes, where nothing runs in pods; each starts once its chart exists.
 
 The operator runs with its Deployment's arguments and as its ServiceAccount, so its rights are those it has in a pod.
 """
@@ -40,7 +40,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether they run."""
+    """Report whether the simulated controllers run."""
     running = processes.find(twin, PROCESS) is not None
     detail = "on the host" if running else "not running"
     return [PartStatus("External Secrets", ok=running, detail=detail), *simulated_controller.status(twin)]
@@ -49,11 +49,11 @@ def status(twin: Twin) -> list[PartStatus]:
 def _arguments(twin: Twin) -> list[str] | None:
     """Return the operator's arguments in the chart's Deployment, but for addresses it serves on; None while there is none."""
     try:
-        found = control_plane.call(twin, "GET", _DEPLOYMENT)
+        deployment = control_plane.call(twin, "GET", _DEPLOYMENT)
     except Exception:
         return None
-    given = found["spec"]["template"]["spec"]["containers"][0].get("args", [])
-    return [one for one in given if not one.startswith(("--metrics-addr", "--live-addr"))]
+    arguments = deployment["spec"]["template"]["spec"]["containers"][0].get("args", [])
+    return [argument for argument in arguments if not argument.startswith(("--metrics-addr", "--live-addr"))]
 
 
 def _kubeconfig(twin: Twin) -> Path:

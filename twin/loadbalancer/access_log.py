@@ -44,7 +44,7 @@ class Request:
 
     @property
     def connection_failed(self) -> bool:
-        """Whether no connection to a target came about."""
+        """Report whether the connection to the target could not be opened."""
         return bool(self.target) and self.flags[1:] == "C" and self.flags[0] in "Ss"
 
 
@@ -53,27 +53,27 @@ def parse(line: bytes) -> Request | None:
     if not line.startswith(_LINE_START):
         return None
     try:
-        found = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
         return None
-    target = str(found["target"])
+    target = str(fields["target"])
     return Request(
-        received_ms=int(found["time"]),
-        node=found["node"],
-        listener=int(found["listener"]),
-        rule=found["rule"],
-        group=found["group"],
+        received_ms=int(fields["time"]),
+        node=fields["node"],
+        listener=int(fields["listener"]),
+        rule=fields["rule"],
+        group=fields["group"],
         target="" if target.startswith("-") else target,
-        status=int(found["status"]),
-        by_target=found["by"] == "target",
-        flags=found["flags"],
-        connect_ms=int(found["connect"]),
-        response_ms=int(found["response"]),
-        total_ms=int(found["total"]),
-        client=found["client"],
-        method=found["method"],
-        path=found["path"],
-        trace=found["id"],
+        status=int(fields["status"]),
+        by_target=fields["by"] == "target",
+        flags=fields["flags"],
+        connect_ms=int(fields["connect"]),
+        response_ms=int(fields["response"]),
+        total_ms=int(fields["total"]),
+        client=fields["client"],
+        method=fields["method"],
+        path=fields["path"],
+        trace=fields["id"],
     )
 
 

@@ -25,10 +25,10 @@ def application(engine: Engine) -> web.Application:
     """The API's routes."""
 
     async def target_health(request: web.Request) -> web.Response:
-        found = engine.target_health(request.query.get("arn", ""))
-        if found is None:
+        health = engine.target_health(request.query.get("arn", ""))
+        if health is None:
             return _answer({"error": f"no target group {request.query.get('arn', '')!r}"}, 404)
-        return _answer({"TargetHealthDescriptions": found})
+        return _answer({"TargetHealthDescriptions": health})
 
     async def status(_: web.Request) -> web.Response:
         return _answer(engine.status())

@@ -46,10 +46,10 @@ def chart_overrides(twin: Twin) -> dict[str, Any]:
 
 def _copy_distribution(name: str, target: Path) -> None:
     try:
-        found = distribution(name)
+        package = distribution(name)
     except PackageNotFoundError as error:
         raise TwinError(f"the Python package {name} is missing in the virtual environment; run `make ready`") from error
-    for file in found.files or []:
+    for file in package.files or []:
         text = str(file)
         if text.startswith("..") or "__pycache__" in text:
             continue
@@ -120,11 +120,11 @@ def up(twin: Twin) -> None:
 
 
 def down(twin: Twin) -> None:
-    """It goes with the registry's folder."""
+    """Do nothing: the image goes with the registry's folder."""
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether it was pushed."""
+    """Report whether the controller's image was pushed."""
     if twin.simulated:
         return [PartStatus("controller image", ok=True, detail="none: simulated nodes pull nothing")]
     done = (twin.directory / "loadbalancer" / "image.pushed").exists()

@@ -1,20 +1,21 @@
-"""Which names lead to which load balancer: a hosts file for the twin's DNS, maps for the front door."""
+"""The names that lead to each load balancer: addresses for the twin's DNS, maps for the front door."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+OWNER = "load-balancers"
+"""Owner of these names in the twin's DNS."""
 
-def hosts_file(names: Mapping[str, str], addresses: Mapping[str, Sequence[str]]) -> str:
-    """One ``ip name`` per line, both nodes of each load balancer. Wildcards keep their ``*.``.
+
+def name_addresses(names: Mapping[str, str], addresses: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Each name with the addresses of both nodes of its load balancer. Wildcards keep their ``*.``.
 
     Args:
         names: DNS name → load balancer ARN.
         addresses: load balancer ARN → its nodes' addresses.
     """
-    return "".join(
-        f"{address} {name}\n" for name, arn in sorted(names.items()) if arn in addresses for address in addresses[arn]
-    )
+    return {name: addresses[arn] for name, arn in names.items() if arn in addresses}
 
 
 def host_maps(names: Mapping[str, str], keys: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:

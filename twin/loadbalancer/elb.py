@@ -82,11 +82,11 @@ class UnimplementedError(Exception):
 
 
 def _attributes(kind: str, pairs: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    found = {pair["Key"]: pair["Value"] for pair in pairs}
-    for key, value in found.items():
+    values = {pair["Key"]: pair["Value"] for pair in pairs}
+    for key, value in values.items():
         if key not in _ATTRIBUTES_IGNORED[kind] and value not in _HARMLESS_VALUES:
             raise UnimplementedError(f"{kind} attribute {key}={value}")
-    return found
+    return values
 
 
 def parse_condition(document: Mapping[str, Any]) -> Condition:
@@ -171,16 +171,16 @@ def parse_target_group(document: Mapping[str, Any], attributes: Iterable[Mapping
     Raises:
         UnimplementedError: instance or lambda targets, stickiness, slow start, HTTP/2 to targets.
     """
-    found = _attributes("target group", attributes)
+    values = _attributes("target group", attributes)
     if document.get("TargetType") != "ip":
         raise UnimplementedError(f"target type {document.get('TargetType')} (of {document['TargetGroupName']})")
     if document.get("ProtocolVersion", "HTTP1") not in ("HTTP1", None):
         raise UnimplementedError(f"protocol version {document['ProtocolVersion']} (of {document['TargetGroupName']})")
     if document["Protocol"] not in ("HTTP", "HTTPS"):
         raise UnimplementedError(f"protocol {document['Protocol']} (of {document['TargetGroupName']})")
-    if found.get("stickiness.enabled") == "true":
+    if values.get("stickiness.enabled") == "true":
         raise UnimplementedError(f"stickiness (of {document['TargetGroupName']})")
-    balance = found.get("load_balancing.algorithm.type", "round_robin")
+    balance = values.get("load_balancing.algorithm.type", "round_robin")
     if balance not in ("round_robin", "least_outstanding_requests", "weighted_random"):
         raise UnimplementedError(f"load_balancing.algorithm.type={balance}")
     return TargetGroup(
@@ -198,7 +198,7 @@ def parse_target_group(document: Mapping[str, Any], attributes: Iterable[Mapping
             unhealthy_threshold=int(document.get("UnhealthyThresholdCount") or 2),
             matcher=(document.get("Matcher") or {}).get("HttpCode") or "200",
         ),
-        deregistration_delay_seconds=float(found.get("deregistration_delay.timeout_seconds", "300")),
+        deregistration_delay_seconds=float(values.get("deregistration_delay.timeout_seconds", "300")),
         balance=balance,
     )
 
@@ -240,14 +240,14 @@ class Reader:
 
     def _read_slow(self) -> None:
         self._load_balancers = [
-            found
+            load_balancer
             for page in self._elb.get_paginator("describe_load_balancers").paginate()
-            for found in page["LoadBalancers"]
+            for load_balancer in page["LoadBalancers"]
         ]
         self._groups = [
-            found
+            group
             for page in self._elb.get_paginator("describe_target_groups").paginate()
-            for found in page["TargetGroups"]
+            for group in page["TargetGroups"]
         ]
         self._load_balancer_attributes = {}
         self._listeners = {}
@@ -262,7 +262,9 @@ class Reader:
                 if listener["Protocol"] == "HTTPS":
                     extra = self._elb.describe_listener_certificates(ListenerArn=listener["ListenerArn"])
                     self._extra_certificates[listener["ListenerArn"]] = tuple(
-                        found["CertificateArn"] for found in extra["Certificates"] if not found.get("IsDefault")
+                        certificate["CertificateArn"]
+                        for certificate in extra["Certificates"]
+                        if not certificate.get("IsDefault")
                     )
         self._group_attributes = {
             group["TargetGroupArn"]: self._elb.describe_target_group_attributes(TargetGroupArn=group["TargetGroupArn"])[
@@ -284,23 +286,25 @@ class Reader:
 
     def _read_certificates(self) -> None:
         wanted = {
-            found["CertificateArn"]
+            certificate["CertificateArn"]
             for listeners in self._listeners.values()
             for listener in listeners
-            for found in listener.get("Certificates") or []
+            for certificate in listener.get("Certificates") or []
         } | {arn for arns in self._extra_certificates.values() for arn in arns}
         for arn in wanted - set(self._certificates):
-            found = self._acm.describe_certificate(CertificateArn=arn)["Certificate"]
+            certificate = self._acm.describe_certificate(CertificateArn=arn)["Certificate"]
             self._certificates[arn] = tuple(
-                dict.fromkeys([found["DomainName"], *found.get("SubjectAlternativeNames", [])])
+                dict.fromkeys([certificate["DomainName"], *certificate.get("SubjectAlternativeNames", [])])
             )
 
     def _read_names(self) -> dict[str, str]:
-        by_dns_name = {found["DNSName"].lower(): found["LoadBalancerArn"] for found in self._load_balancers}
+        by_dns_name = {
+            load_balancer["DNSName"].lower(): load_balancer["LoadBalancerArn"] for load_balancer in self._load_balancers
+        }
         names = dict(by_dns_name)
         for zone in self._route53.list_hosted_zones()["HostedZones"]:
             pages = self._route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone["Id"])
-            for record in (found for page in pages for found in page["ResourceRecordSets"]):
+            for record in (record_set for page in pages for record_set in page["ResourceRecordSets"]):
                 if record["Type"] in ("A", "AAAA"):
                     points_at = [record["AliasTarget"]["DNSName"]] if record.get("AliasTarget") else []
                 elif record["Type"] == "CNAME":
@@ -335,8 +339,8 @@ class Reader:
                 continue
             descriptions = self._elb.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
             targets[arn] = frozenset(
-                Target(found["Target"]["Id"], int(found["Target"].get("Port") or document["Port"]))
-                for found in descriptions
+                Target(description["Target"]["Id"], int(description["Target"].get("Port") or document["Port"]))
+                for description in descriptions
             )
         load_balancers: dict[str, LoadBalancer] = {}
         for document in self._load_balancers:
@@ -359,7 +363,7 @@ class Reader:
         arn = document["LoadBalancerArn"]
         if document.get("Type", "application") != "application":
             raise UnimplementedError(f"load balancer type {document['Type']}")
-        found = _attributes("load balancer", self._load_balancer_attributes[arn])
+        values = _attributes("load balancer", self._load_balancer_attributes[arn])
         listeners = []
         for listener in sorted(self._listeners[arn], key=lambda each: int(each["Port"])):
             if listener["Protocol"] not in ("HTTP", "HTTPS"):
@@ -389,9 +393,9 @@ class Reader:
             dns_name=document["DNSName"].lower(),
             internet_facing=document.get("Scheme") == "internet-facing",
             listeners=tuple(listeners),
-            idle_timeout_seconds=float(found.get("idle_timeout.timeout_seconds", "60")),
-            client_keep_alive_seconds=float(found.get("client_keep_alive.seconds", "3600")),
-            http2=found.get("routing.http2.enabled", "true") == "true",
+            idle_timeout_seconds=float(values.get("idle_timeout.timeout_seconds", "60")),
+            client_keep_alive_seconds=float(values.get("client_keep_alive.seconds", "3600")),
+            http2=values.get("routing.http2.enabled", "true") == "true",
         )
         for group in result.target_groups():
             if group not in groups:

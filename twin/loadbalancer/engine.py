@@ -1,4 +1,4 @@
-"""The load balancer's brain: what the AWS API says, carried to each node late; health; nodes kept running."""
+"""The load balancer's engine: carries the AWS API's state to each node late, checks health, keeps nodes running."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import dns
 from twin.loadbalancer import certificates, dns_names, haproxy_config
 from twin.loadbalancer.addresses import NodeAddresses, add_to_bridge
 from twin.loadbalancer.elb import AWS_ERRORS, Reader
@@ -68,7 +69,7 @@ class Engine:
         self._snapshot: Snapshot | None = None
         self._api_problem = "not asked yet"
         self._problems: list[str] = []
-        self._hosts = ""
+        self._published_names: dict[str, Sequence[str]] = {}
         self._front_door_state: Any = None
 
     # --- what the AWS API says -------------------------------------------------------------------------------------
@@ -160,13 +161,10 @@ class Engine:
 
     def _write_names(self, snapshot: Snapshot) -> None:
         addresses = {arn: self._addresses.of(arn, loopback=self._twin.simulated) for arn in self._nodes}
-        hosts = dns_names.hosts_file(snapshot.names, addresses)
-        if hosts != self._hosts:
-            self._twin.hosts_directory.mkdir(parents=True, exist_ok=True)
-            partial = self._twin.hosts_directory / ".load-balancers"
-            partial.write_text(hosts)
-            partial.replace(self._twin.hosts_directory / "load-balancers")
-            self._hosts = hosts
+        names = dns_names.name_addresses(snapshot.names, addresses)
+        if names != self._published_names:
+            dns.publish(self._twin, dns_names.OWNER, names)
+            self._published_names = names
 
     # --- nodes -----------------------------------------------------------------------------------------------------
 
@@ -239,7 +237,7 @@ class Engine:
     async def _open_front_door(self) -> None:
         if self._front_door is None or self._snapshot is None:
             return
-        keys = {arn: found.name for arn, found in self._snapshot.load_balancers.items() if arn in self._nodes}
+        keys = {arn: balancer.name for arn, balancer in self._snapshot.load_balancers.items() if arn in self._nodes}
         nodes = {arn: self._addresses.of(arn, loopback=True) for arn in keys}
         known = dict(self._snapshot.names)
         for arn, load_balancer in self._snapshot.load_balancers.items():
@@ -323,7 +321,7 @@ class Engine:
         in_use = arn in self._in_use()
         now = time.monotonic()
         group = self._groups[arn]
-        found = []
+        descriptions = []
         for member, registration in sorted(self._registrations.items()):
             if member[0] != arn:
                 continue
@@ -339,7 +337,7 @@ class Engine:
             description: dict[str, Any] = {"State": health.state}
             if health.reason:
                 description |= {"Reason": health.reason, "Description": health.description}
-            found.append(
+            descriptions.append(
                 {
                     "Target": {"Id": member[1].ip, "Port": member[1].port},
                     "HealthCheckPort": str(member[1].port)
@@ -348,12 +346,12 @@ class Engine:
                     "TargetHealth": description,
                 }
             )
-        return found
+        return descriptions
 
     # --- status and faults -----------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """What runs, what is under way, what is not implemented."""
+        """Return the state of every load balancer, node and target group, and the problems."""
         snapshot = self._snapshot
         group_names = {arn: group.name for arn, group in self._groups.items()}
         load_balancers = []
@@ -383,7 +381,7 @@ class Engine:
         }
 
     def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
-        """For each running node: its log's name, its load balancer's CloudWatch dimension, its groups' by name."""
+        """Return for each running node its log's name, its load balancer's CloudWatch dimension and its groups' by name."""
         return [
             (node.process.node.name, version.dimension, {g.name: target_group_dimension(a) for a, g in groups.items()})
             for node in self._every_node()
@@ -392,7 +390,7 @@ class Engine:
         ]
 
     def set_faults(self, faults: Mapping[str, Any]) -> None:
-        """Change how unkind it is, from now on.
+        """Change the faults that it plays, from now on.
 
         Raises:
             TwinError: a fault it doesn't know, or a value of the wrong kind.

@@ -47,12 +47,12 @@ def _listening_inode(ip: str, port: int) -> str | None:
 
 
 def _socket_inodes(process: Path) -> set[str]:
-    found = set()
+    inodes = set()
     with contextlib.suppress(OSError):
         for link in list((process / "fd").iterdir()):
             with contextlib.suppress(OSError):
-                found.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
-    return found
+                inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return inodes
 
 
 def holder(ip: str, port: int) -> str:
@@ -67,7 +67,7 @@ def holder(ip: str, port: int) -> str:
 
 
 def refuse_taken_ports(ip: str) -> list[int]:
-    """Which of the ports can't be had for want of rights; one that is taken is an error.
+    """Return the ports that this user has no right to open; a port that is taken is an error.
 
     Raises:
         TwinError: a port is taken, or the address is none of this machine's.

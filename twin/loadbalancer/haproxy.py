@@ -58,7 +58,7 @@ def reload_haproxy(process: processes.Process, master_socket: Path) -> None:
 
 
 class Slots:
-    """Which server slot of a target group belongs to which target.
+    """The server slots of a target group, and the target that each belongs to.
 
     A target keeps its slot from when it is first routable until :meth:`release`, so its connections can be cut later.
     """
@@ -110,11 +110,11 @@ class NodeProcess:
 
     @property
     def reloads(self) -> int:
-        """How often the structure changed since this object was made."""
+        """Number of changes to the structure since this object was made."""
         return self._reloads
 
     def alive(self) -> bool:
-        """Whether the HAProxy runs."""
+        """Report whether the HAProxy process runs."""
         return processes.find(self._twin, self.node.name) is not None
 
     def apply(

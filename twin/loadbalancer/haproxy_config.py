@@ -41,7 +41,7 @@ _TLS_VERSIONS = {
 
 @dataclass(frozen=True)
 class HaproxyNode:
-    """Where one load-balancer node listens and keeps its files."""
+    """Addresses and folders of one load-balancer node."""
 
     name: str
     namespace: str
@@ -203,7 +203,7 @@ LOG_FORMAT = (
 
 
 def _outer(node: HaproxyNode, load_balancer: LoadBalancer, listener: Listener) -> list[str]:
-    """Where clients connect: TLS, keep-alive, and nothing else.
+    """The frontend to which clients connect: TLS, keep-alive, and nothing else.
 
     Each request goes on by a connection of its own to the inner frontend. Without that hop HAProxy would answer a
     target's reset on a client's second request by closing the client's connection without a word (it counts on browsers
@@ -230,7 +230,7 @@ def _outer(node: HaproxyNode, load_balancer: LoadBalancer, listener: Listener) -
 def _inner(
     node: HaproxyNode, load_balancer: LoadBalancer, listener: Listener, nat_addresses: Sequence[str], first_rule: int
 ) -> list[str]:
-    """Where requests are matched to rules and sent to targets; its log is the access log."""
+    """The frontend that matches requests to rules and sends them to targets; its log is the access log."""
     patience = int(node.connect_timeout_seconds * 1000) - 100
     body = [
         f"bind {node.inner_address(listener.port)} accept-proxy",

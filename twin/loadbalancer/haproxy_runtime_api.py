@@ -40,16 +40,16 @@ def workers(master_socket: Path) -> tuple[list[int], list[int]]:
             into = old
         elif line.startswith("# programs"):
             break
-        found = re.match(r"(\d+)\s+worker\s", line)
-        if found:
-            into.append(int(found.group(1)))
+        match = re.match(r"(\d+)\s+worker\s", line)
+        if match:
+            into.append(int(match.group(1)))
     return current, old
 
 
 def failed_reloads(master_socket: Path) -> int:
-    """How many reloads in a row this master could not load; it goes on with the worker it had."""
-    found = re.search(r"\[failed: (\d+)\]", command(master_socket, "show proc"))
-    return int(found.group(1)) if found else 0
+    """Return how many reloads in a row this master could not load; it goes on with the worker it had."""
+    match = re.search(r"\[failed: (\d+)\]", command(master_socket, "show proc"))
+    return int(match.group(1)) if match else 0
 
 
 def tell(master_socket: Path, pid: int, text: str) -> str:
@@ -64,10 +64,10 @@ def replace_map(master_socket: Path, pid: int, path: Path, lines: dict[str, str]
         RuntimeApiError: the worker has no such map, or refuses.
     """
     answer = tell(master_socket, pid, f"prepare map {path}")
-    found = re.search(r"New version created: (\d+)", answer)
-    if not found:
+    match = re.search(r"New version created: (\d+)", answer)
+    if not match:
         raise RuntimeApiError(f"prepare map {path}: {answer or 'no answer'}")
-    version = found.group(1)
+    version = match.group(1)
     for key, value in lines.items():
         answer = tell(master_socket, pid, f"add map @{version} {path} {key} {value}")
         if answer:

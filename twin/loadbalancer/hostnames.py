@@ -34,7 +34,7 @@ def _mark(twin: Twin) -> str:
 
 def changed(text: str, mark: str, line: str | None) -> str:
     """The file's text with the marked line set, or taken away."""
-    kept = [one for one in text.splitlines() if not one.endswith(mark)]
+    kept = [row for row in text.splitlines() if not row.endswith(mark)]
     if line is not None:
         kept.append(f"{line} {mark}")
     return "\n".join(kept) + "\n"
@@ -42,7 +42,7 @@ def changed(text: str, mark: str, line: str | None) -> str:
 
 def marked(text: str, mark: str) -> list[str]:
     """The names in the marked line; none without one."""
-    return next((one.split("#")[0].split()[1:] for one in text.splitlines() if one.endswith(mark)), [])
+    return next((line.split("#")[0].split()[1:] for line in text.splitlines() if line.endswith(mark)), [])
 
 
 def _write(twin: Twin, change: Callable[[list[str]], list[str]]) -> None:
@@ -67,13 +67,13 @@ def names(twin: Twin) -> list[str]:
 
 
 def add(twin: Twin, name: str) -> None:
-    """A name leads to the front door as well."""
+    """Add a name that leads to the front door."""
     _write(twin, lambda names: [*names, *([] if name in names else [name])])
 
 
 def remove(twin: Twin, name: str) -> None:
-    """It doesn't any more."""
-    _write(twin, lambda names: [one for one in names if one != name])
+    """Remove a name from the hosts file."""
+    _write(twin, lambda names: [kept for kept in names if kept != name])
 
 
 def up(twin: Twin) -> None:
@@ -87,8 +87,8 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the name leads to the front door."""
-    there = HOSTS.exists() and _mark(twin) in HOSTS.read_text()
+    """Report whether the host name leads to the front door."""
+    is_listed = HOSTS.exists() and _mark(twin) in HOSTS.read_text()
     if not is_root():
         return [PartStatus("host name", ok=True, detail="no root: only clients that know *.localhost find it")]
-    return [PartStatus("host name", ok=there, detail=f"{domain(twin)} in {HOSTS}" if there else "missing")]
+    return [PartStatus("host name", ok=is_listed, detail=f"{domain(twin)} in {HOSTS}" if is_listed else "missing")]

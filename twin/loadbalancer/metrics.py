@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 CLOUDWATCH_NAMESPACE = "AWS/ApplicationELB"
 _READ_SECONDS = 2.0
 _WRITTEN = "metrics.jsonl"
-"""Which minute was written to CloudWatch when."""
+"""Log of the minutes written to CloudWatch, each with the time of writing."""
 
 Dimensions = tuple[tuple[str, str], ...]
 Counts = Counter[tuple[str, Dimensions]]
@@ -42,7 +42,7 @@ def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, 
         load_balancer: its CloudWatch dimension.
         groups: target group name → CloudWatch dimension.
     """
-    found: Counts = Counter()
+    counts: Counts = Counter()
     whole: Dimensions = (("LoadBalancer", load_balancer),)
     for request in requests:
         group = groups.get(request.group)
@@ -51,20 +51,20 @@ def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, 
         status = request.elb_status
         if request.by_target:
             for scope in scopes:
-                found[f"HTTPCode_Target_{status // 100}XX_Count", scope] += 1
+                counts[f"HTTPCode_Target_{status // 100}XX_Count", scope] += 1
         else:
             if status in (460, 500, 502, 503, 504):
-                found[f"HTTPCode_ELB_{status}_Count", whole] += 1
+                counts[f"HTTPCode_ELB_{status}_Count", whole] += 1
             if 400 <= status < 600:
-                found[f"HTTPCode_ELB_{status // 100}XX_Count", whole] += 1
+                counts[f"HTTPCode_ELB_{status // 100}XX_Count", whole] += 1
         if request.connection_failed:
             for scope in scopes:
-                found["TargetConnectionErrorCount", scope] += 1
+                counts["TargetConnectionErrorCount", scope] += 1
         # "the number of requests ... where the load balancer node was able to choose a target"
         if request.target:
             for scope in scopes:
-                found["RequestCount", scope] += 1
-    return found
+                counts["RequestCount", scope] += 1
+    return counts
 
 
 def metric_data(counts: Counts, minute: int) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ def _is_error(metric: str) -> bool:
 
 
 def written(twin: Twin) -> dict[int, float]:
-    """When CloudWatch first had the requests of each minute that had some: minute's begin and moment, seconds since the epoch."""
+    """Return when CloudWatch first had each minute's requests: the minute's begin → that time, in seconds since the epoch."""
     log = twin.logs / _WRITTEN
     lines = log.read_text().splitlines() if log.exists() else []
-    return {one["minute"]: one["written"] for one in map(json.loads, reversed(lines))}
+    return {entry["minute"]: entry["written"] for entry in map(json.loads, reversed(lines))}

@@ -1,4 +1,4 @@
-"""What a load balancer is, as ELBv2 describes it: listeners, rules, target groups, targets. Plain values, no I/O."""
+"""A load balancer in ELBv2's terms: listeners, rules, target groups, targets. Plain values, no I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Target:
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """How a target group's targets are checked. Seconds throughout."""
+    """Health check of a target group. All times in seconds."""
 
     protocol: str = "HTTP"
     port: str = "traffic-port"
@@ -122,7 +122,7 @@ class LoadBalancer:
 
     @property
     def dimension(self) -> str:
-        """How CloudWatch names it: ``app/<name>/<id>``."""
+        """Its CloudWatch dimension: ``app/<name>/<id>``."""
         return self.arn.partition(":loadbalancer/")[2]
 
     def forwards(self) -> dict[str, Forward]:
@@ -145,7 +145,7 @@ def rule_key(listener: Listener, rule: Rule) -> str:
 
 
 def target_group_dimension(arn: str) -> str:
-    """How CloudWatch names a target group: ``targetgroup/<name>/<id>``."""
+    """Return a target group's CloudWatch dimension: ``targetgroup/<name>/<id>``."""
     return arn.rpartition(":")[2]
 
 
@@ -167,7 +167,7 @@ def groups_in_use(load_balancers: list[LoadBalancer], *, weight_zero_unused: boo
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything the AWS API says at one moment.
+    """The state of the AWS API at one moment.
 
     ``problems`` names what the stand-in does not implement; what it concerns is not served.
     ``names`` maps each DNS name to the load balancer (ARN) it points at; a wildcard starts with ``*.``.

@@ -1,4 +1,4 @@
-"""What has reached one node of a load balancer: its rules, the targets it knows, and how healthy it finds them."""
+"""State of one load-balancer node: the rules and targets that have reached it, and the targets' health as it sees them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class NodeState:
     def routable(self) -> dict[str, frozenset[Target]]:
         """The targets that get requests from this node, by target group ARN."""
         version = self.version()
-        found = {}
+        targets = {}
         for arn in version.target_groups() if version is not None else []:
             views = {
                 str(member[1]): (member[1], self.views.get(member, View()))
@@ -51,8 +51,8 @@ class NodeState:
                 if member[0] == arn and self.members.get(member)
             }
             chosen = routable({name: view for name, (_, view) in views.items()})
-            found[arn] = frozenset(views[name][0] for name in chosen)
-        return found
+            targets[arn] = frozenset(views[name][0] for name in chosen)
+        return targets
 
     def status(self, group_names: Mapping[str, str]) -> dict[str, Any]:
         """Return what runs on this node and what has reached it. ``group_names``: target group ARN → name."""

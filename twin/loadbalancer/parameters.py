@@ -30,7 +30,7 @@ class Delay:
 
 @dataclass(frozen=True)
 class Parameters:
-    """What parameters.yaml holds; the comments there say where each number comes from."""
+    """The values of parameters.yaml; the comments there give each number's source."""
 
     seed: int
     delay_scale: float
@@ -60,9 +60,9 @@ def load(path: Path = PARAMETERS_FILE) -> Parameters:
     document = yaml.safe_load(path.read_text())
     expected = set(Parameters.__dataclass_fields__)
     if not isinstance(document, dict) or set(document) != expected:
-        found = set(document) if isinstance(document, dict) else set()
+        keys = set(document) if isinstance(document, dict) else set()
         message = (
-            f"{path}: missing {sorted(expected - found) or 'nothing'}, unknown {sorted(found - expected) or 'nothing'}"
+            f"{path}: missing {sorted(expected - keys) or 'nothing'}, unknown {sorted(keys - expected) or 'nothing'}"
         )
         raise TwinError(message)
     return Parameters(

@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class Versions(Generic[Key, Value]):
-    """What one node knows: for each key the newest value that has reached it.
+    """One node's knowledge: for each key the newest value that has reached it.
 
     Changes of one key never overtake each other: a later change arrives no earlier than the one before it.
     """
@@ -22,7 +22,7 @@ class Versions(Generic[Key, Value]):
         self._coming: dict[Key, deque[tuple[float, Value]]] = {}
 
     def announce(self, key: Key, value: Value, now: float, delay: Callable[[], float]) -> bool:
-        """Say that ``key`` has a new value; it arrives after a delay drawn only if the value is new.
+        """Announce a new value of ``key``; it arrives after a delay drawn only if the value is new.
 
         Returns:
             Whether the value was new.
@@ -69,5 +69,5 @@ class Versions(Generic[Key, Value]):
         return iter(list(self._latest))
 
     def under_way(self) -> int:
-        """How many changes have been announced and have not arrived."""
+        """Return the number of changes that have been announced and have not arrived."""
         return sum(len(queue) for queue in self._coming.values())

@@ -13,15 +13,15 @@ from typing import Any
 from twin import config
 from twin.config import PartStatus, Twin
 from twin.errors import TwinError
-from twin.host import processes
-from twin.loadbalancer import front_door
+from twin.host import dns, processes
+from twin.loadbalancer import dns_names, front_door
 
 DAEMON = "load-balancer"
 _NODE_PREFIX = "alb-"
 
 
 def can_listen(twin: Twin) -> bool:
-    """Whether this user may listen on port 443 of the nodes' loopback addresses (root, or a lowered sysctl)."""
+    """Report whether this user may listen on port 443 of the nodes' loopback addresses (root, or a lowered sysctl)."""
     address, _ = twin.load_balancer_ips(0, loopback=True)
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -46,11 +46,11 @@ def read_status(twin: Twin) -> dict[str, Any]:
         TwinError: it does not answer.
     """
     try:
-        found: dict[str, Any] = _get(twin, "/status")
+        report: dict[str, Any] = _get(twin, "/status")
     except (OSError, ValueError) as error:
         log = twin.logs / f"{DAEMON}.log"
         raise TwinError(f"the load balancer does not answer ({error}); log: {log}") from error
-    return found
+    return report
 
 
 def set_faults(twin: Twin, **faults: Any) -> None:
@@ -102,7 +102,7 @@ def down(twin: Twin) -> None:
     for name in processes.names(twin):
         if name == front_door.PROCESS or name.startswith(_NODE_PREFIX):
             processes.stop(twin, name)
-    (twin.hosts_directory / "load-balancers").unlink(missing_ok=True)
+    dns.withdraw(twin, dns_names.OWNER)
 
 
 def status(twin: Twin) -> list[PartStatus]:
@@ -110,21 +110,21 @@ def status(twin: Twin) -> list[PartStatus]:
     if processes.find(twin, DAEMON) is None:
         return [PartStatus("load balancer", ok=False, detail="not running")]
     try:
-        found = read_status(twin)
+        report = read_status(twin)
     except TwinError as error:
         return [PartStatus("load balancer", ok=False, detail=str(error))]
-    problems = list(found["problems"])
-    if found["api"] != "ok":
-        problems.append(f"AWS API: {found['api']}")
+    problems = list(report["problems"])
+    if report["api"] != "ok":
+        problems.append(f"AWS API: {report['api']}")
     lines = [
         PartStatus(
-            "load balancer", ok=not problems, detail="; ".join(problems) or found["note"] or "follows the AWS API"
+            "load balancer", ok=not problems, detail="; ".join(problems) or report["note"] or "follows the AWS API"
         )
     ]
     if not can_listen(twin):
         lines.append(PartStatus("load-balancer nodes", ok=True, detail="none: ports below 1024 need root; status only"))
         return lines
-    for load_balancer in found["loadBalancers"]:
+    for load_balancer in report["loadBalancers"]:
         for node in load_balancer["nodes"]:
             detail = (
                 ", ".join(node["addresses"]) if node["running"] else f"not running: {node['problem'] or 'see its log'}"
@@ -136,7 +136,7 @@ def status(twin: Twin) -> list[PartStatus]:
     lines.append(
         PartStatus(
             "front door",
-            ok=door is not None or not found["loadBalancers"],
+            ok=door is not None or not report["loadBalancers"],
             detail=f"{front_door.address(twin)}:443 and :80"
             if door is not None
             else "opens with the first load balancer",

@@ -1,4 +1,4 @@
-"""With simulated nodes: the controller as a process on the host, run as the chart's Deployment says.
+"""The controller as a process on the host, for simulated nodes, run as the chart's Deployment says.
 
 The chart is installed like anywhere else; its pods are simulated and do nothing. This supervisor waits for the
 Deployment, takes arguments, environment and webhook certificate from the cluster, and runs the same program on
@@ -37,18 +37,18 @@ _POLL_SECONDS = 0.25
 
 
 def webhook_port(twin: Twin) -> int:
-    """Where the webhooks listen on loopback."""
+    """Port of the webhooks on loopback."""
     return twin.port(20)
 
 
 def webhook_url(twin: Twin) -> str:
-    """What the chart's ``twinWebhookURL`` has to be."""
+    """Value that the chart's ``twinWebhookURL`` must have."""
     return f"https://127.0.0.1:{webhook_port(twin)}"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the cluster says the controller is to run with."""
+    """The controller's arguments, environment and certificate as the cluster has them."""
 
     arguments: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
@@ -72,20 +72,24 @@ def wanted(kubernetes: Kubernetes) -> Wanted | None:
     container = deployment["spec"]["template"]["spec"]["containers"][0]
     return Wanted(
         tuple(container.get("args", [])),
-        tuple((one["name"], one.get("value", "")) for one in container.get("env", []) if one.get("value")),
+        tuple(
+            (variable["name"], variable.get("value", ""))
+            for variable in container.get("env", [])
+            if variable.get("value")
+        ),
         base64.b64decode(secret["data"]["tls.crt"]),
         base64.b64decode(secret["data"]["tls.key"]),
     )
 
 
-def _start(twin: Twin, found: Wanted) -> subprocess.Popen[bytes]:
+def _start(twin: Twin, configuration: Wanted) -> subprocess.Popen[bytes]:
     directory = twin.directory / "loadbalancer" / "webhook"
     directory.mkdir(parents=True, exist_ok=True)
-    for name, content in (("tls.crt", found.certificate), ("tls.key", found.key)):
+    for name, content in (("tls.crt", configuration.certificate), ("tls.key", configuration.key)):
         file = directory / name
         file.touch(mode=0o600)
         file.write_bytes(content)
-    kept = [one for one in found.arguments if not one.startswith("--webhook-bind-port")]
+    kept = [argument for argument in configuration.arguments if not argument.startswith("--webhook-bind-port")]
     command = [
         sys.executable,
         "-m",
@@ -97,7 +101,7 @@ def _start(twin: Twin, found: Wanted) -> subprocess.Popen[bytes]:
         f"--health-probe-bind-addr=127.0.0.1:{twin.port(21)}",
         f"--leader-election-namespace={CONTROLLER_NAMESPACE}",
     ]
-    return subprocess.Popen(command, env={**os.environ, **dict(found.environment)}, cwd=REPOSITORY)
+    return subprocess.Popen(command, env={**os.environ, **dict(configuration.environment)}, cwd=REPOSITORY)
 
 
 def _end(child: subprocess.Popen[bytes] | None) -> None:
@@ -119,12 +123,15 @@ def supervise(twin: Twin) -> None:
     signal.signal(signal.SIGTERM, stop)
     while True:
         with contextlib.suppress(urllib3.exceptions.HTTPError, ApiError):
-            found = wanted(kubernetes)
-            if found != running or (child is not None and child.poll() is not None):
+            configuration = wanted(kubernetes)
+            if configuration != running or (child is not None and child.poll() is not None):
                 _end(child)
-                _log.info("%s", f"starting with {' '.join(found.arguments)}" if found else "stopped: not deployed")
-                child = _start(twin, found) if found is not None else None
-                running = found
+                _log.info(
+                    "%s",
+                    f"starting with {' '.join(configuration.arguments)}" if configuration else "stopped: not deployed",
+                )
+                child = _start(twin, configuration) if configuration is not None else None
+                running = configuration
         time.sleep(_POLL_SECONDS)
 
 
@@ -148,7 +155,7 @@ def down(twin: Twin) -> None:
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Whether the supervisor runs."""
+    """Report whether the supervisor runs."""
     process = processes.find(twin, PROCESS)
     detail = f"on the host, webhooks at {webhook_url(twin)}" if process is not None else "not running"
     return [PartStatus("load balancer controller", ok=process is not None, detail=detail)]

@@ -31,7 +31,7 @@ PASSED = CheckResult(passed=True)
 
 @dataclass(frozen=True)
 class View:
-    """What one node has found out about a registered target."""
+    """One node's view of a registered target."""
 
     state: str = INITIAL
     reason: str = "Elb.RegistrationInProgress"
@@ -40,7 +40,7 @@ class View:
     failed_in_a_row: int = 0
 
     def checking_began(self) -> View:
-        """Registration has reached the node."""
+        """Return the view once the registration has reached the node."""
         if self.state != INITIAL:
             return self
         return replace(self, reason="Elb.InitialHealthChecking", description="Initial health checks are in progress")
@@ -60,7 +60,7 @@ class View:
 
 @dataclass(frozen=True)
 class TargetHealth:
-    """What DescribeTargetHealth says of a target."""
+    """A target's health in DescribeTargetHealth's terms."""
 
     state: str
     reason: str = ""
@@ -89,13 +89,13 @@ def summed_up(views: Sequence[View], *, in_use: bool, draining: bool) -> TargetH
 
 
 def routable(views: dict[str, View]) -> set[str]:
-    """Which of a node's known targets get requests: the healthy ones, or all of them if none is (fail open)."""
+    """Return those of a node's known targets that get requests: the healthy ones, or all if none is healthy (fail open)."""
     healthy = {name for name, view in views.items() if view.state == HEALTHY}
     return healthy or set(views)
 
 
 def matches(matcher: str, status: int) -> bool:
-    """Whether a status is within a matcher such as ``200``, ``200,202`` or ``200-299``."""
+    """Report whether a status is within a matcher such as ``200``, ``200,202`` or ``200-299``."""
     for part in matcher.split(","):
         first, _, last = part.strip().partition("-")
         if int(first) <= status <= int(last or first):

@@ -1,4 +1,4 @@
-"""What the twin's stand-in plugins share: the engine's ResourceProvider protocol over plain Python values.
+"""The engine's ResourceProvider protocol over plain Python values, for all stand-in plugins.
 
 A plugin subclasses :class:`Provider` and works with dictionaries. Property values are what JSON has; a value that is not
 known yet (during a preview) is the string :data:`UNKNOWN`. Secrets: the engine strips them before it asks and marks the
@@ -27,7 +27,7 @@ from pulumi.runtime.proto import (
 )
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
-"""How the engine writes a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
+"""The engine's notation of a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
 
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
@@ -37,12 +37,12 @@ Properties = dict[str, Any]
 
 
 class ProviderError(Exception):
-    """What the engine shows a person: one clear message."""
+    """An error whose message the engine shows to the user."""
 
 
 @dataclass
 class Difference:
-    """What changed: property paths, and which of them need a replacement."""
+    """Paths of the changed properties, and those of them that need a replacement."""
 
     changed: list[str] = field(default_factory=list)
     replaces: list[str] = field(default_factory=list)
@@ -52,10 +52,10 @@ class Difference:
 def _decode_value(value: struct_pb2.Value) -> Any:  # noqa: PLR0911 - one line for each kind of value
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
-        found = {name: _decode_value(item) for name, item in value.struct_value.fields.items()}
-        if found.get(_SIGNATURE) == _SECRET:
-            return found.get("value")
-        return found
+        fields = {name: _decode_value(item) for name, item in value.struct_value.fields.items()}
+        if fields.get(_SIGNATURE) == _SECRET:
+            return fields.get("value")
+        return fields
     if kind == "list_value":
         return [_decode_value(item) for item in value.list_value.values]
     if kind == "number_value":
@@ -70,8 +70,8 @@ def _decode_value(value: struct_pb2.Value) -> Any:  # noqa: PLR0911 - one line f
 
 def decode(message: struct_pb2.Struct) -> Properties:
     """A property map as plain Python values; secrets unwrapped, nulls dropped."""
-    found = {name: _decode_value(value) for name, value in message.fields.items()}
-    return {name: value for name, value in found.items() if value is not None}
+    properties = {name: _decode_value(value) for name, value in message.fields.items()}
+    return {name: value for name, value in properties.items() if value is not None}
 
 
 def _encode_value(value: Any) -> struct_pb2.Value:
@@ -96,11 +96,11 @@ def encode(properties: Mapping[str, Any]) -> struct_pb2.Struct:
 def differing(old: Any, new: Any, path: str = "") -> list[str]:
     """Paths at which two values differ, in Pulumi's own notation (``a.b[0]``)."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        found = []
+        paths = []
         for name in [*old, *(key for key in new if key not in old)]:
             inner = f"{path}.{name}" if path else str(name)
-            found += differing(old.get(name), new.get(name), inner)
-        return found
+            paths += differing(old.get(name), new.get(name), inner)
+        return paths
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [p for i, (a, b) in enumerate(zip(old, new, strict=True)) for p in differing(a, b, f"{path}[{i}]")]
     return [] if old == new else [path]
@@ -118,12 +118,12 @@ def prune(live: Any, like: Any) -> Any:
             if key in live or not value
         }
     if isinstance(live, list) and isinstance(like, list) and len(live) == len(like):
-        return [prune(one, other) for one, other in zip(live, like, strict=True)]
+        return [prune(item, other) for item, other in zip(live, like, strict=True)]
     return live
 
 
 def merged(old: Any, new: Any) -> Any:
-    """What is known of outputs before an update: the new inputs, and computed values of the old ones, also nested."""
+    """Return the outputs known before an update: new inputs over the old outputs, also nested."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return {**old, **{key: merged(old.get(key), value) for key, value in new.items()}}
     return new
@@ -145,7 +145,7 @@ class Provider:
     def difference(
         self, type_name: str, identifier: str, old_inputs: Properties, outputs: Properties, new: Properties
     ) -> Difference:
-        """What an update would change."""
+        """Return what an update would change."""
         raise NotImplementedError
 
     def create(self, type_name: str, urn: str, inputs: Properties, timeout: float) -> tuple[str, Properties]:
@@ -155,8 +155,8 @@ class Provider:
     def preview(self, type_name: str, inputs: Properties, outputs: Properties) -> Properties:
         """Outputs as far as they are known before an update; computed ones of a new resource are left out."""
         del type_name
-        found: Properties = merged(outputs, inputs)
-        return found
+        known: Properties = merged(outputs, inputs)
+        return known
 
     def read(
         self, type_name: str, identifier: str, inputs: Properties, outputs: Properties
@@ -267,7 +267,7 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
-            found = self._provider.difference(
+            difference = self._provider.difference(
                 _type_of(request.urn),
                 request.id,
                 decode(request.old_inputs),
@@ -276,15 +276,17 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             kind = provider_pb2.DiffResponse
             detailed = {}
-            one = provider_pb2.PropertyDiff
-            for path in found.changed:
-                replaced = path in found.replaces
-                detailed[path] = one(kind=one.UPDATE_REPLACE if replaced else one.UPDATE, inputDiff=True)
+            property_diff = provider_pb2.PropertyDiff
+            for path in difference.changed:
+                replaced = path in difference.replaces
+                detailed[path] = property_diff(
+                    kind=property_diff.UPDATE_REPLACE if replaced else property_diff.UPDATE, inputDiff=True
+                )
             return kind(
-                changes=kind.DIFF_SOME if found.changed else kind.DIFF_NONE,
-                replaces=found.replaces,
-                diffs=sorted({path.split(".")[0].split("[")[0] for path in found.changed}),
-                deleteBeforeReplace=found.delete_before_replace,
+                changes=kind.DIFF_SOME if difference.changed else kind.DIFF_NONE,
+                replaces=difference.replaces,
+                diffs=sorted({path.split(".")[0].split("[")[0] for path in difference.changed}),
+                deleteBeforeReplace=difference.delete_before_replace,
                 detailedDiff=detailed,
                 hasDetailedDiff=True,
             )
@@ -305,12 +307,12 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         def work() -> Any:
-            found = self._provider.read(
+            state = self._provider.read(
                 _type_of(request.urn), request.id, decode(request.inputs), decode(request.properties)
             )
-            if found is None:
+            if state is None:
                 return provider_pb2.ReadResponse(id="")
-            inputs, outputs = found
+            inputs, outputs = state
             return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=encode(inputs))
 
         return self._guard(context, work)

@@ -17,10 +17,10 @@ def alone() -> None:
     """
     path: list[str] | None = None
     for name in _PARENTS:
-        found = importlib.machinery.PathFinder.find_spec(name, path)
-        if found is None or found.submodule_search_locations is None:
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None or spec.submodule_search_locations is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-        path = list(found.submodule_search_locations)
+        path = list(spec.submodule_search_locations)
         package = types.ModuleType(name)
         package.__path__ = path
         sys.modules[name] = package

@@ -1,1 +1,1 @@
-"""What is done with the twin: production, previews, the pipeline's scripts and their times, GitHub's API."""
+"""Scenarios on the twin: production, previews, the pipeline's scripts and their times, GitHub's API."""

@@ -34,7 +34,7 @@ class Github:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a script finds in place of GitHub's."""
+        """Environment that stands in for GitHub's own in a script."""
         return {
             "GITHUB_API_URL": self.address,
             "GITHUB_REPOSITORY": GITHUB_REPOSITORY,
@@ -42,20 +42,20 @@ class Github:
         }
 
     def push(self, number: int, sha: str) -> None:
-        """Somebody pushes a commit; the pull request is open."""
+        """Record a pushed commit; the pull request is open."""
         with self._lock:
             self._commits.setdefault(number, []).append(sha)
             self._open.add(number)
 
     def close(self, number: int) -> None:
-        """Somebody closes it."""
+        """Close a pull request."""
         with self._lock:
             self._open.discard(number)
 
     def comments(self, number: int) -> list[str]:
-        """What stands below it."""
+        """Return the comments on a pull request."""
         with self._lock:
-            return [text for one, text in self._comments if one == number]
+            return [text for issue, text in self._comments if issue == number]
 
     def answer(self, method: str, path: str, asked: dict[str, list[str]], body: dict[str, Any]) -> tuple[int, Any]:
         """Status and document of one request, path without host and repository."""
@@ -67,8 +67,8 @@ class Github:
             asked_for = _PULL.fullmatch(path)
             if method == "GET" and asked_for and int(asked_for[1]) in self._commits:
                 return 200, self._pull_request(int(asked_for[1]))
-            if method == "POST" and (found := _COMMENTS.fullmatch(path)):
-                self._comments.append((int(found[1]), str(body["body"])))
+            if method == "POST" and (match := _COMMENTS.fullmatch(path)):
+                self._comments.append((int(match[1]), str(body["body"])))
                 return 201, {"id": len(self._comments), "body": body["body"]}
             changed = _COMMENT.fullmatch(path)
             if method == "PATCH" and changed and 0 < int(changed[1]) <= len(self._comments):
@@ -79,17 +79,17 @@ class Github:
 
     def _listed(self, path: str, asked: dict[str, list[str]]) -> list[dict[str, Any]] | None:
         if path == "/pulls" and asked.get("state") == ["open"]:
-            return [self._pull_request(one) for one in sorted(self._open)]
-        if found := _COMMITS.fullmatch(path):
-            return [{"sha": sha} for sha in self._commits.get(int(found[1]), [])]
-        if found := _COMMENTS.fullmatch(path):
-            number = int(found[1])
+            return [self._pull_request(request) for request in sorted(self._open)]
+        if match := _COMMITS.fullmatch(path):
+            return [{"sha": sha} for sha in self._commits.get(int(match[1]), [])]
+        if match := _COMMENTS.fullmatch(path):
+            number = int(match[1])
             # Whoever writes with a workflow's token is this user.
             author = {"login": "github-actions[bot]"}
             return [
                 {"id": at + 1, "body": text, "user": author}
-                for at, (one, text) in enumerate(self._comments)
-                if one == number
+                for at, (issue, text) in enumerate(self._comments)
+                if issue == number
             ]
         return None
 
@@ -106,19 +106,19 @@ class Github:
 
 @contextmanager
 def serve() -> Iterator[Github]:
-    """It answers on a port of this machine's loopback until the block ends."""
-    found = Github()
+    """Serve it on a port of this machine's loopback until the block ends."""
+    github = Github()
 
     class Answers(BaseHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
-            """Not on the screen."""
+            """Print nothing."""
 
         def _reply(self) -> None:
             parts = urlsplit(self.path)
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else {}
             path = parts.path.removeprefix(f"/repos/{GITHUB_REPOSITORY}")
-            status, document = found.answer(self.command, path, parse_qs(parts.query), body)
+            status, document = github.answer(self.command, path, parse_qs(parts.query), body)
             data = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -129,11 +129,11 @@ def serve() -> Iterator[Github]:
         do_GET = do_POST = do_PATCH = _reply  # noqa: N815 - the names that the server calls
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
-    found.address = f"http://127.0.0.1:{server.server_port}"
+    github.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, name="github", daemon=True)
     thread.start()
     try:
-        yield found
+        yield github
     finally:
         server.shutdown()
         server.server_close()

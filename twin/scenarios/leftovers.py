@@ -35,29 +35,29 @@ LEFTOVER_KINDS = (
     "stacks",
     "settings",
 )
-"""What is looked for."""
+"""Kinds of leftovers that are looked for."""
 
 
 def concerns(text: str, number: int | None) -> bool:
-    """Whether a name holds that of this preview, or of any (None): `pr-7` is in `shopcat-pr-7`, and not in `pr-71`."""
-    return any(number in (None, int(found)) for found in _STACK.findall(text))
+    """Report whether a name contains this preview's name, or any's (None): `shopcat-pr-7` contains `pr-7`, `pr-71` does not."""
+    return any(number in (None, int(digits)) for digits in _STACK.findall(text))
 
 
 def of_objects(items: Iterable[dict[str, Any]], number: int | None) -> list[str]:
     """Kubernetes objects in a preview's namespace, or with its name, wherever they are."""
-    found = set()
-    for one in items:
-        metadata = one["metadata"]
-        name = f"{one['kind']} {'/'.join(filter(None, (metadata.get('namespace'), metadata['name'])))}"
+    names = set()
+    for item in items:
+        metadata = item["metadata"]
+        name = f"{item['kind']} {'/'.join(filter(None, (metadata.get('namespace'), metadata['name'])))}"
         if concerns(name, number):
-            found.add(name)
-    return sorted(found)
+            names.add(name)
+    return sorted(names)
 
 
 def declared(twin: Twin, number: int | None = None) -> dict[str, list[str]]:
-    """What a preview's stack declares, or any preview's; only what there is has a key."""
+    """Existing resources of the kinds in a preview's stack, of one preview or of all; kinds without any are left out."""
     elb = pulumi.client(twin, "elbv2")
-    groups = [one["TargetGroupName"] for one in elb.describe_target_groups()["TargetGroups"]]
+    groups = [group["TargetGroupName"] for group in elb.describe_target_groups()["TargetGroups"]]
     hosts = [
         value
         for balancer in elb.describe_load_balancers()["LoadBalancers"]
@@ -67,16 +67,16 @@ def declared(twin: Twin, number: int | None = None) -> dict[str, list[str]]:
         for value in condition.get("HostHeaderConfig", {}).get("Values", [])
     ]
     secrets = pulumi.client(twin, "secretsmanager").get_paginator("list_secrets")
-    names = [one["Name"] for page in secrets.paginate(IncludePlannedDeletion=True) for one in page["SecretList"]]
+    names = [secret["Name"] for page in secrets.paginate(IncludePlannedDeletion=True) for secret in page["SecretList"]]
     taken = pulumi.client(twin, "dynamodb").scan(TableName=preview.contract(twin)["placesTable"])["Items"]
-    found = {
-        "namespaces": [one["metadata"]["name"] for one in _get(twin, "namespaces")],
+    by_kind = {
+        "namespaces": [namespace["metadata"]["name"] for namespace in _get(twin, "namespaces")],
         "target groups": groups,
         "rules": hosts,
         "secrets": names,
     }
-    mine = {kind: [one for one in values if concerns(one, number)] for kind, values in found.items()}
-    mine["places"] = [one["place"]["S"] for one in taken if concerns(one["stack"]["S"], number)]
+    mine = {kind: [value for value in values if concerns(value, number)] for kind, values in by_kind.items()}
+    mine["places"] = [place["place"]["S"] for place in taken if concerns(place["stack"]["S"], number)]
     return {kind: values for kind, values in mine.items() if values}
 
 
@@ -90,38 +90,38 @@ def everything(twin: Twin, number: int | None = None, tags: Collection[str] | No
     """
     ecr = pulumi.client(twin, "ecr").get_paginator("list_images")
     images = [
-        str(one.get("imageTag") or one["imageDigest"])
+        str(name.get("imageTag") or name["imageDigest"])
         for page in ecr.paginate(repositoryName=preview.REPOSITORY_NAME)
-        for one in page["imageIds"]
+        for name in page["imageIds"]
     ]
     settings = [path.name for path in preview.settings_file(twin, "pr-0").parent.glob("*.yaml")]
-    found = {
+    by_kind = {
         "objects": of_objects(_objects(twin), number),
-        "DNS entries": [one for one in _dns_names(twin) if concerns(one, number)],
-        "host names": [one for one in hostnames.names(twin) if concerns(one, number)],
-        "images": [one for one in images if tags is None or one in tags],
-        "stacks": [one for one in preview.stacks(twin) if concerns(one, number)],
-        "settings": [one for one in settings if concerns(one, number)],
+        "DNS entries": [name for name in _dns_names(twin) if concerns(name, number)],
+        "host names": [name for name in hostnames.names(twin) if concerns(name, number)],
+        "images": [name for name in images if tags is None or name in tags],
+        "stacks": [name for name in preview.stacks(twin) if concerns(name, number)],
+        "settings": [name for name in settings if concerns(name, number)],
     }
-    return {**declared(twin, number), **{kind: values for kind, values in found.items() if values}}
+    return {**declared(twin, number), **{kind: values for kind, values in by_kind.items() if values}}
 
 
 def cluster_scoped(twin: Twin) -> set[str]:
     """Kind and name of every Kubernetes object outside namespaces, whosever it is."""
     items = _get(twin, *_resources(twin, namespaced=False))
-    return {f"{one['kind']} {one['metadata']['name']}" for one in items}
+    return {f"{item['kind']} {item['metadata']['name']}" for item in items}
 
 
 def _dns_names(twin: Twin) -> list[str]:
     """Names in Route 53, and those that the twin's own DNS answers."""
     route53 = pulumi.client(twin, "route53")
-    found = []
+    names = []
     for zone in route53.list_hosted_zones()["HostedZones"]:
         pages = route53.get_paginator("list_resource_record_sets").paginate(HostedZoneId=zone["Id"])
-        found += [str(one["Name"]) for page in pages for one in page["ResourceRecordSets"]]
+        names += [str(record_set["Name"]) for page in pages for record_set in page["ResourceRecordSets"]]
     for path in twin.hosts_directory.glob("[!.]*"):
-        found += [name for line in path.read_text().splitlines() for name in line.split()[1:]]
-    return found
+        names += [name for line in path.read_text().splitlines() for name in line.split()[1:]]
+    return names
 
 
 def _objects(twin: Twin) -> list[dict[str, Any]]:
@@ -132,12 +132,12 @@ def _objects(twin: Twin) -> list[dict[str, Any]]:
 def _resources(twin: Twin, *, namespaced: bool) -> list[str]:
     """Every kind that can be listed, as `kubectl` calls it."""
     asked = ["api-resources", "--verbs=list", f"--namespaced={str(namespaced).lower()}", "-o", "name"]
-    return [one for one in _kubectl(twin, *asked).split() if one not in _NOT_OBJECTS]
+    return [resource for resource in _kubectl(twin, *asked).split() if resource not in _NOT_OBJECTS]
 
 
 def _get(twin: Twin, *resources: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(_kubectl(twin, "get", ",".join(resources), "-A", "-o", "json"))["items"]
-    return found
+    items: list[dict[str, Any]] = json.loads(_kubectl(twin, "get", ",".join(resources), "-A", "-o", "json"))["items"]
+    return items
 
 
 def _kubectl(twin: Twin, *arguments: str) -> str:

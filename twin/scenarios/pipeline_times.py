@@ -24,7 +24,7 @@ from twin.scenarios import preview, rehearsal
 PAGE = REPOSITORY / "docs" / "pipeline.md"
 BEGIN, END = "<!-- measured: make pr-times -->", "<!-- measured until here -->"
 NUMBERS = (9001, 9002)
-"""Pull requests that nobody has."""
+"""Numbers of pull requests that do not exist."""
 
 
 def table(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -60,7 +60,7 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
         TwinError: a run failed.
     """
     columns: dict[str, dict[str, float]] = {}
-    given = os.environ.get("APP_SRC")
+    application = os.environ.get("APP_SRC")
     source, (first, second) = rehearsal.source(), NUMBERS
 
     def took(title: str) -> None:
@@ -80,10 +80,10 @@ def measure(twin: Twin) -> dict[str, dict[str, float]]:
             preview.close(twin, second)
             took("closed")
     finally:
-        if given is None:
+        if application is None:
             os.environ.pop("APP_SRC", None)
         else:
-            os.environ["APP_SRC"] = given
+            os.environ["APP_SRC"] = application
         for number in NUMBERS:
             preview.close(twin, number)
     return columns

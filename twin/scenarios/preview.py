@@ -53,7 +53,7 @@ def settings_file(twin: Twin, stack: str) -> Path:
 
 
 def environment(twin: Twin, stack: str) -> dict[str, str]:
-    """What production's commands need, with the previews' backend and the stack's settings."""
+    """Environment of production's commands, with the previews' backend and the stack's settings."""
     return {
         **pulumi.environment(twin),
         "PULUMI_BACKEND_URL": f"file://{twin.directory}/pulumi-state-previews",
@@ -86,15 +86,15 @@ def run(
 
 def _backend(twin: Twin, stack: str) -> Backend:
     (twin.directory / "pulumi-state-previews").mkdir(exist_ok=True)
-    found = environment(twin, stack)
-    return Backend(found["PULUMI_BACKEND_URL"], "passphrase", more=found)
+    variables = environment(twin, stack)
+    return Backend(variables["PULUMI_BACKEND_URL"], "passphrase", more=variables)
 
 
 def contract(twin: Twin) -> dict[str, Any]:
-    """What production publishes for previews (infra/previews/cluster_info.py)."""
+    """The cluster information that production publishes for previews (infra/previews/cluster_info.py)."""
     parameter = pulumi.client(twin, "ssm").get_parameter(Name=CLUSTER_INFO_PARAMETER)["Parameter"]
-    found: dict[str, Any] = json.loads(parameter["Value"])
-    return found
+    contents: dict[str, Any] = json.loads(parameter["Value"])
+    return contents
 
 
 def stacks(twin: Twin) -> list[str]:
@@ -103,7 +103,7 @@ def stacks(twin: Twin) -> list[str]:
 
 
 def exists(twin: Twin, stack: str) -> bool:
-    """Whether the stack is there, whatever is in it."""
+    """Report whether the stack exists, even if it is empty."""
     return stack in stacks(twin)
 
 
@@ -113,9 +113,9 @@ def select(twin: Twin, stack: str) -> None:
     Stack(stack, _backend(twin, stack)).select_or_create()
 
 
-def _write_settings(twin: Twin, stack: str, given: Mapping[str, Any] | None = None) -> None:
+def _write_settings(twin: Twin, stack: str, overrides: Mapping[str, Any] | None = None) -> None:
     overlay = {
-        **(given or {}),
+        **(overrides or {}),
         "shopcat:awsEndpoint": twin.aws_endpoint,
         "shopcat:images": {"database": registry_client.tool_images(twin)["database"]},
     }
@@ -125,10 +125,10 @@ def _write_settings(twin: Twin, stack: str, given: Mapping[str, Any] | None = No
 
 
 def _script_environment(twin: Twin, stack: str) -> dict[str, str]:
-    found = environment(twin, stack)
+    variables = environment(twin, stack)
     (twin.directory / "pulumi-state-previews").mkdir(exist_ok=True)
     return {
-        **{name: found[name] for name in ("PULUMI_BACKEND_URL", "PULUMI_OPTION_CONFIG_FILE")},
+        **{name: variables[name] for name in ("PULUMI_BACKEND_URL", "PULUMI_OPTION_CONFIG_FILE")},
         "SHOPCAT_STACK_FILE": str(settings_file(twin, stack)),
         "SHOPCAT_TIMES": str(times_file(twin)),
     }
@@ -169,7 +169,7 @@ def up(
     host = f"{stack}.{hostnames.preview_domain(twin)}"
     _write_settings(twin, stack, settings)
     hostnames.add(twin, host)
-    found, arguments = _script_environment(twin, stack), ["preview", "up", "--number", str(number)]
+    variables, arguments = _script_environment(twin, stack), ["preview", "up", "--number", str(number)]
     if tag is None:
         source = source or rehearsal.source()
         tag = content_tag(source)
@@ -177,11 +177,11 @@ def up(
             production.push_image(twin, source, tag, REPOSITORY_NAME)
             arguments.append("--pushed")
         else:
-            found |= rehearsal.build_environment(twin, source)
+            variables |= rehearsal.build_environment(twin, source)
     else:
         arguments.append("--pushed")
     arguments += ["--sha", tag, *(["--fresh"] if fresh else []), *(["--no-wait"] if twin.simulated else [])]
-    rehearsal.run(twin, *arguments, more={**found, **(more or {})}, log=log)
+    rehearsal.run(twin, *arguments, more={**variables, **(more or {})}, log=log)
     return f"https://{host}"
 
 
@@ -199,8 +199,8 @@ def close(twin: Twin, number: int, *, more: Mapping[str, str] | None = None, log
     """
     stack = f"pr-{number}"
     _write_settings(twin, stack)
-    found = {**_script_environment(twin, stack), **(more or {})}
-    rehearsal.run(twin, "preview", "close", "--number", str(number), more=found, log=log)
+    variables = {**_script_environment(twin, stack), **(more or {})}
+    rehearsal.run(twin, "preview", "close", "--number", str(number), more=variables, log=log)
     _forget(twin, stack)
 
 
@@ -230,10 +230,12 @@ def _forget(twin: Twin, stack: str) -> None:
 
 def content_tag(source: Path) -> str:
     """A tag as long as a commit's, of what is in the source: the same source is the same image."""
-    found = hashlib.sha256()
-    for path in sorted(one for one in source.rglob("*") if one.is_file() and "__pycache__" not in one.parts):
-        found.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()[:40]
+    digest = hashlib.sha256()
+    for path in sorted(
+        candidate for candidate in source.rglob("*") if candidate.is_file() and "__pycache__" not in candidate.parts
+    ):
+        digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:40]
 
 
 def _number(text: str) -> int:

@@ -113,12 +113,12 @@ def release(twin: Twin, tag: str) -> None:
 def outputs(twin: Twin) -> dict[str, object]:
     """The stack's outputs, secrets left out."""
     result = pulumi.run(twin, ["stack", "output", "-s", pulumi.STACK, "--json"], capture=True)
-    found: dict[str, object] = json.loads(result.stdout or "{}")
-    return found
+    values: dict[str, object] = json.loads(result.stdout or "{}")
+    return values
 
 
 def wait_until_served(twin: Twin, url: str) -> None:
-    """Until a page has come ten times in a row: load balancer nodes take a change over one by one.
+    """Wait until a page has come ten times in a row: load balancer nodes take a change over one by one.
 
     Raises:
         TwinError: not within two minutes.

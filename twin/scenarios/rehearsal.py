@@ -38,16 +38,16 @@ def source() -> Path:
     return Path(os.environ.get("APP_SRC", REPOSITORY / "twin" / "application"))
 
 
-def changed_source(given: Path, folder: Path, word: str) -> Path:
+def changed_source(original: Path, folder: Path, word: str) -> Path:
     """The application with one file more in its source: a commit that touches no package."""
     target = folder / word
-    shutil.copytree(given, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(original, target, ignore=shutil.ignore_patterns("__pycache__"))
     (target / "shopcat" / "commit.txt").write_text(f"{word} {time.time_ns()}\n")
     return target
 
 
 def environment(twin: Twin) -> dict[str, str]:
-    """What every script finds."""
+    """Environment of every script of the pipeline."""
     return {
         **pulumi.environment(twin),
         "SHOPCAT_SECRETS_PROVIDER": "passphrase",
@@ -57,12 +57,12 @@ def environment(twin: Twin) -> dict[str, str]:
     }
 
 
-def build_environment(twin: Twin, given: Path | None = None) -> dict[str, str]:
-    """What a script that builds finds besides: the application (APP_SRC) with its wheels, and the twin's base image."""
+def build_environment(twin: Twin, application: Path | None = None) -> dict[str, str]:
+    """Additional environment of a script that builds: the application (APP_SRC) with its wheels, and the twin's base image."""
     return {
         "SHOPCAT_BUILDER": "buildah",
         "SHOPCAT_BUILD_ARGS": f"BASE_IMAGE={registry_client.base_image(twin)} PIP_NO_INDEX=1",
-        "APP_SRC": str(production.build_context(twin, given or source())),
+        "APP_SRC": str(production.build_context(twin, application or source())),
     }
 
 
@@ -79,22 +79,25 @@ def run(
         TwinError: it failed; it has said why, and the end of a log stands in the message.
     """
     command = [sys.executable, "-m", module, *arguments]
-    found = {**os.environ, **environment(twin), **(more or {})}
+    variables = {**os.environ, **environment(twin), **(more or {})}
     title = f"`python -m {module} {' '.join(arguments)}`"
     if log is None:
-        if subprocess.run(command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL).returncode != 0:
+        if (
+            subprocess.run(command, cwd=REPOSITORY, env=variables, check=False, stdin=subprocess.DEVNULL).returncode
+            != 0
+        ):
             raise TwinError(f"{title} failed; why is above")
         return
     with log.open("w") as out:
         result = subprocess.run(
-            command, cwd=REPOSITORY, env=found, check=False, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+            command, cwd=REPOSITORY, env=variables, check=False, stdin=subprocess.DEVNULL, stdout=out, stderr=out
         )
     if result.returncode != 0:
         raise TwinError(f"{title} failed:\n{log.read_text()[-3000:]}")
 
 
 def production_environment(twin: Twin) -> dict[str, str]:
-    """What a script that works on production finds besides: the settings of its stack on the twin."""
+    """Additional environment of a script that works on production: the settings of its stack on the twin."""
     return {"SHOPCAT_STACK_FILE": pulumi.environment(twin)["PULUMI_OPTION_CONFIG_FILE"]}
 
 
@@ -117,16 +120,16 @@ def release(twin: Twin, tag: str | None, message: str = MESSAGE) -> str:
     with tempfile.TemporaryDirectory(dir=twin.directory) as folder:
         clone = _history(Path(folder), live.rpartition("-r")[0] or live, message)
         run(twin, "--tag", "--directory", str(clone), module="pipeline.version")
-        found = _git(clone, "tag", "--points-at", "HEAD")
-        if not found:
+        pushed_tag = _git(clone, "tag", "--points-at", "HEAD")
+        if not pushed_tag:
             raise TwinError(f"{message!r} releases nothing; a message such as 'fix: …' or 'feat: …' does")
         more = {**settings, "GITHUB_SHA": _git(clone, "rev-parse", "HEAD")}
         if twin.simulated:
-            production.push_image(twin, source(), found)
-            run(twin, "release", found, "--pushed", more=more)
+            production.push_image(twin, source(), pushed_tag)
+            run(twin, "release", pushed_tag, "--pushed", more=more)
         else:
-            run(twin, "release", found, more={**more, **build_environment(twin)})
-    return found
+            run(twin, "release", pushed_tag, more={**more, **build_environment(twin)})
+    return pushed_tag
 
 
 def _history(folder: Path, live: str, message: str) -> Path:

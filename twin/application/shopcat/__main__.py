@@ -43,13 +43,13 @@ pool_key: web.AppKey[AsyncConnectionPool] = web.AppKey("pool", AsyncConnectionPo
 
 
 class Drain:
-    """Whether SIGTERM has come."""
+    """The application's drain, which SIGTERM begins."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
 
     def begin(self) -> None:
-        """From now on new requests are refused."""
+        """Refuse new requests from now on."""
         log.info("SIGTERM: new requests are refused, old ones are finished")
         self.begun.set()
 
@@ -99,7 +99,7 @@ def make_application(drain: Drain) -> web.Application:
 
 
 async def health(_: web.Request) -> web.Response:
-    """Says 200 while the process lives."""
+    """Answer 200 while the process runs."""
     return web.Response(text="ok\n")
 
 
@@ -129,7 +129,7 @@ async def slow(request: web.Request) -> web.Response:
 
 
 async def place_order(request: web.Request) -> web.Response:
-    """Stores an order once per ``Idempotency-Key``; acknowledged means committed."""
+    """Store an order once per ``Idempotency-Key``; acknowledged means committed."""
     key = request.headers.get("Idempotency-Key", "")
     try:
         order = await request.json()

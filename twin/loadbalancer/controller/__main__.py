@@ -64,23 +64,23 @@ class Controller:
             self._queue.add(key_of(after))
 
     def _slice_changed(self, before: Object | None, after: Object | None) -> None:
-        found = after or before
-        if found is None or (
+        endpoint_slice = after or before
+        if endpoint_slice is None or (
             before and after and before["endpoints"] == after["endpoints"] and before["ports"] == after["ports"]
         ):
             return
-        namespace = found["metadata"]["namespace"]
-        service = found["metadata"].get("labels", {}).get("kubernetes.io/service-name")
+        namespace = endpoint_slice["metadata"]["namespace"]
+        service = endpoint_slice["metadata"].get("labels", {}).get("kubernetes.io/service-name")
         for binding in self.caches.bindings.all(namespace):
             if binding["spec"]["serviceRef"]["name"] == service:
                 self._queue.add(key_of(binding))
 
     def _pod_changed(self, before: Object | None, after: Object | None) -> None:
-        found = after or before
-        for gate in (found or {"spec": {}})["spec"].get("readinessGates") or []:
+        pod = after or before
+        for gate in (pod or {"spec": {}})["spec"].get("readinessGates") or []:
             prefix, _, name = gate["conditionType"].partition("/")
-            if found is not None and prefix == GATE_PREFIX and name:
-                self._queue.add((found["metadata"]["namespace"], name))
+            if pod is not None and prefix == GATE_PREFIX and name:
+                self._queue.add((pod["metadata"]["namespace"], name))
 
     def work(self) -> None:
         """Reconcile for ever, in as many threads as the flags say."""

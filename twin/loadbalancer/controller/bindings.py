@@ -27,7 +27,7 @@ GATE_PREFIX = "target-health.elbv2.k8s.aws"
 
 
 class RequeueNeededError(Exception):
-    """Not done; look again after a while."""
+    """Reconciliation is not finished and is tried again after a while."""
 
     def __init__(self, why: str, after_seconds: float) -> None:
         super().__init__(why)
@@ -48,13 +48,13 @@ class Endpoint:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """What makes it the same target."""
+        """The key by which two targets are the same."""
         return self.ip, self.port
 
 
 @dataclass(frozen=True)
 class Caches:
-    """What the informers keep."""
+    """The objects that the informers keep, one store per kind."""
 
     services: Store
     slices: Store
@@ -70,11 +70,11 @@ def gate_name(binding: Object) -> str:
 
 def condition(pod: Object, name: str) -> Object | None:
     """A pod's condition."""
-    return next((found for found in pod["status"].get("conditions", []) if found["type"] == name), None)
+    return next((item for item in pod["status"].get("conditions", []) if item["type"] == name), None)
 
 
 def has_gate(pod: Object, name: str) -> bool:
-    """Whether the pod has that readiness gate."""
+    """Report whether the pod has that readiness gate."""
     return any(gate["conditionType"] == name for gate in pod["spec"].get("readinessGates") or [])
 
 
@@ -107,16 +107,16 @@ def endpoints_of(caches: Caches, namespace: str, name: str, wanted_port: int | s
     ready: list[Endpoint] = []
     unknown: list[Endpoint] = []
     slices = [
-        found
-        for found in caches.slices.all(namespace)
-        if found["metadata"].get("labels", {}).get("kubernetes.io/service-name") == name
-        and found["addressType"] == "IPv4"
+        endpoint_slice
+        for endpoint_slice in caches.slices.all(namespace)
+        if endpoint_slice["metadata"].get("labels", {}).get("kubernetes.io/service-name") == name
+        and endpoint_slice["addressType"] == "IPv4"
     ]
-    for found in slices:
-        for port in found["ports"]:
+    for endpoint_slice in slices:
+        for port in endpoint_slice["ports"]:
             if port_name and port.get("name") != port_name:
                 continue
-            for entry in found["endpoints"]:
+            for entry in endpoint_slice["endpoints"]:
                 reference = entry.get("targetRef") or {}
                 if reference.get("kind") != "Pod" or not entry.get("addresses"):
                     continue
@@ -285,8 +285,8 @@ class Reconciler:
             return True
         new = checkpoint_of(binding, endpoints)
         waiting = any(
-            found is not None and found["status"] != "True"
-            for found in (condition(endpoint.pod, gate) for endpoint in endpoints)
+            gate_condition is not None and gate_condition["status"] != "True"
+            for gate_condition in (condition(endpoint.pod, gate) for endpoint in endpoints)
         )
         if old == new and not waiting and not whole:
             return False

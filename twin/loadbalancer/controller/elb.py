@@ -54,7 +54,7 @@ class TargetInfo:
 
     @property
     def identity(self) -> tuple[str, int]:
-        """What makes it the same target."""
+        """The key by which two targets are the same."""
         return self.ip, self.port
 
 
@@ -92,8 +92,8 @@ class ElasticLoadBalancing:
         """
         self._describe.take()
         wanted = {"TargetGroupArns": [arn]} if arn else {"Names": [name]}
-        (found,) = self._client.describe_target_groups(**wanted)["TargetGroups"]
-        return dict(found)
+        (group,) = self._client.describe_target_groups(**wanted)["TargetGroups"]
+        return dict(group)
 
     def _targets(self, arn: str, only: list[TargetInfo]) -> list[TargetInfo]:
         self._describe.take()
@@ -101,13 +101,13 @@ class ElasticLoadBalancing:
         answer = self._client.describe_target_health(TargetGroupArn=arn, **wanted)
         return [
             TargetInfo(
-                found["Target"]["Id"],
-                int(found["Target"]["Port"]),
-                found["TargetHealth"]["State"],
-                found["TargetHealth"].get("Reason", ""),
-                found["TargetHealth"].get("Description", ""),
+                description["Target"]["Id"],
+                int(description["Target"]["Port"]),
+                description["TargetHealth"]["State"],
+                description["TargetHealth"].get("Reason", ""),
+                description["TargetHealth"].get("Description", ""),
             )
-            for found in answer["TargetHealthDescriptions"]
+            for description in answer["TargetHealthDescriptions"]
         ]
 
     def targets(self, arn: str) -> list[TargetInfo]:
@@ -115,10 +115,10 @@ class ElasticLoadBalancing:
         with self._lock:
             until, known = self._cache.get(arn, (0.0, []))
         if time.monotonic() >= until:
-            found = self._targets(arn, [])
+            targets = self._targets(arn, [])
             with self._lock:
-                self._cache[arn] = (time.monotonic() + _CACHE_SECONDS, found)
-            return found
+                self._cache[arn] = (time.monotonic() + _CACHE_SECONDS, targets)
+            return targets
         healthy = [target for target in known if target.state == "healthy"]
         other = [target for target in known if target.state != "healthy"]
         if other:
@@ -153,6 +153,6 @@ class ElasticLoadBalancing:
 
 
 def is_not_found(error: Exception) -> bool:
-    """Whether an error says that the target group is gone, or never was."""
+    """Report whether an error says that the target group does not exist."""
     codes = ("TargetGroupNotFound", "ValidationError")
     return isinstance(error, ClientError) and error.response["Error"]["Code"] in codes

@@ -49,11 +49,11 @@ class Informer:
         kind: dict[str, Any] = {}
         seen = set()
         for item in listed["items"]:
-            found = self._trim({**kind, **item})
-            seen.add(key_of(found))
-            before = self.store.put(found)
-            if before != found:
-                self._tell(before, found)
+            trimmed = self._trim({**kind, **item})
+            seen.add(key_of(trimmed))
+            before = self.store.put(trimmed)
+            if before != trimmed:
+                self._tell(before, trimmed)
         for key in self.store.keys() - seen:
             self._tell(self.store.remove(key), None)
         self.store.synced.set()
@@ -68,63 +68,63 @@ class Informer:
                         version = item["metadata"]["resourceVersion"]
                         if kind == "BOOKMARK":
                             continue
-                        found = self._trim(item)
+                        trimmed = self._trim(item)
                         if kind == "DELETED":
-                            self.store.remove(key_of(found))
-                            self._tell(found, None)
+                            self.store.remove(key_of(trimmed))
+                            self._tell(trimmed, None)
                         else:
-                            before = self.store.put(found)
-                            if before != found:
-                                self._tell(before, found)
+                            before = self.store.put(trimmed)
+                            if before != trimmed:
+                                self._tell(before, trimmed)
             except (ApiError, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 if not (isinstance(error, ApiError) and error.status == 410):
                     _log.warning("watch %s: %s", self._path, error)
                 time.sleep(1)
 
 
-def _metadata(found: Object, *fields: str) -> Object:
-    metadata = found["metadata"]
+def _metadata(item: Object, *fields: str) -> Object:
+    metadata = item["metadata"]
     wanted = ("name", "namespace", "uid", "deletionTimestamp", *fields)
     return {name: metadata[name] for name in wanted if name in metadata}
 
 
-def trim_pod(found: Object) -> Object:
+def trim_pod(pod: Object) -> Object:
     """Labels, gates, conditions, node, address; annotations wake nothing."""
-    status = found.get("status", {})
+    status = pod.get("status", {})
     return {
-        "metadata": _metadata(found, "labels"),
-        "spec": {name: found["spec"][name] for name in ("nodeName", "readinessGates") if name in found["spec"]},
+        "metadata": _metadata(pod, "labels"),
+        "spec": {name: pod["spec"][name] for name in ("nodeName", "readinessGates") if name in pod["spec"]},
         "status": {"conditions": status.get("conditions", []), "podIP": status.get("podIP", "")},
     }
 
 
-def trim_service(found: Object) -> Object:
+def trim_service(service: Object) -> Object:
     """Selector and ports."""
-    spec = found["spec"]
+    spec = service["spec"]
     return {
-        "metadata": _metadata(found),
+        "metadata": _metadata(service),
         "spec": {"selector": spec.get("selector") or {}, "ports": spec.get("ports") or []},
     }
 
 
-def trim_node(found: Object) -> Object:
+def trim_node(node: Object) -> Object:
     """The Ready condition's status."""
-    conditions = found.get("status", {}).get("conditions", [])
+    conditions = node.get("status", {}).get("conditions", [])
     ready = next((c["status"] for c in conditions if c["type"] == "Ready"), "False")
-    return {"metadata": _metadata(found), "ready": ready}
+    return {"metadata": _metadata(node), "ready": ready}
 
 
-def trim_slice(found: Object) -> Object:
+def trim_slice(endpoint_slice: Object) -> Object:
     """Endpoints and ports."""
     return {
-        "metadata": _metadata(found, "labels"),
-        "addressType": found.get("addressType"),
-        "endpoints": found.get("endpoints") or [],
-        "ports": found.get("ports") or [],
+        "metadata": _metadata(endpoint_slice, "labels"),
+        "addressType": endpoint_slice.get("addressType"),
+        "endpoints": endpoint_slice.get("endpoints") or [],
+        "ports": endpoint_slice.get("ports") or [],
     }
 
 
-def trim_binding(found: Object) -> Object:
+def trim_binding(binding: Object) -> Object:
     """Everything but managed fields."""
-    metadata = {name: value for name, value in found["metadata"].items() if name != "managedFields"}
-    return {"metadata": metadata, "spec": found["spec"], "status": found.get("status", {})}
+    metadata = {name: value for name, value in binding["metadata"].items() if name != "managedFields"}
+    return {"metadata": metadata, "spec": binding["spec"], "status": binding.get("status", {})}

@@ -1,4 +1,4 @@
-"""As much of the Kubernetes API as the controller needs, over plain HTTP: memory is what it has least of."""
+"""The part of the Kubernetes API that the controller needs, over plain HTTP, to save memory."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ class Kubernetes:
             except ValueError:
                 message = answer.data.decode(errors="replace")
             raise ApiError(answer.status, message)
-        found: Object = json.loads(answer.data)
-        return found
+        document: Object = json.loads(answer.data)
+        return document
 
     def merge_patch(self, path: str, patch: Object) -> Object:
         """JSON merge patch."""
@@ -130,9 +130,9 @@ class Kubernetes:
             answer.close()
 
 
-def key_of(found: Object) -> tuple[str, str]:
+def key_of(item: Object) -> tuple[str, str]:
     """Namespace (empty for cluster-wide objects) and name."""
-    return found["metadata"].get("namespace", ""), found["metadata"]["name"]
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 class Store:
@@ -151,13 +151,13 @@ class Store:
     def all(self, namespace: str | None = None) -> list[Object]:
         """Every object, or those of a namespace."""
         with self._lock:
-            return [found for (where, _), found in self._objects.items() if namespace in (None, where)]
+            return [item for (where, _), item in self._objects.items() if namespace in (None, where)]
 
-    def put(self, found: Object) -> Object | None:
+    def put(self, item: Object) -> Object | None:
         """Add or replace; returns what was there."""
         with self._lock:
-            before = self._objects.get(key_of(found))
-            self._objects[key_of(found)] = found
+            before = self._objects.get(key_of(item))
+            self._objects[key_of(item)] = item
             return before
 
     def remove(self, key: tuple[str, str]) -> Object | None:

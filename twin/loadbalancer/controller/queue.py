@@ -51,7 +51,7 @@ class WorkQueue:
         self.add_after(key, min(_FIRST_BACKOFF_SECONDS * 2 ** min(failures, 40), self._maximum))
 
     def forget(self, key: Key) -> None:
-        """It went well: start the backoff anew."""
+        """Reset a key's backoff after a success."""
         with self._condition:
             self._failures.pop(key, None)
 

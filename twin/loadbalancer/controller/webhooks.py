@@ -1,4 +1,4 @@
-"""Admission: readiness gates for new pods, defaults and refusals for bindings, and a plain no to what is not played."""
+"""Admission: readiness gates for new pods, defaults and refusals for bindings, and the refusal of what is not implemented."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INJECTIONS = {
     "/mutate-alb-target-control-namespace-v1-pod": "ALB Target Control, asked for by the namespace's label",
     "/mutate-alb-target-control-object-v1-pod": "ALB Target Control, asked for by the pod's label",
 }
-"""Webhooks whose selectors match only what asks for something that is not played."""
+"""Webhooks whose selectors match only objects that ask for something that is not implemented."""
 
 
 class DeniedError(Exception):
@@ -89,7 +89,7 @@ class Admission:
         return [{"op": "add", "path": "/spec/readinessGates", "value": gates}]
 
     def service(self, request: Object) -> Patch:
-        """Services of type LoadBalancer have nobody to serve them here."""
+        """Refuse Services of type LoadBalancer, which nothing serves here."""
         if request["object"]["spec"].get("type") == "LoadBalancer":
             raise _unimplemented("a Service of type LoadBalancer")
         return []
@@ -107,10 +107,10 @@ class Admission:
         return []
 
     def ingress(self, request: Object) -> Patch:
-        """Ingresses of class alb have nobody to serve them here."""
-        found = request["object"]
-        annotation = (found["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
-        if "alb" in (found["spec"].get("ingressClassName"), annotation):
+        """Refuse Ingresses of class alb, which nothing serves here."""
+        ingress = request["object"]
+        annotation = (ingress["metadata"].get("annotations") or {}).get("kubernetes.io/ingress.class")
+        if "alb" in (ingress["spec"].get("ingressClassName"), annotation):
             raise _unimplemented("an Ingress of class alb")
         return []
 
@@ -145,7 +145,7 @@ class Admission:
         ]
 
     def validate_binding(self, request: Object) -> Patch:
-        """What the real controller refuses, and what this one doesn't do."""
+        """Refuse a binding that the real controller refuses, or that needs a feature this controller lacks."""
         binding = request["object"]
         spec = binding["spec"]
         absent = [name for name in ("targetGroupARN", "targetType") if not spec.get(name)]
@@ -197,9 +197,9 @@ class Admission:
 
     def _check_group(self, spec: Object) -> None:
         group = self._group_of(spec)
-        found = group.get("IpAddressType") or "ipv4"
-        if spec.get("ipAddressType", "ipv4") != found:
-            raise DeniedError(f"invalid IP address type {found} for TargetGroup {spec['targetGroupARN']}")
+        address_type = group.get("IpAddressType") or "ipv4"
+        if spec.get("ipAddressType", "ipv4") != address_type:
+            raise DeniedError(f"invalid IP address type {address_type} for TargetGroup {spec['targetGroupARN']}")
         vpc = spec.get("vpcID")
         if vpc and not re.fullmatch(r"vpc-[0-9a-f]{8}(?:[0-9a-f]{9})?", vpc):
             raise DeniedError(

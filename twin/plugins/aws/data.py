@@ -8,7 +8,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from twin.plugins.aws.identity import document
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, Tagging, gone, pick, tag_list
 from twin.plugins.common import Properties
 
 
@@ -21,6 +21,7 @@ class Secret(Kind):
     name_property = "name"
     name_limit = 512
     tagged = True
+    tagging = Tagging("secretsmanager", "tag_resource", "untag_resource", "SecretId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, Name="name", Description="description", KmsKeyId="kmsKeyId")
@@ -28,13 +29,8 @@ class Secret(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("secretsmanager").describe_secret(SecretId=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return None if found.get("DeletedDate") else {"arn": identifier, "name": found["Name"]}
+        secret = aws("secretsmanager").describe_secret(SecretId=identifier)
+        return None if secret.get("DeletedDate") else {"arn": identifier, "name": secret["Name"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -48,13 +44,6 @@ class Secret(Kind):
             {"ForceDeleteWithoutRecovery": True} if window == 0 else {"RecoveryWindowInDays": int(window or 30)}
         )
         aws("secretsmanager").delete_secret(SecretId=identifier, **arguments)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("secretsmanager").tag_resource(SecretId=identifier, Tags=tag_list(add))
-        if remove:
-            aws("secretsmanager").untag_resource(SecretId=identifier, TagKeys=remove)
 
 
 class SecretPolicy(Kind):
@@ -71,12 +60,7 @@ class SecretPolicy(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            answer = aws("secretsmanager").get_resource_policy(SecretId=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("secretsmanager").get_resource_policy(SecretId=identifier)
         return {} if answer.get("ResourcePolicy") else None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -105,14 +89,9 @@ class Parameter(Kind):
         return str(inputs["name"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        try:
-            found = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        live = {"arn": found["ARN"], "version": found["Version"], "name": identifier}
-        return {**live, "value": found["Value"]} if state.get("type") != "SecureString" else live
+        parameter = aws("ssm").get_parameter(Name=identifier, WithDecryption=True)["Parameter"]
+        live = {"arn": parameter["ARN"], "version": parameter["Version"], "name": identifier}
+        return {**live, "value": parameter["Value"]} if state.get("type") != "SecureString" else live
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -149,10 +128,10 @@ class LogGroup(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        for one in aws("logs").describe_log_groups(logGroupNamePrefix=identifier)["logGroups"]:
-            if one["logGroupName"] == identifier:
-                live = {"arn": one["arn"].removesuffix(":*"), "name": identifier}
-                return {**live, "retentionInDays": one["retentionInDays"]} if "retentionInDays" in one else live
+        for group in aws("logs").describe_log_groups(logGroupNamePrefix=identifier)["logGroups"]:
+            if group["logGroupName"] == identifier:
+                live = {"arn": group["arn"].removesuffix(":*"), "name": identifier}
+                return {**live, "retentionInDays": group["retentionInDays"]} if "retentionInDays" in group else live
         return None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -185,6 +164,7 @@ class Table(Kind):
     name_property = "name"
     name_limit = 255
     tagged = True
+    tagging = Tagging("dynamodb", "tag_resource", "untag_resource", "ResourceArn", by_arn=True)
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         name = str(inputs["name"])
@@ -193,7 +173,8 @@ class Table(Kind):
             BillingMode=inputs.get("billingMode", "PROVISIONED"),
             KeySchema=[{"AttributeName": inputs["hashKey"], "KeyType": "HASH"}],
             AttributeDefinitions=[
-                {"AttributeName": one["name"], "AttributeType": one["type"]} for one in inputs["attributes"]
+                {"AttributeName": attribute["name"], "AttributeType": attribute["type"]}
+                for attribute in inputs["attributes"]
             ],
             **pick(inputs, DeletionProtectionEnabled="deletionProtectionEnabled"),
         )
@@ -202,13 +183,8 @@ class Table(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("dynamodb").describe_table(TableName=identifier)["Table"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"arn": found["TableArn"], "name": identifier}
+        table = aws("dynamodb").describe_table(TableName=identifier)["Table"]
+        return {"arn": table["TableArn"], "name": identifier}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         protection = "deletionProtectionEnabled"
@@ -220,13 +196,6 @@ class Table(Kind):
         del state
         aws("dynamodb").delete_table(TableName=identifier)
         aws("dynamodb").get_waiter("table_not_exists").wait(TableName=identifier)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del identifier
-        if add:
-            aws("dynamodb").tag_resource(ResourceArn=state["arn"], Tags=tag_list(add))
-        if remove:
-            aws("dynamodb").untag_resource(ResourceArn=state["arn"], TagKeys=remove)
 
 
 class TableItem(Kind):
@@ -252,12 +221,7 @@ class TableItem(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            answer = aws("dynamodb").get_item(TableName=state["tableName"], Key=self._key(state), ConsistentRead=True)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("dynamodb").get_item(TableName=state["tableName"], Key=self._key(state), ConsistentRead=True)
         if "Item" not in answer:
             return None
         same = answer["Item"] == json.loads(state["item"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.aws.kind import Aws, Kind, pick, tag_list, wait
 from twin.plugins.common import Properties, ProviderError
 
 
@@ -21,31 +19,26 @@ class Certificate(Kind):
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, DomainName="domainName", ValidationMethod="validationMethod")
         arguments |= pick(inputs, SubjectAlternativeNames="subjectAlternativeNames", KeyAlgorithm="keyAlgorithm")
-        made = str(aws("acm").request_certificate(**arguments)["CertificateArn"])
-        wait(lambda: bool(self._options(aws, made)), f"validation options of {made}", 60)
-        return made
+        arn = str(aws("acm").request_certificate(**arguments)["CertificateArn"])
+        wait(lambda: bool(self._options(aws, arn)), f"validation options of {arn}", 60)
+        return arn
 
     def _options(self, aws: Aws, arn: str) -> list[dict[str, Any]]:
-        found = aws("acm").describe_certificate(CertificateArn=arn)["Certificate"]
-        options = found.get("DomainValidationOptions") or []
-        return options if all("ResourceRecord" in one for one in options) else []
+        certificate = aws("acm").describe_certificate(CertificateArn=arn)["Certificate"]
+        options = certificate.get("DomainValidationOptions") or []
+        return options if all("ResourceRecord" in option for option in options) else []
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            options = self._options(aws, identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        options = self._options(aws, identifier)
         listed = [
             {
-                "domainName": one["DomainName"],
-                "resourceRecordName": one["ResourceRecord"]["Name"],
-                "resourceRecordType": one["ResourceRecord"]["Type"],
-                "resourceRecordValue": one["ResourceRecord"]["Value"],
+                "domainName": option["DomainName"],
+                "resourceRecordName": option["ResourceRecord"]["Name"],
+                "resourceRecordType": option["ResourceRecord"]["Type"],
+                "resourceRecordValue": option["ResourceRecord"]["Value"],
             }
-            for one in options
+            for option in options
         ]
         return {"arn": identifier, "domainValidationOptions": listed}
 
@@ -83,16 +76,11 @@ class CertificateValidation(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            aws("acm").describe_certificate(CertificateArn=state["certificateArn"])
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("acm").describe_certificate(CertificateArn=state["certificateArn"])
         return {}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        """Nothing to delete."""
+        """Do nothing: AWS has no such resource."""
 
 
 class Record(Kind):
@@ -104,18 +92,18 @@ class Record(Kind):
     create_before_delete = False
 
     def _set(self, state: Properties) -> dict[str, Any]:
-        made: dict[str, Any] = {"Name": state["name"], "Type": state["type"]}
+        record_set: dict[str, Any] = {"Name": state["name"], "Type": state["type"]}
         if state.get("aliases"):
             alias = state["aliases"][0]
-            made["AliasTarget"] = {
+            record_set["AliasTarget"] = {
                 "HostedZoneId": alias["zoneId"],
                 "DNSName": alias["name"],
                 "EvaluateTargetHealth": bool(alias.get("evaluateTargetHealth")),
             }
         else:
-            made["TTL"] = int(state.get("ttl", 300))
-            made["ResourceRecords"] = [{"Value": value} for value in state.get("records", [])]
-        return made
+            record_set["TTL"] = int(state.get("ttl", 300))
+            record_set["ResourceRecords"] = [{"Value": value} for value in state.get("records", [])]
+        return record_set
 
     def _change(self, aws: Aws, action: str, state: Properties) -> None:
         batch = {"Changes": [{"Action": action, "ResourceRecordSet": self._set(state)}]}
@@ -127,16 +115,11 @@ class Record(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            pages = aws("route53").get_paginator("list_resource_record_sets").paginate(HostedZoneId=state["zoneId"])
-            found = [one for page in pages for one in page["ResourceRecordSets"]]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        pages = aws("route53").get_paginator("list_resource_record_sets").paginate(HostedZoneId=state["zoneId"])
+        record_sets = [record_set for page in pages for record_set in page["ResourceRecordSets"]]
         name = state["name"].rstrip(".")
-        for one in found:
-            if one["Name"].rstrip(".").replace("\\052", "*") == name and one["Type"] == state["type"]:
+        for record_set in record_sets:
+            if record_set["Name"].rstrip(".").replace("\\052", "*") == name and record_set["Type"] == state["type"]:
                 return {"fqdn": name}
         return None
 
@@ -166,12 +149,7 @@ class Zone(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            answer = aws("route53").get_hosted_zone(Id=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = aws("route53").get_hosted_zone(Id=identifier)
         servers = answer.get("DelegationSet", {}).get("NameServers", [])
         return {"zoneId": identifier, "nameServers": servers, "name": answer["HostedZone"]["Name"].rstrip(".")}
 

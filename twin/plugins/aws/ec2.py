@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, upper
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list, upper
 from twin.plugins.common import Properties
 
 
@@ -15,25 +13,34 @@ class Ec2Kind(Kind):
 
     tagged = True
     describe: ClassVar[tuple[str, str, str]]  # operation, argument, field of the answer
+    deletion: ClassVar[tuple[str, str]]  # operation, argument
 
-    def found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
-        """Its description, or None."""
+    def description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+        """Return its description, or None."""
         operation, argument, key = self.describe
-        try:
-            answer = getattr(aws("ec2"), operation)(**{argument: [identifier]})
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        items = answer[key]
+        items = existing(lambda: getattr(aws("ec2"), operation)(**{argument: [identifier]})[key])
         return items[0] if items and items[0].get("State") not in ("deleted", "deleting") else None
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        del state
+        description = self.description(aws, identifier)
+        return None if description is None else self.properties(aws, identifier, description)
+
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        """Return the live properties that its description tells."""
+        raise NotImplementedError
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        del state
+        operation, argument = self.deletion
+        getattr(aws("ec2"), operation)(**{argument: identifier})
 
     def arn(self, aws: Aws, kind: str, identifier: str) -> str:
         """ARN of an EC2 resource."""
         return f"arn:aws:ec2:{aws.region}:{aws.account}:{kind}/{identifier}"
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        """EC2 tags everything alike."""
+        """Set and remove tags, by one call for every EC2 type."""
         del state
         if add:
             aws("ec2").create_tags(Resources=[identifier], Tags=tag_list(add))
@@ -51,30 +58,23 @@ class SecurityGroup(Ec2Kind):
     name_limit = 255
     defaults = {"description": "Managed by Pulumi"}
     describe = ("describe_security_groups", "GroupIds", "SecurityGroups")
+    deletion = ("delete_security_group", "GroupId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, VpcId="vpcId", GroupName="name", Description="description")
-        made: str = aws("ec2").create_security_group(**arguments)["GroupId"]
+        identifier: str = aws("ec2").create_security_group(**arguments)["GroupId"]
         # The provider takes AWS's allow-all egress rule away; egress is declared or absent.
         everything = [{"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
-        aws("ec2").revoke_security_group_egress(GroupId=made, IpPermissions=everything)
-        return made
+        aws("ec2").revoke_security_group_egress(GroupId=identifier, IpPermissions=everything)
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
         return {
             "arn": self.arn(aws, "security-group", identifier),
-            "name": found["GroupName"],
-            "vpcId": found["VpcId"],
-            "ownerId": found["OwnerId"],
+            "name": description["GroupName"],
+            "vpcId": description["VpcId"],
+            "ownerId": description["OwnerId"],
         }
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_security_group(GroupId=identifier)
 
 
 class _SecurityGroupRule(Kind):
@@ -105,17 +105,12 @@ class _SecurityGroupRule(Kind):
         answer = getattr(aws("ec2"), operation)(
             GroupId=inputs["securityGroupId"], IpPermissions=[self._permission(inputs)]
         )
-        made: str = answer["SecurityGroupRules"][0]["SecurityGroupRuleId"]
-        return made
+        identifier: str = answer["SecurityGroupRules"][0]["SecurityGroupRuleId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         filters = [{"Name": "group-id", "Values": [state["securityGroupId"]]}]
-        try:
-            rules = aws("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        rules = aws("ec2").describe_security_group_rules(Filters=filters)["SecurityGroupRules"]
         if identifier not in [rule["SecurityGroupRuleId"] for rule in rules]:
             return None
         arn = f"arn:aws:ec2:{aws.region}:{aws.account}:security-group-rule/{identifier}"
@@ -163,17 +158,19 @@ class LaunchTemplate(Ec2Kind):
     name_property = "name"
     name_limit = 125
     describe = ("describe_launch_templates", "LaunchTemplateIds", "LaunchTemplates")
+    deletion = ("delete_launch_template", "LaunchTemplateId")
 
     def _data(self, inputs: Properties) -> dict[str, Any]:
         data: dict[str, Any] = pick(inputs, InstanceType="instanceType", UserData="userData")
         if inputs.get("metadataOptions"):
             data["MetadataOptions"] = upper(inputs["metadataOptions"])
         if inputs.get("blockDeviceMappings"):
-            data["BlockDeviceMappings"] = [_device(one) for one in inputs["blockDeviceMappings"]]
+            data["BlockDeviceMappings"] = [_device(device) for device in inputs["blockDeviceMappings"]]
         specifications = inputs.get("tagSpecifications") or []
         if specifications:
             data["TagSpecifications"] = [
-                {"ResourceType": one["resourceType"], "Tags": tag_list(one.get("tags"))} for one in specifications
+                {"ResourceType": specification["resourceType"], "Tags": tag_list(specification.get("tags"))}
+                for specification in specifications
             ]
         return data
 
@@ -183,26 +180,18 @@ class LaunchTemplate(Ec2Kind):
             VersionDescription=inputs.get("description", ""),
             LaunchTemplateData=self._data(inputs),
         )
-        made: str = answer["LaunchTemplate"]["LaunchTemplateId"]
-        return made
+        identifier: str = answer["LaunchTemplate"]["LaunchTemplateId"]
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
         if changed:
             aws("ec2").create_launch_template_version(LaunchTemplateId=identifier, LaunchTemplateData=self._data(new))
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
         return {
             "arn": self.arn(aws, "launch-template", identifier),
-            "name": found["LaunchTemplateName"],
-            "latestVersion": found["LatestVersionNumber"],
-            "defaultVersion": found["DefaultVersionNumber"],
+            "name": description["LaunchTemplateName"],
+            "latestVersion": description["LatestVersionNumber"],
+            "defaultVersion": description["DefaultVersionNumber"],
         }
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_launch_template(LaunchTemplateId=identifier)

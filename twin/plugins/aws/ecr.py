@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from botocore.exceptions import ClientError
-
 from twin.plugins.aws.identity import document
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, pick, tag_list
 from twin.plugins.common import Properties
 
 
@@ -32,18 +30,13 @@ class Repository(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("ecr").describe_repositories(repositoryNames=[identifier])["repositories"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        repository = aws("ecr").describe_repositories(repositoryNames=[identifier])["repositories"][0]
         return {
-            "arn": found["repositoryArn"],
+            "arn": repository["repositoryArn"],
             "name": identifier,
-            "registryId": found["registryId"],
-            "repositoryUrl": found["repositoryUri"],
-            "imageTagMutability": found["imageTagMutability"],
+            "registryId": repository["registryId"],
+            "repositoryUrl": repository["repositoryUri"],
+            "imageTagMutability": repository["imageTagMutability"],
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -81,12 +74,7 @@ class _OnRepository(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            answer = getattr(aws("ecr"), self.fetch)(repositoryName=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        answer = getattr(aws("ecr"), self.fetch)(repositoryName=identifier)
         return {"registryId": answer["registryId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, wait
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, wait
 from twin.plugins.common import Properties, ProviderError
 
 _SLOW_SECONDS = 1800
@@ -16,7 +14,7 @@ class _Eks(Kind):
     tagged = True
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        """Moto and the recorded stand-in take EKS tags at creation only; later changes are kept in the state."""
+        """Do nothing: the twin's EKS takes tags at creation only; later changes are kept in the state."""
         del aws, identifier, state, add, remove
 
 
@@ -56,42 +54,36 @@ class Cluster(_Eks):
         wait(lambda: self._status(aws, name) == "ACTIVE", f"EKS cluster {name}", _SLOW_SECONDS)
         return name
 
-    def _found(self, aws: Aws, name: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = aws("eks").describe_cluster(name=name)["cluster"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return found
+    def _description(self, aws: Aws, name: str) -> dict[str, Any] | None:
+        return existing(lambda: aws("eks").describe_cluster(name=name)["cluster"])
 
     def _status(self, aws: Aws, name: str) -> str:
-        return str((self._found(aws, name) or {}).get("status", ""))
+        return str((self._description(aws, name) or {}).get("status", ""))
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        found = self._found(aws, identifier)
-        if found is None:
+        cluster = self._description(aws, identifier)
+        if cluster is None:
             return None
         vpc = dict(state.get("vpcConfig") or {})
-        vpc["clusterSecurityGroupId"] = found["resourcesVpcConfig"].get("clusterSecurityGroupId", "")
-        vpc["vpcId"] = found["resourcesVpcConfig"].get("vpcId", "")
+        vpc["clusterSecurityGroupId"] = cluster["resourcesVpcConfig"].get("clusterSecurityGroupId", "")
+        vpc["vpcId"] = cluster["resourcesVpcConfig"].get("vpcId", "")
         return {
-            "arn": found["arn"],
-            "name": found["name"],
-            "endpoint": found["endpoint"],
-            "certificateAuthority": {"data": found["certificateAuthority"]["data"]},
-            "certificateAuthorities": [{"data": found["certificateAuthority"]["data"]}],
-            "identities": [{"oidcs": [{"issuer": found["identity"]["oidc"]["issuer"]}]}],
-            "platformVersion": found.get("platformVersion", ""),
-            "status": found["status"],
+            "arn": cluster["arn"],
+            "name": cluster["name"],
+            "endpoint": cluster["endpoint"],
+            "certificateAuthority": {"data": cluster["certificateAuthority"]["data"]},
+            "certificateAuthorities": [{"data": cluster["certificateAuthority"]["data"]}],
+            "identities": [{"oidcs": [{"issuer": cluster["identity"]["oidc"]["issuer"]}]}],
+            "platformVersion": cluster.get("platformVersion", ""),
+            "status": cluster["status"],
             "vpcConfig": vpc,
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         if "vpcConfig" in changed:
             wanted = ("endpointPublicAccess", "endpointPrivateAccess", "publicAccessCidrs")
-            given = {key: new["vpcConfig"][key] for key in wanted if key in new["vpcConfig"]}
-            aws("eks").update_cluster_config(name=identifier, resourcesVpcConfig=given)
+            vpc_config = {key: new["vpcConfig"][key] for key in wanted if key in new["vpcConfig"]}
+            aws("eks").update_cluster_config(name=identifier, resourcesVpcConfig=vpc_config)
         if "enabledClusterLogTypes" in changed:
             logging = {"clusterLogging": [{"types": new.get("enabledClusterLogTypes", []), "enabled": True}]}
             aws("eks").update_cluster_config(name=identifier, logging=logging)
@@ -102,7 +94,7 @@ class Cluster(_Eks):
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("eks").delete_cluster(name=identifier)
-        wait(lambda: self._found(aws, identifier) is None, f"deletion of EKS cluster {identifier}", _SLOW_SECONDS)
+        wait(lambda: self._description(aws, identifier) is None, f"deletion of EKS cluster {identifier}", _SLOW_SECONDS)
 
 
 class NodeGroup(_Eks):
@@ -142,29 +134,26 @@ class NodeGroup(_Eks):
         arguments["tags"] = inputs.get("tagsAll") or {}
         aws("eks").create_nodegroup(**arguments)
         identifier = f"{inputs['clusterName']}:{inputs['nodeGroupName']}"
-        wait(lambda: (self._found(aws, identifier) or {}).get("status") == "ACTIVE", f"node group {identifier}", 900)
+        wait(
+            lambda: (self._description(aws, identifier) or {}).get("status") == "ACTIVE",
+            f"node group {identifier}",
+            900,
+        )
         return identifier
 
-    def _found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+    def _description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
         cluster, _, name = identifier.partition(":")
-        try:
-            answer = aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        found: dict[str, Any] = answer["nodegroup"]
-        return found
+        return existing(lambda: aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)["nodegroup"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        found = self._found(aws, identifier)
-        if found is None:
+        node_group = self._description(aws, identifier)
+        if node_group is None:
             return None
-        groups = found.get("resources", {}).get("autoScalingGroups", [])
-        live = {"arn": found["nodegroupArn"], "status": found["status"]}
-        live["resources"] = [{"autoscalingGroups": [{"name": one["name"]} for one in groups]}]
+        groups = node_group.get("resources", {}).get("autoScalingGroups", [])
+        live = {"arn": node_group["nodegroupArn"], "status": node_group["status"]}
+        live["resources"] = [{"autoscalingGroups": [{"name": scaling_group["name"]} for scaling_group in groups]}]
         if "scalingConfig" in state:
-            live["scalingConfig"] = {key: found["scalingConfig"].get(key) for key in state["scalingConfig"]}
+            live["scalingConfig"] = {key: node_group["scalingConfig"].get(key) for key in state["scalingConfig"]}
         return live
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -185,7 +174,7 @@ class NodeGroup(_Eks):
         del state
         cluster, _, name = identifier.partition(":")
         aws("eks").delete_nodegroup(clusterName=cluster, nodegroupName=name)
-        wait(lambda: self._found(aws, identifier) is None, f"deletion of node group {identifier}", 900)
+        wait(lambda: self._description(aws, identifier) is None, f"deletion of node group {identifier}", 900)
 
 
 class Addon(_Eks):
@@ -214,28 +203,22 @@ class Addon(_Eks):
         return identifier
 
     def _settled(self, aws: Aws, identifier: str) -> bool:
-        found = self._found(aws, identifier) or {}
-        if found.get("status") in ("DEGRADED", "CREATE_FAILED"):
-            issues = "; ".join(one.get("message", "") for one in found.get("health", {}).get("issues", []))
-            raise ProviderError(f"EKS add-on {identifier} is {found['status']}: {issues}")
-        return found.get("status") == "ACTIVE"
+        addon = self._description(aws, identifier) or {}
+        if addon.get("status") in ("DEGRADED", "CREATE_FAILED"):
+            issues = "; ".join(issue.get("message", "") for issue in addon.get("health", {}).get("issues", []))
+            raise ProviderError(f"EKS add-on {identifier} is {addon['status']}: {issues}")
+        return addon.get("status") == "ACTIVE"
 
-    def _found(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
+    def _description(self, aws: Aws, identifier: str) -> dict[str, Any] | None:
         cluster, _, name = identifier.partition(":")
-        try:
-            found: dict[str, Any] = aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return found
+        return existing(lambda: aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self._found(aws, identifier)
-        if found is None:
+        addon = self._description(aws, identifier)
+        if addon is None:
             return None
-        return {"arn": found["addonArn"], "addonVersion": found["addonVersion"]}
+        return {"arn": addon["addonArn"], "addonVersion": addon["addonVersion"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -253,7 +236,7 @@ class Addon(_Eks):
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         cluster, _, name = identifier.partition(":")
         aws("eks").delete_addon(clusterName=cluster, addonName=name, preserve=bool(state.get("preserve")))
-        wait(lambda: self._found(aws, identifier) is None, f"deletion of EKS add-on {identifier}", 1200)
+        wait(lambda: self._description(aws, identifier) is None, f"deletion of EKS add-on {identifier}", 1200)
 
 
 class AccessEntry(_Eks):
@@ -278,13 +261,8 @@ class AccessEntry(_Eks):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         cluster, _, principal = identifier.partition(":")
-        try:
-            found = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"accessEntryArn": found["accessEntryArn"], "userName": found["username"]}
+        entry = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
+        return {"accessEntryArn": entry["accessEntryArn"], "userName": entry["username"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -314,13 +292,8 @@ class AccessPolicyAssociation(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         cluster, principal, policy = identifier.split("#")
-        try:
-            answer = aws("eks").list_associated_access_policies(clusterName=cluster, principalArn=principal)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        known = [one["policyArn"] for one in answer["associatedAccessPolicies"]]
+        answer = aws("eks").list_associated_access_policies(clusterName=cluster, principalArn=principal)
+        known = [associated["policyArn"] for associated in answer["associatedAccessPolicies"]]
         return {} if policy in known else None
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -343,19 +316,14 @@ class PodIdentityAssociation(_Eks):
         return str(answer["association"]["associationId"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        try:
-            answer = aws("eks").describe_pod_identity_association(
-                clusterName=state["clusterName"], associationId=identifier
-            )
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        found = answer["association"]
+        answer = aws("eks").describe_pod_identity_association(
+            clusterName=state["clusterName"], associationId=identifier
+        )
+        association = answer["association"]
         return {
-            "associationArn": found["associationArn"],
+            "associationArn": association["associationArn"],
             "associationId": identifier,
-            "roleArn": found["roleArn"],
+            "roleArn": association["roleArn"],
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list
 from twin.plugins.common import Properties, ProviderError
 
 
@@ -20,15 +18,10 @@ class _Elb(Kind):
         if remove:
             aws("elbv2").remove_tags(ResourceArns=[identifier], TagKeys=remove)
 
-    def one(self, aws: Aws, operation: str, argument: str, key: str, arn: str) -> dict[str, Any] | None:
-        """One description by ARN."""
-        try:
-            found = getattr(aws("elbv2"), operation)(**{argument: [arn]})[key]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return found[0] if found else None
+    def description(self, aws: Aws, operation: str, argument: str, key: str, arn: str) -> dict[str, Any] | None:
+        """Return one description by ARN, or None."""
+        items = existing(lambda: getattr(aws("elbv2"), operation)(**{argument: [arn]})[key])
+        return items[0] if items else None
 
 
 class LoadBalancer(_Elb):
@@ -59,22 +52,24 @@ class LoadBalancer(_Elb):
         arguments = pick(inputs, Name="name", Subnets="subnets", SecurityGroups="securityGroups")
         arguments |= pick(inputs, Type="loadBalancerType", IpAddressType="ipAddressType")
         arguments["Scheme"] = "internal" if inputs.get("internal") else "internet-facing"
-        made: str = aws("elbv2").create_load_balancer(**arguments)["LoadBalancers"][0]["LoadBalancerArn"]
-        self.update(aws, made, {}, inputs, set(self._ATTRIBUTES) & set(inputs))
-        return made
+        arn: str = aws("elbv2").create_load_balancer(**arguments)["LoadBalancers"][0]["LoadBalancerArn"]
+        self.update(aws, arn, {}, inputs, set(self._ATTRIBUTES) & set(inputs))
+        return arn
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.one(aws, "describe_load_balancers", "LoadBalancerArns", "LoadBalancers", identifier)
-        if found is None:
+        load_balancer = self.description(
+            aws, "describe_load_balancers", "LoadBalancerArns", "LoadBalancers", identifier
+        )
+        if load_balancer is None:
             return None
         return {
             "arn": identifier,
             "arnSuffix": identifier.partition(":loadbalancer/")[2],
-            "name": found["LoadBalancerName"],
-            "dnsName": found["DNSName"],
-            "zoneId": found["CanonicalHostedZoneId"],
-            "vpcId": found["VpcId"],
+            "name": load_balancer["LoadBalancerName"],
+            "dnsName": load_balancer["DNSName"],
+            "zoneId": load_balancer["CanonicalHostedZoneId"],
+            "vpcId": load_balancer["VpcId"],
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -148,20 +143,20 @@ class TargetGroup(_Elb):
             IpAddressType="ipAddressType",
         )
         answer = aws("elbv2").create_target_group(**arguments, **self._health(inputs))
-        made: str = answer["TargetGroups"][0]["TargetGroupArn"]
-        self.update(aws, made, {}, inputs, {*self._ATTRIBUTES, "stickiness"} & set(inputs))
-        return made
+        arn: str = answer["TargetGroups"][0]["TargetGroupArn"]
+        self.update(aws, arn, {}, inputs, {*self._ATTRIBUTES, "stickiness"} & set(inputs))
+        return arn
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        found = self.one(aws, "describe_target_groups", "TargetGroupArns", "TargetGroups", identifier)
-        if found is None:
+        group = self.description(aws, "describe_target_groups", "TargetGroupArns", "TargetGroups", identifier)
+        if group is None:
             return None
         return {
             "arn": identifier,
             "arnSuffix": identifier.rpartition(":")[2],
-            "name": found["TargetGroupName"],
-            "loadBalancerArns": found.get("LoadBalancerArns", []),
+            "name": group["TargetGroupName"],
+            "loadBalancerArns": group.get("LoadBalancerArns", []),
         }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -187,38 +182,40 @@ class TargetGroup(_Elb):
 
 def _action(action: Properties) -> dict[str, Any]:
     """A provider action → the API's."""
-    made: dict[str, Any] = {"Type": action["type"], **pick(action, Order="order", TargetGroupArn="targetGroupArn")}
+    result: dict[str, Any] = {"Type": action["type"], **pick(action, Order="order", TargetGroupArn="targetGroupArn")}
     if action.get("forward"):
         groups = action["forward"].get("targetGroups") or []
-        made["ForwardConfig"] = {
-            "TargetGroups": [{"TargetGroupArn": one["arn"], "Weight": int(one.get("weight", 1))} for one in groups]
+        result["ForwardConfig"] = {
+            "TargetGroups": [
+                {"TargetGroupArn": group["arn"], "Weight": int(group.get("weight", 1))} for group in groups
+            ]
         }
         sticky = action["forward"].get("stickiness")
         if sticky:
-            made["ForwardConfig"]["TargetGroupStickinessConfig"] = {
+            result["ForwardConfig"]["TargetGroupStickinessConfig"] = {
                 "Enabled": bool(sticky.get("enabled")), "DurationSeconds": int(sticky.get("duration", 1)),
             }  # fmt: skip
     if action.get("redirect"):
         names = {"Host": "host", "Path": "path", "Port": "port", "Protocol": "protocol", "Query": "query"}
-        made["RedirectConfig"] = pick(action["redirect"], **names, StatusCode="statusCode")
+        result["RedirectConfig"] = pick(action["redirect"], **names, StatusCode="statusCode")
     if action.get("fixedResponse"):
         names = {"ContentType": "contentType", "MessageBody": "messageBody", "StatusCode": "statusCode"}
-        made["FixedResponseConfig"] = pick(action["fixedResponse"], **names)
+        result["FixedResponseConfig"] = pick(action["fixedResponse"], **names)
     if action["type"] not in ("forward", "redirect", "fixed-response"):
         raise ProviderError(f"twin: listener action {action['type']} is not implemented by the stand-in")
-    return made
+    return result
 
 
 def _provider_actions(actions: list[dict[str, Any]], like: list[Properties]) -> list[Properties]:
     """The live actions in the provider's words, as detailed as the declared ones are."""
     result = []
     for action, declared in zip(actions, like, strict=False):
-        one: Properties = dict(declared)
+        copy: Properties = dict(declared)
         groups = (action.get("ForwardConfig") or {}).get("TargetGroups")
         if groups is not None and declared.get("forward"):
             live = [{"arn": group["TargetGroupArn"], "weight": int(group.get("Weight", 1))} for group in groups]
-            one["forward"] = {**declared["forward"], "targetGroups": live}
-        result.append(one)
+            copy["forward"] = {**declared["forward"], "targetGroups": live}
+        result.append(copy)
     return result if len(actions) == len(like) else like
 
 
@@ -237,7 +234,7 @@ class Listener(_Elb):
         arguments = pick(inputs, Port="port", Protocol="protocol", SslPolicy="sslPolicy")
         if inputs.get("certificateArn"):
             arguments["Certificates"] = [{"CertificateArn": inputs["certificateArn"]}]
-        arguments["DefaultActions"] = [_action(one) for one in inputs["defaultActions"]]
+        arguments["DefaultActions"] = [_action(action) for action in inputs["defaultActions"]]
         return arguments
 
     def create(self, aws: Aws, inputs: Properties) -> str:
@@ -245,11 +242,16 @@ class Listener(_Elb):
         return str(answer["Listeners"][0]["ListenerArn"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        found = self.one(aws, "describe_listeners", "ListenerArns", "Listeners", identifier)
-        if found is None:
+        listener = self.description(aws, "describe_listeners", "ListenerArns", "Listeners", identifier)
+        if listener is None:
             return None
-        actions = _provider_actions(found["DefaultActions"], state.get("defaultActions", []))
-        return {"arn": identifier, "port": found["Port"], "protocol": found["Protocol"], "defaultActions": actions}
+        actions = _provider_actions(listener["DefaultActions"], state.get("defaultActions", []))
+        return {
+            "arn": identifier,
+            "port": listener["Port"],
+            "protocol": listener["Protocol"],
+            "defaultActions": actions,
+        }
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -276,7 +278,7 @@ class ListenerRule(_Elb):
     }
 
     def _conditions(self, inputs: Properties) -> list[dict[str, Any]]:
-        made = []
+        conditions = []
         for condition in inputs["conditions"]:
             for name, value in condition.items():
                 if name not in self._CONDITIONS:
@@ -285,24 +287,24 @@ class ListenerRule(_Elb):
                 body: dict[str, Any] = {"Values": value["values"]}
                 if name == "httpHeader":
                     body["HttpHeaderName"] = value["httpHeaderName"]
-                made.append({"Field": field, config: body})
-        return made
+                conditions.append({"Field": field, config: body})
+        return conditions
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         answer = aws("elbv2").create_rule(
             ListenerArn=inputs["listenerArn"],
             Priority=int(inputs["priority"]),
             Conditions=self._conditions(inputs),
-            Actions=[_action(one) for one in inputs["actions"]],
+            Actions=[_action(action) for action in inputs["actions"]],
         )
         return str(answer["Rules"][0]["RuleArn"])
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        found = self.one(aws, "describe_rules", "RuleArns", "Rules", identifier)
-        if found is None:
+        rule = self.description(aws, "describe_rules", "RuleArns", "Rules", identifier)
+        if rule is None:
             return None
-        actions = _provider_actions(found["Actions"], state.get("actions", []))
-        return {"arn": identifier, "priority": int(found["Priority"]), "actions": actions}
+        actions = _provider_actions(rule["Actions"], state.get("actions", []))
+        return {"arn": identifier, "priority": int(rule["Priority"]), "actions": actions}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -311,7 +313,7 @@ class ListenerRule(_Elb):
             aws("elbv2").set_rule_priorities(RulePriorities=priorities)
         arguments: dict[str, Any] = {}
         if "actions" in changed:
-            arguments["Actions"] = [_action(one) for one in new["actions"]]
+            arguments["Actions"] = [_action(action) for action in new["actions"]]
         if "conditions" in changed:
             arguments["Conditions"] = self._conditions(new)
         if arguments:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list
+from twin.plugins.aws.kind import Aws, Kind, Tagging, pick
 from twin.plugins.common import Properties
 
 
@@ -28,6 +26,7 @@ class Role(Kind):
     name_property = "name"
     defaults = {"path": "/", "maxSessionDuration": 3600}
     tagged = True
+    tagging = Tagging("iam", "tag_role", "untag_role", "RoleName")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(
@@ -43,13 +42,8 @@ class Role(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("iam").get_role(RoleName=identifier)["Role"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"arn": found["Arn"], "name": identifier, "uniqueId": found["RoleId"]}
+        role = aws("iam").get_role(RoleName=identifier)["Role"]
+        return {"arn": role["Arn"], "name": identifier, "uniqueId": role["RoleId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -70,13 +64,6 @@ class Role(Kind):
         del state
         aws("iam").delete_role(RoleName=identifier)
 
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_role(RoleName=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_role(RoleName=identifier, TagKeys=remove)
-
 
 class Policy(Kind):
     """aws_iam_policy; the id is the ARN. A changed document is a new default version."""
@@ -88,21 +75,17 @@ class Policy(Kind):
     name_limit = 128
     defaults = {"path": "/"}
     tagged = True
+    tagging = Tagging("iam", "tag_policy", "untag_policy", "PolicyArn")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, PolicyName="name", Description="description", Path="path")
-        made: str = aws("iam").create_policy(**arguments, PolicyDocument=document(inputs["policy"]))["Policy"]["Arn"]
-        return made
+        arn: str = aws("iam").create_policy(**arguments, PolicyDocument=document(inputs["policy"]))["Policy"]["Arn"]
+        return arn
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"arn": identifier, "name": found["PolicyName"], "policyId": found["PolicyId"]}
+        policy = aws("iam").get_policy(PolicyArn=identifier)["Policy"]
+        return {"arn": identifier, "name": policy["PolicyName"], "policyId": policy["PolicyId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -123,13 +106,6 @@ class Policy(Kind):
                 aws("iam").delete_policy_version(PolicyArn=identifier, VersionId=version["VersionId"])
         aws("iam").delete_policy(PolicyArn=identifier)
 
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_policy(PolicyArn=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_policy(PolicyArn=identifier, TagKeys=remove)
-
 
 class RolePolicy(Kind):
     """aws_iam_role_policy; the id is ``role:name``."""
@@ -147,12 +123,7 @@ class RolePolicy(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         role, _, name = identifier.partition(":")
-        try:
-            aws("iam").get_role_policy(RoleName=role, PolicyName=name)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("iam").get_role_policy(RoleName=role, PolicyName=name)
         return {"role": role, "name": name}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -180,13 +151,8 @@ class RolePolicyAttachment(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            found = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {} if state["policyArn"] in [one["PolicyArn"] for one in found] else None
+        attached = aws("iam").list_attached_role_policies(RoleName=state["role"])["AttachedPolicies"]
+        return {} if state["policyArn"] in [policy["PolicyArn"] for policy in attached] else None
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del identifier
@@ -200,6 +166,9 @@ class OpenIdConnectProvider(Kind):
     inputs = frozenset({"url", "clientIdLists", "thumbprintLists"})
     replaces = frozenset({"url"})
     tagged = True
+    tagging = Tagging(
+        "iam", "tag_open_id_connect_provider", "untag_open_id_connect_provider", "OpenIDConnectProviderArn"
+    )
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         answer = aws("iam").create_open_id_connect_provider(
@@ -211,24 +180,12 @@ class OpenIdConnectProvider(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            aws("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        aws("iam").get_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
         return {"arn": identifier}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("iam").delete_open_id_connect_provider(OpenIDConnectProviderArn=identifier)
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del state
-        if add:
-            aws("iam").tag_open_id_connect_provider(OpenIDConnectProviderArn=identifier, Tags=tag_list(add))
-        if remove:
-            aws("iam").untag_open_id_connect_provider(OpenIDConnectProviderArn=identifier, TagKeys=remove)
 
 
 class Key(Kind):
@@ -242,22 +199,17 @@ class Key(Kind):
         arguments = pick(inputs, Description="description")
         if inputs.get("policy"):
             arguments["Policy"] = document(inputs["policy"])
-        made: str = aws("kms").create_key(**arguments)["KeyMetadata"]["KeyId"]
+        identifier: str = aws("kms").create_key(**arguments)["KeyMetadata"]["KeyId"]
         if inputs.get("enableKeyRotation"):
-            aws("kms").enable_key_rotation(KeyId=made)
-        return made
+            aws("kms").enable_key_rotation(KeyId=identifier)
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        if found["KeyState"] == "PendingDeletion":
+        key = aws("kms").describe_key(KeyId=identifier)["KeyMetadata"]
+        if key["KeyState"] == "PendingDeletion":
             return None
-        return {"arn": found["Arn"], "keyId": found["KeyId"]}
+        return {"arn": key["Arn"], "keyId": key["KeyId"]}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         if "description" in changed:
@@ -297,9 +249,9 @@ class Alias(Kind):
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
         for page in aws("kms").get_paginator("list_aliases").paginate():
-            for one in page["Aliases"]:
-                if one["AliasName"] == identifier:
-                    return {"arn": one["AliasArn"], "name": identifier}
+            for alias in page["Aliases"]:
+                if alias["AliasName"] == identifier:
+                    return {"arn": alias["AliasArn"], "name": identifier}
         return None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, gone
+from twin.plugins.aws.kind import Aws, existing
 from twin.plugins.common import Properties, ProviderError
 
 ImportReader = Callable[[Aws, str], Properties]
@@ -23,16 +21,16 @@ def _described(service: str, operation: str, argument: str, key: str, **fields: 
     def read(aws: Aws, identifier: str) -> Properties:
         many = argument.endswith("s")
         answer = getattr(aws(service), operation)(**{argument: [identifier] if many else identifier})[key]
-        found = answer[0] if isinstance(answer, list) else answer
-        return _fields(found, fields)
+        description = answer[0] if isinstance(answer, list) else answer
+        return _fields(description, fields)
 
     return read
 
 
-def _fields(found: Mapping[str, Any], fields: Mapping[str, str]) -> Properties:
+def _fields(description: Mapping[str, Any], fields: Mapping[str, str]) -> Properties:
     inputs = {}
     for name, path in fields.items():
-        value: Any = found
+        value: Any = description
         for part in path.split("."):
             value = value[int(part)] if part.isdigit() else value.get(part)
         if value is not None:
@@ -42,32 +40,41 @@ def _fields(found: Mapping[str, Any], fields: Mapping[str, str]) -> Properties:
 
 def _log_group(aws: Aws, name: str) -> Properties:
     listed = aws("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
-    (found,) = [one for one in listed if one["logGroupName"] == name]
-    return _fields(found, {"name": "logGroupName", "retentionInDays": "retentionInDays"})
+    (log_group,) = [candidate for candidate in listed if candidate["logGroupName"] == name]
+    return _fields(log_group, {"name": "logGroupName", "retentionInDays": "retentionInDays"})
 
 
 def _table(aws: Aws, name: str) -> Properties:
-    found = aws("dynamodb").describe_table(TableName=name)["Table"]
-    attributes = [{"name": one["AttributeName"], "type": one["AttributeType"]} for one in found["AttributeDefinitions"]]
-    key, mode = found["KeySchema"][0]["AttributeName"], found["BillingModeSummary"]["BillingMode"]
+    table = aws("dynamodb").describe_table(TableName=name)["Table"]
+    attributes = [
+        {"name": attribute["AttributeName"], "type": attribute["AttributeType"]}
+        for attribute in table["AttributeDefinitions"]
+    ]
+    key, mode = table["KeySchema"][0]["AttributeName"], table["BillingModeSummary"]["BillingMode"]
     return {"name": name, "hashKey": key, "billingMode": mode, "attributes": attributes}
 
 
 def _repository(aws: Aws, name: str) -> Properties:
-    (found,) = aws("ecr").describe_repositories(repositoryNames=[name])["repositories"]
-    encryption = [{"encryptionType": found["encryptionConfiguration"]["encryptionType"]}]
-    return {"name": name, "imageTagMutability": found["imageTagMutability"], "encryptionConfigurations": encryption}
+    (repository,) = aws("ecr").describe_repositories(repositoryNames=[name])["repositories"]
+    encryption = [{"encryptionType": repository["encryptionConfiguration"]["encryptionType"]}]
+    return {
+        "name": name,
+        "imageTagMutability": repository["imageTagMutability"],
+        "encryptionConfigurations": encryption,
+    }
 
 
 def _internet_gateway(aws: Aws, identifier: str) -> Properties:
-    (found,) = aws("ec2").describe_internet_gateways(InternetGatewayIds=[identifier])["InternetGateways"]
-    return {"vpcId": found["Attachments"][0]["VpcId"]}
+    (gateway,) = aws("ec2").describe_internet_gateways(InternetGatewayIds=[identifier])["InternetGateways"]
+    return {"vpcId": gateway["Attachments"][0]["VpcId"]}
 
 
 def _route(aws: Aws, identifier: str) -> Properties:
     table, _, destination = identifier.partition("_")
-    (found,) = aws("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
-    (route,) = [one for one in found["Routes"] if one.get("DestinationCidrBlock") == destination]
+    (route_table,) = aws("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    (route,) = [
+        candidate for candidate in route_table["Routes"] if candidate.get("DestinationCidrBlock") == destination
+    ]
     ways = {"gatewayId": "GatewayId", "natGatewayId": "NatGatewayId"}
     return {"routeTableId": table, "destinationCidrBlock": destination, **_fields(route, ways)}
 
@@ -89,16 +96,16 @@ def _group_rule(aws: Aws, identifier: str) -> Properties:
 
 
 def _cluster(aws: Aws, name: str) -> Properties:
-    found = aws("eks").describe_cluster(name=name)["cluster"]
-    vpc = found["resourcesVpcConfig"]
+    cluster = aws("eks").describe_cluster(name=name)["cluster"]
+    vpc = cluster["resourcesVpcConfig"]
     encryption = [
-        {"provider": {"keyArn": one["provider"]["keyArn"]}, "resources": one["resources"]}
-        for one in found.get("encryptionConfig", [])
+        {"provider": {"keyArn": configuration["provider"]["keyArn"]}, "resources": configuration["resources"]}
+        for configuration in cluster.get("encryptionConfig", [])
     ]
     return {
         "name": name,
-        "roleArn": found["roleArn"],
-        "version": found["version"],
+        "roleArn": cluster["roleArn"],
+        "version": cluster["version"],
         "vpcConfig": {"subnetIds": vpc["subnetIds"]},
         **({"encryptionConfig": encryption[0]} if encryption else {}),
         "accessConfig": {"authenticationMode": "API"},
@@ -115,27 +122,29 @@ def _pair(first: str, second: str) -> ImportReader:
 
 def _access_entry(aws: Aws, identifier: str) -> Properties:
     cluster, _, principal = identifier.partition(":")
-    found = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
+    entry = aws("eks").describe_access_entry(clusterName=cluster, principalArn=principal)["accessEntry"]
     names = {"clusterName": "clusterName", "principalArn": "principalArn", "userName": "username", "type": "type"}
-    return {**_fields(found, names), "kubernetesGroups": found["kubernetesGroups"]}
+    return {**_fields(entry, names), "kubernetesGroups": entry["kubernetesGroups"]}
 
 
 def _pod_identity(aws: Aws, identifier: str) -> Properties:
     cluster, _, association = identifier.partition(",")
-    found = aws("eks").describe_pod_identity_association(clusterName=cluster, associationId=association)["association"]
-    return {key: found[key] for key in ("clusterName", "namespace", "serviceAccount", "roleArn")}
+    description = aws("eks").describe_pod_identity_association(clusterName=cluster, associationId=association)[
+        "association"
+    ]
+    return {key: description[key] for key in ("clusterName", "namespace", "serviceAccount", "roleArn")}
 
 
 def _listener(aws: Aws, arn: str) -> Properties:
-    (found,) = aws("elbv2").describe_listeners(ListenerArns=[arn])["Listeners"]
-    inputs = _fields(found, {"loadBalancerArn": "LoadBalancerArn", "port": "Port", "protocol": "Protocol"})
+    (listener,) = aws("elbv2").describe_listeners(ListenerArns=[arn])["Listeners"]
+    inputs = _fields(listener, {"loadBalancerArn": "LoadBalancerArn", "port": "Port", "protocol": "Protocol"})
     return {**inputs, "defaultActions": []}
 
 
 def _rule(aws: Aws, arn: str) -> Properties:
-    (found,) = aws("elbv2").describe_rules(RuleArns=[arn])["Rules"]
+    (rule,) = aws("elbv2").describe_rules(RuleArns=[arn])["Rules"]
     listener = arn.replace(":listener-rule/", ":listener/").rpartition("/")[0]
-    return {"listenerArn": listener, "priority": int(found["Priority"]), "actions": [], "conditions": []}
+    return {"listenerArn": listener, "priority": int(rule["Priority"]), "actions": [], "conditions": []}
 
 
 def _record(aws: Aws, identifier: str) -> Properties:
@@ -221,9 +230,4 @@ def inputs(aws: Aws, type_name: str, identifier: str) -> Properties | None:
     reader = READERS.get(type_name)
     if reader is None:
         raise ProviderError(f"twin: importing {type_name} is not implemented by the stand-in of the aws plugin")
-    try:
-        return reader(aws, identifier)
-    except ClientError as error:
-        if gone(error):
-            return None
-        raise
+    return existing(lambda: reader(aws, identifier))

@@ -1,4 +1,4 @@
-"""What a resource type of the stand-in aws plugin is made of."""
+"""Base class and helpers for the resource types of the stand-in aws plugin."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 from botocore.exceptions import ClientError
 
 from twin.plugins.common import Properties, ProviderError
 
 _WAIT_STEP_SECONDS = 0.5
+
+Result = TypeVar("Result")
 
 
 class Aws:
@@ -60,8 +63,8 @@ class Aws:
     @property
     def account(self) -> str:
         """The caller's account."""
-        found: str = self("sts").get_caller_identity()["Account"]
-        return found
+        identifier: str = self("sts").get_caller_identity()["Account"]
+        return identifier
 
 
 def _maybe_json(value: Any) -> Any:
@@ -69,11 +72,21 @@ def _maybe_json(value: Any) -> Any:
     return json.loads(value) if isinstance(value, str) and value else value
 
 
-def gone(error: ClientError, *codes: str) -> bool:
-    """Whether an AWS error says that the thing isn't there."""
+def gone(error: ClientError) -> bool:
+    """Report whether an AWS error says that the resource does not exist."""
     code = error.response["Error"]["Code"]
     generic = ("NotFound", "NoSuch", "NotFoundException", "NotFoundFault", "ResourceNotFound")
-    return code in codes or any(word in code for word in generic)
+    return any(word in code for word in generic)
+
+
+def existing(call: Callable[[], Result]) -> Result | None:
+    """Return what the call returns, or None if AWS says that the resource does not exist."""
+    try:
+        return call()
+    except ClientError as error:
+        if gone(error):
+            return None
+        raise
 
 
 def wait(probe: Callable[[], bool], what: str, timeout_seconds: float) -> None:
@@ -108,6 +121,17 @@ def tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:
     return [{"Key": key, "Value": value} for key, value in (tags or {}).items()]
 
 
+@dataclass(frozen=True)
+class Tagging:
+    """A service's two calls for tags, and the argument that names the resource by id or by ARN."""
+
+    service: str
+    add: str
+    remove: str
+    argument: str
+    by_arn: bool = False
+
+
 class Kind:
     """One resource type. Subclasses declare what they know; anything else is refused by name."""
 
@@ -118,6 +142,7 @@ class Kind:
     name_limit: ClassVar[int] = 64
     name_suffix: ClassVar[bool] = True
     tagged: ClassVar[bool] = False
+    tagging: ClassVar[Tagging | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     secret_outputs: ClassVar[frozenset[str]] = frozenset()
     create_before_delete: ClassVar[bool] = True
@@ -127,8 +152,15 @@ class Kind:
         raise NotImplementedError
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        """Live properties (inputs that AWS tells, and computed outputs); None when it is gone."""
+        """Return live properties (inputs that AWS tells, and computed outputs).
+
+        None, or an AWS error for which `gone` is true, means that the resource does not exist.
+        """
         raise NotImplementedError
+
+    def live(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        """Return live properties, or None if the resource does not exist."""
+        return existing(lambda: self.read(aws, identifier, state))
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         """Change it in place. ``changed`` are top-level input names, tags left out."""
@@ -143,4 +175,11 @@ class Kind:
 
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
         """Set and remove tags."""
-        raise ProviderError(f"twin: tags of {self.token} are not implemented by the stand-in")
+        if self.tagging is None:
+            raise ProviderError(f"twin: tags of {self.token} are not implemented by the stand-in")
+        client = aws(self.tagging.service)
+        resource = {self.tagging.argument: state["arn"] if self.tagging.by_arn else identifier}
+        if add:
+            getattr(client, self.tagging.add)(**resource, Tags=tag_list(add))
+        if remove:
+            getattr(client, self.tagging.remove)(**resource, TagKeys=remove)

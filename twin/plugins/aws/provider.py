@@ -32,12 +32,12 @@ from twin.plugins.common import (
 
 
 def _kinds(modules: Iterable[Any]) -> dict[str, Kind]:
-    found = {}
+    kinds = {}
     for module in modules:
         for _, member in inspect.getmembers(module, inspect.isclass):
             if issubclass(member, Kind) and "token" in member.__dict__:
-                found[member.token] = member()
-    return found
+                kinds[member.token] = member()
+    return kinds
 
 
 KINDS: dict[str, Kind] = _kinds((vpc, ec2, identity, ecr, eks, rds, data, elbv2, domains))
@@ -78,10 +78,10 @@ class AwsProvider(Provider):
         self._aws = Aws(settings)
 
     def _kind(self, type_name: str) -> Kind:
-        found = KINDS.get(type_name)
-        if found is None:
+        kind = KINDS.get(type_name)
+        if kind is None:
             raise ProviderError(f"twin: {type_name} is not implemented by the stand-in of the aws plugin")
-        return found
+        return kind
 
     def check(self, type_name: str, urn: str, old: Properties, new: Properties, seed: bytes) -> Properties:
         kind = self._kind(type_name)
@@ -91,9 +91,9 @@ class AwsProvider(Provider):
             raise ProviderError(
                 f"twin: {type_name} property {', '.join(unknown)} is not implemented by the stand-in of the aws plugin"
             )
-        given = new.get(_REGIONAL)
-        if given not in (None, UNKNOWN, self.aws.region):
-            raise ProviderError(f"twin: {type_name} in region {given}: a second region is not implemented")
+        region = new.get(_REGIONAL)
+        if region not in (None, UNKNOWN, self.aws.region):
+            raise ProviderError(f"twin: {type_name} in region {region}: a second region is not implemented")
         inputs: Properties = {**kind.defaults, **{key: new[key] for key in new if key not in ("__defaults", _REGIONAL)}}
         if kind.name_property and not inputs.get(kind.name_property):
             logical = urn.rpartition("::")[2]
@@ -121,7 +121,7 @@ class AwsProvider(Provider):
         del urn, timeout
         kind = self._kind(type_name)
         identifier = kind.create(self.aws, inputs)
-        live = kind.read(self.aws, identifier, inputs)
+        live = kind.live(self.aws, identifier, inputs)
         if live is None:
             raise ProviderError(f"{type_name} {identifier} was made and is gone")
         outputs = {**inputs, **live}
@@ -134,11 +134,11 @@ class AwsProvider(Provider):
     ) -> tuple[Properties, Properties] | None:
         kind = self._kind(type_name)
         if not outputs:
-            found = imports.inputs(self.aws, type_name, identifier)
-            if found is None:
+            imported = imports.inputs(self.aws, type_name, identifier)
+            if imported is None:
                 return None
-            inputs = outputs = found
-        live = kind.read(self.aws, identifier, outputs)
+            inputs = outputs = imported
+        live = kind.live(self.aws, identifier, outputs)
         if live is None:
             return None
         seen = {key: prune(live[key], value) if key in live else value for key, value in inputs.items()}
@@ -160,7 +160,7 @@ class AwsProvider(Provider):
         before, after = old_inputs.get("tagsAll") or {}, new.get("tagsAll") or {}
         if kind.tagged and before != after:
             kind.tag(self.aws, identifier, outputs, after, sorted(set(before) - set(after)))
-        live = kind.read(self.aws, identifier, {**outputs, **new})
+        live = kind.live(self.aws, identifier, {**outputs, **new})
         if live is None:
             raise ProviderError(f"{type_name} {identifier} is gone; `pulumi refresh` takes note of it")
         return {**outputs, **new, **live}
@@ -187,9 +187,9 @@ class AwsProvider(Provider):
         return functions[token](arguments)
 
     def _caller(self, _: Properties) -> Properties:
-        found = self.aws("sts").get_caller_identity()
-        account = found["Account"]
-        return {"accountId": account, "arn": found["Arn"], "userId": found["UserId"], "id": account}
+        identity = self.aws("sts").get_caller_identity()
+        account = identity["Account"]
+        return {"accountId": account, "arn": identity["Arn"], "userId": identity["UserId"], "id": account}
 
     def _partition(self, _: Properties) -> Properties:
         answer = {"partition": "aws", "dnsSuffix": "amazonaws.com", "reverseDnsPrefix": "com.amazonaws", "id": "aws"}
@@ -202,38 +202,38 @@ class AwsProvider(Provider):
     def _zone(self, arguments: Properties) -> Properties:
         wanted = arguments.get("zoneId") or arguments.get("name", "").rstrip(".")
         for page in self.aws("route53").get_paginator("list_hosted_zones").paginate():
-            for one in page["HostedZones"]:
-                identifier, name = one["Id"].rpartition("/")[2], one["Name"].rstrip(".")
+            for zone in page["HostedZones"]:
+                identifier, name = zone["Id"].rpartition("/")[2], zone["Name"].rstrip(".")
                 if wanted in (identifier, name):
                     return {"zoneId": identifier, "name": name, "id": identifier, "nameServers": []}
         raise ProviderError(f"no Route 53 zone {wanted!r} in this account")
 
     def _parameter(self, arguments: Properties) -> Properties:
         try:
-            found = self.aws("ssm").get_parameter(Name=arguments["name"], WithDecryption=True)["Parameter"]
+            parameter = self.aws("ssm").get_parameter(Name=arguments["name"], WithDecryption=True)["Parameter"]
         except ClientError as error:
             if gone(error):
                 raise ProviderError(f"no SSM parameter {arguments['name']!r} in this account and region") from error
             raise
         return {
-            "name": found["Name"], "value": found["Value"], "type": found["Type"], "arn": found["ARN"],
-            "version": found["Version"], "id": found["Name"],
+            "name": parameter["Name"], "value": parameter["Value"], "type": parameter["Type"], "arn": parameter["ARN"],
+            "version": parameter["Version"], "id": parameter["Name"],
         }  # fmt: skip
 
     def _document(self, arguments: Properties) -> Properties:
         statements = []
-        for one in arguments.get("statements") or []:
-            made: dict[str, Any] = {"Effect": one.get("effect", "Allow")}
+        for declared in arguments.get("statements") or []:
+            statement: dict[str, Any] = {"Effect": declared.get("effect", "Allow")}
             for key, name in (("sid", "Sid"), ("actions", "Action"), ("resources", "Resource")):
-                if one.get(key):
-                    made[name] = one[key]
-            for principal in one.get("principals") or []:
-                made.setdefault("Principal", {})[principal["type"]] = principal["identifiers"]
-            for condition in one.get("conditions") or []:
-                made.setdefault("Condition", {}).setdefault(condition["test"], {})[condition["variable"]] = condition[
-                    "values"
-                ]
-            statements.append(made)
+                if declared.get(key):
+                    statement[name] = declared[key]
+            for principal in declared.get("principals") or []:
+                statement.setdefault("Principal", {})[principal["type"]] = principal["identifiers"]
+            for condition in declared.get("conditions") or []:
+                statement.setdefault("Condition", {}).setdefault(condition["test"], {})[condition["variable"]] = (
+                    condition["values"]
+                )
+            statements.append(statement)
         text = json.dumps({"Version": "2012-10-17", "Statement": statements}, indent=2)
         return {
             "json": text,

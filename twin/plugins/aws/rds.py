@@ -4,21 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, tag_list, wait
+from twin.plugins.aws.kind import Aws, Kind, Tagging, existing, pick, wait
 from twin.plugins.common import Properties, ProviderError
 
 
 class _Rds(Kind):
     tagged = True
-
-    def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
-        del identifier
-        if add:
-            aws("rds").add_tags_to_resource(ResourceName=state["arn"], Tags=tag_list(add))
-        if remove:
-            aws("rds").remove_tags_from_resource(ResourceName=state["arn"], TagKeys=remove)
+    tagging = Tagging("rds", "add_tags_to_resource", "remove_tags_from_resource", "ResourceName", by_arn=True)
 
 
 class SubnetGroup(_Rds):
@@ -41,13 +33,8 @@ class SubnetGroup(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"arn": found["DBSubnetGroupArn"], "name": identifier, "vpcId": found.get("VpcId", "")}
+        group = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=identifier)["DBSubnetGroups"][0]
+        return {"arn": group["DBSubnetGroupArn"], "name": identifier, "vpcId": group.get("VpcId", "")}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -84,13 +71,9 @@ class ParameterGroup(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
-        try:
-            found = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return {"arn": found["DBParameterGroupArn"], "name": identifier}
+        # moto answers an unknown name with an empty list, where RDS has an error.
+        groups = aws("rds").describe_db_parameter_groups(DBParameterGroupName=identifier)["DBParameterGroups"]
+        return {"arn": groups[0]["DBParameterGroupArn"], "name": identifier} if groups else None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -98,11 +81,11 @@ class ParameterGroup(_Rds):
         if "parameters" in changed and parameters:
             wanted = [
                 {
-                    "ParameterName": one["name"],
-                    "ParameterValue": str(one["value"]),
-                    "ApplyMethod": one.get("applyMethod", "immediate"),
+                    "ParameterName": parameter["name"],
+                    "ParameterValue": str(parameter["value"]),
+                    "ApplyMethod": parameter.get("applyMethod", "immediate"),
                 }
-                for one in parameters
+                for parameter in parameters
             ]
             aws("rds").modify_db_parameter_group(DBParameterGroupName=identifier, Parameters=wanted)
 
@@ -152,17 +135,11 @@ class Instance(_Rds):
         "CACertificateIdentifier": "caCertIdentifier",
     }
 
-    def _found(self, aws: Aws, name: str) -> dict[str, Any] | None:
-        try:
-            found: dict[str, Any] = aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
-        return found
+    def _description(self, aws: Aws, name: str) -> dict[str, Any] | None:
+        return existing(lambda: aws("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"][0])
 
     def _settled(self, aws: Aws, name: str) -> bool:
-        status = (self._found(aws, name) or {}).get("DBInstanceStatus")
+        status = (self._description(aws, name) or {}).get("DBInstanceStatus")
         if status == "failed":
             raise ProviderError(f"RDS instance {name} failed to start")
         return status == "available"
@@ -188,25 +165,25 @@ class Instance(_Rds):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        found = self._found(aws, state["identifier"])
-        if found is None:
+        instance = self._description(aws, state["identifier"])
+        if instance is None:
             return None
-        endpoint = found["Endpoint"]
+        endpoint = instance["Endpoint"]
         live = {
-            "arn": found["DBInstanceArn"],
+            "arn": instance["DBInstanceArn"],
             "address": endpoint["Address"],
             "port": endpoint["Port"],
             "endpoint": f"{endpoint['Address']}:{endpoint['Port']}",
-            "status": found["DBInstanceStatus"],
-            "resourceId": found.get("DbiResourceId", ""),
+            "status": instance["DBInstanceStatus"],
+            "resourceId": instance.get("DbiResourceId", ""),
         }
-        secret = found.get("MasterUserSecret")
+        secret = instance.get("MasterUserSecret")
         if secret:
             live["masterUserSecrets"] = [
                 {"secretArn": secret["SecretArn"], "kmsKeyId": secret.get("KmsKeyId", ""), "secretStatus": "active"}
             ]
         if "backupRetentionPeriod" in state:
-            live["backupRetentionPeriod"] = found.get("BackupRetentionPeriod", state["backupRetentionPeriod"])
+            live["backupRetentionPeriod"] = instance.get("BackupRetentionPeriod", state["backupRetentionPeriod"])
         return live
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
@@ -235,4 +212,4 @@ class Instance(_Rds):
             arguments["FinalDBSnapshotIdentifier"] = state["finalSnapshotIdentifier"]
         name = state["identifier"]
         aws("rds").delete_db_instance(DBInstanceIdentifier=name, **arguments)
-        wait(lambda: self._found(aws, name) is None, f"deletion of RDS instance {name}", 2400)
+        wait(lambda: self._description(aws, name) is None, f"deletion of RDS instance {name}", 2400)

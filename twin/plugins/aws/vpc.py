@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from twin.plugins.aws.ec2 import Ec2Kind
-from twin.plugins.aws.kind import Aws, Kind, gone, pick, wait
+from twin.plugins.aws.kind import Aws, Kind, pick, wait
 from twin.plugins.common import Properties
 
 
@@ -19,11 +17,12 @@ class Vpc(Ec2Kind):
     replaces = frozenset({"cidrBlock"})
     defaults = {"enableDnsSupport": True}
     describe = ("describe_vpcs", "VpcIds", "Vpcs")
+    deletion = ("delete_vpc", "VpcId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_vpc(CidrBlock=inputs["cidrBlock"])["Vpc"]["VpcId"]
-        self.update(aws, made, {}, inputs, {"enableDnsSupport", "enableDnsHostnames"} & set(inputs))
-        return made
+        identifier: str = aws("ec2").create_vpc(CidrBlock=inputs["cidrBlock"])["Vpc"]["VpcId"]
+        self.update(aws, identifier, {}, inputs, {"enableDnsSupport", "enableDnsHostnames"} & set(inputs))
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -31,16 +30,8 @@ class Vpc(Ec2Kind):
             value = {"Value": bool(new.get(name))}
             aws("ec2").modify_vpc_attribute(VpcId=identifier, **{name[:1].upper() + name[1:]: value})
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
-        return {"arn": self.arn(aws, "vpc", identifier), "cidrBlock": found["CidrBlock"], "ownerId": aws.account}
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_vpc(VpcId=identifier)
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        return {"arn": self.arn(aws, "vpc", identifier), "cidrBlock": description["CidrBlock"], "ownerId": aws.account}
 
 
 class Subnet(Ec2Kind):
@@ -50,12 +41,13 @@ class Subnet(Ec2Kind):
     inputs = frozenset({"vpcId", "cidrBlock", "availabilityZone", "mapPublicIpOnLaunch"})
     replaces = frozenset({"vpcId", "cidrBlock", "availabilityZone"})
     describe = ("describe_subnets", "SubnetIds", "Subnets")
+    deletion = ("delete_subnet", "SubnetId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, VpcId="vpcId", CidrBlock="cidrBlock", AvailabilityZone="availabilityZone")
-        made: str = aws("ec2").create_subnet(**arguments)["Subnet"]["SubnetId"]
-        self.update(aws, made, {}, inputs, {"mapPublicIpOnLaunch"} & set(inputs))
-        return made
+        identifier: str = aws("ec2").create_subnet(**arguments)["Subnet"]["SubnetId"]
+        self.update(aws, identifier, {}, inputs, {"mapPublicIpOnLaunch"} & set(inputs))
+        return identifier
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
@@ -63,21 +55,13 @@ class Subnet(Ec2Kind):
             value = {"Value": bool(new.get("mapPublicIpOnLaunch"))}
             aws("ec2").modify_subnet_attribute(SubnetId=identifier, MapPublicIpOnLaunch=value)
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
         return {
             "arn": self.arn(aws, "subnet", identifier),
-            "cidrBlock": found["CidrBlock"],
-            "availabilityZone": found["AvailabilityZone"],
-            "vpcId": found["VpcId"],
+            "cidrBlock": description["CidrBlock"],
+            "availabilityZone": description["AvailabilityZone"],
+            "vpcId": description["VpcId"],
         }
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_subnet(SubnetId=identifier)
 
 
 class InternetGateway(Ec2Kind):
@@ -89,16 +73,12 @@ class InternetGateway(Ec2Kind):
     describe = ("describe_internet_gateways", "InternetGatewayIds", "InternetGateways")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
-        aws("ec2").attach_internet_gateway(InternetGatewayId=made, VpcId=inputs["vpcId"])
-        return made
+        identifier: str = aws("ec2").create_internet_gateway()["InternetGateway"]["InternetGatewayId"]
+        aws("ec2").attach_internet_gateway(InternetGatewayId=identifier, VpcId=inputs["vpcId"])
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
-        attached = [one["VpcId"] for one in found.get("Attachments", [])]
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        attached = [attachment["VpcId"] for attachment in description.get("Attachments", [])]
         return {"arn": self.arn(aws, "internet-gateway", identifier), "vpcId": attached[0] if attached else ""}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
@@ -114,21 +94,15 @@ class Eip(Ec2Kind):
     inputs = frozenset({"domain"})
     replaces = frozenset({"domain"})
     describe = ("describe_addresses", "AllocationIds", "Addresses")
+    deletion = ("release_address", "AllocationId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").allocate_address(Domain=inputs.get("domain", "vpc"))["AllocationId"]
-        return made
+        identifier: str = aws("ec2").allocate_address(Domain=inputs.get("domain", "vpc"))["AllocationId"]
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
-        return {"allocationId": identifier, "publicIp": found["PublicIp"]}
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").release_address(AllocationId=identifier)
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        del aws
+        return {"allocationId": identifier, "publicIp": description["PublicIp"]}
 
 
 class NatGateway(Ec2Kind):
@@ -142,22 +116,23 @@ class NatGateway(Ec2Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, SubnetId="subnetId", AllocationId="allocationId", ConnectivityType="connectivityType")
-        made: str = aws("ec2").create_nat_gateway(**arguments)["NatGateway"]["NatGatewayId"]
-        wait(lambda: (self.found(aws, made) or {}).get("State") == "available", f"NAT gateway {made}", 600)
-        return made
+        identifier: str = aws("ec2").create_nat_gateway(**arguments)["NatGateway"]["NatGatewayId"]
+        wait(
+            lambda: (self.description(aws, identifier) or {}).get("State") == "available",
+            f"NAT gateway {identifier}",
+            600,
+        )
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        if found is None:
-            return None
-        addresses = found.get("NatGatewayAddresses") or [{}]
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        del aws, identifier
+        addresses = description.get("NatGatewayAddresses") or [{}]
         return {"publicIp": addresses[0].get("PublicIp", ""), "privateIp": addresses[0].get("PrivateIp", "")}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("ec2").delete_nat_gateway(NatGatewayId=identifier)
-        wait(lambda: self.found(aws, identifier) is None, f"deletion of NAT gateway {identifier}", 600)
+        wait(lambda: self.description(aws, identifier) is None, f"deletion of NAT gateway {identifier}", 600)
 
 
 class RouteTable(Ec2Kind):
@@ -167,19 +142,14 @@ class RouteTable(Ec2Kind):
     inputs = frozenset({"vpcId"})
     replaces = frozenset({"vpcId"})
     describe = ("describe_route_tables", "RouteTableIds", "RouteTables")
+    deletion = ("delete_route_table", "RouteTableId")
 
     def create(self, aws: Aws, inputs: Properties) -> str:
-        made: str = aws("ec2").create_route_table(VpcId=inputs["vpcId"])["RouteTable"]["RouteTableId"]
-        return made
+        identifier: str = aws("ec2").create_route_table(VpcId=inputs["vpcId"])["RouteTable"]["RouteTableId"]
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        return None if found is None else {"arn": self.arn(aws, "route-table", identifier), "vpcId": found["VpcId"]}
-
-    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
-        del state
-        aws("ec2").delete_route_table(RouteTableId=identifier)
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        return {"arn": self.arn(aws, "route-table", identifier), "vpcId": description["VpcId"]}
 
 
 class Route(Kind):
@@ -199,12 +169,7 @@ class Route(Kind):
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del identifier
-        try:
-            tables = aws("ec2").describe_route_tables(RouteTableIds=[state["routeTableId"]])["RouteTables"]
-        except ClientError as error:
-            if gone(error):
-                return None
-            raise
+        tables = aws("ec2").describe_route_tables(RouteTableIds=[state["routeTableId"]])["RouteTables"]
         for route in tables[0]["Routes"]:
             if route.get("DestinationCidrBlock") == state["destinationCidrBlock"]:
                 return pick(route, gatewayId="GatewayId", natGatewayId="NatGatewayId")
@@ -230,8 +195,8 @@ class RouteTableAssociation(Kind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(inputs, SubnetId="subnetId", RouteTableId="routeTableId")
-        made: str = aws("ec2").associate_route_table(**arguments)["AssociationId"]
-        return made
+        identifier: str = aws("ec2").associate_route_table(**arguments)["AssociationId"]
+        return identifier
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
@@ -273,13 +238,12 @@ class VpcEndpoint(Ec2Kind):
             SecurityGroupIds="securityGroupIds",
             PrivateDnsEnabled="privateDnsEnabled",
         )
-        made: str = aws("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"]
-        return made
+        identifier: str = aws("ec2").create_vpc_endpoint(**arguments)["VpcEndpoint"]["VpcEndpointId"]
+        return identifier
 
-    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
-        del state
-        found = self.found(aws, identifier)
-        return None if found is None else {"arn": self.arn(aws, "vpc-endpoint", identifier), "state": "available"}
+    def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:
+        del description
+        return {"arn": self.arn(aws, "vpc-endpoint", identifier), "state": "available"}
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state

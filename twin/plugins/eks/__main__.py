@@ -16,11 +16,11 @@ from pulumi.provider import main  # noqa: E402
 from twin.plugins.eks.provider import EksProvider  # noqa: E402
 
 _SERVES_SECONDS = 0.1
-"""After this it listens."""
+"""Time after which the server listens."""
 
 
 def leave_with_the_engine(parent: int) -> None:
-    """End this process once the engine has died without a word; Pulumi's own server of components never would."""
+    """End this process once the engine has ended without notice; Pulumi's own server of components never would."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(0)

@@ -18,7 +18,7 @@ _LOADED = (aws.eks.Cluster, aws.iam.Role)
 CLUSTER = "eks:index:Cluster"
 CLUSTER_POLICIES = ("AmazonEKSClusterPolicy",)
 _KUBERNETES_PROVIDER_VERSION = "4.19.0"
-"""What the component asks for by itself (nodejs/eks/package.json)."""
+"""Version of the kubernetes provider that upstream's component asks for (nodejs/eks/package.json)."""
 _OLDEST_AWS_CLI = {"1": (1, 24, 0), "2": (2, 7, 0)}
 _USED = {
     "name", "version", "vpcId", "publicSubnetIds", "privateSubnetIds", "subnetIds", "authenticationMode", "accessEntries",
@@ -36,7 +36,7 @@ _DISABLED_ADDONS = ("corednsAddonOptions", "kubeProxyAddonOptions")
 
 
 def refuse(inputs: Mapping[str, Any]) -> str | None:
-    """Why these inputs can't be served by the stand-in; None if they can."""
+    """Return why these inputs can't be served by the stand-in; None if they can."""
     for name, value in inputs.items():
         if name in _USED:
             continue
@@ -54,8 +54,8 @@ def refuse(inputs: Mapping[str, Any]) -> str | None:
 
 
 def _upgrade_policy(inputs: Mapping[str, Any]) -> aws.eks.ClusterUpgradePolicyArgs | None:
-    given = inputs.get("upgradePolicy")
-    return None if given is None else aws.eks.ClusterUpgradePolicyArgs(support_type=given.get("supportType"))
+    policy = inputs.get("upgradePolicy")
+    return None if policy is None else aws.eks.ClusterUpgradePolicyArgs(support_type=policy.get("supportType"))
 
 
 def require_aws_cli() -> None:
@@ -67,9 +67,9 @@ def require_aws_cli() -> None:
     if shutil.which("aws") is None:
         raise ValueError("Could not find aws CLI for EKS.")
     answer = subprocess.run(["aws", "--version"], text=True, capture_output=True, check=True).stdout
-    found = re.match(r"aws-cli/(\d+)\.(\d+)\.(\d+)", answer)
-    wanted = _OLDEST_AWS_CLI.get(found[1] if found else "", _OLDEST_AWS_CLI["2"])
-    if found is None or tuple(map(int, found.groups())) < wanted:
+    version = re.match(r"aws-cli/(\d+)\.(\d+)\.(\d+)", answer)
+    wanted = _OLDEST_AWS_CLI.get(version[1] if version else "", _OLDEST_AWS_CLI["2"])
+    if version is None or tuple(map(int, version.groups())) < wanted:
         raise ValueError(f"At least v{'.'.join(map(str, wanted))} of aws-cli is required, not {answer.strip()!r}.")
 
 
@@ -119,7 +119,7 @@ class ServiceRole(pulumi.ComponentResource):
 
 
 class Cluster(pulumi.ComponentResource):
-    """What upstream's component makes of a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
+    """The resources of upstream's component for a cluster without node groups of its own (nodejs/eks/cluster/cluster.ts)."""
 
     def __init__(self, name: str, inputs: Mapping[str, Any], opts: pulumi.ResourceOptions) -> None:
         super().__init__(CLUSTER, name, None, opts)
@@ -135,13 +135,13 @@ class Cluster(pulumi.ComponentResource):
             inputs.get("tags"),
             pulumi.ResourceOptions(parent=self),
         )
-        given = [inputs.get(key) or [] for key in ("publicSubnetIds", "privateSubnetIds", "subnetIds")]
-        subnets = pulumi.Output.all(*given).apply(lambda lists: [one for each in lists for one in each])
+        subnet_lists = [inputs.get(key) or [] for key in ("publicSubnetIds", "privateSubnetIds", "subnetIds")]
+        subnets = pulumi.Output.all(*subnet_lists).apply(lambda lists: [subnet for each in lists for subnet in each])
         self.cluster = self._cluster(name, inputs, role, subnets)
         self._entries(name, inputs.get("accessEntries") or {})
         authority = self.cluster.certificate_authority.data
         config = pulumi.Output.all(self.cluster.name, self.cluster.endpoint, authority, self.cluster.arn).apply(
-            lambda found: kubeconfig(found[0], found[1], found[2], found[3].split(":")[3])
+            lambda values: kubeconfig(values[0], values[1], values[2], values[3].split(":")[3])
         )
         text = config.apply(json.dumps)
         provider = pulumi.ProviderResource(
@@ -150,7 +150,9 @@ class Cluster(pulumi.ComponentResource):
             {"kubeconfig": text},
             pulumi.ResourceOptions(parent=self, version=_KUBERNETES_PROVIDER_VERSION),
         )
-        issuer = self.cluster.identities.apply(lambda found: found[0]["oidcs"][0]["issuer"] if found else "")
+        issuer = self.cluster.identities.apply(
+            lambda identities: identities[0]["oidcs"][0]["issuer"] if identities else ""
+        )
         group = self.cluster.vpc_config.cluster_security_group_id
         core = {
             "accessEntries": [],
@@ -211,7 +213,7 @@ class Cluster(pulumi.ComponentResource):
             encryption_config=encryption,
             enabled_cluster_log_types=inputs.get("enabledClusterLogTypes"),
             tags=pulumi.Output.from_input(inputs.get("tags")).apply(
-                lambda given: {"Name": f"{name}-eksCluster", **(given or {})}
+                lambda tags: {"Name": f"{name}-eksCluster", **(tags or {})}
             ),
             opts=pulumi.ResourceOptions(
                 parent=self,
@@ -225,7 +227,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _entries(self, name: str, entries: Mapping[str, Any]) -> None:
         for key, entry in entries.items():
-            made = aws.eks.AccessEntry(
+            access_entry = aws.eks.AccessEntry(
                 f"{name}-{key}",
                 cluster_name=self.cluster.name,
                 principal_arn=entry["principalArn"],
@@ -244,5 +246,5 @@ class Cluster(pulumi.ComponentResource):
                     access_scope=aws.eks.AccessPolicyAssociationAccessScopeArgs(
                         type=scope["type"], namespaces=scope.get("namespaces")
                     ),
-                    opts=pulumi.ResourceOptions(parent=made, depends_on=[made]),
+                    opts=pulumi.ResourceOptions(parent=access_entry, depends_on=[access_entry]),
                 )

@@ -10,7 +10,7 @@ from pulumi.provider import ConstructResult, Provider
 
 
 class EksProvider(Provider):
-    """Constructs the components; any other type is refused by name."""
+    """The provider that constructs the components; any other type is refused by name."""
 
     def construct(
         self, name: str, resource_type: str, inputs: Mapping[str, Any], options: pulumi.ResourceOptions | None = None
@@ -18,8 +18,8 @@ class EksProvider(Provider):
         """Declare the component."""
         from twin.plugins.eks.components import CLUSTER, Cluster
 
-        given = options or pulumi.ResourceOptions()
+        component_options = options or pulumi.ResourceOptions()
         if resource_type == CLUSTER:
-            made = Cluster(name, inputs, given)
-            return ConstructResult(urn=made.urn, state=made.outputs)
+            cluster = Cluster(name, inputs, component_options)
+            return ConstructResult(urn=cluster.urn, state=cluster.outputs)
         raise ValueError(f"twin: {resource_type} is not implemented by the stand-in of the eks plugin")
