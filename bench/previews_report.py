@@ -12,8 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bench.report import as_text
-from bench.scenarios import Measured
+from bench.figures import as_text
+from bench.measurements import Measurement
 from infra import capacity
 from pipeline.steps import BUDGET_SECONDS
 from twin.scenarios import leftovers
@@ -61,7 +61,7 @@ class Result:
     room: Sequence[tuple[str, int, int, int, int]]
     """Resource, how much there is, what a full release takes, these previews, and what one more would make of them."""
     operations: Sequence[Operation]
-    changes: Sequence[Measured]
+    changes: Sequence[Measurement]
     """Releases and rollbacks of production during the run."""
     requests: int
     failed: int
@@ -158,7 +158,7 @@ def whole_way_trend(result: Result) -> float:
 # --- what it proves
 
 
-def beside(one: Operation, changes: Sequence[Measured]) -> list[str]:
+def beside(one: Operation, changes: Sequence[Measurement]) -> list[str]:
     """List the changes of production during an operation."""
     return [change.scenario for change in changes if change.began <= one.ended and one.began <= change.ended]
 

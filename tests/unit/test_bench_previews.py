@@ -1,4 +1,4 @@
-"""Whether the time of one more preview is flat, what a run proves, and what its page says."""
+"""The time of one more preview is flat or not, a run proves something or not, and its page holds it all."""
 
 import dataclasses
 import json
@@ -8,10 +8,11 @@ import pytest
 import yaml
 
 from bench import previews, previews_report
+from bench.measurements import Measurement
 from bench.previews_report import BUSY, CLOSED, OPENED, QUIET, UPDATED, Operation, Result
-from bench.scenarios import SHORT, Measured
 from bench.steps import Step
 from bench.systems import OURS
+from bench.workloads import SHORT_SETTINGS
 from infra import capacity
 from infra.previews import isolation
 from infra.settings import read_preview
@@ -21,9 +22,9 @@ PLACES = 3
 REFUSAL = "\n".join(["pr-4: 3 previews fit beside a full release", *(f"  - pr-{n}, open for 2 min" for n in (1, 2, 3))])
 
 
-def change(scenario: str, began: float, ended: float) -> Measured:
+def change(scenario: str, began: float, ended: float) -> Measurement:
     steps = (Step(began + 1, "claim"), Step(began + 5, "live"))
-    return Measured(scenario, OURS, began, ended, 1.0, 500, 0, {}, 0.01, 0.05, steps=steps, load=OURS)
+    return Measurement(scenario, OURS, began, ended, 1.0, 500, 0, {}, 0.01, 0.05, steps=steps, load=OURS)
 
 
 def operations(up_seconds: tuple[float, ...] = (31.0, 30.0, 30.5)) -> list[Operation]:
@@ -104,7 +105,7 @@ def test_the_room_is_that_of_the_capacity_plan() -> None:
 
 def test_the_plan_is_read_from_settings(tmp_path: Path) -> None:
     document = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())
-    document["config"].update(SHORT)
+    document["config"].update(SHORT_SETTINGS)
     path = tmp_path / "Pulumi.prod.yaml"
     path.write_text(yaml.safe_dump(document))
     plan, production = previews.room_of(path)
@@ -114,7 +115,7 @@ def test_the_plan_is_read_from_settings(tmp_path: Path) -> None:
 
 def test_previews_drain_as_production_does() -> None:
     _, found = read_preview(REPOSITORY / "Pulumi.pr.yaml", {**previews.SETTINGS, "shopcat:tag": "a" * 40})
-    production = SHORT["shopcat:release"]["env"]
+    production = SHORT_SETTINGS["shopcat:release"]["env"]
     assert found.env == production
     assert found.drain.budget.app_drain_seconds == int(production["APP_DRAIN_SECONDS"])
     assert isolation.quota()["pods"] == "4", "one that drains beside one that is replaced"
