@@ -69,7 +69,7 @@ def changes(tags: Sequence[str] = TAGS, first: str = FIRST_TAG) -> Iterator[tupl
 
 
 def room_of(path: Path) -> tuple[capacity.CapacityPlan, capacity.ProductionDemand]:
-    """Production's capacity plan by its settings, as the program makes it."""
+    """Return production's capacity plan by its settings, as the program makes it."""
     document = yaml.safe_load(path.read_text())["config"]
     values = {key.removeprefix("shopcat:"): value for key, value in document.items() if key.startswith("shopcat:")}
     production = program_settings.read_settings(values).production

@@ -64,9 +64,9 @@ def test_the_slope_sees_a_steady_growth_and_forgives_one_that_is_off() -> None:
     assert previews_report.slope([10.0, 11.0, 12.0, 13.0]) == pytest.approx(1.0)
     assert previews_report.trend([10.0, 11.0, 12.0, 13.0, 14.0]) == pytest.approx(4 / 12)
     flat = [30.0, 30.4, 29.8, 30.2, 29.9, 30.1]
-    assert abs(previews_report.trend([45.0, *flat])) < previews_report.MOST_TREND, "the first is cold"
-    assert abs(previews_report.trend([*flat, 45.0])) < previews_report.MOST_TREND, "the machine was busy once"
-    assert previews_report.trend([30.0 + n for n in range(7)]) > previews_report.MOST_TREND
+    assert abs(previews_report.trend([45.0, *flat])) < previews_report.MAX_TREND, "the first is cold"
+    assert abs(previews_report.trend([*flat, 45.0])) < previews_report.MAX_TREND, "the machine was busy once"
+    assert previews_report.trend([30.0 + n for n in range(7)]) > previews_report.MAX_TREND
 
 
 def test_what_was_done_several_times_counts_with_its_median() -> None:
