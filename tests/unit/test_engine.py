@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def run(program: Coroutine[Any, Any, T]) -> T:
-    """As `asyncio.run`, which would leave the other tests, and Pulumi's mocks, without a loop."""
+    """Run a coroutine; `asyncio.run` would leave the other tests, and Pulumi's mocks, without a loop."""
     loop = asyncio.new_event_loop()
     try:
         return loop.run_until_complete(program)

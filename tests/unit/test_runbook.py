@@ -19,7 +19,7 @@ OTHERS_WORDS = {
 
 
 def messages() -> list[str]:
-    """What stands in backticks in the first column of the table of messages."""
+    """Read the messages: texts in backticks in the first column of the table."""
     page = (REPOSITORY / "docs" / "runbook.md").read_text()
     table = page[page.index("| message | what it means | what mends it |") :].split("\n\n")[0]
     rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
