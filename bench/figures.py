@@ -86,11 +86,14 @@ def figures(result: Result, problems: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def measurement_of(entry: Mapping[str, Any]) -> Measurement:
+    """Read one measurement back."""
+    return Measurement(**{**entry, "steps": [Step(**step) for step in entry["steps"]]})
+
+
 def measurements_of(document: Mapping[str, Any]) -> list[Measurement]:
     """Read the measurements back."""
-    return [
-        Measurement(**{**entry, "steps": [Step(**step) for step in entry["steps"]]}) for entry in document["measured"]
-    ]
+    return [measurement_of(entry) for entry in document["measured"]]
 
 
 def noop_of(document: Mapping[str, Any]) -> NoOp | None:

@@ -1,23 +1,30 @@
-"""Report on opening as many previews as fit: the trend of their times, the verdict on the run, and the page."""
+"""Report on opening as many previews as fit: the trend of their times, the verdict on the run, and the page.
+
+``python -m bench.previews_report`` draws docs/previews.md again from docs/previews.json, without a run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bench.figures import as_text
+from bench.figures import as_text, measurement_of
 from bench.measurements import Measurement
 from infra import capacity
 from pipeline.steps import BUDGET_SECONDS
+from twin.paths import REPOSITORY
 from twin.scenarios import leftovers
 
+PUBLISHED = REPOSITORY / "docs" / "previews.json"
 OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
 QUIET, BUSY = "quiet", "beside releases"
 UP = "pulumi up"
@@ -26,8 +33,8 @@ FLATNESS = (
     "Alone, all of them are opened several times, each of the load balancer's delays being its worst; what stands here is the "
     "median for each place. Flat is judged by the Theil-Sen slope: the median of the slopes between every two places, times "
     "the steps from the first to the last, relative to the median opening. It uses every place, and up to a quarter of them "
-    "may be off (the first is cold, the machine has other work) without moving it much; a difference of first and last, or a "
-    "line of least squares, has no such patience."
+    "may be off (the first is cold, the machine has other work) without moving it much; one that is off moves a difference of "
+    "first and last, or a line of least squares."
 )
 
 
@@ -77,6 +84,10 @@ class Result:
     new_objects: Sequence[str]
     """Cluster-scoped objects that were not there before the first preview."""
     seconds: float
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
+    cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    leftover_kinds: Sequence[str] = leftovers.LEFTOVER_KINDS
+    """Kinds of things that were looked for at the end."""
 
     def of(self, what: str, phase: str) -> list[Operation]:
         """Return the operations of one kind, in their order."""
@@ -220,8 +231,8 @@ def raw(result: Result) -> dict[str, Any]:
     quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
     return {
         "seconds": round(result.seconds, 1),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cores": os.cpu_count(),
+        "date": result.date,
+        "cores": result.cores,
         "places": result.places,
         "arithmetic": result.arithmetic,
         "room": [list(row) for row in result.room],
@@ -245,9 +256,39 @@ def raw(result: Result) -> dict[str, Any]:
         "leftByRefused": dict(result.left_by_refused),
         "stale": list(result.stale),
         "left": dict(result.left),
+        "leftoverKinds": list(result.leftover_kinds),
         "newClusterScopedObjects": list(result.new_objects),
         "problems": problems(result),
     }
+
+
+def read(document: Mapping[str, Any]) -> Result:
+    """Read the raw figures back."""
+    operations = [
+        Operation(**{name: value for name, value in entry.items() if name != "beside"})
+        for entry in document["operations"]
+    ]
+    return Result(
+        places=document["places"],
+        arithmetic=document["arithmetic"],
+        room=document["room"],
+        operations=operations,
+        changes=[measurement_of(entry) for entry in document["changes"]],
+        requests=document["requests"],
+        failed=document["failed"],
+        by_failure=document["byFailure"],
+        disagreements=document["disagreements"],
+        orders_wrong=document["ordersLostOrDoubled"],
+        refusal=document["refusal"],
+        left_by_refused=document["leftByRefused"],
+        stale=document["stale"],
+        left=document["left"],
+        new_objects=document["newClusterScopedObjects"],
+        seconds=document["seconds"],
+        date=document["date"],
+        cores=document["cores"],
+        leftover_kinds=document["leftoverKinds"],
+    )
 
 
 def table(result: Result) -> str:
@@ -305,8 +346,8 @@ def page(result: Result) -> str:
     nothing = f"**This run proves nothing:**\n\n{verdict}\n" if verdict else ""
     return f"""# As many previews as fit
 
-Made by `make bench-previews` on the twin, not on AWS; nothing here is typed. {os.cpu_count()} cores,
-{time.strftime("%Y-%m-%d", time.gmtime())}, {result.seconds / 60:.0f} minutes. Previews are opened, updated and closed by the
+Made by `make bench-previews` on the twin, not on AWS; nothing here is typed. {result.cores} cores,
+{result.date}, {result.seconds / 60:.0f} minutes. Previews are opened, updated and closed by the
 pipeline's own scripts (`make pr`), with real pods. Drain numbers of production and previews are the bench's short ones.
 
 {nothing}## How many
@@ -349,7 +390,7 @@ pr-{result.places + 1} was told:
 ## Left over at the end
 
 {_listed(result.left)}. Looked for, of any preview:
-{", ".join(leftovers.LEFTOVER_KINDS)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
+{", ".join(result.leftover_kinds)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
 """
 
 
@@ -358,3 +399,14 @@ def write(result: Result, directory: Path, name: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.json").write_text(as_text(raw(result)))
     (directory / f"{name}.md").write_text(page(result))
+
+
+def main() -> int:
+    """Draw the page beside the committed figures."""
+    PUBLISHED.with_suffix(".md").write_text(page(read(json.loads(PUBLISHED.read_text()))))
+    print(PUBLISHED.with_suffix(".md"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -188,3 +188,15 @@ def test_the_page_and_the_json_hold_what_was_measured(tmp_path: Path) -> None:
     assert f"{raw['trend'][QUIET]:+.1%}" in page
     assert len(raw["operations"]) == 5 * PLACES
     assert raw["problems"] == []
+
+
+def test_the_committed_page_is_that_of_the_committed_figures() -> None:
+    document = json.loads(previews_report.PUBLISHED.read_text())
+    assert (
+        previews_report.page(previews_report.read(document)) == previews_report.PUBLISHED.with_suffix(".md").read_text()
+    )
+
+
+def test_figures_are_read_back_whole() -> None:
+    document = json.loads(json.dumps(previews_report.raw(GOOD)))
+    assert previews_report.raw(previews_report.read(document)) == document
