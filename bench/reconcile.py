@@ -50,7 +50,7 @@ def disagreements(outcomes: Iterable[Outcome], requests: Iterable[Request]) -> l
         failed = request.status >= 500 or _cut(request)
         if trace in seen or not failed or not trace.startswith(TRACE_PREFIX):
             continue
-        different.append(Disagreement(trace, "knows nothing of it", f"HTTP {request.status}"))
+        different.append(Disagreement(trace, "sent no such request", f"HTTP {request.status}"))
     return different
 
 

@@ -13,6 +13,7 @@ from bench.measurements import Measurement, Result
 from bench.scenarios import CURVE, NEW_TAG, RELEASE, TOO_SMALL
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED
+from twin.paths import REPOSITORY
 
 STEPS = (Step(0.0, "claim"), Step(4.0, "shift"), Step(8.0, "live"))
 
@@ -173,3 +174,9 @@ def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None
     drained = dataclasses.replace(release, drained=12.0)
     assert report.requests_during_releases([drained], [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
     assert report.requests_during_releases([release, drained], sent) == 3, "each is counted once"
+
+
+def test_no_document_is_large() -> None:
+    documents = list((REPOSITORY / "docs").iterdir())
+    assert documents
+    assert [path.name for path in documents if path.stat().st_size >= page.LARGEST_BYTES] == []
