@@ -1,1 +1,1 @@
-"""How many requests fail at a release: load, releases, and what the clients, the load balancer and the database saw."""
+"""Requests that fail at a release: load, releases, and the records of clients, load balancer and database."""

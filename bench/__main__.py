@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import load, postmortem, report, run, scenarios
+from bench import load, postmortem, report, run, scenarios, workloads
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
@@ -24,7 +24,7 @@ def _publish(results: Path, published: Path, name: str) -> None:
 
 
 def main() -> int:
-    """Run, keep what was seen, report, take the twins down.
+    """Run, keep the logs, report, take the twins down.
 
     Exit code 1 if a step failed or the run proves nothing; only a run that proves something is published.
     """
@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument(
         "--full", action="store_true", help="consecutive releases with the committed settings: two hours"
     )
-    parser.add_argument("--releases", type=int, default=scenarios.FULL_RELEASES, help="with --full; fewer proves less")
+    parser.add_argument("--releases", type=int, default=workloads.FULL_RELEASES, help="with --full; fewer proves less")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
     parser.add_argument("--keep", action="store_true", help="leave the twins running")
     arguments = parser.parse_args()
@@ -47,9 +47,9 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
             try:
                 if arguments.full:
-                    result = scenarios.play_full(first, Path(directory), arguments.releases)
+                    result = scenarios.run_full(first, Path(directory), arguments.releases)
                 else:
-                    result = scenarios.play(first, Path(directory))
+                    result = scenarios.run_short(first, Path(directory))
             finally:
                 run.keep_logs(Path(directory), RESULTS / f"{title}-logs")
     except TwinError as error:
@@ -62,11 +62,11 @@ def main() -> int:
     for name, outcomes in result.outcomes.items():
         load.write(outcomes, RESULTS / f"{name.replace(' ', '-')}.jsonl")
     report.write(result, RESULTS, title)
-    found = report.problems(result)
+    problems = report.problems(result)
     print(f"{result.seconds:.0f} s; report: {RESULTS / title}.html")
-    for one in found:
-        print(f"error: {one}", file=sys.stderr)
-    if found:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    if problems:
         return 1
     _publish(RESULTS, arguments.published, title)
     if title == "bench":

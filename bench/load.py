@@ -26,7 +26,7 @@ from typing import Self
 from twin.errors import TwinError
 
 TRACE_PREFIX = "Root=1-"
-"""How the ids of our requests begin."""
+"""Begin of our requests' ids."""
 MAXIMUM_REQUESTS = 3_000_000
 MAXIMUM_SECONDS = 24 * 3600.0
 LONGEST_IDLE_SECONDS = 30.0
@@ -36,7 +36,7 @@ _LARGEST_ANSWER = 1 << 20
 
 
 class LoadError(TwinError):
-    """The load can't be run as asked."""
+    """A load that can't be run."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Stream:
     timeout_seconds: float = 45.0
     expected: int = 200
     contains: str = ""
-    """What the answer's body must hold."""
+    """Text that the answer's body must hold."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one request. Times are seconds since the epoch; ``failure`` is empty when it went well."""
+    """Outcome of one request. Times are seconds since the epoch; ``failure`` is empty when it went well."""
 
     stream: str
     trace: str
@@ -77,12 +77,12 @@ class Outcome:
 
     @property
     def latency_seconds(self) -> float:
-        """From when it was due."""
+        """Seconds from when it was due."""
         return self.ended - self.due
 
 
 PAGE, ORDER, LONG = "Latest order", '"id"', '"slept"'
-"""What the shop's answers hold."""
+"""Texts in the shop's answers."""
 
 MIX = (
     Stream("page, kept alive", 16.0, contains=PAGE),
@@ -106,7 +106,7 @@ class _Connection:
 
 
 class _FailedError(Exception):
-    """The request failed in the way the text says."""
+    """Failure of a request, of the kind that the text names."""
 
 
 class Load:
@@ -175,14 +175,14 @@ class Load:
 
     @property
     def outcomes(self) -> list[Outcome]:
-        """What has ended so far."""
+        """Requests that have ended so far."""
         with self._lock:
             return list(self._outcomes)
 
     @property
     def failures(self) -> list[Outcome]:
-        """What has failed so far."""
-        return [one for one in self.outcomes if one.failure]
+        """Requests that have failed so far."""
+        return [outcome for outcome in self.outcomes if outcome.failure]
 
     # --- inside
 
@@ -207,10 +207,10 @@ class Load:
                 continue
             if wait > 0:
                 await asyncio.sleep(wait)
-            group.create_task(self._one(stream, due))
+            group.create_task(self._request(stream, due))
             number += 1
 
-    async def _one(self, stream: Stream, due: float) -> None:
+    async def _request(self, stream: Stream, due: float) -> None:
         trace = f"{TRACE_PREFIX}{int(due):08x}-{uuid.uuid4().hex[:24]}"
         key = str(uuid.uuid4()) if stream.order else ""
         connection: _Connection | None = None
@@ -323,7 +323,7 @@ async def _read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -
     return await reader.readexactly(length)
 
 
-# --- what came of it
+# --- outcomes
 
 
 @dataclass(frozen=True)
@@ -338,7 +338,7 @@ class Summary:
 
 
 def percentile(values: Iterable[float], share: float) -> float:
-    """The smallest value that at least this share of them does not exceed; 0 of none."""
+    """Return the smallest value that at least this share of them does not exceed; 0 of none."""
     ordered = sorted(values)
     if not ordered:
         return 0.0
@@ -346,18 +346,18 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def summarize(outcomes: Iterable[Outcome]) -> Summary:
-    """Of all streams together; latency of the short requests alone, since a long one takes as long as it asks for."""
-    found = list(outcomes)
+    """Summarize all streams together; latency of the short requests alone, since a long one takes as long as it asks for."""
+    every = list(outcomes)
     kinds: dict[str, int] = {}
-    for one in found:
-        if one.failure:
-            kinds[one.failure] = kinds.get(one.failure, 0) + 1
-    good = [one.latency_seconds for one in found if not one.failure and one.stream != "long"]
-    return Summary(len(found), sum(kinds.values()), kinds, percentile(good, 0.5), percentile(good, 0.99))
+    for outcome in every:
+        if outcome.failure:
+            kinds[outcome.failure] = kinds.get(outcome.failure, 0) + 1
+    good = [outcome.latency_seconds for outcome in every if not outcome.failure and outcome.stream != "long"]
+    return Summary(len(every), sum(kinds.values()), kinds, percentile(good, 0.5), percentile(good, 0.99))
 
 
 def write(outcomes: Iterable[Outcome], path: Path) -> None:
-    """One JSON object a line."""
+    """Write one JSON object a line."""
     with path.open("w") as file:
-        for one in outcomes:
-            file.write(json.dumps(dataclasses.asdict(one)) + "\n")
+        for outcome in outcomes:
+            file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")

@@ -27,9 +27,10 @@ import yaml
 
 from bench import load as loads
 from bench import previews_report, run
+from bench.experiment import Bench
 from bench.previews_report import BUSY, CLOSED, OPENED, QUIET, UPDATED, Operation, Result
-from bench.scenarios import PROPAGATION_SECONDS, SHORT, SHORT_MIX, STEADY_SECONDS, Bench
 from bench.systems import OURS
+from bench.workloads import PROPAGATION_SECONDS, SHORT_MIX, SHORT_SETTINGS, STEADY_SECONDS
 from infra import capacity
 from infra import settings as program_settings
 from infra.errors import ShopCatError
@@ -47,7 +48,10 @@ APPLICATION = REPOSITORY / "twin" / "application"
 TITLE = "previews"
 FIRST_TAG = "v1.0.0"
 TAGS = ("v1.1.0", "v1.2.0", "v1.3.0")
-SETTINGS = {"shopcat:drain": SHORT["shopcat:drain"], "shopcat:env": SHORT["shopcat:release"]["env"]}
+SETTINGS = {
+    "shopcat:drain": SHORT_SETTINGS["shopcat:drain"],
+    "shopcat:env": SHORT_SETTINGS["shopcat:release"]["env"],
+}
 """Settings of each preview: production's drain numbers."""
 ROUNDS = 3
 """Number of times that all of them are opened alone: when a target becomes healthy is a matter of seconds of chance."""
@@ -65,7 +69,7 @@ def changes(tags: Sequence[str] = TAGS, first: str = FIRST_TAG) -> Iterator[tupl
 
 
 def room_of(path: Path) -> tuple[capacity.CapacityPlan, capacity.ProductionDemand]:
-    """Production's capacity plan by its settings, as the program makes it."""
+    """Return production's capacity plan by its settings, as the program makes it."""
     document = yaml.safe_load(path.read_text())["config"]
     values = {key.removeprefix("shopcat:"): value for key, value in document.items() if key.startswith("shopcat:")}
     production = program_settings.read_settings(values).production
@@ -73,17 +77,17 @@ def room_of(path: Path) -> tuple[capacity.CapacityPlan, capacity.ProductionDeman
 
 
 class Previews:
-    """Previews of one twin, each step by the pipeline's script, and what each took."""
+    """Previews of one twin: each step is the pipeline's script, and its time is kept."""
 
-    def __init__(self, bench: Bench, hub: Github, directory: Path, say: Callable[[str], None] = print) -> None:
-        self._twin, self._hub, self._say = bench.twin, hub, say
+    def __init__(self, bench: Bench, hub: Github, directory: Path, log: Callable[[str], None] = print) -> None:
+        self._twin, self._hub, self._log = bench.twin, hub, log
         self._directory = directory / "previews"
         self._directory.mkdir(parents=True, exist_ok=True)
         self._head: dict[int, str] = {}
         self.operations: list[Operation] = []
 
     def push(self, number: int) -> Path:
-        """A commit of its own on the pull request; the application at that commit."""
+        """Push a commit of its own to the pull request; return the application at that commit."""
         word = f"pr-{number}-{time.monotonic_ns()}"
         source = rehearsal.changed_source(APPLICATION, self._directory, word)
         self._head[number] = preview.content_tag(source)
@@ -91,7 +95,7 @@ class Previews:
         return source
 
     def up(self, what: str, number: int, phase: str) -> None:
-        """Open it, or update it to a commit of its own; returns once its URL answers.
+        """Open a preview, or update it to a commit of its own; returns once its URL answers.
 
         Raises:
             TwinError: the script failed.
@@ -104,7 +108,7 @@ class Previews:
         self._done(Operation(what, number, phase, began, time.time(), steps))
 
     def close(self, numbers: Sequence[int], phase: str, last: Callable[[], None] | None = None) -> None:
-        """Close them, a few at a time; ``last`` is called before the last few are.
+        """Close previews, a few at a time; ``last`` is called before the last few are.
 
         Raises:
             TwinError: a script failed.
@@ -117,23 +121,23 @@ class Previews:
                 for future in [pool.submit(self._close, number, phase) for number in group]:
                     future.result()
 
-    def refused(self, number: int) -> tuple[str, dict[str, list[str]]]:
-        """Open one that has no place: what its pull request is told (nothing if it was let in), and what is left of it."""
+    def open_refused(self, number: int) -> tuple[str, dict[str, list[str]]]:
+        """Open a preview that has no place; return what its pull request is told (empty if it was let in), and what is left."""
         source, tag = self.push(number), self._head[number]
         try:
             self._script(number, partial(preview.up, self._twin, number, source=source, settings=SETTINGS), "refused")
         except TwinError as error:
-            told = "\n".join(self._hub.comments(number)) or str(error)
+            refusal = "\n".join(self._hub.comments(number)) or str(error)
         else:
-            told = ""
-        left = leftovers.declared(self._twin, number) if told else {}
+            refusal = ""
+        left = leftovers.declared(self._twin, number) if refusal else {}
         self._hub.close(number)
         self._script(number, partial(preview.close, self._twin, number), "refused-closed")
-        self._say(f"one more              pr-{number}  {'refused' if told else 'let in'}")
-        return told, {**left, **leftovers.everything(self._twin, number, [tag])}
+        self._log(f"one more              pr-{number}  {'refused' if refusal else 'let in'}")
+        return refusal, {**left, **leftovers.everything(self._twin, number, [tag])}
 
     def stale(self, numbers: Sequence[int]) -> list[str]:
-        """Those that do not serve the commit that was pushed last, a minute later."""
+        """List the previews that do not serve the commit that was pushed last, a minute later."""
         deadline = time.monotonic() + STALE_SECONDS
         left = list(numbers)
         while left and time.monotonic() < deadline:
@@ -148,18 +152,18 @@ class Previews:
         self._done(Operation(CLOSED, number, phase, began, time.time(), steps))
 
     def _script(self, number: int, action: Callable[..., object], title: str) -> dict[str, float]:
-        """Run one; its steps' seconds."""
+        """Run one of the pipeline's scripts; return its steps' seconds."""
         name = f"pr-{number}-{title.replace(' ', '-')}"
         times = self._directory / f"{name}.json"
         action(more={**self._hub.environment, "SHOPCAT_TIMES": str(times)}, log=self._directory / f"{name}.log")
-        found: dict[str, float] = json.loads(times.read_text())
-        return found
+        seconds: dict[str, float] = json.loads(times.read_text())
+        return seconds
 
-    def _done(self, one: Operation) -> None:
-        self.operations.append(one)
-        up = one.steps.get(previews_report.UP)
+    def _done(self, operation: Operation) -> None:
+        self.operations.append(operation)
+        up = operation.steps.get(previews_report.UP)
         shown = "" if up is None else f"  (pulumi up {up:.1f} s)"
-        self._say(f"{one.what:<8} {one.phase:<16} pr-{one.number} {one.seconds:6.1f} s{shown}")
+        self._log(f"{operation.what:<8} {operation.phase:<16} pr-{operation.number} {operation.seconds:6.1f} s{shown}")
 
     def _served(self, number: int) -> str:
         context = ssl.create_default_context(cafile=str(pki.ca_file(self._twin)))
@@ -171,76 +175,76 @@ class Previews:
             return ""
 
 
-def _change(bench: Bench, enough: threading.Event) -> None:
-    """Release and roll back, one after the other, until it is enough."""
+def _change_production(bench: Bench, stop: threading.Event) -> None:
+    """Release and roll back, one after the other, until it has to stop."""
     for title, values in changes():
-        if enough.is_set():
+        if stop.is_set():
             return
-        bench.measure(title, {OURS: partial(bench.up, SHORT, values)})
+        bench.measure(title, {OURS: partial(bench.up, SHORT_SETTINGS, values)})
 
 
-def play(name: str, directory: Path, say: Callable[[str], None] = print) -> Result:
-    """The whole scenario on a fresh twin.
+def run_previews(name: str, directory: Path, log: Callable[[str], None] = print) -> Result:
+    """Run the whole scenario on a fresh twin.
 
     Raises:
         TwinError: a step failed for a reason that is no failed request.
     """
     started = time.time()
     twin = config.load(name, simulated=False)
-    bench = Bench(twin, directory, SHORT_MIX, say)
+    bench = Bench(twin, directory, SHORT_MIX, log)
     parts.up(twin)
-    bench.first(SHORT, FIRST_TAG)
-    bench.push(*TAGS)
-    bench.delays(1.0, PROPAGATION_SECONDS)
-    plan, production = room_of(bench.settings(SHORT))
+    bench.first_release(SHORT_SETTINGS, FIRST_TAG)
+    bench.push_images(*TAGS)
+    bench.set_delays(1.0, PROPAGATION_SECONDS)
+    plan, production = room_of(bench.write_settings(SHORT_SETTINGS))
     places = int(preview.contract(twin)["previews"])
     if places != plan.previews or places < 1:
         raise TwinError(f"the contract has {places} places for previews, the capacity plan {plan.previews}")
-    say(f"{plan.describe(production)}")
+    log(f"{plan.describe(production)}")
     before = leftovers.cluster_scoped(twin)
     with github.serve() as hub, bench.under_load(OURS, maximum_seconds=LONGEST_SECONDS):
-        found, numbers, enough = Previews(bench, hub, directory, say), range(1, places + 1), threading.Event()
+        previews, numbers, stop = Previews(bench, hub, directory, log), range(1, places + 1), threading.Event()
         time.sleep(STEADY_SECONDS)
         # Each of the load balancer's delays is the worst then: chance would hide a trend.
-        bench.delays(1.0, PROPAGATION_SECONDS, every=True)
+        bench.set_delays(1.0, PROPAGATION_SECONDS, always_worst=True)
         for _ in range(ROUNDS):
             for number in numbers:
-                found.up(OPENED, number, QUIET)
-            found.close(numbers, QUIET)
-        bench.delays(1.0, PROPAGATION_SECONDS)
-        with ThreadPoolExecutor(1) as beside:
-            changing = beside.submit(_change, bench, enough)
+                previews.up(OPENED, number, QUIET)
+            previews.close(numbers, QUIET)
+        bench.set_delays(1.0, PROPAGATION_SECONDS)
+        with ThreadPoolExecutor(1) as pool:
+            changing = pool.submit(_change_production, bench, stop)
 
-            def each(what: str) -> None:
+            def operate_all(what: str) -> None:
                 for number in numbers:
                     if changing.done():
                         changing.result()  # raises what went wrong with production, now and not at the end
-                    found.up(what, number, BUSY)
+                    previews.up(what, number, BUSY)
 
             try:
-                each(OPENED)
-                refusal, left_by_refused = found.refused(places + 1)
-                each(UPDATED)
-                stale = found.stale(numbers)
-                found.close(numbers, BUSY, enough.set)
+                operate_all(OPENED)
+                refusal, left_by_refused = previews.open_refused(places + 1)
+                operate_all(UPDATED)
+                stale = previews.stale(numbers)
+                previews.close(numbers, BUSY, stop.set)
             finally:
-                enough.set()
+                stop.set()
             changing.result()
-        bench.settled(OURS, bench.drained_by)
+        bench.wait_until_settled(OURS, bench.drain_deadline)
         left, after = leftovers.everything(twin), leftovers.cluster_scoped(twin)
     total = loads.summarize(bench.loads[OURS].outcomes)
-    differ, wrong = bench.stories(started)
+    disagreements, orders_wrong = bench.contradictions(started)
     return Result(
         places=places,
         arithmetic=plan.describe(production),
         room=previews_report.room(plan, production),
-        operations=found.operations,
-        changes=bench.finish(),
+        operations=previews.operations,
+        changes=bench.measurements(),
         requests=total.requests,
         failed=total.failed,
         by_failure=total.by_failure,
-        disagreements=differ,
-        orders_wrong=wrong,
+        disagreements=disagreements,
+        orders_wrong=orders_wrong,
         refusal=refusal,
         left_by_refused=left_by_refused,
         stale=stale,
@@ -267,7 +271,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="shopcat-previews-") as directory:
             try:
-                result = play(name, Path(directory))
+                result = run_previews(name, Path(directory))
             finally:
                 run.keep_logs(Path(directory), RESULTS / f"{TITLE}-logs")
     except (TwinError, ShopCatError) as error:
@@ -279,8 +283,8 @@ def main() -> int:
     previews_report.write(result, RESULTS, TITLE)
     problems = previews_report.problems(result)
     print(f"{math.ceil(result.seconds)} s; report: {RESULTS / TITLE}.md")
-    for one in problems:
-        print(f"error: {one}", file=sys.stderr)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
     if problems:
         return 1
     arguments.published.mkdir(parents=True, exist_ok=True)

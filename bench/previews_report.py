@@ -1,33 +1,40 @@
-"""Report on opening as many previews as fit: is the time of one more flat, does the run prove anything, and the page."""
+"""Report on opening as many previews as fit: the trend of their times, the verdict on the run, and the page.
+
+``python -m bench.previews_report`` draws docs/previews.md again from docs/previews.json, without a run.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from bench.report import as_text
-from bench.scenarios import Measured
+from bench.figures import as_text, measurement_of
+from bench.measurements import Measurement
 from infra import capacity
 from pipeline.steps import BUDGET_SECONDS
+from twin.paths import REPOSITORY
 from twin.scenarios import leftovers
 
+PUBLISHED = REPOSITORY / "docs" / "previews.json"
 OPENED, UPDATED, CLOSED = "opened", "updated", "closed"
 QUIET, BUSY = "quiet", "beside releases"
 UP = "pulumi up"
-MOST_TREND = 0.10
+MAX_TREND = 0.10
 FLATNESS = (
     "Alone, all of them are opened several times, each of the load balancer's delays being its worst; what stands here is the "
     "median for each place. Flat is judged by the Theil-Sen slope: the median of the slopes between every two places, times "
     "the steps from the first to the last, relative to the median opening. It uses every place, and up to a quarter of them "
-    "may be off (the first is cold, the machine has other work) without moving it much; a difference of first and last, or a "
-    "line of least squares, has no such patience."
+    "may be off (the first is cold, the machine has other work) without moving it much; one that is off moves a difference of "
+    "first and last, or a line of least squares."
 )
 
 
@@ -47,7 +54,7 @@ class Operation:
 
     @property
     def seconds(self) -> float:
-        """From the push to an answering URL, or from the close to nothing left."""
+        """Seconds from the push to an answering URL, or from the close to nothing left."""
         return self.ended - self.began
 
 
@@ -61,7 +68,7 @@ class Result:
     room: Sequence[tuple[str, int, int, int, int]]
     """Resource, how much there is, what a full release takes, these previews, and what one more would make of them."""
     operations: Sequence[Operation]
-    changes: Sequence[Measured]
+    changes: Sequence[Measurement]
     """Releases and rollbacks of production during the run."""
     requests: int
     failed: int
@@ -77,14 +84,20 @@ class Result:
     new_objects: Sequence[str]
     """Cluster-scoped objects that were not there before the first preview."""
     seconds: float
+    date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
+    cores: int = field(default_factory=lambda: os.cpu_count() or 1)
+    leftover_kinds: Sequence[str] = leftovers.LEFTOVER_KINDS
+    """Kinds of things that were looked for at the end."""
 
     def of(self, what: str, phase: str) -> list[Operation]:
-        """Operations of one kind, in their order."""
-        return sorted((one for one in self.operations if (one.what, one.phase) == (what, phase)), key=lambda o: o.began)
+        """Return the operations of one kind, in their order."""
+        return sorted(
+            (each for each in self.operations if (each.what, each.phase) == (what, phase)), key=lambda each: each.began
+        )
 
 
 def room(plan: capacity.CapacityPlan, production: capacity.ProductionDemand) -> list[tuple[str, int, int, int, int]]:
-    """Per resource: how much there is, what a full release takes, its previews, and what one more would make of them.
+    """Return per resource how much there is, what a full release takes, its previews, and what one more would make of them.
 
     With the previews counts one application pod more, for the one that is being updated (infra/capacity.py).
     """
@@ -108,8 +121,8 @@ def room(plan: capacity.CapacityPlan, production: capacity.ProductionDemand) -> 
         ),
     ]
     return [
-        (title, nodes * there, release, plan.previews * each + surge, (plan.previews + 1) * each + surge)
-        for title, there, release, each, surge in rows
+        (title, nodes * total, release, plan.previews * each + surge, (plan.previews + 1) * each + surge)
+        for title, total, release, each, surge in rows
     ]
 
 
@@ -117,9 +130,9 @@ def room(plan: capacity.CapacityPlan, production: capacity.ProductionDemand) -> 
 
 
 def slope(values: Sequence[float]) -> float:
-    """Theil-Sen: the median of the slopes between every two of them; 0 of fewer than two."""
-    found = [(later - earlier) / (j - i) for (i, earlier), (j, later) in combinations(enumerate(values), 2)]
-    return statistics.median(found) if found else 0.0
+    """Return the Theil-Sen slope: the median of the slopes between every two of them; 0 of fewer than two."""
+    slopes = [(later - earlier) / (j - i) for (i, earlier), (j, later) in combinations(enumerate(values), 2)]
+    return statistics.median(slopes) if slopes else 0.0
 
 
 def trend(values: Sequence[float]) -> float:
@@ -129,79 +142,85 @@ def trend(values: Sequence[float]) -> float:
 
 
 def scatter(values: Sequence[float]) -> float:
-    """Median distance from the median, as a share of it: what this machine's other work adds."""
+    """Return the median distance from the median, as a share of it: what this machine's other work adds."""
     middle = statistics.median(values) if values else 0.0
-    return statistics.median(abs(one - middle) for one in values) / middle if middle else 0.0
+    return statistics.median(abs(value - middle) for value in values) / middle if middle else 0.0
 
 
 def by_place(result: Result, what: str, phase: str, *, only_up: bool = False) -> dict[int, float]:
-    """Preview's number → seconds, from the first to the last that fits; the median if it was done several times.
+    """Map preview's number to seconds, from the first to the last that fits; the median if it was done several times.
 
     ``only_up`` counts `pulumi up` alone, not the whole way.
     """
-    found: dict[int, list[float]] = {}
-    for one in result.of(what, phase):
-        found.setdefault(one.number, []).append(one.steps[UP] if only_up else one.seconds)
-    return {number: statistics.median(found[number]) for number in sorted(found)}
+    seconds: dict[int, list[float]] = {}
+    for operation in result.of(what, phase):
+        seconds.setdefault(operation.number, []).append(operation.steps[UP] if only_up else operation.seconds)
+    return {number: statistics.median(seconds[number]) for number in sorted(seconds)}
 
 
 def up_seconds(result: Result, phase: str) -> list[float]:
-    """Seconds of `pulumi up` of an opening, for each place."""
+    """Return the seconds of `pulumi up` of an opening, for each place."""
     return list(by_place(result, OPENED, phase, only_up=True).values())
 
 
 def whole_way_trend(result: Result) -> float:
-    """Trend of the openings alone, from push to answering URL."""
+    """Return the trend of the openings alone, from push to answering URL."""
     return trend(list(by_place(result, OPENED, QUIET).values()))
 
 
 # --- what it proves
 
 
-def beside(one: Operation, changes: Sequence[Measured]) -> list[str]:
+def beside(operation: Operation, changes: Sequence[Measurement]) -> list[str]:
     """List the changes of production during an operation."""
-    return [change.scenario for change in changes if change.began <= one.ended and one.began <= change.ended]
+    return [
+        change.scenario for change in changes if change.began <= operation.ended and operation.began <= change.ended
+    ]
 
 
 def problems(result: Result) -> list[str]:
-    """Why this run proves nothing; empty when it does."""
-    found = [f"client and load balancer disagree: {one}" for one in result.disagreements[:5]]
-    found += [f"acknowledged order not stored exactly once: {key}" for key in result.orders_wrong[:5]]
+    """List why this run proves nothing; empty when it proves what it should."""
+    messages = [f"client and load balancer disagree: {disagreement}" for disagreement in result.disagreements[:5]]
+    messages += [f"acknowledged order not stored exactly once: {key}" for key in result.orders_wrong[:5]]
     if result.failed or not result.requests:
-        found.append(f"{result.failed} of {result.requests} production requests failed: {dict(result.by_failure)}")
+        messages.append(f"{result.failed} of {result.requests} production requests failed: {dict(result.by_failure)}")
     for what, phase in ((OPENED, QUIET), (OPENED, BUSY), (UPDATED, BUSY), (CLOSED, QUIET), (CLOSED, BUSY)):
         done = result.of(what, phase)
-        if len({one.number for one in done}) != result.places:
-            found.append(f"{what}, {phase}: {len(done)} previews of the {result.places} that fit")
-        if phase == BUSY and done and not any(beside(one, result.changes) for one in done):
-            found.append(f"{what}, {phase}: production stood still meanwhile")
+        if len({operation.number for operation in done}) != result.places:
+            messages.append(f"{what}, {phase}: {len(done)} previews of the {result.places} that fit")
+        if phase == BUSY and done and not any(beside(operation, result.changes) for operation in done):
+            messages.append(f"{what}, {phase}: production stood still meanwhile")
     if not any(step.name == "live" for change in result.changes for step in change.steps):
-        found.append("no release of production went live meanwhile")
-    late = [one for one in result.operations if one.what != CLOSED and one.seconds > BUDGET_SECONDS]
-    found += [f"pr-{one.number} {one.what} after {one.seconds:.0f} s; {BUDGET_SECONDS} are allowed" for one in late]
-    found += _of_refusal(result)
-    found += [f"{one} does not serve the commit it was updated to" for one in result.stale]
-    found += [f"left of previews: {kind}: {', '.join(values)}" for kind, values in result.left.items()]
-    found += [f"left of previews: {one}" for one in result.new_objects]
+        messages.append("no release of production went live meanwhile")
+    late = [each for each in result.operations if each.what != CLOSED and each.seconds > BUDGET_SECONDS]
+    messages += [
+        f"pr-{each.number} {each.what} after {each.seconds:.0f} s; {BUDGET_SECONDS} are allowed" for each in late
+    ]
+    messages += _refusal_problems(result)
+    messages += [f"{preview} does not serve the commit it was updated to" for preview in result.stale]
+    messages += [f"left of previews: {kind}: {', '.join(values)}" for kind, values in result.left.items()]
+    messages += [f"left of previews: {name}" for name in result.new_objects]
     drift = trend(up_seconds(result, QUIET))
-    if abs(drift) > MOST_TREND:
-        found.append(
-            f"`pulumi up` of a preview changes by {drift:+.0%} from the first to the last; {MOST_TREND:.0%} is flat"
+    if abs(drift) > MAX_TREND:
+        messages.append(
+            f"`pulumi up` of a preview changes by {drift:+.0%} from the first to the last; {MAX_TREND:.0%} is flat"
         )
-    return found
+    return messages
 
 
-def _of_refusal(result: Result) -> list[str]:
+def _refusal_problems(result: Result) -> list[str]:
     if not result.refusal:
         return [f"pr-{result.places + 1}, one too many, was not refused"]
-    found = []
+    messages = []
     if f"{result.places} previews fit" not in result.refusal:
-        found.append(f"one too many was refused for another reason: {result.refusal[-500:]}")
+        messages.append(f"one too many was refused for another reason: {result.refusal[-500:]}")
     unnamed = [f"pr-{n}" for n in range(1, result.places + 1) if f"pr-{n}, open for" not in result.refusal]
     if unnamed:
-        found.append(f"the refusal does not name {', '.join(unnamed)}, which are open")
-    found += [f"left by the refused one: {kind}: {', '.join(them)}" for kind, them in result.left_by_refused.items()]
-    return found
+        messages.append(f"the refusal does not name {', '.join(unnamed)}, which are open")
+    messages += [
+        f"left by the refused one: {kind}: {', '.join(names)}" for kind, names in result.left_by_refused.items()
+    ]
+    return messages
 
 
 # --- what it says
@@ -212,11 +231,11 @@ def raw(result: Result) -> dict[str, Any]:
     quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
     return {
         "seconds": round(result.seconds, 1),
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cores": os.cpu_count(),
+        "date": result.date,
+        "cores": result.cores,
         "places": result.places,
         "arithmetic": result.arithmetic,
-        "room": [list(one) for one in result.room],
+        "room": [list(row) for row in result.room],
         "trend": {
             QUIET: round(trend(quiet), 4),
             "quiet, push to URL": round(whole_way_trend(result), 4),
@@ -224,10 +243,10 @@ def raw(result: Result) -> dict[str, Any]:
         },
         "scatter": {QUIET: round(scatter(quiet), 4), BUSY: round(scatter(busy), 4)},
         "operations": [
-            {**dataclasses.asdict(one), "beside": beside(one, result.changes)}
-            for one in sorted(result.operations, key=lambda each: each.began)
+            {**dataclasses.asdict(operation), "beside": beside(operation, result.changes)}
+            for operation in sorted(result.operations, key=lambda each: each.began)
         ],
-        "changes": [dataclasses.asdict(one) for one in result.changes],
+        "changes": [dataclasses.asdict(change) for change in result.changes],
         "requests": result.requests,
         "failed": result.failed,
         "byFailure": dict(result.by_failure),
@@ -237,13 +256,43 @@ def raw(result: Result) -> dict[str, Any]:
         "leftByRefused": dict(result.left_by_refused),
         "stale": list(result.stale),
         "left": dict(result.left),
+        "leftoverKinds": list(result.leftover_kinds),
         "newClusterScopedObjects": list(result.new_objects),
         "problems": problems(result),
     }
 
 
+def read(document: Mapping[str, Any]) -> Result:
+    """Read the raw figures back."""
+    operations = [
+        Operation(**{name: value for name, value in entry.items() if name != "beside"})
+        for entry in document["operations"]
+    ]
+    return Result(
+        places=document["places"],
+        arithmetic=document["arithmetic"],
+        room=document["room"],
+        operations=operations,
+        changes=[measurement_of(entry) for entry in document["changes"]],
+        requests=document["requests"],
+        failed=document["failed"],
+        by_failure=document["byFailure"],
+        disagreements=document["disagreements"],
+        orders_wrong=document["ordersLostOrDoubled"],
+        refusal=document["refusal"],
+        left_by_refused=document["leftByRefused"],
+        stale=document["stale"],
+        left=document["left"],
+        new_objects=document["newClusterScopedObjects"],
+        seconds=document["seconds"],
+        date=document["date"],
+        cores=document["cores"],
+        leftover_kinds=document["leftoverKinds"],
+    )
+
+
 def table(result: Result) -> str:
-    """One row a preview: its seconds, alone and beside releases."""
+    """Return a table with a row for each preview: its seconds, alone and beside releases."""
     columns = [
         ("quiet: `pulumi up`", OPENED, QUIET, True),
         ("quiet: push → answering URL", OPENED, QUIET, False),
@@ -253,9 +302,9 @@ def table(result: Result) -> str:
         ("close → nothing left", CLOSED, BUSY, False),
     ]
     lines = [f"| preview | {' | '.join(title for title, *_ in columns)} |", f"|---|{'---:|' * len(columns)}"]
-    found = [by_place(result, what, phase, only_up=only_up) for _, what, phase, only_up in columns]
+    cells_by_column = [by_place(result, what, phase, only_up=only_up) for _, what, phase, only_up in columns]
     for number in range(1, result.places + 1):
-        cells = [f"{column[number]:.1f}" if number in column else "" for column in found]
+        cells = [f"{column[number]:.1f}" if number in column else "" for column in cells_by_column]
         lines.append(f"| {number} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -263,7 +312,8 @@ def table(result: Result) -> str:
 def _changes(result: Result) -> str:
     lines = ["| production meanwhile | took, s | requests | failed |", "|---|---:|---:|---:|"]
     lines += [
-        f"| {one.scenario} | {one.ended - one.began:.0f} | {one.requests} | {one.failed} |" for one in result.changes
+        f"| {each.scenario} | {each.ended - each.began:.0f} | {each.requests} | {each.failed} |"
+        for each in result.changes
     ]
     return "\n".join(lines)
 
@@ -275,8 +325,8 @@ def _room(result: Result) -> str:
         "|---|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {title} | {there} | {release} | {there - release} | {taken} | {more} |"
-        for title, there, release, taken, more in result.room
+        f"| {title} | {total} | {release} | {total - release} | {taken} | {more} |"
+        for title, total, release, taken, more in result.room
     ]
     return "\n".join(lines)
 
@@ -290,15 +340,14 @@ def _listed(left: Mapping[str, Sequence[str]]) -> str:
 
 
 def page(result: Result) -> str:
-    """Markdown."""
+    """Return the page as Markdown."""
     quiet, busy = up_seconds(result, QUIET), up_seconds(result, BUSY)
-    found = problems(result)
-    verdict = "".join(f"- {one}\n" for one in found)
-    nothing = f"**This run proves nothing:**\n\n{verdict}\n" if found else ""
+    verdict = "".join(f"- {problem}\n" for problem in problems(result))
+    nothing = f"**This run proves nothing:**\n\n{verdict}\n" if verdict else ""
     return f"""# As many previews as fit
 
-Made by `make bench-previews` on the twin, not on AWS; nothing here is typed. {os.cpu_count()} cores,
-{time.strftime("%Y-%m-%d", time.gmtime())}, {result.seconds / 60:.0f} minutes. Previews are opened, updated and closed by the
+Made by `make bench-previews` on the twin, not on AWS; nothing here is typed. {result.cores} cores,
+{result.date}, {result.seconds / 60:.0f} minutes. Previews are opened, updated and closed by the
 pipeline's own scripts (`make pr`), with real pods. Drain numbers of production and previews are the bench's short ones.
 
 {nothing}## How many
@@ -306,8 +355,6 @@ pipeline's own scripts (`make pr`), with real pods. Drain numbers of production 
 By production's contract {result.places}: {result.arithmetic}.
 
 {_room(result)}
-
-Pods are placed node by node, which may leave room for fewer than these sums do (infra/capacity.py).
 
 ## Requests to production
 
@@ -323,7 +370,7 @@ Pods are placed node by node, which may leave room for fewer than these sums do 
 
 {FLATNESS}
 
-Alone, from the first to the last that fits, `pulumi up` changes by **{trend(quiet):+.1%}** (flat is ± {MOST_TREND:.0%};
+Alone, from the first to the last that fits, `pulumi up` changes by **{trend(quiet):+.1%}** (flat is ± {MAX_TREND:.0%};
 median {_median(quiet)} s, median distance from it {scatter(quiet):.1%}), the whole way from push to answering URL by
 {whole_way_trend(result):+.1%}. Beside releases, where nothing is judged, `pulumi up` changes
 by {trend(busy):+.1%} (median {_median(busy)} s, {scatter(busy):.1%}).
@@ -341,12 +388,23 @@ pr-{result.places + 1} was told:
 ## Left over at the end
 
 {_listed(result.left)}. Looked for, of any preview:
-{", ".join(leftovers.LEFTOVER_KINDS)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
+{", ".join(result.leftover_kinds)}; and cluster-scoped objects that were not there before ({len(result.new_objects)}).
 """
 
 
 def write(result: Result, directory: Path, name: str) -> None:
-    """The JSON and the page."""
+    """Write the JSON and the page."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / f"{name}.json").write_text(as_text(raw(result)))
     (directory / f"{name}.md").write_text(page(result))
+
+
+def main() -> int:
+    """Draw the page beside the committed figures."""
+    PUBLISHED.with_suffix(".md").write_text(page(read(json.loads(PUBLISHED.read_text()))))
+    print(PUBLISHED.with_suffix(".md"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Whether clients, load balancer and database tell the same story."""
+"""Comparison of what clients, load balancer and database recorded of the same requests."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ class Disagreement:
     load_balancer: str
 
     def __str__(self) -> str:
-        """One line."""
+        """Return one line for a person."""
         return f"{self.trace}: client {self.client}, load balancer {self.load_balancer}"
 
 
 def disagreements(outcomes: Iterable[Outcome], requests: Iterable[Request]) -> list[Disagreement]:
-    """Requests for which client and load balancer differ.
+    """List the requests for which client and load balancer differ.
 
     A request with an answer must be in the load balancer's log with the same status; the log may hold no failure that no
     client has met. A connection that failed before a request was sent is in no log. What the load balancer cut at the end
     of a deregistration delay has no status in its log (-1, ended by `K`): the client has seen a 502 or a closed connection.
     """
-    logged: dict[str, Request] = {one.trace: one for one in requests if one.trace}
-    found = []
+    logged: dict[str, Request] = {request.trace: request for request in requests if request.trace}
+    different = []
     seen = set()
-    for one in outcomes:
-        seen.add(one.trace)
-        request = logged.get(one.trace)
-        if one.status:
+    for outcome in outcomes:
+        seen.add(outcome.trace)
+        request = logged.get(outcome.trace)
+        if outcome.status:
             if request is None:
-                found.append(Disagreement(one.trace, f"HTTP {one.status}", "not in its log"))
-            elif request.status != one.status and not (_cut(request) and one.status == 502):
-                found.append(Disagreement(one.trace, f"HTTP {one.status}", f"HTTP {request.status}"))
+                different.append(Disagreement(outcome.trace, f"HTTP {outcome.status}", "not in its log"))
+            elif request.status != outcome.status and not (_cut(request) and outcome.status == 502):
+                different.append(Disagreement(outcome.trace, f"HTTP {outcome.status}", f"HTTP {request.status}"))
         elif request is not None and request.elb_status not in ELB_FAILURES and not _cut(request):
-            found.append(Disagreement(one.trace, one.failure, f"HTTP {request.status} {request.flags}"))
+            different.append(Disagreement(outcome.trace, outcome.failure, f"HTTP {request.status} {request.flags}"))
     for trace, request in logged.items():
         # Whoever else asks (smoke tests, a release's own probes) sends no trace id, and the load balancer makes one up.
         failed = request.status >= 500 or _cut(request)
         if trace in seen or not failed or not trace.startswith(TRACE_PREFIX):
             continue
-        found.append(Disagreement(trace, "knows nothing of it", f"HTTP {request.status}"))
-    return found
+        different.append(Disagreement(trace, "sent no such request", f"HTTP {request.status}"))
+    return different
 
 
 def _cut(request: Request) -> bool:
@@ -59,12 +59,12 @@ def _cut(request: Request) -> bool:
 
 
 def orders_lost_or_doubled(outcomes: Iterable[Outcome], stored: Mapping[str, int]) -> list[str]:
-    """Acknowledged orders that are not in the database exactly once.
+    """List the acknowledged orders that are not in the database exactly once.
 
     Args:
-        outcomes: what clients saw.
+        outcomes: of the clients' requests.
         stored: idempotency key → number of rows.
     """
-    acknowledged = [one.key for one in outcomes if one.key and not one.failure]
+    acknowledged = [outcome.key for outcome in outcomes if outcome.key and not outcome.failure]
     twice = [key for key, count in Counter(acknowledged).items() if count > 1]
     return [*twice, *(key for key in acknowledged if stored.get(key, 0) != 1)]

@@ -1,4 +1,4 @@
-"""``python -m bench.recording TAG``: records `kubectl rollout status` of a real release on the twin, and draws it.
+"""``python -m bench.recording TAG``: recorder of `kubectl rollout status` of a real release on the twin, with its picture.
 
 There is no single `deployment/shopcat` in production: a release goes into the colour that carries nothing, so the
 Deployment that rolls out is `shopcat-blue` or `shopcat-green`, and the other one goes on serving. The recording is kept as
@@ -36,7 +36,7 @@ Event = tuple[float, str]
 
 
 def record(argv: Sequence[str], environment: dict[str, str]) -> list[Event]:
-    """Run a command on a terminal of its own: what it printed and when, in seconds since its start.
+    """Run a command on a terminal of its own; return what it printed and when, in seconds since its start.
 
     Raises:
         TwinError: it failed or did not end within ten minutes.
@@ -64,20 +64,20 @@ def record(argv: Sequence[str], environment: dict[str, str]) -> list[Event]:
 
 
 def write_cast(events: Sequence[Event], path: Path) -> None:
-    """An asciinema file, version 2."""
+    """Write an asciinema file, version 2."""
     header = {"version": 2, "width": COLUMNS, "height": ROWS}
     lines = [json.dumps(header), *(json.dumps([round(at, 3), "o", text]) for at, text in events)]
     path.write_text("\n".join(lines) + "\n")
 
 
 def read_cast(path: Path) -> list[Event]:
-    """The events of an asciinema file."""
+    """Read the events of an asciinema file."""
     _, *lines = path.read_text().splitlines()
     return [(float(at), str(text)) for at, _, text in map(json.loads, lines)]
 
 
 def screen(events: Sequence[Event]) -> list[str]:
-    """Each printed line with the second at which it came."""
+    """Return each printed line with the second at which it came."""
     lines = []
     for at, text in events:
         lines += [f"{at:6.1f} s  {line}" for line in text.replace("\r", "").split("\n") if line]
@@ -85,7 +85,7 @@ def screen(events: Sequence[Event]) -> list[str]:
 
 
 def draw(events: Sequence[Event], path: Path) -> None:
-    """The recording as a picture."""
+    """Draw the recording as a picture."""
     lines = screen(events)
     figure = Figure(figsize=(11, 0.6 + 0.22 * len(lines)), facecolor="#1d1f21")
     for place, line in enumerate(lines):
@@ -96,7 +96,7 @@ def draw(events: Sequence[Event], path: Path) -> None:
 
 
 def idle_colour(twin: Twin) -> str:
-    """The colour that the next release takes."""
+    """Return the colour that the next release takes."""
     return "green" if production.outputs(twin).get("liveColour") == "blue" else "blue"
 
 

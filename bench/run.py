@@ -1,4 +1,4 @@
-"""Load on a twin's production, and what load balancer and database know of it."""
+"""Load on a twin's production, and the records of load balancer and database."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def why_not(names: Iterable[str]) -> str:
 
 
 def take_down(names: Iterable[str]) -> None:
-    """Take twins down whole; what of one can't be is said, and the twin is kept."""
+    """Take twins down whole; print what can't be removed, and keep that twin."""
     for name in names:
         twin = config.load(name, simulated=False)
         left = parts.down(twin)
@@ -49,7 +49,7 @@ def take_down(names: Iterable[str]) -> None:
 
 
 def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float = 3600.0, prefix: str = "") -> Load:
-    """Load on the production URL of a twin, or on a host below its previews' domain; not yet started."""
+    """Return a load on a twin's production URL, or on a host below its previews' domain; it isn't started yet."""
     return Load(
         front_door.address(twin),
         f"{prefix}{hostnames.preview_domain(twin)}" if prefix else hostnames.domain(twin),
@@ -61,19 +61,19 @@ def load_on(twin: Twin, streams: Iterable[Stream] = MIX, maximum_seconds: float 
 
 def requests_since(twin: Twin, since: float, load_balancer: str = LOAD_BALANCER) -> list[access_log.Request]:
     """Read the requests that the load balancer's nodes have logged since then (seconds since the epoch)."""
-    found = []
+    requests: list[access_log.Request] = []
     for log in sorted(twin.logs.glob(f"alb-{load_balancer}-node*.log")):
-        found += [one for one in access_log.read(log) if one.received_ms >= since * 1000]
-    return found
+        requests += [request for request in access_log.read(log) if request.received_ms >= since * 1000]
+    return requests
 
 
 def application_secret_name(twin: Twin) -> str:
-    """Name of the application's secret in Secrets Manager.
+    """Return the name of the application's secret in Secrets Manager.
 
     Raises:
         TwinError: the stack has none yet.
     """
-    names = [one["Name"] for one in pulumi.client(twin, "secretsmanager").list_secrets()["SecretList"]]
+    names = [secret["Name"] for secret in pulumi.client(twin, "secretsmanager").list_secrets()["SecretList"]]
     name = next((name for name in names if name.endswith("/application")), None)
     if name is None:
         raise TwinError("the stack has no application secret yet; `make up` first")
@@ -81,18 +81,18 @@ def application_secret_name(twin: Twin) -> str:
 
 
 def application_secret(twin: Twin) -> Mapping[str, str]:
-    """What the application's pods get as environment; never to be printed."""
+    """Return the secret part of the environment of the application's pods; never print it."""
     manager = pulumi.client(twin, "secretsmanager")
     value = manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"]
-    found: dict[str, str] = json.loads(value)
-    return found
+    secret: dict[str, str] = json.loads(value)
+    return secret
 
 
 def sql(twin: Twin, statement: str) -> list[list[str]]:
-    """Rows of a query on the shop's database.
+    """Query the shop's database; return the rows.
 
     Raises:
-        TwinError: psql failed; its words are in the message.
+        TwinError: psql failed, with its message.
     """
     secret = application_secret(twin)
     where = f"host={twin.host_ip} port={twin.postgres_port} dbname={secret['dbname']} user={secret['username']}"
@@ -110,25 +110,25 @@ def sql(twin: Twin, statement: str) -> list[list[str]]:
 
 
 def stored_orders(twin: Twin) -> dict[str, int]:
-    """Idempotency key → number of rows."""
+    """Map each idempotency key to its number of rows."""
     rows = sql(twin, "SELECT idempotency_key, count(*) FROM orders GROUP BY 1")
     return {key: int(count) for key, count in rows}
 
 
 def environment(twin: Twin, config_file: Path) -> dict[str, str]:
-    """To run ``pulumi`` on the twin with a settings file of one's own."""
+    """Return the environment for ``pulumi`` on the twin with a settings file of one's own."""
     return {**os.environ, **pulumi.environment(twin), "PULUMI_OPTION_CONFIG_FILE": str(config_file)}
 
 
 def start_up(
     twin: Twin, settings: Path, log: Path, values: Mapping[str, str], *, more: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """``pulumi up -s prod`` with settings for this one run, in the background; what it says goes to ``log``.
+    """Start ``pulumi up -s prod`` with settings for this one run, in the background; its output goes to ``log``.
 
     ``values`` are settings without their prefix: ``{"tag": "v1.2.0"}``, ``{"abort": "v1.2.0"}``;
     ``more`` is added to the environment. It runs at a lower priority: where there is an AWS it runs on a machine of its own.
     """
-    given = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
+    options = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
     with log.open("w") as out:
         process = subprocess.Popen(
             [
@@ -142,7 +142,7 @@ def start_up(
                 "--yes",
                 "--skip-preview",
                 "--non-interactive",
-                *given,
+                *options,
             ],
             cwd=REPOSITORY,
             env={**environment(twin, settings), **(more or {})},
@@ -159,9 +159,9 @@ def start_up(
 
 
 def prepare_process() -> None:
-    """For a process that sends load for long: what it says is seen at once, also in a file, and the client never stops.
+    """Prepare a process that sends load for long: its output is seen at once, also in a file, and the client never pauses.
 
-    It would stop to look through every outcome for garbage, the longer the more there are.
+    The garbage collector would look through every outcome, the longer the more there are.
     """
     processes.heed_interrupts()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -171,7 +171,7 @@ def prepare_process() -> None:
 
 
 def keep_logs(directory: Path, target: Path) -> None:
-    """What the engine and the scripts have said, for whoever looks into a run; those of the run before go."""
+    """Copy the logs of the engine and the scripts, for whoever looks into a run; replace those of the run before."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     for path in directory.rglob("*.log"):

@@ -1,4 +1,4 @@
-"""When each step of a release happened, from what `pulumi up` says, and what a release takes at the very least."""
+"""Begin of each step of a release, read from the output of `pulumi up`, and the least that a release takes."""
 
 from __future__ import annotations
 
@@ -28,56 +28,56 @@ _OLD_DOWN = re.compile(r"Deployment deployment-(?:blue|green) updating")
 
 @dataclass(frozen=True)
 class Step:
-    """Something that began, seconds since the epoch."""
+    """Step of a release, and when it began (seconds since the epoch)."""
 
     at: float
     name: str
 
 
 def steps_of(lines: Iterable[tuple[float, str]]) -> list[Step]:
-    """Each step's beginning, in order, the first time that it is said; after ``live`` a Deployment is the old colour's."""
-    found: dict[str, Step] = {}
+    """Return each step's begin, in order, by its first line; after ``live`` a Deployment is the old colour's."""
+    first: dict[str, Step] = {}
     for at, line in lines:
-        if "Diagnostics:" in line:  # everything is said there once more
+        if "Diagnostics:" in line:  # every line comes there once more
             break
-        if "live" in found and _OLD_DOWN.search(line):
-            found.setdefault("old colour down", Step(at, "old colour down"))
+        if "live" in first and _OLD_DOWN.search(line):
+            first.setdefault("old colour down", Step(at, "old colour down"))
             continue
         if _TAKEN_BACK.search(line):
-            found.setdefault("taken back", Step(at, "taken back"))
+            first.setdefault("taken back", Step(at, "taken back"))
         for name, pattern in _PATTERNS:
-            if name not in found and pattern.search(line):
-                found[name] = Step(at, name)
-    return sorted(found.values(), key=lambda step: step.at)
+            if name not in first and pattern.search(line):
+                first[name] = Step(at, name)
+    return sorted(first.values(), key=lambda step: step.at)
 
 
 def step_at(steps: Sequence[Step], moment: float) -> str:
-    """The step during which something happened; empty before the first."""
+    """Return the step during which something happened; empty before the first."""
     begun = [step for step in steps if step.at <= moment]
     return begun[-1].name if begun else ""
 
 
 def parts(began: float, steps: Sequence[Step], end: float) -> list[tuple[str, float]]:
-    """Each step and its seconds, until the next begins; before the first, what the engine needs to get there."""
+    """Return each step and its seconds, until the next begins; before the first, what the engine needs to get there."""
     every = [Step(began, "engine"), *steps]
     ends = [*(step.at for step in steps), end]
     return [(step.name, until - step.at) for step, until in zip(every, ends, strict=True)]
 
 
 def metrics_known(shifted: float, written: Mapping[int, float]) -> float | None:
-    """When a release could know two whole minutes of metrics, in seconds since the epoch; nothing if it never could.
+    """Return when a release could know two whole minutes of metrics, in seconds since the epoch; nothing if it never could.
 
     Args:
         shifted: when everything went to the new colour (seconds since the epoch): metric minutes begin on the minute.
         written: when CloudWatch had each minute, by the minute's begin (both in seconds since the epoch).
     """
     minutes = round(METRIC_MINUTES_SECONDS / 60)
-    there = sorted(at for minute, at in written.items() if minute >= shifted)
-    return there[minutes - 1] if len(there) >= minutes else None
+    known = sorted(at for minute, at in written.items() if minute >= shifted)
+    return known[minutes - 1] if len(known) >= minutes else None
 
 
 def floor(budget: DrainBudget, shifted: float, known: float) -> list[tuple[str, float]]:
-    """What a release takes even if Pulumi, Kubernetes and the image cost no time at all, part by part, in seconds.
+    """Return what a release takes even if Pulumi, Kubernetes and the image cost no time at all, part by part, in seconds.
 
     Args:
         budget: of the release.
@@ -103,7 +103,7 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
 
     def __enter__(self) -> Self:
-        """Begin."""
+        """Begin to read."""
         self._thread.start()
         return self
 
@@ -114,7 +114,7 @@ class Follower:
 
     @property
     def steps(self) -> list[Step]:
-        """The steps so far."""
+        """Steps so far."""
         return steps_of(list(self._lines))
 
     def _follow(self) -> None:

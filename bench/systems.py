@@ -27,11 +27,11 @@ LEGACY = "legacy"
 PATCHED = "patched"
 OURS = "ours"
 _THRESHOLDS = {"HealthyThresholdCount": 3, "UnhealthyThresholdCount": 3}
-"""What Terraform's aws_lb_target_group asks for when nothing is said."""
+"""Defaults of Terraform's aws_lb_target_group."""
 
 
-def execute(twin: Twin, argv: list[str], *, directory: Path = REPOSITORY, given: str | None = None) -> str:
-    """Run a command in the twin's environment; its output.
+def execute(twin: Twin, argv: list[str], *, directory: Path = REPOSITORY, stdin: str = "") -> str:
+    """Run a command in the twin's environment; return its output.
 
     Raises:
         TwinError: it failed.
@@ -43,7 +43,7 @@ def execute(twin: Twin, argv: list[str], *, directory: Path = REPOSITORY, given:
         text=True,
         capture_output=True,
         check=False,
-        input=given if given is not None else "",
+        input=stdin,
     )
     if result.returncode != 0:
         raise TwinError(f"{' '.join(argv[:4])} … failed:\n{result.stdout}{result.stderr}")
@@ -54,18 +54,18 @@ def _vpc_and_listener(twin: Twin) -> tuple[str, str]:
     elb = pulumi.client(twin, "elbv2")
     (balancer,) = elb.describe_load_balancers(Names=[run.PREVIEW_LOAD_BALANCER])["LoadBalancers"]
     listeners = elb.describe_listeners(LoadBalancerArn=balancer["LoadBalancerArn"])["Listeners"]
-    listener = next(one for one in listeners if one["Port"] == 443)
+    listener = next(listener for listener in listeners if listener["Port"] == 443)
     return str(balancer["VpcId"]), str(listener["ListenerArn"])
 
 
 def target_group(twin: Twin, name: str, **changes: Any) -> str:
-    """A target group with AWS's defaults but for the changes; its ARN."""
+    """Make a target group with AWS's defaults but for the changes; return its ARN."""
     elb, (vpc, _) = pulumi.client(twin, "elbv2"), _vpc_and_listener(twin)
     attributes = {key: str(value) for key, value in changes.pop("attributes", {}).items()}
-    made = elb.create_target_group(
+    created = elb.create_target_group(
         Name=name, Protocol="HTTP", Port=8080, VpcId=vpc, TargetType="ip", HealthCheckPath="/healthz", **changes
     )
-    arn = str(made["TargetGroups"][0]["TargetGroupArn"])
+    arn = str(created["TargetGroups"][0]["TargetGroupArn"])
     if attributes:
         listed = [{"Key": key, "Value": value} for key, value in attributes.items()]
         elb.modify_target_group_attributes(TargetGroupArn=arn, Attributes=listed)
@@ -73,21 +73,21 @@ def target_group(twin: Twin, name: str, **changes: Any) -> str:
 
 
 def host_prefix(system: str) -> str:
-    """Label before the previews' domain in the system's host name; empty for the shop's own name."""
+    """Return the label before the previews' domain in the system's host name; empty for the shop's own name."""
     return "" if system == OURS else f"{system}."
 
 
 def host_rule(twin: Twin, system: str, priority: int, weights: dict[str, int]) -> str:
-    """A rule that sends the requests for the system's host name to its groups; its ARN."""
+    """Make a rule that sends the requests for the system's host name to its groups; return its ARN."""
     elb, (_, listener) = pulumi.client(twin, "elbv2"), _vpc_and_listener(twin)
     groups = [{"TargetGroupArn": arn, "Weight": weight} for arn, weight in weights.items()]
-    made = elb.create_rule(
+    created = elb.create_rule(
         ListenerArn=listener,
         Priority=priority,
         Conditions=[{"Field": "host-header", "HostHeaderConfig": {"Values": [f"{host_prefix(system)}*"]}}],
         Actions=[{"Type": "forward", "ForwardConfig": {"TargetGroups": groups}}],
     )
-    return str(made["Rules"][0]["RuleArn"])
+    return str(created["Rules"][0]["RuleArn"])
 
 
 class Legacy:
@@ -108,7 +108,7 @@ class Legacy:
         production.push_image(self._twin, source, "latest", repository=self._repository)
 
     def install(self) -> None:
-        """Repository, target group, binding, first installation."""
+        """Make repository, target group and binding, and install for the first time."""
         twin = self._twin
         pulumi.client(twin, "ecr").create_repository(repositoryName=self._repository, imageTagMutability="MUTABLE")
         self._push()
@@ -121,16 +121,16 @@ class Legacy:
         execute(
             twin,
             ["kubectl", "apply", "-n", LEGACY, "-f", "-"],
-            given=binding.replace(old, f"  targetGroupARN: {group}"),
+            stdin=binding.replace(old, f"  targetGroupARN: {group}"),
         )
 
     def release(self) -> str:
-        """What its workflow does: push `latest`, `helm upgrade`, wait."""
+        """Release as its workflow does: push `latest`, `helm upgrade`, wait."""
         self._push()
         return self.change()
 
     def change(self) -> str:
-        """`helm upgrade` alone, as for another value."""
+        """Run `helm upgrade` alone, as for another value."""
         self._helm()
         return "latest"
 
@@ -185,7 +185,7 @@ class Patched:
         self._groups: dict[str, str] = {}
 
     def install(self) -> None:
-        """Patches, target groups, Services, bindings, store, first release."""
+        """Apply the patches; make target groups, Services, bindings and store."""
         twin = self._twin
         shutil.copytree(REPOSITORY / "legacy", self._copy)
         for patch in sorted((REPOSITORY / "patches").glob("*.diff")):
@@ -201,7 +201,7 @@ class Patched:
             )
         self._rule = host_rule(twin, PATCHED, 6, {self._groups["blue"]: 100, self._groups["green"]: 0})
         namespace = (self._copy / "k8s" / "namespace.yaml").read_text().replace("name: shopcat", f"name: {PATCHED}")
-        execute(twin, ["kubectl", "apply", "-f", "-"], given=namespace)
+        execute(twin, ["kubectl", "apply", "-f", "-"], stdin=namespace)
         colours = (self._copy / "k8s" / "colours.yaml").read_text()
         for colour, arn in self._groups.items():
             colours = colours.replace(f"${{{colour.upper()}_TARGET_GROUP_ARN}}", arn)
@@ -212,7 +212,7 @@ class Patched:
             "spec": {"provider": {"aws": {"service": "SecretsManager", "region": config.region()}}},
         }
         for document in (colours, json.dumps(store)):
-            execute(twin, ["kubectl", "apply", "-n", PATCHED, "-f", "-"], given=document)
+            execute(twin, ["kubectl", "apply", "-n", PATCHED, "-f", "-"], stdin=document)
         secret = run.application_secret(twin)
         values: dict[str, dict[str, Any]] = {
             "image": {"repository": f"{config.registry_host()}/{production.REPOSITORY_NAME}"},
@@ -235,7 +235,7 @@ class Patched:
         path.write_text(yaml.safe_dump(defaults))
 
     def release(self, tag: str) -> str:
-        """What its workflow does with a pushed tag; what helm/release.py says."""
+        """Release a pushed tag as its workflow does; return what helm/release.py prints."""
         twin = self._twin
         (image,) = pulumi.client(twin, "ecr").describe_images(
             repositoryName=production.REPOSITORY_NAME, imageIds=[{"imageTag": tag}]

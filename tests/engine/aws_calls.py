@@ -22,7 +22,7 @@ _PREFIX = {"monitoring": "cloudwatch"}
 _NO_PERMISSION = {"sts:GetCallerIdentity"}
 """docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html: "No permissions are required"."""
 _TRANSACTION = {"dynamodb:ConditionCheckItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
-"""What a transaction of the ledger may hold (infra/release/ledger.py); IAM knows no action of the whole."""
+"""Actions in a transaction of the ledger (infra/release/ledger.py); IAM knows no action of the whole."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What is tried at the API server, by kubectl: as a pull request's job, and as an administrator."""
+"""Attempts at the API server, by kubectl: as a pull request's job, and as an administrator."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=shopcat
 
 @dataclass(frozen=True)
 class Facts:
-    """What attempts are made of."""
+    """Names that attempts use."""
 
     number: int
     other: int
@@ -45,11 +45,11 @@ class Attempt:
     what: str
     by: str
     says: str
-    """What the refusal must say."""
+    """Text that the refusal must hold."""
     arguments: tuple[str, ...] = ("create",)
     manifest: Callable[[Facts], Manifest] | None = None
     stdin: Manifest | None = None
-    """What a raw request sends."""
+    """Body of a raw request."""
     unopened: bool = False
     """By the job of a pull request that has no namespace yet."""
     prepare: tuple[tuple[str, ...], ...] = ()

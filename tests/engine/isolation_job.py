@@ -57,7 +57,7 @@ def pulumi(twin: Twin, number: int, who: Session, *arguments: str, check: bool =
 
 
 def facts_of(twin: Twin, number: int, other: int, unopened: int) -> Facts:
-    """What attempts as one preview are made of, with another beside it; both are open."""
+    """Context of attempts as one preview, with another beside it; both are open."""
     agreed = contract(twin)
     groups = aws(twin, "elbv2").describe_target_groups()["TargetGroups"]
 

@@ -1,4 +1,4 @@
-"""What is asked of IAM, by evaluating the policies that the program stored: requests, and who may take which role."""
+"""Requests to IAM, decided by the policies that the program stored, and who may take which role."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is tried with a preview's own objects: other fields, counts, names, finalizers and spellings of images."""
+"""Attempts with a preview's own objects: other fields, counts, names, finalizers and spellings of images."""
 
 import copy
 from collections.abc import Callable, Mapping

@@ -36,7 +36,7 @@ request's code could say anything; rows that name an administrator hold whoever 
 
 
 def words(text: str) -> str:
-    """What the API server said, on one line."""
+    """Return the API server's message on one line."""
     lines = [line for line in text.strip().splitlines() if line and not line.startswith("Warning:")]
     said = " ".join(lines).replace("|", "\\|")
     return re.sub(r"^Error from server \((\w+)\): (error when creating \"STDIN\": )?", r"\1: ", said)
@@ -65,7 +65,7 @@ def _kept(page: str, title: str) -> str:
 
 
 def _sections(page: str) -> str:
-    """What needs real nodes: this run's, or the page's own where this run had none."""
+    """Return the rows that need real nodes: this run's, or the page's own where this run had none."""
     packets = _kept(page, _PACKETS)
     if ROWS.packets:
         lines = [_PACKETS, "", "| TCP from | with the policies |", "|---|---|"]

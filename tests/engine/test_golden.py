@@ -1,4 +1,4 @@
-"""What a stack that exists would notice of a change of the code: every URN with its inputs, and what the ledger holds.
+"""Golden master: every URN with its inputs, and the ledger's records, which an existing stack compares with.
 
 The plans of production for the decisions of the ledger's table, one preview's, and the ledger's items, from the real engine
 on simulated nodes, without what differs from one twin to the next. They equal the files in golden/; a change that is wanted
@@ -69,7 +69,7 @@ def steady(twin: Twin, value: Any) -> Any:
 
 
 def plan(twin: Twin, stack: str, arguments: list[str], **environment: str) -> Plan:
-    """What `pulumi preview` would declare: URN → inputs, and whether it is protected."""
+    """Return what `pulumi preview` would declare: URN → inputs, and protected or not."""
     said = command(twin, [*PLAN, "-s", stack, *arguments], **environment).stdout
     steps = json.loads(said)["steps"]
     return {
@@ -115,7 +115,7 @@ def whole(simulated: Twin, settings: str) -> Plan:
 
 
 def differing(twin: Twin, settings: str, directory: Path, whole: Plan, **wanted: str) -> Plan:
-    """What a plan declares otherwise than the whole one; a URN that is no more is there as null."""
+    """Return the differences of a plan to the whole one; a URN that is gone is null."""
     copy = directory / "Pulumi.prod.yaml"
     copy.write_text(Path(settings).read_text())
     arguments = [one for key, value in wanted.items() for one in ("-c", f"shopcat:{key}={value}")]

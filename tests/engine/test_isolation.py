@@ -1,4 +1,4 @@
-"""What a pull request may do with its own role and kubeconfig, whatever its code says, and what it may not.
+"""Rights of a pull request with its own role and kubeconfig, whatever its code says, and their limits.
 
 The API server's answers are real: its RBAC and its admission decide, asked with the previews' own credentials. moto
 enforces no IAM, so there the policies that the program stored are read back and evaluated (tests/iam.py). With
@@ -60,7 +60,7 @@ def called(twin: Twin, who: Session) -> set[tuple[str, str]]:
 
 
 def policies_of(twin: Twin, role: str) -> list[dict[str, Any]]:
-    """What the program stored: the role's own policies."""
+    """Read the role's policies as the program stored them."""
     client = aws(twin, "iam")
     names = client.list_role_policies(RoleName=role)["PolicyNames"]
     return [client.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"] for name in names]

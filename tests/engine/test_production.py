@@ -184,7 +184,7 @@ def test_what_somebody_deleted_is_made_again_by_a_plain_update(simulated: Twin) 
 
 
 def test_what_the_state_has_lost_is_taken_up_again(simulated: Twin, tmp_path: Path) -> None:
-    """As after an update that was killed between a write and its checkpoint."""
+    """Leave the state as an update does that was killed between a write and its checkpoint."""
     stack = json.loads(command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout)
     resources = stack["deployment"]["resources"]
     (lost,) = [one["urn"] for one in resources if one["urn"].endswith("::secret-v1.0.0-r1")]
@@ -201,7 +201,7 @@ def test_what_the_state_has_lost_is_taken_up_again(simulated: Twin, tmp_path: Pa
 
 
 def refusal(simulated: Twin, tmp_path: Path, changes: dict[str, Any], **environment: str) -> str:
-    """What `pulumi preview` says when it refuses; it must be one message without a traceback."""
+    """Return the message with which `pulumi preview` refuses; it must be one, without a traceback."""
     path = settings_file(simulated, tmp_path, changes)
     environment = {"PULUMI_OPTION_CONFIG_FILE": str(path), **environment}
     result = command(simulated, ["pulumi", "preview", "-s", "prod"], check=False, **environment)

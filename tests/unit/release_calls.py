@@ -16,7 +16,7 @@ def arn(service: str, rest: str) -> str:
 
 @dataclass(frozen=True)
 class Calls:
-    """What the provider calls for one type; actions without their service's prefix."""
+    """Calls of the provider for one type; actions without their service's prefix."""
 
     service: str
     resource: str
@@ -211,7 +211,7 @@ BOOTSTRAP = {
     "s3:GetBucketPolicy",
     "s3:PutBucketPolicy",
 }
-"""What `make bootstrap` calls besides."""
+"""Calls of `make bootstrap`."""
 READS = {
     "acm:DescribeCertificate",
     "dynamodb:DescribeContinuousBackups",
@@ -248,9 +248,9 @@ READS = {
     "route53:ListResourceRecordSets",
     "secretsmanager:GetRandomPassword",
 }
-"""What finds that something is in an update's way, reads what was made, or waits until it is gone."""
+"""Calls that notice an obstacle to an update, read a new resource, or wait until a resource is gone."""
 OTHERS = {"elasticloadbalancing:RegisterTargets", "iam:ListRoles", "route53:CreateHostedZone", "sts:AssumeRole"}
-"""Of the twin, whose load balancer controller, whose person and whose tests have its own credentials."""
+"""Calls of the twin, whose load balancer controller, whose person and whose tests have its own credentials."""
 
 
 def actions(each: Calls, *parts: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What the add-ons may do in AWS and inside the cluster: what they are known to call, and nothing else."""
+"""Rights of the add-ons in AWS and inside the cluster: the calls that they are known to make, and nothing else."""
 
 import json
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is decided about an account before the first update, and that nothing it says stops the check itself."""
+"""Verdicts on an account before the first update; no answer of AWS stops the check itself."""
 
 import json
 import re

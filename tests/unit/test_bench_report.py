@@ -1,24 +1,29 @@
-"""The report says what was measured, and says so when a run proves nothing."""
+"""The report holds what was measured, stays small, and names why a run proves nothing."""
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
-from bench import report
+import pytest
+
+from bench import figures, page, report, workloads
 from bench.load import Outcome
-from bench.scenarios import CURVE, NEW_TAG, RELEASE, TOO_SMALL, Measured, Result
+from bench.measurements import Measurement, Result
+from bench.scenarios import CURVE, NEW_TAG, RELEASE, TOO_SMALL
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED
+from twin.paths import REPOSITORY
 
 STEPS = (Step(0.0, "claim"), Step(4.0, "shift"), Step(8.0, "live"))
 
 
-def measured(scenario: str, system: str, failed: int, ratio: float = 1.0) -> Measured:
+def measurement(scenario: str, system: str, failed: int, ratio: float = 1.0) -> Measurement:
     kinds = {"http-502": failed} if failed else {}
-    one = Measured(scenario, system, 0.0, 10.0, ratio, 100, failed, kinds, 0.01, 0.05, 0.01, 0.05, load=system)
+    result = Measurement(scenario, system, 0.0, 10.0, ratio, 100, failed, kinds, 0.01, 0.05, 0.01, 0.05, load=system)
     if (scenario, system) in ((NEW_TAG, OURS), (RELEASE, OURS)):
-        return dataclasses.replace(one, steps=STEPS, floor=(("settle", 8.0),))
-    return one
+        return dataclasses.replace(result, steps=STEPS, floor=(("settle", 8.0),))
+    return result
 
 
 def outcomes(system: str) -> list[Outcome]:
@@ -27,11 +32,11 @@ def outcomes(system: str) -> list[Outcome]:
 
 
 GOOD = Result(
-    measured=[
-        measured(TOO_SMALL, OURS, 7, 15.0),
-        *(measured(NEW_TAG, system, failed) for system, failed in ((OURS, 0), (LEGACY, 40), (PATCHED, 0))),
-        measured(CURVE, OURS, 0, 1.0),
-        measured(CURVE, OURS, 9, 3.0),
+    measurements=[
+        measurement(TOO_SMALL, OURS, 7, 15.0),
+        *(measurement(NEW_TAG, system, failed) for system, failed in ((OURS, 0), (LEGACY, 40), (PATCHED, 0))),
+        measurement(CURVE, OURS, 0, 1.0),
+        measurement(CURVE, OURS, 9, 3.0),
     ],
     outcomes={name: outcomes(name) for name in (OURS, LEGACY, PATCHED, f"{OURS} 2")},
     disagreements=[],
@@ -42,69 +47,136 @@ GOOD = Result(
 
 def test_the_page_holds_every_count_and_the_json_every_failure_with_its_step(tmp_path: Path) -> None:
     report.write(GOOD, tmp_path, "bench")
-    page, raw = (tmp_path / "bench.html").read_text(), json.loads((tmp_path / "bench.json").read_text())
-    assert "<b>40</b>" in page
-    assert "proves nothing" not in page
-    assert page.count("data:image/svg+xml") == 7  # four loads, latency, floor, curve
-    assert "http://" not in page.replace("http://www.w3.org", "")
-    assert [one["failed"] for one in raw["measured"]] == [7, 0, 40, 0, 0, 9]
-    (failure,) = raw["failures"][OURS]
-    assert (failure["failure"], failure["due"]) == ("http-502", 5.0)
-    assert report.step_of([measured(NEW_TAG, OURS, 0)], OURS, 5.0) == f"{NEW_TAG}: shift"
-    assert report.step_of(GOOD.measured, f"{OURS} 2", 5.0) == "before"
-    assert raw["series"][LEGACY] == {
-        "blue": [[float(at), 2.0] for at in range(0, 20, 2)],
-        "failed": [[4.0, 1.0]],
+    text, document = (tmp_path / "bench.html").read_text(), json.loads((tmp_path / "bench.json").read_text())
+    assert "<b>40</b>" in text
+    assert "proves nothing" not in text
+    assert text.count("<svg ") == 7  # four loads, latency, floor, curve
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert [entry["failed"] for entry in document["measured"]] == [7, 0, 40, 0, 0, 9]
+    assert document["failureColumns"] == ["due", "seconds", "stream", "failure", "step"]
+    assert document["failures"][OURS] == [[5.0, 0.1, "page, fresh", "http-502", TOO_SMALL]]
+    assert figures.step_of([measurement(NEW_TAG, OURS, 0)], OURS, 5.0) == f"{NEW_TAG}: shift"
+    assert figures.step_of(GOOD.measurements, f"{OURS} 2", 5.0) == "before"
+    assert document["series"][LEGACY] == {
+        "blue": {"first": 0, "counts": [2] * 10},
+        "failed": {"first": 4, "counts": [1]},
     }
 
 
+def test_the_page_is_drawn_again_from_the_json_alone(tmp_path: Path) -> None:
+    report.write(GOOD, tmp_path, "bench")
+    text = (tmp_path / "bench.html").read_text()
+    (tmp_path / "bench.html").unlink()
+    page.main([tmp_path / "bench.json"])
+    assert (tmp_path / "bench.html").read_text() == text
+
+
+def without_plots(text: str) -> str:
+    return re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", page.PUBLISHED, ids=lambda path: path.stem)
+def test_the_committed_page_is_that_of_the_committed_figures_and_both_are_small(path: Path) -> None:
+    committed = path.with_suffix(".html").read_text()
+    drawn = page.draw(json.loads(path.read_text()))
+    assert without_plots(drawn) == without_plots(committed)
+    assert committed.count("<svg ") == drawn.count("<svg ")
+    for text in (committed, drawn, path.read_text()):
+        assert len(text.encode()) < page.LARGEST_BYTES
+
+
+def test_the_longest_full_run_gives_small_files() -> None:
+    seconds, releases = int(workloads.FULL_MAX_SECONDS), workloads.FULL_MAX_RELEASES
+    names = ("claim", "idle colour up", "smoke", "canary", "shift", "live", "old colour down")
+    spacing = seconds / releases
+    measurements = [
+        dataclasses.replace(
+            measurement(RELEASE, OURS, 0),
+            began=spacing * number,
+            ended=spacing * (number + 1) - 20,
+            steps=[Step(spacing * number + 30.123456 * (at + 1), name) for at, name in enumerate(names)],
+        )
+        for number in range(releases)
+    ]
+    # Jagged, so that no line can be simplified.
+    counts = [(at * 7919) % 353 for at in range(seconds // figures.BUCKET_SECONDS)]
+    series = {"first": 0, "counts": counts}
+    document = {
+        **figures.figures(dataclasses.replace(GOOD, full=True, measurements=measurements, outcomes={}), []),
+        "series": {OURS: {"blue": series, "failed": series, "green": {**series, "counts": counts[::-1]}}},
+        "failures": {
+            OURS: [[at + 0.123, 0.123, "page, kept alive", "http-502", "release: shift"] for at in range(2000)]
+        },
+    }
+    assert len(figures.as_text(document).encode()) < page.LARGEST_BYTES
+    assert len(page.draw(document).encode()) < page.LARGEST_BYTES
+
+
+def test_a_plot_of_a_long_run_counts_every_request() -> None:
+    counts = list(range(7))
+    seconds, rates = page.rates({"first": 100, "counts": counts}, 90.0, 3 * figures.BUCKET_SECONDS)
+    assert seconds == [10.0, 16.0, 22.0]
+    assert sum(rate * buckets * figures.BUCKET_SECONDS for rate, buckets in zip(rates, (3, 3, 1), strict=True)) == 21
+    assert page.bucket_seconds(2 * page.MAX_POINTS) == figures.BUCKET_SECONDS
+    assert page.bucket_seconds(2 * page.MAX_POINTS + 1) == 2 * figures.BUCKET_SECONDS
+
+
 def test_the_curve_has_one_point_for_each_ratio() -> None:
-    assert report.curve_points(GOOD.measured, OURS) == [(1.0, 0), (3.0, 9)]
+    assert page.curve_points(GOOD.measurements, OURS) == [(1.0, 0), (3.0, 9)]
 
 
-def test_a_run_that_proves_nothing_says_why() -> None:
+def test_a_run_that_proves_nothing_is_told_why() -> None:
     assert report.problems(GOOD) == []
-    ours_failed = dataclasses.replace(GOOD, measured=[*GOOD.measured, measured("node drain", OURS, 1)])
-    assert report.problems(ours_failed) == ["ours failed 1 requests"]
-    within_budget = dataclasses.replace(GOOD, measured=[*GOOD.measured, measured(CURVE, OURS, 2, 1.0)])
-    assert report.problems(within_budget) == ["ours failed 2 requests"]
-    kind = dataclasses.replace(GOOD, measured=[one for one in GOOD.measured if one.failed == 0])
-    assert len(report.problems(kind)) == 2
+    failed = [*GOOD.measurements, measurement("node drain", OURS, 1)]
+    assert report.problems(dataclasses.replace(GOOD, measurements=failed)) == ["ours failed 1 requests"]
+    within_budget = [*GOOD.measurements, measurement(CURVE, OURS, 2, 1.0)]
+    assert report.problems(dataclasses.replace(GOOD, measurements=within_budget)) == ["ours failed 2 requests"]
+    nothing_failed = [entry for entry in GOOD.measurements if entry.failed == 0]
+    assert len(report.problems(dataclasses.replace(GOOD, measurements=nothing_failed))) == 2
     assert "disagree" in report.problems(dataclasses.replace(GOOD, disagreements=["x"]))[0]
     assert "exactly once" in report.problems(dataclasses.replace(GOOD, orders_wrong=["k"]))[0]
 
 
 def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -> None:
-    full = dataclasses.replace(GOOD, full=True, measured=[measured(RELEASE, OURS, 0)])
-    said = report.problems(full)
-    assert "1 releases and 84 requests" in said[0]
-    assert "12 of 84 requests came while a release ran" in said[1]
-    assert "0 long requests in flight" in said[2]
-    assert len(said) == 3
-    slow = dataclasses.replace(full.measured[0], p99=0.07, ended=11.0)
-    said = report.problems(dataclasses.replace(full, measured=[slow]))
-    assert "1.40 of the steady one" in said[3]
-    assert "1.38 of its floor" in said[4]
+    full = dataclasses.replace(GOOD, full=True, measurements=[measurement(RELEASE, OURS, 0)])
+    problems = report.problems(full)
+    assert "1 releases and 84 requests" in problems[0]
+    assert "12 of 84 requests came while a release ran" in problems[1]
+    assert "0 long requests in flight" in problems[2]
+    assert len(problems) == 3
+    slow = dataclasses.replace(full.measurements[0], p99=0.07, ended=11.0)
+    problems = report.problems(dataclasses.replace(full, measurements=[slow]))
+    assert "1.40 of the steady one" in problems[3]
+    assert "1.38 of its floor" in problems[4]
 
 
-def test_a_full_runs_page_says_what_ran_behind_the_shop(tmp_path: Path) -> None:
-    full = dataclasses.replace(GOOD, full=True, behind=True, gone_on=["smoke <failed>"], broken="stopped")
+def test_a_full_runs_page_tells_where_the_engine_ran(tmp_path: Path) -> None:
+    full = dataclasses.replace(
+        GOOD, full=True, engine_yields=True, retried_updates=["smoke <failed>"], stopped_by="stopped"
+    )
     assert report.problems(full)[0] == "the run ended early: stopped"
     report.write(full, tmp_path, "full")
-    page = (tmp_path / "full.html").read_text()
-    assert "idle class); the database" in page
-    assert "make bench FULL=1" in page
-    assert "went on with it: smoke &lt;failed&gt;" in page
-    assert json.loads((tmp_path / "full.json").read_text())["behind"] is True
-    report.write(dataclasses.replace(full, behind=False), tmp_path, "full")
+    text = (tmp_path / "full.html").read_text()
+    assert "idle class); the database" in text
+    assert "make bench FULL=1" in text
+    assert "was run once more: smoke &lt;failed&gt;" in text
+    assert json.loads((tmp_path / "full.json").read_text())["engineYields"] is True
+    report.write(dataclasses.replace(full, engine_yields=False), tmp_path, "full")
     assert "could not be put into the kernel's idle class" in (tmp_path / "full.html").read_text()
     report.write(GOOD, tmp_path, "short")
     assert "idle class" not in (tmp_path / "short.html").read_text()
 
 
 def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None:
-    one = measured(RELEASE, OURS, 0)
+    release = measurement(RELEASE, OURS, 0)
     sent = [Outcome("long", "x", due, ended) for due, ended in ((1.0, 3.9), (1.0, 4.1), (4.1, 9.0))]
-    assert report.long_in_flight(one, [*sent, Outcome("page, fresh", "y", 3.0, 5.0)]) == 1
-    assert report.released_under([dataclasses.replace(one, drained=12.0)], [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
-    assert report.released_under([one, dataclasses.replace(one, drained=12.0)], sent) == 3, "each is counted once"
+    assert report.long_in_flight(release, [*sent, Outcome("page, fresh", "y", 3.0, 5.0)]) == 1
+    drained = dataclasses.replace(release, drained=12.0)
+    assert report.requests_during_releases([drained], [*sent, Outcome("a", "z", 13.0, 13.1)]) == 3
+    assert report.requests_during_releases([release, drained], sent) == 3, "each is counted once"
+
+
+def test_no_document_is_large() -> None:
+    documents = list((REPOSITORY / "docs").iterdir())
+    assert documents
+    assert [path.name for path in documents if path.stat().st_size >= page.LARGEST_BYTES] == []

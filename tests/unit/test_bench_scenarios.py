@@ -1,4 +1,4 @@
-"""What the bench asks of the program and of the load balancer."""
+"""The bench's numbers, and how it counts requests and retries updates."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,10 @@ from typing import Any, cast
 
 import pytest
 
-from bench import scenarios
+from bench import experiment, workloads
+from bench.experiment import Bench
 from bench.load import Load, Outcome
-from bench.scenarios import Bench
+from bench.measurements import Action, steady_summary
 from bench.steps import Step
 from bench.systems import LEGACY, OURS, PATCHED, host_prefix
 from infra.settings import DrainSettings
@@ -21,18 +22,18 @@ from twin.loadbalancer.engine import Engine
 
 def test_every_delay_can_be_made_the_worst_one(tmp_path: Path) -> None:
     twin, nothing = config.Twin("x", 1, tmp_path, tmp_path, True), cast("Any", None)
-    found = Engine(twin, parameters.load(), nothing, None, processes_run=False, targets_answer=False)
+    engine = Engine(twin, parameters.load(), nothing, None, processes_run=False, targets_answer=False)
     delay = parameters.load().deregistration_seconds
-    assert len({found._draw(delay) for _ in range(10)}) == 10
-    found.set_faults({"delayScale": 0.5, "delayWorst": True})
-    assert {found._draw(delay) for _ in range(10)} == {delay.maximum * 0.5}
+    assert len({engine._draw(delay) for _ in range(10)}) == 10
+    engine.set_faults({"delayScale": 0.5, "delayWorst": True})
+    assert {engine._draw(delay) for _ in range(10)} == {delay.maximum * 0.5}
     with pytest.raises(TwinError, match="true or false"):
-        found.set_faults({"delayWorst": 1})
+        engine.set_faults({"delayWorst": 1})
 
 
 def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale() -> None:
-    drain = DrainSettings.model_validate(scenarios.SHORT["shopcat:drain"]).budget
-    assert drain == scenarios.SHORT_BUDGET
+    drain = DrainSettings.model_validate(workloads.SHORT_SETTINGS["shopcat:drain"]).budget
+    assert drain == workloads.SHORT_BUDGET
     committed = DrainSettings().budget
     assert (drain.controller_lag_seconds, drain.app_keep_alive_seconds, drain.settle_seconds) == (
         committed.controller_lag_seconds,
@@ -42,40 +43,40 @@ def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale()
 
 
 def test_the_budget_that_is_too_small_is_smaller_than_the_real_delays() -> None:
-    given = scenarios.inputs(scenarios.TOO_SMALL_SECONDS, scenarios.TOO_SMALL_SECONDS)
-    pre_stop = DrainSettings.model_validate(scenarios.settings_of(given)["shopcat:drain"]).budget.pre_stop_seconds
-    assert pre_stop < scenarios.PROPAGATION_SECONDS < scenarios.SHORT_BUDGET.pre_stop_seconds
+    inputs = workloads.drain_inputs(workloads.TOO_SMALL_SECONDS, workloads.TOO_SMALL_SECONDS)
+    pre_stop = DrainSettings.model_validate(workloads.drain_settings(inputs)["shopcat:drain"]).budget.pre_stop_seconds
+    assert pre_stop < workloads.PROPAGATION_SECONDS < workloads.SHORT_BUDGET.pre_stop_seconds
 
 
 def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
-    rate = sum(one.rate for one in scenarios.FULL_MIX)
+    rate = sum(stream.rate for stream in workloads.FULL_MIX)
     committed = DrainSettings().budget
     watched = committed.settle_seconds + committed.propagation_seconds
-    assert rate * watched * scenarios.FULL_MOST_RELEASES > scenarios.FULL_REQUESTS / 2
-    long = next(one for one in scenarios.FULL_MIX if one.name == "long")
+    assert rate * watched * workloads.FULL_MAX_RELEASES > workloads.FULL_REQUESTS / 2
+    long = next(stream for stream in workloads.FULL_MIX if stream.name == "long")
     assert long.rate * 20 >= 20, "twenty long requests in flight"
 
 
 def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
-    most = scenarios.FULL_MOST_SECONDS
-    assert sum(one.rate for one in scenarios.FULL_MIX) * most > scenarios.FULL_REQUESTS
+    most = workloads.FULL_MAX_SECONDS
+    assert sum(stream.rate for stream in workloads.FULL_MIX) * most > workloads.FULL_REQUESTS
     # Refuses what is too much.
-    Load("127.0.0.1", "shop", ca_file=None, streams=scenarios.FULL_MIX, maximum_seconds=most)
+    Load("127.0.0.1", "shop", ca_file=None, streams=workloads.FULL_MIX, maximum_seconds=most)
 
 
 def test_each_system_has_a_host_of_its_own() -> None:
-    assert [host_prefix(one) for one in (OURS, LEGACY, PATCHED)] == ["", "legacy.", "patched."]
+    assert [host_prefix(system) for system in (OURS, LEGACY, PATCHED)] == ["", "legacy.", "patched."]
 
 
 def test_what_an_update_that_failed_said_is_its_diagnostics() -> None:
     log = "Updating\n\nDiagnostics:\n  Job (smoke):\n    error: no\n\nOutputs:\n  - releases: [...]\n"
-    assert scenarios.errors_of(log) == "Job (smoke):\n    error: no"
-    assert scenarios.errors_of("killed") == "killed"
+    assert experiment.errors_of(log) == "Job (smoke):\n    error: no"
+    assert experiment.errors_of("killed") == "killed"
 
 
 def test_an_update_that_fails_is_gone_on_with_once_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = config.Twin("x", 1, tmp_path, tmp_path, True)
-    bench, left = Bench(twin, tmp_path, scenarios.FULL_MIX, lambda _: None), [TwinError("smoke failed")]
+    bench, left = Bench(twin, tmp_path, workloads.FULL_MIX, lambda _: None), [TwinError("smoke failed")]
 
     def up(*_: Any) -> str:
         if left:
@@ -83,12 +84,12 @@ def test_an_update_that_fails_is_gone_on_with_once_and_counted(tmp_path: Path, m
         return "9 s"
 
     monkeypatch.setattr(bench, "up", up)
-    assert "gone on" in bench.up_or_on({}, {"tag": "v1.0.0"})
-    assert bench.gone_on == ["smoke failed"]
-    assert bench.up_or_on({}, {"tag": "v1.1.0"}) == "9 s"
+    assert "run twice" in bench.up_with_retry({}, {"tag": "v1.0.0"})
+    assert bench.retried_updates == ["smoke failed"]
+    assert bench.up_with_retry({}, {"tag": "v1.1.0"}) == "9 s"
     left += [TwinError("smoke failed")] * 2
     with pytest.raises(TwinError):
-        bench.up_or_on({}, {"tag": "v1.2.0"})
+        bench.up_with_retry({}, {"tag": "v1.2.0"})
 
 
 class Sent:
@@ -101,36 +102,39 @@ class Sent:
 def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", scenarios.SHORT_MIX, suffix=" 2")
+    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", workloads.SHORT_MIX, suffix=" 2")
     due = [90.0, 95.0, 101.0, 105.0, 119.0, 121.0]
     outcomes = [Outcome("a", str(at), at, at + 0.1, 200, "http-502" if at in (105.0, 119.0) else "") for at in due]
     bench.loads[OURS] = cast("Load", Sent(outcomes))
-    first = scenarios._Run("new tag", OURS, 1.0, 100.0, 110.0)
-    second = scenarios._Run("rollback", OURS, 1.0, 120.0, 130.0)
-    bench._runs = [first, second]
-    found = bench.finish()
-    assert [(one.scenario, one.requests, one.failed) for one in found] == [("new tag", 3, 2), ("rollback", 1, 0)]
-    assert {one.load for one in found} == {f"{OURS} 2"}
-    assert found[0].steady_p99 == pytest.approx(0.1)
+    first = Action("new tag", OURS, 1.0, 100.0, 110.0)
+    second = Action("rollback", OURS, 1.0, 120.0, 130.0)
+    bench._actions = [first, second]
+    measurements = bench.measurements()
+    assert [(each.scenario, each.requests, each.failed) for each in measurements] == [
+        ("new tag", 3, 2),
+        ("rollback", 1, 0),
+    ]
+    assert {each.load for each in measurements} == {f"{OURS} 2"}
+    assert measurements[0].steady_p99 == pytest.approx(0.1)
 
 
 def test_what_the_bench_itself_holds_up_before_an_action_is_not_what_the_shop_takes() -> None:
     slow = [Outcome("page", str(at), at, at + 0.8, 200) for at in (70.0, 80.5, 84.9)]
     quick = [Outcome("page", str(at), at, at + 0.01, 200) for at in (85.0, 90.0, 99.9)]
     later = [Outcome("page", "during", 100.0, 100.5, 200)]
-    found = scenarios._steady([*slow, *quick, *later], 100.0)
-    assert (found.requests, found.p99) == (3, pytest.approx(0.01))
+    summary = steady_summary([*slow, *quick, *later], 100.0)
+    assert (summary.requests, summary.p99) == (3, pytest.approx(0.01))
 
 
 def test_the_floor_counts_metrics_as_late_as_they_were(tmp_path: Path) -> None:
     twin = config.Twin("x", 1, tmp_path, tmp_path, True)
-    bench = Bench(twin, tmp_path / "b", scenarios.SHORT_MIX)
+    bench = Bench(twin, tmp_path / "b", workloads.SHORT_MIX)
     reached = [Step(600.0, "shift"), Step(900.0, "live")]
-    one = scenarios._Run("new tag", OURS, 1.0, 500.0, 910.0, steps=reached)
-    assert bench._floor(one) == [], "without two minutes of metrics nothing can be said"
+    action = Action("new tag", OURS, 1.0, 500.0, 910.0, steps=reached)
+    assert bench._floor(action) == [], "without two minutes of metrics nothing can be said"
     twin.logs.mkdir(parents=True)
     lines = [json.dumps({"minute": minute, "written": at}) for minute, at in ((540, 650.0), (600, 777.0), (660, 888.0))]
     (twin.logs / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert dict(bench._floor(one))["settle and two metric minutes"] == 288.0
-    one.steps = reached[:1]
-    assert bench._floor(one) == [], "a release that was taken back has none"
+    assert dict(bench._floor(action))["settle and two metric minutes"] == 288.0
+    action.steps = reached[:1]
+    assert bench._floor(action) == [], "a release that was taken back has none"

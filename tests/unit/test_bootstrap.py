@@ -297,7 +297,7 @@ ALONE = (
     {"audience", "issuer"},
     {"boundary widened", "boundary deleted"},
 )
-"""Of each of these one at a time: the second call would meet what the first left."""
+"""Kinds of which one is made at a time: the second call would meet what the first left."""
 
 
 @pytest.mark.parametrize("kind", DAMAGE)

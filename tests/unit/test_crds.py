@@ -65,7 +65,7 @@ class Server:
         self.refuse = ""
         self.established = True
         self.digest = ""
-        """What the settings say of the archive that was published last."""
+        """Digest in the settings of the archive that was published last."""
         outer = self
 
         class Handler(BaseHTTPRequestHandler):

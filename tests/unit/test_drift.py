@@ -1,4 +1,4 @@
-"""What is declared against what stands in the cluster: defaults are no difference, a person's change is one."""
+"""Declared objects against the cluster's: defaults are no difference, a person's change is one."""
 
 from __future__ import annotations
 

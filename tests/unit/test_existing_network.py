@@ -1,4 +1,4 @@
-"""What is read of a cluster that somebody else keeps."""
+"""Reads of a cluster that somebody else keeps."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""What AWS has already is found under the id by which the provider imports it."""
+"""Resources that AWS has already are found under the id by which the provider imports them."""
 
 import asyncio
 import inspect
@@ -194,7 +194,7 @@ FREE = {
     "acm.CertificateValidation", "ecr.LifecyclePolicy", "eks.AccessPolicyAssociation", "iam.RolePolicy",
     "iam.RolePolicyAttachment",
 }  # fmt: skip
-"""What production declares in AWS and no update stops at."""
+"""Types that production declares in AWS and at which no update stops."""
 
 
 def test_every_type_that_production_declares_in_aws_is_guarded_or_needs_no_guard() -> None:

@@ -1,4 +1,4 @@
-"""What counts as proof that a colour serves a release."""
+"""Proof that a colour serves a release."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def types_of(action: str) -> list[dict[str, Any]]:
 
 
 def overlaps(resource: str, form: str) -> bool:
-    """Whether some ARN is matched by a policy's resource and has a type's form."""
+    """Return true if some ARN matches a policy's resource and has a type's form."""
     if resource == "*":
         return False
     parts, others = resource.split(":", 5), form.split(":", 5)
@@ -83,7 +83,7 @@ def _tokens(text: str) -> list[str]:
 
 
 def _overlap(one: list[str], other: list[str]) -> bool:
-    """Whether two patterns have a text in common."""
+    """Return true if some text matches both patterns."""
     row = [all(token == "*" for token in other[:index]) for index in range(len(other) + 1)]
     for token in one:
         before, row = row, [token == "*" and row[0]]
@@ -106,7 +106,7 @@ def keys_of(action: str) -> set[str]:
 
 
 def findings(document: dict[str, Any]) -> Iterator[Found]:  # noqa: C901, PLR0912 - one rule after the other
-    """What is wrong with a policy, rule by rule."""
+    """List the faults of a policy, rule by rule."""
     for statement in document["Statement"]:
         resources, actions = as_list(statement["Resource"]), as_list(statement["Action"])
         known = []

@@ -20,7 +20,7 @@ OURS = "repo:octo@1/shop@2"
 
 
 def takes(role: str, session: str = "run", **claims: str) -> bool:
-    """Whether a token with these claims gets the role under this session name."""
+    """Return true if a token with these claims gets the role under this session name."""
     context = {"repository": "octo/shop", "aud": "sts.amazonaws.com", **claims}
     request = Request(
         "sts:AssumeRoleWithWebIdentity",
@@ -231,7 +231,7 @@ def test_the_clean_up_removes_every_preview_and_reads_neither_secret_nor_state()
 
 
 def makes(number: int, named: int, **tags: str) -> list[bool]:
-    """Whether the session of one pull request may make a secret and a target group that are named by another's number."""
+    """Return if one pull request's session may make a secret and a target group that another's number names."""
     asked = [
         (
             "secretsmanager:CreateSecret",

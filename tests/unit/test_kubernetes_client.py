@@ -1,4 +1,4 @@
-"""How the program's own client of the Kubernetes API trusts and identifies itself."""
+"""The program's own client of the Kubernetes API: whom it trusts, and how it identifies itself."""
 
 import ssl
 from typing import Any
@@ -14,7 +14,7 @@ def test_an_authority_without_key_identifier_is_trusted_and_nothing_else_is_rela
     make = ssl.create_default_context
 
     def strict(**given: Any) -> ssl.SSLContext:
-        """As from Python 3.13 on."""
+        """Behave as from Python 3.13 on."""
         context = make(**given)
         context.verify_flags |= ssl.VERIFY_X509_STRICT
         return context

@@ -194,7 +194,7 @@ def test_any_counts_make_a_sample(blue: Group, green: Group, gateway: int, no_ta
 
 @given(requests=st.integers(1, 2000), failed=st.integers(0, 2000), late=st.integers(0, 2000))
 def test_what_is_late_is_never_health(requests: int, failed: int, late: int) -> None:
-    """Of each count any part may be missing: that never makes a failing release a healthy one."""
+    """Counts with any part missing never make a failing release a healthy one."""
     failed = min(failed, requests)
     there = max(0, failed - late)
     whole = judge(minutes(ours=[Group(), served(requests, failed), served(requests, failed)]))

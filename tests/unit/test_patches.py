@@ -230,7 +230,7 @@ def test_an_eviction_takes_one_pod_of_a_colour_at_a_time(helm: str, patched: Pat
 
 
 class Kubernetes(BaseHTTPRequestHandler):
-    """As much of the API as the claim needs: one ConfigMap, guarded by its resourceVersion."""
+    """Kubernetes API with what the claim needs of it: one ConfigMap, guarded by its resourceVersion."""
 
     ledger: dict[str, Any] | None = None
     race = False

@@ -47,7 +47,7 @@ class Echo(pulumi.runtime.Mocks):
 
 
 class Needs(MockMonitor):
-    """What each resource depends on, by URN."""
+    """Dependencies of each resource, by URN."""
 
     def __init__(self) -> None:
         super().__init__(Echo())
@@ -135,7 +135,7 @@ def test_what_aws_may_do_to_a_running_cluster_is_declared(monkeypatch: pytest.Mo
     declared: list[pulumi_eks.ClusterArgs] = []
 
     class Component(pulumi.ComponentResource):
-        """What the mocks can't answer with: a component whose output is a resource."""
+        """Component whose output is a resource, which the mocks can't return."""
 
         def __init__(self, title: str, *, opts: pulumi.ResourceOptions, **given: Any) -> None:
             opts.transforms = None  # Pulumi's mocks know none

@@ -1,4 +1,4 @@
-"""What a record may hold, and the pods rendered from it."""
+"""Contents of a record, and the pods rendered from it."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ OLD = (
     '"secret_version":"11111111-1111-1111-1111-111111111111","smoke_connect":"","smoke_image":"docker.io/curlimages/'
     'curl@sha256:00000000000000000000000000000000000000000000000000000000000003e7","smoke_url":""}}'
 )
-"""As the program wrote it before migrations had a size of their own."""
+"""Record of the program before migrations had a size of their own."""
 
 
 def test_an_older_record_makes_the_same_pods_as_before() -> None:

@@ -14,7 +14,7 @@ DATASOURCES = {"docker", "helm", "endoflife-date", "aws-eks-addon", "github-rele
 
 
 def found(path: str) -> list[dict[str, str]]:
-    """What the managers see in a file: templates and groups of each match, as Renovate merges them."""
+    """Return the managers' matches in a file: templates and groups of each, as Renovate merges them."""
     dependencies = []
     for manager in MANAGERS:
         if not any(re.search(pattern.strip("/"), path) for pattern in manager["managerFilePatterns"]):

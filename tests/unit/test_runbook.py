@@ -19,7 +19,7 @@ OTHERS_WORDS = {
 
 
 def messages() -> list[str]:
-    """What stands in backticks in the first column of the two tables of messages."""
+    """Read the messages: texts in backticks in the first column of the two tables."""
     page = (REPOSITORY / "docs" / "runbook.md").read_text()
     tables = [text.split("\n\n")[0] for text in page.split("| message | what it means | what mends it |\n")[1:]]
     assert len(tables) == 2

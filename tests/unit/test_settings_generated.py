@@ -229,7 +229,7 @@ def is_env_name(name: str) -> bool:
 
 
 def check_pods(record: Record, env: dict[str, str]) -> None:
-    """What a person wrote arrives in every pod, once and unchanged, and so does the record through the ledger."""
+    """A person's settings arrive in every pod, once and unchanged, and so does the record through the ledger."""
     assert Record.from_json(record.to_json()) == record
     for pod in (render_pod_template(record, "blue"), render_migration(record, "green")):
         variables = pod["spec"]["containers"][0]["env"]

@@ -1,4 +1,4 @@
-"""What a preview has left that no state knows: it is deleted, and nothing of anybody else's is."""
+"""Leftovers of a preview that no state holds are deleted, and nothing of anybody else's is."""
 
 import itertools
 import json
@@ -55,7 +55,7 @@ class Account:
         data.Table().create(self.aws, {**table, "attributes": keys})
 
     def make(self, number: int, parts: tuple[str, ...] = ORDER) -> None:
-        """As `pulumi up` does, in its order, at place <number>."""
+        """Make a preview's objects as `pulumi up` does, in its order, at place <number>."""
         stack = f"pr-{number}"
         if "place" in parts:
             item = PreviewSlot(number, stack, "2026-05-04T12:00:00+00:00").item()

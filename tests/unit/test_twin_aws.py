@@ -1,4 +1,4 @@
-"""What the twin corrects in moto."""
+"""Corrections of the twin to moto."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the twin and the bench make of the process they run in."""
+"""Interrupts of the twin and the bench, and the bench's garbage collection."""
 
 import subprocess
 import sys

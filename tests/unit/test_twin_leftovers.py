@@ -1,4 +1,4 @@
-"""What counts as left over of a preview, and GitHub's answers that decide which images go."""
+"""Leftovers of a preview, and GitHub's answers that decide which images go."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What an image of the application is built from on the twin."""
+"""Sources of the application's image on the twin."""
 
 import sys
 import threading
