@@ -1,0 +1,308 @@
+"""Decide what becomes of everything that Terraform and Helm own, and refuse what would lose data or the cluster.
+
+A plan says what this version of the program would do with these settings. Where no setting can describe what is there, the plan
+says so: it is refused, and nothing is promised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from infra.commands.takeover import layout
+from infra.commands.takeover.differences import Difference, Effect, compare
+from infra.commands.takeover.helm import TYPE as HELM_TYPE
+from infra.commands.takeover.kinds import KINDS, Kind, Part, kubernetes_kind
+from infra.commands.takeover.matching import Pairs, block
+from infra.commands.takeover.rows import Decision, Row
+from infra.commands.takeover.unpaired import Unpaired
+from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
+
+if TYPE_CHECKING:
+    from infra.commands.takeover.declared import Declared
+    from infra.commands.takeover.state import Owned
+    from infra.settings import Settings
+
+_CLUSTER = "aws:eks/cluster:Cluster"
+_RECORD = "aws_route53_record"
+_INSTANCE = "aws:rds/instance:Instance"
+EXISTING = "shopcat:cluster.existing"
+NO_SETTING = "no setting of this version describes that, so it can't be taken over yet"
+SETTINGS: Mapping[tuple[str, str], str] = {
+    ("aws:ec2/vpc:Vpc", "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
+    ("aws:ec2/subnet:Subnet", "availabilityZone"): f"shopcat:vpc.zones or {EXISTING}",
+    (_CLUSTER, "name"): f"shopcat:cluster.name or {EXISTING}",
+    (_CLUSTER, "version"): "shopcat:cluster.kubernetesVersion",
+    (_CLUSTER, "upgradePolicy"): "shopcat:cluster.supportType",
+    (_CLUSTER, "vpcConfig.endpointPublicAccess"): "shopcat:apiAccess",
+    (_CLUSTER, "vpcConfig.publicAccessCidrs"): "shopcat:apiAccess",
+    ("aws:eks/nodeGroup:NodeGroup", "version"): "shopcat:cluster.kubernetesVersion",
+    ("aws:eks/nodeGroup:NodeGroup", "releaseVersion"): "shopcat:cluster.amiReleaseVersion",
+    ("aws:eks/addon:Addon", "addonVersion"): "shopcat:cluster.addonVersions",
+    ("aws:cloudwatch/logGroup:LogGroup", "retentionInDays"): "shopcat:cluster.logRetentionDays",
+    (_INSTANCE, "engineVersion"): "shopcat:database.engineVersion",
+    (_INSTANCE, "instanceClass"): "shopcat:database.instanceClass",
+    (_INSTANCE, "allocatedStorage"): "shopcat:database.storageGibibytes",
+    (_INSTANCE, "maxAllocatedStorage"): "shopcat:database.storageGibibytes",
+    (_INSTANCE, "multiAz"): "shopcat:database.multiZone",
+    (_INSTANCE, "backupRetentionPeriod"): "shopcat:database.backupRetentionDays",
+    (_INSTANCE, "deletionProtection"): "shopcat:protection",
+    ("aws:route53/record:Record", "aliases"): "shopcat:dns",
+    ("kubernetes:helm.sh/v3:Release", "version"): "shopcat:charts",
+}
+"""Setting that decides an argument (infra/settings)."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided."""
+
+    rows: tuple[Row, ...]
+    errors: tuple[str, ...]
+    anew: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Type → logical names of what is declared and has nothing of its kind there."""
+    suggestion: tuple[str, ...] = ()
+    """Lines of settings that would describe the cluster that is there."""
+
+
+def make_plan(
+    owned: Sequence[Owned],
+    declared: Sequence[Declared],
+    settings: Settings,
+    *,
+    region: str = "",
+    account: str = "",
+    notes: Mapping[str, str] | None = None,
+) -> Plan:
+    """Decide about each object.
+
+    Args:
+        owned: by Terraform and by Helm.
+        declared: by this program, with these settings.
+        settings: of the stack.
+        region: of the settings.
+        account: that the credentials belong to; empty if nobody was asked.
+        notes: address → what AWS says of it that the state does not.
+    """
+    pairs = Pairs(declared, owned)
+    paired = {
+        each.address: compare(KINDS[each.type_name], found, each, pairs.resolve)
+        for each in owned
+        if (found := pairs.counterpart(each)) is not None
+    }
+    errors = [*layout.wrong_place(owned, region, account), *layout.wrong_references(owned, settings)]
+    losses = list(_losses(owned, paired, pairs))
+    cluster_fits = not any(is_cluster for is_cluster, _ in losses)
+    errors += [text for _, text in losses]
+    errors += _several_databases(owned, pairs)
+    errors += _taken_names(owned, paired, pairs)
+    unpaired = Unpaired(owned, pairs, declared, settings)
+    rows = [
+        _row(
+            each,
+            pairs,
+            paired.get(each.address),
+            unpaired,
+            cluster_fits=cluster_fits,
+            note=(notes or {}).get(each.address, ""),
+        )
+        for each in owned
+    ]
+    suggestion = () if cluster_fits else layout.existing_cluster(owned, settings)
+    return Plan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
+
+
+def _row(
+    owned: Owned, pairs: Pairs, found: list[Difference] | None, unpaired: Unpaired, *, cluster_fits: bool, note: str
+) -> Row:
+    kind = KINDS.get(owned.type_name)
+    row = _decide(owned, kind, pairs, found, unpaired, cluster_fits=cluster_fits)
+    remarks = [note] if note else []
+    if owned.tainted:
+        remarks.append("tainted: Terraform would replace it at its next apply")
+    return replace(row, remarks=(*row.remarks, *remarks))
+
+
+def _decide(
+    owned: Owned,
+    kind: Kind | None,
+    pairs: Pairs,
+    found: list[Difference] | None,
+    unpaired: Unpaired,
+    *,
+    cluster_fits: bool,
+) -> Row:
+    if owned.deposed:
+        return Row(owned.address, Decision.LEFT, "replaced already, and Terraform has not deleted it yet")
+    if owned.type_name == HELM_TYPE or kubernetes_kind(owned.type_name):
+        return _kubernetes(owned, unpaired)
+    if kind is None:
+        return Row(owned.address, Decision.UNKNOWN, "this program does not know the type; look at it by hand")
+    declared = pairs.counterpart(owned)
+    if declared is None or found is None:
+        return unpaired.row(owned, kind)
+    if not cluster_fits and not _is_lost(kind, found) and unpaired.is_of_cluster(owned, kind):
+        return Row(owned.address, Decision.USED, f"with the cluster, once {EXISTING} describes it")
+    return _paired(owned, kind, declared, found)
+
+
+def _is_lost(kind: Kind, found: Sequence[Difference]) -> bool:
+    return kind.holds_data and any(difference.effect is Effect.REPLACES for difference in found)
+
+
+def _paired(owned: Owned, kind: Kind, declared: Declared, found: list[Difference]) -> Row:
+    row, named = _import(owned, kind, declared, found), f"{declared.pulumi_type} {declared.name}"
+    if _is_lost(kind, found):
+        return replace(row, decision=Decision.REFUSED, detail=f"{named} would replace it")
+    if owned.type_name == _RECORD and found:
+        return replace(row, decision=Decision.REFUSED, detail=f"{named} would lead all users elsewhere at once")
+    return row
+
+
+def _import(owned: Owned, kind: Kind, declared: Declared, found: list[Difference]) -> Row:
+    identifier = import_id(kind, owned)
+    if not identifier:
+        return Row(owned.address, Decision.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of")
+    told = tuple(_with_setting(declared.pulumi_type, difference) for difference in found)
+    return Row(owned.address, Decision.TAKEN, f"import {declared.pulumi_type} {declared.name} {identifier}", told)
+
+
+def _with_setting(pulumi_type: str, difference: Difference) -> Difference:
+    setting = _setting(pulumi_type, difference)
+    if not setting or difference.effect is Effect.REPLACES:
+        return difference
+    text = f"{setting} decides it"
+    return replace(difference, note=f"{difference.note}; {text}" if difference.note else text)
+
+
+def _setting(pulumi_type: str, difference: Difference) -> str:
+    top = difference.argument.partition(".")[0]
+    return SETTINGS.get((pulumi_type, difference.argument)) or SETTINGS.get((pulumi_type, top)) or ""
+
+
+def import_id(kind: Kind, owned: Owned) -> str:
+    """Return the id for `pulumi import`; nothing if the state lacks a part of it."""
+    names = re.findall(r"{(\w+)}", kind.import_id)
+    parts = {name: owned.text(name) for name in names}
+    return kind.import_id.format(**parts) if all(parts.values()) else ""
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[tuple[bool, str]]:
+    """Yield why taking something over would lose it: whether that is the cluster or its network, and the message."""
+    for each in owned:
+        declared, kind = pairs.counterpart(each), KINDS.get(each.type_name)
+        if declared is None or kind is None or not kind.holds_data:
+            continue
+        is_cluster = kind.part in {Part.NETWORK, Part.CLUSTER}
+        for difference in paired[each.address]:
+            if difference.effect is Effect.REPLACES:
+                setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
+                mend = f"set {setting} to what is there" if setting else NO_SETTING
+                text = f"{each.address}: {difference.argument} is {difference.there}, this program declares "
+                yield is_cluster, f"{text}{difference.declared}, so {_what(kind)} would be replaced; {mend}"
+    for text in _moved_cluster(owned, pairs):
+        yield True, text
+
+
+def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
+    """Yield why the cluster would be elsewhere, or another one."""
+    cluster = pairs.only(_CLUSTER)
+    subnets = layout.subnets_of(cluster, owned) if cluster is not None else []
+    left = ", ".join(subnet.address for subnet in subnets if pairs.counterpart(subnet) is None)
+    if left:
+        yield (
+            f"{left}: the cluster is there, and this program declares no such subnets, so the nodes would be replaced elsewhere; "
+            f"set {EXISTING} to what is there"
+        )
+    is_there = any(each.type_name == "aws_eks_cluster" and not each.deposed for each in owned)
+    if is_there and any(each.pulumi_type == _CLUSTER for each in pairs.anew()):
+        yield (
+            "several EKS clusters, and none has the name of shopcat:cluster.name, so this program would make another; set "
+            f"that to the production's, or {EXISTING}"
+        )
+
+
+def _what(kind: Kind) -> str:
+    return {
+        Part.NETWORK: "the network, and the cluster in it,",
+        Part.CLUSTER: "the cluster, and all that runs in it,",
+        Part.DATABASE: "the database, and all orders in it,",
+        Part.REGISTRY: "the repository, and all images in it,",
+    }.get(kind.part, "it, and all that it holds,")
+
+
+def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
+    """Yield why this program would make an empty database beside those that hold the orders."""
+    for each in owned:
+        if each.type_name == "aws_rds_cluster" and not each.deposed:
+            yield f"{each.address}: a cluster of RDS can't be taken over, this program declares one instance; {NO_SETTING}"
+    left = [
+        each
+        for each in owned
+        if each.type_name == "aws_db_instance" and not each.deposed and each.text("engine") in {"postgres", ""}
+    ]
+    if left and pairs.only(_INSTANCE) is None:
+        names = ", ".join(each.address for each in left)
+        yield f"{names}: can't say which is the shop's, and this program would make an empty database beside it; {NO_SETTING}"
+
+
+def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:
+    """Yield which record would lead all users elsewhere at once, and `pulumi up` refuses."""
+    for each in owned:
+        found = pairs.counterpart(each)
+        if found is not None and each.type_name == _RECORD and paired[each.address]:
+            yield (
+                f"{each.address}: {each.text('name')} {each.text('type')} leads to the old load balancer, and with shopcat:dns "
+                "route53 this program would lead it to its own at once; set shopcat:dns to external"
+            )
+
+
+# Objects in the cluster -----------------------------------------------------------------------------------------------
+
+_BESIDE = {
+    "Deployment": ", ".join(f"Deployment {workload_name(colour)}" for colour in COLOURS),
+    "Service": ", ".join(f"Service {workload_name(colour)}" for colour in COLOURS),
+    "TargetGroupBinding": ", ".join(f"TargetGroupBinding {workload_name(colour)}" for colour in COLOURS),
+    "PodDisruptionBudget": ", ".join(f"PodDisruptionBudget {workload_name(colour)}" for colour in COLOURS),
+    "Ingress": "the load balancer shopcat, whose rule this program writes itself",
+    "Secret": "a Secret of each release, from Secrets Manager",
+}
+"""Kind → what this program makes anew beside it."""
+
+
+def _kubernetes(owned: Owned, unpaired: Unpaired) -> Row:
+    kind, named = owned.text("kind"), owned.attributes
+    if owned.type_name != HELM_TYPE:
+        kind, named = kubernetes_kind(owned.type_name), block(owned, "metadata")
+    name, namespace = (value if isinstance(value, str) else "" for value in map(named.get, ("name", "namespace")))
+    if kind == "Namespace":
+        namespace = ""
+    declared = unpaired.kubernetes_name(kind, namespace, name)
+    if declared:
+        unsaid = Difference("(all)", "what Helm or Terraform wrote", "this program's", Effect.UNKNOWN)
+        return Row(
+            owned.address,
+            Decision.TAKEN,
+            f"no import: the provider takes up what has this name ({declared})",
+            (unsaid,),
+        )
+    if namespace == SHOP_NAMESPACE and kind in _BESIDE:
+        return Row(owned.address, Decision.BESIDE, _BESIDE[kind])
+    if namespace == SHOP_NAMESPACE or owned.type_name == HELM_TYPE:
+        return Row(owned.address, Decision.LEFT, "this program declares nothing like it")
+    return Row(owned.address, Decision.UNKNOWN, "this program declares nothing like it there; look who uses it")
+
+
+def _anew(pairs: Pairs, *, cluster_fits: bool) -> dict[str, tuple[str, ...]]:
+    """Return what is made anew; without a cluster and its network, if those can only be described."""
+    parts = {kind.pulumi_type: kind.part for kind in KINDS.values()}
+    found: dict[str, list[str]] = {}
+    for each in pairs.anew():
+        if cluster_fits or parts.get(each.pulumi_type) not in {Part.NETWORK, Part.CLUSTER}:
+            found.setdefault(each.pulumi_type, []).append(each.name)
+    return {pulumi_type: tuple(sorted(names)) for pulumi_type, names in sorted(found.items())}

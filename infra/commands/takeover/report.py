@@ -1,0 +1,61 @@
+"""Print a plan. Every cell passes the redactor, and nothing in it can move the terminal's cursor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from infra.commands.takeover.differences import Difference
+from infra.commands.takeover.plan import Plan
+from infra.commands.takeover.redaction import Redactor
+from infra.commands.takeover.rows import Decision, Row
+
+LONGEST = 200
+"""Characters of one cell."""
+
+
+def plan_text(plan: Plan, redactor: Redactor, *, data_sources: int = 0) -> str:
+    """Return a plan as text: rows by decision, what is made anew, settings that would fit, errors, and the count."""
+    lines = [line for row in _ordered(plan.rows) for line in _row_lines(row, redactor)]
+    if plan.anew:
+        lines += ["", "made anew, with nothing of the kind to take over:"]
+        lines += [_cell(f"  {pulumi_type}: {', '.join(names)}", redactor) for pulumi_type, names in plan.anew.items()]
+    if plan.suggestion:
+        lines += ["", "settings that describe the cluster that is there:"]
+        lines += [_cell(f"  {line}", redactor) for line in plan.suggestion]
+    lines += ["", *(_cell(f"error: {error}", redactor, longest=1000) for error in plan.errors)]
+    counts = ", ".join(
+        f"{number} {decision}"
+        for decision in Decision
+        if (number := sum(row.decision is decision for row in plan.rows))
+    )
+    lines.append(
+        f"{len(plan.rows)} owned: {counts or 'nothing'}; {data_sources} more are only read; {len(plan.errors)} errors"
+    )
+    return "\n".join(lines)
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    order = list(Decision)
+    return sorted(rows, key=lambda row: order.index(row.decision))
+
+
+def _row_lines(row: Row, redactor: Redactor) -> list[str]:
+    indent = " " * 22
+    lines = [f"{row.decision:<21} {_cell(row.address, redactor)}", f"{indent}{_cell(row.detail, redactor)}"]
+    lines += [f"{indent}{difference.effect:<13} {_difference(difference, redactor)}" for difference in row.differences]
+    lines += [f"{indent}{_cell(remark, redactor)}" for remark in row.remarks]
+    return lines
+
+
+def _difference(difference: Difference, redactor: Redactor) -> str:
+    there, declared = (_cell(text, redactor, longest=60) for text in (difference.there, difference.declared))
+    text = f"{_cell(difference.argument, redactor)}: {there} → {declared}"
+    return f"{text} ({_cell(difference.note, redactor)})" if difference.note else text
+
+
+def _cell(text: str, redactor: Redactor, *, longest: int = LONGEST) -> str:
+    """Return a text on one line, without secrets and without what a terminal would obey."""
+    shown = "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in redactor.hide(text)
+    )
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
