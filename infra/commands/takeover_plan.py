@@ -18,7 +18,7 @@ from infra.clients.aws import AwsClients
 from infra.commands.takeover import declared, helm, layout, live
 from infra.commands.takeover.plan import Plan, make_plan
 from infra.commands.takeover.redaction import Redactor
-from infra.commands.takeover.report import plan_text
+from infra.commands.takeover.report import cell, plan_text
 from infra.commands.takeover.state import TerraformState, parse_state
 from infra.errors import SettingsError, ShopCatError
 from infra.names import SHOP_NAMESPACE
@@ -27,6 +27,8 @@ from infra.settings import read_stack
 if TYPE_CHECKING:
     from infra.settings import Settings
 
+LINE = 1000
+"""Characters of a message at most."""
 UNKNOWN_ACCOUNT = "000000000000"
 """In ARNs of what is declared while nobody was asked for the account."""
 
@@ -62,7 +64,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
     state = parse_state(_read_file(arguments.state, "Terraform's state"), arguments.state.name)
     region, settings = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
     redactor = Redactor(state.secrets)
-    print(f"Terraform {redactor.hide(state.terraform_version)}, {arguments.state.name}; nothing is changed by this")
+    heading = f"Terraform {state.terraform_version}, {arguments.state.name}; nothing is changed by this"
+    print(cell(heading, redactor))
     clients: AwsClients | None = None if arguments.offline else AwsClients(region, endpoint_url=settings.aws_endpoint)
     account, known = "", live.Live(state.owned)
     if clients is not None:
@@ -71,7 +74,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
             known = live.read_aws(clients, state.owned)
         except ShopCatError as error:
             clients = None
-            print(f"AWS was not asked, so all values are the state's: {redactor.hide(str(error))}")
+            print(cell(f"AWS was not asked, so all values are the state's: {error}", redactor, longest=LINE))
     release = helm.HelmRelease()
     if arguments.helm is None and arguments.offline:
         print("Helm was not asked; HELM=<file> names what `helm get all` prints")
@@ -81,7 +84,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
         except ShopCatError as error:
             if arguments.helm is not None:
                 raise
-            print(f"Helm was not asked: {redactor.hide(str(error))}")
+            print(cell(f"Helm was not asked: {error}", redactor, longest=LINE))
     print(flush=True)
     plan = make_plan(
         [*known.owned, *release.owned],

@@ -1,8 +1,11 @@
 """What a takeover would do: a row for each object, refusals of what would lose data, and no secret in any line."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 from infra import settings
 from infra.commands import takeover_plan
 from infra.commands.takeover import declared, helm, kinds, layout
-from infra.commands.takeover.declared import Declared
+from infra.commands.takeover.declaration import Declared, reference
 from infra.commands.takeover.differences import Effect
 from infra.commands.takeover.kinds import KINDS
 from infra.commands.takeover.plan import Plan, import_id, make_plan
@@ -30,7 +33,17 @@ FOLDER = Path(__file__).parent / "fixtures" / "terraform"
 GOLDEN = FOLDER.parents[2] / "engine" / "golden" / "production.json"
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 SETTINGS = settings.read_settings(committed())
-DECLARED = declared.record(SETTINGS, REGION, ACCOUNT)
+
+
+_RECORDED: dict[str, list[Declared]] = {}
+
+
+def recorded(chosen: Settings = SETTINGS, zones: Mapping[str, str] | None = None) -> list[Declared]:
+    """What settings declare; recorded once, since that takes seconds."""
+    key = f"{chosen.model_dump_json()} {zones or {}}"
+    if key not in _RECORDED:
+        _RECORDED[key] = declared.record(chosen, REGION, ACCOUNT, zones)
+    return _RECORDED[key]
 
 
 def _state(name: str) -> TerraformState:
@@ -44,11 +57,8 @@ def _helm() -> helm.HelmRelease:
 PLAIN, MODULES = _state("plain.tfstate"), _state("modules.tfstate")
 
 
-def _plan(owned: Any, chosen: Settings = SETTINGS, resources: list[Declared] | None = None, **given: Any) -> Plan:
-    if resources is None:
-        same = chosen is SETTINGS and not layout.zone_ids(owned)
-        resources = DECLARED if same else declared.record(chosen, REGION, ACCOUNT, layout.zone_ids(owned))
-    return make_plan(owned, resources, chosen, **given)
+def _plan(owned: Any, chosen: Settings = SETTINGS, **given: Any) -> Plan:
+    return make_plan(owned, recorded(chosen, layout.zone_ids(owned)), chosen, **given)
 
 
 def _row(plan: Plan, address: str) -> Row:
@@ -80,7 +90,7 @@ def test_what_is_recorded_is_what_the_engine_was_given() -> None:
     given: dict[tuple[str, str], Any] = {}
     for urn, resource in json.loads(GOLDEN.read_text()).items():
         given[urn.split("::")[-2].rpartition("$")[2], urn.split("::")[-1]] = resource["inputs"]
-    cloud = [each for each in DECLARED if each.pulumi_type.startswith("aws:")]
+    cloud = [each for each in recorded() if each.pulumi_type.startswith("aws:")]
     assert len(cloud) > 80
     compared = 0
     for each in cloud:
@@ -91,13 +101,13 @@ def test_what_is_recorded_is_what_the_engine_was_given() -> None:
                 compared += 1
     assert compared > 200
     cluster = given["aws:eks/cluster:Cluster", "shopcat-eksCluster"]
-    (recorded,) = [each for each in cloud if each.pulumi_type == "aws:eks/cluster:Cluster"]
-    assert set(recorded.inputs) == set(cluster) - {"tagsAll"}
+    (made,) = [each for each in cloud if each.pulumi_type == "aws:eks/cluster:Cluster"]
+    assert set(made.inputs) == set(cluster) - {"tagsAll"}
 
 
 def test_with_an_existing_cluster_neither_it_nor_a_network_is_declared() -> None:
     chosen = settings.read_settings(committed(cluster={**committed()["cluster"], **existing()}))
-    types = {each.pulumi_type for each in declared.record(chosen, REGION, ACCOUNT)}
+    types = {each.pulumi_type for each in recorded(chosen)}
     assert "aws:rds/instance:Instance" in types
     assert not types & {"aws:eks/cluster:Cluster", "aws:ec2/vpc:Vpc", "aws:ec2/subnet:Subnet", "aws:eks/addon:Addon"}
 
@@ -116,7 +126,7 @@ def test_arguments_that_need_a_new_resource_are_those_of_the_stand_in_and_more()
 
 def test_every_declared_type_of_aws_is_one_that_a_state_can_hold() -> None:
     known = {kind.pulumi_type for kind in KINDS.values()}
-    assert {each.pulumi_type for each in DECLARED if each.pulumi_type.startswith("aws:")} <= known
+    assert {each.pulumi_type for each in recorded() if each.pulumi_type.startswith("aws:")} <= known
 
 
 def test_each_row_of_the_table_names_its_page() -> None:
@@ -299,7 +309,7 @@ def _as_declared() -> list[Owned]:
         return f"id-of-{key[0].rpartition(':')[2]}-{key[1]}"
 
     def filled(value: Any) -> Any:
-        target = declared.reference(value)
+        target = reference(value)
         if target is not None:
             return text(target)
         if isinstance(value, dict):
@@ -307,7 +317,7 @@ def _as_declared() -> list[Owned]:
         return [filled(each) for each in value] if isinstance(value, list) else value
 
     owned = []
-    for each in DECLARED:
+    for each in recorded():
         name = types.get(each.pulumi_type)
         if name is None or not name.startswith("aws_") or each.pulumi_type.endswith("Validation"):
             continue
@@ -373,11 +383,44 @@ def test_a_cluster_is_never_replaced(changes: Mapping[str, Any]) -> None:
     assert plan.suggestion
 
 
+def test_a_value_that_terraform_marks_is_in_no_message_however_short() -> None:
+    document = json.loads((FOLDER / "plain.tfstate").read_text())
+    (instance,) = next(each for each in document["resources"] if each["type"] == "aws_db_instance")["instances"]
+    instance["attributes"]["username"] = "qzx"
+    instance["sensitive_attributes"] += [[{"type": "get_attr", "value": "username"}]]
+    state = parse_state(json.dumps(document).encode(), "s")
+    plan = _plan(state.owned)
+    assert "qzx" not in plan_text(plan, Redactor(state.secrets))
+    assert any(f"username is {HIDDEN}, this program declares shopcat_admin" in error for error in plan.errors)
+
+
+def test_a_replica_is_not_the_shop_s_database() -> None:
+    database = _of("aws_db_instance.shopcat")
+    copy = {**database.attributes, "identifier": "copy", "replicate_source_db": "shop"}
+    renamed = replace(database, attributes={**database.attributes, "identifier": "shop"})
+    plan = _plan([renamed, Owned("aws_db_instance.copy", "aws_db_instance", "", copy)])
+    assert not any("can't say which" in error for error in plan.errors)
+    assert _row(plan, "aws_db_instance.shopcat").decision is Decision.REFUSED
+    assert _row(plan, "aws_db_instance.copy").decision is Decision.UNKNOWN
+
+
+def test_the_name_of_an_existing_cluster_has_to_be_its_own() -> None:
+    plan = _plan(_with(tuple(_adoptable()), "aws_eks_cluster.shopcat", name="other"), _adopted_settings())
+    assert ["shopcat:cluster.name is shopcat, the cluster is called other" in error for error in plan.errors] == [True]
+
+
+def test_a_cluster_whose_network_is_in_another_state_is_not_moved() -> None:
+    owned = [each for each in PLAIN.owned if each.type_name not in {"aws_vpc", "aws_subnet"}]
+    plan = _plan(owned)
+    assert any("its network vpc-0a1b2c3d4e5f60001 is not in this state" in error for error in plan.errors)
+    assert "    vpcCidr: unknown" in plan.suggestion
+
+
 def test_several_clusters_are_never_chosen_from() -> None:
     (cluster,) = [each for each in PLAIN.owned if each.type_name == "aws_eks_cluster"]
     two = [replace(cluster, address=f"aws_eks_cluster.{name}", attributes={"name": name}) for name in ("a", "b")]
     (error,) = _plan(two).errors
-    assert "several EKS clusters" in error
+    assert "can't say which EKS cluster is the production's" in error
 
 
 # The layout of the registry's modules ---------------------------------------------------------------------------------
@@ -456,17 +499,23 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-KNOWN_ARGUMENTS = sorted(
-    {_snake(name) for each in DECLARED for name in each.inputs}
-    | {"id", "arn", "identifier", "key_id", "vpc_config", "metadata", "route", "encryption_config", "subnet_ids"}
-)
+
+
+@cache
+def known_arguments() -> list[str]:
+    names = {_snake(name) for each in recorded() for name in each.inputs}
+    return sorted(names | {"id", "arn", "identifier", "key_id", "vpc_config", "metadata", "route", "subnet_ids"})
+
+
 SECRET_NAMES = ["password", "master_password", "secret_string", "auth_token", "private_key_pem", "client_secret"]
 
 
 @st.composite
 def objects(draw: st.DrawFn) -> dict[str, Any]:
     """One resource of a state, with secrets where Terraform may have them, and copies of these in its other attributes."""
-    attributes: dict[str, Any] = draw(st.dictionaries(st.sampled_from(KNOWN_ARGUMENTS), values | canaries, max_size=8))
+    attributes: dict[str, Any] = draw(
+        st.dictionaries(st.sampled_from(known_arguments()), values | canaries, max_size=8)
+    )
     marked = [name for name, value in attributes.items() if isinstance(value, str) and value.startswith(CANARY)]
     attributes |= draw(
         st.dictionaries(st.sampled_from(SECRET_NAMES), canaries | st.lists(canaries, max_size=2), max_size=2)
@@ -500,7 +549,7 @@ def test_any_state_has_a_row_for_each_object_and_no_secret_in_it(resources: list
     }
     state = parse_state(json.dumps(document).encode(), "s")
     assert {f"{CANARY}{number}" for number in range(10)} <= state.secrets
-    plan = make_plan(state.owned, DECLARED, SETTINGS, region=REGION, account=ACCOUNT)
+    plan = make_plan(state.owned, recorded(), SETTINGS, region=REGION, account=ACCOUNT)
     assert [row.address for row in plan.rows] == [each.address for each in state.owned]
     text = plan_text(plan, Redactor(state.secrets))
     assert CANARY not in text
@@ -514,6 +563,21 @@ def test_no_secret_of_the_fixtures_is_printed(state: TerraformState) -> None:
     assert any(secret.startswith("fixture-") for secret in state.secrets)
     assert "fixture-" not in text
     assert HIDDEN not in text, "nothing that is printed had to be hidden"
+
+
+def test_decisions_need_neither_pulumi_nor_aws() -> None:
+    code = (
+        "import sys, infra.commands.takeover.plan, infra.commands.takeover.report, infra.commands.takeover.state\n"
+        "print([name for name in sys.modules if name.startswith(('pulumi', 'boto'))])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_the_page_explains_every_word_of_the_table() -> None:
+    page = (FOLDER.parents[3] / "docs" / "takeover.md").read_text()
+    assert [str(decision) for decision in Decision if f"| {decision} |" not in page] == []
+    assert [str(effect) for effect in Effect if f"- **{effect}**" not in page] == []
 
 
 # The command ----------------------------------------------------------------------------------------------------------

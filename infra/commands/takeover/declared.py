@@ -11,10 +11,8 @@ A release is left out: its colours are made anew beside what runs.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pulumi
@@ -28,6 +26,7 @@ from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients.aws import AwsClients
 from infra.clients.kubernetes import kubeconfig
+from infra.commands.takeover.declaration import UNKNOWN, Declared, refer
 from infra.foundation import cluster, dns
 from infra.foundation.addons import Addons
 from infra.foundation.database import Database
@@ -40,9 +39,6 @@ from infra.names import LOAD_BALANCER, PRODUCTION_STACK, PROJECT
 if TYPE_CHECKING:
     from infra.settings import Settings
 
-_REFERENCE = re.compile(r"<([^<>]+)::([^<>]+)>")
-UNKNOWN = "<unknown::value>"
-"""A value that only AWS knows, such as an address."""
 _OUTPUTS: Mapping[str, Mapping[str, Any]] = {
     "aws:acm/certificate:Certificate": {
         "domainValidationOptions": [
@@ -58,31 +54,6 @@ _OUTPUTS: Mapping[str, Mapping[str, Any]] = {
 """Outputs that the components compute with, by type."""
 
 
-@dataclass(frozen=True)
-class Declared:
-    """One resource that the program declares."""
-
-    pulumi_type: str
-    name: str
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Type and logical name."""
-        return self.pulumi_type, self.name
-
-
-def reference(value: Any) -> tuple[str, str] | None:
-    """Return type and logical name of the declared resource that a value refers to."""
-    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    return (match[1], match[2]) if match else None
-
-
-def is_computed(value: Any) -> bool:
-    """Tell whether a value is only known once something is made: a reference, or a text made of one."""
-    return isinstance(value, str) and bool(_REFERENCE.search(value))
-
-
 class _Recorder(mocks.Mocks):
     """Makes nothing; keeps each resource, and answers with references."""
 
@@ -92,7 +63,7 @@ class _Recorder(mocks.Mocks):
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.custom and not args.typ.startswith("pulumi:"):
             self.declared.append(Declared(args.typ, args.name, dict(args.inputs)))
-        mark = f"<{args.typ}::{args.name}>"
+        mark = refer(args.typ, args.name)
         outputs = {"arn": mark, "name": mark, "uniqueId": mark, **_OUTPUTS.get(args.typ, {}), **args.inputs}
         if args.typ == "aws:eks/cluster:Cluster":
             outputs["vpcConfig"] = {**args.inputs["vpcConfig"], "clusterSecurityGroupId": UNKNOWN}

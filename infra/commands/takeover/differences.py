@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from infra.commands.takeover.declared import is_computed, reference
+from infra.commands.takeover.declaration import is_computed, reference
+from infra.commands.takeover.redaction import HIDDEN, texts_of
 
 if TYPE_CHECKING:
-    from infra.commands.takeover.declared import Declared
+    from infra.commands.takeover.declaration import Declared
     from infra.commands.takeover.kinds import Kind
     from infra.commands.takeover.state import Owned
 
@@ -85,7 +86,7 @@ def compare(kind: Kind, declared: Declared, owned: Owned, resolve: Resolve) -> l
         if name not in OF_THE_PROVIDER and (not is_chart or name in _OF_A_CHART):
             there = state_value(kind, name, owned.attributes)
             found += [
-                _judge(kind, declared, path, *pair, resolve)
+                _judge(kind, declared, path, *pair, resolve, owned.secrets)
                 for path, pair in leaves(name, value, there)
                 if not is_same(declared.pulumi_type, path, *pair, resolve)
             ]
@@ -96,7 +97,9 @@ def compare(kind: Kind, declared: Declared, owned: Owned, resolve: Resolve) -> l
     return sorted(found, key=lambda difference: (order.index(difference.effect), difference.argument))
 
 
-def _judge(kind: Kind, declared: Declared, path: str, value: Any, there: Any, resolve: Resolve) -> Difference:
+def _judge(
+    kind: Kind, declared: Declared, path: str, value: Any, there: Any, resolve: Resolve, secrets: frozenset[str]
+) -> Difference:
     top = path.partition(".")[0]
     forced = any(path == name or path.startswith(f"{name}.") for name in kind.forces_new)
     effect = Effect.REPLACES if forced else Effect.IN_PLACE
@@ -109,7 +112,8 @@ def _judge(kind: Kind, declared: Declared, path: str, value: Any, there: Any, re
         # The encryption of a cluster's secrets may be begun at any time (aws_eks_cluster, ForceNewIfChange).
         effect = Effect.IN_PLACE if top == "encryptionConfig" else Effect.UNKNOWN
     note = NOTES.get((declared.pulumi_type, path)) or NOTES.get((declared.pulumi_type, top), "")
-    return Difference(path, _shown(there), _shown(value, resolve), effect, note)
+    shown = HIDDEN if secrets & set(texts_of(there)) else _shown(there)
+    return Difference(path, shown, _shown(value, resolve), effect, note)
 
 
 def state_value(kind: Kind, name: str, attributes: Mapping[str, Any]) -> Any:

@@ -63,6 +63,11 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     existing = settings.cluster.existing
     if existing is None:
         return
+    if cluster.text("name") not in {"", settings.cluster.name}:
+        yield (
+            f"{cluster.address}: shopcat:cluster.name is {settings.cluster.name}, the cluster is called {cluster.text('name')}; "
+            "set it to that"
+        )
     config = block(cluster, "vpc_config")
     for setting, chosen, key in (
         ("vpcId", existing.vpc_id, "vpc_id"),

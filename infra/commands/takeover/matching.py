@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from infra.commands.takeover.declared import Declared, is_computed, reference
+from infra.commands.takeover.declaration import Declared, is_computed, reference
 from infra.commands.takeover.differences import is_same, leaves, state_value
 from infra.commands.takeover.kinds import KINDS, Kind
 from infra.commands.takeover.state import Owned
@@ -112,7 +112,7 @@ class Pairs:
     def _fits(self, declared: Declared, owned: Owned) -> bool:
         """Rule out what can't be the production's: another engine, the network or nodes of another cluster."""
         if declared.pulumi_type == "aws:rds/instance:Instance":
-            return owned.text("engine") == "postgres"
+            return may_be_shops(owned)
         cluster = self.only("aws:eks/cluster:Cluster")
         if cluster is None:
             return True
@@ -139,6 +139,11 @@ class Pairs:
             if text in each.identity:
                 self._add(declared, each)
                 return
+
+
+def may_be_shops(database: Owned) -> bool:
+    """Tell whether a database may be the shop's: PostgreSQL, as far as the state says, and no replica of another."""
+    return database.text("engine") in {"postgres", ""} and not database.text("replicate_source_db")
 
 
 def block(owned: Owned, name: str) -> dict[str, Any]:

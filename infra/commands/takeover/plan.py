@@ -15,23 +15,24 @@ from infra.commands.takeover import layout
 from infra.commands.takeover.differences import Difference, Effect, compare
 from infra.commands.takeover.helm import TYPE as HELM_TYPE
 from infra.commands.takeover.kinds import KINDS, Kind, Part, kubernetes_kind
-from infra.commands.takeover.matching import Pairs, block
+from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
 from infra.commands.takeover.rows import Decision, Row
 from infra.commands.takeover.unpaired import Unpaired
 from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
 
 if TYPE_CHECKING:
-    from infra.commands.takeover.declared import Declared
+    from infra.commands.takeover.declaration import Declared
     from infra.commands.takeover.state import Owned
     from infra.settings import Settings
 
 _CLUSTER = "aws:eks/cluster:Cluster"
+_VPC = "aws:ec2/vpc:Vpc"
 _RECORD = "aws_route53_record"
 _INSTANCE = "aws:rds/instance:Instance"
 EXISTING = "shopcat:cluster.existing"
 NO_SETTING = "no setting of this version describes that, so it can't be taken over yet"
 SETTINGS: Mapping[tuple[str, str], str] = {
-    ("aws:ec2/vpc:Vpc", "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
+    (_VPC, "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
     ("aws:ec2/subnet:Subnet", "availabilityZone"): f"shopcat:vpc.zones or {EXISTING}",
     (_CLUSTER, "name"): f"shopcat:cluster.name or {EXISTING}",
     (_CLUSTER, "version"): "shopcat:cluster.kubernetesVersion",
@@ -211,7 +212,12 @@ def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pair
 
 def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
     """Yield why the cluster would be elsewhere, or another one."""
-    cluster = pairs.only(_CLUSTER)
+    cluster, anew = pairs.only(_CLUSTER), {each.pulumi_type for each in pairs.anew()}
+    if cluster is not None and _VPC in anew:
+        yield (
+            f"{cluster.address}: its network {vpc_of(cluster) or 'unknown'} is not in this state, and this program would make "
+            f"another, where the cluster can't go; set {EXISTING} to what is there"
+        )
     subnets = layout.subnets_of(cluster, owned) if cluster is not None else []
     left = ", ".join(subnet.address for subnet in subnets if pairs.counterpart(subnet) is None)
     if left:
@@ -220,10 +226,10 @@ def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
             f"set {EXISTING} to what is there"
         )
     is_there = any(each.type_name == "aws_eks_cluster" and not each.deposed for each in owned)
-    if is_there and any(each.pulumi_type == _CLUSTER for each in pairs.anew()):
+    if is_there and _CLUSTER in anew:
         yield (
-            "several EKS clusters, and none has the name of shopcat:cluster.name, so this program would make another; set "
-            f"that to the production's, or {EXISTING}"
+            "can't say which EKS cluster is the production's, and this program would make another; set shopcat:cluster.name to "
+            f"its name, or {EXISTING}"
         )
 
 
@@ -241,11 +247,7 @@ def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
     for each in owned:
         if each.type_name == "aws_rds_cluster" and not each.deposed:
             yield f"{each.address}: a cluster of RDS can't be taken over, this program declares one instance; {NO_SETTING}"
-    left = [
-        each
-        for each in owned
-        if each.type_name == "aws_db_instance" and not each.deposed and each.text("engine") in {"postgres", ""}
-    ]
+    left = [each for each in owned if each.type_name == "aws_db_instance" and not each.deposed and may_be_shops(each)]
     if left and pairs.only(_INSTANCE) is None:
         names = ", ".join(each.address for each in left)
         yield f"{names}: can't say which is the shop's, and this program would make an empty database beside it; {NO_SETTING}"

@@ -45,16 +45,16 @@ def secret_texts(type_name: str, attributes: Mapping[str, Any], paths: Any) -> I
         paths: `sensitive_attributes` as the state has it; what can't be read as such makes all attributes secret.
     """
     if _GENERATORS.fullmatch(type_name):
-        yield from _texts({key: value for key, value in attributes.items() if key != "id"})
+        yield from texts_of({key: value for key, value in attributes.items() if key != "id"})
     elif _MANIFESTS.fullmatch(type_name):
         yield from _below(attributes, lambda name: name in _DATA)
     yield from _below(attributes, is_secret_name)
     steps = _read_paths(paths)
     if steps is None:
-        yield from _texts(attributes)
+        yield from texts_of(attributes)
         return
     for path in steps:
-        yield from _texts(_value_at(attributes, path))
+        yield from texts_of(_value_at(attributes, path))
 
 
 def _read_paths(paths: Any) -> list[list[Any]] | None:
@@ -89,7 +89,7 @@ def _below(value: Any, is_secret: Callable[[str], bool]) -> Iterator[str]:
     if isinstance(value, dict):
         for key, each in value.items():
             is_named = key == "value" and is_secret(str(value.get("name")))
-            yield from _texts(each) if is_named or is_secret(str(key)) else _below(each, is_secret)
+            yield from texts_of(each) if is_named or is_secret(str(key)) else _below(each, is_secret)
     elif isinstance(value, list):
         for each in value:
             yield from _below(each, is_secret)
@@ -97,7 +97,7 @@ def _below(value: Any, is_secret: Callable[[str], bool]) -> Iterator[str]:
         yield from _below(_document(value), is_secret)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts_of(value: Any) -> Iterator[str]:
     """Yield every text in a value; of a text that is JSON itself, also those in it that have a secret's name."""
     if isinstance(value, str):
         if value:
@@ -105,10 +105,10 @@ def _texts(value: Any) -> Iterator[str]:
         yield from _below(_document(value), is_secret_name)
     elif isinstance(value, dict):
         for each in value.values():
-            yield from _texts(each)
+            yield from texts_of(each)
     elif isinstance(value, list):
         for each in value:
-            yield from _texts(each)
+            yield from texts_of(each)
 
 
 def _document(text: str) -> Any:

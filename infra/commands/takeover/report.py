@@ -18,11 +18,11 @@ def plan_text(plan: Plan, redactor: Redactor, *, data_sources: int = 0) -> str:
     lines = [line for row in _ordered(plan.rows) for line in _row_lines(row, redactor)]
     if plan.anew:
         lines += ["", "made anew, with nothing of the kind to take over:"]
-        lines += [_cell(f"  {pulumi_type}: {', '.join(names)}", redactor) for pulumi_type, names in plan.anew.items()]
+        lines += [cell(f"  {pulumi_type}: {', '.join(names)}", redactor) for pulumi_type, names in plan.anew.items()]
     if plan.suggestion:
         lines += ["", "settings that describe the cluster that is there:"]
-        lines += [_cell(f"  {line}", redactor) for line in plan.suggestion]
-    lines += ["", *(_cell(f"error: {error}", redactor, longest=1000) for error in plan.errors)]
+        lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
+    lines += ["", *(cell(f"error: {error}", redactor, longest=1000) for error in plan.errors)]
     counts = ", ".join(
         f"{number} {decision}"
         for decision in Decision
@@ -41,19 +41,19 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 def _row_lines(row: Row, redactor: Redactor) -> list[str]:
     indent = " " * 22
-    lines = [f"{row.decision:<21} {_cell(row.address, redactor)}", f"{indent}{_cell(row.detail, redactor)}"]
+    lines = [f"{row.decision:<21} {cell(row.address, redactor)}", f"{indent}{cell(row.detail, redactor)}"]
     lines += [f"{indent}{difference.effect:<13} {_difference(difference, redactor)}" for difference in row.differences]
-    lines += [f"{indent}{_cell(remark, redactor)}" for remark in row.remarks]
+    lines += [f"{indent}{cell(remark, redactor)}" for remark in row.remarks]
     return lines
 
 
 def _difference(difference: Difference, redactor: Redactor) -> str:
-    there, declared = (_cell(text, redactor, longest=60) for text in (difference.there, difference.declared))
-    text = f"{_cell(difference.argument, redactor)}: {there} → {declared}"
-    return f"{text} ({_cell(difference.note, redactor)})" if difference.note else text
+    there, declared = (cell(text, redactor, longest=60) for text in (difference.there, difference.declared))
+    text = f"{cell(difference.argument, redactor)}: {there} → {declared}"
+    return f"{text} ({cell(difference.note, redactor)})" if difference.note else text
 
 
-def _cell(text: str, redactor: Redactor, *, longest: int = LONGEST) -> str:
+def cell(text: str, redactor: Redactor, *, longest: int = LONGEST) -> str:
     """Return a text on one line, without secrets and without what a terminal would obey."""
     shown = "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in redactor.hide(text)

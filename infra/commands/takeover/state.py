@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from infra.commands.takeover.redaction import secret_texts
 from infra.errors import SettingsError
 
 VERSION = 4
+DEEPEST = 100
+"""Maps and lists in one another. The deepest block of a provider has about ten."""
 _PULL = "`terraform state pull > terraform.tfstate` writes the state, whatever backend it is in"
 
 
@@ -33,6 +35,8 @@ class Owned:
     """Terraform would replace it at its next apply."""
     comparable: bool = True
     """False if its attributes are in the flat form of Terraform 0.11."""
+    secrets: frozenset[str] = frozenset()
+    """Every secret text among its attributes."""
 
     def text(self, name: str) -> str:
         """Return an attribute if it is a text; else nothing."""
@@ -62,14 +66,10 @@ def parse_state(content: bytes, name: str) -> TerraformState:
     Raises:
         SettingsError: it is no state of version 4; the message says what it seems to be.
     """
-    try:
-        return _read(_document(content, name), name)
-    except RecursionError as error:
-        raise SettingsError(f"{name} is nested too deep to be a state; {_PULL}") from error
-
-
-def _read(document: Mapping[str, Any], name: str) -> TerraformState:
+    document = _document(content, name)
     _check_version(document, name)
+    if _depth_exceeds(document, DEEPEST):
+        raise SettingsError(f"{name} is nested more than {DEEPEST} deep, so it is no state; {_PULL}")
     resources = document.get("resources")
     if not isinstance(resources, list):
         raise SettingsError(f"{name}: `resources` is no list; {_PULL}")
@@ -87,12 +87,13 @@ def _read(document: Mapping[str, Any], name: str) -> TerraformState:
         for instance in instances:
             if not isinstance(instance, dict):
                 raise SettingsError(f"{where}: an instance is no object; {_PULL}")
-            secrets |= _instance_secrets(type_name, instance)
+            hidden = _instance_secrets(type_name, instance)
+            secrets |= hidden
             if mode == "data":
                 data_sources += 1
             else:
                 address = ".".join(part for part in (module, type_name, title) if part)
-                owned.append(_owned(address, type_name, module, instance))
+                owned.append(replace(_owned(address, type_name, module, instance), secrets=frozenset(hidden)))
     version = document.get("terraform_version")
     return TerraformState(
         tuple(owned), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
@@ -144,6 +145,19 @@ def _document(content: bytes, name: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise SettingsError(f"{name} holds no JSON object, so no state; {_PULL}")
     return document
+
+
+def _depth_exceeds(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each if isinstance(each, list) else ())
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _check_version(document: Mapping[str, Any], name: str) -> None:

@@ -10,7 +10,7 @@ from infra.commands.takeover.rows import Decision, Row
 from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
 
 if TYPE_CHECKING:
-    from infra.commands.takeover.declared import Declared
+    from infra.commands.takeover.declaration import Declared
     from infra.commands.takeover.matching import Pairs
     from infra.commands.takeover.state import Owned
     from infra.settings import Settings
