@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from infra.clients import kubernetes
 from infra.clients.aws import AwsClients
 from infra.commands.takeover import declared, helm, layout, live
-from infra.commands.takeover.plan import Plan, make_plan
+from infra.commands.takeover.plan import TakeoverPlan, plan_takeover
 from infra.commands.takeover.redaction import Redactor
 from infra.commands.takeover.report import cell, plan_text
 from infra.commands.takeover.state import TerraformState, parse_state
@@ -46,7 +46,7 @@ def _helm(path: Path | None, state: TerraformState, settings: Settings, clients:
         return helm.parse_text(_read_file(path, "Helm's output"), path.name, SHOP_NAMESPACE)
     client = None
     kubeconfig = os.environ.get("KUBECONFIG", "")
-    cluster = layout.cluster_of(state.owned, settings)
+    cluster = layout.production_cluster(state.owned, settings)
     if kubeconfig:
         client = kubernetes.from_kubeconfig(_read_file(Path(kubeconfig), "KUBECONFIG").decode(errors="replace"))
     elif clients is not None and cluster is not None and cluster.text("name"):
@@ -56,7 +56,7 @@ def _helm(path: Path | None, state: TerraformState, settings: Settings, clients:
     return live.read_helm(client)
 
 
-def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
+def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
     if arguments.state == Path():
         raise SettingsError(
             "no state is named: make takeover-plan STATE=terraform.tfstate (`terraform state pull` writes it)"
@@ -67,7 +67,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
     heading = f"Terraform {state.terraform_version}, {arguments.state.name}; nothing is changed by this"
     print(cell(heading, redactor))
     clients: AwsClients | None = None if arguments.offline else AwsClients(region, endpoint_url=settings.aws_endpoint)
-    account, known = "", live.Live(state.owned)
+    account, known = "", live.AwsReading(state.owned)
     if clients is not None:
         try:
             account, _ = clients.identity()
@@ -86,9 +86,9 @@ def _plan(arguments: argparse.Namespace) -> tuple[Plan, Redactor, int]:
                 raise
             print(cell(f"Helm was not asked: {error}", redactor, longest=LINE))
     print(flush=True)
-    plan = make_plan(
+    plan = plan_takeover(
         [*known.owned, *release.owned],
-        declared.record(settings, region, account or UNKNOWN_ACCOUNT, layout.zone_ids(state.owned)),
+        declared.record_declared(settings, region, account or UNKNOWN_ACCOUNT, layout.zone_ids(state.owned)),
         settings,
         region=region,
         account=account,

@@ -20,10 +20,10 @@ from infra.commands.takeover import declared, helm, kinds, layout
 from infra.commands.takeover.declaration import Declared, reference
 from infra.commands.takeover.differences import Effect
 from infra.commands.takeover.kinds import KINDS
-from infra.commands.takeover.plan import Plan, import_id, make_plan
+from infra.commands.takeover.plan import TakeoverPlan, import_id, plan_takeover
 from infra.commands.takeover.redaction import HIDDEN, Redactor
 from infra.commands.takeover.report import plan_text
-from infra.commands.takeover.rows import Decision, Row
+from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.commands.takeover.state import Owned, TerraformState, parse_state
 from infra.settings import Settings
 from tests.unit.test_settings import committed, existing
@@ -42,7 +42,7 @@ def recorded(chosen: Settings = SETTINGS, zones: Mapping[str, str] | None = None
     """What settings declare; recorded once, since that takes seconds."""
     key = f"{chosen.model_dump_json()} {zones or {}}"
     if key not in _RECORDED:
-        _RECORDED[key] = declared.record(chosen, REGION, ACCOUNT, zones)
+        _RECORDED[key] = declared.record_declared(chosen, REGION, ACCOUNT, zones)
     return _RECORDED[key]
 
 
@@ -57,11 +57,11 @@ def _helm() -> helm.HelmRelease:
 PLAIN, MODULES = _state("plain.tfstate"), _state("modules.tfstate")
 
 
-def _plan(owned: Any, chosen: Settings = SETTINGS, **given: Any) -> Plan:
-    return make_plan(owned, recorded(chosen, layout.zone_ids(owned)), chosen, **given)
+def _plan(owned: Any, chosen: Settings = SETTINGS, **given: Any) -> TakeoverPlan:
+    return plan_takeover(owned, recorded(chosen, layout.zone_ids(owned)), chosen, **given)
 
 
-def _row(plan: Plan, address: str) -> Row:
+def _row(plan: TakeoverPlan, address: str) -> TakeoverRow:
     (found,) = [row for row in plan.rows if row.address == address]
     return found
 
@@ -130,7 +130,7 @@ def test_every_declared_type_of_aws_is_one_that_a_state_can_hold() -> None:
 
 
 def test_each_row_of_the_table_names_its_page() -> None:
-    assert kinds.source("aws_db_instance").endswith("/hashicorp/aws/latest/docs/resources/db_instance")
+    assert kinds.documentation_page("aws_db_instance").endswith("/hashicorp/aws/latest/docs/resources/db_instance")
 
 
 # The plain layout -----------------------------------------------------------------------------------------------------
@@ -139,20 +139,20 @@ def test_each_row_of_the_table_names_its_page() -> None:
 def test_the_plain_layout_is_refused_with_the_settings_that_avoid_it() -> None:
     plan = _plan([*PLAIN.owned, *_helm().owned])
     assert len(plan.rows) == len(PLAIN.owned) + 3
-    by_decision = {decision: [row.address for row in plan.rows if row.decision is decision] for decision in Decision}
-    assert by_decision[Decision.REFUSED] == ["aws_db_instance.shopcat", "aws_vpc.shopcat"]
-    assert by_decision[Decision.TAKEN] == [
+    by_outcome = {outcome: [row.address for row in plan.rows if row.outcome is outcome] for outcome in Outcome}
+    assert by_outcome[Outcome.REFUSED] == ["aws_db_instance.shopcat", "aws_vpc.shopcat"]
+    assert by_outcome[Outcome.TAKEN] == [
         "aws_db_subnet_group.shopcat",
         "aws_ecr_repository.shopcat",
         "aws_security_group.database",
     ]
-    assert by_decision[Decision.BESIDE] == [
+    assert by_outcome[Outcome.BESIDE] == [
         "helm: Secret shopcat/shopcat",
         "helm: Service shopcat/shopcat",
         "helm: Deployment shopcat/shopcat",
     ]
-    assert not by_decision[Decision.UNKNOWN]
-    assert not by_decision[Decision.LEFT]
+    assert not by_outcome[Outcome.UNKNOWN]
+    assert not by_outcome[Outcome.LEFT]
     errors = "\n".join(plan.errors)
     assert "aws_db_instance.shopcat: username is shopcat, this program declares shopcat_admin" in errors
     assert "aws_db_instance.shopcat: storageEncrypted is false, this program declares true" in errors
@@ -169,7 +169,7 @@ def test_the_plain_layout_is_refused_with_the_settings_that_avoid_it() -> None:
 def test_a_repository_that_moves_tags_is_changed_in_place() -> None:
     row = _row(_plan(PLAIN.owned), "aws_ecr_repository.shopcat")
     assert row.detail == "import aws:ecr/repository:Repository shopcat shopcat"
-    assert [(each.argument, each.effect, each.there, each.declared) for each in row.differences] == [
+    assert [(each.argument, each.effect, each.actual, each.declared) for each in row.differences] == [
         ("imageScanningConfiguration.scanOnPush", Effect.IN_PLACE, "false", "true"),
         ("imageTagMutability", Effect.IN_PLACE, "MUTABLE", "IMMUTABLE"),
     ]
@@ -178,7 +178,7 @@ def test_a_repository_that_moves_tags_is_changed_in_place() -> None:
 def test_a_repository_with_a_key_of_its_own_is_not_replaced() -> None:
     encryption = [{"encryption_type": "KMS", "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/1"}]
     plan = _plan(_with(PLAIN.owned, "aws_ecr_repository.shopcat", encryption_configuration=encryption))
-    assert _row(plan, "aws_ecr_repository.shopcat").decision is Decision.REFUSED
+    assert _row(plan, "aws_ecr_repository.shopcat").outcome is Outcome.REFUSED
     assert any("and all images in it, would be replaced; no setting of this version" in error for error in plan.errors)
 
 
@@ -214,11 +214,11 @@ def test_with_the_suggested_settings_the_cluster_is_used_as_it_is() -> None:
     assert plan.errors == ()
     assert plan.suggestion == ()
     row = _row(plan, "aws_vpc.shopcat")
-    assert (row.decision, row.detail) == (Decision.USED, "shopcat:cluster.existing.vpcId names it")
+    assert (row.outcome, row.detail) == (Outcome.USED, "shopcat:cluster.existing.vpcId names it")
     assert "privateSubnetIds" in _row(plan, "aws_subnet.private[1]").detail
     assert "natAddresses" in _row(plan, "aws_eip.nat").detail
     for address in ("aws_eks_cluster.shopcat", "aws_iam_role.nodes", "aws_iam_openid_connect_provider.shopcat"):
-        assert _row(plan, address).decision is Decision.USED, address
+        assert _row(plan, address).outcome is Outcome.USED, address
     database = _row(plan, "aws_db_instance.shopcat")
     assert database.detail == "import aws:rds/instance:Instance database shopcat"
     assert all(each.effect is not Effect.REPLACES for each in database.differences)
@@ -273,7 +273,7 @@ def test_a_database_s_arguments(changes: Mapping[str, Any], argument: str, effec
     row = _row(plan, "aws_db_instance.shopcat")
     assert {each.argument: each.effect for each in row.differences}.get(argument) is effect
     assert bool(plan.errors) is (effect is Effect.REPLACES)
-    assert row.decision is (Decision.REFUSED if plan.errors else Decision.TAKEN)
+    assert row.outcome is (Outcome.REFUSED if plan.errors else Outcome.TAKEN)
 
 
 def test_several_databases_are_never_chosen_from() -> None:
@@ -287,7 +287,7 @@ def test_several_databases_are_never_chosen_from() -> None:
     other = replace(database, type_name="aws_rds_cluster", address="aws_rds_cluster.x")
     plan = _plan([*rest, other], _adopted_settings())
     assert any("a cluster of RDS can't be taken over" in error for error in plan.errors)
-    assert _row(plan, "aws_rds_cluster.x").decision is Decision.UNKNOWN
+    assert _row(plan, "aws_rds_cluster.x").outcome is Outcome.UNKNOWN
 
 
 def test_a_database_of_another_engine_is_not_the_shop_s() -> None:
@@ -295,7 +295,7 @@ def test_a_database_of_another_engine_is_not_the_shop_s() -> None:
     wiki = Owned("aws_db_instance.wiki", "aws_db_instance", "", attributes)
     plan = _plan([*_adoptable(), wiki], _adopted_settings())
     assert plan.errors == ()
-    assert _row(plan, "aws_db_instance.wiki").decision is Decision.UNKNOWN
+    assert _row(plan, "aws_db_instance.wiki").outcome is Outcome.UNKNOWN
 
 
 # A cluster that this program declares itself --------------------------------------------------------------------------
@@ -341,7 +341,7 @@ def test_what_is_as_declared_is_taken_over_without_a_loss() -> None:
     owned = [each for each in _as_declared() if each.type_name != "aws_route53_record"]
     plan = _plan(owned)
     assert plan.errors == ()
-    taken = {row.address: row for row in plan.rows if row.decision is Decision.TAKEN}
+    taken = {row.address: row for row in plan.rows if row.outcome is Outcome.TAKEN}
     for address in (
         "aws_vpc.vpc",
         "aws_eks_cluster.shopcat-eksCluster",
@@ -376,7 +376,7 @@ def test_a_cluster_without_encryption_gets_it_in_place() -> None:
 )
 def test_a_cluster_is_never_replaced(changes: Mapping[str, Any]) -> None:
     plan = _plan(_with(tuple(_as_declared()), "aws_eks_cluster.shopcat-eksCluster", **changes))
-    assert _row(plan, "aws_eks_cluster.shopcat-eksCluster").decision is Decision.REFUSED
+    assert _row(plan, "aws_eks_cluster.shopcat-eksCluster").outcome is Outcome.REFUSED
     assert any(
         "and all that runs in it, would be replaced; set shopcat:cluster.existing" in error for error in plan.errors
     )
@@ -400,8 +400,8 @@ def test_a_replica_is_not_the_shop_s_database() -> None:
     renamed = replace(database, attributes={**database.attributes, "identifier": "shop"})
     plan = _plan([renamed, Owned("aws_db_instance.copy", "aws_db_instance", "", copy)])
     assert not any("can't say which" in error for error in plan.errors)
-    assert _row(plan, "aws_db_instance.shopcat").decision is Decision.REFUSED
-    assert _row(plan, "aws_db_instance.copy").decision is Decision.UNKNOWN
+    assert _row(plan, "aws_db_instance.shopcat").outcome is Outcome.REFUSED
+    assert _row(plan, "aws_db_instance.copy").outcome is Outcome.UNKNOWN
 
 
 def test_the_name_of_an_existing_cluster_has_to_be_its_own() -> None:
@@ -429,25 +429,25 @@ def test_several_clusters_are_never_chosen_from() -> None:
 def test_the_module_layout() -> None:
     plan = _plan([*MODULES.owned, *_helm().owned])
     assert len(plan.rows) == len(MODULES.owned) + 3
-    refused = [row.address for row in plan.rows if row.decision is Decision.REFUSED]
+    refused = [row.address for row in plan.rows if row.outcome is Outcome.REFUSED]
     assert refused == [
         "module.vpc.aws_vpc.this[0]",
         "module.eks.aws_eks_cluster.this[0]",
         "module.rds.module.db_instance.aws_db_instance.this[0]",
         "aws_route53_record.shop",
     ]
-    decisions = {row.address: row.decision for row in plan.rows}
+    outcomes = {row.address: row.outcome for row in plan.rows}
     nodes = 'module.eks.module.eks_managed_node_group["workers"]'
-    assert decisions[f"{nodes}.aws_eks_node_group.this[0]"] is Decision.USED
-    assert decisions["module.eks.module.kms.aws_kms_key.this[0]"] is Decision.USED
-    assert decisions["module.eks.aws_security_group.node[0]"] is Decision.USED
-    assert decisions["aws_security_group.database"] is Decision.BESIDE
-    assert decisions["aws_ecr_repository.shopcat"] is Decision.BESIDE
-    assert decisions["aws_secretsmanager_secret.database"] is Decision.BESIDE
-    assert decisions["random_password.database"] is Decision.LEFT
-    assert decisions["aws_s3_bucket.uploads"] is Decision.UNKNOWN
-    assert decisions["kubernetes_namespace.shopcat"] is Decision.TAKEN
-    assert decisions["helm_release.controller"] is Decision.TAKEN
+    assert outcomes[f"{nodes}.aws_eks_node_group.this[0]"] is Outcome.USED
+    assert outcomes["module.eks.module.kms.aws_kms_key.this[0]"] is Outcome.USED
+    assert outcomes["module.eks.aws_security_group.node[0]"] is Outcome.USED
+    assert outcomes["aws_security_group.database"] is Outcome.BESIDE
+    assert outcomes["aws_ecr_repository.shopcat"] is Outcome.BESIDE
+    assert outcomes["aws_secretsmanager_secret.database"] is Outcome.BESIDE
+    assert outcomes["random_password.database"] is Outcome.LEFT
+    assert outcomes["aws_s3_bucket.uploads"] is Outcome.UNKNOWN
+    assert outcomes["kubernetes_namespace.shopcat"] is Outcome.TAKEN
+    assert outcomes["helm_release.controller"] is Outcome.TAKEN
     assert any("set shopcat:dns to external" in error for error in plan.errors)
     assert (
         "    privateSubnetIds: [subnet-0d0000000000000a2, subnet-0d0000000000000b2, subnet-0d0000000000000c2]"
@@ -458,7 +458,7 @@ def test_the_module_layout() -> None:
 def test_with_external_dns_no_record_is_touched() -> None:
     plan = _plan(MODULES.owned, settings.read_settings(committed(dns="external")))
     assert not any("shopcat:dns" in error for error in plan.errors)
-    assert _row(plan, "aws_route53_record.shop").decision is Decision.USED
+    assert _row(plan, "aws_route53_record.shop").outcome is Outcome.USED
 
 
 # Rows in general ------------------------------------------------------------------------------------------------------
@@ -468,12 +468,12 @@ def test_deposed_and_tainted_objects_say_so() -> None:
     owned = [replace(_of("aws_ecr_repository.shopcat"), tainted=True), replace(_of("aws_eip.nat"), deposed=True)]
     plan = _plan(owned)
     assert "tainted" in _row(plan, "aws_ecr_repository.shopcat").remarks[0]
-    assert _row(plan, "aws_eip.nat").decision is Decision.LEFT
+    assert _row(plan, "aws_eip.nat").outcome is Outcome.LEFT
 
 
 def test_attributes_in_the_flat_form_are_not_compared() -> None:
     plan = _plan([replace(_of("aws_ecr_repository.shopcat"), comparable=False)])
-    assert plan.rows[0].decision is Decision.BESIDE
+    assert plan.rows[0].outcome is Outcome.BESIDE
 
 
 def test_an_import_id_needs_every_part() -> None:
@@ -549,7 +549,7 @@ def test_any_state_has_a_row_for_each_object_and_no_secret_in_it(resources: list
     }
     state = parse_state(json.dumps(document).encode(), "s")
     assert {f"{CANARY}{number}" for number in range(10)} <= state.secrets
-    plan = make_plan(state.owned, recorded(), SETTINGS, region=REGION, account=ACCOUNT)
+    plan = plan_takeover(state.owned, recorded(), SETTINGS, region=REGION, account=ACCOUNT)
     assert [row.address for row in plan.rows] == [each.address for each in state.owned]
     text = plan_text(plan, Redactor(state.secrets))
     assert CANARY not in text
@@ -576,7 +576,7 @@ def test_decisions_need_neither_pulumi_nor_aws() -> None:
 
 def test_the_page_explains_every_word_of_the_table() -> None:
     page = (FOLDER.parents[3] / "docs" / "takeover.md").read_text()
-    assert [str(decision) for decision in Decision if f"| {decision} |" not in page] == []
+    assert [str(outcome) for outcome in Outcome if f"| {outcome} |" not in page] == []
     assert [str(effect) for effect in Effect if f"- **{effect}**" not in page] == []
 
 

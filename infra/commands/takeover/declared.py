@@ -164,7 +164,9 @@ def _no_cluster() -> NoReturn:
     raise NotImplementedError("only a hook would ask the cluster")
 
 
-def record(settings: Settings, region: str, account: str, zone_ids: Mapping[str, str] | None = None) -> list[Declared]:
+def record_declared(
+    settings: Settings, region: str, account: str, zone_ids: Mapping[str, str] | None = None
+) -> list[Declared]:
     """Return every resource that an update of the prod stack declares, without the release and what confines previews.
 
     Args:

@@ -18,7 +18,7 @@ from infra.commands.takeover.redaction import HIDDEN, texts_of
 
 if TYPE_CHECKING:
     from infra.commands.takeover.declaration import Declared
-    from infra.commands.takeover.kinds import Kind
+    from infra.commands.takeover.kinds import TerraformType
     from infra.commands.takeover.state import Owned
 
 Resolve = Callable[[tuple[str, str]], set[str] | None]
@@ -38,7 +38,7 @@ class Difference:
     """One argument that is not the same."""
 
     argument: str
-    there: str
+    actual: str
     declared: str
     effect: Effect
     note: str = ""
@@ -76,29 +76,35 @@ _UNCERTAIN = frozenset({(_RDS, "dbSubnetGroupName"), (_EKS, "vpcConfig.subnetIds
 """Arguments that the provider changes in place and AWS may refuse to."""
 
 
-def compare(kind: Kind, declared: Declared, owned: Owned, resolve: Resolve) -> list[Difference]:
+def compare(kind: TerraformType, declared: Declared, owned: Owned, resolve: Resolve) -> list[Difference]:
     """Return every difference, those that would replace the thing first."""
     if not owned.comparable:
         return [Difference("(all)", "in Terraform 0.11's flat form", "", Effect.UNKNOWN)]
     is_chart = owned.type_name == "helm_release"
-    found = [Difference("values", "the chart's", "this program's", Effect.UNKNOWN)] if is_chart else []
+    differences = [Difference("values", "the chart's", "this program's", Effect.UNKNOWN)] if is_chart else []
     for name, value in sorted(declared.inputs.items()):
         if name not in OF_THE_PROVIDER and (not is_chart or name in _OF_A_CHART):
-            there = state_value(kind, name, owned.attributes)
-            found += [
+            actual = state_value(kind, name, owned.attributes)
+            differences += [
                 _judge(kind, declared, path, *pair, resolve, owned.secrets)
-                for path, pair in leaves(name, value, there)
+                for path, pair in leaves(name, value, actual)
                 if not is_same(declared.pulumi_type, path, *pair, resolve)
             ]
     for name in sorted(kind.forces_new_if_removed):
         if owned.attributes.get(name) not in _DEFAULTS and _camel(name) not in declared.inputs:
-            found.append(Difference(_camel(name), _shown(owned.attributes[name]), "nothing", Effect.REPLACES))
+            differences.append(Difference(_camel(name), _shown(owned.attributes[name]), "nothing", Effect.REPLACES))
     order = list(Effect)
-    return sorted(found, key=lambda difference: (order.index(difference.effect), difference.argument))
+    return sorted(differences, key=lambda difference: (order.index(difference.effect), difference.argument))
 
 
 def _judge(
-    kind: Kind, declared: Declared, path: str, value: Any, there: Any, resolve: Resolve, secrets: frozenset[str]
+    kind: TerraformType,
+    declared: Declared,
+    path: str,
+    value: Any,
+    actual: Any,
+    resolve: Resolve,
+    secrets: frozenset[str],
 ) -> Difference:
     top = path.partition(".")[0]
     forced = any(path == name or path.startswith(f"{name}.") for name in kind.forces_new)
@@ -108,15 +114,15 @@ def _judge(
         is_computed(value) and (target is None or target[0] == "unknown")
     ):
         effect = Effect.UNKNOWN
-    elif forced and there in _ABSENT:
+    elif forced and actual in _ABSENT:
         # The encryption of a cluster's secrets may be begun at any time (aws_eks_cluster, ForceNewIfChange).
         effect = Effect.IN_PLACE if top == "encryptionConfig" else Effect.UNKNOWN
     note = NOTES.get((declared.pulumi_type, path)) or NOTES.get((declared.pulumi_type, top), "")
-    shown = HIDDEN if secrets & set(texts_of(there)) else _shown(there)
+    shown = HIDDEN if secrets & set(texts_of(actual)) else _shown(actual)
     return Difference(path, shown, _shown(value, resolve), effect, note)
 
 
-def state_value(kind: Kind, name: str, attributes: Mapping[str, Any]) -> Any:
+def state_value(kind: TerraformType, name: str, attributes: Mapping[str, Any]) -> Any:
     """Return the state's value of an argument: Pulumi's plurals are Terraform's blocks of the singular name."""
     snake = kind.renamed.get(name) or _snake(name)
     for candidate in (snake, snake.removesuffix("s"), snake.removesuffix("es")):
@@ -125,44 +131,44 @@ def state_value(kind: Kind, name: str, attributes: Mapping[str, Any]) -> Any:
     return None
 
 
-def leaves(path: str, value: Any, there: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
+def leaves(path: str, value: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Yield each argument down to what is no map, with both values; a block that may be there once is a list of one."""
     if path == "tags":
-        yield path, (value, there)
+        yield path, (value, actual)
     elif isinstance(value, dict):
-        if isinstance(there, list) and len(there) == 1:
-            there = there[0]
+        if isinstance(actual, list) and len(actual) == 1:
+            actual = actual[0]
         for name, each in sorted(value.items()):
-            inner = there.get(_snake(name)) if isinstance(there, dict) else None
+            inner = actual.get(_snake(name)) if isinstance(actual, dict) else None
             yield from leaves(f"{path}.{name}", each, inner)
     elif isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-        yield from leaves(path, value[0], there)
+        yield from leaves(path, value[0], actual)
     else:
-        yield path, (value, there)
+        yield path, (value, actual)
 
 
-def is_same(pulumi_type: str, path: str, value: Any, there: Any, resolve: Resolve) -> bool:
+def is_same(pulumi_type: str, path: str, value: Any, actual: Any, resolve: Resolve) -> bool:
     """Tell whether a declared value says the same as the state's."""
     target = reference(value)
     if target is not None:
         texts = resolve(target)
-        return texts is not None and isinstance(there, str) and there in texts
-    if there in _ABSENT:
+        return texts is not None and isinstance(actual, str) and actual in texts
+    if actual in _ABSENT:
         return value in _DEFAULTS
     if pulumi_type == _RDS and path == "engineVersion":
-        return f"{there}.".startswith(f"{value}.")
-    if isinstance(value, list) and isinstance(there, list):
-        return _are_same_lists(pulumi_type, path, value, there, resolve)
-    if isinstance(value, dict) and isinstance(there, dict):
-        return {key: str(each) for key, each in value.items()} == {key: str(each) for key, each in there.items()}
-    return bool(_plain(value) == _plain(there))
+        return f"{actual}.".startswith(f"{value}.")
+    if isinstance(value, list) and isinstance(actual, list):
+        return _are_same_lists(pulumi_type, path, value, actual, resolve)
+    if isinstance(value, dict) and isinstance(actual, dict):
+        return {key: str(each) for key, each in value.items()} == {key: str(each) for key, each in actual.items()}
+    return bool(_plain(value) == _plain(actual))
 
 
-def _are_same_lists(pulumi_type: str, path: str, value: list[Any], there: list[Any], resolve: Resolve) -> bool:
+def _are_same_lists(pulumi_type: str, path: str, value: list[Any], actual: list[Any], resolve: Resolve) -> bool:
     """Compare without order: almost all lists of these arguments are sets."""
-    if len(value) != len(there):
+    if len(value) != len(actual):
         return False
-    left = list(there)
+    left = list(actual)
     for each in value:
         for place, other in enumerate(left):
             if isinstance(each, dict):

@@ -37,7 +37,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True)
-class Kind:
+class TerraformType:
     """One of Terraform's types."""
 
     part: Part
@@ -71,8 +71,8 @@ def _aws(
     import_id: str = "{id}",
     renamed: Mapping[str, str] | None = None,
     holds_data: bool = False,
-) -> Kind:
-    return Kind(
+) -> TerraformType:
+    return TerraformType(
         part,
         f"aws:{pulumi_type}" if pulumi_type else "",
         _words(forces_new),
@@ -313,7 +313,7 @@ _APPLICATION = {
     "aws_lb_listener_certificate": _aws(Part.EDGE),
     "aws_lb_target_group_attachment": _aws(Part.EDGE),
     "aws_wafv2_web_acl_association": _aws(Part.EDGE),
-    "helm_release": Kind(
+    "helm_release": TerraformType(
         Part.CHART,
         "kubernetes:helm.sh/v3:Release",
         frozenset(),
@@ -330,13 +330,13 @@ _LOCAL = dict.fromkeys(
      "random_uuid", "random_bytes", "random_shuffle", "tls_private_key", "tls_cert_request", "tls_self_signed_cert",
      "tls_locally_signed_cert", "time_sleep", "time_static", "time_rotating", "time_offset", "local_file",
      "local_sensitive_file"),
-    Kind(Part.LOCAL),
+    TerraformType(Part.LOCAL),
 )  # fmt: skip
 
-KINDS: Mapping[str, Kind] = {**_NETWORK, **_CLUSTER, **_APPLICATION, **_LOCAL}
+KINDS: Mapping[str, TerraformType] = {**_NETWORK, **_CLUSTER, **_APPLICATION, **_LOCAL}
 
 
-def source(type_name: str) -> str:
+def documentation_page(type_name: str) -> str:
     """Return the page that a row of the table follows."""
     return f"{_DOCUMENTATION}/{type_name.removeprefix('aws_')}"
 

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 _ARN = re.compile(r"arn:aws[a-z-]*:(?:eks|rds|ecr):([a-z0-9-]+):([0-9]{12}):.+")
 
 
-def cluster_of(owned: Sequence[Owned], settings: Settings) -> Owned | None:
+def production_cluster(owned: Sequence[Owned], settings: Settings) -> Owned | None:
     """Return the cluster of the production: that of the name in the settings, else the only one."""
-    found = [each for each in owned if each.type_name == "aws_eks_cluster" and not each.deposed]
-    named = [each for each in found if each.text("name") == settings.cluster.name]
-    candidates = named or found
+    clusters = [each for each in owned if each.type_name == "aws_eks_cluster" and not each.deposed]
+    named = [each for each in clusters if each.text("name") == settings.cluster.name]
+    candidates = named or clusters
     return candidates[0] if len(candidates) == 1 else None
 
 
@@ -50,7 +50,7 @@ def wrong_place(owned: Sequence[Owned], region: str, account: str) -> Iterator[s
 
 def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
     """Yield which settings speak of another cluster than the state, and that its Kubernetes is too old."""
-    cluster = cluster_of(owned, settings)
+    cluster = production_cluster(owned, settings)
     if cluster is None:
         return
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", cluster.text("version"))
@@ -73,16 +73,16 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
         ("vpcId", existing.vpc_id, "vpc_id"),
         ("securityGroupId", existing.security_group_id, "cluster_security_group_id"),
     ):
-        there = config.get(key)
-        if isinstance(there, str) and there and there != chosen:
+        actual = config.get(key)
+        if isinstance(actual, str) and actual and actual != chosen:
             yield (
-                f"{cluster.address}: shopcat:cluster.existing.{setting} is {chosen}, the cluster has {there}; set it to that"
+                f"{cluster.address}: shopcat:cluster.existing.{setting} is {chosen}, the cluster has {actual}; set it to that"
             )
 
 
 def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
     """Yield lines of `shopcat:cluster` that describe the cluster that is there, as far as the state tells."""
-    cluster = cluster_of(owned, settings)
+    cluster = production_cluster(owned, settings)
     if cluster is None:
         return
     vpc = vpc_of(cluster)
@@ -108,12 +108,12 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
 
 def _subnets_in_use(owned: Sequence[Owned]) -> set[str]:
     """Return the subnets that clusters and their nodes are in: others are a database's."""
-    found: set[str] = set()
+    used_ids: set[str] = set()
     for each in owned:
         if each.type_name in {"aws_eks_cluster", "aws_eks_node_group"}:
             ids = each.attributes.get("subnet_ids") or block(each, "vpc_config").get("subnet_ids")
-            found |= {text for text in ids if isinstance(text, str)} if isinstance(ids, list) else set()
-    return found
+            used_ids |= {text for text in ids if isinstance(text, str)} if isinstance(ids, list) else set()
+    return used_ids
 
 
 def zone_ids(owned: Sequence[Owned]) -> dict[str, str]:

@@ -26,7 +26,7 @@ Reader = Callable[["AwsClients", "Owned"], Attributes | None]
 
 
 @dataclass(frozen=True)
-class Live:
+class AwsReading:
     """What AWS says beyond the state."""
 
     owned: tuple[Owned, ...]
@@ -36,34 +36,36 @@ class Live:
 
 
 def _database(clients: AwsClients, owned: Owned) -> Attributes | None:
-    (found,) = clients.get("rds").describe_db_instances(DBInstanceIdentifier=owned.text("identifier"))["DBInstances"]
+    (description,) = clients.get("rds").describe_db_instances(DBInstanceIdentifier=owned.text("identifier"))[
+        "DBInstances"
+    ]
     names = {
         "engine": "Engine", "engine_version": "EngineVersion", "instance_class": "DBInstanceClass",
         "allocated_storage": "AllocatedStorage", "storage_type": "StorageType", "storage_encrypted": "StorageEncrypted",
         "username": "MasterUsername", "multi_az": "MultiAZ", "backup_retention_period": "BackupRetentionPeriod",
         "deletion_protection": "DeletionProtection", "publicly_accessible": "PubliclyAccessible",
     }  # fmt: skip
-    return _picked(found, names)
+    return _picked(description, names)
 
 
 def _repository(clients: AwsClients, owned: Owned) -> Attributes | None:
-    (found,) = clients.get("ecr").describe_repositories(repositoryNames=[owned.text("name")])["repositories"]
-    return _picked(found, {"image_tag_mutability": "imageTagMutability"})
+    (description,) = clients.get("ecr").describe_repositories(repositoryNames=[owned.text("name")])["repositories"]
+    return _picked(description, {"image_tag_mutability": "imageTagMutability"})
 
 
 def _cluster(clients: AwsClients, owned: Owned) -> Attributes | None:
-    found = clients.get("eks").describe_cluster(name=owned.text("name"))["cluster"]
-    return _picked(found, {"version": "version", "role_arn": "roleArn"})
+    description = clients.get("eks").describe_cluster(name=owned.text("name"))["cluster"]
+    return _picked(description, {"version": "version", "role_arn": "roleArn"})
 
 
 def _vpc(clients: AwsClients, owned: Owned) -> Attributes | None:
-    (found,) = clients.get("ec2").describe_vpcs(VpcIds=[owned.text("id")])["Vpcs"]
-    return _picked(found, {"cidr_block": "CidrBlock"})
+    (description,) = clients.get("ec2").describe_vpcs(VpcIds=[owned.text("id")])["Vpcs"]
+    return _picked(description, {"cidr_block": "CidrBlock"})
 
 
 def _secret(clients: AwsClients, owned: Owned) -> Attributes | None:
-    found = clients.get("secretsmanager").describe_secret(SecretId=owned.text("arn"))
-    return None if found.get("DeletedDate") else _picked(found, {"name": "Name"})
+    description = clients.get("secretsmanager").describe_secret(SecretId=owned.text("arn"))
+    return None if description.get("DeletedDate") else _picked(description, {"name": "Name"})
 
 
 READERS: Mapping[str, tuple[str, Reader]] = {
@@ -76,18 +78,18 @@ READERS: Mapping[str, tuple[str, Reader]] = {
 """Type → the attribute that AWS is asked by, and the reader; None of a reader is what is about to be deleted."""
 
 
-def _picked(found: Mapping[str, Any], names: Mapping[str, str]) -> Attributes:
-    return {name: found[key] for name, key in names.items() if key in found}
+def _picked(description: Mapping[str, Any], names: Mapping[str, str]) -> Attributes:
+    return {name: description[key] for name, key in names.items() if key in description}
 
 
-def read_aws(clients: AwsClients, owned: Sequence[Owned]) -> Live:
+def read_aws(clients: AwsClients, owned: Sequence[Owned]) -> AwsReading:
     """Return what is owned with AWS's own values; what can't be read keeps the state's, and says so."""
-    found: list[Owned] = []
+    current: list[Owned] = []
     notes: dict[str, str] = {}
     for each in owned:
         argument, reader = READERS.get(each.type_name, ("", None))
         if reader is None or each.deposed or not each.comparable or not each.text(argument):
-            found.append(each)
+            current.append(each)
             continue
         try:
             attributes = reader(clients, each)
@@ -109,8 +111,8 @@ def read_aws(clients: AwsClients, owned: Sequence[Owned]) -> Live:
         ]
         if changed:
             notes[each.address] = f"AWS differs from the state in {', '.join(sorted(changed))}; AWS's values count here"
-        found.append(replace(each, attributes={**each.attributes, **attributes}))
-    return Live(tuple(found), notes)
+        current.append(replace(each, attributes={**each.attributes, **attributes}))
+    return AwsReading(tuple(current), notes)
 
 
 def read_helm(client: KubernetesClient) -> helm.HelmRelease:
@@ -119,5 +121,5 @@ def read_helm(client: KubernetesClient) -> helm.HelmRelease:
     Raises:
         ShopCatError: the cluster can't be asked, or a Secret holds no release.
     """
-    found = client.get(f"/api/v1/namespaces/{SHOP_NAMESPACE}/secrets", labelSelector="owner=helm,status=deployed")
-    return helm.parse_secrets((found or {}).get("items") or [], SHOP_NAMESPACE)
+    secrets = client.get(f"/api/v1/namespaces/{SHOP_NAMESPACE}/secrets", labelSelector="owner=helm,status=deployed")
+    return helm.parse_secrets((secrets or {}).get("items") or [], SHOP_NAMESPACE)

@@ -15,7 +15,7 @@ from typing import Any
 
 from infra.commands.takeover.declaration import Declared, is_computed, reference
 from infra.commands.takeover.differences import is_same, leaves, state_value
-from infra.commands.takeover.kinds import KINDS, Kind
+from infra.commands.takeover.kinds import KINDS, TerraformType
 from infra.commands.takeover.state import Owned
 
 _ONLY = (
@@ -35,13 +35,13 @@ class Pairs:
     def __init__(self, declared: Sequence[Declared], owned: Sequence[Owned]) -> None:
         self._declared = {each.key: each for each in declared}
         self._owned = [each for each in owned if each.type_name in KINDS and not each.deposed and each.comparable]
-        self._there: dict[tuple[str, str], Owned] = {}
+        self._objects: dict[tuple[str, str], Owned] = {}
         self._taken: dict[str, Declared] = {}
         self._pair_by_name()
         self._pair_only_ones()
         count = -1
-        while count != len(self._there):  # each new pair may name others
-            count = len(self._there)
+        while count != len(self._objects):  # each new pair may name others
+            count = len(self._objects)
             self._pair_by_reference()
             self._pair_by_name()
 
@@ -51,23 +51,23 @@ class Pairs:
 
     def object_of(self, key: tuple[str, str]) -> Owned | None:
         """Return what is there of a declared resource."""
-        return self._there.get(key)
+        return self._objects.get(key)
 
     def only(self, pulumi_type: str) -> Owned | None:
         """Return the object of a type of which one is declared."""
-        return next((each for key, each in self._there.items() if key[0] == pulumi_type), None)
+        return next((each for key, each in self._objects.items() if key[0] == pulumi_type), None)
 
     def resolve(self, key: tuple[str, str]) -> set[str] | None:
         """Return the texts that refer to what is there of a declared resource; None if it is made anew."""
-        found = self._there.get(key)
-        return None if found is None else found.identity
+        owned = self._objects.get(key)
+        return None if owned is None else owned.identity
 
     def anew(self) -> Iterator[Declared]:
         """Yield every declared resource of which nothing is there."""
-        return (each for key, each in self._declared.items() if key not in self._there)
+        return (each for key, each in self._declared.items() if key not in self._objects)
 
     def _add(self, declared: Declared, owned: Owned) -> None:
-        self._there[declared.key] = owned
+        self._objects[declared.key] = owned
         self._taken[owned.address] = declared
 
     def _free(self, pulumi_type: str) -> list[Owned]:
@@ -75,7 +75,7 @@ class Pairs:
         return [each for each in self._owned if each.type_name in types and each.address not in self._taken]
 
     def _open(self) -> list[Declared]:
-        return [each for key, each in self._declared.items() if key not in self._there]
+        return [each for key, each in self._declared.items() if key not in self._objects]
 
     def _pair_by_name(self) -> None:
         for declared in self._open():
@@ -87,7 +87,7 @@ class Pairs:
             if len(same) == 1:
                 self._add(declared, same[0])
 
-    def _has_name(self, kind: Kind, declared: Declared, owned: Owned) -> bool:
+    def _has_name(self, kind: TerraformType, declared: Declared, owned: Owned) -> bool:
         if not kind.names or any(name not in declared.inputs for name in kind.names):
             return False
         return all(
@@ -121,13 +121,13 @@ class Pairs:
         return owned.text("cluster_name") in {"", cluster.text("name")}
 
     def _pair_by_reference(self) -> None:
-        for key, owned in list(self._there.items()):
+        for key, owned in list(self._objects.items()):
             declared, kind = self._declared[key], KINDS[owned.type_name]
             for name, value in declared.inputs.items():
-                for _, (leaf, there) in leaves(name, value, state_value(kind, name, owned.attributes)):
+                for _, (leaf, actual) in leaves(name, value, state_value(kind, name, owned.attributes)):
                     target = reference(leaf)
-                    if target in self._declared and target not in self._there and isinstance(there, str):
-                        self._pair_referred(self._declared[target], there)
+                    if target in self._declared and target not in self._objects and isinstance(actual, str):
+                        self._pair_referred(self._declared[target], actual)
 
     def _pair_referred(self, declared: Declared, text: str) -> None:
         types = _TYPES.get(declared.pulumi_type)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from infra.commands.takeover import layout
 from infra.commands.takeover.differences import Difference, Effect, compare
 from infra.commands.takeover.helm import TYPE as HELM_TYPE
-from infra.commands.takeover.kinds import KINDS, Kind, Part, kubernetes_kind
+from infra.commands.takeover.kinds import KINDS, Part, TerraformType, kubernetes_kind
 from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
-from infra.commands.takeover.rows import Decision, Row
+from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.commands.takeover.unpaired import Unpaired
 from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
 
@@ -57,10 +57,10 @@ SETTINGS: Mapping[tuple[str, str], str] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class TakeoverPlan:
     """Everything that is decided."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[TakeoverRow, ...]
     errors: tuple[str, ...]
     anew: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Type → logical names of what is declared and has nothing of its kind there."""
@@ -68,7 +68,7 @@ class Plan:
     """Lines of settings that would describe the cluster that is there."""
 
 
-def make_plan(
+def plan_takeover(
     owned: Sequence[Owned],
     declared: Sequence[Declared],
     settings: Settings,
@@ -76,7 +76,7 @@ def make_plan(
     region: str = "",
     account: str = "",
     notes: Mapping[str, str] | None = None,
-) -> Plan:
+) -> TakeoverPlan:
     """Decide about each object.
 
     Args:
@@ -89,9 +89,9 @@ def make_plan(
     """
     pairs = Pairs(declared, owned)
     paired = {
-        each.address: compare(KINDS[each.type_name], found, each, pairs.resolve)
+        each.address: compare(KINDS[each.type_name], counterpart, each, pairs.resolve)
         for each in owned
-        if (found := pairs.counterpart(each)) is not None
+        if (counterpart := pairs.counterpart(each)) is not None
     }
     errors = [*layout.wrong_place(owned, region, account), *layout.wrong_references(owned, settings)]
     losses = list(_losses(owned, paired, pairs))
@@ -112,14 +112,20 @@ def make_plan(
         for each in owned
     ]
     suggestion = () if cluster_fits else layout.existing_cluster(owned, settings)
-    return Plan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
+    return TakeoverPlan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
 
 
 def _row(
-    owned: Owned, pairs: Pairs, found: list[Difference] | None, unpaired: Unpaired, *, cluster_fits: bool, note: str
-) -> Row:
+    owned: Owned,
+    pairs: Pairs,
+    differences: list[Difference] | None,
+    unpaired: Unpaired,
+    *,
+    cluster_fits: bool,
+    note: str,
+) -> TakeoverRow:
     kind = KINDS.get(owned.type_name)
-    row = _decide(owned, kind, pairs, found, unpaired, cluster_fits=cluster_fits)
+    row = _decide(owned, kind, pairs, differences, unpaired, cluster_fits=cluster_fits)
     remarks = [note] if note else []
     if owned.tainted:
         remarks.append("tainted: Terraform would replace it at its next apply")
@@ -128,46 +134,50 @@ def _row(
 
 def _decide(
     owned: Owned,
-    kind: Kind | None,
+    kind: TerraformType | None,
     pairs: Pairs,
-    found: list[Difference] | None,
+    differences: list[Difference] | None,
     unpaired: Unpaired,
     *,
     cluster_fits: bool,
-) -> Row:
+) -> TakeoverRow:
     if owned.deposed:
-        return Row(owned.address, Decision.LEFT, "replaced already, and Terraform has not deleted it yet")
+        return TakeoverRow(owned.address, Outcome.LEFT, "replaced already, and Terraform has not deleted it yet")
     if owned.type_name == HELM_TYPE or kubernetes_kind(owned.type_name):
         return _kubernetes(owned, unpaired)
     if kind is None:
-        return Row(owned.address, Decision.UNKNOWN, "this program does not know the type; look at it by hand")
+        return TakeoverRow(owned.address, Outcome.UNKNOWN, "this program does not know the type; look at it by hand")
     declared = pairs.counterpart(owned)
-    if declared is None or found is None:
+    if declared is None or differences is None:
         return unpaired.row(owned, kind)
-    if not cluster_fits and not _is_lost(kind, found) and unpaired.is_of_cluster(owned, kind):
-        return Row(owned.address, Decision.USED, f"with the cluster, once {EXISTING} describes it")
-    return _paired(owned, kind, declared, found)
+    if not cluster_fits and not _is_lost(kind, differences) and unpaired.is_of_cluster(owned, kind):
+        return TakeoverRow(owned.address, Outcome.USED, f"with the cluster, once {EXISTING} describes it")
+    return _paired(owned, kind, declared, differences)
 
 
-def _is_lost(kind: Kind, found: Sequence[Difference]) -> bool:
-    return kind.holds_data and any(difference.effect is Effect.REPLACES for difference in found)
+def _is_lost(kind: TerraformType, differences: Sequence[Difference]) -> bool:
+    return kind.holds_data and any(difference.effect is Effect.REPLACES for difference in differences)
 
 
-def _paired(owned: Owned, kind: Kind, declared: Declared, found: list[Difference]) -> Row:
-    row, named = _import(owned, kind, declared, found), f"{declared.pulumi_type} {declared.name}"
-    if _is_lost(kind, found):
-        return replace(row, decision=Decision.REFUSED, detail=f"{named} would replace it")
-    if owned.type_name == _RECORD and found:
-        return replace(row, decision=Decision.REFUSED, detail=f"{named} would lead all users elsewhere at once")
+def _paired(owned: Owned, kind: TerraformType, declared: Declared, differences: list[Difference]) -> TakeoverRow:
+    row, named = _import(owned, kind, declared, differences), f"{declared.pulumi_type} {declared.name}"
+    if _is_lost(kind, differences):
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would replace it")
+    if owned.type_name == _RECORD and differences:
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would lead all users elsewhere at once")
     return row
 
 
-def _import(owned: Owned, kind: Kind, declared: Declared, found: list[Difference]) -> Row:
+def _import(owned: Owned, kind: TerraformType, declared: Declared, differences: list[Difference]) -> TakeoverRow:
     identifier = import_id(kind, owned)
     if not identifier:
-        return Row(owned.address, Decision.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of")
-    told = tuple(_with_setting(declared.pulumi_type, difference) for difference in found)
-    return Row(owned.address, Decision.TAKEN, f"import {declared.pulumi_type} {declared.name} {identifier}", told)
+        return TakeoverRow(
+            owned.address, Outcome.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of"
+        )
+    noted = tuple(_with_setting(declared.pulumi_type, difference) for difference in differences)
+    return TakeoverRow(
+        owned.address, Outcome.TAKEN, f"import {declared.pulumi_type} {declared.name} {identifier}", noted
+    )
 
 
 def _with_setting(pulumi_type: str, difference: Difference) -> Difference:
@@ -183,7 +193,7 @@ def _setting(pulumi_type: str, difference: Difference) -> str:
     return SETTINGS.get((pulumi_type, difference.argument)) or SETTINGS.get((pulumi_type, top)) or ""
 
 
-def import_id(kind: Kind, owned: Owned) -> str:
+def import_id(kind: TerraformType, owned: Owned) -> str:
     """Return the id for `pulumi import`; nothing if the state lacks a part of it."""
     names = re.findall(r"{(\w+)}", kind.import_id)
     parts = {name: owned.text(name) for name in names}
@@ -204,7 +214,7 @@ def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pair
             if difference.effect is Effect.REPLACES:
                 setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
                 mend = f"set {setting} to what is there" if setting else NO_SETTING
-                text = f"{each.address}: {difference.argument} is {difference.there}, this program declares "
+                text = f"{each.address}: {difference.argument} is {difference.actual}, this program declares "
                 yield is_cluster, f"{text}{difference.declared}, so {_what(kind)} would be replaced; {mend}"
     for text in _moved_cluster(owned, pairs):
         yield True, text
@@ -233,7 +243,7 @@ def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
         )
 
 
-def _what(kind: Kind) -> str:
+def _what(kind: TerraformType) -> str:
     return {
         Part.NETWORK: "the network, and the cluster in it,",
         Part.CLUSTER: "the cluster, and all that runs in it,",
@@ -256,8 +266,8 @@ def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:
     """Yield which record would lead all users elsewhere at once, and `pulumi up` refuses."""
     for each in owned:
-        found = pairs.counterpart(each)
-        if found is not None and each.type_name == _RECORD and paired[each.address]:
+        counterpart = pairs.counterpart(each)
+        if counterpart is not None and each.type_name == _RECORD and paired[each.address]:
             yield (
                 f"{each.address}: {each.text('name')} {each.text('type')} leads to the old load balancer, and with shopcat:dns "
                 "route53 this program would lead it to its own at once; set shopcat:dns to external"
@@ -277,7 +287,7 @@ _BESIDE = {
 """Kind → what this program makes anew beside it."""
 
 
-def _kubernetes(owned: Owned, unpaired: Unpaired) -> Row:
+def _kubernetes(owned: Owned, unpaired: Unpaired) -> TakeoverRow:
     kind, named = owned.text("kind"), owned.attributes
     if owned.type_name != HELM_TYPE:
         kind, named = kubernetes_kind(owned.type_name), block(owned, "metadata")
@@ -287,24 +297,24 @@ def _kubernetes(owned: Owned, unpaired: Unpaired) -> Row:
     declared = unpaired.kubernetes_name(kind, namespace, name)
     if declared:
         unsaid = Difference("(all)", "what Helm or Terraform wrote", "this program's", Effect.UNKNOWN)
-        return Row(
+        return TakeoverRow(
             owned.address,
-            Decision.TAKEN,
+            Outcome.TAKEN,
             f"no import: the provider takes up what has this name ({declared})",
             (unsaid,),
         )
     if namespace == SHOP_NAMESPACE and kind in _BESIDE:
-        return Row(owned.address, Decision.BESIDE, _BESIDE[kind])
+        return TakeoverRow(owned.address, Outcome.BESIDE, _BESIDE[kind])
     if namespace == SHOP_NAMESPACE or owned.type_name == HELM_TYPE:
-        return Row(owned.address, Decision.LEFT, "this program declares nothing like it")
-    return Row(owned.address, Decision.UNKNOWN, "this program declares nothing like it there; look who uses it")
+        return TakeoverRow(owned.address, Outcome.LEFT, "this program declares nothing like it")
+    return TakeoverRow(owned.address, Outcome.UNKNOWN, "this program declares nothing like it there; look who uses it")
 
 
 def _anew(pairs: Pairs, *, cluster_fits: bool) -> dict[str, tuple[str, ...]]:
     """Return what is made anew; without a cluster and its network, if those can only be described."""
     parts = {kind.pulumi_type: kind.part for kind in KINDS.values()}
-    found: dict[str, list[str]] = {}
+    anew: dict[str, list[str]] = {}
     for each in pairs.anew():
         if cluster_fits or parts.get(each.pulumi_type) not in {Part.NETWORK, Part.CLUSTER}:
-            found.setdefault(each.pulumi_type, []).append(each.name)
-    return {pulumi_type: tuple(sorted(names)) for pulumi_type, names in sorted(found.items())}
+            anew.setdefault(each.pulumi_type, []).append(each.name)
+    return {pulumi_type: tuple(sorted(names)) for pulumi_type, names in sorted(anew.items())}

@@ -59,7 +59,7 @@ def secret_texts(type_name: str, attributes: Mapping[str, Any], paths: Any) -> I
 
 def _read_paths(paths: Any) -> list[list[Any]] | None:
     """Return the steps of each path; None if they are in a form that is not known."""
-    found = []
+    readable = []
     for path in paths if isinstance(paths, list) else [] if paths is None else [None]:
         if not isinstance(path, list):
             return None
@@ -70,8 +70,8 @@ def _read_paths(paths: Any) -> list[list[Any]] | None:
             if not isinstance(value, str | int):
                 return None
             steps.append(value)
-        found.append(steps)
-    return found
+        readable.append(steps)
+    return readable
 
 
 def _value_at(value: Any, path: list[Any]) -> Any:

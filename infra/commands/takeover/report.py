@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from infra.commands.takeover.differences import Difference
-from infra.commands.takeover.plan import Plan
+from infra.commands.takeover.plan import TakeoverPlan
 from infra.commands.takeover.redaction import Redactor
-from infra.commands.takeover.rows import Decision, Row
+from infra.commands.takeover.rows import Outcome, TakeoverRow
 
 LONGEST = 200
 """Characters of one cell."""
 
 
-def plan_text(plan: Plan, redactor: Redactor, *, data_sources: int = 0) -> str:
-    """Return a plan as text: rows by decision, what is made anew, settings that would fit, errors, and the count."""
+def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) -> str:
+    """Return a plan as text: rows by outcome, what is made anew, settings that would fit, errors, and the count."""
     lines = [line for row in _ordered(plan.rows) for line in _row_lines(row, redactor)]
     if plan.anew:
         lines += ["", "made anew, with nothing of the kind to take over:"]
@@ -24,9 +24,7 @@ def plan_text(plan: Plan, redactor: Redactor, *, data_sources: int = 0) -> str:
         lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
     lines += ["", *(cell(f"error: {error}", redactor, longest=1000) for error in plan.errors)]
     counts = ", ".join(
-        f"{number} {decision}"
-        for decision in Decision
-        if (number := sum(row.decision is decision for row in plan.rows))
+        f"{number} {outcome}" for outcome in Outcome if (number := sum(row.outcome is outcome for row in plan.rows))
     )
     lines.append(
         f"{len(plan.rows)} owned: {counts or 'nothing'}; {data_sources} more are only read; {len(plan.errors)} errors"
@@ -34,22 +32,22 @@ def plan_text(plan: Plan, redactor: Redactor, *, data_sources: int = 0) -> str:
     return "\n".join(lines)
 
 
-def _ordered(rows: Sequence[Row]) -> list[Row]:
-    order = list(Decision)
-    return sorted(rows, key=lambda row: order.index(row.decision))
+def _ordered(rows: Sequence[TakeoverRow]) -> list[TakeoverRow]:
+    order = list(Outcome)
+    return sorted(rows, key=lambda row: order.index(row.outcome))
 
 
-def _row_lines(row: Row, redactor: Redactor) -> list[str]:
+def _row_lines(row: TakeoverRow, redactor: Redactor) -> list[str]:
     indent = " " * 22
-    lines = [f"{row.decision:<21} {cell(row.address, redactor)}", f"{indent}{cell(row.detail, redactor)}"]
+    lines = [f"{row.outcome:<21} {cell(row.address, redactor)}", f"{indent}{cell(row.detail, redactor)}"]
     lines += [f"{indent}{difference.effect:<13} {_difference(difference, redactor)}" for difference in row.differences]
     lines += [f"{indent}{cell(remark, redactor)}" for remark in row.remarks]
     return lines
 
 
 def _difference(difference: Difference, redactor: Redactor) -> str:
-    there, declared = (cell(text, redactor, longest=60) for text in (difference.there, difference.declared))
-    text = f"{cell(difference.argument, redactor)}: {there} → {declared}"
+    actual, declared = (cell(text, redactor, longest=60) for text in (difference.actual, difference.declared))
+    text = f"{cell(difference.argument, redactor)}: {actual} → {declared}"
     return f"{text} ({cell(difference.note, redactor)})" if difference.note else text
 
 

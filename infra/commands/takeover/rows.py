@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from infra.commands.takeover.differences import Difference
 
 
-class Decision(StrEnum):
+class Outcome(StrEnum):
     """What becomes of something that Terraform or Helm owns."""
 
     TAKEN = "taken over"
@@ -27,11 +27,11 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True)
-class Row:
+class TakeoverRow:
     """What is decided about one object."""
 
     address: str
-    decision: Decision
+    outcome: Outcome
     detail: str
     differences: tuple[Difference, ...] = ()
     remarks: tuple[str, ...] = ()

@@ -14,8 +14,8 @@ from typing import Any
 from infra.commands.takeover.redaction import secret_texts
 from infra.errors import SettingsError
 
-VERSION = 4
-DEEPEST = 100
+STATE_VERSION = 4
+DEEPEST_STATE = 100
 """Maps and lists in one another. The deepest block of a provider has about ten."""
 _PULL = "`terraform state pull > terraform.tfstate` writes the state, whatever backend it is in"
 
@@ -68,8 +68,8 @@ def parse_state(content: bytes, name: str) -> TerraformState:
     """
     document = _document(content, name)
     _check_version(document, name)
-    if _depth_exceeds(document, DEEPEST):
-        raise SettingsError(f"{name} is nested more than {DEEPEST} deep, so it is no state; {_PULL}")
+    if _depth_exceeds(document, DEEPEST_STATE):
+        raise SettingsError(f"{name} is nested more than {DEEPEST_STATE} deep, so it is no state; {_PULL}")
     resources = document.get("resources")
     if not isinstance(resources, list):
         raise SettingsError(f"{name}: `resources` is no list; {_PULL}")
@@ -101,26 +101,26 @@ def parse_state(content: bytes, name: str) -> TerraformState:
 
 
 def _instance_secrets(type_name: str, instance: Mapping[str, Any]) -> set[str]:
-    found: set[str] = set()
+    texts: set[str] = set()
     for form, paths in (("attributes", instance.get("sensitive_attributes")), ("attributes_flat", None)):
         attributes = instance.get(form)
         if isinstance(attributes, dict):
-            found |= set(secret_texts(type_name, attributes, paths))
-    return found
+            texts |= set(secret_texts(type_name, attributes, paths))
+    return texts
 
 
 def _owned(address: str, type_name: str, module: str, instance: Mapping[str, Any]) -> Owned:
     attributes, flat = instance.get("attributes"), instance.get("attributes_flat")
     is_nested = isinstance(attributes, dict) and bool(attributes)
     is_flat = not is_nested and isinstance(flat, dict)
-    found = attributes if is_nested else flat
+    values = attributes if is_nested else flat
     deposed = instance.get("deposed")
     shown = f"{address}{_index(instance.get('index_key'))}"
     return Owned(
         address=f"{shown} (deposed {deposed})" if deposed else shown,
         type_name=type_name,
         module=module,
-        attributes=found if isinstance(found, dict) else {},
+        attributes=values if isinstance(values, dict) else {},
         deposed=bool(deposed),
         tainted=instance.get("status") == "tainted",
         comparable=not is_flat,
@@ -173,11 +173,11 @@ def _check_version(document: Mapping[str, Any], name: str) -> None:
         raise SettingsError(f"{name} only points to a backend ({kind!r}), where the state is; {_PULL}")
     if "version" not in document:
         raise SettingsError(f"{name} has no `version`, so it is no state; {_PULL}")
-    if isinstance(version, bool) or version != VERSION:
+    if isinstance(version, bool) or version != STATE_VERSION:
         shown = version if isinstance(version, int) and abs(version) < 1000 else type(version).__name__
         raise SettingsError(
-            f"{name} is a state of version {shown}; only version {VERSION} is read (Terraform 0.12 and later). An older state is "
-            "rewritten by `terraform apply -refresh-only` of a newer Terraform"
+            f"{name} is a state of version {shown}; only version {STATE_VERSION} is read (Terraform 0.12 and later). An older "
+            "state is rewritten by `terraform apply -refresh-only` of a newer Terraform"
         )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infra.commands.takeover.kinds import KINDS, Kind, Part
-from infra.commands.takeover.rows import Decision, Row
+from infra.commands.takeover.kinds import KINDS, Part, TerraformType
+from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ class Unpaired:
         """Return what an object in the cluster is called here, if this program declares one of that name."""
         return f"{kind} {name}" if (kind, namespace, name) in self._kubernetes else ""
 
-    def is_of_cluster(self, owned: Owned, kind: Kind) -> bool:
+    def is_of_cluster(self, owned: Owned, kind: TerraformType) -> bool:
         """Tell whether an object goes with the cluster and its network."""
         return kind.part in {Part.NETWORK, Part.CLUSTER} or owned.address in self._of_cluster
 
-    def row(self, owned: Owned, kind: Kind) -> Row:
+    def row(self, owned: Owned, kind: TerraformType) -> TakeoverRow:
         """Return the row of an object without a counterpart."""
-        decision, detail = self._decide(owned, kind)
-        return Row(owned.address, decision, detail)
+        outcome, detail = self._decide(owned, kind)
+        return TakeoverRow(owned.address, outcome, detail)
 
-    def _decide(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _decide(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         by_part = {
             Part.NETWORK: self._referenced,
             Part.CLUSTER: self._referenced,
@@ -61,10 +61,10 @@ class Unpaired:
         }
         decide = by_part.get(kind.part)
         if decide is None:
-            return Decision.LEFT, "it is only in Terraform's state"
+            return Outcome.LEFT, "it is only in Terraform's state"
         return decide(owned, kind)
 
-    def _referenced(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _referenced(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         existing = self._settings.cluster.existing
         if existing is not None:
             named = {
@@ -77,67 +77,67 @@ class Unpaired:
             }
             setting = named.get(owned.text("id")) or named.get(owned.text("public_ip"))
             if setting:
-                return Decision.USED, f"shopcat:cluster.existing.{setting} names it"
+                return Outcome.USED, f"shopcat:cluster.existing.{setting} names it"
         part = "network" if kind.part is Part.NETWORK else "cluster"
-        return Decision.USED, f"a part of the {part} that no setting names; whoever keeps it goes on keeping it"
+        return Outcome.USED, f"a part of the {part} that no setting names; whoever keeps it goes on keeping it"
 
-    def _shared(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _shared(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         if owned.address in self._of_cluster:
             return self._referenced(owned, kind)
         if owned.type_name.startswith("aws_kms"):
             if owned.identity & self._encrypting or owned.text("target_key_id") in self._encrypting:
-                return Decision.USED, "it encrypts data that stays; never delete it before that is gone"
-            return Decision.UNKNOWN, "it may encrypt something; look at its use before it is deleted"
+                return Outcome.USED, "it encrypts data that stays; never delete it before that is gone"
+            return Outcome.UNKNOWN, "it may encrypt something; look at its use before it is deleted"
         if "security_group" in owned.type_name:
-            return Decision.BESIDE, "security groups of this program's load balancers and database"
-        return Decision.LEFT, "nothing of this program uses it"
+            return Outcome.BESIDE, "security groups of this program's load balancers and database"
+        return Outcome.LEFT, "nothing of this program uses it"
 
-    def _database(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _database(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         if kind.holds_data:
-            return Decision.UNKNOWN, "it holds data, and this program declares no such database"
+            return Outcome.UNKNOWN, "it holds data, and this program declares no such database"
         return self._beside(owned, kind)
 
-    def _beside(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _beside(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         names = self._names.get(kind.pulumi_type, []) if kind.pulumi_type else []
         if not names:
-            return Decision.LEFT, "this program declares nothing like it"
+            return Outcome.LEFT, "this program declares nothing like it"
         detail = f"{kind.pulumi_type} {', '.join(sorted(names))}"
         if kind.holds_data:
             detail += f"; what {owned.text('name') or 'it'} holds stays there and is not copied"
-        return Decision.BESIDE, detail
+        return Outcome.BESIDE, detail
 
-    def _secret(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _secret(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         if owned.type_name == "aws_secretsmanager_secret_version":
             secrets = self._pairs.only("aws:secretsmanager/secret:Secret")
             if secrets is not None and owned.text("secret_id") in secrets.identity:
-                return Decision.USED, "the value of a secret that is taken over"
-            return Decision.LEFT, "the value of a secret that this program does not read"
+                return Outcome.USED, "the value of a secret that is taken over"
+            return Outcome.LEFT, "the value of a secret that this program does not read"
         if owned.type_name in {"aws_dynamodb_table", "aws_ssm_parameter"}:
-            return Decision.UNKNOWN, "this program declares none of that name; look who uses it"
+            return Outcome.UNKNOWN, "this program declares none of that name; look who uses it"
         return self._beside(owned, kind)
 
-    def _zone(self, owned: Owned, _: Kind) -> tuple[Decision, str]:
+    def _zone(self, owned: Owned, _: TerraformType) -> tuple[Outcome, str]:
         zones = {
             self._settings.zone.rstrip("."): "hostedZone",
             self._settings.preview_zone.rstrip("."): "previewHostedZone",
         }
         setting = zones.get(owned.text("name").rstrip("."))
         if setting and self._settings.dns == "route53":
-            return Decision.USED, f"the zone of shopcat:{setting}"
-        return Decision.USED, "no record of this program goes into it"
+            return Outcome.USED, f"the zone of shopcat:{setting}"
+        return Outcome.USED, "no record of this program goes into it"
 
-    def _edge(self, owned: Owned, kind: Kind) -> tuple[Decision, str]:
+    def _edge(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
         if owned.type_name == "aws_route53_record":
             if self._settings.dns == "external":
-                return Decision.USED, "shopcat:dns is external: whoever enters names changes it"
-            return Decision.UNKNOWN, "this program declares no record of that name and type; look who uses it"
+                return Outcome.USED, "shopcat:dns is external: whoever enters names changes it"
+            return Outcome.UNKNOWN, "this program declares no record of that name and type; look who uses it"
         return self._beside(owned, kind)
 
     @staticmethod
-    def _chart(owned: Owned, _: Kind) -> tuple[Decision, str]:
+    def _chart(owned: Owned, _: TerraformType) -> tuple[Outcome, str]:
         if owned.text("namespace") == SHOP_NAMESPACE:
-            return Decision.BESIDE, "the release of this program; HELM=<file> lists the chart's objects"
-        return Decision.USED, "another chart; it needs room that infra/capacity.py does not count"
+            return Outcome.BESIDE, "the release of this program; HELM=<file> lists the chart's objects"
+        return Outcome.USED, "another chart; it needs room that infra/capacity.py does not count"
 
 
 def _parts_of_cluster(owned: Sequence[Owned]) -> set[str]:
@@ -149,17 +149,17 @@ def _parts_of_cluster(owned: Sequence[Owned]) -> set[str]:
     known |= {f"/aws/eks/{each.text('name')}/cluster" for each in own if each.type_name == "aws_eks_cluster"}
     shared = [each for each in owned if KINDS.get(each.type_name) and KINDS[each.type_name].part is Part.SHARED]
     owners = {text for text in known if text.startswith("sg-")}
-    found: set[str] = set()
+    addresses: set[str] = set()
     count = -1
-    while count != len(found):
-        count = len(found)
+    while count != len(addresses):
+        count = len(addresses)
         for each in shared:
             inside = any(each.module == module or each.module.startswith(f"{module}.") for module in modules)
             owner = {each.text(name) for name in _OWNERS} - {""}
             if inside or (each.text("arn") or each.text("id")) in known or owner & owners:
-                found.add(each.address)
+                addresses.add(each.address)
                 owners |= each.identity
-    return found
+    return addresses
 
 
 def _keys_of_data(owned: Sequence[Owned]) -> set[str]:
