@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 LINE = 1000
 """Characters of a message at most."""
 UNKNOWN_ACCOUNT = "000000000000"
-"""In ARNs of what is declared while nobody was asked for the account."""
+"""In ARNs of what is declared, if neither AWS nor the state says which account it is."""
 
 
 def _read_file(path: Path, what: str) -> bytes:
@@ -88,7 +88,9 @@ def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
     print(flush=True)
     plan = plan_takeover(
         [*known.owned, *release.owned],
-        declared.record_declared(settings, region, account or UNKNOWN_ACCOUNT, layout.zone_ids(state.owned)),
+        declared.record_declared(
+            settings, region, account or layout.account_of(state.owned) or UNKNOWN_ACCOUNT, layout.zone_ids(state.owned)
+        ),
         settings,
         region=region,
         account=account,

@@ -272,8 +272,15 @@ def test_a_database_s_arguments(changes: Mapping[str, Any], argument: str, effec
     plan = _plan(_with(tuple(_adoptable()), "aws_db_instance.shopcat", **changes), _adopted_settings())
     row = _row(plan, "aws_db_instance.shopcat")
     assert {each.argument: each.effect for each in row.differences}.get(argument) is effect
-    assert bool(plan.errors) is (effect is Effect.REPLACES)
+    is_lost = effect is Effect.REPLACES or argument == "storageEncrypted"
+    assert bool(plan.errors) is is_lost
     assert row.outcome is (Outcome.REFUSED if plan.errors else Outcome.TAKEN)
+
+
+def test_what_the_state_does_not_say_of_a_database_may_replace_it() -> None:
+    plan = _plan(_with(tuple(_adoptable()), "aws_db_instance.shopcat", username=None), _adopted_settings())
+    (error,) = plan.errors
+    assert "the state says nothing of username, so the database, and all orders in it, may be replaced" in error
 
 
 def test_several_databases_are_never_chosen_from() -> None:
@@ -313,8 +320,10 @@ def _as_declared() -> list[Owned]:
         if target is not None:
             return text(target)
         if isinstance(value, dict):
-            return [{_snake(name): filled(each) for name, each in value.items()}]
-        return [filled(each) for each in value] if isinstance(value, list) else value
+            return [{_snake(name): each if name == "tags" else filled(each) for name, each in value.items()}]
+        if isinstance(value, list):
+            return [filled(each)[0] if isinstance(each, dict) else filled(each) for each in value]
+        return value
 
     owned = []
     for each in recorded():
@@ -357,10 +366,8 @@ def test_what_is_as_declared_is_taken_over_without_a_loss() -> None:
         "aws_route_table.public",
     ):
         assert taken[each].detail.startswith("import "), each
-    replaced = [
-        (row.address, each.argument) for row in plan.rows for each in row.differences if each.effect is Effect.REPLACES
-    ]
-    assert replaced == []
+    differences = [(row.address, each.argument, each.effect) for row in plan.rows for each in row.differences]
+    assert differences == [("aws_eks_node_group.nodes", "launchTemplate.version", Effect.UNKNOWN)]
 
 
 def test_a_cluster_without_encryption_gets_it_in_place() -> None:
@@ -459,6 +466,11 @@ def test_with_external_dns_no_record_is_touched() -> None:
     plan = _plan(MODULES.owned, settings.read_settings(committed(dns="external")))
     assert not any("shopcat:dns" in error for error in plan.errors)
     assert _row(plan, "aws_route53_record.shop").outcome is Outcome.USED
+
+
+def test_the_account_is_that_of_the_state_s_arns() -> None:
+    assert layout.account_of(PLAIN.owned) == ACCOUNT
+    assert layout.account_of([Owned("x", "aws_eks_cluster", "", {"arn": "no arn"})]) == ""
 
 
 # Rows in general ------------------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class Difference:
     declared: str
     effect: Effect
     note: str = ""
+    forced: bool = False
+    """Whether this argument can only be changed by a new resource."""
 
 
 OF_THE_PROVIDER = frozenset(
@@ -84,7 +86,7 @@ def compare(kind: TerraformType, declared: Declared, owned: Owned, resolve: Reso
     differences = [Difference("values", "the chart's", "this program's", Effect.UNKNOWN)] if is_chart else []
     for name, value in sorted(declared.inputs.items()):
         if name not in OF_THE_PROVIDER and (not is_chart or name in _OF_A_CHART):
-            actual = state_value(kind, name, owned.attributes)
+            actual = state_value(name, owned.attributes)
             differences += [
                 _judge(kind, declared, path, *pair, resolve, owned.secrets)
                 for path, pair in leaves(name, value, actual)
@@ -119,12 +121,14 @@ def _judge(
         effect = Effect.IN_PLACE if top == "encryptionConfig" else Effect.UNKNOWN
     note = NOTES.get((declared.pulumi_type, path)) or NOTES.get((declared.pulumi_type, top), "")
     shown = HIDDEN if secrets & set(texts_of(actual)) else _shown(actual)
-    return Difference(path, shown, _shown(value, resolve), effect, note)
+    return Difference(
+        path, shown, _shown(value, resolve), effect, note, forced=forced and effect is not Effect.IN_PLACE
+    )
 
 
-def state_value(kind: TerraformType, name: str, attributes: Mapping[str, Any]) -> Any:
+def state_value(name: str, attributes: Mapping[str, Any]) -> Any:
     """Return the state's value of an argument: Pulumi's plurals are Terraform's blocks of the singular name."""
-    snake = kind.renamed.get(name) or _snake(name)
+    snake = _snake(name)
     for candidate in (snake, snake.removesuffix("s"), snake.removesuffix("es")):
         if candidate in attributes:
             return attributes[candidate]
@@ -133,7 +137,7 @@ def state_value(kind: TerraformType, name: str, attributes: Mapping[str, Any]) -
 
 def leaves(path: str, value: Any, actual: Any) -> Iterator[tuple[str, tuple[Any, Any]]]:
     """Yield each argument down to what is no map, with both values; a block that may be there once is a list of one."""
-    if path == "tags":
+    if path.rpartition(".")[2] == "tags":  # its keys are names of tags, not of arguments
         yield path, (value, actual)
     elif isinstance(value, dict):
         if isinstance(actual, list) and len(actual) == 1:

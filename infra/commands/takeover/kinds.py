@@ -11,7 +11,7 @@ Import ids have the form of each page's section "Import".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 _DOCUMENTATION = "registry.terraform.io/providers/hashicorp/aws/latest/docs/resources"
@@ -51,8 +51,6 @@ class TerraformType:
     """Attributes in braces."""
     names: frozenset[str] = frozenset()
     """Arguments by Pulumi's names that say which one it is: AWS takes one of such a name alone."""
-    renamed: Mapping[str, str] = field(default_factory=dict)
-    """Pulumi's name → Terraform's, where that is not the same in snake_case."""
     holds_data: bool = False
     """Nothing in it comes back when it is made anew; or all in the cluster goes with it."""
 
@@ -69,7 +67,6 @@ def _aws(
     names: str = "",
     removed: str = "",
     import_id: str = "{id}",
-    renamed: Mapping[str, str] | None = None,
     holds_data: bool = False,
 ) -> TerraformType:
     return TerraformType(
@@ -79,7 +76,6 @@ def _aws(
         _words(removed),
         import_id,
         _words(names),
-        renamed or {},
         holds_data,
     )
 

@@ -31,6 +31,12 @@ def subnets_of(cluster: Owned, owned: Sequence[Owned]) -> list[Owned]:
     return [each for each in owned if each.type_name == "aws_subnet" and each.text("id") and each.text("id") in ids]
 
 
+def account_of(owned: Sequence[Owned]) -> str:
+    """Return the account that a state's ARNs name; nothing if none does."""
+    matches = (_ARN.fullmatch(each.text("arn")) for each in owned)
+    return next((match[2] for match in matches if match), "")
+
+
 def wrong_place(owned: Sequence[Owned], region: str, account: str) -> Iterator[str]:
     """Yield that the state is of another account or region than the settings; the first object that shows it."""
     for each in owned:

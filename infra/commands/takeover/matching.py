@@ -49,10 +49,6 @@ class Pairs:
         """Return what is declared of an object."""
         return self._taken.get(owned.address)
 
-    def object_of(self, key: tuple[str, str]) -> Owned | None:
-        """Return what is there of a declared resource."""
-        return self._objects.get(key)
-
     def only(self, pulumi_type: str) -> Owned | None:
         """Return the object of a type of which one is declared."""
         return next((each for key, each in self._objects.items() if key[0] == pulumi_type), None)
@@ -95,7 +91,7 @@ class Pairs:
                 declared.pulumi_type,
                 name,
                 declared.inputs[name],
-                state_value(kind, name, owned.attributes),
+                state_value(name, owned.attributes),
                 self.resolve,
             )
             for name in kind.names
@@ -122,9 +118,8 @@ class Pairs:
 
     def _pair_by_reference(self) -> None:
         for key, owned in list(self._objects.items()):
-            declared, kind = self._declared[key], KINDS[owned.type_name]
-            for name, value in declared.inputs.items():
-                for _, (leaf, actual) in leaves(name, value, state_value(kind, name, owned.attributes)):
+            for name, value in self._declared[key].inputs.items():
+                for _, (leaf, actual) in leaves(name, value, state_value(name, owned.attributes)):
                     target = reference(leaf)
                     if target in self._declared and target not in self._objects and isinstance(actual, str):
                         self._pair_referred(self._declared[target], actual)

@@ -156,13 +156,14 @@ def _decide(
 
 
 def _is_lost(kind: TerraformType, differences: Sequence[Difference]) -> bool:
-    return kind.holds_data and any(difference.effect is Effect.REPLACES for difference in differences)
+    return kind.holds_data and any(each.forced or each.effect is Effect.REPLACES for each in differences)
 
 
 def _paired(owned: Owned, kind: TerraformType, declared: Declared, differences: list[Difference]) -> TakeoverRow:
     row, named = _import(owned, kind, declared, differences), f"{declared.pulumi_type} {declared.name}"
     if _is_lost(kind, differences):
-        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would replace it")
+        verb = "would" if any(each.effect is Effect.REPLACES for each in differences) else "may"
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} {verb} replace it")
     if owned.type_name == _RECORD and differences:
         return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would lead all users elsewhere at once")
     return row
@@ -211,13 +212,19 @@ def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pair
             continue
         is_cluster = kind.part in {Part.NETWORK, Part.CLUSTER}
         for difference in paired[each.address]:
-            if difference.effect is Effect.REPLACES:
+            if difference.forced or difference.effect is Effect.REPLACES:
                 setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
                 mend = f"set {setting} to what is there" if setting else NO_SETTING
-                text = f"{each.address}: {difference.argument} is {difference.actual}, this program declares "
-                yield is_cluster, f"{text}{difference.declared}, so {_what(kind)} would be replaced; {mend}"
+                yield is_cluster, f"{each.address}: {_loss(kind, difference)}; {mend}"
     for text in _moved_cluster(owned, pairs):
         yield True, text
+
+
+def _loss(kind: TerraformType, difference: Difference) -> str:
+    if difference.effect is Effect.REPLACES:
+        values = f"{difference.argument} is {difference.actual}, this program declares {difference.declared}"
+        return f"{values}, so {_what(kind)} would be replaced"
+    return f"the state says nothing of {difference.argument}, so {_what(kind)} may be replaced"
 
 
 def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
