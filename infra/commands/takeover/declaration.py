@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-_REFERENCE = re.compile(r"<([^<>]+)::([^<>]+)>")
+_REFERENCE_MARK = re.compile(r"<([^<>]+)::([^<>]+)>")
 UNKNOWN = "<unknown::value>"
 """A value that only AWS knows, such as an address."""
 
@@ -33,10 +33,10 @@ def refer(pulumi_type: str, name: str) -> str:
 
 def reference(value: Any) -> tuple[str, str] | None:
     """Return type and logical name of the declared resource that a value refers to."""
-    match = _REFERENCE.fullmatch(value) if isinstance(value, str) else None
+    match = _REFERENCE_MARK.fullmatch(value) if isinstance(value, str) else None
     return (match[1], match[2]) if match else None
 
 
 def is_computed(value: Any) -> bool:
     """Tell whether a value is only known once something is made: a reference, or a text made of one."""
-    return isinstance(value, str) and bool(_REFERENCE.search(value))
+    return isinstance(value, str) and bool(_REFERENCE_MARK.search(value))

@@ -88,7 +88,7 @@ def _eks_component(account: str) -> type[pulumi.ComponentResource]:
             own = pulumi.ResourceOptions(parent=opts.parent, protect=opts.protect, depends_on=opts.depends_on)
             super().__init__("eks:index:Cluster", title, None, own)
             child = pulumi.ResourceOptions(parent=self)
-            self.eks_cluster = _cluster(title, arguments, _cluster_role(title, account, child), child)
+            self.eks_cluster = _declared_cluster(title, arguments, _cluster_role(title, account, child), child)
             self.register_outputs({})
 
     return EksCluster
@@ -116,7 +116,7 @@ def _cluster_role(name: str, account: str, opts: pulumi.ResourceOptions) -> aws.
     return role
 
 
-def _cluster(
+def _declared_cluster(
     name: str, arguments: Mapping[str, Any], role: aws.iam.Role, opts: pulumi.ResourceOptions
 ) -> aws.eks.Cluster:
     return aws.eks.Cluster(

@@ -94,7 +94,7 @@ def compare(kind: TerraformType, declared: Declared, owned: Owned, resolve: Reso
             ]
     for name in sorted(kind.forces_new_if_removed):
         if owned.attributes.get(name) not in _DEFAULTS and _camel(name) not in declared.inputs:
-            differences.append(Difference(_camel(name), _shown(owned.attributes[name]), "nothing", Effect.REPLACES))
+            differences.append(Difference(_camel(name), _cell_text(owned.attributes[name]), "nothing", Effect.REPLACES))
     order = list(Effect)
     return sorted(differences, key=lambda difference: (order.index(difference.effect), difference.argument))
 
@@ -120,9 +120,9 @@ def _judge(
         # The encryption of a cluster's secrets may be begun at any time (aws_eks_cluster, ForceNewIfChange).
         effect = Effect.IN_PLACE if top == "encryptionConfig" else Effect.UNKNOWN
     note = NOTES.get((declared.pulumi_type, path)) or NOTES.get((declared.pulumi_type, top), "")
-    shown = HIDDEN if secrets & set(texts_of(actual)) else _shown(actual)
+    shown = HIDDEN if secrets & set(texts_of(actual)) else _cell_text(actual)
     return Difference(
-        path, shown, _shown(value, resolve), effect, note, forced=forced and effect is not Effect.IN_PLACE
+        path, shown, _cell_text(value, resolve), effect, note, forced=forced and effect is not Effect.IN_PLACE
     )
 
 
@@ -204,7 +204,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _shown(value: Any, resolve: Resolve | None = None) -> str:
+def _cell_text(value: Any, resolve: Resolve | None = None) -> str:
     """Return a value for a cell; what is long or nested is only named."""
     target = reference(value)
     if target is not None:
@@ -216,11 +216,11 @@ def _shown(value: Any, resolve: Resolve | None = None) -> str:
         return ", ".join(f"{key}={each}" for key, each in sorted(value.items()))
     if isinstance(value, list):
         is_nested = any(isinstance(each, dict | list) for each in value)
-        return f"{len(value)} blocks" if is_nested else ", ".join(_shown(each, resolve) for each in value)
-    return _shown_scalar(value)
+        return f"{len(value)} blocks" if is_nested else ", ".join(_cell_text(each, resolve) for each in value)
+    return _scalar_text(value)
 
 
-def _shown_scalar(value: Any) -> str:
+def _scalar_text(value: Any) -> str:
     if isinstance(value, str) and value[:1] in {"{", "["}:
         return "a document"
     text = str(_plain(value))

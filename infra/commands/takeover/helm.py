@@ -89,12 +89,12 @@ def _release(text: str, name: str, namespace: str) -> HelmRelease:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{name} is no YAML ({type(error).__name__}); {_ASK}") from error
     objects = [each for each in documents if isinstance(each, dict) and isinstance(each.get("kind"), str)]
-    owned = [_object(each, namespace) for each in objects]
+    owned = [_manifest_object(each, namespace) for each in objects]
     secrets = {text for each in objects if each["kind"] == "Secret" for text in _secret_values(each)}
     return HelmRelease(tuple(owned), frozenset(secrets))
 
 
-def _object(manifest: Mapping[str, Any], namespace: str) -> Owned:
+def _manifest_object(manifest: Mapping[str, Any], namespace: str) -> Owned:
     metadata = manifest.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     kind, title = str(manifest["kind"]), str(metadata.get("name") or "")

@@ -83,7 +83,7 @@ def _aws(
 _RULE = (
     "securityGroupId cidrIpv4 cidrIpv6 fromPort toPort ipProtocol prefixListId referencedSecurityGroupId description"
 )
-_NETWORK = {
+_NETWORK_TYPES = {
     "aws_vpc": _aws(Part.NETWORK, "ec2/vpc:Vpc", "cidrBlock ipv4IpamPoolId", holds_data=True),
     "aws_subnet": _aws(
         Part.NETWORK,
@@ -129,7 +129,7 @@ _NETWORK = {
         _aws(Part.NETWORK),
     ),
 }  # fmt: skip
-_CLUSTER = {
+_CLUSTER_TYPES = {
     "aws_eks_cluster": _aws(
         Part.CLUSTER,
         "eks/cluster:Cluster",
@@ -221,7 +221,7 @@ _CLUSTER = {
         import_id="{name}",
     ),
 }  # fmt: skip
-_APPLICATION = {
+_APPLICATION_TYPES = {
     "aws_db_instance": _aws(
         Part.DATABASE,
         "rds/instance:Instance",
@@ -317,11 +317,11 @@ _APPLICATION = {
         names=frozenset({"namespace", "name"}),
     ),
 }  # fmt: skip
-_APPLICATION["aws_alb"] = _APPLICATION["aws_lb"]
-_APPLICATION["aws_alb_listener"] = _APPLICATION["aws_lb_listener"]
-_APPLICATION["aws_alb_listener_rule"] = _APPLICATION["aws_lb_listener_rule"]
-_APPLICATION["aws_alb_target_group"] = _APPLICATION["aws_lb_target_group"]
-_LOCAL = dict.fromkeys(
+_APPLICATION_TYPES["aws_alb"] = _APPLICATION_TYPES["aws_lb"]
+_APPLICATION_TYPES["aws_alb_listener"] = _APPLICATION_TYPES["aws_lb_listener"]
+_APPLICATION_TYPES["aws_alb_listener_rule"] = _APPLICATION_TYPES["aws_lb_listener_rule"]
+_APPLICATION_TYPES["aws_alb_target_group"] = _APPLICATION_TYPES["aws_lb_target_group"]
+_LOCAL_TYPES = dict.fromkeys(
     ("null_resource", "terraform_data", "random_password", "random_string", "random_id", "random_pet", "random_integer",
      "random_uuid", "random_bytes", "random_shuffle", "tls_private_key", "tls_cert_request", "tls_self_signed_cert",
      "tls_locally_signed_cert", "time_sleep", "time_static", "time_rotating", "time_offset", "local_file",
@@ -329,7 +329,7 @@ _LOCAL = dict.fromkeys(
     TerraformType(Part.LOCAL),
 )  # fmt: skip
 
-KINDS: Mapping[str, TerraformType] = {**_NETWORK, **_CLUSTER, **_APPLICATION, **_LOCAL}
+KINDS: Mapping[str, TerraformType] = {**_NETWORK_TYPES, **_CLUSTER_TYPES, **_APPLICATION_TYPES, **_LOCAL_TYPES}
 
 
 def documentation_page(type_name: str) -> str:

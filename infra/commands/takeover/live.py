@@ -35,7 +35,7 @@ class AwsReading:
     """Address → what AWS says of it that the state does not."""
 
 
-def _database(clients: AwsClients, owned: Owned) -> Attributes | None:
+def _read_database(clients: AwsClients, owned: Owned) -> Attributes | None:
     (description,) = clients.get("rds").describe_db_instances(DBInstanceIdentifier=owned.text("identifier"))[
         "DBInstances"
     ]
@@ -48,32 +48,32 @@ def _database(clients: AwsClients, owned: Owned) -> Attributes | None:
     return _picked(description, names)
 
 
-def _repository(clients: AwsClients, owned: Owned) -> Attributes | None:
+def _read_repository(clients: AwsClients, owned: Owned) -> Attributes | None:
     (description,) = clients.get("ecr").describe_repositories(repositoryNames=[owned.text("name")])["repositories"]
     return _picked(description, {"image_tag_mutability": "imageTagMutability"})
 
 
-def _cluster(clients: AwsClients, owned: Owned) -> Attributes | None:
+def _read_cluster(clients: AwsClients, owned: Owned) -> Attributes | None:
     description = clients.get("eks").describe_cluster(name=owned.text("name"))["cluster"]
     return _picked(description, {"version": "version", "role_arn": "roleArn"})
 
 
-def _vpc(clients: AwsClients, owned: Owned) -> Attributes | None:
+def _read_vpc(clients: AwsClients, owned: Owned) -> Attributes | None:
     (description,) = clients.get("ec2").describe_vpcs(VpcIds=[owned.text("id")])["Vpcs"]
     return _picked(description, {"cidr_block": "CidrBlock"})
 
 
-def _secret(clients: AwsClients, owned: Owned) -> Attributes | None:
+def _read_secret(clients: AwsClients, owned: Owned) -> Attributes | None:
     description = clients.get("secretsmanager").describe_secret(SecretId=owned.text("arn"))
     return None if description.get("DeletedDate") else _picked(description, {"name": "Name"})
 
 
 READERS: Mapping[str, tuple[str, Reader]] = {
-    "aws_db_instance": ("identifier", _database),
-    "aws_ecr_repository": ("name", _repository),
-    "aws_eks_cluster": ("name", _cluster),
-    "aws_secretsmanager_secret": ("arn", _secret),
-    "aws_vpc": ("id", _vpc),
+    "aws_db_instance": ("identifier", _read_database),
+    "aws_ecr_repository": ("name", _read_repository),
+    "aws_eks_cluster": ("name", _read_cluster),
+    "aws_secretsmanager_secret": ("arn", _read_secret),
+    "aws_vpc": ("id", _read_vpc),
 }
 """Type → the attribute that AWS is asked by, and the reader; None of a reader is what is about to be deleted."""
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from infra.commands.takeover.state import Owned
     from infra.settings import Settings
 
-_CLUSTER = "aws:eks/cluster:Cluster"
+_EKS_CLUSTER = "aws:eks/cluster:Cluster"
 _VPC = "aws:ec2/vpc:Vpc"
 _RECORD = "aws_route53_record"
 _INSTANCE = "aws:rds/instance:Instance"
@@ -34,11 +34,11 @@ NO_SETTING = "no setting of this version describes that, so it can't be taken ov
 SETTINGS: Mapping[tuple[str, str], str] = {
     (_VPC, "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
     ("aws:ec2/subnet:Subnet", "availabilityZone"): f"shopcat:vpc.zones or {EXISTING}",
-    (_CLUSTER, "name"): f"shopcat:cluster.name or {EXISTING}",
-    (_CLUSTER, "version"): "shopcat:cluster.kubernetesVersion",
-    (_CLUSTER, "upgradePolicy"): "shopcat:cluster.supportType",
-    (_CLUSTER, "vpcConfig.endpointPublicAccess"): "shopcat:apiAccess",
-    (_CLUSTER, "vpcConfig.publicAccessCidrs"): "shopcat:apiAccess",
+    (_EKS_CLUSTER, "name"): f"shopcat:cluster.name or {EXISTING}",
+    (_EKS_CLUSTER, "version"): "shopcat:cluster.kubernetesVersion",
+    (_EKS_CLUSTER, "upgradePolicy"): "shopcat:cluster.supportType",
+    (_EKS_CLUSTER, "vpcConfig.endpointPublicAccess"): "shopcat:apiAccess",
+    (_EKS_CLUSTER, "vpcConfig.publicAccessCidrs"): "shopcat:apiAccess",
     ("aws:eks/nodeGroup:NodeGroup", "version"): "shopcat:cluster.kubernetesVersion",
     ("aws:eks/nodeGroup:NodeGroup", "releaseVersion"): "shopcat:cluster.amiReleaseVersion",
     ("aws:eks/addon:Addon", "addonVersion"): "shopcat:cluster.addonVersions",
@@ -144,7 +144,7 @@ def _decide(
     if owned.deposed:
         return TakeoverRow(owned.address, Outcome.LEFT, "replaced already, and Terraform has not deleted it yet")
     if owned.type_name == HELM_TYPE or kubernetes_kind(owned.type_name):
-        return _kubernetes(owned, unpaired)
+        return _kubernetes_row(owned, unpaired)
     if kind is None:
         return TakeoverRow(owned.address, Outcome.UNKNOWN, "this program does not know the type; look at it by hand")
     declared = pairs.counterpart(owned)
@@ -229,7 +229,7 @@ def _loss(kind: TerraformType, difference: Difference) -> str:
 
 def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
     """Yield why the cluster would be elsewhere, or another one."""
-    cluster, anew = pairs.only(_CLUSTER), {each.pulumi_type for each in pairs.anew()}
+    cluster, anew = pairs.only(_EKS_CLUSTER), {each.pulumi_type for each in pairs.anew()}
     if cluster is not None and _VPC in anew:
         yield (
             f"{cluster.address}: its network {vpc_of(cluster) or 'unknown'} is not in this state, and this program would make "
@@ -243,7 +243,7 @@ def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
             f"set {EXISTING} to what is there"
         )
     is_there = any(each.type_name == "aws_eks_cluster" and not each.deposed for each in owned)
-    if is_there and _CLUSTER in anew:
+    if is_there and _EKS_CLUSTER in anew:
         yield (
             "can't say which EKS cluster is the production's, and this program would make another; set shopcat:cluster.name to "
             f"its name, or {EXISTING}"
@@ -294,7 +294,7 @@ _BESIDE = {
 """Kind → what this program makes anew beside it."""
 
 
-def _kubernetes(owned: Owned, unpaired: Unpaired) -> TakeoverRow:
+def _kubernetes_row(owned: Owned, unpaired: Unpaired) -> TakeoverRow:
     kind, named = owned.text("kind"), owned.attributes
     if owned.type_name != HELM_TYPE:
         kind, named = kubernetes_kind(owned.type_name), block(owned, "metadata")

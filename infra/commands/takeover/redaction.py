@@ -15,7 +15,7 @@ HIDDEN = "(secret)"
 SHORTEST = 8
 """Characters. A longer secret is hidden wherever it stands; a shorter one where it is a whole value, since it may well be a part
 of any other word (`shop` of `shopcat`)."""
-_NAME = re.compile(
+_SECRET_NAME = re.compile(
     r"password|passwd|passphrase|secret|token|credential|private_?key|api_?key|access_?key|connection_string|bcrypt",
     re.IGNORECASE,
 )
@@ -24,7 +24,7 @@ _NO_SECRET = re.compile(
 )
 """Endings of names that say what a secret is called or how long it is, not what it holds."""
 _GENERATORS = re.compile(r"random_(password|string|bytes)|tls_(private_key|self_signed_cert|locally_signed_cert)")
-_MANIFESTS = re.compile(r"kubernetes_\w+|helm_release|kubectl_manifest")
+_MANIFEST_TYPES = re.compile(r"kubernetes_\w+|helm_release|kubectl_manifest")
 _DATA = frozenset(
     {"data", "stringData", "string_data", "binaryData", "binary_data", "values", "set_sensitive", "yaml_body"}
 )
@@ -33,7 +33,7 @@ _DATA = frozenset(
 
 def is_secret_name(name: str) -> bool:
     """Tell whether an attribute of this name holds a secret."""
-    return bool(_NAME.search(name)) and not _NO_SECRET.search(name)
+    return bool(_SECRET_NAME.search(name)) and not _NO_SECRET.search(name)
 
 
 def secret_texts(type_name: str, attributes: Mapping[str, Any], paths: Any) -> Iterator[str]:
@@ -46,7 +46,7 @@ def secret_texts(type_name: str, attributes: Mapping[str, Any], paths: Any) -> I
     """
     if _GENERATORS.fullmatch(type_name):
         yield from texts_of({key: value for key, value in attributes.items() if key != "id"})
-    elif _MANIFESTS.fullmatch(type_name):
+    elif _MANIFEST_TYPES.fullmatch(type_name):
         yield from _below(attributes, lambda name: name in _DATA)
     yield from _below(attributes, is_secret_name)
     steps = _read_paths(paths)
@@ -94,7 +94,7 @@ def _below(value: Any, is_secret: Callable[[str], bool]) -> Iterator[str]:
         for each in value:
             yield from _below(each, is_secret)
     elif isinstance(value, str):
-        yield from _below(_document(value), is_secret)
+        yield from _below(_embedded_document(value), is_secret)
 
 
 def texts_of(value: Any) -> Iterator[str]:
@@ -102,7 +102,7 @@ def texts_of(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         if value:
             yield value
-        yield from _below(_document(value), is_secret_name)
+        yield from _below(_embedded_document(value), is_secret_name)
     elif isinstance(value, dict):
         for each in value.values():
             yield from texts_of(each)
@@ -111,7 +111,7 @@ def texts_of(value: Any) -> Iterator[str]:
             yield from texts_of(each)
 
 
-def _document(text: str) -> Any:
+def _embedded_document(text: str) -> Any:
     """Return what a text holds as JSON; nothing if it holds no map and no list."""
     if text[:1] in {"{", "["}:
         try:

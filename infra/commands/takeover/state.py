@@ -93,7 +93,7 @@ def parse_state(content: bytes, name: str) -> TerraformState:
                 data_sources += 1
             else:
                 address = ".".join(part for part in (module, type_name, title) if part)
-                owned.append(replace(_owned(address, type_name, module, instance), secrets=frozenset(hidden)))
+                owned.append(replace(_owned_object(address, type_name, module, instance), secrets=frozenset(hidden)))
     version = document.get("terraform_version")
     return TerraformState(
         tuple(owned), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
@@ -109,7 +109,7 @@ def _instance_secrets(type_name: str, instance: Mapping[str, Any]) -> set[str]:
     return texts
 
 
-def _owned(address: str, type_name: str, module: str, instance: Mapping[str, Any]) -> Owned:
+def _owned_object(address: str, type_name: str, module: str, instance: Mapping[str, Any]) -> Owned:
     attributes, flat = instance.get("attributes"), instance.get("attributes_flat")
     is_nested = isinstance(attributes, dict) and bool(attributes)
     is_flat = not is_nested and isinstance(flat, dict)
