@@ -57,14 +57,14 @@ def test_every_reader_takes_aws_s_own_values(clients: AwsClients) -> None:
         _owned("aws_secretsmanager_secret", arn=secret, name="old"),
     ]
     assert {each.type_name for each in stale} == set(live.READERS)
-    found = live.read_aws(clients, stale)
-    assert [(each.attributes.get("cidr_block") or each.attributes.get("version")) for each in found.owned[:3:2]] == [
+    reading = live.read_aws(clients, stale)
+    assert [(each.attributes.get("cidr_block") or each.attributes.get("version")) for each in reading.owned[:3:2]] == [
         "10.0.0.0/16",
         "1.33",
     ]
-    assert found.owned[1].attributes["image_tag_mutability"] == "IMMUTABLE"
-    assert found.owned[3].attributes["instance_class"] == "db.t4g.small"
-    assert found.notes == {
+    assert reading.owned[1].attributes["image_tag_mutability"] == "IMMUTABLE"
+    assert reading.owned[3].attributes["instance_class"] == "db.t4g.small"
+    assert reading.notes == {
         "aws_vpc.x": "AWS differs from the state in cidr_block; AWS's values count here",
         "aws_ecr_repository.x": "AWS differs from the state in image_tag_mutability; AWS's values count here",
         "aws_eks_cluster.x": "AWS differs from the state in role_arn, version; AWS's values count here",
@@ -109,9 +109,9 @@ def test_what_can_t_be_read_keeps_the_state_s_values(
 
     monkeypatch.setattr(clients.get("ec2"), "describe_vpcs", refuse)
     vpc = _owned("aws_vpc", id="vpc-1", cidr_block="10.9.0.0/16")
-    found = live.read_aws(clients, [vpc])
-    assert found.owned == (vpc,)
-    (text,) = found.notes.values()
+    reading = live.read_aws(clients, [vpc])
+    assert reading.owned == (vpc,)
+    (text,) = reading.notes.values()
     assert pytest.raises(ValueError, match=note).matches(ValueError(text))
 
 

@@ -57,13 +57,13 @@ def _helm() -> helm.HelmRelease:
 PLAIN, MODULES = _state("plain.tfstate"), _state("modules.tfstate")
 
 
-def _plan(owned: Any, chosen: Settings = SETTINGS, **given: Any) -> TakeoverPlan:
-    return plan_takeover(owned, recorded(chosen, layout.zone_ids(owned)), chosen, **given)
+def _plan(owned: Any, chosen: Settings = SETTINGS, **options: Any) -> TakeoverPlan:
+    return plan_takeover(owned, recorded(chosen, layout.zone_ids(owned)), chosen, **options)
 
 
 def _row(plan: TakeoverPlan, address: str) -> TakeoverRow:
-    (found,) = [row for row in plan.rows if row.address == address]
-    return found
+    (row,) = [each for each in plan.rows if each.address == address]
+    return row
 
 
 def _with(owned: tuple[Owned, ...], address: str, **attributes: Any) -> list[Owned]:
@@ -87,22 +87,22 @@ def _whole(value: Any) -> Any:
 
 def test_what_is_recorded_is_what_the_engine_was_given() -> None:
     """Also of the eks component, which runs in another plugin."""
-    given: dict[tuple[str, str], Any] = {}
+    engine_inputs: dict[tuple[str, str], Any] = {}
     for urn, resource in json.loads(GOLDEN.read_text()).items():
-        given[urn.split("::")[-2].rpartition("$")[2], urn.split("::")[-1]] = resource["inputs"]
+        engine_inputs[urn.split("::")[-2].rpartition("$")[2], urn.split("::")[-1]] = resource["inputs"]
     cloud = [each for each in recorded() if each.pulumi_type.startswith("aws:")]
     assert len(cloud) > 80
     compared = 0
     for each in cloud:
         for name, value in each.inputs.items():
-            text = json.dumps([value, given[each.key].get(name)])
+            text = json.dumps([value, engine_inputs[each.key].get(name)])
             if name != "tags" and "<" not in text and "example" not in text:
-                assert _whole(value) == given[each.key][name], (each.key, name)
+                assert _whole(value) == engine_inputs[each.key][name], (each.key, name)
                 compared += 1
     assert compared > 200
-    cluster = given["aws:eks/cluster:Cluster", "shopcat-eksCluster"]
-    (made,) = [each for each in cloud if each.pulumi_type == "aws:eks/cluster:Cluster"]
-    assert set(made.inputs) == set(cluster) - {"tagsAll"}
+    cluster = engine_inputs["aws:eks/cluster:Cluster", "shopcat-eksCluster"]
+    (declared_cluster,) = [each for each in cloud if each.pulumi_type == "aws:eks/cluster:Cluster"]
+    assert set(declared_cluster.inputs) == set(cluster) - {"tagsAll"}
 
 
 def test_with_an_existing_cluster_neither_it_nor_a_network_is_declared() -> None:
@@ -184,24 +184,23 @@ def test_a_repository_with_a_key_of_its_own_is_not_replaced() -> None:
 
 def _adopted_settings(**changes: Any) -> Settings:
     """Settings as the plan of the plain layout suggests them, and a database that this version can describe."""
-    there = {
+    existing_cluster = {
         "kubeconfig": "{}",
         "vpcId": "vpc-0a1b2c3d4e5f60001",
         "vpcCidr": "10.0.0.0/16",
         "publicSubnetIds": ["subnet-0a0000000000000a1", "subnet-0a0000000000000b1"],
         "previewSubnetIds": ["subnet-0f0000000000000a1", "subnet-0f0000000000000b1"],
         "privateSubnetIds": ["subnet-0b0000000000000a1", "subnet-0b0000000000000b1"],
-        "securityGroupId": "sg-0e000000c00000000001",
         "natAddresses": ["203.0.113.10"],
     }
     group = layout.block(_of("aws_eks_cluster.shopcat"), "vpc_config")["cluster_security_group_id"]
-    cluster = {**committed()["cluster"], "existing": {**there, "securityGroupId": group, **changes}}
+    cluster = {**committed()["cluster"], "existing": {**existing_cluster, "securityGroupId": group, **changes}}
     return settings.read_settings(committed(cluster=cluster))
 
 
 def _of(address: str) -> Owned:
-    (found,) = [each for each in PLAIN.owned if each.address == address]
-    return found
+    (owned,) = [each for each in PLAIN.owned if each.address == address]
+    return owned
 
 
 def _adoptable() -> list[Owned]:
@@ -238,7 +237,7 @@ def test_settings_of_another_cluster_are_named(changes: Mapping[str, str], setti
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("options", "message"),
     [
         ({"region": "eu-west-1"}, "is in eu-central-1, aws:region is eu-west-1"),
         (
@@ -247,8 +246,8 @@ def test_settings_of_another_cluster_are_named(changes: Mapping[str, str], setti
         ),
     ],
 )
-def test_another_account_or_region_is_refused(given: Mapping[str, str], message: str) -> None:
-    (error,) = _plan(_adoptable(), _adopted_settings(), **given).errors
+def test_another_account_or_region_is_refused(options: Mapping[str, str], message: str) -> None:
+    (error,) = _plan(_adoptable(), _adopted_settings(), **options).errors
     assert message in error
 
 

@@ -20,8 +20,8 @@ from infra.errors import SettingsError
 FOLDER = Path(__file__).parent / "fixtures" / "terraform"
 
 
-def _state(**given: Any) -> bytes:
-    return json.dumps({"version": 4, "terraform_version": "1.9.8", "resources": [], **given}).encode()
+def _state(**options: Any) -> bytes:
+    return json.dumps({"version": 4, "terraform_version": "1.9.8", "resources": [], **options}).encode()
 
 
 def _archive() -> bytes:
@@ -68,8 +68,8 @@ def test_what_is_no_state_of_version_4_is_refused_by_what_it_is(content: bytes, 
 
 
 def test_addresses_are_those_of_terraform_state_list() -> None:
-    def resource(type_name: str, instances: list[Any], **given: Any) -> dict[str, Any]:
-        return {"mode": "managed", "type": type_name, "name": "this", "instances": instances, **given}
+    def resource(type_name: str, instances: list[Any], **options: Any) -> dict[str, Any]:
+        return {"mode": "managed", "type": type_name, "name": "this", "instances": instances, **options}
 
     state = parse_state(
         _state(

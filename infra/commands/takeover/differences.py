@@ -26,7 +26,7 @@ Resolve = Callable[[tuple[str, str]], set[str] | None]
 
 
 class Effect(StrEnum):
-    """What the difference means for the thing that is there."""
+    """The consequence of a difference for the thing that is there."""
 
     REPLACES = "would replace"
     IN_PLACE = "in place"
@@ -43,7 +43,7 @@ class Difference:
     effect: Effect
     note: str = ""
     forced: bool = False
-    """Whether this argument can only be changed by a new resource."""
+    """True if only a new resource could change this argument, and it is not known that nothing changes."""
 
 
 OF_THE_PROVIDER = frozenset(
@@ -55,7 +55,7 @@ OF_THE_PROVIDER = frozenset(
 )  # fmt: skip
 """Arguments that AWS keeps nothing of: they say how the provider makes or deletes the thing."""
 _OF_A_CHART = frozenset({"chart", "name", "namespace", "version"})
-"""What can be compared of a chart's release: its values are merged with the chart's own by Helm alone."""
+"""Arguments that can be compared of a chart's release: its values are merged with the chart's own by Helm alone."""
 _ABSENT: tuple[Any, ...] = (None, "", [], {})
 _DEFAULTS: tuple[Any, ...] = (*_ABSENT, False, 0)
 """Declared values that say the same as nothing in the state."""
@@ -73,7 +73,7 @@ NOTES: Mapping[tuple[str, str], str] = {
     ("aws:ecr/repository:Repository", "imageTagMutability"): "tags that are there stay; none can be moved from then on",
     ("aws:route53/record:Record", "aliases"): "all users move at once",
 }
-"""What else a person has to know of a difference."""
+"""Facts that a person has to know of a difference."""
 _UNCERTAIN = frozenset({(_RDS, "dbSubnetGroupName"), (_EKS, "vpcConfig.subnetIds")})
 """Arguments that the provider changes in place and AWS may refuse to."""
 

@@ -18,15 +18,15 @@ _DOCUMENTATION = "registry.terraform.io/providers/hashicorp/aws/latest/docs/reso
 
 
 class Part(StrEnum):
-    """What of a layout a type belongs to; decides what becomes of an object that this program declares no counterpart of."""
+    """The part of a layout that a type belongs to; it decides what becomes of an object that this program declares no counterpart of."""
 
     NETWORK = "network"
     CLUSTER = "cluster"
     SHARED = "shared"
-    """Of the cluster if the cluster refers to it or its module has it, else of the application."""
+    """The cluster's if the cluster refers to it or its module has it, else the application's."""
     DATABASE = "database"
     EDGE = "edge"
-    """What users reach."""
+    """Names, certificates and load balancers, which users reach."""
     REGISTRY = "registry"
     SECRETS = "secrets"
     ZONE = "zone"

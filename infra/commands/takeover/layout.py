@@ -1,4 +1,4 @@
-"""What a Terraform layout says about its cluster and network, and whether the settings speak of the same."""
+"""Read a Terraform layout: its cluster and network, and where the settings speak of others."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Reader = Callable[["AwsClients", "Owned"], Attributes | None]
 
 @dataclass(frozen=True)
 class AwsReading:
-    """What AWS says beyond the state."""
+    """The state, corrected by what AWS answers."""
 
     owned: tuple[Owned, ...]
     """With AWS's values in place of the state's."""

@@ -28,7 +28,7 @@ _MANIFEST_TYPES = re.compile(r"kubernetes_\w+|helm_release|kubectl_manifest")
 _DATA = frozenset(
     {"data", "stringData", "string_data", "binaryData", "binary_data", "values", "set_sensitive", "yaml_body"}
 )
-"""Of those types: keys below which anything may be secret."""
+"""Keys of those types below which anything may be secret."""
 
 
 def is_secret_name(name: str) -> bool:

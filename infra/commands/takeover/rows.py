@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(StrEnum):
-    """What becomes of something that Terraform or Helm owns."""
+    """The future of something that Terraform or Helm owns."""
 
     TAKEN = "taken over"
     """It stays, and this program's state knows it."""
@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class TakeoverRow:
-    """What is decided about one object."""
+    """The decision about one object."""
 
     address: str
     outcome: Outcome

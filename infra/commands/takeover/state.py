@@ -25,7 +25,7 @@ class Owned:
     """One object that Terraform or Helm owns."""
 
     address: str
-    """As `terraform state list` prints it, or `helm:<kind> <namespace>/<name>`."""
+    """The address as `terraform state list` prints it, or `helm: <kind> <namespace>/<name>`."""
     type_name: str
     module: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Owned:
 
 @dataclass(frozen=True)
 class TerraformState:
-    """What the state file holds."""
+    """The content of a state file."""
 
     owned: tuple[Owned, ...]
     data_sources: int
