@@ -27,8 +27,6 @@ from infra.settings import read_stack
 if TYPE_CHECKING:
     from infra.settings import Settings
 
-LINE = 1000
-"""Characters of a message at most."""
 UNKNOWN_ACCOUNT = "000000000000"
 """In ARNs of what is declared, if neither AWS nor the state says which account it is."""
 
@@ -74,7 +72,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
             known = live.read_aws(clients, state.owned)
         except ShopCatError as error:
             clients = None
-            print(cell(f"AWS was not asked, so all values are the state's: {error}", redactor, longest=LINE))
+            print(cell(f"AWS was not asked, so all values are the state's: {error}", redactor))
     release = helm.HelmRelease()
     if arguments.helm is None and arguments.offline:
         print("Helm was not asked; HELM=<file> names what `helm get all` prints")
@@ -84,7 +82,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
         except ShopCatError as error:
             if arguments.helm is not None:
                 raise
-            print(cell(f"Helm was not asked: {error}", redactor, longest=LINE))
+            print(cell(f"Helm was not asked: {error}", redactor))
     print(flush=True)
     plan = plan_takeover(
         [*known.owned, *release.owned],

@@ -487,6 +487,13 @@ def test_attributes_in_the_flat_form_are_not_compared() -> None:
     assert plan.rows[0].outcome is Outcome.BESIDE
 
 
+def test_an_import_id_is_printed_whole() -> None:
+    name = "a" * 300
+    owned = [replace(_of("aws_ecr_repository.shopcat"), address=f"aws_ecr_repository.{name}")]
+    text = plan_text(_plan(owned), Redactor([]))
+    assert f"aws_ecr_repository.{name}\n" in text
+
+
 def test_an_import_id_needs_every_part() -> None:
     assert import_id(KINDS["aws_route"], Owned("x", "aws_route", "", {"route_table_id": "rtb-1"})) == ""
     full = {"route_table_id": "rtb-1", "destination_cidr_block": "0.0.0.0/0"}

@@ -18,7 +18,7 @@ _DOCUMENTATION = "registry.terraform.io/providers/hashicorp/aws/latest/docs/reso
 
 
 class Part(StrEnum):
-    """The part of a layout that a type belongs to; it decides what becomes of an object that this program declares no counterpart of."""
+    """The part of a layout that a type belongs to; it decides about objects that this program declares no counterpart of."""
 
     NETWORK = "network"
     CLUSTER = "cluster"

@@ -9,8 +9,10 @@ from infra.commands.takeover.plan import TakeoverPlan
 from infra.commands.takeover.redaction import Redactor
 from infra.commands.takeover.rows import Outcome, TakeoverRow
 
-LONGEST = 200
-"""Characters of one cell."""
+LONGEST = 1000
+"""Characters of one cell: an import id may be two ARNs, and has to be whole."""
+LONGEST_VALUE = 60
+"""Characters of an argument's value."""
 
 
 def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) -> str:
@@ -22,7 +24,7 @@ def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) 
     if plan.suggestion:
         lines += ["", "settings that describe the cluster that is there:"]
         lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
-    lines += ["", *(cell(f"error: {error}", redactor, longest=1000) for error in plan.errors)]
+    lines += ["", *(cell(f"error: {error}", redactor) for error in plan.errors)]
     counts = ", ".join(
         f"{number} {outcome}" for outcome in Outcome if (number := sum(row.outcome is outcome for row in plan.rows))
     )
@@ -46,7 +48,9 @@ def _row_lines(row: TakeoverRow, redactor: Redactor) -> list[str]:
 
 
 def _difference(difference: Difference, redactor: Redactor) -> str:
-    actual, declared = (cell(text, redactor, longest=60) for text in (difference.actual, difference.declared))
+    actual, declared = (
+        cell(text, redactor, longest=LONGEST_VALUE) for text in (difference.actual, difference.declared)
+    )
     text = f"{cell(difference.argument, redactor)}: {actual} → {declared}"
     return f"{text} ({cell(difference.note, redactor)})" if difference.note else text
 
