@@ -216,6 +216,7 @@ def test_with_the_suggested_settings_the_cluster_is_used_as_it_is() -> None:
     assert (row.outcome, row.detail) == (Outcome.USED, "shopcat:cluster.existing.vpcId names it")
     assert "privateSubnetIds" in _row(plan, "aws_subnet.private[1]").detail
     assert "natAddresses" in _row(plan, "aws_eip.nat").detail
+    assert "kubeconfig" in _row(plan, "aws_eks_cluster.shopcat").detail
     for address in ("aws_eks_cluster.shopcat", "aws_iam_role.nodes", "aws_iam_openid_connect_provider.shopcat"):
         assert _row(plan, address).outcome is Outcome.USED, address
     database = _row(plan, "aws_db_instance.shopcat")
@@ -487,7 +488,7 @@ def test_attributes_in_the_flat_form_are_not_compared() -> None:
     assert plan.rows[0].outcome is Outcome.BESIDE
 
 
-def test_an_import_id_is_printed_whole() -> None:
+def test_a_long_address_is_printed_whole() -> None:
     name = "a" * 300
     owned = [replace(_of("aws_ecr_repository.shopcat"), address=f"aws_ecr_repository.{name}")]
     text = plan_text(_plan(owned), Redactor([]))

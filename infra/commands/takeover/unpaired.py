@@ -75,6 +75,8 @@ class Unpaired:
                 existing.security_group_id: "securityGroupId",
                 **dict.fromkeys(existing.nat_addresses, "natAddresses"),
             }
+            if owned.type_name == "aws_eks_cluster" and owned.text("name") == self._settings.cluster.name:
+                named[owned.text("id")] = "kubeconfig"
             setting = named.get(owned.text("id")) or named.get(owned.text("public_ip"))
             if setting:
                 return Outcome.USED, f"shopcat:cluster.existing.{setting} names it"
