@@ -73,6 +73,10 @@ bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger
 aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, zones, names, DNS, versions; changes nothing
 	@$(RUN) -m infra.commands.aws_check
 
+.PHONY: takeover-plan
+takeover-plan: $(READY) ## what a takeover from Terraform and Helm would do: make takeover-plan STATE=terraform.tfstate; HELM=file, OFFLINE=1; changes nothing
+	@$(RUN) -m infra.commands.takeover_plan $(if $(HELM),--helm "$(HELM)") $(if $(OFFLINE),--offline) "$(STATE)"
+
 github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
 	@$(RUN) -m pipeline.github_check
 

@@ -1,0 +1,140 @@
+"""Read a Terraform layout: its cluster and network, and where the settings speak of others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from infra.commands.takeover.matching import block, vpc_of
+from infra.settings.limits import OLDEST_KUBERNETES
+
+if TYPE_CHECKING:
+    from infra.commands.takeover.state import Owned
+    from infra.settings import Settings
+
+_ARN = re.compile(r"arn:aws[a-z-]*:(?:eks|rds|ecr):([a-z0-9-]+):([0-9]{12}):.+")
+
+
+def production_cluster(owned: Sequence[Owned], settings: Settings) -> Owned | None:
+    """Return the cluster of the production: that of the name in the settings, else the only one."""
+    clusters = [each for each in owned if each.type_name == "aws_eks_cluster" and not each.deposed]
+    named = [each for each in clusters if each.text("name") == settings.cluster.name]
+    candidates = named or clusters
+    return candidates[0] if len(candidates) == 1 else None
+
+
+def subnets_of(cluster: Owned, owned: Sequence[Owned]) -> list[Owned]:
+    """Return the subnets that a cluster is in, as far as Terraform owns them."""
+    ids = block(cluster, "vpc_config").get("subnet_ids")
+    ids = ids if isinstance(ids, list) else []
+    return [each for each in owned if each.type_name == "aws_subnet" and each.text("id") and each.text("id") in ids]
+
+
+def account_of(owned: Sequence[Owned]) -> str:
+    """Return the account that a state's ARNs name; nothing if none does."""
+    matches = (_ARN.fullmatch(each.text("arn")) for each in owned)
+    return next((match[2] for match in matches if match), "")
+
+
+def wrong_place(owned: Sequence[Owned], region: str, account: str) -> Iterator[str]:
+    """Yield that the state is of another account or region than the settings; the first object that shows it."""
+    for each in owned:
+        match = _ARN.fullmatch(each.text("arn"))
+        if match is None:
+            continue
+        if region and match[1] != region:
+            yield f"{each.address} is in {match[1]}, aws:region is {region}; set it to the region of what is there"
+            return
+        if account and match[2] != account:
+            yield (
+                f"{each.address} is in account {match[2]}, the credentials are of {account}; use those of the account of what "
+                "is there"
+            )
+            return
+
+
+def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
+    """Yield which settings speak of another cluster than the state, and that its Kubernetes is too old."""
+    cluster = production_cluster(owned, settings)
+    if cluster is None:
+        return
+    version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", cluster.text("version"))
+    if version and (int(version[1]), int(version[2])) < OLDEST_KUBERNETES:
+        oldest = ".".join(map(str, OLDEST_KUBERNETES))
+        yield (
+            f"{cluster.address} runs Kubernetes {version[0]}, and {oldest} is the oldest that this program runs on; bring it "
+            "there with Terraform first, one minor version at a time"
+        )
+    existing = settings.cluster.existing
+    if existing is None:
+        return
+    if cluster.text("name") not in {"", settings.cluster.name}:
+        yield (
+            f"{cluster.address}: shopcat:cluster.name is {settings.cluster.name}, the cluster is called {cluster.text('name')}; "
+            "set it to that"
+        )
+    config = block(cluster, "vpc_config")
+    for setting, chosen, key in (
+        ("vpcId", existing.vpc_id, "vpc_id"),
+        ("securityGroupId", existing.security_group_id, "cluster_security_group_id"),
+    ):
+        actual = config.get(key)
+        if isinstance(actual, str) and actual and actual != chosen:
+            yield (
+                f"{cluster.address}: shopcat:cluster.existing.{setting} is {chosen}, the cluster has {actual}; set it to that"
+            )
+
+
+def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
+    """Yield lines of `shopcat:cluster` that describe the cluster that is there, as far as the state tells."""
+    cluster = production_cluster(owned, settings)
+    if cluster is None:
+        return
+    vpc = vpc_of(cluster)
+    network = next((each for each in owned if each.type_name == "aws_vpc" and each.text("id") == vpc), None)
+    subnets = [each for each in owned if each.type_name == "aws_subnet" and each.text("vpc_id") == vpc]
+    public = [each.text("id") for each in subnets if _is_public(each)]
+    used = _subnets_in_use(owned)
+    private = [each.text("id") for each in subnets if not _is_public(each) and (not used or each.text("id") in used)]
+    nat = [each for each in owned if each.type_name == "aws_nat_gateway" and not each.deposed]
+    group = block(cluster, "vpc_config").get("cluster_security_group_id")
+    yield "shopcat:cluster:"
+    yield f"  name: {cluster.text('name')}"
+    yield "  existing:"
+    yield "    # kubeconfig, a secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig"
+    yield f"    vpcId: {vpc or 'unknown'}"
+    yield f"    vpcCidr: {network.text('cidr_block') if network else 'unknown'}"
+    yield f"    publicSubnetIds: [{', '.join(public)}]"
+    yield "    previewSubnetIds: []  # two more public subnets of this VPC that nothing else uses"
+    yield f"    privateSubnetIds: [{', '.join(private)}]"
+    yield f"    securityGroupId: {group if isinstance(group, str) and group else 'unknown'}"
+    yield f"    natAddresses: [{', '.join(each.text('public_ip') for each in nat)}]"
+
+
+def _subnets_in_use(owned: Sequence[Owned]) -> set[str]:
+    """Return the subnets that clusters and their nodes are in: others are a database's."""
+    used_ids: set[str] = set()
+    for each in owned:
+        if each.type_name in {"aws_eks_cluster", "aws_eks_node_group"}:
+            ids = each.attributes.get("subnet_ids") or block(each, "vpc_config").get("subnet_ids")
+            used_ids |= {text for text in ids if isinstance(text, str)} if isinstance(ids, list) else set()
+    return used_ids
+
+
+def zone_ids(owned: Sequence[Owned]) -> dict[str, str]:
+    """Return name → id of each Route 53 zone."""
+    zones = [each for each in owned if each.type_name == "aws_route53_zone" and each.text("zone_id")]
+    return {each.text("name").rstrip("."): each.text("zone_id") for each in zones}
+
+
+def _is_public(subnet: Owned) -> bool:
+    """Tell whether load balancers that users reach may be in a subnet, by the tags that EKS reads or by its addresses."""
+    tags = subnet.attributes.get("tags_all") or subnet.attributes.get("tags")
+    tags = tags if isinstance(tags, dict) else {}
+    if "kubernetes.io/role/elb" in tags:
+        return True
+    if "kubernetes.io/role/internal-elb" in tags:
+        return False
+    name = str(tags.get("Name", ""))
+    return subnet.attributes.get("map_public_ip_on_launch") is True or "public" in name

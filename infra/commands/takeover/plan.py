@@ -1,0 +1,327 @@
+"""Decide what becomes of everything that Terraform and Helm own, and refuse what would lose data or the cluster.
+
+A plan says what this version of the program would do with these settings. Where no setting can describe what is there, the plan
+says so: it is refused, and nothing is promised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from infra.commands.takeover import layout
+from infra.commands.takeover.differences import Difference, Effect, compare
+from infra.commands.takeover.helm import TYPE as HELM_TYPE
+from infra.commands.takeover.kinds import KINDS, Part, TerraformType, kubernetes_kind
+from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
+from infra.commands.takeover.rows import Outcome, TakeoverRow
+from infra.commands.takeover.unpaired import Unpaired
+from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
+
+if TYPE_CHECKING:
+    from infra.commands.takeover.declaration import Declared
+    from infra.commands.takeover.state import Owned
+    from infra.settings import Settings
+
+_EKS_CLUSTER = "aws:eks/cluster:Cluster"
+_VPC = "aws:ec2/vpc:Vpc"
+_RECORD = "aws_route53_record"
+_INSTANCE = "aws:rds/instance:Instance"
+EXISTING = "shopcat:cluster.existing"
+NO_SETTING = "no setting of this version describes that, so it can't be taken over yet"
+SETTINGS: Mapping[tuple[str, str], str] = {
+    (_VPC, "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
+    ("aws:ec2/subnet:Subnet", "availabilityZone"): f"shopcat:vpc.zones or {EXISTING}",
+    (_EKS_CLUSTER, "name"): f"shopcat:cluster.name or {EXISTING}",
+    (_EKS_CLUSTER, "version"): "shopcat:cluster.kubernetesVersion",
+    (_EKS_CLUSTER, "upgradePolicy"): "shopcat:cluster.supportType",
+    (_EKS_CLUSTER, "vpcConfig.endpointPublicAccess"): "shopcat:apiAccess",
+    (_EKS_CLUSTER, "vpcConfig.publicAccessCidrs"): "shopcat:apiAccess",
+    ("aws:eks/nodeGroup:NodeGroup", "version"): "shopcat:cluster.kubernetesVersion",
+    ("aws:eks/nodeGroup:NodeGroup", "releaseVersion"): "shopcat:cluster.amiReleaseVersion",
+    ("aws:eks/addon:Addon", "addonVersion"): "shopcat:cluster.addonVersions",
+    ("aws:cloudwatch/logGroup:LogGroup", "retentionInDays"): "shopcat:cluster.logRetentionDays",
+    (_INSTANCE, "engineVersion"): "shopcat:database.engineVersion",
+    (_INSTANCE, "instanceClass"): "shopcat:database.instanceClass",
+    (_INSTANCE, "allocatedStorage"): "shopcat:database.storageGibibytes",
+    (_INSTANCE, "maxAllocatedStorage"): "shopcat:database.storageGibibytes",
+    (_INSTANCE, "multiAz"): "shopcat:database.multiZone",
+    (_INSTANCE, "backupRetentionPeriod"): "shopcat:database.backupRetentionDays",
+    (_INSTANCE, "deletionProtection"): "shopcat:protection",
+    ("aws:route53/record:Record", "aliases"): "shopcat:dns",
+    ("kubernetes:helm.sh/v3:Release", "version"): "shopcat:charts",
+}
+"""Setting that decides an argument (infra/settings)."""
+
+
+@dataclass(frozen=True)
+class TakeoverPlan:
+    """Everything that is decided."""
+
+    rows: tuple[TakeoverRow, ...]
+    errors: tuple[str, ...]
+    anew: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Type → logical names of what is declared and has nothing of its kind there."""
+    suggestion: tuple[str, ...] = ()
+    """Lines of settings that would describe the cluster that is there."""
+
+
+def plan_takeover(
+    owned: Sequence[Owned],
+    declared: Sequence[Declared],
+    settings: Settings,
+    *,
+    region: str = "",
+    account: str = "",
+    notes: Mapping[str, str] | None = None,
+) -> TakeoverPlan:
+    """Decide about each object.
+
+    Args:
+        owned: by Terraform and by Helm.
+        declared: by this program, with these settings.
+        settings: of the stack.
+        region: of the settings.
+        account: that the credentials belong to; empty if nobody was asked.
+        notes: address → what AWS says of it that the state does not.
+    """
+    pairs = Pairs(declared, owned)
+    paired = {
+        each.address: compare(KINDS[each.type_name], counterpart, each, pairs.resolve)
+        for each in owned
+        if (counterpart := pairs.counterpart(each)) is not None
+    }
+    errors = [*layout.wrong_place(owned, region, account), *layout.wrong_references(owned, settings)]
+    losses = list(_losses(owned, paired, pairs))
+    cluster_fits = not any(is_cluster for is_cluster, _ in losses)
+    errors += [text for _, text in losses]
+    errors += _several_databases(owned, pairs)
+    errors += _taken_names(owned, paired, pairs)
+    unpaired = Unpaired(owned, pairs, declared, settings)
+    rows = [
+        _row(
+            each,
+            pairs,
+            paired.get(each.address),
+            unpaired,
+            cluster_fits=cluster_fits,
+            note=(notes or {}).get(each.address, ""),
+        )
+        for each in owned
+    ]
+    suggestion = () if cluster_fits else layout.existing_cluster(owned, settings)
+    return TakeoverPlan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
+
+
+def _row(
+    owned: Owned,
+    pairs: Pairs,
+    differences: list[Difference] | None,
+    unpaired: Unpaired,
+    *,
+    cluster_fits: bool,
+    note: str,
+) -> TakeoverRow:
+    kind = KINDS.get(owned.type_name)
+    row = _decide(owned, kind, pairs, differences, unpaired, cluster_fits=cluster_fits)
+    remarks = [note] if note else []
+    if owned.tainted:
+        remarks.append("tainted: Terraform would replace it at its next apply")
+    return replace(row, remarks=(*row.remarks, *remarks))
+
+
+def _decide(
+    owned: Owned,
+    kind: TerraformType | None,
+    pairs: Pairs,
+    differences: list[Difference] | None,
+    unpaired: Unpaired,
+    *,
+    cluster_fits: bool,
+) -> TakeoverRow:
+    if owned.deposed:
+        return TakeoverRow(owned.address, Outcome.LEFT, "replaced already, and Terraform has not deleted it yet")
+    if owned.type_name == HELM_TYPE or kubernetes_kind(owned.type_name):
+        return _kubernetes_row(owned, unpaired)
+    if kind is None:
+        return TakeoverRow(owned.address, Outcome.UNKNOWN, "this program does not know the type; look at it by hand")
+    declared = pairs.counterpart(owned)
+    if declared is None or differences is None:
+        return unpaired.row(owned, kind)
+    if not cluster_fits and not _is_lost(kind, differences) and unpaired.is_of_cluster(owned, kind):
+        return TakeoverRow(owned.address, Outcome.USED, f"with the cluster, once {EXISTING} describes it")
+    return _paired(owned, kind, declared, differences)
+
+
+def _is_lost(kind: TerraformType, differences: Sequence[Difference]) -> bool:
+    return kind.holds_data and any(each.forced or each.effect is Effect.REPLACES for each in differences)
+
+
+def _paired(owned: Owned, kind: TerraformType, declared: Declared, differences: list[Difference]) -> TakeoverRow:
+    row, named = _import(owned, kind, declared, differences), f"{declared.pulumi_type} {declared.name}"
+    if _is_lost(kind, differences):
+        verb = "would" if any(each.effect is Effect.REPLACES for each in differences) else "may"
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} {verb} replace it")
+    if owned.type_name == _RECORD and differences:
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would lead all users elsewhere at once")
+    return row
+
+
+def _import(owned: Owned, kind: TerraformType, declared: Declared, differences: list[Difference]) -> TakeoverRow:
+    identifier = import_id(kind, owned)
+    if not identifier:
+        return TakeoverRow(
+            owned.address, Outcome.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of"
+        )
+    noted = tuple(_with_setting(declared.pulumi_type, difference) for difference in differences)
+    return TakeoverRow(
+        owned.address, Outcome.TAKEN, f"import {declared.pulumi_type} {declared.name} {identifier}", noted
+    )
+
+
+def _with_setting(pulumi_type: str, difference: Difference) -> Difference:
+    setting = _setting(pulumi_type, difference)
+    if not setting or difference.effect is Effect.REPLACES:
+        return difference
+    text = f"{setting} decides it"
+    return replace(difference, note=f"{difference.note}; {text}" if difference.note else text)
+
+
+def _setting(pulumi_type: str, difference: Difference) -> str:
+    top = difference.argument.partition(".")[0]
+    return SETTINGS.get((pulumi_type, difference.argument)) or SETTINGS.get((pulumi_type, top)) or ""
+
+
+def import_id(kind: TerraformType, owned: Owned) -> str:
+    """Return the id for `pulumi import`; nothing if the state lacks a part of it."""
+    names = re.findall(r"{(\w+)}", kind.import_id)
+    parts = {name: owned.text(name) for name in names}
+    return kind.import_id.format(**parts) if all(parts.values()) else ""
+
+
+# Refusals -------------------------------------------------------------------------------------------------------------
+
+
+def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[tuple[bool, str]]:
+    """Yield why taking something over would lose it: whether that is the cluster or its network, and the message."""
+    for each in owned:
+        declared, kind = pairs.counterpart(each), KINDS.get(each.type_name)
+        if declared is None or kind is None or not kind.holds_data:
+            continue
+        is_cluster = kind.part in {Part.NETWORK, Part.CLUSTER}
+        for difference in paired[each.address]:
+            if difference.forced or difference.effect is Effect.REPLACES:
+                setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
+                mend = f"set {setting} to what is there" if setting else NO_SETTING
+                yield is_cluster, f"{each.address}: {_loss(kind, difference)}; {mend}"
+    for text in _moved_cluster(owned, pairs):
+        yield True, text
+
+
+def _loss(kind: TerraformType, difference: Difference) -> str:
+    if difference.effect is Effect.REPLACES:
+        values = f"{difference.argument} is {difference.actual}, this program declares {difference.declared}"
+        return f"{values}, so {_what(kind)} would be replaced"
+    return f"the state says nothing of {difference.argument}, so {_what(kind)} may be replaced"
+
+
+def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
+    """Yield why the cluster would be elsewhere, or another one."""
+    cluster, anew = pairs.only(_EKS_CLUSTER), {each.pulumi_type for each in pairs.anew()}
+    if cluster is not None and _VPC in anew:
+        yield (
+            f"{cluster.address}: its network {vpc_of(cluster) or 'unknown'} is not in this state, and this program would make "
+            f"another, where the cluster can't go; set {EXISTING} to what is there"
+        )
+    subnets = layout.subnets_of(cluster, owned) if cluster is not None else []
+    left = ", ".join(subnet.address for subnet in subnets if pairs.counterpart(subnet) is None)
+    if left:
+        yield (
+            f"{left}: the cluster is there, and this program declares no such subnets, so the nodes would be replaced elsewhere; "
+            f"set {EXISTING} to what is there"
+        )
+    is_there = any(each.type_name == "aws_eks_cluster" and not each.deposed for each in owned)
+    if is_there and _EKS_CLUSTER in anew:
+        yield (
+            "can't say which EKS cluster is the production's, and this program would make another; set shopcat:cluster.name to "
+            f"its name, or {EXISTING}"
+        )
+
+
+def _what(kind: TerraformType) -> str:
+    return {
+        Part.NETWORK: "the network, and the cluster in it,",
+        Part.CLUSTER: "the cluster, and all that runs in it,",
+        Part.DATABASE: "the database, and all orders in it,",
+        Part.REGISTRY: "the repository, and all images in it,",
+    }.get(kind.part, "it, and all that it holds,")
+
+
+def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
+    """Yield why this program would make an empty database beside those that hold the orders."""
+    for each in owned:
+        if each.type_name == "aws_rds_cluster" and not each.deposed:
+            yield f"{each.address}: a cluster of RDS can't be taken over, this program declares one instance; {NO_SETTING}"
+    left = [each for each in owned if each.type_name == "aws_db_instance" and not each.deposed and may_be_shops(each)]
+    if left and pairs.only(_INSTANCE) is None:
+        names = ", ".join(each.address for each in left)
+        yield f"{names}: can't say which is the shop's, and this program would make an empty database beside it; {NO_SETTING}"
+
+
+def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:
+    """Yield which record would lead all users elsewhere at once, and `pulumi up` refuses."""
+    for each in owned:
+        counterpart = pairs.counterpart(each)
+        if counterpart is not None and each.type_name == _RECORD and paired[each.address]:
+            yield (
+                f"{each.address}: {each.text('name')} {each.text('type')} leads to the old load balancer, and with shopcat:dns "
+                "route53 this program would lead it to its own at once; set shopcat:dns to external"
+            )
+
+
+# Objects in the cluster -----------------------------------------------------------------------------------------------
+
+_BESIDE = {
+    "Deployment": ", ".join(f"Deployment {workload_name(colour)}" for colour in COLOURS),
+    "Service": ", ".join(f"Service {workload_name(colour)}" for colour in COLOURS),
+    "TargetGroupBinding": ", ".join(f"TargetGroupBinding {workload_name(colour)}" for colour in COLOURS),
+    "PodDisruptionBudget": ", ".join(f"PodDisruptionBudget {workload_name(colour)}" for colour in COLOURS),
+    "Ingress": "the load balancer shopcat, whose rule this program writes itself",
+    "Secret": "a Secret of each release, from Secrets Manager",
+}
+"""Kind → what this program makes anew beside it."""
+
+
+def _kubernetes_row(owned: Owned, unpaired: Unpaired) -> TakeoverRow:
+    kind, named = owned.text("kind"), owned.attributes
+    if owned.type_name != HELM_TYPE:
+        kind, named = kubernetes_kind(owned.type_name), block(owned, "metadata")
+    name, namespace = (value if isinstance(value, str) else "" for value in map(named.get, ("name", "namespace")))
+    if kind == "Namespace":
+        namespace = ""
+    declared = unpaired.kubernetes_name(kind, namespace, name)
+    if declared:
+        unsaid = Difference("(all)", "what Helm or Terraform wrote", "this program's", Effect.UNKNOWN)
+        return TakeoverRow(
+            owned.address,
+            Outcome.TAKEN,
+            f"no import: the provider takes up what has this name ({declared})",
+            (unsaid,),
+        )
+    if namespace == SHOP_NAMESPACE and kind in _BESIDE:
+        return TakeoverRow(owned.address, Outcome.BESIDE, _BESIDE[kind])
+    if namespace == SHOP_NAMESPACE or owned.type_name == HELM_TYPE:
+        return TakeoverRow(owned.address, Outcome.LEFT, "this program declares nothing like it")
+    return TakeoverRow(owned.address, Outcome.UNKNOWN, "this program declares nothing like it there; look who uses it")
+
+
+def _anew(pairs: Pairs, *, cluster_fits: bool) -> dict[str, tuple[str, ...]]:
+    """Return what is made anew; without a cluster and its network, if those can only be described."""
+    parts = {kind.pulumi_type: kind.part for kind in KINDS.values()}
+    anew: dict[str, list[str]] = {}
+    for each in pairs.anew():
+        if cluster_fits or parts.get(each.pulumi_type) not in {Part.NETWORK, Part.CLUSTER}:
+            anew.setdefault(each.pulumi_type, []).append(each.name)
+    return {pulumi_type: tuple(sorted(names)) for pulumi_type, names in sorted(anew.items())}
