@@ -36,10 +36,9 @@ resource "aws_internet_gateway" "shopcat" {
 resource "aws_subnet" "public" {
   count = 2
 
-  vpc_id                  = aws_vpc.shopcat.id
-  availability_zone       = local.zones[count.index]
-  cidr_block              = "10.0.${64 + count.index}.0/24"
-  map_public_ip_on_launch = true
+  vpc_id            = aws_vpc.shopcat.id
+  availability_zone = local.zones[count.index]
+  cidr_block        = "10.0.${64 + count.index}.0/24"
 
   tags = {
     Name                     = "shopcat-public-${count.index}"
