@@ -98,13 +98,23 @@ def trim_pod(found: Object) -> Object:
     }
 
 
+def _load_balancer_annotations(found: Object) -> dict[str, str]:
+    annotations = found["metadata"].get("annotations") or {}
+    return {key: value for key, value in annotations.items() if key.startswith("alb.ingress.kubernetes.io/")}
+
+
 def trim_service(found: Object) -> Object:
-    """Selector and ports."""
+    """Selector, ports, and what an Ingress takes from the annotations."""
     spec = found["spec"]
     return {
-        "metadata": _metadata(found),
+        "metadata": {**_metadata(found), "annotations": _load_balancer_annotations(found)},
         "spec": {"selector": spec.get("selector") or {}, "ports": spec.get("ports") or []},
     }
+
+
+def trim_ingress(found: Object) -> Object:
+    """What a change of wakes the real controller: spec, annotations, the beginning of the deletion."""
+    return {"metadata": _metadata(found, "annotations"), "spec": found["spec"]}
 
 
 def trim_node(found: Object) -> Object:
