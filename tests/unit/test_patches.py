@@ -46,7 +46,7 @@ def patched_with_ingress(tmp_path: Path) -> Path:
     """A scratch copy with the patches that keep the Ingress."""
     copy = tmp_path / "with-ingress"
     shutil.copytree(REPOSITORY / "legacy", copy)
-    apply(copy, *PATCHES[:4])
+    apply(copy, *PATCHES[:5])
     return copy
 
 
@@ -168,6 +168,16 @@ def test_the_patches_before_blue_green_keep_the_ingress_and_time_its_targets(
     backend = path["backend"]["service"]
     assert backend["name"] == service["metadata"]["name"]
     assert backend["port"]["number"] in [port["port"] for port in service["spec"]["ports"]]
+
+
+def test_with_the_ingress_the_workflow_releases_by_tag_and_digest(patched_with_ingress: Path) -> None:
+    text = (patched_with_ingress / ".github" / "workflows" / "deploy.yml").read_text()
+    assert "latest" not in text.replace("ubuntu-latest", "")
+    production = yaml.safe_load(text)["jobs"]["production"]
+    manifests, release = (step["run"] for step in production["steps"][-2:])
+    assert manifests == "kubectl apply -f k8s/namespace.yaml -f k8s/ingress.yaml"
+    for value in ('image.tag="$TAG"', 'image.digest="$DIGEST"', "database.secretName=shopcat/application"):
+        assert f"--set {value}" in release
 
 
 def test_blue_green_leaves_no_ingress_beside_the_weighted_rule(patched: Path) -> None:

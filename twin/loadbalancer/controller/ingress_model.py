@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from twin.loadbalancer.controller.bindings import service_port
+from twin.loadbalancer.controller.bindings import BackendNotFoundError, service_port
 from twin.loadbalancer.controller.kubernetes import Object
 
 INGRESS_CLASS = "alb"
@@ -194,19 +194,20 @@ def _conditions(host: str, path: str) -> list[dict[str, Any]]:
     return [*conditions, {"Field": "path-pattern", "PathPatternConfig": {"Values": patterns}}]
 
 
-def build(ingress: Object, service: Object, *, cluster: str, default_target_type: str) -> IngressModel:
+def build(ingress: Object, service: Object | None, *, cluster: str, default_target_type: str) -> IngressModel:
     """Return the resources that an Ingress and its Service ask for.
 
     Raises:
         ModelError: they ask for something that is wrong, or that the stand-in doesn't play.
-        BackendNotFoundError: the Service lacks the port.
+        BackendNotFoundError: the Service, or its port, is missing.
     """
+    services = [service] if service else []
     refused = unplayed(ingress) + [
         f"the Service's annotation {ANNOTATION_PREFIX}{name}"
-        for name in _annotations(service)
+        for name in _annotations(*services)
         if name not in _TARGET_GROUP_ANNOTATIONS
     ]
-    annotations = _annotations(ingress, service)
+    annotations = _annotations(ingress, *services)
     target_type = annotations.get("target-type", default_target_type)
     if target_type != "ip":
         refused.append(f"target-type {target_type}")
@@ -215,6 +216,8 @@ def build(ingress: Object, service: Object, *, cluster: str, default_target_type
     scheme = _annotations(ingress).get("scheme", "internal")
     if scheme not in ("internal", "internet-facing"):
         raise ModelError(f"unknown scheme: {scheme}")
+    if service is None:
+        raise BackendNotFoundError(f'Service "{backend_service(ingress)}" not found')
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     reference = path["backend"]["service"]

@@ -118,21 +118,12 @@ class IngressReconciler:
         )
 
     def _build(self, ingress: Object) -> IngressModel:
-        name = backend_service(ingress)
-        service = self._services.get(ingress["metadata"]["namespace"], name)
+        service = self._services.get(ingress["metadata"]["namespace"], backend_service(ingress))
         try:
-            # What is not played comes first: it stays so when the Service is there.
-            missing = {"metadata": {"name": name, "uid": ""}, "spec": {"ports": []}}
-            model = build(
-                ingress, service or missing, cluster=self._cluster, default_target_type=self._default_target_type
-            )
+            return build(ingress, service, cluster=self._cluster, default_target_type=self._default_target_type)
         except (ModelError, BackendNotFoundError) as error:
-            text = str(error)
-            if service is None and isinstance(error, BackendNotFoundError):
-                text = f'Service "{name}" not found'
-            self._recorder.event(ingress, "Warning", "FailedBuildModel", f"Failed build model due to {text}")
+            self._recorder.event(ingress, "Warning", "FailedBuildModel", f"Failed build model due to {error}")
             raise
-        return model
 
     # --- the binding ---
 
