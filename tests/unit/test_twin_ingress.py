@@ -9,6 +9,7 @@ from typing import Any, cast
 import boto3
 import pytest
 import yaml
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from twin.loadbalancer.controller import flags
@@ -20,6 +21,8 @@ from twin.loadbalancer.controller.ingress_model import ModelError, build, shared
 from twin.loadbalancer.controller.ingresses import INGRESS_FINALIZER, IngressReconciler, ingresses_of_service
 from twin.loadbalancer.controller.kubernetes import ApiError, Kubernetes, Object, Store
 from twin.loadbalancer.controller.webhooks import Admission
+from twin.loadbalancer.elb import parse_rules, parse_target_group
+from twin.loadbalancer.model import Condition, FixedResponse, Forward
 from twin.paths import REPOSITORY
 
 REGION = "eu-central-1"
@@ -261,6 +264,19 @@ def test_a_binding_that_the_ingress_made_passes_the_bindings_own_webhook(cluster
         assert admission.review(path, {"request": request})["response"] == {"uid": "r", "allowed": True}
 
 
+def test_the_load_balancers_stand_in_serves_what_the_ingress_made(cluster: Cluster) -> None:
+    cluster.annotate(target_group_attributes="deregistration_delay.timeout_seconds=90")
+    cluster.reconcile()
+    (group,) = cluster.target_groups()
+    arn = group["TargetGroupArn"]
+    attributes = cluster.elb.describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
+    served = parse_target_group(group, attributes)
+    assert (served.deregistration_delay_seconds, served.health_check.path) == (90, "/healthz")
+    rules = parse_rules(cluster.elb.describe_rules(ListenerArn=cluster.listener()["ListenerArn"])["Rules"])
+    assert [rule.action for rule in rules] == [Forward(((arn, 1),)), FixedResponse(404)]
+    assert rules[0].conditions == (Condition("path-pattern", ("/*",)),)
+
+
 def test_a_second_pass_changes_nothing(cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     cluster.reconcile()
     before = (cluster.load_balancers(), cluster.target_groups(), cluster.rules(), cluster.security_groups())
@@ -357,6 +373,42 @@ def test_another_target_port_moves_rule_and_binding_to_a_new_group(cluster: Clus
     assert group["Port"] == 8080
     assert binding["spec"]["targetGroupARN"] == group["TargetGroupArn"]
     assert rule["Actions"][0]["ForwardConfig"]["TargetGroups"][0]["TargetGroupArn"] == group["TargetGroupArn"]
+
+
+def test_another_scheme_replaces_the_load_balancer_and_its_host_name(cluster: Cluster) -> None:
+    cluster.reconcile()
+    (group,) = cluster.target_groups()
+    cluster.ec2.create_tags(
+        Resources=list(cluster.subnets.values()), Tags=[{"Key": "kubernetes.io/role/internal-elb", "Value": "1"}]
+    )
+    cluster.annotate(scheme="internal")
+    cluster.reconcile()
+    (load_balancer,) = cluster.load_balancers()
+    assert load_balancer["Scheme"] == "internal"
+    (entry,) = cluster.api.objects[INGRESS]["status"]["loadBalancer"]["ingress"]
+    assert entry["hostname"] == load_balancer["DNSName"].lower()
+    assert [current["TargetGroupArn"] for current in cluster.target_groups()] == [group["TargetGroupArn"]]
+    assert len(cluster.rules()) == 1
+
+
+def test_an_aws_error_is_an_event_and_the_next_pass_goes_on(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def throttled(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "Throttling", "Message": "Rate exceeded"}}, "CreateListener")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.reconciler._resources._elb, "create_listener", throttled)
+        with pytest.raises(ClientError):
+            cluster.reconcile()
+    ((reason, message),) = cluster.api.events()
+    assert reason == "FailedDeployModel"
+    assert "Rate exceeded" in message
+    assert cluster.bindings() == []
+    assert "status" not in cluster.api.objects[INGRESS]
+    (load_balancer,), (group,) = cluster.load_balancers(), cluster.target_groups()
+    cluster.reconcile()
+    assert [current["LoadBalancerArn"] for current in cluster.load_balancers()] == [load_balancer["LoadBalancerArn"]]
+    assert [current["TargetGroupArn"] for current in cluster.target_groups()] == [group["TargetGroupArn"]]
+    assert (len(cluster.rules()), len(cluster.bindings())) == (1, 1)
 
 
 def test_a_deleted_ingress_leaves_nothing_and_then_lets_go(cluster: Cluster) -> None:

@@ -88,7 +88,7 @@ class IngressResources:
         """The cluster's VPC.
 
         Raises:
-            ModelError: it was not told; the real controller asks the instance's metadata then.
+            ModelError: the flag is missing; the real controller asks the instance's metadata then.
         """
         if not self._vpc:
             raise ModelError("twin: an Ingress without the flag --aws-vpc-id is not implemented by the stand-in")
