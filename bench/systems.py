@@ -115,7 +115,7 @@ class Legacy:
         group = target_group(twin, "bench-legacy", **_THRESHOLDS)
         host_rule(twin, LEGACY, 5, {group: 1})
         execute(twin, ["kubectl", "create", "namespace", LEGACY])
-        binding = (REPOSITORY / "legacy" / "k8s" / "targetgroupbinding.yaml").read_text()
+        binding = (REPOSITORY / "bench" / "legacy_targetgroupbinding.yaml").read_text()
         old = next(line for line in binding.splitlines() if "targetGroupARN:" in line)
         self._helm()
         execute(

@@ -1,5 +1,9 @@
-output "target_group_arn" {
-  value = aws_lb_target_group.shopcat.arn
+output "cluster_name" {
+  value = aws_eks_cluster.shopcat.name
+}
+
+output "repository_url" {
+  value = aws_ecr_repository.shopcat.repository_url
 }
 
 output "database_host" {

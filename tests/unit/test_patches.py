@@ -24,16 +24,29 @@ PATCHES = sorted((REPOSITORY / "patches").glob("*.diff"))
 DIGEST = f"sha256:{'a' * 64}"
 
 
+def apply(copy: Path, *patches: Path) -> None:
+    for patch in patches:
+        result = subprocess.run(
+            ["git", "apply", "--verbose", str(patch)], cwd=copy, text=True, capture_output=True, check=False
+        )
+        assert result.returncode == 0, f"{patch.name}: {result.stderr}"
+
+
 @pytest.fixture
 def patched(tmp_path: Path) -> Path:
     """A scratch copy with every patch applied."""
     copy = tmp_path / "shop"
     shutil.copytree(REPOSITORY / "legacy", copy)
-    for patch in PATCHES:
-        result = subprocess.run(
-            ["git", "apply", "--verbose", str(patch)], cwd=copy, text=True, capture_output=True, check=False
-        )
-        assert result.returncode == 0, f"{patch.name}: {result.stderr}"
+    apply(copy, *PATCHES)
+    return copy
+
+
+@pytest.fixture
+def patched_with_ingress(tmp_path: Path) -> Path:
+    """A scratch copy with the patches that keep the Ingress."""
+    copy = tmp_path / "with-ingress"
+    shutil.copytree(REPOSITORY / "legacy", copy)
+    apply(copy, *PATCHES[:5])
     return copy
 
 
@@ -96,11 +109,80 @@ def test_there_is_a_patch_for_each_fault() -> None:
 
 def test_the_database_is_not_lost_with_a_mistake(patched: Path) -> None:
     (database,) = re.findall(
-        r'resource "aws_db_instance" "shopcat" {(.*?)\n}', (patched / "terraform" / "main.tf").read_text(), re.DOTALL
+        r'resource "aws_db_instance" "shopcat" {(.*?)\n}', (patched / "terraform" / "rds.tf").read_text(), re.DOTALL
     )
     assert re.search(r"deletion_protection\s+= true", database)
     assert re.search(r"skip_final_snapshot\s+= false", database)
     assert "storage_encrypted" not in database, "on a running database it would have Terraform make an empty one"
+
+
+@pytest.mark.parametrize("layout", ["terraform", "terraform-modules"])
+def test_the_old_repository_has_the_files_it_was_described_with(layout: str) -> None:
+    legacy = REPOSITORY / "legacy"
+    described = {
+        ".github/workflows/deploy.yml",
+        "docker/Dockerfile",
+        "helm/shopcat/Chart.yaml",
+        "helm/shopcat/values.yaml",
+        "k8s/ingress.yaml",
+        "k8s/namespace.yaml",
+        *(f"{layout}/{name}.tf" for name in ("eks", "rds", "outputs")),
+    }
+    assert {name for name in described if not (legacy / name).is_file()} == set()
+    assert {path.name for path in (legacy / layout).iterdir()} == {"eks.tf", "rds.tf", "outputs.tf"}
+
+
+@pytest.mark.parametrize("number", range(len(PATCHES) + 1))
+def test_terraform_accepts_every_stage_of_the_patches(tmp_path: Path, number: int) -> None:
+    program = shutil.which("terraform")
+    if program is None:
+        pytest.skip("no terraform on PATH")
+    copy = tmp_path / "shop"
+    shutil.copytree(REPOSITORY / "legacy", copy)
+    apply(copy, *PATCHES[:number])
+    result = subprocess.run(
+        [program, "fmt", "-check", "-diff", "-recursive", str(copy)],
+        env={"PATH": os.environ["PATH"], "TF_CLI_CONFIG_FILE": os.devnull, "CHECKPOINT_DISABLE": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_patches_before_blue_green_keep_the_ingress_and_time_its_targets(
+    helm: str, patched_with_ingress: Path
+) -> None:
+    ingress = yaml.safe_load((patched_with_ingress / "k8s" / "ingress.yaml").read_text())
+    prefix = "alb.ingress.kubernetes.io/"
+    own = {name.removeprefix(prefix): value for name, value in ingress["metadata"]["annotations"].items()}
+    assert own["target-type"] == "ip", "readiness gates need pods as targets"
+    key, _, seconds = own["target-group-attributes"].partition("=")
+    assert key == "deregistration_delay.timeout_seconds"
+    budget = DrainSettings().budget
+    assert int(seconds) >= budget.propagation_seconds + budget.longest_request_seconds
+    (rule,) = ingress["spec"]["rules"]
+    (path,) = rule["http"]["paths"]
+    release = ("--set", f"image.tag=v1.1.0,image.digest={DIGEST},database.secretName=shopcat/application")
+    (service,) = of_kind(rendered(helm, patched_with_ingress / "helm" / "shopcat", *release), "Service")
+    backend = path["backend"]["service"]
+    assert backend["name"] == service["metadata"]["name"]
+    assert backend["port"]["number"] in [port["port"] for port in service["spec"]["ports"]]
+
+
+def test_with_the_ingress_the_workflow_releases_by_tag_and_digest(patched_with_ingress: Path) -> None:
+    text = (patched_with_ingress / ".github" / "workflows" / "deploy.yml").read_text()
+    assert "latest" not in text.replace("ubuntu-latest", "")
+    production = yaml.safe_load(text)["jobs"]["production"]
+    manifests, release = (step["run"] for step in production["steps"][-2:])
+    assert manifests == "kubectl apply -f k8s/namespace.yaml -f k8s/ingress.yaml"
+    for value in ('image.tag="$TAG"', 'image.digest="$DIGEST"', "database.secretName=shopcat/application"):
+        assert f"--set {value}" in release
+
+
+def test_blue_green_leaves_no_ingress_beside_the_weighted_rule(patched: Path) -> None:
+    assert not (patched / "k8s" / "ingress.yaml").exists()
+    assert "ingress.yaml" not in (patched / ".github" / "workflows" / "deploy.yml").read_text()
 
 
 def test_the_old_chart_has_the_faults_it_is_blamed_for(helm: str) -> None:
@@ -114,6 +196,8 @@ def test_the_old_chart_has_the_faults_it_is_blamed_for(helm: str) -> None:
     assert "change-me" in json.dumps(of_kind(manifests, "Secret"))
     workflow = (REPOSITORY / "legacy" / ".github" / "workflows" / "deploy.yml").read_text()
     assert "latest" in yaml.safe_load(workflow)["jobs"]["preview"]["steps"][4]["run"]
+    dockerfile = (REPOSITORY / "legacy" / "docker" / "Dockerfile").read_text().splitlines()
+    assert "RUN adduser shopcat" in dockerfile, "without --disabled-password and --gecos it asks"
 
 
 def test_the_patched_chart_gives_pods_the_time_that_the_drain_budget_asks_for(helm: str, patched: Path) -> None:
@@ -125,7 +209,7 @@ def test_the_patched_chart_gives_pods_the_time_that_the_drain_budget_asks_for(he
     assert program == "sleep", "the cluster of the old repository is too old for a preStop `sleep` of Kubernetes' own"
     assert int(seconds) >= budget.pre_stop_seconds
     assert pod["terminationGracePeriodSeconds"] >= budget.grace_seconds
-    groups = (patched / "terraform" / "main.tf").read_text()
+    groups = (patched / "terraform" / "alb.tf").read_text()
     delay = re.search(r"deregistration_delay = (\d+)", groups)
     assert delay is not None
     assert int(delay[1]) >= budget.propagation_seconds + budget.longest_request_seconds

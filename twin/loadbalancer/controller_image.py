@@ -19,7 +19,7 @@ CONTROLLER_REPOSITORY = "eks/aws-load-balancer-controller"
 _CONTROLLER = Path(__file__).with_name("controller")
 _DISTRIBUTIONS = ("botocore", "jmespath", "python-dateutil", "six", "urllib3")
 # Of botocore's service models, 100 MB in all, only these are spoken.
-_SERVICES = ("elbv2", "sts")
+_SERVICES = ("elbv2", "ec2", "sts")
 
 DOCKERFILE = """\
 ARG BASE_IMAGE

@@ -147,16 +147,18 @@ def checkpoint_of(binding: Object, endpoints: Sequence[Endpoint]) -> str:
 
 
 class Recorder:
-    """Kubernetes events on bindings; the same one again raises its count."""
+    """Kubernetes events on bindings and Ingresses; the same one again raises its count."""
 
     def __init__(self, kubernetes: Kubernetes) -> None:
         self._kubernetes = kubernetes
         self._known: dict[tuple[str, str, str], tuple[str, int]] = {}
         self._lock = threading.Lock()
 
-    def event(self, binding: Object, kind: str, reason: str, message: str) -> None:
+    def event(self, subject: Object, kind: str, reason: str, message: str) -> None:
         """Record an event; failing to is only logged."""
-        metadata = binding["metadata"]
+        metadata = subject["metadata"]
+        subject_kind = subject.get("kind", "TargetGroupBinding")
+        component = subject_kind[0].lower() + subject_kind[1:]
         namespace = metadata["namespace"]
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         key = (metadata["uid"], reason, message)
@@ -174,8 +176,8 @@ class Recorder:
                     {
                         "metadata": {"name": name, "namespace": namespace},
                         "involvedObject": {
-                            "apiVersion": binding.get("apiVersion", f"{GROUP}/v1beta1"),
-                            "kind": "TargetGroupBinding",
+                            "apiVersion": subject.get("apiVersion", f"{GROUP}/v1beta1"),
+                            "kind": subject_kind,
                             "name": metadata["name"],
                             "namespace": namespace,
                             "uid": metadata["uid"],
@@ -184,8 +186,8 @@ class Recorder:
                         "type": kind,
                         "reason": reason,
                         "message": message[:1024],
-                        "source": {"component": "targetGroupBinding"},
-                        "reportingComponent": "targetGroupBinding",
+                        "source": {"component": component},
+                        "reportingComponent": component,
                         "firstTimestamp": now,
                         "lastTimestamp": now,
                         "count": 1,

@@ -58,27 +58,32 @@ class TargetInfo:
         return self.ip, self.port
 
 
+def create_client(service: str, region: str, endpoint: str | None, maximum_retries: int) -> Any:
+    """Return a client that retries as the controller's SDK does."""
+    session = botocore.session.get_session()
+    # Nobody hands out or checks identities on the twin; on AWS a pod without any of these fails.
+    keys: dict[str, Any] = {}
+    if not any(os.environ.get(name) for name in _CREDENTIAL_SOURCES):
+        keys = {"aws_access_key_id": "twin", "aws_secret_access_key": "twin"}
+    return session.create_client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint,
+        config=Config(
+            retries={"total_max_attempts": maximum_retries + 1, "mode": "standard"},
+            connect_timeout=30,
+            read_timeout=None,
+            max_pool_connections=10,
+        ),
+        **keys,
+    )
+
+
 class ElasticLoadBalancing:
     """Target groups and their targets."""
 
     def __init__(self, region: str, endpoint: str | None, maximum_retries: int) -> None:
-        session = botocore.session.get_session()
-        # Nobody hands out or checks identities on the twin; on AWS a pod without any of these fails.
-        keys: dict[str, Any] = {}
-        if not any(os.environ.get(name) for name in _CREDENTIAL_SOURCES):
-            keys = {"aws_access_key_id": "twin", "aws_secret_access_key": "twin"}
-        self._client: Any = session.create_client(
-            "elbv2",
-            region_name=region,
-            endpoint_url=endpoint,
-            config=Config(
-                retries={"total_max_attempts": maximum_retries + 1, "mode": "standard"},
-                connect_timeout=30,
-                read_timeout=None,
-                max_pool_connections=10,
-            ),
-            **keys,
-        )
+        self._client: Any = create_client("elbv2", region, endpoint, maximum_retries)
         self._describe = Bucket(50, 200)
         self._change = Bucket(4, 20)
         self._cache: dict[str, tuple[float, list[TargetInfo]]] = {}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _IGNORED = {
-    # Of parts that are not played (no Ingress, Service or Gateway is watched), so their values change nothing.
+    # Of parts that are not played (no Service or Gateway is watched), so their values change nothing.
     "ingress-class",
-    "aws-vpc-id",
     "enable-shield",
     "enable-waf",
     "enable-wafv2",
@@ -18,10 +17,8 @@ _IGNORED = {
     "ingress-max-concurrent-reconciles",
     "service-max-concurrent-reconciles",
     "log-level",
-    "enable-backend-security-group",
     "disable-restricted-sg-rules",
     "feature-gates",
-    "default-target-type",
     "default-ssl-policy",
 }
 
@@ -32,7 +29,9 @@ class Flags:
 
     cluster_name: str
     region: str
-    elb_endpoint: str | None
+    vpc: str | None
+    default_target_type: str
+    endpoints: Mapping[str, str]
     aws_max_retries: int
     requeue_seconds: float
     maximum_backoff_seconds: float
@@ -61,13 +60,12 @@ def duration_seconds(text: str) -> float:
     return sum(float(number) * units[unit] for number, unit in parts)
 
 
-def _endpoint(text: str) -> str | None:
-    """The ELBv2 endpoint of ``--aws-api-endpoints`` (``Service1=URL1,Service2=URL2``)."""
-    for pair in filter(None, text.split(",")):
-        service, _, url = pair.partition("=")
-        if service.lower().replace(" ", "") in ("elasticloadbalancing", "elasticloadbalancingv2"):
-            return url
-    return None
+def _endpoints(text: str) -> dict[str, str]:
+    """Return the URLs in ``--aws-api-endpoints`` (``Service1=URL1,Service2=URL2``) by botocore's names."""
+    names = {"elasticloadbalancing": "elbv2", "elasticloadbalancingv2": "elbv2", "ec2": "ec2"}
+    pairs = [pair.partition("=") for pair in filter(None, text.split(","))]
+    services = [(service.lower().replace(" ", ""), url) for service, _, url in pairs]
+    return {names[service]: url for service, url in services if service in names}
 
 
 def parse(arguments: Sequence[str]) -> Flags:
@@ -76,7 +74,10 @@ def parse(arguments: Sequence[str]) -> Flags:
     parser.add_argument("--cluster-name", required=True)
     parser.add_argument("--aws-region", required=True)
     parser.add_argument("--aws-api-endpoints", default="")
+    parser.add_argument("--aws-vpc-id")
     parser.add_argument("--aws-max-retries", type=int, default=10)
+    parser.add_argument("--default-target-type", default="instance")
+    parser.add_argument("--enable-backend-security-group", choices=("true",), default="true")
     parser.add_argument("--targetgroupbinding-requeue-duration", type=duration_seconds, default=15.0)
     parser.add_argument("--targetgroupbinding-max-exponential-backoff-delay", type=duration_seconds, default=1000.0)
     parser.add_argument("--targetgroupbinding-max-concurrent-reconciles", type=int, default=3)
@@ -97,7 +98,9 @@ def parse(arguments: Sequence[str]) -> Flags:
     return Flags(
         cluster_name=known.cluster_name,
         region=known.aws_region,
-        elb_endpoint=_endpoint(known.aws_api_endpoints),
+        vpc=known.aws_vpc_id,
+        default_target_type=known.default_target_type,
+        endpoints=_endpoints(known.aws_api_endpoints),
         aws_max_retries=known.aws_max_retries,
         requeue_seconds=known.targetgroupbinding_requeue_duration,
         maximum_backoff_seconds=known.targetgroupbinding_max_exponential_backoff_delay,

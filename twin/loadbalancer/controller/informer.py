@@ -98,13 +98,23 @@ def trim_pod(pod: Object) -> Object:
     }
 
 
+def _load_balancer_annotations(resource: Object) -> dict[str, str]:
+    annotations = resource["metadata"].get("annotations") or {}
+    return {key: value for key, value in annotations.items() if key.startswith("alb.ingress.kubernetes.io/")}
+
+
 def trim_service(service: Object) -> Object:
-    """Selector and ports."""
+    """Selector, ports, and what an Ingress takes from the annotations."""
     spec = service["spec"]
     return {
-        "metadata": _metadata(service),
+        "metadata": {**_metadata(service), "annotations": _load_balancer_annotations(service)},
         "spec": {"selector": spec.get("selector") or {}, "ports": spec.get("ports") or []},
     }
+
+
+def trim_ingress(ingress: Object) -> Object:
+    """Spec, annotations and the beginning of the deletion: a change of one of these wakes the real controller."""
+    return {"metadata": _metadata(ingress, "annotations"), "spec": ingress["spec"]}
 
 
 def trim_node(node: Object) -> Object:
