@@ -100,7 +100,7 @@ class Server:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.client = KubernetesClient(self.url, None, None, name="shopcat")
+        self.client = KubernetesClient(self.url, None, lambda: "token", name="shopcat")
 
     def publish(self, version: str, content: bytes, digest: str | None = None) -> None:
         file = f"{CHART}-{version}.tgz"

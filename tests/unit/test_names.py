@@ -10,7 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 ALLOWED = {
-    "T": "the type variable of a generic function; it means nothing outside that function",
     "main": "the entry of each program that people or workflows start",
 }
 
