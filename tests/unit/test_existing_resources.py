@@ -17,6 +17,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation import existing_resources
 from tests.unit.releases import run
+from twin.plugins.aws import imports
 from twin.plugins.aws.kind import Aws
 from twin.plugins.aws.provider import KINDS
 
@@ -29,10 +30,10 @@ class Account:
 
     def __init__(self) -> None:
         self.clients = AwsClients(REGION)
-        self._aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
+        self.aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
 
     def make(self, kind: str, **inputs: Any) -> str:
-        return KINDS[kind].create(self._aws, {**KINDS[kind].defaults, **inputs})
+        return KINDS[kind].create(self.aws, {**KINDS[kind].defaults, **inputs})
 
     def find(self, kind: str, **inputs: Any) -> str | None:
         return existing_resources.find_existing(self.clients, kind, inputs)
@@ -170,11 +171,21 @@ def test_what_is_there_is_found_and_what_is_not_there_is_not(account: Account) -
             assert re.fullmatch(IMPORTED_OTHERWISE[kind], found), kind
         else:
             assert found == made, kind
+        imported = imports.inputs(account.aws, kind, found)
+        assert imported is not None, kind
+        assert imports.state_id(account.aws, kind, found) == made, kind
+        assert KINDS[kind].live(account.aws, made, imported) is not None, kind
     not_in_moto = {
         f"aws:eks/{one}"
         for one in ("accessEntry:AccessEntry", "addon:Addon", "podIdentityAssociation:PodIdentityAssociation")
     }
     assert {kind for kind, _ in cases} == set(existing_resources.FINDERS) - not_in_moto
+
+
+def test_an_imported_pod_identity_has_its_own_id_in_the_state() -> None:
+    """moto has none to make."""
+    kind = "aws:eks/podIdentityAssociation:PodIdentityAssociation"
+    assert imports.state_id(Aws({"region": REGION}), kind, "shopcat,a-1") == "a-1"
 
 
 @pytest.mark.parametrize("kind", sorted(existing_resources.FINDERS))

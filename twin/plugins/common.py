@@ -160,8 +160,8 @@ class Provider:
 
     def read(
         self, type_name: str, identifier: str, inputs: Properties, outputs: Properties
-    ) -> tuple[Properties, Properties] | None:
-        """Live inputs and outputs, or None when it is gone."""
+    ) -> tuple[str, Properties, Properties] | None:
+        """Return the id in the state, live inputs and outputs, or None when it is gone; without outputs it is an import."""
         raise NotImplementedError
 
     def update(
@@ -312,8 +312,8 @@ class _Servicer(provider_pb2_grpc.ResourceProviderServicer):
             )
             if state is None:
                 return provider_pb2.ReadResponse(id="")
-            inputs, outputs = state
-            return provider_pb2.ReadResponse(id=request.id, properties=encode(outputs), inputs=encode(inputs))
+            identifier, inputs, outputs = state
+            return provider_pb2.ReadResponse(id=identifier, properties=encode(outputs), inputs=encode(inputs))
 
         return self._guard(context, work)
 

@@ -221,6 +221,33 @@ READERS: Mapping[str, ImportReader] = {
 }  # fmt: skip
 
 
+def _associated(aws: Aws, identifier: str) -> str:
+    subnet, table = identifier.split("/", maxsplit=1)
+    (route_table,) = aws("ec2").describe_route_tables(RouteTableIds=[table])["RouteTables"]
+    (association,) = [each for each in route_table["Associations"] if each.get("SubnetId") == subnet]
+    return str(association["RouteTableAssociationId"])
+
+
+def _database(aws: Aws, identifier: str) -> str:
+    (instance,) = aws("rds").describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
+    return str(instance["DbiResourceId"])
+
+
+_STATE_IDS: Mapping[str, Callable[[Aws, str], str]] = {
+    "aws:ec2/route:Route": lambda _, identifier: "r-" + identifier.replace("_", "-"),
+    "aws:ec2/routeTableAssociation:RouteTableAssociation": _associated,
+    "aws:eks/podIdentityAssociation:PodIdentityAssociation": lambda _, identifier: identifier.rpartition(",")[2],
+    "aws:rds/instance:Instance": _database,
+}
+"""Types whose id in the state is another one than that by which they are imported."""
+
+
+def state_id(aws: Aws, type_name: str, identifier: str) -> str:
+    """Return the id that a resource has in the state once it is imported by this one."""
+    reader = _STATE_IDS.get(type_name)
+    return reader(aws, identifier) if reader else identifier
+
+
 def inputs(aws: Aws, type_name: str, identifier: str) -> Properties | None:
     """Inputs of what has this import id; None if there is no such thing.
 

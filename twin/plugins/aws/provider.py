@@ -131,18 +131,19 @@ class AwsProvider(Provider):
 
     def read(
         self, type_name: str, identifier: str, inputs: Properties, outputs: Properties
-    ) -> tuple[Properties, Properties] | None:
+    ) -> tuple[str, Properties, Properties] | None:
         kind = self._kind(type_name)
         if not outputs:
             imported = imports.inputs(self.aws, type_name, identifier)
             if imported is None:
                 return None
             inputs = outputs = imported
+            identifier = imports.state_id(self.aws, type_name, identifier)
         live = kind.live(self.aws, identifier, outputs)
         if live is None:
             return None
         seen = {key: prune(live[key], value) if key in live else value for key, value in inputs.items()}
-        return seen, {**outputs, **live}
+        return identifier, seen, {**outputs, **live}
 
     def update(
         self,
