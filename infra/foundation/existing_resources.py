@@ -29,7 +29,7 @@ Inputs = Mapping[str, Any]
 Finder = Callable[[AwsClients, Inputs], str | None]
 """Id, as `pulumi import` wants it, of what has the name that these inputs ask for; None if nothing has."""
 QUIET_SECONDS = 3.0
-"""How long the engine has to ask about nothing new before the first find is reported, so that one message names them all."""
+"""Time without a new question of the engine after which the first find is reported, so that one message names them all."""
 GATHER_SECONDS = 60.0
 """Longest wait of the first find: an update goes on meanwhile with all that does not depend on what was found."""
 

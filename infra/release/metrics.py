@@ -154,7 +154,7 @@ class Verdict:
     power: float = 0.0
     """Probability that a release which fails one request in twenty would have been found."""
     minutes: int = 0
-    """Whole minutes with requests that count so far."""
+    """Number of whole minutes with requests that count so far."""
 
 
 def whole_minute(moment: datetime) -> datetime:

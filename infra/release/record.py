@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra.errors import LedgerError
@@ -221,13 +221,3 @@ def fingerprint(document: Mapping[str, Any]) -> str:
     """Return a short hash of plain values, such as a pod template; the order of keys doesn't matter."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def with_image(template: TemplateInput, image: str) -> TemplateInput:
-    """Return the same input for another image."""
-    return replace(template, image=image)
-
-
-def template_fields() -> tuple[str, ...]:
-    """Return the names of a template's fields, for messages and documents."""
-    return tuple(each.name for each in fields(TemplateInput))

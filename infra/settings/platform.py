@@ -15,9 +15,6 @@ MAX_CONNECTIONS = {"db.t4g.micro": 112, "db.t4g.small": 225, "db.t4g.medium": 45
 memory; what RDS keeps for itself takes some of it, so this is an upper bound.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
 
-INTERFACE_ENDPOINT_MONTHLY_USD = 7.3
-"""One interface endpoint in one zone: 0.01 USD an hour times 730 hours (aws.amazon.com/privatelink/pricing, us-east-1)."""
-
 
 class Vpc(Model):
     """The network."""

@@ -1,4 +1,4 @@
-"""What AWS says counts before what the state says; nothing is written, and what can't be read is said."""
+"""Reads of a takeover plan: values of AWS stand before those of the state, nothing is written, and a failed read is reported."""
 
 from collections.abc import Iterator
 from typing import Any

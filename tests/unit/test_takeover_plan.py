@@ -1,4 +1,4 @@
-"""What a takeover would do: a row for each object, refusals of what would lose data, and no secret in any line."""
+"""Rows, refusals and redaction of a takeover plan: one row for each object, nothing that loses data, no secret in a line."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ _RECORDED: dict[str, list[Declared]] = {}
 
 
 def recorded(chosen: Settings = SETTINGS, zones: Mapping[str, str] | None = None) -> list[Declared]:
-    """What settings declare; recorded once, since that takes seconds."""
+    """Record what settings declare; once, since that takes seconds."""
     key = f"{chosen.model_dump_json()} {zones or {}}"
     if key not in _RECORDED:
         _RECORDED[key] = declared.record_declared(chosen, REGION, ACCOUNT, zones)

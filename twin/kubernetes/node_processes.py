@@ -244,22 +244,3 @@ def status(twin: Twin) -> list[PartStatus]:
             ok, detail = True, f"Ready, {node.ip}, pods {twin.pod_cidr(node.number)}"
         lines.append(PartStatus(node.name, ok=ok, detail=detail))
     return lines
-
-
-def import_image(twin: Twin, archive: Path) -> None:
-    """Give both nodes the images of an archive (OCI or Docker), past every registry.
-
-    Raises:
-        TwinError: containerd refused it.
-    """
-    for node in nodes(twin):
-        command = [programs.debian_program(twin, "ctr"), "--address", node.containerd_socket, "--namespace", "k8s.io"]
-        result = subprocess.run(
-            [*map(str, command), "images", "import", str(archive)],
-            env={**os.environ, **programs.debian_environment(twin)},
-            text=True,
-            check=False,
-            capture_output=True,
-        )
-        if result.returncode != 0:
-            raise TwinError(f"{archive} can't be imported into {node.name}: {result.stderr.strip()}")

@@ -99,16 +99,22 @@ def _below(value: Any, is_secret: Callable[[str], bool]) -> Iterator[str]:
 
 def texts_of(value: Any) -> Iterator[str]:
     """Yield every text in a value; of a text that is JSON itself, also those in it that have a secret's name."""
+    for text in strings_in(value):
+        if text:
+            yield text
+        yield from _below(_embedded_document(text), is_secret_name)
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Yield every text in the maps and lists of a value, as it stands there."""
     if isinstance(value, str):
-        if value:
-            yield value
-        yield from _below(_embedded_document(value), is_secret_name)
-    elif isinstance(value, dict):
+        yield value
+    elif isinstance(value, Mapping):
         for each in value.values():
-            yield from texts_of(each)
+            yield from strings_in(each)
     elif isinstance(value, list):
         for each in value:
-            yield from texts_of(each)
+            yield from strings_in(each)
 
 
 def _embedded_document(text: str) -> Any:

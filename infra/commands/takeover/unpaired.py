@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from infra.commands.takeover.kinds import KINDS, Part, TerraformType
+from infra.commands.takeover.redaction import strings_in
 from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
 
@@ -147,7 +148,7 @@ def _parts_of_cluster(owned: Sequence[Owned]) -> set[str]:
     own = [each for each in owned if KINDS.get(each.type_name) and KINDS[each.type_name].part is Part.CLUSTER]
     network = [each for each in owned if each.type_name == "aws_vpc"]
     modules = {each.module for each in (*own, *network) if each.module}
-    known = {text for each in own for text in _texts(each.attributes)}
+    known = {text for each in own for text in strings_in(each.attributes)}
     known |= {f"/aws/eks/{each.text('name')}/cluster" for each in own if each.type_name == "aws_eks_cluster"}
     shared = [each for each in owned if KINDS.get(each.type_name) and KINDS[each.type_name].part is Part.SHARED]
     owners = {text for text in known if text.startswith("sg-")}
@@ -170,21 +171,10 @@ def _keys_of_data(owned: Sequence[Owned]) -> set[str]:
         text
         for each in owned
         if KINDS.get(each.type_name) and KINDS[each.type_name].holds_data
-        for text in _texts(
+        for text in strings_in(
             {name: value for name, value in each.attributes.items() if "kms" in name or "encrypt" in name}
         )
     } - {""}
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _texts(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each)
 
 
 def _kubernetes_names(declared: Sequence[Declared]) -> Iterator[tuple[str, str, str]]:

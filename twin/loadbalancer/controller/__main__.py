@@ -32,7 +32,7 @@ from twin.loadbalancer.controller.webhooks import Admission, serve_health, serve
 _log = logging.getLogger("controller")
 
 _INGRESS_MAXIMUM_BACKOFF_SECONDS = 1000.0
-"""As client-go's default rate limiter, which the real controller's Ingresses use."""
+"""Maximum of client-go's default rate limiter, which the real controller's Ingresses use."""
 
 
 class Controller:
