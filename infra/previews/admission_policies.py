@@ -36,7 +36,7 @@ from infra.previews.admission_facts import AdmissionFacts
 from infra.previews.image_policies import production_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 
 def _exact_quota(owner: str) -> list[str]:
@@ -388,19 +388,17 @@ def declare_admission_policies(
     apiserver/pkg/admission/plugin/policy/generic/policy_source.go). Until then no preview gets a pod.
     """
     opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(protect=protect))
-    repositories = pulumi.Output.all(repository, preview_repository)
-
-    def spec(name: str, *, binding: bool) -> pulumi.Output[dict[str, Any]]:
-        def find(urls: Sequence[str]) -> dict[str, Any]:
-            known = replace(facts, repository=urls[0], preview_repository=urls[1])
-            policy = next(each for each in admission_policies(known) if each.name == name)
-            return policy.binding() if binding else policy.spec()
-
-        return repositories.apply(find)
-
-    names = [each.name for each in admission_policies(facts)]
+    known = pulumi.Output.all(repository, preview_repository).apply(
+        lambda urls: {
+            policy.name: policy
+            for policy in admission_policies(replace(facts, repository=urls[0], preview_repository=urls[1]))
+        }
+    )
+    names = [policy.name for policy in admission_policies(facts)]
     return [
         resource
         for name in names
-        for resource in bound_policy(name, spec(name, binding=False), spec(name, binding=True), opts)
+        for resource in bound_policy(
+            name, known[name].apply(AdmissionPolicy.spec), known[name].apply(AdmissionPolicy.binding), opts
+        )
     ]

@@ -90,10 +90,28 @@ def unready_reasons(
     return reasons
 
 
-def unserved(pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> list[str]:
-    """List ready pods of the live colour that are no healthy target, with which no release may start."""
+def unserved(
+    pods: Sequence[Mapping[str, Any]],
+    targets: Sequence[Target],
+    deployment: Mapping[str, Any] | None = None,
+    replicas: int = 0,
+) -> list[str]:
+    """List what the live colour lacks, with which no release may start.
+
+    Ready pods that are no healthy target, and pods that its Deployment doesn't ask for any more: a release that failed would
+    put all traffic back on those that are left. A Deployment that is not there is no matter of this list, nor are pods that
+    are not ready: a release is what replaces a broken one.
+
+    Args:
+        pods: of the live colour.
+        targets: of its target group.
+        deployment: of the live colour as it stands in the cluster.
+        replicas: pods that the live release was made with.
+    """
+    asked = replicas if deployment is None else int((deployment.get("spec") or {}).get("replicas", 1))
+    fewer = [f"its Deployment asks for {asked} pods instead of {replicas}"] if asked < replicas else []
     healthy = {target.address for target in targets if target.state == "healthy"}
-    return [
+    return fewer + [
         f"pod {pod['metadata']['name']} is ready but no healthy target"
         for pod in staying(pods)
         if _conditions(pod).get("Ready") == "True" and pod.get("status", {}).get("podIP", "") not in healthy

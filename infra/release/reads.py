@@ -11,7 +11,14 @@ from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
-from infra.names import APPLICATION_SECRET, LOAD_BALANCER, RELEASE_REPOSITORY, SHOP_NAMESPACE, colour_selector
+from infra.names import (
+    APPLICATION_SECRET,
+    LOAD_BALANCER,
+    RELEASE_REPOSITORY,
+    SHOP_NAMESPACE,
+    colour_selector,
+    workload_name,
+)
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
@@ -236,20 +243,22 @@ def settings_differ(
 
 
 def refuse_unserved(settings: Settings, state: LedgerState, clients: AwsClients, kubernetes: KubernetesClient) -> None:
-    """Refuse a release while a ready pod of the live colour is not a healthy target."""
-    live = state.live
-    if live is None or settings.accept_unserved in (live.tag, live.name):
+    """Refuse a release while a ready pod of the live colour is no healthy target, or while it has fewer pods than its own."""
+    live, record = state.live, state.live_record
+    if live is None or record is None or settings.accept_unserved in (live.tag, live.name):
         return
     try:
         targets = ListenerWeights(clients, LOAD_BALANCER).targets(live.colour)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "target health", clients.endpoint_url) from error
-    reasons = health.unserved(kubernetes.pods(SHOP_NAMESPACE, colour_selector(live.colour)), targets)
+    pods = kubernetes.pods(SHOP_NAMESPACE, colour_selector(live.colour))
+    deployment = kubernetes.deployment(SHOP_NAMESPACE, workload_name(live.colour))
+    reasons = health.unserved(pods, targets, deployment, record.template.replicas)
     if reasons:
         raise PreflightError(
             f"the live release {live.name} is not whole, so no release starts upon it: "
             + "; ".join(reasons)
-            + ". A plain pulumi up -s prod puts back what somebody changed by hand. Otherwise delete such a pod (another "
-            + "comes up whole), or go on all the same with "
+            + ". A plain pulumi up -s prod puts back what somebody changed by hand. Otherwise delete a pod that is no target "
+            + "(another comes up whole), or go on all the same with "
             + f"shopcat:acceptUnserved={live.name}"
         )

@@ -136,8 +136,14 @@ def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:
     refused(platform, "was released before", tag="v1.0.0")
 
 
+@pytest.fixture
+def deployments() -> list[dict[str, Any]]:
+    """The live colour's Deployment, if there is one."""
+    return []
+
+
 @pytest.fixture(autouse=True)
-def no_cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def no_cluster(monkeypatch: pytest.MonkeyPatch, deployments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The live colour's pods, for the preflight's one question to Kubernetes."""
     pods: list[dict[str, Any]] = []
 
@@ -147,6 +153,9 @@ def no_cluster(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
         def release_objects(self, _: str) -> dict[str, Any]:
             return {}
+
+        def deployment(self, *_: Any) -> dict[str, Any] | None:
+            return deployments[0] if deployments else None
 
     monkeypatch.setattr(kubernetes_client, "from_eks", lambda *_: Cluster())
     return pods
@@ -166,6 +175,22 @@ def test_a_live_colour_that_is_not_whole_stops_a_release(
     )
     refused(platform, "pod shopcat-green-1 is ready but no healthy target.*acceptUnserved=v1.0.0-r1", tag="v1.1.0")
     assert read(platform, tag="v1.1.0", acceptUnserved="v1.0.0").decision.action == "release"
+    assert read(platform).decision.action == "stay", "only a release is refused"
+
+
+@pytest.mark.parametrize("replicas", [0, 1, 2, 3])
+def test_no_release_starts_upon_a_live_colour_that_somebody_scaled_down(
+    platform: AwsClients, deployments: list[dict[str, Any]], replicas: int
+) -> None:
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    deployments.append({"spec": {"replicas": replicas}})
+    if replicas < 2:
+        refused(platform, f"asks for {replicas} pods instead of 2.*A plain pulumi up -s prod puts back", tag="v1.1.0")
+        assert read(platform, tag="v1.1.0", acceptUnserved="v1.0.0").decision.action == "release"
+    else:
+        assert read(platform, tag="v1.1.0").decision.action == "release"
     assert read(platform).decision.action == "stay", "only a release is refused"
 
 
