@@ -9,9 +9,11 @@ import pytest
 from hypothesis import settings
 
 from twin import config, parts
+from twin.errors import TwinError
 from twin.host import processes
 from twin.paths import is_root
 from twin.scenarios import production
+from twin.scenarios.old_shop import OldShop
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
 PREFIX = os.environ.get("SHOPCAT_TWIN_PREFIX", "") + (f"{WORKER}-" if WORKER else "")
@@ -27,10 +29,16 @@ def pytest_configure() -> None:
     processes.heed_interrupts()
 
 
-def _twin(name: str, *, simulated: bool, prepare: Callable[[config.Twin], None] | None = None) -> Iterator[config.Twin]:
+def _twin(
+    name: str,
+    *,
+    simulated: bool,
+    prepare: Callable[[config.Twin], None] | None = None,
+    produce: Callable[[config.Twin], None] = production.up,
+) -> Iterator[config.Twin]:
     """A twin of its own name, fresh, gone afterwards (kept with SHOPCAT_KEEP_TWIN=1, to look into a failure).
 
-    What prepares it comes before anything of production is there.
+    What prepares it comes before anything of production is there; what produces comes last, production by default.
     """
     twin = config.load(name, simulated=simulated)
     if not os.environ.get("SHOPCAT_KEEP_TWIN"):
@@ -39,7 +47,7 @@ def _twin(name: str, *, simulated: bool, prepare: Callable[[config.Twin], None] 
     parts.up(twin)
     if prepare is not None:
         prepare(twin)
-    production.up(twin)
+    produce(twin)
     yield twin
     if not os.environ.get("SHOPCAT_KEEP_TWIN"):
         _take_down(twin)
@@ -66,3 +74,23 @@ def twin(request: pytest.FixtureRequest) -> Iterator[config.Twin]:
     if not is_root():
         pytest.skip("real pods need root: network namespaces, mounts and cgroups")
     yield from _twin(f"{PREFIX}test", simulated=False, prepare=getattr(request.module, "prepare", None))
+
+
+@pytest.fixture(scope="module")
+def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldShop]:
+    """The shop before the takeover, on real pods: legacy/ by the real Terraform and Helm, without a production stack."""
+    if not is_root():
+        pytest.skip("real pods need root: network namespaces, mounts and cgroups")
+    shop = OldShop(config.load(f"{PREFIX}old", simulated=False), tmp_path_factory.mktemp("old-shop"))
+    try:
+        shop.initialise()
+    except TwinError as error:
+        reason = str(error).strip().splitlines()[-1]
+        pytest.skip(f"the old shop needs the real Terraform with its AWS provider, and there is none here: {reason}")
+
+    def produce(twin: config.Twin) -> None:
+        shop.twin = twin
+        shop.bring_up()
+
+    for _ in _twin(shop.twin.name, simulated=False, produce=produce):
+        yield shop

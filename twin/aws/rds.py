@@ -67,8 +67,13 @@ def patch_rds(twin: Twin) -> None:
         return gone
 
     def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
+        was_managed = self.databases[identifier].manage_master_user_password if identifier in self.databases else False
         changed = modify(self, identifier, kwargs)
         changed.status = "available"
+        # Another password, or one that RDS keeps from now on: whoever uses the former one is cut off.
+        is_managed = bool(changed.manage_master_user_password)
+        if kwargs.get("master_user_password") or (is_managed and not was_managed):
+            postgres.set_password(twin, changed.master_username, _master_password(self, changed))
         return changed
 
     backend.create_db_instance = create_instance
@@ -80,13 +85,16 @@ def _publish(twin: Twin, hostname: str | None) -> None:
     dns.publish(twin, "rds", {hostname: [twin.host_ip]} if hostname else {})
 
 
+def _master_password(backend: Any, instance: Any) -> str:
+    """Return the master user's password, which is RDS's own secret or what whoever made the instance gave."""
+    if instance.manage_master_user_password:
+        secret = backend.secretsmanager.get_secret_value(instance.master_user_secret.secret_arn, "", "AWSCURRENT")
+        return str(json.loads(secret["SecretString"])["password"])
+    return str(instance._master_user_password)  # noqa: SLF001 - moto's own property refuses to be read
+
+
 def _start_database(twin: Twin, backend: Any, instance: Any) -> None:
     try:
-        if getattr(instance, "manage_master_user_password", False):
-            secret = backend.secretsmanager.get_secret_value(instance.master_user_secret.secret_arn, "", "AWSCURRENT")
-            password = json.loads(secret["SecretString"])["password"]
-        else:
-            password = instance.master_user_password
         group = backend.db_parameter_groups.get(instance.db_parameter_group_name or "")
         parameters = dict(group.parameters) if group is not None else {}
         forced = str(parameters.get("rds.force_ssl", {}).get("ParameterValue", "1"))
@@ -96,7 +104,7 @@ def _start_database(twin: Twin, backend: Any, instance: Any) -> None:
             hostname=instance.address,
             database=instance.db_name or "postgres",
             user=instance.master_username,
-            password=password,
+            password=_master_password(backend, instance),
             instance_class=instance.db_instance_class,
             force_ssl=forced == "1",
         )

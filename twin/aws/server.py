@@ -28,7 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from twin import config
-from twin.aws.eks import EksStandIn
+from twin.aws.eks import EksStandIn, complete_node_group
 from twin.aws.elbv2 import patch_load_balancing
 from twin.aws.faults import Faults
 from twin.aws.rds import patch_rds
@@ -159,6 +159,8 @@ class Application:
                     if group:
                         self._client("ec2").delete_security_group(GroupId=group)
                 self._eks.complete(document["cluster"])
+            if "nodegroup" in document:
+                complete_node_group(document["nodegroup"])
             return _json(start_response, code, document)
         start_response(collected["status"], collected["headers"])
         return [content]
