@@ -120,7 +120,7 @@ class Production(pulumi.ComponentResource):
         account, _ = clients.identity()
         known = _read(settings, clients)
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
-        guard = existing_resources.ImportGuard(clients, stack, pulumi.get_project())
+        guard = existing_resources.ImportGuard(clients, known.plan.kubernetes, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])

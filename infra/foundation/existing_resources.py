@@ -1,4 +1,4 @@
-"""Resources that AWS has already and this update would make, since the state doesn't know them.
+"""Resources that are there already and this update would make, since the state doesn't know them.
 
 An update that is killed between a call that makes something and its checkpoint leaves that behind; a destroyed stack leaves
 what is kept on purpose; and a name may be somebody else's. AWS, or the provider, then stops at "already exists". Production
@@ -16,7 +16,7 @@ import asyncio
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pulumi
 from botocore.exceptions import BotoCoreError, ClientError
@@ -24,6 +24,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError
+
+if TYPE_CHECKING:
+    from infra.clients.kubernetes import KubernetesClient
 
 Inputs = Mapping[str, Any]
 Finder = Callable[[AwsClients, Inputs], str | None]
@@ -223,6 +226,28 @@ FINDERS: Mapping[str, Finder] = {
 type's section "Import" in the provider's documentation (pulumi.com/registry/packages/aws)."""
 
 
+HELM_RELEASE = "kubernetes:helm.sh/v3:Release"
+
+
+def find_helm_release(client: KubernetesClient, inputs: Inputs) -> str | None:
+    """Return the import id of a chart's release that has the name in its namespace already; None if none has.
+
+    Helm keeps each revision in a Secret with these labels (helm.sh/docs/topics/advanced, "Storage backends").
+
+    Raises:
+        ShopCatError: the cluster can't be asked, or the chart was never wholly installed.
+    """
+    namespace, name = str(inputs["namespace"]), str(inputs["name"])
+    answer = client.get(f"/api/v1/namespaces/{namespace}/secrets", labelSelector=f"owner=helm,name={name}")
+    statuses = {secret["metadata"]["labels"].get("status") for secret in (answer or {"items": []})["items"]}
+    if statuses == {"pending-install"}:
+        raise PreflightError(
+            f"chart {namespace}/{name}: its first installation was cut off, and Helm takes up none such; remove what there "
+            f"is of it (helm uninstall {name} --namespace {namespace}), then run `pulumi up` again"
+        )
+    return f"{namespace}/{name}" if statuses else None
+
+
 def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
     """Return the import id of what has the name already; None if nothing has.
 
@@ -253,11 +278,13 @@ def import_command(stack: str, urns: Mapping[str, str], kind: str, name: str, id
 
 
 class ImportGuard:
-    """The hook before every creation in AWS under a name of the program's own choice."""
+    """The hook before every creation under a name of the program's own choice, in AWS and of a chart."""
 
-    def __init__(self, clients: AwsClients, stack: str, project: str) -> None:
-        self._clients, self._stack = clients, stack
-        self._provider = f"urn:pulumi:{stack}::{project}::pulumi:providers:aws::aws"
+    def __init__(
+        self, clients: AwsClients, kubernetes: Callable[[], KubernetesClient], stack: str, project: str
+    ) -> None:
+        self._clients, self._kubernetes, self._stack = clients, kubernetes, stack
+        self._providers = f"urn:pulumi:{stack}::{project}::pulumi:providers"
         self._parents: dict[tuple[str, str], pulumi.Resource] = {}
         self._found: list[str] = []
         self._asked = 0
@@ -265,7 +292,7 @@ class ImportGuard:
 
     def own(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
         """Hook up a resource that this program declares."""
-        if args.type_ not in FINDERS:
+        if args.type_ not in {*FINDERS, HELM_RELEASE}:
             return None
         return pulumi.ResourceTransformationResult(args.props, self._hooked(args.type_, args.name, args.opts))
 
@@ -279,16 +306,23 @@ class ImportGuard:
         if opts.parent is not None:
             self._parents[kind, name] = opts.parent
         hooks = pulumi.ResourceHookBinding(before_create=[self._hook])
-        return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks))
+        # Before any other hook: those of a chart write to the cluster.
+        return pulumi.ResourceOptions.merge(pulumi.ResourceOptions(hooks=hooks), opts)
+
+    def _find(self, kind: str, inputs: Inputs) -> str | None:
+        if kind == HELM_RELEASE:
+            return find_helm_release(self._kubernetes(), inputs)
+        return find_existing(self._clients, kind, inputs)
 
     async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
         # What a component gives out as a secret (pulumi-eks: the whole cluster) comes as an Output here.
         self._asked += 1
         inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future()
-        identifier = await threads.in_thread(find_existing, self._clients, args.type, inputs or {})
+        identifier = await threads.in_thread(self._find, args.type, inputs or {})
         if identifier is None:
             return
-        urns = {"provider": self._provider}
+        provider = "kubernetes" if args.type == HELM_RELEASE else "aws"
+        urns = {"provider": f"{self._providers}:{provider}::{provider}"}
         parent = self._parents.get((args.type, args.name))
         if parent is not None:
             urns["parent"] = str(await parent.urn.future())
@@ -300,7 +334,7 @@ class ImportGuard:
                 f"{args.type} {args.name} is there already; the command is in the message of another resource"
             )
         raise PreflightError(
-            "AWS has already what this update would make, and the state doesn't know it: an update that was killed has made "
+            "there is already what this update would make, and the state doesn't know it: an update that was killed has made "
             "it, `pulumi destroy` has kept it on purpose (docs/destroy.md), or it is somebody else's, which has to be "
             f"renamed or deleted. Take what is this stack's own into the state, then run `pulumi up -s {self._stack}` "
             "again:\n" + "\n".join(f"  {command}" for command in commands)

@@ -240,6 +240,39 @@ def test_what_can_not_be_asked_is_no_answer(account: Account, monkeypatch: pytes
         account.find("aws:iam/role:Role", name="x")
 
 
+class Cluster:
+    """Helm's Secrets in a cluster: status by namespace and name of the release."""
+
+    def __init__(self, **statuses: list[str]) -> None:
+        self.statuses = statuses
+
+    def get(self, path: str, *, labelSelector: str) -> Any:  # noqa: N803 - Kubernetes' own name
+        namespace, name = path.split("/")[4], labelSelector.removeprefix("owner=helm,name=")
+        statuses = self.statuses.get(name, []) if namespace == "kube-system" else []
+        return {"items": [{"metadata": {"labels": {"status": status}}} for status in statuses]}
+
+
+def chart(name: str) -> Any:
+    inputs = {"name": name, "namespace": "kube-system"}
+    return SimpleNamespace(type=existing_resources.HELM_RELEASE, name=name, new_inputs=inputs)
+
+
+def test_a_chart_that_is_installed_is_told_with_its_import(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0.01)
+    cluster = Cluster(there=["superseded", "deployed"], broken=["failed"], half=["pending-install"])
+    guard = existing_resources.ImportGuard(account.clients, lambda: cluster, "prod", "shopcat")  # type: ignore[arg-type, return-value]
+    run(guard._before_create(chart("absent")))
+    for name in ("there", "broken"):
+        with pytest.raises(ShopCatError) as refused:
+            run(guard._before_create(chart(name)))
+        provider = "urn:pulumi:prod::shopcat::pulumi:providers:kubernetes::kubernetes"
+        assert f"--provider=provider={provider} kubernetes:helm.sh/v3:Release {name} kube-system/{name}" in str(
+            refused.value
+        )
+    with pytest.raises(ShopCatError, match="helm uninstall half --namespace kube-system"):
+        run(guard._before_create(chart("half")))
+
+
 def asked(name: str) -> Any:
     return SimpleNamespace(type="aws:ecr/repository:Repository", name=name, new_inputs={"name": name})
 
@@ -259,7 +292,7 @@ def test_each_thing_found_is_named_once_and_in_as_few_messages_as_can_be(
     names = [f"shopcat-{number}" for number in range(len(delays))]
     for name in names:
         account.clients.get("ecr").create_repository(repositoryName=name)
-    guard = existing_resources.ImportGuard(account.clients, "prod", "shopcat")
+    guard = existing_resources.ImportGuard(account.clients, Cluster, "prod", "shopcat")
     kind = "aws:ecr/repository:Repository"
 
     async def ask(name: str, delay: float) -> None:
