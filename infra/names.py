@@ -50,9 +50,15 @@ def workload_name(colour: Colour) -> str:
     return f"{APPLICATION}-{colour}"
 
 
+COLOUR_LABEL = "shopcat/colour"
+POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
+POD_SECURITY = "restricted"
+"""Level that the namespaces of this program ask for (kubernetes.io/docs/concepts/security/pod-security-standards)."""
+
+
 def colour_selector(colour: Colour) -> dict[str, str]:
     """Return the labels of the colour's pods and no others; immutable in a Deployment, so never more than this."""
-    return {"app.kubernetes.io/name": APPLICATION, "shopcat/colour": colour}
+    return {"app.kubernetes.io/name": APPLICATION, COLOUR_LABEL: colour}
 
 
 def check_tag(tag: str) -> str:

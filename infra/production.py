@@ -13,7 +13,7 @@ from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import threads
 from infra.clients.aws import AwsClients
-from infra.foundation import availability_zones, dns, existing_network, existing_resources
+from infra.foundation import availability_zones, dns, existing_namespace, existing_network, existing_resources
 from infra.foundation.addons import Addons
 from infra.foundation.cluster import Cluster
 from infra.foundation.database import Database
@@ -98,6 +98,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
     else:
         existing_network.refuse_old(plan.kubernetes())
+        existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     return _Known(plan, zone_ids, production_cidrs, preview_cidrs)
 
@@ -183,6 +184,7 @@ class Production(pulumi.ComponentResource):
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in self.load_balancers.target_groups.items()},
             load_balancer_cidrs=known.production_cidrs,
+            is_shared=bool(existing_namespace.old_images(settings)),
             platform=[*addons.ready, *confined, *self.load_balancers.ready, *stored],
             opts=inner,
         )
@@ -231,7 +233,7 @@ class Production(pulumi.ComponentResource):
             load_balancer_cidrs=known.preview_cidrs,
             secrets_role=addons.secrets_role,
             tools={
-                SHOP_NAMESPACE: smoke_images(images.smoke, released),
+                SHOP_NAMESPACE: [*smoke_images(images.smoke, released), *existing_namespace.old_images(self._settings)],
                 DATABASE_NAMESPACE: [images.database],
             },
             database_image=images.database,

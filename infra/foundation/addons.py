@@ -33,7 +33,7 @@ from infra.foundation.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, O
 from infra.foundation.admission import bound_policy
 from infra.foundation.cluster import assume
 from infra.foundation.cluster_roles import cluster_role, cluster_role_binding
-from infra.names import APPLICATION, PREVIEW_SECRETS_ROLE
+from infra.names import APPLICATION, POD_SECURITY, POD_SECURITY_LABEL, PREVIEW_SECRETS_ROLE
 
 if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
@@ -236,7 +236,7 @@ class Addons(pulumi.ComponentResource):
         meta, rbac = kubernetes.meta.v1, kubernetes.rbac.v1
         namespace = kubernetes.core.v1.Namespace(
             OPERATOR,
-            metadata=meta.ObjectMetaArgs(name=OPERATOR, labels={"pod-security.kubernetes.io/enforce": "restricted"}),
+            metadata=meta.ObjectMetaArgs(name=OPERATOR, labels={POD_SECURITY_LABEL: POD_SECURITY}),
             opts=after,
         )
         role = cluster_role(OPERATOR_ROLE, addon_isolation.operator_rules(), after)

@@ -16,6 +16,8 @@ from infra.names import (
     APPLICATION_PORT,
     DATABASE_PORT,
     GATES_LABEL,
+    POD_SECURITY,
+    POD_SECURITY_LABEL,
     PREVIEW_CLUSTER_ROLE,
     PREVIEW_LABEL,
     PREVIEW_SESSION_TAG,
@@ -51,7 +53,7 @@ def namespace_labels(namespace: str) -> dict[str, str]:
         "kubernetes.io/metadata.name": namespace,
         PREVIEW_LABEL: "true",
         GATES_LABEL: "enabled",
-        "pod-security.kubernetes.io/enforce": "restricted",
+        POD_SECURITY_LABEL: POD_SECURITY,
     }
 
 

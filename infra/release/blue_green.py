@@ -43,6 +43,8 @@ from infra.names import (
     APPLICATION_PORT,
     COLOURS,
     GATES_LABEL,
+    POD_SECURITY,
+    POD_SECURITY_LABEL,
     SHOP_NAMESPACE,
     SHOP_PRIORITY_CLASS,
     Colour,
@@ -88,8 +90,22 @@ class BlueGreen(pulumi.ComponentResource):
         load_balancer_cidrs: Sequence[str],
         platform: Sequence[pulumi.Resource] = (),
         protect: bool = True,
+        is_shared: bool = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
+        """Declare it.
+
+        Args:
+            name: of the component.
+            plan: what is decided.
+            clients: AWS.
+            target_group_arns: of each colour.
+            load_balancer_cidrs: networks that production's load balancer has its addresses in.
+            platform: what a release needs.
+            protect: guard what serves against deletion.
+            is_shared: pods that another program made still serve in the namespace, and must be able to start again.
+            opts: of the component.
+        """
         super().__init__("shopcat:release:BlueGreen", name, None, opts)
         self._plan = plan
         self._protected = protect
@@ -111,7 +127,7 @@ class BlueGreen(pulumi.ComponentResource):
                 "labels": {
                     "kubernetes.io/metadata.name": SHOP_NAMESPACE,
                     GATES_LABEL: "enabled",
-                    "pod-security.kubernetes.io/enforce": "restricted",
+                    **({} if is_shared else {POD_SECURITY_LABEL: POD_SECURITY}),
                 },
             },
             opts=self._options(depends_on=self._platform, protect=protect),
@@ -124,7 +140,7 @@ class BlueGreen(pulumi.ComponentResource):
             description="ShopCat's production: above previews, below what the cluster itself needs",
             opts=self._options(depends_on=self._platform),
         )
-        ingress = ingress_policy(load_balancer_cidrs)
+        ingress = ingress_policy(load_balancer_cidrs, is_shared=is_shared)
         ingress_rule = kubernetes.networking.v1.NetworkPolicy(
             "ingress",
             metadata=self._metadata("NetworkPolicy", "ingress", ingress),

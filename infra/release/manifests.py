@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from infra.names import (
     APPLICATION,
     APPLICATION_PORT,
+    COLOUR_LABEL,
     HEALTH_PATH,
     RUNTIME_USER,
     SECRET_KEYS,
@@ -238,14 +239,18 @@ def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
     return pod
 
 
-def ingress_policy(load_balancer_cidrs: Sequence[str]) -> dict[str, Any]:
+def ingress_policy(load_balancer_cidrs: Sequence[str], *, is_shared: bool = False) -> dict[str, Any]:
     """Allow into a pod of this namespace: the nodes of production's load balancer and the smoke test, at the application's port.
 
     A preview's pods and the previews' load balancer are neither, whatever policies their own namespace has.
+
+    Args:
+        load_balancer_cidrs: networks of production's load balancer.
+        is_shared: the namespace has other programs' pods, which are left alone.
     """
     smoke = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": SMOKE}}}
     return {
-        "podSelector": {},
+        "podSelector": {"matchExpressions": [{"key": COLOUR_LABEL, "operator": "Exists"}]} if is_shared else {},
         "policyTypes": ["Ingress"],
         "ingress": [
             {

@@ -71,6 +71,9 @@ class ExistingCluster(Model):
     """The cluster's security group, which its nodes and pods are in."""
     nat_addresses: tuple[str, ...] = ()
     """Addresses that the cluster's own requests come from; each is a value of a listener rule."""
+    old_images: tuple[str, ...] = ()
+    """Images of pods that served in the namespace `shopcat` before this program did, as those pods name them. While any is
+    named, such pods may start again there: the namespace asks for no pod security, and its NetworkPolicy leaves them alone."""
 
     @model_validator(mode="after")
     def _are_apart(self) -> ExistingCluster:
