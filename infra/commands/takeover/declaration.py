@@ -19,6 +19,10 @@ class Declared:
     pulumi_type: str
     name: str
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    protect: bool = False
+    """Pulumi's option: an update that would delete it fails."""
+    retain_on_delete: bool = False
+    """Pulumi's option: what is deleted from the stack stays in AWS."""
 
     @property
     def key(self) -> tuple[str, str]:

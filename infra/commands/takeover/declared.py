@@ -11,8 +11,9 @@ A release is left out: its colours are made anew beside what runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pulumi
@@ -71,6 +72,18 @@ class _Recorder(mocks.Mocks):
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[str, Any], list[tuple[str, str]] | None]:
         raise NotImplementedError(f"the program asks {args.token} while it declares")
+
+
+class _Monitor(mocks.MockMonitor):
+    """Keeps what mocks are not told: the options that say what may delete a resource."""
+
+    def __init__(self, recorder: _Recorder) -> None:
+        super().__init__(recorder)
+        self.kept: dict[tuple[str, str], tuple[bool, bool]] = {}
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the base class's name
+        self.kept[request.type, request.name] = bool(request.protect), bool(request.retainOnDelete)
+        return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
 
 class _Hooks:
@@ -146,7 +159,7 @@ def _declared_cluster(
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Replace an attribute for a while."""
     kept = getattr(owner, name)
     setattr(owner, name, value)
@@ -164,6 +177,24 @@ def _no_cluster() -> NoReturn:
     raise NotImplementedError("only a hook would ask the cluster")
 
 
+def recorded(stack: str, declare: Callable[[], None]) -> list[Declared]:
+    """Return every resource that a function declares as a stack's program: nothing is made, and hooks don't run."""
+    recorder = _Recorder()
+    monitor = _Monitor(recorder)
+    pulumi.runtime.set_mocks(recorder, preview=False, project=PROJECT, stack=stack, monitor=monitor)
+    with (
+        replaced(pulumi.runtime.settings.SETTINGS, "callbacks", _Hooks()),
+        replaced(pulumi.log, "warn", _say_nothing),
+        replaced(pulumi.log, "info", _say_nothing),
+    ):
+        pulumi.runtime.test(declare)()  # type: ignore[no-untyped-call]
+    declared = []
+    for each in recorder.declared:
+        protect, retain = monitor.kept[each.key]
+        declared.append(replace(each, protect=protect, retain_on_delete=retain))
+    return declared
+
+
 def record_declared(
     settings: Settings, region: str, account: str, zone_ids: Mapping[str, str] | None = None
 ) -> list[Declared]:
@@ -175,16 +206,8 @@ def record_declared(
         account: its number, or a text in place of it.
         zone_ids: name of a Route 53 zone → its id, as far as they are known.
     """
-    recorder = _Recorder()
-    pulumi.runtime.set_mocks(recorder, preview=False, project=PROJECT, stack=PRODUCTION_STACK)
-    with (
-        _replaced(pulumi.runtime.settings.SETTINGS, "callbacks", _Hooks()),
-        _replaced(pulumi_eks, "Cluster", _eks_component(account)),
-        _replaced(pulumi.log, "warn", _say_nothing),
-        _replaced(pulumi.log, "info", _say_nothing),
-    ):
-        pulumi.runtime.test(lambda: _declare(settings, region, account, zone_ids or {}))()  # type: ignore[no-untyped-call]
-    return recorder.declared
+    with replaced(pulumi_eks, "Cluster", _eks_component(account)):
+        return recorded(PRODUCTION_STACK, lambda: _declare(settings, region, account, zone_ids or {}))
 
 
 def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[str, str]) -> None:
