@@ -50,12 +50,18 @@ imageGCHighThresholdPercent), so 34 GiB are used at most."""
 _SYSTEM_AND_IMAGES_GIBIBYTES = 14
 """The operating system, the images of everything that may run on one node at a time, and production's own logs."""
 
+
+def disk_for_pods(disk_gibibytes: int) -> int:
+    """Return what a node's disk leaves to pods, in MiB."""
+    return (disk_gibibytes * 85 // 100 - _SYSTEM_AND_IMAGES_GIBIBYTES) * 1024
+
+
 T3_MEDIUM = NodeShape(
     "t3.medium",
     pod_slots=17,
     cpu_millicores=1930,
     memory_mebibytes=3309,
-    disk_mebibytes=(DISK_GIBIBYTES * 85 // 100 - _SYSTEM_AND_IMAGES_GIBIBYTES) * 1024,
+    disk_mebibytes=disk_for_pods(DISK_GIBIBYTES),
 )
 
 

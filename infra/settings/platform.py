@@ -31,7 +31,7 @@ class Vpc(Model):
     nat_gateways: Whole = 1
     """1: cheap, and one zone's outage stops what pods call outside. 2: one in each zone."""
     interface_endpoints: Switch = False
-    """ECR, STS, logs, Secrets Manager by PrivateLink: five endpoints in two zones, about 73 USD a month."""
+    """ECR, STS, logs, Secrets Manager by PrivateLink: five endpoints in two zones (docs/cost.md has what that costs)."""
 
     @field_validator("zones")
     @classmethod

@@ -1,0 +1,87 @@
+"""Other nodes: what two of them cost, and how many previews fit on them by the arithmetic of infra/capacity.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from infra import capacity
+
+if TYPE_CHECKING:
+    from infra.commands.cost.prices import OfferedShape, PriceList
+
+DISK_STEP_GIBIBYTES = 10
+MOST_DISK_GIBIBYTES = 500
+"""Where the search for a disk ends."""
+FEW_VCPUS = 30
+_MOST_PODS = (110, 250)
+"""What a managed node group allows below 30 vCPUs, and from there on, whatever the addresses of the network interfaces would
+allow (docs.aws.amazon.com/eks/latest/userguide/choosing-instance-type.html)."""
+
+
+@dataclass(frozen=True)
+class NodePair:
+    """Two equal nodes with their disks."""
+
+    shape: capacity.NodeShape
+    disk_gibibytes: int
+    monthly: Decimal | None
+    """US dollars; None if a price is unknown."""
+    previews: int
+    """Previews that fit beside a full release."""
+
+
+def node_shape(name: str, offered: OfferedShape, disk_gibibytes: int) -> capacity.NodeShape:
+    """Return an offered shape as the capacity plan wants it."""
+    return capacity.NodeShape(
+        name,
+        pod_slots=min(offered.pods, _MOST_PODS[offered.vcpu >= FEW_VCPUS]),
+        cpu_millicores=offered.cpu_millicores,
+        memory_mebibytes=offered.memory_mebibytes,
+        disk_mebibytes=capacity.disk_for_pods(disk_gibibytes),
+    )
+
+
+def node_pair(
+    production: capacity.ProductionDemand, shape: capacity.NodeShape, disk_gibibytes: int, prices: PriceList
+) -> NodePair:
+    """Return what two nodes of a shape cost and hold.
+
+    Raises:
+        CapacityError: production itself does not fit.
+        SettingsError: there is no price of the shape.
+    """
+    instance = prices.of(shape.name).monthly(Decimal(capacity.NODES))
+    disks = prices.of("node-disk").monthly(Decimal(capacity.NODES * disk_gibibytes))
+    return NodePair(
+        shape,
+        disk_gibibytes,
+        None if instance is None or disks is None else instance + disks,
+        capacity.plan(replace(production, node=shape)).previews,
+    )
+
+
+def node_pairs(production: capacity.ProductionDemand, prices: PriceList) -> list[NodePair]:
+    """Return the nodes that there are, and after them the other shapes with the same disk, the cheapest first."""
+    disk = capacity.DISK_GIBIBYTES
+    others = [
+        node_pair(production, node_shape(name, offered, disk), disk, prices) for name, offered in prices.shape.items()
+    ]
+    others.sort(key=lambda pair: (pair.monthly is None, pair.monthly or Decimal()))
+    return [node_pair(production, production.node, disk, prices), *others]
+
+
+def cheapest_pair(production: capacity.ProductionDemand, previews: int, prices: PriceList) -> NodePair | None:
+    """Return the cheapest two nodes on which so many previews fit beside a full release; None if no known shape is enough."""
+    enough = [pair for pair in _larger_pairs(production, previews, prices) if pair.monthly is not None]
+    return min(enough, key=lambda pair: pair.monthly or Decimal(), default=None)
+
+
+def _larger_pairs(production: capacity.ProductionDemand, previews: int, prices: PriceList) -> Iterator[NodePair]:
+    """Return each shape with the smallest disk on which they fit."""
+    disks = range(capacity.DISK_GIBIBYTES, MOST_DISK_GIBIBYTES + 1, DISK_STEP_GIBIBYTES)
+    for name, offered in prices.shape.items():
+        pairs = (node_pair(production, node_shape(name, offered, disk), disk, prices) for disk in disks)
+        yield from (pair for pair in [next((pair for pair in pairs if pair.previews >= previews), None)] if pair)
