@@ -77,6 +77,10 @@ aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, 
 takeover-plan: $(READY) ## what a takeover from Terraform and Helm would do: make takeover-plan STATE=terraform.tfstate; HELM=file, OFFLINE=1; changes nothing
 	@$(RUN) -m infra.commands.takeover_plan $(if $(HELM),--helm "$(HELM)") $(if $(OFFLINE),--offline) "$(STATE)"
 
+.PHONY: policy
+policy: $(READY) ## judge what production and a preview declare by the rules in policy/; asks AWS nothing
+	@$(RUN) -m policy
+
 .PHONY: cost
 cost: $(READY) ## write docs/cost.md: what the settings cost, from prices with sources (infra/commands/cost); asks AWS nothing
 	@$(RUN) -m infra.commands.cost --write docs/cost.md

@@ -1,0 +1,1 @@
+"""What no stack of this project may declare, whatever its settings."""
