@@ -18,7 +18,7 @@ MOST_DISK_GIBIBYTES = 500
 FEW_VCPUS = 30
 _MOST_PODS = (110, 250)
 """What a managed node group allows below 30 vCPUs, and from there on, whatever the addresses of the network interfaces would
-allow (docs.aws.amazon.com/eks/latest/userguide/choosing-instance-type.html)."""
+allow (docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses-procedure.html)."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 MANY_PREVIEWS = 100
-BALANCER_RULES = 100
-"""Rules of one load balancer, and target groups of one, before AWS raises the quota
+BALANCER_TARGET_GROUPS = 100
+"""Target groups of one load balancer, a quota that AWS does not raise; rules of one are as many, and can be raised
 (docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html)."""
 _CENT, _TENTH_OF_A_CENT = Decimal("0.01"), Decimal("0.001")
 _EVIDENCE = {"page": "AWS's page", "copy": "copy of AWS's file", "quote": "quotation"}
@@ -247,8 +247,8 @@ today's nodes. The previews themselves add {_usd(secrets)} while all of them are
 
 {need}
 
-Their rules and target groups are {MANY_PREVIEWS}, and one load balancer has {BALANCER_RULES} of each before AWS raises
-the quota. More nodes than two are more than the sums of `infra/capacity.py` are enough for."""
+Each has a target group of its own, and one load balancer takes {BALANCER_TARGET_GROUPS}, which AWS does not raise: more previews
+need a second one. More nodes than two are more than the sums of `infra/capacity.py` are enough for."""
 
 
 def _left_out() -> str:
