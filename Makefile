@@ -85,6 +85,10 @@ policy: $(READY) ## judge what production and a preview declare by the rules in 
 cost: $(READY) ## write docs/cost.md: what the settings cost, from prices with sources (infra/commands/cost); asks AWS nothing
 	@$(RUN) -m infra.commands.cost --write docs/cost.md
 
+.PHONY: takeover-dns
+takeover-dns: $(READY) ## users from the old load balancer to the new one by weighted DNS: make takeover-dns STEP=status; split, weight WEIGHT=1, back, finish
+	@$(RUN) -m infra.commands.takeover_dns "$(or $(STEP),status)" $(if $(WEIGHT),"$(WEIGHT)") $(if $(OLD),--old "$(OLD)") $(if $(BAKE_HOURS),--bake-hours "$(BAKE_HOURS)") $(if $(ACCEPT),--accept "$(ACCEPT)")
+
 github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
 	@$(RUN) -m pipeline.github_check
 

@@ -35,22 +35,29 @@ class HttpsProber:
     """GET of the shop's page on a fresh connection each time; TLS trust follows SSL_CERT_FILE as everywhere.
 
     Names below `localhost` are this machine (RFC 6761), also where the resolver doesn't know them.
+
+    Args:
+        url: of the shop; its host is the TLS server name and the Host header.
+        timeout_seconds: for the connection, and for the answer.
+        address: host to connect to in place of the URL's, for one load balancer of several with that name.
     """
 
-    def __init__(self, url: str, timeout_seconds: float = 10) -> None:
+    def __init__(self, url: str, timeout_seconds: float = 10, address: str = "") -> None:
         self._url = urllib3.util.parse_url(url)
         self._timeout = timeout_seconds
+        self._address = address
 
     def _pool(self) -> urllib3.HTTPConnectionPool:
         host = self._url.host or ""
-        address = "127.0.0.1" if host.endswith(".localhost") and not _resolves(host) else host
+        address = self._address or ("127.0.0.1" if host.endswith(".localhost") and not _resolves(host) else host)
         if self._url.scheme == "https":
             return urllib3.HTTPSConnectionPool(
                 address, self._url.port or 443, server_hostname=host, assert_hostname=host, timeout=self._timeout
             )
         return urllib3.HTTPConnectionPool(address, self._url.port or 80, timeout=self._timeout)
 
-    def _get(self) -> Probe:
+    def get(self) -> Probe:
+        """Send one request and wait for it; never raises."""
         headers = {"Host": self._url.netloc or "", "Connection": "close"}
         try:
             with self._pool() as pool:
@@ -63,7 +70,7 @@ class HttpsProber:
 
     async def __call__(self) -> Probe:
         """Send one request, off the event loop."""
-        return await threads.in_thread(self._get)
+        return await threads.in_thread(self.get)
 
 
 def _resolves(host: str) -> bool:
