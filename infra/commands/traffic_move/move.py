@@ -153,9 +153,9 @@ class TrafficMove:
                 f"{records.old_target}: no load balancer of this account and region" if records.old_target else "none"
             )
         counts = read_counts(self.clients, edge, self.clock.now(), 1)
-        asked = str(ask_some(self.ask, edge))
-        if not is_new and records.weight == 100:
-            asked = "not asked at 100 %, since our requests would count"
+        # Each of our own requests counts as one of the hour, and of the window that `finish` looks at.
+        is_out_of_use = not is_new and records.weight == 100
+        asked = "not asked at 100 %, since that would count" if is_out_of_use else str(ask_some(self.ask, edge))
         return f"{edge.name}: {asked}; {counts.total} requests in an hour"
 
     def _watch(self, change: str, records: ShopRecords, new: Edge, percent: int) -> Watched:

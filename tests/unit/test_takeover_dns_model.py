@@ -1,0 +1,125 @@
+"""Any order of steps, failures, releases, kills and other people: each write is held against the oracle of `traffic_world`."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from moto import mock_aws
+
+from infra.commands.traffic_move.rules import LiveRelease, RequestCounts, next_limit
+from infra.errors import ShopCatError
+from tests.examples import examples
+from tests.unit.traffic_world import HOST, NEW, OLD, TrafficWorld
+
+PERCENTS = st.sampled_from([0, 1, 5, 10, 49, 50, 51, 100, 101, -1])
+STEPS = st.one_of(
+    st.tuples(st.just("weight"), PERCENTS),
+    st.tuples(st.sampled_from(["split", "back", "finish", "status"]), st.just(0)),
+)
+
+
+class Move(RuleBasedStateMachine):
+    world: ClassVar[TrafficWorld]
+    seen: ClassVar[set[str]]
+    messages: ClassVar[list[str]]
+
+    @initialize(kind=st.sampled_from(["alias", "cname"]))
+    def begin(self, kind: str) -> None:
+        self.world.reset()
+        self.world.put(self.world.alias() if kind == "alias" else self.world.cname(ttl=60))
+
+    @rule()
+    def goes_up(self) -> None:
+        share = max(parts[NEW] for parts in self.world.shares().values())
+        self.run(("weight", next_limit(round(100 * share))))
+
+    def run(self, step: tuple[str, int]) -> None:
+        name, percent = step
+        move = self.world.mover()
+        call: dict[str, Any] = {
+            "weight": lambda: move.weight(percent),
+            "finish": lambda: move.finish(24, 0),
+            "split": move.split,
+            "back": move.back,
+            "status": move.status,
+        }
+        try:
+            call[name]()
+            self.seen.add(f"{name} done")
+        except ShopCatError as error:
+            self.seen.add(f"{name} {type(error).__name__}")
+            self.messages.append(str(error))
+
+    @rule(step=STEPS)
+    def step(self, step: tuple[str, int]) -> None:
+        self.run(step)
+
+    @rule(step=STEPS, number=st.integers(1, 12), when=st.sampled_from(["before", "after"]))
+    def killed(self, step: tuple[str, int], number: int, when: str) -> None:
+        if self.world.stop_at(number, when, lambda: self.run(step)):
+            self.seen.add("killed")
+
+    @rule(step=STEPS, other=STEPS)
+    def two_people(self, step: tuple[str, int], other: tuple[str, int]) -> None:
+        self.world.meanwhile = lambda: self.run(other)
+        self.run(step)
+        self.world.meanwhile = None
+
+    @rule(name=st.sampled_from([OLD, NEW]), after=st.sampled_from([None, 0, 5, 40]))
+    def fails(self, name: str, after: int | None) -> None:
+        begin = self.world.seconds
+        self.world.broken[name] = lambda second: after is not None and second >= begin + after
+
+    @rule(live=st.sampled_from(["", "v1.0.0-r1"]), opened=st.sampled_from(["", "", "v1.1.0-r1"]))
+    def release(self, live: str, opened: str) -> None:
+        self.world.release = LiveRelease(live, opened)
+
+    @rule(requests=st.sampled_from([0, 0, 1]), reported=st.sampled_from([288, 288, 0]))
+    def counted(self, requests: int, reported: int) -> None:
+        self.world.counts = RequestCounts(requests, 0, 288, reported)
+
+    @invariant()
+    def users_have_one_of_both(self) -> None:
+        if not any(record.name == f"{HOST}." for record in self.world.backend.rrsets):
+            return  # before `begin`
+        for parts in self.world.shares().values():
+            assert sum(parts.values()) == pytest.approx(1)
+
+    @invariant()
+    def back_is_in_reach_of_every_pair(self) -> None:
+        records = list(self.world.backend.rrsets)
+        if not any(record.set_identifier for record in records):
+            return
+        broken, self.world.broken = self.world.broken, {NEW: lambda _: True}
+        release, self.world.release = self.world.release, LiveRelease()
+        self.world.mover().back()
+        assert all(parts == {OLD: 1.0, NEW: 0.0} for parts in self.world.shares().values())
+        self.world.backend.rrsets, self.world.broken, self.world.release = records, broken, release
+
+
+def test_no_order_of_events_sends_users_to_what_does_not_answer() -> None:
+    Move.seen, Move.messages = set(), []
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        Move.world = TrafficWorld(patch)
+        run_state_machine_as_test(
+            Move,
+            settings=settings(
+                max_examples=examples(20),
+                stateful_step_count=20,
+                deadline=None,
+                derandomize=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    # The orders that were tried came to what they are about.
+    done = {"split done", "weight done", "back done", "killed", "weight PreflightError", "back PreflightError"}
+    assert Move.seen >= {*done, "weight TrafficError"}
+    remedy = re.compile(
+        r"\brun\b|\bset\b|\bmend\b|\bwait\b|expected|release one first|let it end|begin with|By hand", re.IGNORECASE
+    )
+    assert [message for message in Move.messages if not remedy.search(message)] == []
