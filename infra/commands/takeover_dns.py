@@ -36,7 +36,7 @@ def choose_move(clients: AwsClients, settings: Settings, old: str) -> TrafficMov
     zone = find_shop_zone(clients, settings)
     if zone is None or zone.read(find_new_edge(clients)).shape is Shape.NONE:
         return MoveByHand(clients, settings, old, ask)
-    return TrafficMove(clients, settings, zone, ask)
+    return TrafficMove(clients, settings, zone, ask, old_name=old)
 
 
 def run_step(move: TrafficMove | MoveByHand, arguments: argparse.Namespace) -> None:
@@ -59,9 +59,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.commands.takeover_dns", description=__doc__)
     parser.add_argument("step", help=", ".join(MOVE_STEPS))
     parser.add_argument("percent", nargs="?", default="", help="of `weight`: the new load balancer's share, 0 to 100")
-    parser.add_argument(
-        "--old", default="", help="name or DNS name of the old load balancer, if Route 53 has no record"
-    )
+    parser.add_argument("--old", default="", help="the old load balancer's name or DNS name, if no record leads there")
     parser.add_argument(
         "--bake-hours", default=str(BAKE_HOURS[1]), help="of `finish`: hours without a request at the old one"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -371,8 +372,21 @@ def test_status_changes_nothing_and_names_the_next_step(world: TrafficWorld) -> 
         assert following in world.said[-1]
         assert (OLD in world.probed) == (weight != 100)
     world.put(world.alias(edge=world.new))
-    world.mover().status()
+    replace(world.mover(), old_name=OLD).status()
+    assert any(line.startswith(f"  old      {OLD}: not asked") for line in world.said)
     assert "set shopcat:dns to route53" in world.said[-1]
+
+
+def test_a_new_load_balancer_that_fails_after_finish_is_said(world: TrafficWorld) -> None:
+    arrange(world, 100)
+    world.broken[NEW] = lambda second: second > 10
+    world.probed = []
+    message = refused(lambda: world.mover().finish(24, 0), TrafficError)
+    assert f"{HOST} leads to it alone" in message
+    assert OLD not in world.probed
+    world.broken = {}
+    world.mover().finish(24, 0)
+    assert "shopcat:hostedZone to example.com" in world.said[-1]
 
 
 def test_a_zone_without_the_name_is_said(world: TrafficWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import ssl
 import threading
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ from infra.release.ledger import Ledger, table_definition
 from infra.release.probes import HttpsProber
 from tests.unit.test_settings import committed
 from tests.unit.traffic_world import EXTERNAL, HOST, NEW, OLD, TrafficWorld
+from twin.paths import REPOSITORY
 
 NOW = datetime(2026, 11, 29, 12, 7, 31, tzinfo=UTC)
 
@@ -177,6 +179,17 @@ def test_words_that_mean_nothing_are_refused(
 ) -> None:
     assert takeover_dns.main(words) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_page_s_commands_are_steps_that_can_be_typed() -> None:
+    page = (REPOSITORY / "docs" / "takeover-traffic.md").read_text()
+    commands = re.findall(r"make takeover-dns((?: [A-Z_]+=[\w<>-]+)*)", page)
+    assert {"", " STEP=split", " STEP=weight WEIGHT=1", " STEP=back", " STEP=finish"} <= set(commands)
+    for command in commands:
+        values = dict(re.findall(r"([A-Z_]+)=(\S+)", command))
+        assert values.keys() <= {"STEP", "WEIGHT", "OLD"}
+        words = [values.get("STEP", "status"), *([values["WEIGHT"]] if "WEIGHT" in values else [])]
+        takeover_dns.check_arguments(takeover_dns._parse(words))
 
 
 def test_words_become_numbers() -> None:

@@ -41,12 +41,14 @@ class TrafficMove:
     ask: Ask
     say: Callable[[str], None] = print
     clock: WatchClock = field(default_factory=WatchClock)
+    old_name: str = ""
+    """Name or DNS name of the old load balancer, for `status` once no record leads there."""
 
     def status(self) -> None:
         """Print what stands, what each load balancer answers and counted, and the next step; change nothing."""
         new = find_new_edge(self.clients)
         records = self.zone.read(new)
-        old = self._old(records)
+        old = self._old(records) or (find_edge(self.clients, self.old_name) if self.old_name else None)
         self.say(f"{records.host}, Route 53 zone {self.zone.zone} ({self.zone.zone_id})")
         self.say(f"  records  {describe(records)}")
         for name, edge in (("old", old), ("new", new)):
@@ -69,10 +71,11 @@ class TrafficMove:
             return
         if records.shape is Shape.NONE:
             raise PreflightError(_no_record(records.host, self.zone.zone))
-        refuse(rules.split_refusal(records, self._old(records), new))
+        old = self._old(records)
+        refuse(rules.split_refusal(records, old, new))
         change = self.zone.write(records, new, 0)
         self.say(f"{records.host} is a weighted pair now, all at the old load balancer as before")
-        self._watch(change, records, new, 0)
+        self._watch(change, records, old, new, 0)
         self.say(f"next: {STEP_COMMAND}weight WEIGHT={rules.next_limit(0)}")
 
     def weight(self, percent: int) -> None:
@@ -92,7 +95,7 @@ class TrafficMove:
         self.say(
             f"{records.host}: {100 - percent} % old, {percent} % new; watched for Route 53 and {records.ttl_seconds} s"
         )
-        watched = self._watch(change, records, new, percent)
+        watched = self._watch(change, records, old, new, percent)
         if percent and watched.verdict:
             self._return(percent, watched.verdict)
         if self.zone.read(new).weight != percent:
@@ -111,9 +114,9 @@ class TrafficMove:
         """
         new = find_new_edge(self.clients)
         records = self.zone.read(new)
-        change, records = self._write_back(records, new)
+        change, old = self._write_back(records, new)
         self.say(f"{records.host}: 100 % old, 0 % new")
-        watched = self._watch(change, records, new, 0)
+        watched = self._watch(change, records, old, new, 0)
         self.say(f"all is at the old load balancer: old {watched.old}, new {watched.new}")
 
     def finish(self, hours: int, accepted: int) -> None:
@@ -137,11 +140,19 @@ class TrafficMove:
             refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
             self.say(f"the old load balancer counted {counts.total} requests in the last {hours} hours")
         change = self.zone.write(records, new, None)
-        self._watch(change, records, new, 100)
+        watched = self._watch(change, records, None, new, 100)
+        if watched.verdict:
+            raise TrafficError(
+                f"{watched.verdict}, and {records.host} leads to it alone: mend the release behind it (`shopcat:rollback`, "
+                "docs/runbook.md), or let the record lead to the old load balancer by hand"
+            )
         self.say(f"{records.host} is one alias to {new.name}, as this program declares it")
+        zone = (
+            "" if self.zone.zone == self.settings.zone.rstrip(".") else f" and shopcat:hostedZone to {self.zone.zone}"
+        )
         self.say(
-            "next: set shopcat:dns to route53 and run `pulumi up -s prod`; it stops with the `pulumi import` command of the "
-            f"record ({self.zone.zone_id}_{records.host}_A), and goes on after it"
+            f"next: set shopcat:dns to route53{zone}, and run `pulumi up -s prod`; it stops with the `pulumi import` command of "
+            f"the record ({self.zone.zone_id}_{records.host}_A), and goes on after it"
         )
 
     def _old(self, records: ShopRecords) -> Edge | None:
@@ -158,7 +169,7 @@ class TrafficMove:
         asked = "not asked at 100 %, since that would count" if is_out_of_use else str(ask_some(self.ask, edge))
         return f"{edge.name}: {asked}; {counts.total} requests in an hour"
 
-    def _watch(self, change: str, records: ShopRecords, new: Edge, percent: int) -> Watched:
+    def _watch(self, change: str, records: ShopRecords, old: Edge | None, new: Edge, percent: int) -> Watched:
         """Watch a change that stands; whatever interrupts that leaves the weights as they were written.
 
         Raises:
@@ -168,7 +179,7 @@ class TrafficMove:
             return watch_change(
                 self.ask,
                 self.clock,
-                old=self._old(records),
+                old=old,
                 new=new,
                 is_in_sync=partial(self.zone.is_in_sync, change),
                 ttl_seconds=records.ttl_seconds,
@@ -180,10 +191,10 @@ class TrafficMove:
                 f"same step again, or {STEP_COMMAND}back"
             ) from error
 
-    def _write_back(self, records: ShopRecords, new: Edge) -> tuple[str, ShopRecords]:
+    def _write_back(self, records: ShopRecords, new: Edge) -> tuple[str, Edge | None]:
         old = self._old(records)
         refuse(rules.back_refusal(records, old, ask_some(self.ask, old)))
-        return self.zone.write(records, new, 0), records
+        return self.zone.write(records, new, 0), old
 
     def _return(self, percent: int, verdict: str) -> None:
         """Send all back to the old load balancer after the new one failed.
@@ -193,14 +204,15 @@ class TrafficMove:
         """
         new = find_new_edge(self.clients)
         try:
-            change, records = self._write_back(self.zone.read(new), new)
+            records = self.zone.read(new)
+            change, old = self._write_back(records, new)
         except ShopCatError as error:
             raise TrafficError(
                 f"{verdict}; it could not go back by itself: {error}. {percent} % or more are at the new load balancer: run "
                 f"{STEP_COMMAND}back"
             ) from error
         self.say(f"{verdict}: all goes back to the old load balancer")
-        self._watch(change, records, new, 0)
+        self._watch(change, records, old, new, 0)
         raise TrafficError(
             f"{verdict} at {percent} %, so all went back to the old load balancer; mend the new one, then begin with "
             f"{STEP_COMMAND}weight WEIGHT={rules.next_limit(0)}"
