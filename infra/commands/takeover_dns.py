@@ -108,8 +108,8 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print(
-            "interrupted: the records stand as the last line says, and nobody watches them; run the same step again, or "
-            "`make takeover-dns STEP=back`",
+            "interrupted: what was written stands, and nobody watches it; look at `make takeover-dns STEP=status`, then run "
+            "the same step again, or STEP=back",
             file=sys.stderr,
         )
         return 130

@@ -223,7 +223,7 @@ def test_the_command_runs_a_step(
 
     monkeypatch.setattr(takeover_dns, "run_step", interrupted)
     assert takeover_dns.main(["back"]) == 130
-    assert "run the same step again" in capsys.readouterr().err
+    assert "the same step again" in capsys.readouterr().err
 
 
 def test_a_name_that_no_zone_here_holds_is_moved_by_hand(world: TrafficWorld) -> None:
