@@ -134,6 +134,10 @@ _ZONE = Text(rf"({_HOST}\.?)?", "a zone such as example.com", "host names, RFC 1
 _DIGEST_LIMIT = Text(
     "sha256:[0-9a-f]{64}", "a digest such as sha256:<64 hex digits>", "`sha256sum` of the chart's archive, or its index"
 )
+_SECURITY_GROUP = Text(rf"sg-{_HEX_ID}", "a security group such as sg-0123456789abcdef0", "ids of EC2")
+_ARN_START = "arn:aws(-[a-z]+)*"
+_RDS_GUIDE = f"{_AWS}/AmazonRDS/latest/UserGuide"
+_CREATE_DATABASE = f"{_AWS}/AmazonRDS/latest/APIReference/API_CreateDBInstance.html"
 _SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
 
 _RELEASE = Text("[a-z0-9.-]{0,63}", "a tag or a release such as v1.4.0 or v1.4.0-r1", "docs/runbook.md")
@@ -208,9 +212,7 @@ LIMITS: Mapping[str, Limit] = {
         20, f"{_AWS}/AmazonRDS/latest/UserGuide/CHAP_Limits.html, subnets per DB subnet group", _SUBNET
     ),
     "cluster.existing.natAddresses": Items(RULE_CONDITION_VALUES - 1, "values of a listener rule beside the colour"),
-    "cluster.existing.securityGroupId": Text(
-        rf"sg-{_HEX_ID}", "a security group such as sg-0123456789abcdef0", "ids of EC2"
-    ),
+    "cluster.existing.securityGroupId": _SECURITY_GROUP,
     "chartMirror.loadBalancerController": _URL,
     "chartMirror.externalSecrets": _URL,
     "charts.loadBalancerController": _CHART_VERSION,
@@ -226,11 +228,62 @@ LIMITS: Mapping[str, Limit] = {
         'a version such as "16" or "16.4", in quotes',
         f"{_AWS}/AmazonRDS/latest/PostgreSQLReleaseNotes",
     ),
-    "database.storageGibibytes": Number(
-        20, 1000, "gp3 starts at 20; more than 1000 is nobody's intention here", " GiB"
+    "database.instanceClass": Text(
+        r"db\.[a-z0-9]{2,8}\.[a-z0-9]{5,8}",
+        "an instance class such as db.t4g.micro",
+        f"{_RDS_GUIDE}/Concepts.DBInstanceClass.html",
     ),
-    "database.backupRetentionDays": Number(
-        1, 35, f"{_AWS}/AmazonRDS/latest/APIReference/API_CreateDBInstance.html; 0 keeps no backup", " days"
+    "database.storageGibibytes": Number(
+        20, 65_536, f"{_RDS_GUIDE}/CHAP_Storage.html, gp2 and gp3 for PostgreSQL", " GiB"
+    ),
+    "database.maxStorageGibibytes": Number(
+        0, 65_536, f"{_RDS_GUIDE}/CHAP_Storage.html; 0 never makes it larger", " GiB"
+    ),
+    "database.iops": Number(0, 256_000, f"{_RDS_GUIDE}/CHAP_Storage.html, io2; 0 leaves them to RDS"),
+    "database.backupRetentionDays": Number(0, 35, f"{_CREATE_DATABASE}; 0 keeps no backup", " days"),
+    "database.kmsKeyArn": Text(
+        rf"({_ARN_START}:kms:[a-z0-9-]+:[0-9]{{12}}:key/(mrk-)?[0-9a-f-]{{32,36}})?",
+        "a key such as arn:aws:kms:eu-central-1:123456789012:key/<id>; no alias, since RDS answers with the key",
+        _CREATE_DATABASE,
+    ),
+    "database.identifier": Text(
+        "[a-z](-?[a-z0-9])*", "an instance such as shopcat, in small letters", _CREATE_DATABASE, most=63
+    ),
+    "database.dbName": Text("[A-Za-z_][A-Za-z0-9_]*", "a database such as shopcat", _CREATE_DATABASE, most=63),
+    "database.username": Text(
+        "(?!rdsadmin$|pg_)[A-Za-z_][A-Za-z0-9_]*", "a user such as shopcat_admin", _CREATE_DATABASE, most=63
+    ),
+    "database.applicationRole": Text(
+        "(?!postgres$|public$|rds|pg_)[a-z_][a-z0-9_]*",
+        "a role of your own such as shopcat_app, in small letters",
+        "postgresql.org/docs/current/sql-createrole.html; RDS has those that begin with rds",
+        most=63,
+    ),
+    "database.port": Number(1150, 65_535, _CREATE_DATABASE),
+    "database.parameterGroup": Text(
+        r"([A-Za-z]([.-]?[A-Za-z0-9])*)?", "a parameter group such as default.postgres16", _CREATE_DATABASE, most=255
+    ),
+    "database.subnetGroup": Text(
+        "([A-Za-z0-9][A-Za-z0-9 ._-]*)?",
+        "a DB subnet group such as shopcat",
+        f"{_AWS}/AmazonRDS API_CreateDBSubnetGroup",
+        most=255,
+    ),
+    "database.securityGroupIds": Items(
+        4,
+        f"{_AWS}/vpc/latest/userguide/amazon-vpc-limits.html, 5 groups at one interface, one of them this program's",
+        _SECURITY_GROUP,
+    ),
+    "database.securityGroupName": Text(
+        "(?!sg-)[A-Za-z0-9][A-Za-z0-9._-]*",
+        "a name such as shopcat-database",
+        f"{_AWS}/AWSEC2 API_CreateSecurityGroup",
+        most=255,
+    ),
+    "database.masterSecret": Text(
+        rf"({_ARN_START}:secretsmanager:[a-z0-9-]+:[0-9]{{12}}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{{6}})?",
+        "the whole ARN of a secret, such as arn:aws:secretsmanager:eu-central-1:123456789012:secret:shopcat/master-AbCdEf",
+        f"{_AWS}/secretsmanager/latest/userguide/troubleshoot.html, ARN format",
     ),
     "database.poolSize": Number(1, 50, "connections of one pod; capacity says what the instance takes"),
     "databasePoolSize": Number(1, 20, "connections of a preview's pod; its PostgreSQL takes 100"),

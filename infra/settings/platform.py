@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from infra.names import DATABASE_PORT
 from infra.settings.values import PRIVATE_NETWORKS, Model, Switch, Whole, network
 
-MAX_CONNECTIONS = {"db.t4g.micro": 112, "db.t4g.small": 225, "db.t4g.medium": 450}
+_CLASS_MULTIPLES = {"large": 1, "xlarge": 2, "2xlarge": 4, "4xlarge": 8, "8xlarge": 16, "12xlarge": 24, "16xlarge": 32}
+_CLASS_GIBIBYTES = {
+    **{
+        f"db.{family}.{size}": gibibytes
+        for family in ("t3", "t4g")
+        for size, gibibytes in (
+            ("micro", 1),
+            ("small", 2),
+            ("medium", 4),
+            ("large", 8),
+            ("xlarge", 16),
+            ("2xlarge", 32),
+        )
+    },
+    **{
+        f"db.{family}.{size}": least * times
+        for families, least in (
+            (("m5", "m6g", "m6i", "m7g", "m7i", "m8g"), 8),
+            (("r5", "r6g", "r6i", "r7g", "r7i", "r8g"), 16),
+        )
+        for family in families
+        for size, times in _CLASS_MULTIPLES.items()
+    },
+}
+"""Memory of each instance class (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.DBInstanceClass.Summary.html)."""
+MAX_CONNECTIONS = {name: min((gibibytes << 30) // 9_531_392, 5000) for name, gibibytes in _CLASS_GIBIBYTES.items()}
 """Connections that RDS for PostgreSQL allows: LEAST(DBInstanceClassMemory / 9531392, 5000), with the class's whole
-memory; what RDS keeps for itself takes some of it, so this is an upper bound.
+memory; what RDS keeps for itself takes some of it, so this is an upper bound. A parameter group may say less.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
+DEFAULT_MASTER = "shopcat_admin"
+"""Master user of a database that this program makes."""
+LARGEST_STORAGE_GIBIBYTES = 65_536
+"""docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Storage.html, gp2, gp3, io1 and io2 for PostgreSQL."""
+GP3_IOPS_GIBIBYTES = 400
+"""Storage from which on gp3 takes IOPS of one's own choice (the same page, "gp3 storage", RDS for PostgreSQL)."""
 
 
 class Vpc(Model):
@@ -175,19 +207,141 @@ class Images(Model):
 
 
 class DatabaseSettings(Model):
-    """RDS for PostgreSQL."""
+    """RDS for PostgreSQL: one that this program makes, or one that is there and is imported (docs/takeover.md).
+
+    Each default is what this program makes. For a database that is there, every setting has to say what it has: with another
+    `dbName`, `username`, `encrypted` or `kmsKeyArn` it would be replaced, with another `identifier` renamed or replaced, and
+    what else differs is changed while it runs.
+    """
 
     section = "database."
 
     engine_version: str = "16"
-    instance_class: Literal["db.t4g.micro", "db.t4g.small", "db.t4g.medium"] = "db.t4g.micro"
+    """For a database that is there the whole version, such as "15.8": an import takes note of that, and of "15" RDS would
+    choose the minor version itself."""
+    instance_class: str = "db.t4g.micro"
     storage_gibibytes: Whole = 20
+    max_storage_gibibytes: Whole | None = None
+    """Size up to which RDS makes the storage larger by itself; 0 never does, and nothing here takes four times
+    `storageGibibytes`."""
+    storage_type: Literal["gp2", "gp3", "io1", "io2", "standard"] = "gp3"
+    iops: Whole = 0
+    """I/O operations a second, for io1, io2 and large gp3; 0 leaves them to RDS."""
+    encrypted: Switch = True
+    """false accepts a database whose storage is not encrypted, and each update says so. RDS encrypts none that is there. Later:
+    stop the writers, make a snapshot, copy it with a key (`aws rds copy-db-snapshot --kms-key-id …`), restore the copy under
+    another identifier (`aws rds restore-db-instance-from-db-snapshot`), `pulumi state delete` the old instance, set
+    `encrypted: true`, `kmsKeyArn` and the new `identifier`, and import the new one."""
+    kms_key_arn: str = ""
+    """Key of the storage; empty leaves what is there, and takes the account's aws/rds for a new one."""
     multi_zone: Switch = False
     backup_retention_days: Whole = 14
+    """From 0 on and to 0 RDS is out for some seconds up to minutes (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/
+    USER_WorkingWithAutomatedBackups.html), so 0 is accepted while `masterSecret` stands."""
+    identifier: str = "shopcat"
+    db_name: str = "shopcat"
+    username: str = DEFAULT_MASTER
+    """The master user. With another than the default the database is somebody else's: what that user has made in schema public
+    is given to `applicationRole`, and whoever may connect still may."""
+    port: Whole = DATABASE_PORT
+    parameter_group: str = ""
+    """Name of one that is there; empty makes one that forces TLS (`rds.force_ssl`). Each update says that TLS is up to it."""
+    subnet_group: str = ""
+    """Name of one that is there; empty makes one of the private subnets."""
+    security_group_ids: tuple[str, ...] = ()
+    """Groups that the database keeps besides this program's own, which lets in the cluster's pods."""
+    security_group_name: str = "shopcat-database"
+    """Name of this program's own group; another one where the network has this name already."""
+    iam_authentication: Switch = False
+    """Keep signing in by IAM on, where it is; this program does not use it."""
+    master_secret: str = ""
+    """ARN of a secret {"password": …} in Secrets Manager that holds the master password, encrypted by AWS's own key
+    (aws/secretsmanager). While it is set, the password is nobody's but yours: it is neither declared nor changed.
+
+    Without it RDS keeps the password. Turned on for a database that is there, RDS sets a new one at once, and whoever signs in
+    with the old one is shut out (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-secrets-manager.html): so remove it last,
+    once no old pod runs."""
+    application_role: str = "shopcat"
+    """The application's own role, and no role that somebody uses already: it gets a new password."""
     pool_size: Whole = 5
     """Connections of one pod."""
+
+    @field_validator("instance_class")
+    @classmethod
+    def _class_is_known(cls, value: str) -> str:
+        if value not in MAX_CONNECTIONS:
+            families = sorted({name.rpartition(".")[0] for name in MAX_CONNECTIONS})
+            raise ValueError(
+                f"{value!r} is no instance class of which this program knows the memory: {', '.join(families)}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> DatabaseSettings:
+        if lines := [*self._wrong_storage(), *self._wrong_takeover()]:
+            raise ValueError("\n".join(lines))
+        return self
+
+    def _wrong_storage(self) -> Iterator[str]:
+        """Yield what RDS refuses of the storage."""
+        kind, size, largest = self.storage_type, self.storage_gibibytes, self.max_storage_gibibytes
+        if self.kms_key_arn and not self.encrypted:
+            yield "kmsKeyArn says nothing while encrypted is false; set encrypted to true, or remove kmsKeyArn"
+        if kind in {"io1", "io2"} and not self.iops:
+            yield f"iops is missing, and storageType {kind} needs it; set iops to what the instance has"
+        if kind in {"gp2", "standard"} and self.iops:
+            yield f"iops says nothing while storageType is {kind}; remove iops"
+        if kind == "gp3" and self.iops and size < GP3_IOPS_GIBIBYTES:
+            yield f"iops: gp3 takes it from {GP3_IOPS_GIBIBYTES} GiB on, storageGibibytes is {size}; remove iops"
+        if largest and 10 * largest < 11 * size:
+            yield (
+                f"maxStorageGibibytes {largest} is less than a tenth above storageGibibytes {size}; set it to at least "
+                f"{-(-11 * size // 10)}, or to 0"
+            )
+
+    def _wrong_takeover(self) -> Iterator[str]:
+        """Yield what contradicts the way that a database is taken over, or would shut out who uses it."""
+        if self.application_role == self.username:
+            yield (
+                f"applicationRole and username are both {self.username}, and pods of before sign in as that user; set "
+                "applicationRole to a role that nobody uses, such as shopcat_app"
+            )
+        family, major = self.parameter_group.removeprefix("default.postgres"), self.engine_version.partition(".")[0]
+        if family not in {self.parameter_group, major}:
+            yield f"parameterGroup {self.parameter_group} is not of engineVersion {self.engine_version}; change both together"
+        if not self.backup_retention_days and not self.master_secret:
+            yield (
+                "backupRetentionDays is 0, and no backup is only accepted while masterSecret stands for a database that is "
+                "taken over; set at least 1"
+            )
 
     @property
     def max_connections(self) -> int:
         """Return how many connections the instance class allows."""
         return MAX_CONNECTIONS[self.instance_class]
+
+    @property
+    def largest_storage_gibibytes(self) -> int:
+        """Return the size up to which RDS makes the storage larger by itself; 0 if it never does."""
+        if self.max_storage_gibibytes is not None:
+            return self.max_storage_gibibytes
+        return min(4 * self.storage_gibibytes, LARGEST_STORAGE_GIBIBYTES)
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Tell whether somebody else has made the database, so that others use it and own what is in it."""
+        return self.username != DEFAULT_MASTER or bool(self.master_secret)
+
+    def remarks(self) -> list[str]:
+        """Return what each update says of a database that is less than what this program makes."""
+        facts = {
+            "encrypted is false: the orders are stored as they are": not self.encrypted,
+            f"parameterGroup is {self.parameter_group}: that group decides whether a connection needs TLS": bool(
+                self.parameter_group
+            ),
+            "backupRetentionDays is 0: there is no backup": not self.backup_retention_days,
+            "masterSecret is set: remove it once no pod of before runs, and RDS keeps the master password": bool(
+                self.master_secret
+            ),
+        }
+        return [f"shopcat:database.{text}" for text, is_so in facts.items() if is_so]
