@@ -1,16 +1,20 @@
 """PostgreSQL on RDS, and the application's own role in it.
 
-* Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password.
+* Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password. A database
+  that is there may have less (infra/settings/platform.py, DatabaseSettings); each update says what.
 * External Secrets may read these two secrets of production, by their ARNs, and no third.
 * Pods never see the master secret. One Job in a namespace of its own uses it to make the application's role; that role's
   password is made by a hook, straight in Secrets Manager, and is in no manifest and no state.
 * RDS rotating its master password changes nothing here: the Job has run, and the pods have a secret of their own.
+* While `database.masterSecret` stands, neither a password nor RDS's management of it is declared. The provider reads neither back
+  and writes them only where its configuration changes (hashicorp/terraform-provider-aws, internal/service/rds/instance.go,
+  resourceInstanceRead and dbInstancePopulateModify), so after an import the password stays.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -23,29 +27,17 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
+from infra.foundation.database_roles import role_sql
 from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, EXTERNAL_SECRETS_API, RUNTIME_USER
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
     from infra.settings import Settings
+    from infra.settings.platform import DatabaseSettings
 
-DATABASE_NAME = "shopcat"
-MASTER = "shopcat_admin"
-APPLICATION_DATABASE_ROLE = "shopcat"
 APPLICATION_PASSWORD_LENGTH = 40
 DATABASE_ROLES_JOB = "database-roles"
 _STORE = "database"
-
-ROLE_SQL = r"""
-\getenv role APP_USER
-\getenv password APP_PASSWORD
-\getenv database PGDATABASE
-SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
-SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
-SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
-SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
-SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
-"""
 
 
 def final_snapshot(security_group_id: str) -> str:
@@ -74,23 +66,31 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
     return text
 
 
-def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None:
+def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
     A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
     the database is is written anew.
 
     Raises:
-        ShopCatError: Secrets Manager says no; the message says why.
+        ShopCatError: Secrets Manager says no, or the secret is another role's, whose password the Job would set; the message
+            says why.
     """
-    address = {"host": host, "port": port}
-    fields = {"dbname": DATABASE_NAME, "username": APPLICATION_DATABASE_ROLE, **address}
+    address, role = {"dbname": database.db_name, "host": host, "port": port}, database.application_role
+    fields = {"username": role, **address}
     text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH)
     try:
         value = json.loads(text)
-        if {**value, **address} != value:
-            text = json.dumps({**value, **address})
-            clients.get("secretsmanager").put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
+        renewed = {**value, **address}
+        if renewed.get("username") != role:
+            raise PreflightError(
+                f"secret {APPLICATION_SECRET} is of the role {renewed.get('username')}, and shopcat:database.applicationRole is "
+                f"{role}; set it to the secret's, or delete the secret's value's version and run `pulumi up -s prod` again"
+            )
+        if renewed != value:
+            clients.get("secretsmanager").put_secret_value(
+                SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed)
+            )
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:
@@ -98,6 +98,22 @@ def ensure_application_secret(clients: AwsClients, host: str, port: str) -> None
             f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
             "delete its value's version and run `pulumi up -s prod` again"
         ) from error
+
+
+def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) -> Any:
+    """Return the ARN of the secret in which RDS keeps the master password; not known while a preview would turn that on.
+
+    Raises:
+        PreflightError: the update is made, and RDS keeps none.
+    """
+    if secrets:
+        return str(secrets[0].secret_arn)
+    if not pulumi.runtime.is_dry_run():
+        raise PreflightError(
+            "RDS keeps no master password of this database; run `pulumi up -s prod` again, or set "
+            "shopcat:database.masterSecret to a secret that holds it"
+        )
+    return pulumi.UNKNOWN
 
 
 class Database(pulumi.ComponentResource):
@@ -143,43 +159,45 @@ class Database(pulumi.ComponentResource):
         settings = self._settings
         config = settings.database
         child = pulumi.ResourceOptions(parent=self)
+        for remark in config.remarks():
+            pulumi.log.warn(remark, self)
         group = aws.ec2.SecurityGroup(
-            "database", name="shopcat-database", description="PostgreSQL from the cluster", vpc_id=vpc_id, opts=child
+            "database",
+            name=config.security_group_name,
+            description="PostgreSQL from the cluster",
+            vpc_id=vpc_id,
+            opts=child,
         )
         aws.vpc.SecurityGroupIngressRule(
             "database-from-cluster",
             security_group_id=group.id,
             referenced_security_group_id=cluster_security_group_id,
-            from_port=DATABASE_PORT,
-            to_port=DATABASE_PORT,
+            from_port=config.port,
+            to_port=config.port,
             ip_protocol="tcp",
             description="pods of the cluster",
             opts=child,
         )
-        subnets = aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=child)
-        parameters = aws.rds.ParameterGroup(
-            "database",
-            name=f"shopcat-postgres{config.engine_version.partition('.')[0]}",
-            family=f"postgres{config.engine_version.partition('.')[0]}",
-            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
-            opts=child,
-        )
         self.instance = aws.rds.Instance(
             "database",
-            identifier="shopcat",
+            identifier=config.identifier,
             engine="postgres",
             engine_version=config.engine_version,
             instance_class=config.instance_class,
             allocated_storage=config.storage_gibibytes,
-            max_allocated_storage=4 * config.storage_gibibytes,
-            storage_type="gp3",
-            storage_encrypted=True,
-            db_name=DATABASE_NAME,
-            username=MASTER,
-            manage_master_user_password=True,
-            db_subnet_group_name=subnets.name,
-            parameter_group_name=parameters.name,
-            vpc_security_group_ids=[group.id],
+            max_allocated_storage=config.largest_storage_gibibytes,
+            storage_type=config.storage_type,
+            iops=config.iops or None,
+            storage_encrypted=config.encrypted,
+            kms_key_id=config.kms_key_arn or None,
+            db_name=config.db_name,
+            username=config.username,
+            port=config.port if config.port != DATABASE_PORT else None,
+            manage_master_user_password=None if config.master_secret else True,
+            iam_database_authentication_enabled=config.iam_authentication or None,
+            db_subnet_group_name=config.subnet_group or self._subnet_group(subnet_ids).name,
+            parameter_group_name=config.parameter_group or self._parameter_group().name,
+            vpc_security_group_ids=[*config.security_group_ids, group.id],
             publicly_accessible=False,
             multi_az=config.multi_zone,
             backup_retention_period=config.backup_retention_days,
@@ -192,7 +210,7 @@ class Database(pulumi.ComponentResource):
             apply_immediately=True,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
-        master = self.instance.master_user_secrets[0].secret_arn
+        master = config.master_secret or self.instance.master_user_secrets.apply(managed_secret)
         reading = aws.iam.RolePolicy(
             "database-secrets",
             role=operator.name,
@@ -202,6 +220,21 @@ class Database(pulumi.ComponentResource):
         job = self._role_job(cluster, master, [*depends_on, reading])
         self.register_outputs({"address": self.instance.address})
         return [self.instance, self._secret, job]
+
+    def _subnet_group(self, subnet_ids: list[pulumi.Input[str]]) -> aws.rds.SubnetGroup:
+        own = pulumi.ResourceOptions(parent=self)
+        return aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=own)
+
+    def _parameter_group(self) -> aws.rds.ParameterGroup:
+        """Declare one that forces TLS."""
+        family = f"postgres{self._settings.database.engine_version.partition('.')[0]}"
+        return aws.rds.ParameterGroup(
+            "database",
+            name=f"shopcat-{family}",
+            family=family,
+            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
 
     def _role_job(
         self, cluster: kubernetes.Provider, master_arn: pulumi.Input[str], depends_on: list[pulumi.Resource]
@@ -226,6 +259,7 @@ class Database(pulumi.ComponentResource):
             opts=inside(namespace),
         )
 
+        secret = self._settings.database.master_secret
         waited = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
         master = _external_secret(
             "master",
@@ -246,7 +280,11 @@ class Database(pulumi.ComponentResource):
             inside(store, self.instance, custom_timeouts=waited, hooks=filled),
         )
         template = core.PodTemplateSpecArgs(
-            metadata=meta.ObjectMetaArgs(labels={"app.kubernetes.io/name": DATABASE_ROLES_JOB}),
+            metadata=meta.ObjectMetaArgs(
+                labels={"app.kubernetes.io/name": DATABASE_ROLES_JOB},
+                # With the setting the Job goes and runs once more: pods of before may have made something since.
+                annotations={"shopcat/master-secret": secret} if secret else None,
+            ),
             spec=core.PodSpecArgs(
                 restart_policy="Never",
                 automount_service_account_token=False,
@@ -272,11 +310,13 @@ class Database(pulumi.ComponentResource):
     def _psql(self) -> kubernetes.core.v1.ContainerArgs:
         """Return the container that makes the application's role."""
         core, memory = kubernetes.core.v1, capacity.JOB_POD.memory_mebibytes
+        config = self._settings.database
+        sql = role_sql(taken_over=config.is_taken_over)
         values: dict[str, pulumi.Input[str]] = {
             "PGHOST": self.instance.address,
             "PGPORT": self.instance.port.apply(str),
-            "PGDATABASE": DATABASE_NAME,
-            "PGUSER": MASTER,
+            "PGDATABASE": config.db_name,
+            "PGUSER": config.username,
             "PGSSLMODE": "require",
         }
         secrets = {
@@ -287,7 +327,7 @@ class Database(pulumi.ComponentResource):
         return core.ContainerArgs(
             name="psql",
             image=self._settings.images.database,
-            command=["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{ROLE_SQL}SQL"],
+            command=["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{sql}SQL"],
             env=[
                 *(core.EnvVarArgs(name=name, value=value) for name, value in values.items()),
                 *(
@@ -317,7 +357,7 @@ class Database(pulumi.ComponentResource):
         async def hook(args: pulumi.ResourceHookArgs) -> None:
             notes = (args.new_inputs or {})["metadata"]["annotations"]
             host, port = notes["shopcat/database-host"], notes["shopcat/database-port"]
-            await threads.in_thread(ensure_application_secret, self._clients, host, port)
+            await threads.in_thread(ensure_application_secret, self._clients, self._settings.database, host, port)
 
         return pulumi.ResourceHook("application-secret", hook)
 

@@ -1,0 +1,64 @@
+"""SQL by which the database's master user makes the application's role, for psql.
+
+RDS's master user is no superuser: it may make roles, is a member of what it makes or can become one (PostgreSQL 16: it has the
+ADMIN option of a role that it makes, and may grant the rest to itself), and gives away what it owns to a role that it is a member
+of and that may make objects in the schema (postgresql.org/docs/16/role-membership.html, sql-altertable.html).
+
+Each statement may run again and then changes nothing.
+"""
+
+from __future__ import annotations
+
+_MAKE_ROLE = r"""
+\getenv role APP_USER
+\getenv password APP_PASSWORD
+\getenv database PGDATABASE
+SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
+SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
+SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
+"""
+_KEEP_OTHERS_OUT = r"""SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
+"""
+_TAKE_OVER = r"""
+SET lock_timeout = '3s';
+SELECT format('GRANT %I TO %I', :'role', current_user) \gexec
+SELECT format('ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON %s TO %I', kind, :'role')
+  FROM unnest(ARRAY['TABLES', 'SEQUENCES']) AS kind \gexec
+CREATE TEMPORARY VIEW of_extensions AS SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e';
+SELECT format('ALTER TABLE %I.%I OWNER TO %I', 'public', relname, :'role')
+  FROM pg_catalog.pg_class
+  WHERE relnamespace = 'public'::regnamespace AND relowner = current_user::regrole AND relkind IN ('r', 'p', 'f', 'v', 'm', 'S')
+    AND ('pg_class'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions)
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend AS of_column
+      WHERE of_column.classid = 'pg_class'::regclass AND of_column.objid = pg_class.oid AND of_column.refobjsubid > 0
+        AND relkind = 'S' AND of_column.deptype IN ('a', 'i'))
+  ORDER BY relkind = 'S', oid \gexec
+SELECT format('ALTER %s %I.%I(%s) OWNER TO %I',
+    CASE prokind WHEN 'a' THEN 'AGGREGATE' WHEN 'p' THEN 'PROCEDURE' ELSE 'FUNCTION' END,
+    'public', proname, pg_catalog.pg_get_function_identity_arguments(oid), :'role')
+  FROM pg_catalog.pg_proc
+  WHERE pronamespace = 'public'::regnamespace AND proowner = current_user::regrole
+    AND ('pg_proc'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions)
+  ORDER BY oid \gexec
+SELECT format('ALTER %s %I.%I OWNER TO %I', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, 'public', typname, :'role')
+  FROM pg_catalog.pg_type
+  WHERE typnamespace = 'public'::regnamespace AND typowner = current_user::regrole
+    AND (typtype IN ('d', 'e', 'r')
+      OR EXISTS (SELECT FROM pg_catalog.pg_class WHERE pg_class.oid = typrelid AND relkind = 'c'))
+    AND ('pg_type'::regclass, oid) NOT IN (SELECT classid, objid FROM of_extensions)
+  ORDER BY oid \gexec
+"""
+
+
+def role_sql(*, taken_over: bool) -> str:
+    """Return what the Job runs, as the master user.
+
+    Args:
+        taken_over: somebody else has made the database. Then the role gets what the master user owns in schema public (tables,
+            sequences, views, functions, types, but nothing of an extension), and the master user goes on using it as a member.
+            What it makes there later, the role may read and write. Nobody else's right to connect is taken away. An object
+            that is in use is waited for three seconds; then psql fails, and the next attempt goes on.
+    """
+    return _MAKE_ROLE + (_TAKE_OVER if taken_over else _KEEP_OTHERS_OUT)
