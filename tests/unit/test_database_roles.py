@@ -1,0 +1,269 @@
+"""The SQL of the roles Job against a real PostgreSQL, with a master user that is no superuser, as on RDS."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from infra.foundation.database_roles import role_sql
+
+MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
+UNPRIVILEGED = "nobody"
+
+
+def _folders() -> list[Path]:
+    """Folders of every PostgreSQL server on this machine."""
+    return sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server on a Unix socket in its own folder."""
+
+    programs: Path
+    folder: Path
+
+    def run(self, program: str, *arguments: str, stdin: str = "", **environment: str) -> str:
+        """Run a program of the server's, as a user without rights, and return what it prints."""
+        account = pwd.getpwnam(UNPRIVILEGED) if os.getuid() == 0 else None
+        result = subprocess.run(
+            [self.programs / program, *arguments],
+            input=stdin,
+            text=True,
+            capture_output=True,
+            check=False,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **environment},
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+        )
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    def environment(self, user: str, database: str = DATABASE, **more: str) -> dict[str, str]:
+        return {"PGHOST": str(self.folder), "PGUSER": user, "PGDATABASE": database, **more}
+
+    def sql(self, user: str, text: str, database: str = DATABASE) -> list[str]:
+        flags = ("-v", "ON_ERROR_STOP=1", "-XAtq")
+        return self.run("psql", *flags, stdin=text, **self.environment(user, database)).splitlines()
+
+    def job(self, *, taken_over: bool = True) -> None:
+        """Run what the Job runs, as it runs it."""
+        variables = self.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
+        self.run("psql", "-v", "ON_ERROR_STOP=1", stdin=role_sql(taken_over=taken_over), **variables)
+
+    def session(self, user: str) -> subprocess.Popen[str]:
+        """Start a connection that stays open."""
+        account = pwd.getpwnam(UNPRIVILEGED) if os.getuid() == 0 else None
+        return subprocess.Popen(
+            [self.programs / "psql", "-v", "ON_ERROR_STOP=1", "-XAtq"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            env={"PATH": os.environ["PATH"], **self.environment(user)},
+            user=account.pw_uid if account else None,
+        )
+
+
+@pytest.fixture(
+    scope="module", params=_folders() or [None], ids=lambda path: f"postgresql-{path.parent.name}" if path else "none"
+)
+def programs(request: pytest.FixtureRequest) -> Path:
+    if request.param is None:
+        pytest.skip("no PostgreSQL server is in /usr/lib/postgresql (Debian: postgresql)")
+    path: Path = request.param
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(programs: Path) -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="shopcat-sql-"))
+    server = Server(programs, folder)
+    if os.getuid() == 0:
+        shutil.chown(folder, UNPRIVILEGED)
+    data = str(folder / "data")
+    try:
+        server.run("initdb", "-D", data, "-U", "rdsadmin", "--auth=trust", "--no-sync")
+        options = f"-c listen_addresses='' -c fsync=off -k {folder}"
+        server.run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-w", "-o", options, "start")
+        yield server
+    finally:
+        if (folder / "data" / "postmaster.pid").exists():
+            server.run("pg_ctl", "-D", data, "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    """A server with the shop's database: its master user has made it all, as the old pods do."""
+    make = f"CREATE ROLE {MASTER} LOGIN CREATEROLE CREATEDB; CREATE DATABASE {DATABASE} OWNER {MASTER};"
+    running.sql("rdsadmin", make, "postgres")
+    running.sql("rdsadmin", f'CREATE ROLE reader LOGIN; SET ROLE {MASTER}; CREATE SCHEMA "other"; RESET ROLE;')
+    yield running
+    drop = f"DROP DATABASE {DATABASE} WITH (FORCE); DROP ROLE IF EXISTS {APPLICATION}; DROP ROLE {MASTER}; DROP ROLE reader;"
+    running.sql("rdsadmin", drop, "postgres")
+
+
+OLD_SHOP = """
+CREATE TABLE orders (id serial PRIMARY KEY, item text NOT NULL, at timestamptz DEFAULT now());
+CREATE TABLE "Order Lines" (id bigint GENERATED ALWAYS AS IDENTITY, of_order int REFERENCES orders (id) ON DELETE CASCADE);
+CREATE TABLE events (at date NOT NULL) PARTITION BY RANGE (at);
+CREATE TABLE events_2026 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE SEQUENCE numbers;
+CREATE VIEW latest AS SELECT * FROM orders ORDER BY id DESC LIMIT 1;
+CREATE MATERIALIZED VIEW counted AS SELECT count(*) FROM orders;
+CREATE TYPE colour AS ENUM ('blue', 'green');
+CREATE TYPE pair AS (a int, b int);
+CREATE DOMAIN positive AS int CHECK (VALUE > 0);
+CREATE FUNCTION twice(a int, VARIADIC b int[]) RETURNS int LANGUAGE sql AS 'SELECT 2 * a';
+CREATE PROCEDURE nothing() LANGUAGE sql AS '';
+CREATE AGGREGATE total(int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.at := now(); RETURN NEW; END';
+CREATE TRIGGER stamps BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION stamp();
+INSERT INTO orders (item) VALUES ('before');
+"""
+OWNERS = """
+SELECT concat_ws(' ', relkind, relname, relowner::regrole) FROM pg_class
+  WHERE relnamespace = 'public'::regnamespace AND relkind NOT IN ('i', 'I')
+UNION ALL SELECT concat_ws(' ', prokind, proname, proowner::regrole) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT concat_ws(' ', typtype, typname, typowner::regrole) FROM pg_type
+  WHERE typnamespace = 'public'::regnamespace AND typelem = 0 ORDER BY 1
+"""
+RIGHTS = """
+SELECT relname, relowner::regrole, relacl FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1;
+SELECT defaclrole::regrole, defaclobjtype, defaclacl FROM pg_default_acl ORDER BY 1, 2;
+SELECT roleid::regrole, member::regrole, grantor::regrole FROM pg_auth_members WHERE member = 'shopcat'::regrole ORDER BY 1, 3;
+SELECT datname, datdba::regrole, datacl FROM pg_database WHERE datname = 'shop';
+SELECT nspname, nspowner::regrole, nspacl FROM pg_namespace WHERE nspname IN ('public', 'other') ORDER BY 1;
+SELECT rolname, rolsuper, rolcreaterole, rolcanlogin FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1;
+"""
+
+
+def _buy(server: Server, user: str, item: str) -> None:
+    server.sql(
+        user,
+        f"INSERT INTO orders (item) VALUES ('{item}'); UPDATE orders SET item = item || '.' WHERE item = '{item}';",
+    )
+
+
+def _items(server: Server, user: str) -> list[str]:
+    return server.sql(user, "SELECT item FROM orders ORDER BY id")
+
+
+def test_both_roles_read_and_change_each_other_s_orders_before_during_and_after(server: Server) -> None:
+    server.sql(MASTER, OLD_SHOP)
+    old_pod = server.session(MASTER)
+    _write(old_pod, "INSERT INTO orders (item) VALUES ('old pod 1') RETURNING item;")
+    assert _read(old_pod) == "old pod 1"
+    server.job()
+    _buy(server, APPLICATION, "new")
+    _buy(server, MASTER, "old")
+    _write(old_pod, "UPDATE orders SET item = item || '!' WHERE item = 'new.' RETURNING item;")
+    assert _read(old_pod) == "new.!", "a connection of before goes on, and changes what the new role has written"
+    server.sql(APPLICATION, "UPDATE orders SET item = item || '?' WHERE item IN ('old.', 'old pod 1')")
+    expected = ["before", "old pod 1?", "new.!", "old.?"]
+    assert sorted(_items(server, MASTER)) == sorted(_items(server, APPLICATION)) == sorted(expected)
+    # The release after it changes the schema, while pods of before still run.
+    server.sql(APPLICATION, "ALTER TABLE orders ADD COLUMN note text; CREATE TABLE carts (id serial, item text);")
+    server.sql(
+        MASTER, "INSERT INTO carts (item) VALUES ('x'); ALTER TABLE carts ADD COLUMN note text; SELECT twice(1, 2);"
+    )
+    _buy(server, MASTER, "late")
+    # What pods of before make after the Job, the new role may use; the Job of the next update gives it away.
+    server.sql(MASTER, "CREATE TABLE coupons (id serial, item text);")
+    server.sql(APPLICATION, "INSERT INTO coupons (item) VALUES ('y'); DELETE FROM coupons;")
+    server.job()
+    server.sql(APPLICATION, "ALTER TABLE coupons ADD COLUMN note text")
+    # Without the old credentials: the application alone, and the master user no more.
+    server.sql("rdsadmin", f"ALTER ROLE {MASTER} NOLOGIN")
+    _buy(server, APPLICATION, "after")
+    assert _items(server, APPLICATION)[-1] == "after."
+    _write(old_pod, "\\q")
+    old_pod.communicate(timeout=10)
+
+
+def _write(session: subprocess.Popen[str], text: str) -> None:
+    pipe: IO[str] | None = session.stdin
+    assert pipe is not None
+    pipe.write(f"{text}\n")
+    pipe.flush()
+
+
+def _read(session: subprocess.Popen[str]) -> str:
+    assert session.stdout is not None
+    return session.stdout.readline().strip()
+
+
+def test_everything_of_the_old_shop_is_the_application_s_and_nothing_else(server: Server) -> None:
+    server.sql(MASTER, f"{OLD_SHOP} CREATE TABLE other.ledger (id int);")
+    server.sql("rdsadmin", "CREATE TABLE public.of_rds (id int);")
+    assert {line.split()[-1] for line in server.sql(MASTER, OWNERS)} == {MASTER, "rdsadmin"}
+    server.job()
+    owners = server.sql(MASTER, OWNERS)
+    assert len(owners) > 20
+    assert {line.split()[-1] for line in owners if " of_rds " not in line} == {APPLICATION}
+    assert "r of_rds rdsadmin" in owners
+    assert server.sql(MASTER, "SELECT tableowner FROM pg_tables WHERE schemaname = 'other'") == [MASTER]
+    assert server.sql(MASTER, "SELECT datdba::regrole FROM pg_database WHERE datname = 'shop'") == [MASTER]
+
+
+def test_twice_changes_nothing(server: Server) -> None:
+    server.sql(MASTER, OLD_SHOP)
+    server.job()
+    first = server.sql("rdsadmin", RIGHTS)
+    server.job()
+    assert server.sql("rdsadmin", RIGHTS) == first
+
+
+def test_who_may_connect_still_may(server: Server) -> None:
+    server.job()
+    assert server.sql("reader", "SELECT 1") == ["1"]
+
+
+def test_a_database_of_this_program_s_own_keeps_others_out_and_gives_nothing_away(server: Server) -> None:
+    server.sql(MASTER, "CREATE TABLE orders (id int)")
+    server.job(taken_over=False)
+    first = server.sql("rdsadmin", RIGHTS)
+    assert first[0].startswith(f"orders|{MASTER}|")
+    with pytest.raises(AssertionError, match="permission denied for database"):
+        server.sql("reader", "SELECT 1")
+    server.job(taken_over=False)
+    assert server.sql("rdsadmin", RIGHTS) == first
+
+
+def test_a_table_in_use_is_waited_for_and_not_for_long(server: Server) -> None:
+    """ALTER TABLE would queue every other query behind it."""
+    server.sql(MASTER, OLD_SHOP)
+    reader = server.session(MASTER)
+    _write(reader, "BEGIN; SELECT 'locked' FROM orders LIMIT 1;")
+    assert _read(reader) == "locked"
+    with pytest.raises(AssertionError, match="lock timeout"):
+        server.job()
+    _write(reader, "COMMIT; SELECT 'free';")
+    assert _read(reader) == "free"
+    server.job()
+    assert server.sql(MASTER, "SELECT tableowner FROM pg_tables WHERE tablename = 'orders'") == [APPLICATION]
+    reader.communicate(timeout=10)
+
+
+def test_what_an_extension_has_made_stays_its_own(server: Server) -> None:
+    available: Mapping[str, str] = dict.fromkeys(
+        server.sql("rdsadmin", "SELECT name FROM pg_available_extensions"), "contrib"
+    )
+    if "citext" not in available:
+        pytest.skip("the server has no extension citext (Debian: postgresql-contrib)")
+    server.sql(MASTER, "CREATE EXTENSION citext")
+    before = server.sql("rdsadmin", OWNERS)
+    server.job()
+    assert server.sql("rdsadmin", OWNERS) == before
