@@ -3,16 +3,51 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
+import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
 
+from infra import settings
 from infra.clients.aws import AwsClients
-from infra.errors import ShopCatError
-from infra.foundation.database import ensure_application_secret, final_snapshot
+from infra.commands.takeover.declaration import Declared
+from infra.commands.takeover.declared import record_declared
+from infra.errors import PreflightError, ShopCatError
+from infra.foundation.database import ensure_application_secret, final_snapshot, managed_secret
+from infra.foundation.database_roles import role_sql
 from infra.names import APPLICATION_SECRET
+from infra.settings.platform import MAX_CONNECTIONS, DatabaseSettings
+from tests.unit.test_settings import committed
+
+OWN = DatabaseSettings()
+SECRET = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shopcat/master-AbCdEf"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"
+THERE: dict[str, Any] = {
+    "engineVersion": "15.8",
+    "instanceClass": "db.m5.large",
+    "storageGibibytes": 500,
+    "maxStorageGibibytes": 0,
+    "storageType": "io1",
+    "iops": 4000,
+    "encrypted": True,
+    "kmsKeyArn": KEY,
+    "backupRetentionDays": 0,
+    "identifier": "shop-db",
+    "dbName": "shop",
+    "username": "shop",
+    "port": 5433,
+    "parameterGroup": "shop-pg15",
+    "subnetGroup": "shop",
+    "securityGroupIds": ["sg-0123456789abcdef0"],
+    "securityGroupName": "shopcat-database-pods",
+    "iamAuthentication": True,
+    "masterSecret": SECRET,
+}
 
 
 @pytest.fixture
@@ -38,9 +73,9 @@ def version(clients: AwsClients) -> str:
 
 
 def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
-    ensure_application_secret(clients, "one.rds", "5432")
+    ensure_application_secret(clients, OWN, "one.rds", "5432")
     first, made = value(clients), version(clients)
-    ensure_application_secret(clients, "one.rds", "5432")
+    ensure_application_secret(clients, OWN, "one.rds", "5432")
     assert (value(clients), version(clients)) == (first, made)
     assert {key: first[key] for key in ("host", "port", "username")} == {
         "host": "one.rds",
@@ -50,9 +85,9 @@ def test_the_secret_gets_a_value_once(clients: AwsClients) -> None:
 
 
 def test_a_secret_that_was_kept_names_the_database_of_now_and_keeps_its_password(clients: AwsClients) -> None:
-    ensure_application_secret(clients, "one.rds", "5432")
+    ensure_application_secret(clients, OWN, "one.rds", "5432")
     first = value(clients)
-    ensure_application_secret(clients, "two.rds", "5432")
+    ensure_application_secret(clients, OWN, "two.rds", "5432")
     assert value(clients) == {**first, "host": "two.rds"}
 
 
@@ -60,7 +95,7 @@ def test_a_secret_that_was_kept_names_the_database_of_now_and_keeps_its_password
 def test_a_value_that_is_none_of_ours_is_one_clear_error(clients: AwsClients, text: str) -> None:
     clients.get("secretsmanager").put_secret_value(SecretId=APPLICATION_SECRET, SecretString=text)
     with pytest.raises(ShopCatError, match=APPLICATION_SECRET):
-        ensure_application_secret(clients, "one.rds", "5432")
+        ensure_application_secret(clients, OWN, "one.rds", "5432")
 
 
 @given(lives=st.sets(st.from_regex(r"sg-[0-9a-f]{8,17}", fullmatch=True), min_size=2))
@@ -69,3 +104,169 @@ def test_each_life_has_a_final_snapshot_of_its_own(lives: set[str]) -> None:
     assert len(names) == len(lives)
     # RDS: begins with a letter; letters, digits and single hyphens; 255 characters at the most (CreateDBSnapshot).
     assert all(re.fullmatch(r"[a-z](-?[a-z0-9])*", name) and len(name) <= 255 for name in names)
+
+
+def test_a_secret_of_another_role_is_refused(clients: AwsClients) -> None:
+    """The Job would set that role's password: pods that sign in with it would be shut out."""
+    ensure_application_secret(clients, OWN, "one.rds", "5432")
+    first = version(clients)
+    other = OWN.model_copy(update={"application_role": "shopcat_app"})
+    with pytest.raises(PreflightError, match="is of the role shopcat, and .* is shopcat_app"):
+        ensure_application_secret(clients, other, "one.rds", "5432")
+    assert version(clients) == first
+
+
+def test_the_secret_names_the_database_and_the_role_of_the_settings(clients: AwsClients) -> None:
+    there = OWN.model_copy(update={"application_role": "shopcat_app", "db_name": "shop"})
+    ensure_application_secret(clients, there, "one.rds", "5432")
+    assert {key: value(clients)[key] for key in ("dbname", "username")} == {"dbname": "shop", "username": "shopcat_app"}
+
+
+# What is declared -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def _declared(text: str) -> dict[tuple[str, str], Declared]:
+    chosen = settings.read_settings(committed(database={**committed()["database"], **json.loads(text)}))
+    return {each.key: each for each in record_declared(chosen, "eu-central-1", "123456789012")}
+
+
+def declared(**changes: Any) -> dict[tuple[str, str], Declared]:
+    return _declared(json.dumps(changes))
+
+
+INSTANCE = ("aws:rds/instance:Instance", "database")
+
+
+def test_the_committed_settings_declare_what_they_always_did() -> None:
+    """tests/engine/test_golden.py compares all of it, as the engine is given it."""
+    assert set(declared()[INSTANCE].inputs) == {
+        "allocatedStorage", "applyImmediately", "autoMinorVersionUpgrade", "backupRetentionPeriod", "copyTagsToSnapshot",
+        "dbName", "dbSubnetGroupName", "deletionProtection", "engine", "engineVersion", "finalSnapshotIdentifier",
+        "identifier", "instanceClass", "manageMasterUserPassword", "maxAllocatedStorage", "multiAz", "parameterGroupName",
+        "publiclyAccessible", "skipFinalSnapshot", "storageEncrypted", "storageType", "username", "vpcSecurityGroupIds",
+    }  # fmt: skip
+    job = declared()["kubernetes:batch/v1:Job", "database-roles"].inputs["spec"]["template"]
+    assert "annotations" not in job["metadata"]
+    assert role_sql(taken_over=False) in job["spec"]["containers"][0]["command"][2]
+
+
+def test_a_database_that_is_there_is_declared_as_it_is() -> None:
+    found = declared(**THERE)
+    inputs = found[INSTANCE].inputs
+    names = {
+        "engineVersion": "engineVersion", "instanceClass": "instanceClass", "storageGibibytes": "allocatedStorage",
+        "maxStorageGibibytes": "maxAllocatedStorage", "storageType": "storageType", "iops": "iops",
+        "encrypted": "storageEncrypted", "kmsKeyArn": "kmsKeyId", "backupRetentionDays": "backupRetentionPeriod",
+        "identifier": "identifier", "dbName": "dbName", "username": "username", "port": "port",
+        "parameterGroup": "parameterGroupName", "subnetGroup": "dbSubnetGroupName",
+        "iamAuthentication": "iamDatabaseAuthenticationEnabled",
+    }  # fmt: skip
+    assert {setting: inputs[name] for setting, name in names.items()} == {name: THERE[name] for name in names}
+    assert not {"password", "manageMasterUserPassword"} & set(inputs)
+    assert inputs["vpcSecurityGroupIds"][0] == "sg-0123456789abcdef0"
+    assert len(inputs["vpcSecurityGroupIds"]) == 2
+    types = {pulumi_type for pulumi_type, _ in found}
+    assert not {"aws:rds/subnetGroup:SubnetGroup", "aws:rds/parameterGroup:ParameterGroup"} & types
+    rule = found["aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule", "database-from-cluster"].inputs
+    assert (rule["fromPort"], rule["toPort"]) == (5433, 5433)
+    assert found["aws:ec2/securityGroup:SecurityGroup", "database"].inputs["name"] == "shopcat-database-pods"
+
+
+def test_the_job_signs_in_with_the_secret_that_a_person_filled() -> None:
+    found = declared(**THERE)
+    master = found["kubernetes:external-secrets.io/v1:ExternalSecret", "database-master"].inputs["spec"]
+    assert master["data"] == [{"secretKey": "password", "remoteRef": {"key": SECRET, "property": "password"}}]
+    policy = found["aws:iam/rolePolicy:RolePolicy", "database-secrets"].inputs["policy"]
+    assert SECRET in json.loads(policy)["Statement"][0]["Resource"]
+    template = found["kubernetes:batch/v1:Job", "database-roles"].inputs["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    plain = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    assert (plain["PGDATABASE"], plain["PGUSER"]) == ("shop", "shop")
+    assert role_sql(taken_over=True) in container["command"][2]
+    assert template["metadata"]["annotations"] == {"shopcat/master-secret": SECRET}
+
+
+def test_without_the_setting_rds_keeps_the_password_and_the_job_runs_once_more() -> None:
+    found = declared(**{**THERE, "masterSecret": "", "backupRetentionDays": 7})
+    assert found[INSTANCE].inputs["manageMasterUserPassword"] is True
+    template = found["kubernetes:batch/v1:Job", "database-roles"].inputs["spec"]["template"]
+    assert "annotations" not in template["metadata"]
+    assert role_sql(taken_over=True) in template["spec"]["containers"][0]["command"][2]
+
+
+def test_the_secret_of_rds_is_unknown_while_a_preview_would_turn_it_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: Any = [SimpleNamespace(secret_arn="arn:x")]
+    assert managed_secret(kept) == "arn:x"
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: True)
+    assert managed_secret([]) is pulumi.UNKNOWN
+    monkeypatch.setattr(pulumi.runtime, "is_dry_run", lambda: False)
+    with pytest.raises(PreflightError, match=r"shopcat:database\.masterSecret"):
+        managed_secret([])
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encrypted": False, "kmsKeyArn": KEY}, "kmsKeyArn says nothing while encrypted is false"),
+        ({"kmsKeyArn": KEY.replace("key/", "alias/")}, "kmsKeyArn: 'arn"),
+        ({"storageType": "io1"}, "iops is missing, and storageType io1 needs it"),
+        ({"storageType": "gp2", "iops": 3000}, "iops says nothing while storageType is gp2"),
+        ({"iops": 4000}, "gp3 takes it from 400 GiB on, storageGibibytes is 20"),
+        ({"storageType": "gp4"}, "database.storageType"),
+        ({"storageGibibytes": 100, "maxStorageGibibytes": 109}, "set it to at least 110, or to 0"),
+        ({"username": "shopcat"}, "applicationRole and username are both shopcat"),
+        ({"applicationRole": "shopcat_admin"}, "applicationRole and username are both shopcat_admin"),
+        ({"applicationRole": "rds_superuser"}, "applicationRole: 'rds_superuser' is not a role of your own"),
+        ({"parameterGroup": "default.postgres15"}, "parameterGroup default.postgres15 is not of engineVersion 16"),
+        ({"backupRetentionDays": 0}, "no backup is only accepted while masterSecret stands"),
+        ({"instanceClass": "db.x9.large"}, "no instance class of which this program knows the memory"),
+        ({"masterSecret": "shopcat/master"}, "the whole ARN of a secret"),
+        ({"identifier": "shop--db"}, "identifier: 'shop--db' is not an instance"),
+        ({"securityGroupIds": ["sg-1"]}, "securityGroupIds: 'sg-1' is not a security group"),
+        ({"password": "x"}, "database.password: unknown setting"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_with_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShopCatError) as refused:
+        settings.read_settings(committed(database={**committed()["database"], **changes}))
+    (line,) = str(refused.value).splitlines()[1:]
+    assert message in line
+    assert "shopcat:database" in line
+
+
+def test_what_is_less_than_this_program_makes_is_said() -> None:
+    assert OWN.remarks() == []
+    less = DatabaseSettings.model_validate(
+        {"encrypted": False, "parameterGroup": "default.postgres16", "backupRetentionDays": 0, "masterSecret": SECRET}
+    )
+    assert [remark.split(" ")[0].removeprefix("shopcat:database.") for remark in less.remarks()] == [
+        "encrypted",
+        "parameterGroup",
+        "backupRetentionDays",
+        "masterSecret",
+    ]
+
+
+@given(st.sampled_from(sorted(MAX_CONNECTIONS)))
+def test_connections_grow_with_the_class_up_to_rds_s_limit(name: str) -> None:
+    assert 112 <= MAX_CONNECTIONS[name] <= 5000
+    family = name.rpartition(".")[0]
+    of_family = [number for other, number in MAX_CONNECTIONS.items() if other.startswith(f"{family}.")]
+    assert of_family == sorted(of_family)
+
+
+@given(size=st.integers(20, 65_536), largest=st.none() | st.integers(0, 65_536))
+def test_storage_that_is_accepted_may_grow_or_never_does(size: int, largest: int | None) -> None:
+    values = {"storageGibibytes": size, "maxStorageGibibytes": largest}
+    try:
+        chosen = settings.read_settings(committed(database={**committed()["database"], **values})).database
+    except ShopCatError:
+        assert largest
+        assert largest < 1.1 * size
+    else:
+        found = chosen.largest_storage_gibibytes
+        assert found == 0 or size <= found <= 65_536
