@@ -111,7 +111,7 @@ def test_a_secret_of_another_role_is_refused(clients: AwsClients) -> None:
     ensure_application_secret(clients, OWN, "one.rds", "5432")
     first = version(clients)
     other = OWN.model_copy(update={"application_role": "shopcat_app"})
-    with pytest.raises(PreflightError, match="is of the role shopcat, and .* is shopcat_app"):
+    with pytest.raises(PreflightError, match=r"is of the role shopcat, and .* is shopcat_app"):
         ensure_application_secret(clients, other, "one.rds", "5432")
     assert version(clients) == first
 

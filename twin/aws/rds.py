@@ -18,6 +18,11 @@ from twin.host import dns
 log = logging.getLogger("aws")
 
 
+def _whole_version(version: str | None) -> str | None:
+    """Return a version with its minor part, which RDS chooses where only the major one is given; 13.4 to 17.4 all exist."""
+    return f"{version}.4" if version and version.isdigit() else version
+
+
 def _password() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(28))
 
@@ -55,6 +60,7 @@ def patch_rds(twin: Twin) -> None:
             raise rds.InvalidParameterCombination("twin: a second RDS instance is not implemented by the stand-in")
         if kwargs.get("engine") != "postgres":
             raise rds.InvalidParameterCombination(f"twin: RDS engine {kwargs.get('engine')} is not implemented")
+        kwargs["engine_version"] = _whole_version(kwargs.get("engine_version"))
         created = create(self, kwargs)
         created.status = "creating"
         threading.Thread(target=_start_database, args=(twin, self, created), daemon=True).start()
@@ -67,12 +73,11 @@ def patch_rds(twin: Twin) -> None:
         return gone
 
     def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
-        was_managed = self.databases[identifier].manage_master_user_password if identifier in self.databases else False
+        was_managed = getattr(self.databases.get(identifier), "manage_master_user_password", False)
         changed = modify(self, identifier, kwargs)
         changed.status = "available"
-        # Another password, or one that RDS keeps from now on: whoever uses the former one is cut off.
-        is_managed = bool(changed.manage_master_user_password)
-        if kwargs.get("master_user_password") or (is_managed and not was_managed):
+        # Another password, or one that RDS keeps from now on: the former one is good no more (rds-secrets-manager).
+        if kwargs.get("master_user_password") or (changed.manage_master_user_password and not was_managed):
             postgres.set_password(twin, changed.master_username, _master_password(self, changed))
         return changed
 

@@ -159,6 +159,31 @@ def _secret(aws: Aws, arn: str) -> Properties:
     return _fields(aws("secretsmanager").describe_secret(SecretId=arn), {"name": "Name", "description": "Description"})
 
 
+def _instance(aws: Aws, identifier: str) -> Properties:
+    """All that upstream reads back of what the stand-in takes; who keeps the master password it doesn't read."""
+    (instance,) = aws("rds").describe_db_instances(DBInstanceIdentifier=identifier)["DBInstances"]
+    names = {
+        "identifier": "DBInstanceIdentifier", "engine": "Engine", "engineVersion": "EngineVersion",
+        "instanceClass": "DBInstanceClass", "allocatedStorage": "AllocatedStorage", "storageType": "StorageType",
+        "iops": "Iops", "storageEncrypted": "StorageEncrypted", "kmsKeyId": "KmsKeyId", "dbName": "DBName",
+        "username": "MasterUsername", "port": "Endpoint.Port", "multiAz": "MultiAZ",
+        "backupRetentionPeriod": "BackupRetentionPeriod", "backupWindow": "PreferredBackupWindow",
+        "maintenanceWindow": "PreferredMaintenanceWindow", "caCertIdentifier": "CACertificateIdentifier",
+        "publiclyAccessible": "PubliclyAccessible", "deletionProtection": "DeletionProtection",
+        "copyTagsToSnapshot": "CopyTagsToSnapshot", "autoMinorVersionUpgrade": "AutoMinorVersionUpgrade",
+    }  # fmt: skip
+    if instance.get("DBSubnetGroup"):
+        names["dbSubnetGroupName"] = "DBSubnetGroup.DBSubnetGroupName"
+    if instance.get("DBParameterGroups"):
+        names["parameterGroupName"] = "DBParameterGroups.0.DBParameterGroupName"
+    groups = [group["VpcSecurityGroupId"] for group in instance.get("VpcSecurityGroups", [])]
+    # RDS names a largest storage only where it makes the storage larger by itself; moto always does.
+    largest = instance.get("MaxAllocatedStorage", 0)
+    growing = {"maxAllocatedStorage": largest} if largest > instance["AllocatedStorage"] else {}
+    by_iam = {"iamDatabaseAuthenticationEnabled": True} if instance.get("IAMDatabaseAuthenticationEnabled") else {}
+    return {**_fields(instance, names), **growing, **by_iam, "vpcSecurityGroupIds": groups}
+
+
 READERS: Mapping[str, ImportReader] = {
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:dynamodb/table:Table": _table,
@@ -198,11 +223,7 @@ READERS: Mapping[str, ImportReader] = {
         name="TargetGroupName", port="Port", protocol="Protocol", protocolVersion="ProtocolVersion", vpcId="VpcId",
         targetType="TargetType",
     ),
-    "aws:rds/instance:Instance": _described(
-        "rds", "describe_db_instances", "DBInstanceIdentifier", "DBInstances",
-        identifier="DBInstanceIdentifier", engine="Engine", storageEncrypted="StorageEncrypted", dbName="DBName",
-        username="MasterUsername",
-    ),
+    "aws:rds/instance:Instance": _instance,
     "aws:rds/parameterGroup:ParameterGroup": _described(
         "rds", "describe_db_parameter_groups", "DBParameterGroupName", "DBParameterGroups",
         name="DBParameterGroupName", family="DBParameterGroupFamily", description="Description",

@@ -138,6 +138,8 @@ class Kind:
     token: ClassVar[str]
     inputs: ClassVar[frozenset[str]]
     replaces: ClassVar[frozenset[str]] = frozenset()
+    computed: ClassVar[frozenset[str]] = frozenset()
+    """Inputs that AWS chooses where they are not given (upstream: `Optional` and `Computed`): without them nothing changes."""
     name_property: ClassVar[str | None] = None
     name_limit: ClassVar[int] = 64
     name_suffix: ClassVar[bool] = True
@@ -161,6 +163,10 @@ class Kind:
     def live(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         """Return live properties, or None if the resource does not exist."""
         return existing(lambda: self.read(aws, identifier, state))
+
+    def with_computed(self, old: Properties, new: Properties) -> Properties:
+        """Return new inputs, and of the old ones those that AWS goes on choosing."""
+        return {**{name: old[name] for name in self.computed & old.keys()}, **new}
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         """Change it in place. ``changed`` are top-level input names, tags left out."""

@@ -108,7 +108,7 @@ class AwsProvider(Provider):
     ) -> Difference:
         del identifier, outputs
         kind = self._kind(type_name)
-        changed = differing(old_inputs, new)
+        changed = differing(old_inputs, kind.with_computed(old_inputs, new))
         replaces = [path for path in changed if path.split(".")[0].split("[")[0] in kind.replaces]
         # Names given by hand can't exist twice: upstream deletes first then.
         first = bool(replaces) and (
@@ -156,7 +156,7 @@ class AwsProvider(Provider):
     ) -> Properties:
         del timeout
         kind = self._kind(type_name)
-        top = {path.split(".")[0].split("[")[0] for path in differing(old_inputs, new)}
+        top = {path.split(".")[0].split("[")[0] for path in differing(old_inputs, kind.with_computed(old_inputs, new))}
         kind.update(self.aws, identifier, outputs, new, top - {"tags", "tagsAll"})
         before, after = old_inputs.get("tagsAll") or {}, new.get("tagsAll") or {}
         if kind.tagged and before != after:

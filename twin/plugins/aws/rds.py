@@ -107,10 +107,17 @@ class Instance(_Rds):
             "deletionProtection", "skipFinalSnapshot", "finalSnapshotIdentifier", "copyTagsToSnapshot",
             "autoMinorVersionUpgrade", "applyImmediately", "performanceInsightsEnabled", "caCertIdentifier",
             "enabledCloudwatchLogsExports", "deleteAutomatedBackups", "port", "allowMajorVersionUpgrade",
-            "iamDatabaseAuthenticationEnabled",
+            "iamDatabaseAuthenticationEnabled", "iops",
         }
     )  # fmt: skip
     replaces = frozenset({"identifier", "engine", "storageEncrypted", "kmsKeyId", "dbName", "username"})
+    computed = frozenset(
+        {
+            "allocatedStorage", "backupRetentionPeriod", "backupWindow", "caCertIdentifier", "dbName", "dbSubnetGroupName",
+            "engine", "engineVersion", "identifier", "iops", "kmsKeyId", "maintenanceWindow", "masterUserSecretKmsKeyId",
+            "multiAz", "parameterGroupName", "port", "storageType", "username", "vpcSecurityGroupIds",
+        }
+    )  # fmt: skip
     name_property = "identifier"
     name_limit = 63
 
@@ -133,6 +140,8 @@ class Instance(_Rds):
         "CopyTagsToSnapshot": "copyTagsToSnapshot",
         "AutoMinorVersionUpgrade": "autoMinorVersionUpgrade",
         "CACertificateIdentifier": "caCertIdentifier",
+        "Iops": "iops",
+        "EnableIAMDatabaseAuthentication": "iamDatabaseAuthenticationEnabled",
     }
 
     def _description(self, aws: Aws, name: str) -> dict[str, Any] | None:
@@ -153,6 +162,7 @@ class Instance(_Rds):
             KmsKeyId="kmsKeyId",
             DBName="dbName",
             MasterUsername="username",
+            Port="port",
             DBSubnetGroupName="dbSubnetGroupName",
             EnableCloudwatchLogsExports="enabledCloudwatchLogsExports",
             EnablePerformanceInsights="performanceInsightsEnabled",
@@ -192,6 +202,10 @@ class Instance(_Rds):
         known = {argument: name for argument, name in self._FIELDS.items() if name in changed}
         rest = changed - set(known.values()) - local
         super().update(aws, "", state, new, rest)
+        if "maxAllocatedStorage" in known.values() and not new.get("maxAllocatedStorage"):
+            new = {**new, "maxAllocatedStorage": new["allocatedStorage"]}  # as upstream: RDS's way to say "never"
+        if "iamDatabaseAuthenticationEnabled" in changed:
+            new = {"iamDatabaseAuthenticationEnabled": False, **new}
         if known:
             aws("rds").modify_db_instance(
                 DBInstanceIdentifier=state["identifier"],
