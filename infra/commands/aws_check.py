@@ -196,9 +196,9 @@ def _balancers(clients: AwsClients, settings: Settings) -> int:
     return sum(each["Type"] == "application" and each["LoadBalancerName"] not in ours for each in balancers)
 
 
-def _databases(clients: AwsClients, _: Settings) -> int:
+def _databases(clients: AwsClients, settings: Settings) -> int:
     databases = _pages(clients, "rds", "describe_db_instances", "DBInstances")
-    return sum(each["DBInstanceIdentifier"] != DATABASE_INSTANCE for each in databases)
+    return sum(each["DBInstanceIdentifier"] != settings.database.identifier for each in databases)
 
 
 def _clusters(clients: AwsClients, settings: Settings) -> int:
@@ -299,12 +299,14 @@ def has_stack(clients: AwsClients, account: str) -> bool | None:
 
 
 def taken_names(settings: Settings) -> list[TakenName]:
-    """List every fixed name for which something that no stack has would stop the first update."""
+    """List fixed names for which something that no stack has would stop the first update, but none that describes a database."""
     cluster, engine = settings.cluster.name, settings.database.engine_version.partition(".")[0]
     logs, group, final = f"/aws/eks/{cluster}/cluster", f"shopcat-postgres{engine}", f"{DATABASE_INSTANCE}-final"
+    database = settings.database
+    groups = {"subnet group": database.subnet_group, "parameter group": database.parameter_group}
     names = [
-        TakenName("database", DATABASE_INSTANCE, "rds", "describe_db_instances", {"DBInstanceIdentifier": DATABASE_INSTANCE},
-             f"aws rds delete-db-instance --db-instance-identifier {DATABASE_INSTANCE} --final-db-snapshot-identifier <name>"),
+        TakenName("database", database.identifier, "rds", "describe_db_instances", {"DBInstanceIdentifier": database.identifier},
+             f"aws rds delete-db-instance --db-instance-identifier {database.identifier} --final-db-snapshot-identifier <name>"),
         TakenName("database snapshot", final, "rds", "describe_db_snapshots", {"DBSnapshotIdentifier": final},
              f"copy it (aws rds copy-db-snapshot), then aws rds delete-db-snapshot --db-snapshot-identifier {final}"),
         TakenName("subnet group", DATABASE_INSTANCE, "rds", "describe_db_subnet_groups", {"DBSubnetGroupName": DATABASE_INSTANCE},
@@ -318,6 +320,7 @@ def taken_names(settings: Settings) -> list[TakenName]:
         TakenName("DynamoDB table", PREVIEW_SLOTS_TABLE, "dynamodb", "describe_table", {"TableName": PREVIEW_SLOTS_TABLE},
              f"aws dynamodb delete-table --table-name {PREVIEW_SLOTS_TABLE}"),
     ]  # fmt: skip
+    names = [name for name in names if not {"database": database.is_taken_over, **groups}.get(name.kind)]
     if settings.cluster.existing is None:
         names += [
             TakenName("EKS cluster", cluster, "eks", "describe_cluster", {"name": cluster},

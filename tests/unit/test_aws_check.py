@@ -149,6 +149,17 @@ def test_a_name_is_free_or_comes_with_the_command_that_frees_it() -> None:
         assert name.name in name.removal
 
 
+def test_a_database_that_the_settings_describe_is_never_to_be_deleted() -> None:
+    there = {
+        "identifier": "shop-db", "username": "shop", "subnetGroup": "shop", "parameterGroup": "shop-pg16",
+    }  # fmt: skip
+    chosen = settings.read_settings(committed(database={**committed()["database"], **there}))
+    kinds = {name.kind for name in aws_check.taken_names(SETTINGS)} - {
+        name.kind for name in aws_check.taken_names(chosen)
+    }
+    assert kinds == {"database", "subnet group", "parameter group"}
+
+
 text = st.text(alphabet="abc xyz", min_size=1, max_size=20)
 
 

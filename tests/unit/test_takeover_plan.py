@@ -211,7 +211,7 @@ def _adoptable() -> list[Owned]:
 def test_with_the_suggested_settings_the_cluster_is_used_as_it_is() -> None:
     plan = _plan(_adoptable(), _adopted_settings(), region=REGION, account=ACCOUNT)
     assert plan.errors == ()
-    assert plan.suggestion == ()
+    assert plan.suggestion[0] == "shopcat:database:", "the cluster fits, and the database's password would be set anew"
     row = _row(plan, "aws_vpc.shopcat")
     assert (row.outcome, row.detail) == (Outcome.USED, "shopcat:cluster.existing.vpcId names it")
     assert "privateSubnetIds" in _row(plan, "aws_subnet.private[1]").detail

@@ -65,6 +65,9 @@ NOTES: Mapping[tuple[str, str], str] = {
     (_RDS, "manageMasterUserPassword"): (
         "RDS sets a new master password at once: whatever signs in with the old one is shut out"
     ),
+    (_RDS, "backupRetentionPeriod"): "from 0 on and to 0 the database is out for some seconds up to minutes",
+    (_RDS, "parameterGroupName"): "at the next restart; this program's own shuts out who connects without TLS",
+    (_RDS, "publiclyAccessible"): "whoever connects from outside the network is shut out",
     (_RDS, "engineVersion"): "RDS takes no lower version, and a higher major one only if that is allowed explicitly",
     (_RDS, "allocatedStorage"): "RDS never makes storage smaller",
     (_RDS, "dbSubnetGroupName"): "RDS may refuse another group of the same VPC",

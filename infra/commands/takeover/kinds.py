@@ -227,6 +227,7 @@ _APPLICATION_TYPES = {
         "rds/instance:Instance",
         "identifier identifierPrefix engine dbName username storageEncrypted kmsKeyId availabilityZone characterSetName "
         "snapshotIdentifier timezone customIamInstanceProfile",
+        names="identifier",
         removed="custom_iam_instance_profile restore_to_point_in_time s3_import",
         import_id="{identifier}",
         holds_data=True,

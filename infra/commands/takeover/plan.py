@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from infra.commands.takeover import layout
+from infra.commands.takeover.database_settings import existing_database
 from infra.commands.takeover.differences import Difference, Effect, compare
 from infra.commands.takeover.helm import TYPE as HELM_TYPE
 from infra.commands.takeover.kinds import KINDS, Part, TerraformType, kubernetes_kind
@@ -43,12 +44,30 @@ SETTINGS: Mapping[tuple[str, str], str] = {
     ("aws:eks/nodeGroup:NodeGroup", "releaseVersion"): "shopcat:cluster.amiReleaseVersion",
     ("aws:eks/addon:Addon", "addonVersion"): "shopcat:cluster.addonVersions",
     ("aws:cloudwatch/logGroup:LogGroup", "retentionInDays"): "shopcat:cluster.logRetentionDays",
-    (_INSTANCE, "engineVersion"): "shopcat:database.engineVersion",
-    (_INSTANCE, "instanceClass"): "shopcat:database.instanceClass",
-    (_INSTANCE, "allocatedStorage"): "shopcat:database.storageGibibytes",
-    (_INSTANCE, "maxAllocatedStorage"): "shopcat:database.storageGibibytes",
-    (_INSTANCE, "multiAz"): "shopcat:database.multiZone",
-    (_INSTANCE, "backupRetentionPeriod"): "shopcat:database.backupRetentionDays",
+    **{
+        (_INSTANCE, argument): f"shopcat:database.{setting}"
+        for argument, setting in {
+            "allocatedStorage": "storageGibibytes",
+            "backupRetentionPeriod": "backupRetentionDays",
+            "dbName": "dbName",
+            "dbSubnetGroupName": "subnetGroup",
+            "engineVersion": "engineVersion",
+            "iamDatabaseAuthenticationEnabled": "iamAuthentication",
+            "identifier": "identifier",
+            "instanceClass": "instanceClass",
+            "iops": "iops",
+            "kmsKeyId": "kmsKeyArn",
+            "manageMasterUserPassword": "masterSecret",
+            "maxAllocatedStorage": "maxStorageGibibytes",
+            "multiAz": "multiZone",
+            "parameterGroupName": "parameterGroup",
+            "port": "port",
+            "storageEncrypted": "encrypted",
+            "storageType": "storageType",
+            "username": "username",
+            "vpcSecurityGroupIds": "securityGroupIds",
+        }.items()
+    },
     (_INSTANCE, "deletionProtection"): "shopcat:protection",
     ("aws:route53/record:Record", "aliases"): "shopcat:dns",
     ("kubernetes:helm.sh/v3:Release", "version"): "shopcat:charts",
@@ -65,7 +84,7 @@ class TakeoverPlan:
     anew: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Type → logical names of what is declared and has nothing of its kind there."""
     suggestion: tuple[str, ...] = ()
-    """Lines of settings that would describe the cluster that is there."""
+    """Lines of settings that would describe the cluster and the database that are there."""
 
 
 def plan_takeover(
@@ -111,8 +130,16 @@ def plan_takeover(
         )
         for each in owned
     ]
-    suggestion = () if cluster_fits else layout.existing_cluster(owned, settings)
+    suggestion = [] if cluster_fits else [*layout.existing_cluster(owned, settings)]
+    instance = pairs.only(_INSTANCE)
+    if instance is not None and _is_disturbed(KINDS[instance.type_name], paired[instance.address]):
+        suggestion += existing_database(instance, owned, settings)
     return TakeoverPlan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
+
+
+def _is_disturbed(kind: TerraformType, differences: Sequence[Difference]) -> bool:
+    """Tell whether a database would be replaced, or whoever uses it shut out."""
+    return _is_lost(kind, differences) or any(each.argument == "manageMasterUserPassword" for each in differences)
 
 
 def _row(
@@ -267,7 +294,10 @@ def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
     left = [each for each in owned if each.type_name == "aws_db_instance" and not each.deposed and may_be_shops(each)]
     if left and pairs.only(_INSTANCE) is None:
         names = ", ".join(each.address for each in left)
-        yield f"{names}: can't say which is the shop's, and this program would make an empty database beside it; {NO_SETTING}"
+        yield (
+            f"{names}: can't say which is the shop's, and this program would make an empty database beside it; set "
+            "shopcat:database.identifier to the shop's"
+        )
 
 
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:

@@ -22,7 +22,7 @@ def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) 
         lines += ["", "made anew, with nothing of the kind to take over:"]
         lines += [cell(f"  {pulumi_type}: {', '.join(names)}", redactor) for pulumi_type, names in plan.anew.items()]
     if plan.suggestion:
-        lines += ["", "settings that describe the cluster that is there:"]
+        lines += ["", "settings that describe what is there:"]
         lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
     lines += ["", *(cell(f"error: {error}", redactor) for error in plan.errors)]
     counts = ", ".join(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from infra.commands.takeover.database_settings import setting_of
 from infra.commands.takeover.kinds import KINDS, Part, TerraformType
 from infra.commands.takeover.redaction import strings_in
 from infra.commands.takeover.rows import Outcome, TakeoverRow
@@ -60,6 +61,8 @@ class Unpaired:
             Part.EDGE: self._edge,
             Part.CHART: self._chart,
         }
+        if setting := setting_of(owned, self._settings.database):
+            return Outcome.USED, f"{setting} names it"
         decide = by_part.get(kind.part)
         if decide is None:
             return Outcome.LEFT, "it is only in Terraform's state"
