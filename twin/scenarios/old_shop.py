@@ -167,7 +167,6 @@ class OldShop:
     def helm_upgrade(self) -> None:
         """Run `helm upgrade --install` as the old workflow does."""
         (instance,) = pulumi.client(self.twin, "rds").describe_db_instances()["DBInstances"]
-        password = json.loads(self._password_file.read_text())["database_password"]
         values = {
             "image": {"repository": f"{config.registry_host()}/{production.REPOSITORY_NAME}"},
             "database": {
@@ -175,10 +174,14 @@ class OldShop:
                 "port": str(instance["Endpoint"]["Port"]),
                 "name": instance["DBName"],
                 "user": instance["MasterUsername"],
-                "password": password,
+                "password": self.database_password(),
             },
         }
         self._helm("shopcat", NAMESPACE, str(REPOSITORY / "legacy" / "helm" / "shopcat"), values)
+
+    def database_password(self) -> str:
+        """Return the master user's password, which Terraform was given; never print it."""
+        return str(json.loads(self._password_file.read_text())["database_password"])
 
     def addresses(self) -> list[str]:
         """Return the addresses of the old load balancer's nodes; none while there is no load balancer."""

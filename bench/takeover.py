@@ -1,0 +1,325 @@
+"""``make takeover``: the move from legacy/ to this program, rehearsed on a twin of its own while requests are counted.
+
+The old shop is brought up by the real Terraform and the real Helm. Then every step of docs/takeover.md is taken by the commands
+that stand there, while the same load goes to the old load balancer until its users have left, and to the new one from the
+first share on. That is more traffic than a weighted name sends to either. Steps that write are killed once in the middle and
+taken again. docs/takeover-rehearsal.md is written by this command and never by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench import run
+from bench.load import Load, Outcome, Stream, summarize
+from bench.workloads import SHORT_MIX
+from twin import config, parts, pulumi
+from twin.config import Twin
+from twin.errors import TwinError
+from twin.loadbalancer import hostnames
+from twin.paths import REPOSITORY
+from twin.scenarios import production
+from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop
+
+NAME = "takeover"
+PAGE = REPOSITORY / "docs" / "takeover-rehearsal.md"
+OLD, NEW = "old", "new"
+_MAXIMUM_SECONDS = 2 * 3600.0
+_SUGGESTED = "settings that describe"
+_MOST_ROUNDS = 6
+"""Updates that may stop with imports before one goes through."""
+
+
+@dataclass
+class Step:
+    """One step and what was sent meanwhile."""
+
+    name: str
+    began: float
+    ended: float = 0.0
+    note: str = ""
+    sent: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+
+class Rehearsal:
+    """The steps, in their order, on one twin."""
+
+    def __init__(self, twin: Twin, directory: Path, mix: Sequence[Stream] = SHORT_MIX) -> None:
+        self.twin, self._directory, self._mix = twin, directory, tuple(mix)
+        self.shop = OldShop(twin, directory)
+        self._settings = directory / "Pulumi.prod.yaml"
+        self._state = directory / "terraform.tfstate"
+        self._loads: dict[str, Load] = {}
+        self._outcomes: dict[str, list[Outcome]] = {}
+        self.steps: list[Step] = []
+
+    # Counting ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[Step]:
+        step = Step(name, time.time())
+        print(f"{name} …", flush=True)
+        yield step
+        step.ended = time.time()
+        self.steps.append(step)
+        failed = sum(len(load.failures) for load in self._loads.values())
+        print(f"{name:<40}{step.ended - step.began:6.1f} s  failed so far: {failed}  {step.note}", flush=True)
+
+    def _start(self, system: str) -> None:
+        if system == OLD:
+            load = Load(
+                self.shop.addresses()[0],
+                hostnames.domain(self.twin),
+                port=80,
+                ca_file=None,
+                streams=self._mix,
+                maximum_seconds=_MAXIMUM_SECONDS,
+            )
+        else:
+            load = run.load_on(self.twin, self._mix, _MAXIMUM_SECONDS)
+        self._loads[system] = load.__enter__()
+
+    def _stop(self, system: str) -> None:
+        self._outcomes[system] = self._loads[system].stop()
+
+    def _count(self) -> None:
+        for step in self.steps:
+            due = {
+                system: [outcome for outcome in outcomes if step.began <= outcome.due < step.ended]
+                for system, outcomes in self._outcomes.items()
+            }
+            step.sent = {system: len(outcomes) for system, outcomes in due.items()}
+            step.failed = {system: summarize(outcomes).failed for system, outcomes in due.items()}
+
+    # Tools ------------------------------------------------------------------------------------------------------------
+
+    def _environment(self) -> dict[str, str]:
+        return run.environment(self.twin, self._settings)
+
+    def _command(
+        self, *argv: str, check: bool = True, kill_after: float = 0.0, stdin: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command; with ``kill_after`` it is killed after so many seconds, and run again from its beginning."""
+        if kill_after:
+            log = self._directory / "killed.log"
+            with log.open("w") as out:
+                process = subprocess.Popen(
+                    argv, cwd=REPOSITORY, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out,
+                    stderr=subprocess.STDOUT, start_new_session=True,
+                )  # fmt: skip
+                try:
+                    process.wait(kill_after)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                else:
+                    raise TwinError(f"{' '.join(argv[:4])} had ended before it was killed:\n{log.read_text()}")
+            if argv[0] == "pulumi":
+                self._command("pulumi", "cancel", pulumi.STACK, "--yes")
+        result = subprocess.run(
+            argv,
+            cwd=REPOSITORY,
+            env=self._environment(),
+            text=True,
+            capture_output=True,
+            check=False,
+            input=stdin,
+        )
+        if check and result.returncode != 0:
+            raise TwinError(f"{' '.join(argv[:6])} failed:\n{result.stdout}{result.stderr}")
+        return result
+
+    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        document = yaml.safe_load(self._settings.read_text())
+        change(document["config"])
+        self._settings.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    def _up(self, *options: str, kill_after: float = 0.0) -> str:
+        """Run `pulumi up -s prod` and every `pulumi import` that it stops with, until it goes through; return its output."""
+        imports = 0
+        for _ in range(_MOST_ROUNDS):
+            result = self._command(
+                "pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview", "--non-interactive", *options,
+                check=False, kill_after=kill_after,
+            )  # fmt: skip
+            kill_after = 0.0
+            output = result.stdout + result.stderr
+            if result.returncode == 0:
+                return output if not imports else f"{output}\n{imports} imported"
+            commands = dict.fromkeys(
+                line.strip() for line in output.splitlines() if line.strip().startswith("pulumi import ")
+            )
+            if not commands:
+                raise TwinError(f"pulumi up -s prod failed:\n{output}")
+            for command in commands:
+                self._command("sh", "-c", command)
+                imports += 1
+        raise TwinError(f"pulumi up -s prod still stops after {_MOST_ROUNDS} rounds of imports:\n{output}")
+
+    def _nothing_to_do(self) -> str:
+        output = self._up()
+        if any(word in output for word in (" created", " updated", " deleted", " replaced")):
+            raise TwinError(f"a second update changed something:\n{output}")
+        return "0 changes"
+
+    # What must stay ---------------------------------------------------------------------------------------------------
+
+    def identities(self) -> dict[str, str]:
+        """Return what says that network, cluster, database and repository are the same ones."""
+        client = pulumi.client
+        cluster = client(self.twin, "eks").describe_cluster(name=CLUSTER)["cluster"]
+        (instance,) = client(self.twin, "rds").describe_db_instances()["DBInstances"]
+        (repository,) = client(self.twin, "ecr").describe_repositories(repositoryNames=[production.REPOSITORY_NAME])[
+            "repositories"
+        ]
+        return {
+            "VPC": str(cluster["resourcesVpcConfig"]["vpcId"]),
+            "cluster": f"{cluster['arn']}, made {cluster['createdAt']:%H:%M:%S}",
+            "database": f"{instance['DbiResourceId']}, made {instance['InstanceCreateTime']:%H:%M:%S}",
+            "repository": f"{repository['repositoryArn']}, made {repository['createdAt']:%H:%M:%S}",
+        }
+
+    # The steps --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Take every step.
+
+        Raises:
+            TwinError: one failed; its output is in the message.
+        """
+        with self._step("the old shop, by Terraform and Helm"):
+            self.shop.bring_up()
+        before = self.identities()
+        self._point_name_at_old()
+        self._start(OLD)
+        time.sleep(20)
+        with self._step("plan and settings") as step:
+            step.note = self._write_settings()
+        with self._step("adopt: pulumi up, imports, pulumi up") as step:
+            step.note = self._up(kill_after=25).splitlines()[-1]
+        with self._step("once more") as step:
+            step.note = self._nothing_to_do()
+        with self._step("a third old pod starts"):
+            self.shop.kubectl("scale", "deployment/shopcat", "-n", NAMESPACE, "--replicas=3")
+            self.shop.kubectl("rollout", "status", "deployment/shopcat", "-n", NAMESPACE, "--timeout=120s")
+        with self._step("first release beside the old one"):
+            self.shop.push("v1.0.0")
+            self._up("-c", "shopcat:tag=v1.0.0")
+            production.wait_until_served(self.twin, f"https://{hostnames.domain(self.twin)}")
+        after = self.identities()
+        if before != after:
+            raise TwinError(f"what must stay is not the same: {before} became {after}")
+
+    def _point_name_at_old(self) -> None:
+        """Enter the record that led users to the old load balancer all along."""
+        elb, route53 = pulumi.client(self.twin, "elbv2"), pulumi.client(self.twin, "route53")
+        balancer = next(
+            each
+            for each in elb.describe_load_balancers()["LoadBalancers"]
+            if each["LoadBalancerName"].startswith(f"k8s-{NAMESPACE}-")
+        )
+        domain = hostnames.domain(self.twin)
+        zone = next(
+            zone["Id"] for zone in route53.list_hosted_zones()["HostedZones"] if zone["Name"].rstrip(".") == domain
+        )
+        target = {
+            "HostedZoneId": balancer["CanonicalHostedZoneId"],
+            "DNSName": balancer["DNSName"],
+            "EvaluateTargetHealth": False,
+        }
+        record = {"Name": domain, "Type": "A", "AliasTarget": target}
+        route53.change_resource_record_sets(
+            HostedZoneId=zone, ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
+        )
+
+    def _write_settings(self) -> str:
+        """Write the committed settings, then what the plan suggests, until the plan has no error.
+
+        Raises:
+            TwinError: the plan refuses something all the same.
+        """
+        self._settings.write_text(pulumi.write_settings(self.twin).read_text())
+        self._change(lambda settings: settings.update({"shopcat:dns": "external"}))
+        self._state.touch(mode=0o600)
+        self._state.write_text(json.dumps(self.shop.state()))
+        suggested = self._suggestions(self._plan(check=False))
+        existing = suggested["shopcat:cluster"]["existing"]
+        existing["previewSubnetIds"] = self._preview_subnets(existing["vpcId"])
+        existing["oldImages"] = [f"{config.registry_host()}/{production.REPOSITORY_NAME}:latest"]
+        suggested["shopcat:database"]["masterSecret"] = self._master_secret()
+
+        def merge(settings: dict[str, Any]) -> None:
+            for key, value in suggested.items():
+                settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+
+        self._change(merge)
+        setting = ["--secret", "--path", "shopcat:cluster.existing.kubeconfig", "--config-file", str(self._settings)]
+        self._command("pulumi", "config", "set", "-s", pulumi.STACK, *setting, stdin=self.twin.kubeconfig.read_text())
+        return self._plan(check=True).strip().splitlines()[-1]
+
+    def _plan(self, *, check: bool) -> str:
+        result = self._command(sys.executable, "-m", "infra.commands.takeover_plan", str(self._state), check=check)
+        return result.stdout
+
+    def _suggestions(self, plan: str) -> dict[str, Any]:
+        """Return the lines of settings that the plan prints."""
+        blocks = [block.partition("\n")[2] for block in plan.split("\n\n") if block.startswith(_SUGGESTED)]
+        return {key: value for block in blocks for key, value in yaml.safe_load(block).items()}
+
+    def _preview_subnets(self, vpc: str) -> list[str]:
+        """Make two more public subnets, as the plan asks for."""
+        ec2 = pulumi.client(self.twin, "ec2")
+        first, second, third, _ = self.twin.vpc_cidr.partition("/")[0].split(".")
+        return [
+            ec2.create_subnet(
+                VpcId=vpc,
+                CidrBlock=f"{first}.{second}.{int(third) + 2 + place}.0/24",
+                AvailabilityZone=f"{config.region()}{zone}",
+            )["Subnet"]["SubnetId"]
+            for place, zone in enumerate("ab")
+        ]
+
+    def _master_secret(self) -> str:
+        """Keep the master password, which only Terraform's state has, where the program may read it."""
+        secret = pulumi.client(self.twin, "secretsmanager").create_secret(
+            Name="shop/master", SecretString=json.dumps({"password": self.shop.database_password()})
+        )
+        return str(secret["ARN"])
+
+
+def main() -> int:
+    """``python -m bench.takeover``; 1 if a step failed."""
+    run.prepare_process()
+    reason = run.why_not([NAME])
+    if reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 1
+    twin = config.load(NAME, simulated=False)
+    try:
+        parts.up(twin)
+        with tempfile.TemporaryDirectory() as directory:
+            Rehearsal(twin, Path(directory)).run()
+    except TwinError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        run.take_down([NAME])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
