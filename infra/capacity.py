@@ -1,28 +1,33 @@
-"""Check that production fits its two t3.medium, and count the previews that fit beside it.
+"""Check that production fits its nodes, and count the previews that fit beside it.
 
-Slots, CPU, memory and disk of the fullest states:
+Slots, CPU, memory and disk of the fullest states of N pods a release on n nodes of one shape:
 
-* **one node, the other drained**: live N + new N + one Job + everything the platform runs; previews yield (their priority is
-  lower). While a migration runs, which comes before the new N: live N + the migration + the platform;
-* **both nodes**: live N + new N + terminating N + one Job + the platform. They have room whenever the drained state has: a pod
-  without a place would mean that each node already has 2N of the 3N pods. Likewise with a migration: N on each of 2N;
+* **one node drained**: live N + new N + one Job + everything the platform runs; previews yield (their priority is lower). While
+  a migration runs, which comes before the new N: live N + the migration + the platform;
+* **all nodes**: live N + new N + terminating N + one Job + the platform; with a migration, live N + terminating N;
 * **the database**: the pools of live, new and terminating N, the Jobs and what PostgreSQL keeps for itself.
 
-So sums on one node decide, and whatever order the scheduler takes, each pod finds a place. Previews are counted node by node,
-in what is left once the pods of each kind are spread evenly over both.
+Sums on one node decide. It has to hold the platform, the Job and, of the shop's pods, the lesser of
+
+* 2N: a pod without a place would mean that each node already has 2N of the 3N pods, or of the 2N that are left in a drain;
+* 3 x ceil(N / (n - 1)): the pods of one release spread with a skew of 1 (infra/release/manifests.py) and one node at a time is
+  drained, so no node ever has more than that of live, new and terminating ones.
+
+On two nodes the lesser is 2N, all that is there while one is drained. Likewise with a migration: the lesser of N and
+2 x ceil(N / (n - 1)). Previews are counted node by node, in what is left once the pods of each kind are spread evenly.
 
 Slots and requests of a t3.medium on EKS (17 pods; 1930m and 3309 MiB allocatable) follow the node agent's formulas and
-were read from a running node.
+were read from a running node; `NODE_SHAPES` says where those of larger nodes come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 NODES = 2
-"""Nodes of the cluster. The sums of this module are enough for two, and for no more."""
+"""Nodes of the cluster that this program makes."""
 
 
 class CapacityError(ValueError):
@@ -45,8 +50,8 @@ class NodeShape:
 
 
 DISK_GIBIBYTES = 40
-"""A node's disk. The kubelet removes images at 85 percent (kubernetes.io/docs/concepts/architecture/garbage-collection,
-imageGCHighThresholdPercent), so 34 GiB are used at most."""
+"""Disk of a node that this program makes. The kubelet removes images at 85 percent (kubernetes.io/docs/concepts/architecture/
+garbage-collection, imageGCHighThresholdPercent), so 34 GiB are used at most."""
 _SYSTEM_AND_IMAGES_GIBIBYTES = 14
 """The operating system, the images of everything that may run on one node at a time, and production's own logs."""
 
@@ -63,6 +68,55 @@ T3_MEDIUM = NodeShape(
     memory_mebibytes=3309,
     disk_mebibytes=disk_for_pods(DISK_GIBIBYTES),
 )
+
+_INSTANCE_SIZES: Mapping[str, tuple[int, int, int]] = {
+    "t3.large": (2, 8, 35),
+    "t3a.large": (2, 8, 35),
+    **{f"{family}.large": (2, 8, 29) for family in ("m5", "m5a", "m6a", "m6i", "m7a", "m7i", "m7i-flex")},
+    **{
+        f"{family}.xlarge": (4, 16, 58) for family in ("t3", "t3a", "m5", "m5a", "m6a", "m6i", "m7a", "m7i", "m7i-flex")
+    },
+}
+"""Instance type of x86_64 → vCPUs, GiB and pods: network interfaces x (addresses of each - 1) + 2, as the VPC CNI has them
+without custom networking (aws.amazon.com/ec2/instance-types; awslabs/amazon-eks-ami, nodeadm/internal/kubelet/
+eni-max-pods.txt)."""
+
+
+def _reserved_millicores(cores: int) -> int:
+    """Return the CPU that the node agent keeps: 6 % of the first core, 1 % of the second, 0.5 % of two more, 0.25 % of the rest.
+
+    Source: awslabs/amazon-eks-ami, nodeadm/internal/kubelet/config.go.
+    """
+    return 60 + 10 * (cores > 1) + 5 * min(max(cores - 2, 0), 2) + (5 * max(cores - 4, 0) + 1) // 2
+
+
+def _allocatable(name: str, cores: int, gibibytes: int, pod_slots: int) -> NodeShape:
+    """Return what pods may use: the node agent keeps 255 MiB + 11 MiB a pod and evicts at 100 MiB (config.go, as above).
+
+    The kernel sees less than the instance's memory. Karpenter subtracts 7.5 percent for that where it has not seen a node
+    (karpenter.sh/docs/reference/settings, vmMemoryOverheadPercent); a t3.medium was measured with 6.
+    """
+    visible = gibibytes * 1024 * 925 // 1000
+    memory = visible - (255 + 11 * pod_slots) - 100
+    millicores = 1000 * cores - _reserved_millicores(cores)
+    return NodeShape(name, pod_slots, millicores, memory, disk_for_pods(DISK_GIBIBYTES))
+
+
+NODE_SHAPES: Mapping[str, NodeShape] = {
+    T3_MEDIUM.name: T3_MEDIUM,
+    **{name: _allocatable(name, *size) for name, size in _INSTANCE_SIZES.items()},
+}
+"""Instance type → its shape with a disk of `DISK_GIBIBYTES`. t3.medium is as measured; all others are computed, with less memory
+than a node really has."""
+
+
+def node_shape(instance_type: str, disk_gibibytes: int) -> NodeShape:
+    """Return the shape of a node.
+
+    Raises:
+        KeyError: no such instance type is known; `NODE_SHAPES` has those that are.
+    """
+    return replace(NODE_SHAPES[instance_type], disk_mebibytes=disk_for_pods(disk_gibibytes))
 
 
 @dataclass(frozen=True)
@@ -129,6 +183,8 @@ class ProductionDemand:
     migration: PodRequest | None = None
     """The migration's pod, if the release has one."""
     node: NodeShape = T3_MEDIUM
+    nodes: int = NODES
+    """At least 2; all of one shape, and one at a time may be drained."""
     platform: Sequence[Workload] = PLATFORM
 
 
@@ -141,15 +197,15 @@ class CapacityPlan:
     memory_mebibytes: int
     connections: int
     previews: int
-    """Previews (application and database) that fit beside a full release on both nodes, one of them being updated."""
+    """Previews (application and database) that fit beside a full release on all nodes, one preview being updated."""
 
     def describe(self, production: ProductionDemand) -> str:
         """Return the arithmetic in one line, for a person."""
-        node = production.node
+        node, nodes = production.node, production.nodes
         return (
-            f"a full release uses {self.pods} of {NODES * node.pod_slots} pod slots, "
-            f"{self.cpu_millicores} of {NODES * node.cpu_millicores} millicores, "
-            f"{self.memory_mebibytes} of {NODES * node.memory_mebibytes} MiB and "
+            f"a full release uses {self.pods} of {nodes * node.pod_slots} pod slots, "
+            f"{self.cpu_millicores} of {nodes * node.cpu_millicores} millicores, "
+            f"{self.memory_mebibytes} of {nodes * node.memory_mebibytes} MiB and "
             f"{self.connections} of {production.database_max_connections} database connections; "
             f"{self.previews} previews fit beside it"
         )
@@ -197,9 +253,10 @@ def _shortages(production: ProductionDemand, pods: Sequence[PodRequest], title: 
         ("MiB of memory", needed.memory, room.memory, f"{replicas} or {memory_setting}"),
         ("MiB of disk", needed.disk, room.disk, replicas),
     ]
+    nodes, name = production.nodes, production.node.name
+    place = f"on one of {nodes} x {name}" if nodes > NODES else f"on 1 x {name} while one node is drained"
     return [
-        f"on 1 x {production.node.name} while one node is drained: {title} need {need} {resource}, there are {available}; "
-        f"lower {setting}"
+        f"{place}: {title} need {need} {resource}, there are {available}; lower {setting}"
         for resource, need, available, setting in rows
         if need > available
     ]
@@ -211,14 +268,20 @@ def plan(production: ProductionDemand) -> CapacityPlan:
     Raises:
         CapacityError: it does not fit; every shortage is named, with the setting that mends it.
     """
-    count, pods, migration = production.replicas, [production.pod] * production.replicas, production.migration
+    count, pod, nodes, migration = production.replicas, production.pod, production.nodes, production.migration
     if count < 1:
         raise CapacityError([f"shopcat:release.replicas is {count}; a release needs at least 1 pod"])
-    release = f"{count} live + {count} new pods, a Job and the platform"
-    shortages = _shortages(production, [*2 * pods, JOB_POD], release, "shopcat:release.memory")
+    if nodes < 2:
+        raise CapacityError([f"{nodes} x {production.node.name}: while it is drained no pod has a place; take 2 nodes"])
+    release, released = f"{count} live + {count} new pods", most_on_a_node(2 * count, 3, count, nodes)
+    migrating, migrated = f"{count} live pods", most_on_a_node(count, 2, count, nodes)
+    if nodes > NODES:
+        release, migrating = f"{released} pods of the shop", f"{migrated} pods of the shop"
+    title = f"{release}, a Job and the platform"
+    shortages = _shortages(production, [*[pod] * released, JOB_POD], title, "shopcat:release.memory")
     if migration:
-        title = f"{count} live pods, the migration and the platform"
-        shortages += _shortages(production, [*pods, migration], title, "shopcat:release.migrateMemory")
+        title = f"{migrating}, the migration and the platform"
+        shortages += _shortages(production, [*[pod] * migrated, migration], title, "shopcat:release.migrateMemory")
     connections = 3 * count * production.database_pool_size + JOB_CONNECTIONS + RESERVED_CONNECTIONS
     if connections > production.database_max_connections:
         shortages.append(
@@ -228,33 +291,46 @@ def plan(production: ProductionDemand) -> CapacityPlan:
         )
     if shortages:
         raise CapacityError(shortages)
-    platform = _platform_pods(production.platform, NODES)
-    fullest = [*platform, *3 * pods, JOB_POD]
-    states = [fullest, [*platform, *2 * pods, migration]] if migration else [fullest]
+    platform = _platform_pods(production.platform, nodes)
+    fullest = [*platform, *[pod] * (3 * count), JOB_POD]
+    states = [fullest, [*platform, *[pod] * (2 * count), migration]] if migration else [fullest]
     needed = _sum(fullest)
     return CapacityPlan(
         pods=needed.slots,
         cpu_millicores=needed.cpu,
         memory_mebibytes=needed.memory,
         connections=connections,
-        previews=min(_previews(production.node, state) for state in states),
+        previews=min(_previews(production.node, nodes, state) for state in states),
     )
 
 
-def _previews(node: NodeShape, pods: Sequence[PodRequest]) -> int:
+def most_on_a_node(any_order: int, releases: int, replicas: int, nodes: int) -> int:
+    """Return how many of the shop's pods one node has to have room for; the module's docstring says why that is enough.
+
+    Args:
+        any_order: number with which each pod finds a place in whatever order all are scheduled.
+        releases: releases whose pods are there at a time; those of each spread with a skew of 1.
+        replicas: pods of one release.
+        nodes: at least 2, of which one may be drained.
+    """
+    return min(any_order, releases * -(-replicas // (nodes - 1)))
+
+
+def _previews(node: NodeShape, nodes: int, pods: Sequence[PodRequest]) -> int:
     """Return how many previews fit beside production's pods, which have their places first (their priority is higher).
 
     One more application pod fits beside them, so that an update of one preview finds room; a second one at the same time
     waits for the first.
 
     Args:
-        node: the shape of both nodes.
+        node: the shape of all nodes.
+        nodes: how many there are.
         pods: production's, those of one kind in a row: dealt out in turns, each kind is spread evenly.
     """
     preview, update = _sum([PREVIEW_APPLICATION, PREVIEW_DATABASE]), _sum([PREVIEW_APPLICATION])
     count, has_update_room = 0, False
-    for index in range(NODES):
-        free = _room(node).minus(_sum(pods[index::NODES]))
+    for index in range(nodes):
+        free = _room(node).minus(_sum(pods[index::nodes]))
         fitting = min(amount // each for amount, each in zip(free, preview, strict=True))
         count += fitting
         has_update_room |= free.minus(preview, fitting).holds(update)
