@@ -119,6 +119,13 @@ def node_shape(instance_type: str, disk_gibibytes: int) -> NodeShape:
     return replace(NODE_SHAPES[instance_type], disk_mebibytes=disk_for_pods(disk_gibibytes))
 
 
+def has_room_of(node: NodeShape, other: NodeShape) -> bool:
+    """Tell whether a node has at least the slots, CPU and memory of another shape; disks are chosen apart from the type."""
+    return all(
+        getattr(node, name) >= getattr(other, name) for name in ("pod_slots", "cpu_millicores", "memory_mebibytes")
+    )
+
+
 @dataclass(frozen=True)
 class PodRequest:
     """Resource requests of one pod."""

@@ -26,7 +26,6 @@ from infra.names import (
     LOAD_BALANCER,
     PREVIEW_REPOSITORY,
     PREVIEW_SLOTS_TABLE,
-    RELEASE_REPOSITORY,
     SHOP_NAMESPACE,
 )
 from infra.previews import admission_policies, cluster_info, rbac, slots
@@ -129,10 +128,10 @@ class Production(pulumi.ComponentResource):
         if settings.preview_domain_shared:
             pulumi.log.warn(domains.domain_warning(settings.domain, settings.preview_domain), self)
         self._settings, self._region = settings, region
-        scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
+        scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table, settings.registry.repository)
         child = pulumi.ResourceOptions(parent=self)
 
-        self.registry = Registry("registry", protect=settings.protection, opts=child)
+        self.registry = Registry("registry", settings.registry, protect=settings.protection, opts=child)
         database = Database("database", settings, clients=clients, region=region, opts=child)
         platform = self._platform(account, guard)
         self.kubeconfig = platform.kubeconfig
@@ -266,7 +265,7 @@ class Production(pulumi.ComponentResource):
                 "previewDomain": settings.preview_domain,
                 "loadBalancerCidrs": known.preview_cidrs,
                 "previewRepository": PREVIEW_REPOSITORY,
-                "releaseRepository": RELEASE_REPOSITORY,
+                "releaseRepository": settings.registry.repository,
                 "secretsRole": addons.secrets_role,
                 # None opens any more once production's protection is lifted, which is refused while one is open.
                 "previews": capacity.plan(settings.production).previews if settings.protection else 0,

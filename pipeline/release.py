@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.errors import LedgerUnavailableError, ShopCatError
-from infra.names import RELEASE_REPOSITORY
 from infra.release.decide import up_command
 from infra.release.ledger import Ledger
 from infra.release.record import AFTER_VARIABLE
 from infra.release.state import Kind, LedgerState
-from infra.settings import Settings, stack_file
+from infra.settings import Settings, read_settings, stack_file
 from pipeline import image, stack
 from pipeline.environment import REPOSITORY, aws_clients, source_directory
 from pipeline.errors import PipelineError
@@ -47,14 +46,25 @@ class ReleaseJob:
 
 
 def push(job: ReleaseJob, tag: str) -> str:
-    """Build from the checked-out commit and push to `shopcat`; return the digest.
+    """Build from the checked-out commit and push to the repository of releases; return the digest.
 
     Raises:
-        ShopCatError: a step failed.
+        ShopCatError: a step failed, or production's settings can't be used.
     """
-    registry = image.RegistryClient(aws_clients(), RELEASE_REPOSITORY)
+    registry = image.RegistryClient(aws_clients(), release_repository(job.stack()))
     context, builder = source_directory(job.environment), image.choose_builder(job.environment)
     return image.ensure_pushed(registry, builder, context, check_version(tag), job.steps, fresh=True)
+
+
+def release_repository(production_stack: Stack) -> str:
+    """Return the repository that `shopcat:registry.repository` names.
+
+    Raises:
+        ShopCatError: production's settings can't be used.
+    """
+    config = stack_file.handed_over(stack_file.without_secrets(production_stack.document["config"]))
+    ours = {key.partition(":")[2]: value for key, value in config.items() if key.startswith("shopcat:")}
+    return read_settings(ours).registry.repository
 
 
 def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:

@@ -32,6 +32,7 @@ from infra.names import (
     CLEANUP_ROLE,
     CLUSTER_INFO_PARAMETER,
     MAIN_BRANCH,
+    PREVIEW_REPOSITORY,
     PREVIEW_ROLE,
     PREVIEW_SECRET_PATH,
     PREVIEW_SESSION_TAG,
@@ -71,12 +72,13 @@ _PUSH = (
 
 @dataclass(frozen=True)
 class AwsScope:
-    """Account, region, cluster and ledger that ARNs are made of."""
+    """Account, region, cluster, ledger and repository of releases that ARNs are made of."""
 
     account: str
     region: str
     cluster: str
     ledger_table: str
+    repository: str = RELEASE_REPOSITORY
 
     def arn(self, service: str, resource: str) -> str:
         """Return the ARN of a resource in this account and region."""
@@ -265,7 +267,7 @@ def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
     tagging = {"StringLike": {_NEW_OWNER_CONDITION: _SELF}, "StringLikeIfExists": {_OWNER_CONDITION: _SELF}}
     return document(
         [
-            *push_statements(scope, f"{RELEASE_REPOSITORY}-preview"),
+            *push_statements(scope, PREVIEW_REPOSITORY),
             *_lookups(scope),
             *state_statements(scope, PREVIEWS_BACKEND, f"{_SELF}/"),
             allow(["elasticloadbalancing:CreateTargetGroup"], own_group, **named),
@@ -294,7 +296,7 @@ def cleanup_policy(scope: AwsScope, preview_role_id: str) -> str:
             allow(["elasticloadbalancing:DescribeTargetGroups", "elasticloadbalancing:DescribeRules"], "*"),
             allow(["s3:ListBucket"], bucket, StringLike={"s3:prefix": [f"{owner}*"]}),
             allow(["s3:DeleteObject"], f"{bucket}/{owner}*"),
-            allow(["ecr:BatchDeleteImage"], scope.arn("ecr", f"repository/{RELEASE_REPOSITORY}-preview")),
+            allow(["ecr:BatchDeleteImage"], scope.arn("ecr", f"repository/{PREVIEW_REPOSITORY}")),
             *_deletes(scope, f"{owner}*"),
         ]
     )

@@ -28,7 +28,6 @@ from infra.names import (
     COLOURS,
     LOAD_BALANCER,
     PRODUCTION_STACK,
-    RELEASE_REPOSITORY,
     workload_name,
 )
 
@@ -54,7 +53,7 @@ def release_statements(scope: AwsScope) -> list[Statement]:
     """Allow what `pulumi up -s prod` calls to release, to take back or to go on with a release."""
     production = f"app/{LOAD_BALANCER}"
     return [
-        *push_statements(scope, RELEASE_REPOSITORY),
+        *push_statements(scope, scope.repository),
         *state_statements(scope, PRODUCTION_STACK, ""),
         allow([f"dynamodb:{action}" for action in _LEDGER], scope.arn("dynamodb", f"table/{scope.ledger_table}")),
         allow(["eks:DescribeCluster"], scope.arn("eks", f"cluster/{scope.cluster}")),

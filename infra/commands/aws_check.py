@@ -29,12 +29,12 @@ from infra.names import (
     CLUSTER_INFO_PARAMETER,
     COLOURS,
     LOAD_BALANCER,
+    PREVIEW_REPOSITORY,
     PREVIEW_ROLE,
     PREVIEW_SECRETS_ROLE,
     PREVIEW_SLOTS_TABLE,
     PRODUCTION_STACK,
     PROJECT,
-    RELEASE_REPOSITORY,
     RELEASE_ROLE,
     state_bucket,
     workload_name,
@@ -330,8 +330,8 @@ def taken_names(settings: Settings) -> list[TakenName]:
         ]  # fmt: skip
     names += [
         TakenName("ECR repository", name, "ecr", "describe_repositories", {"repositoryNames": [name]},
-             f"aws ecr delete-repository --repository-name {name} --force")
-        for name in (RELEASE_REPOSITORY, f"{RELEASE_REPOSITORY}-preview")
+             f"take it over with its images (docs/takeover.md), or aws ecr delete-repository --repository-name {name} --force")
+        for name in (settings.registry.repository, PREVIEW_REPOSITORY)
     ]  # fmt: skip
     names += [
         TakenName("IAM role", name, "iam", "get_role", {"RoleName": name}, f"delete the role {name} in IAM")

@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError
+from infra.foundation.import_commands import import_command, provider_urn
 
 if TYPE_CHECKING:
     from infra.clients.kubernetes import KubernetesClient
@@ -262,21 +263,6 @@ def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
         raise explain(error, f"{kind} (is it there already?)", clients.endpoint_url) from error
 
 
-def import_command(stack: str, urns: Mapping[str, str], kind: str, name: str, identifier: str) -> str:
-    """Return the command that takes one thing into the state.
-
-    Args:
-        stack: its name.
-        urns: of the parent and of the provider.
-        kind: type of the resource.
-        name: by which the program calls it.
-        identifier: of the thing, as the provider's import wants it.
-    """
-    words = ["pulumi", "import", "--stack", stack, "--yes", "--protect=false", "--generate-code=false"]
-    words += [f"--{word}={word}={urn}" for word, urn in urns.items()]
-    return shlex.join([*words, kind, name, identifier])
-
-
 class ImportGuard:
     """The hook before every creation under a name of the program's own choice, in AWS and of a chart."""
 
@@ -284,7 +270,7 @@ class ImportGuard:
         self, clients: AwsClients, kubernetes: Callable[[], KubernetesClient], stack: str, project: str
     ) -> None:
         self._clients, self._kubernetes, self._stack = clients, kubernetes, stack
-        self._providers = f"urn:pulumi:{stack}::{project}::pulumi:providers"
+        self._project = project
         self._parents: dict[tuple[str, str], pulumi.Resource] = {}
         self._found: list[str] = []
         self._asked = 0
@@ -321,8 +307,8 @@ class ImportGuard:
         identifier = await threads.in_thread(self._find, args.type, inputs or {})
         if identifier is None:
             return
-        provider = "kubernetes" if args.type == HELM_RELEASE else "aws"
-        urns = {"provider": f"{self._providers}:{provider}::{provider}"}
+        package = "kubernetes" if args.type == HELM_RELEASE else "aws"
+        urns = {"provider": provider_urn(self._stack, self._project, package)}
         parent = self._parents.get((args.type, args.name))
         if parent is not None:
             urns["parent"] = str(await parent.urn.future())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infra import capacity
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
-from infra.names import COLOURS, LOAD_BALANCER, RELEASE_REPOSITORY, Colour, other_colour
+from infra.names import COLOURS, LOAD_BALANCER, Colour, other_colour
 from infra.release.decide import Decision, decide, up_command
 from infra.release.drain_fit import refuse_drain_misfit
 from infra.release.ledger import Ledger
@@ -136,12 +136,12 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
         refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
-        refuse_gone_image(clients, decision.record)
+        refuse_gone_image(clients, settings.registry.repository, decision.record)
     live = state.live if decision.action == "stay" else None
     is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
     notes = [decision.message, room.describe(settings.production), *rollback_notes]
     if decision.action == "platform":
-        host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{RELEASE_REPOSITORY}"
+        host = f"{account}.dkr.ecr.{clients.region}.amazonaws.com/{settings.registry.repository}"
         notes.append(f"push an image to {host}:v1.0.0, then release it: {up_command('tag', 'v1.0.0')}")
     if live and is_traffic_misplaced:
         notes.append(

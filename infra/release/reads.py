@@ -11,14 +11,7 @@ from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
-from infra.names import (
-    APPLICATION_SECRET,
-    LOAD_BALANCER,
-    RELEASE_REPOSITORY,
-    SHOP_NAMESPACE,
-    colour_selector,
-    workload_name,
-)
+from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
@@ -162,7 +155,7 @@ def _migration(settings: Settings) -> dict[str, Any]:
 
 def _image_of_tag(settings: Settings, clients: AwsClients) -> tuple[str, str]:
     """Return the image by digest, or nothing and the message that says why."""
-    ecr, name, tag = clients.get("ecr"), RELEASE_REPOSITORY, settings.tag
+    ecr, name, tag = clients.get("ecr"), settings.registry.repository, settings.tag
     try:
         uri = ecr.describe_repositories(repositoryNames=[name])["repositories"][0]["repositoryUri"]
         images = ecr.describe_images(repositoryName=name, imageIds=[{"imageTag": tag}])["imageDetails"]
@@ -180,9 +173,9 @@ def _image_of_tag(settings: Settings, clients: AwsClients) -> tuple[str, str]:
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
-def refuse_gone_image(clients: AwsClients, record: Record) -> None:
+def refuse_gone_image(clients: AwsClients, name: str, record: Record) -> None:
     """Refuse a rollback whose image is no longer in the registry, before the slot is taken for it."""
-    ecr, name = clients.get("ecr"), RELEASE_REPOSITORY
+    ecr = clients.get("ecr")
     try:
         ecr.describe_images(repositoryName=name, imageIds=[{"imageDigest": record.digest}])
     except (BotoCoreError, ClientError) as error:

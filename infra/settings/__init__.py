@@ -1,6 +1,15 @@
 """Typed settings of both kinds of stack, and every reason to refuse one."""
 
-from infra.settings.platform import ChartDigests, ChartMirror, Charts, ClusterSettings, DatabaseSettings, Images, Vpc
+from infra.settings.platform import (
+    ChartDigests,
+    ChartMirror,
+    Charts,
+    ClusterSettings,
+    DatabaseSettings,
+    Images,
+    RegistrySettings,
+    Vpc,
+)
 from infra.settings.stacks import (
     DrainSettings,
     GithubSettings,
@@ -25,6 +34,7 @@ __all__ = [
     "Images",
     "PreviewImages",
     "PreviewSettings",
+    "RegistrySettings",
     "ReleaseSettings",
     "Settings",
     "Vpc",

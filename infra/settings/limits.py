@@ -213,6 +213,23 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "cluster.existing.natAddresses": Items(RULE_CONDITION_VALUES - 1, "values of a listener rule beside the colour"),
     "cluster.existing.securityGroupId": _SECURITY_GROUP,
+    "cluster.existing.nodes.count": Number(
+        2, 100, "one may be drained; EKS takes 450 in a group, which is no small shop's"
+    ),
+    "cluster.existing.nodes.diskGibibytes": Number(
+        20, 16_384, f"{_AWS}/ebs/latest/userguide/volume-constraints.html", " GiB"
+    ),
+    "registry.repository": Text(
+        "(?=.{2,256}$)([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*",
+        "a repository such as shopcat or shop/shopcat",
+        f"{_AWS}/AmazonECR/latest/APIReference/API_CreateRepository.html",
+        most=256,
+    ),
+    "registry.kmsKey": Text(
+        r"(arn:aws(-[a-z]+)*:kms:[a-z0-9-]{1,40}:[0-9]{12}:key/[a-z0-9-]{36,})?",
+        "a key such as arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
+        f"{_AWS}/AmazonECR/latest/APIReference/API_EncryptionConfiguration.html; the provider reads an ARN back",
+    ),
     "chartMirror.loadBalancerController": _URL,
     "chartMirror.externalSecrets": _URL,
     "charts.loadBalancerController": _CHART_VERSION,

@@ -1,4 +1,4 @@
-"""Settings of what a release stands on: network, cluster, add-ons, tools and database."""
+"""Settings of what a release stands on: network, cluster, add-ons, tools, repository and database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.names import DATABASE_PORT
+from infra import capacity
+from infra.names import DATABASE_PORT, PREVIEW_REPOSITORY, RELEASE_REPOSITORY
 from infra.settings.values import PRIVATE_NETWORKS, Model, Switch, Whole, network
 
 _CLASS_MULTIPLES = {"large": 1, "xlarge": 2, "2xlarge": 4, "4xlarge": 8, "8xlarge": 16, "12xlarge": 24, "16xlarge": 32}
@@ -48,6 +49,11 @@ GP3_IOPS_GIBIBYTES = 400
 """Storage from which on gp3 takes IOPS of one's own choice (the same page, "gp3 storage", RDS for PostgreSQL)."""
 
 
+DEFAULT_DISK_GIBIBYTES = 20
+"""Disk of a node whose node group and launch template say nothing of it
+(docs.aws.amazon.com/eks/latest/APIReference/API_CreateNodegroup.html, diskSize)."""
+
+
 class Vpc(Model):
     """The network."""
 
@@ -83,6 +89,31 @@ class Vpc(Model):
         return value
 
 
+class ExistingNodes(Model):
+    """Nodes of a cluster that somebody else keeps: all of one type, and one at a time away for an update."""
+
+    section = "cluster.existing.nodes."
+
+    instance_type: str = capacity.T3_MEDIUM.name
+    count: Whole = capacity.NODES
+    """Number that is always there: the least that an autoscaler leaves."""
+    disk_gibibytes: Whole = DEFAULT_DISK_GIBIBYTES
+
+    @field_validator("instance_type")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in capacity.NODE_SHAPES:
+            raise ValueError(
+                f"{value[:40]!r} is none whose room is known (infra/capacity.py); use {', '.join(capacity.NODE_SHAPES)}"
+            )
+        return value
+
+    @property
+    def shape(self) -> capacity.NodeShape:
+        """Return what pods may use on one of them."""
+        return capacity.node_shape(self.instance_type, self.disk_gibibytes)
+
+
 class ExistingCluster(Model):
     """An EKS cluster with its network that somebody else keeps; then neither is made here."""
 
@@ -106,6 +137,8 @@ class ExistingCluster(Model):
     old_images: tuple[str, ...] = ()
     """Images of pods that served in the namespace `shopcat` before this program did, as those pods name them. While any is
     named, such pods may start again there: the namespace asks for no pod security, and its NetworkPolicy leaves them alone."""
+    nodes: ExistingNodes = ExistingNodes()
+    """Nodes that the release and the previews have to fit on; what else runs on them is not counted."""
 
     @model_validator(mode="after")
     def _are_apart(self) -> ExistingCluster:
@@ -204,6 +237,27 @@ class Images(Model):
     smoke: Annotated[str, Field(description="curl")]
     load_balancer_controller: Annotated[str, Field(description="of the chart aws-load-balancer-controller")]
     external_secrets: Annotated[str, Field(description="of the chart external-secrets")]
+
+
+class RegistrySettings(Model):
+    """The repository of releases.
+
+    AWS can change neither setting of one that is there, and its protection refuses a replacement. So they are for one that
+    was there before this program (docs/takeover.md).
+    """
+
+    section = "registry."
+
+    repository: str = RELEASE_REPOSITORY
+    kms_key: str = ""
+    """ARN of the KMS key that encrypts it; empty is AES256, with a key of Amazon ECR's own."""
+
+    @field_validator("repository")
+    @classmethod
+    def _is_not_the_previews(cls, value: str) -> str:
+        if value == PREVIEW_REPOSITORY:
+            raise ValueError(f"{value} is the previews', which a pull request writes; name another")
+        return value
 
 
 class DatabaseSettings(Model):

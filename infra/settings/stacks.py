@@ -17,7 +17,16 @@ from infra.errors import SettingsError, ShopCatError
 from infra.settings import domains, stack_file
 from infra.settings.environment import wrong_command
 from infra.settings.limits import REGION, RULE_CONDITION_VALUES
-from infra.settings.platform import ChartDigests, ChartMirror, Charts, ClusterSettings, DatabaseSettings, Images, Vpc
+from infra.settings.platform import (
+    ChartDigests,
+    ChartMirror,
+    Charts,
+    ClusterSettings,
+    DatabaseSettings,
+    Images,
+    RegistrySettings,
+    Vpc,
+)
 from infra.settings.values import (
     CheckedEnvironment,
     Model,
@@ -167,6 +176,7 @@ class Settings(Model):
     """Guards what holds data or traffic against deletion; false, then one `up`, is the first step of taking all down."""
     vpc: Vpc = Vpc()
     cluster: ClusterSettings = ClusterSettings()
+    registry: RegistrySettings = RegistrySettings()
     database: DatabaseSettings = DatabaseSettings()
     drain: DrainSettings = DrainSettings()
     release: ReleaseSettings = ReleaseSettings()
@@ -245,7 +255,10 @@ class Settings(Model):
     @property
     def production(self) -> capacity.ProductionDemand:
         """Return what decides how much room a release needs."""
+        existing = self.cluster.existing
         return capacity.ProductionDemand(
+            node=existing.nodes.shape if existing else capacity.T3_MEDIUM,
+            nodes=existing.nodes.count if existing else capacity.NODES,
             replicas=self.release.replicas,
             pod=self.release.pod,
             migration=self.release.migration,

@@ -19,6 +19,7 @@ from tests.unit.test_settings import PREVIEWS, committed, existing
 CHECKED_ELSEWHERE = {
     "cluster.existing.kubeconfig": "read when it is used; a secret",
     "cluster.existing.vpcCidr": "ipaddress",
+    "cluster.existing.nodes.instanceType": "infra/capacity.py has the types",
     "vpc.cidr": "ipaddress",
     "vpc.zones": "two letters",
     "adminCidrs": "ipaddress, and counted with the addresses of the cluster's own",

@@ -20,7 +20,7 @@ from infra.commands.takeover import declared, helm, kinds, layout
 from infra.commands.takeover.declaration import Declared, reference
 from infra.commands.takeover.differences import Effect
 from infra.commands.takeover.kinds import KINDS
-from infra.commands.takeover.plan import TakeoverPlan, import_id, plan_takeover
+from infra.commands.takeover.plan import UNGUARDED, UNTAGGED, TakeoverPlan, import_id, plan_takeover
 from infra.commands.takeover.redaction import HIDDEN, Redactor
 from infra.commands.takeover.report import plan_text
 from infra.commands.takeover.rows import Outcome, TakeoverRow
@@ -130,7 +130,11 @@ def test_every_declared_type_of_aws_is_one_that_a_state_can_hold() -> None:
 
 
 def test_each_row_of_the_table_names_its_page() -> None:
-    assert kinds.documentation_page("aws_db_instance").endswith("/hashicorp/aws/latest/docs/resources/db_instance")
+    start = "https://registry.terraform.io/providers/hashicorp/aws/latest/docs/resources"
+    assert kinds.documentation_page("aws_db_instance") == f"{start}/db_instance"
+    assert kinds.documentation_page("aws_alb_listener") == f"{start}/lb_listener"
+    lines = plan_text(_plan(PLAIN.owned), Redactor([])).splitlines()
+    assert any(f"would replace cidrBlock: 10.0.0.0/16 → 10.64.0.0/16 ({start}/vpc)" in line for line in lines)
 
 
 # The plain layout -----------------------------------------------------------------------------------------------------
@@ -168,7 +172,8 @@ def test_the_plain_layout_is_refused_with_the_settings_that_avoid_it() -> None:
 
 def test_a_repository_that_moves_tags_is_changed_in_place() -> None:
     row = _row(_plan(PLAIN.owned), "aws_ecr_repository.shopcat")
-    assert row.detail == "import aws:ecr/repository:Repository shopcat shopcat"
+    assert row.detail.endswith(" aws:ecr/repository:Repository shopcat shopcat")
+    assert row.remarks == (UNTAGGED,)
     assert [(each.argument, each.effect, each.actual, each.declared) for each in row.differences] == [
         ("imageScanningConfiguration.scanOnPush", Effect.IN_PLACE, "false", "true"),
         ("imageTagMutability", Effect.IN_PLACE, "MUTABLE", "IMMUTABLE"),
@@ -177,9 +182,24 @@ def test_a_repository_that_moves_tags_is_changed_in_place() -> None:
 
 def test_a_repository_with_a_key_of_its_own_is_not_replaced() -> None:
     encryption = [{"encryption_type": "KMS", "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/1"}]
-    plan = _plan(_with(PLAIN.owned, "aws_ecr_repository.shopcat", encryption_configuration=encryption))
+    owned = _with(PLAIN.owned, "aws_ecr_repository.shopcat", encryption_configuration=encryption)
+    plan = _plan(owned)
     assert _row(plan, "aws_ecr_repository.shopcat").outcome is Outcome.REFUSED
+    assert any(
+        "images in it, would be replaced; set shopcat:registry.kmsKey to what is" in error for error in plan.errors
+    )
+    assert plan.suggestion[-3:] == (
+        "shopcat:registry:",
+        "  repository: shopcat",
+        f"  kmsKey: {encryption[0]['kms_key']}",
+    )
+
+
+def test_an_encryption_that_no_setting_describes_is_refused() -> None:
+    encryption = [{"encryption_type": "KMS_DSSE", "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/1"}]
+    plan = _plan(_with(PLAIN.owned, "aws_ecr_repository.shopcat", encryption_configuration=encryption))
     assert any("and all images in it, would be replaced; no setting of this version" in error for error in plan.errors)
+    assert "shopcat:registry:" not in plan.suggestion
 
 
 def _adopted_settings(**changes: Any) -> Settings:
@@ -220,7 +240,7 @@ def test_with_the_suggested_settings_the_cluster_is_used_as_it_is() -> None:
     for address in ("aws_eks_cluster.shopcat", "aws_iam_role.nodes", "aws_iam_openid_connect_provider.shopcat"):
         assert _row(plan, address).outcome is Outcome.USED, address
     database = _row(plan, "aws_db_instance.shopcat")
-    assert database.detail == "import aws:rds/instance:Instance database shopcat"
+    assert database.detail.endswith(" aws:rds/instance:Instance database shopcat")
     assert all(each.effect is not Effect.REPLACES for each in database.differences)
     (password,) = [each for each in database.differences if each.argument == "manageMasterUserPassword"]
     assert "whatever signs in with the old one is shut out" in password.note
@@ -308,7 +328,7 @@ def test_a_database_of_another_engine_is_not_the_shop_s() -> None:
 # A cluster that this program declares itself --------------------------------------------------------------------------
 
 
-def _as_declared() -> list[Owned]:
+def _as_declared(chosen: Settings = SETTINGS) -> list[Owned]:
     """A state whose every argument is as this program declares it, with ids in place of its references."""
     types = {kind.pulumi_type: name for name, kind in KINDS.items() if not name.startswith("aws_alb")}
 
@@ -326,14 +346,20 @@ def _as_declared() -> list[Owned]:
         return value
 
     owned = []
-    for each in recorded():
+    for each in recorded(chosen):
         name = types.get(each.pulumi_type)
         if name is None or not name.startswith("aws_") or each.pulumi_type.endswith("Validation"):
             continue
         attributes = {_snake(key): filled(value) for key, value in each.inputs.items() if key != "tags"}
         attributes["tags"] = each.inputs.get("tags") or {}
         title = text(each.key)
-        attributes |= {"id": title, "arn": title, "key_id": title, "name": attributes.get("name", title)}
+        attributes |= {
+            "id": title,
+            "arn": title,
+            "key_id": title,
+            "association_id": title,
+            "name": attributes.get("name", title),
+        }
         if name == "aws_eks_cluster":
             attributes["vpc_config"][0]["vpc_id"] = text(("aws:ec2/vpc:Vpc", "vpc"))
         if name == "aws_eks_node_group":
@@ -365,7 +391,9 @@ def test_what_is_as_declared_is_taken_over_without_a_loss() -> None:
         "aws_eip.nat-0",
         "aws_route_table.public",
     ):
-        assert taken[each].detail.startswith("import "), each
+        assert taken[each].detail.startswith("pulumi import --stack prod "), each
+    assert {row.address for row in taken.values() if UNGUARDED in row.remarks} >= {"aws_vpc.vpc", "aws_kms_key.secrets"}
+    assert not taken["aws_eks_cluster.shopcat-eksCluster"].remarks
     differences = [(row.address, each.argument, each.effect) for row in plan.rows for each in row.differences]
     assert differences == [("aws_eks_node_group.nodes", "launchTemplate.version", Effect.UNKNOWN)]
 
@@ -479,7 +507,7 @@ def test_the_account_is_that_of_the_state_s_arns() -> None:
 def test_deposed_and_tainted_objects_say_so() -> None:
     owned = [replace(_of("aws_ecr_repository.shopcat"), tainted=True), replace(_of("aws_eip.nat"), deposed=True)]
     plan = _plan(owned)
-    assert "tainted" in _row(plan, "aws_ecr_repository.shopcat").remarks[0]
+    assert "tainted" in _row(plan, "aws_ecr_repository.shopcat").remarks[-1]
     assert _row(plan, "aws_eip.nat").outcome is Outcome.LEFT
 
 

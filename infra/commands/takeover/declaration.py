@@ -23,6 +23,10 @@ class Declared:
     """Pulumi's option: an update that would delete it fails."""
     retain_on_delete: bool = False
     """Pulumi's option: what is deleted from the stack stays in AWS."""
+    parent: str = ""
+    """URN of the component that declares it."""
+    is_guarded: bool = False
+    """True if an update that would make it stops where AWS has it already (infra/foundation/existing_resources.py)."""
 
     @property
     def key(self) -> tuple[str, str]:

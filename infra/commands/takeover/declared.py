@@ -32,6 +32,7 @@ from infra.foundation import cluster, dns
 from infra.foundation.addons import Addons
 from infra.foundation.database import Database
 from infra.foundation.existing_network import ExistingNetwork
+from infra.foundation.existing_resources import FINDERS
 from infra.foundation.load_balancers import LoadBalancers
 from infra.foundation.network import Network
 from infra.foundation.registry import Registry
@@ -55,15 +56,23 @@ _OUTPUTS: Mapping[str, Mapping[str, Any]] = {
 """Outputs that the components compute with, by type."""
 
 
+_STACK_TYPE = "pulumi:pulumi:Stack"
+
+
 class _Recorder(mocks.Mocks):
     """Makes nothing; keeps each resource, and answers with references."""
 
     def __init__(self) -> None:
         self.declared: list[Declared] = []
+        self.parents: dict[tuple[str, str], str] = {}
+        """Type and name → URN of the parent; the SDK's mocks don't hand that over."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.custom and not args.typ.startswith("pulumi:"):
-            self.declared.append(Declared(args.typ, args.name, dict(args.inputs)))
+            parent = self.parents.get((args.typ, args.name), "")
+            self.declared.append(
+                Declared(args.typ, args.name, dict(args.inputs), parent=parent, is_guarded=args.typ in FINDERS)
+            )
         mark = refer(args.typ, args.name)
         outputs = {"arn": mark, "name": mark, "uniqueId": mark, **_OUTPUTS.get(args.typ, {}), **args.inputs}
         if args.typ == "aws:eks/cluster:Cluster":
@@ -75,13 +84,24 @@ class _Recorder(mocks.Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """Keeps what mocks are not told: the options that say what may delete a resource."""
+    """The SDK's monitor for mocks, with the engine's URNs (theirs have one parent's type alone), and the options that say what
+    may delete a resource.
+    """
 
-    def __init__(self, recorder: _Recorder) -> None:
+    def __init__(self, recorder: _Recorder, stack: str) -> None:
         super().__init__(recorder)
+        self._recorder, self._stack = recorder, stack
         self.kept: dict[tuple[str, str], tuple[bool, bool]] = {}
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the base class's name
+    def make_urn(self, parent: str, type_: str, name: str) -> str:
+        """Return a URN: types from the outermost parent inwards, without the stack's (sdk/go/common/resource/urn, New)."""
+        types = parent.split("::")[2] if parent else _STACK_TYPE
+        qualified = type_ if types == _STACK_TYPE else f"{types}${type_}"
+        return f"urn:pulumi:{self._stack}::{PROJECT}::{qualified}::{name}"
+
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - of the protocol
+        """Keep parent and options, then answer as the SDK's mocks do."""
+        self._recorder.parents[request.type, request.name] = request.parent
         self.kept[request.type, request.name] = bool(request.protect), bool(request.retainOnDelete)
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
@@ -101,7 +121,9 @@ def _eks_component(account: str) -> type[pulumi.ComponentResource]:
             own = pulumi.ResourceOptions(parent=opts.parent, protect=opts.protect, depends_on=opts.depends_on)
             super().__init__("eks:index:Cluster", title, None, own)
             child = pulumi.ResourceOptions(parent=self)
-            self.eks_cluster = _declared_cluster(title, arguments, _cluster_role(title, account, child), child)
+            service_role = pulumi.ComponentResource("eks:index:ServiceRole", f"{title}-eksRole", None, child)
+            role = _cluster_role(title, account, pulumi.ResourceOptions(parent=service_role))
+            self.eks_cluster = _declared_cluster(title, arguments, role, child)
             self.register_outputs({})
 
     return EksCluster
@@ -180,7 +202,7 @@ def _no_cluster() -> NoReturn:
 def recorded(stack: str, declare: Callable[[], None]) -> list[Declared]:
     """Return every resource that a function declares as a stack's program: nothing is made, and hooks don't run."""
     recorder = _Recorder()
-    monitor = _Monitor(recorder)
+    monitor = _Monitor(recorder, stack)
     pulumi.runtime.set_mocks(recorder, preview=False, project=PROJECT, stack=stack, monitor=monitor)
     with (
         replaced(pulumi.runtime.settings.SETTINGS, "callbacks", _Hooks()),
@@ -212,11 +234,11 @@ def record_declared(
 
 def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[str, str]) -> None:
     """Declare as `infra.production.Production` does."""
-    top = pulumi.ResourceOptions()
-    scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table)
+    top = pulumi.ResourceOptions(parent=pulumi.ComponentResource("shopcat:index:Production", "shopcat"))
+    scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table, settings.registry.repository)
     clients = AwsClients(region)  # only hooks would use it
     existing = settings.cluster.existing
-    Registry("registry", protect=settings.protection, opts=top)
+    Registry("registry", settings.registry, protect=settings.protection, opts=top)
     database = Database("database", settings, clients=clients, region=region, opts=top)
     network: Any
     security_group: pulumi.Input[str]

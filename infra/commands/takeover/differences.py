@@ -73,7 +73,9 @@ NOTES: Mapping[tuple[str, str], str] = {
     (_RDS, "dbSubnetGroupName"): "RDS may refuse another group of the same VPC",
     (_EKS, "version"): "EKS takes one minor version at a time, and none back",
     (_EKS, "vpcConfig.subnetIds"): "EKS takes only subnets of the same VPC and zones",
-    ("aws:ecr/repository:Repository", "imageTagMutability"): "tags that are there stay; none can be moved from then on",
+    ("aws:ecr/repository:Repository", "imageTagMutability"): (
+        "tags that are there stay; none can be moved from then on, so the next push of `latest` fails"
+    ),
     ("aws:route53/record:Record", "aliases"): "all users move at once",
 }
 """Facts that a person has to know of a difference."""

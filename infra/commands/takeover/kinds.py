@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-_DOCUMENTATION = "registry.terraform.io/providers/hashicorp/aws/latest/docs/resources"
+_DOCUMENTATION = "https://registry.terraform.io/providers/hashicorp/aws/latest/docs/resources"
 
 
 class Part(StrEnum):
@@ -334,8 +334,8 @@ KINDS: Mapping[str, TerraformType] = {**_NETWORK_TYPES, **_CLUSTER_TYPES, **_APP
 
 
 def documentation_page(type_name: str) -> str:
-    """Return the page that a row of the table follows."""
-    return f"{_DOCUMENTATION}/{type_name.removeprefix('aws_')}"
+    """Return the address of the page that a row of the table follows; `aws_alb` is another name of `aws_lb`."""
+    return f"{_DOCUMENTATION}/{type_name.removeprefix('aws_').replace('alb', 'lb', 1)}"
 
 
 def kubernetes_kind(type_name: str) -> str:

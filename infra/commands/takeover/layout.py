@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from infra.commands.takeover import nodes
 from infra.commands.takeover.matching import block, vpc_of
 from infra.settings.limits import OLDEST_KUBERNETES
 
@@ -74,16 +75,16 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
             f"{cluster.address}: shopcat:cluster.name is {settings.cluster.name}, the cluster is called {cluster.text('name')}; "
             "set it to that"
         )
-    config = block(cluster, "vpc_config")
-    for setting, chosen, key in (
-        ("vpcId", existing.vpc_id, "vpc_id"),
-        ("securityGroupId", existing.security_group_id, "cluster_security_group_id"),
-    ):
-        actual = config.get(key)
-        if isinstance(actual, str) and actual and actual != chosen:
-            yield (
-                f"{cluster.address}: shopcat:cluster.existing.{setting} is {chosen}, the cluster has {actual}; set it to that"
-            )
+    yield from nodes.wrong_nodes(cluster, owned, existing.nodes)
+    vpc = vpc_of(cluster)
+    if vpc not in {"", existing.vpc_id}:
+        yield f"{cluster.address}: shopcat:cluster.existing.vpcId is {existing.vpc_id}, the cluster has {vpc}; set it to that"
+    groups = nodes.security_groups(cluster, owned)
+    if groups and existing.security_group_id not in groups:
+        yield (
+            f"{cluster.address}: shopcat:cluster.existing.securityGroupId is {existing.security_group_id}, its nodes are in "
+            f"{' and '.join(groups)}; set it to that"
+        )
 
 
 def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
@@ -98,7 +99,7 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     used = _subnets_in_use(owned)
     private = [each.text("id") for each in subnets if not _is_public(each) and (not used or each.text("id") in used)]
     nat = [each for each in owned if each.type_name == "aws_nat_gateway" and not each.deposed]
-    group = block(cluster, "vpc_config").get("cluster_security_group_id")
+    group = next(iter(nodes.security_groups(cluster, owned)), "unknown")
     yield "shopcat:cluster:"
     yield f"  name: {cluster.text('name')}"
     yield "  existing:"
@@ -108,8 +109,32 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     yield f"    publicSubnetIds: [{', '.join(public)}]"
     yield "    previewSubnetIds: []  # two more public subnets of this VPC that nothing else uses"
     yield f"    privateSubnetIds: [{', '.join(private)}]"
-    yield f"    securityGroupId: {group if isinstance(group, str) and group else 'unknown'}"
+    yield f"    securityGroupId: {group}"
     yield f"    natAddresses: [{', '.join(each.text('public_ip') for each in nat)}]"
+    yield from nodes.node_lines(nodes.node_groups(cluster, owned))
+
+
+def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
+    """Yield lines of `shopcat:registry` that describe the repository that is there, if the settings describe another."""
+    repositories = [each for each in owned if each.type_name == "aws_ecr_repository" and not each.deposed]
+    named = [each for each in repositories if each.text("name") == settings.registry.repository]
+    candidates = named or repositories
+    if len(candidates) > 1:
+        yield f"# shopcat:registry.repository names the one with the shop's images: {_names(candidates)}"
+    if len(candidates) != 1 or not candidates[0].text("name"):
+        return
+    repository, encryption = candidates[0], block(candidates[0], "encryption_configuration")
+    key = encryption.get("kms_key") if encryption.get("encryption_type") == "KMS" else ""
+    key = key if isinstance(key, str) else ""
+    if (repository.text("name"), key) != (settings.registry.repository, settings.registry.kms_key):
+        yield "shopcat:registry:"
+        yield f"  repository: {repository.text('name')}"
+        if key:
+            yield f"  kmsKey: {key}"
+
+
+def _names(repositories: Sequence[Owned]) -> str:
+    return ", ".join(each.text("name") for each in repositories)
 
 
 def _subnets_in_use(owned: Sequence[Owned]) -> set[str]:

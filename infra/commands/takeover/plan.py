@@ -15,11 +15,12 @@ from infra.commands.takeover import layout
 from infra.commands.takeover.database_settings import existing_database
 from infra.commands.takeover.differences import Difference, Effect, compare
 from infra.commands.takeover.helm import TYPE as HELM_TYPE
-from infra.commands.takeover.kinds import KINDS, Part, TerraformType, kubernetes_kind
+from infra.commands.takeover.kinds import KINDS, Part, TerraformType, documentation_page, kubernetes_kind
 from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
 from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.commands.takeover.unpaired import Unpaired
-from infra.names import COLOURS, SHOP_NAMESPACE, workload_name
+from infra.foundation.import_commands import import_command, provider_urn
+from infra.names import COLOURS, PRODUCTION_STACK, PROJECT, SHOP_NAMESPACE, workload_name
 
 if TYPE_CHECKING:
     from infra.commands.takeover.declaration import Declared
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _EKS_CLUSTER = "aws:eks/cluster:Cluster"
 _VPC = "aws:ec2/vpc:Vpc"
+_REPOSITORY = "aws:ecr/repository:Repository"
 _RECORD = "aws_route53_record"
 _INSTANCE = "aws:rds/instance:Instance"
 EXISTING = "shopcat:cluster.existing"
@@ -70,9 +72,19 @@ SETTINGS: Mapping[tuple[str, str], str] = {
     },
     (_INSTANCE, "deletionProtection"): "shopcat:protection",
     ("aws:route53/record:Record", "aliases"): "shopcat:dns",
+    (_REPOSITORY, "encryptionConfigurations"): "shopcat:registry.kmsKey",
     ("kubernetes:helm.sh/v3:Release", "version"): "shopcat:charts",
 }
 """Setting that decides an argument (infra/settings)."""
+DOUBLE_ENCRYPTION = "KMS_DSSE"
+"""A repository's encryption in two layers, which the provider can make and no setting names."""
+UNGUARDED = (
+    "no update stops at it: the first `pulumi up` makes another, or writes over it, before this can run; "
+    f"{EXISTING} avoids that for a network and a cluster"
+)
+UNTAGGED = (
+    "this program's lifecycle policy deletes its images without a tag: give those that run one first (docs/takeover.md)"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class TakeoverPlan:
     anew: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Type → logical names of what is declared and has nothing of its kind there."""
     suggestion: tuple[str, ...] = ()
-    """Lines of settings that would describe the cluster and the database that are there."""
+    """Lines of settings that would describe the cluster, the repository and the database that are there."""
 
 
 def plan_takeover(
@@ -130,7 +142,10 @@ def plan_takeover(
         )
         for each in owned
     ]
-    suggestion = [] if cluster_fits else [*layout.existing_cluster(owned, settings)]
+    suggestion = [
+        *(() if cluster_fits else layout.existing_cluster(owned, settings)),
+        *layout.registry(owned, settings),
+    ]
     instance = pairs.only(_INSTANCE)
     if instance is not None and _is_disturbed(KINDS[instance.type_name], paired[instance.address]):
         suggestion += existing_database(instance, owned, settings)
@@ -190,9 +205,11 @@ def _paired(owned: Owned, kind: TerraformType, declared: Declared, differences: 
     row, named = _import(owned, kind, declared, differences), f"{declared.pulumi_type} {declared.name}"
     if _is_lost(kind, differences):
         verb = "would" if any(each.effect is Effect.REPLACES for each in differences) else "may"
-        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} {verb} replace it")
+        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} {verb} replace it", remarks=())
     if owned.type_name == _RECORD and differences:
-        return replace(row, outcome=Outcome.REFUSED, detail=f"{named} would lead all users elsewhere at once")
+        return replace(
+            row, outcome=Outcome.REFUSED, detail=f"{named} would lead all users elsewhere at once", remarks=()
+        )
     return row
 
 
@@ -202,17 +219,31 @@ def _import(owned: Owned, kind: TerraformType, declared: Declared, differences: 
         return TakeoverRow(
             owned.address, Outcome.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of"
         )
-    noted = tuple(_with_setting(declared.pulumi_type, difference) for difference in differences)
-    return TakeoverRow(
-        owned.address, Outcome.TAKEN, f"import {declared.pulumi_type} {declared.name} {identifier}", noted
-    )
+    noted = tuple(_with_source(owned.type_name, declared.pulumi_type, difference) for difference in differences)
+    remarks = [] if declared.is_guarded else [UNGUARDED]
+    if declared.pulumi_type == _REPOSITORY:
+        remarks.append(UNTAGGED)
+    return TakeoverRow(owned.address, Outcome.TAKEN, takeover_command(declared, identifier), noted, tuple(remarks))
 
 
-def _with_setting(pulumi_type: str, difference: Difference) -> Difference:
+def takeover_command(declared: Declared, identifier: str) -> str:
+    """Return the command that takes one thing into the state, the same with which `pulumi up` stops at it."""
+    package = declared.pulumi_type.partition(":")[0]
+    urns = {"provider": provider_urn(PRODUCTION_STACK, PROJECT, package)}
+    if declared.parent:
+        urns["parent"] = declared.parent
+    return import_command(PRODUCTION_STACK, urns, declared.pulumi_type, declared.name, identifier)
+
+
+def _with_source(type_name: str, pulumi_type: str, difference: Difference) -> Difference:
+    """Name the page that says of an argument that it needs a new resource, or the setting that decides another."""
     setting = _setting(pulumi_type, difference)
-    if not setting or difference.effect is Effect.REPLACES:
+    if difference.effect is Effect.REPLACES:
+        text = documentation_page(type_name)
+    elif setting:
+        text = f"{setting} decides it"
+    else:
         return difference
-    text = f"{setting} decides it"
     return replace(difference, note=f"{difference.note}; {text}" if difference.note else text)
 
 
@@ -241,7 +272,8 @@ def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pair
         for difference in paired[each.address]:
             if difference.forced or difference.effect is Effect.REPLACES:
                 setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
-                mend = f"set {setting} to what is there" if setting else NO_SETTING
+                is_describable = setting and difference.actual != DOUBLE_ENCRYPTION
+                mend = f"set {setting} to what is there" if is_describable else NO_SETTING
                 yield is_cluster, f"{each.address}: {_loss(kind, difference)}; {mend}"
     for text in _moved_cluster(owned, pairs):
         yield True, text

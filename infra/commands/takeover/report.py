@@ -9,8 +9,8 @@ from infra.commands.takeover.plan import TakeoverPlan
 from infra.commands.takeover.redaction import Redactor
 from infra.commands.takeover.rows import Outcome, TakeoverRow
 
-LONGEST = 1000
-"""Characters of one cell: an import id may be two ARNs, and has to be whole."""
+LONGEST = 3000
+"""Characters of one cell: a command has two URNs and an import id that may be two ARNs, and has to be whole."""
 LONGEST_VALUE = 60
 """Characters of an argument's value."""
 
