@@ -84,9 +84,7 @@ class _Recorder(mocks.Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """The SDK's monitor for mocks, with the engine's URNs (theirs have one parent's type alone), and the options that say what
-    may delete a resource.
-    """
+    """The SDK's monitor for mocks, with the engine's URNs (theirs have one parent's type alone) and what protects a resource."""
 
     def __init__(self, recorder: _Recorder, stack: str) -> None:
         super().__init__(recorder)
