@@ -806,6 +806,21 @@ def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: Le
     assert words in found
 
 
+@pytest.mark.parametrize("config", [{}, {"shopcat:registry": {"repository": "shop/shopcat"}}, {"shopcat:registry": {}}])
+def test_images_are_pushed_to_the_repository_of_the_stack_file(config: dict[str, Any]) -> None:
+    committed = stack.production(Backend("file:///x", "passphrase"), {})
+    document = {**committed.document, "config": {**committed.document["config"], **config}}
+    name = release.release_repository(replace(committed, document=document))
+    assert name == config.get("shopcat:registry", {}).get("repository", "shopcat")
+
+
+def test_no_image_is_built_for_a_repository_that_can_not_be() -> None:
+    committed = stack.production(Backend("file:///x", "passphrase"), {})
+    document = {"config": {**committed.document["config"], "shopcat:registry": {"repository": "Shop"}}}
+    with pytest.raises(ShopCatError, match=r"shopcat:registry\.repository: 'Shop' is not a repository such as"):
+        release.release_repository(replace(committed, document=document))
+
+
 def test_a_refused_release_does_not_abort_a_rollback_to_its_tag() -> None:
     state = LedgerState(live=LIVE, open=Open("v1.1.0", 1, 2, "green", "rollback"))
     assert "while rollback v1.1.0-r1 is open" in release.reason_not_to_abort(state, "v1.1.0", "release")

@@ -123,6 +123,22 @@ def test_the_first_release_is_known_by_digest_and_secret_version(platform: AwsCl
     assert str(APPLICATION_PORT) not in green.record.template.environment.values()
 
 
+def test_the_image_and_what_is_printed_are_of_the_repository_of_the_settings(platform: AwsClients) -> None:
+    named = {"registry": {"repository": "shop/shopcat"}}
+    push("v1.0.0")
+    refused(platform, "there is no ECR repository shop/shopcat yet", tag="v1.0.0", **named)
+    client("ecr").create_repository(repositoryName="shop/shopcat")
+    refused(platform, r"tag v1\.0\.0 is not in .*/shop/shopcat; it has: no image at all", tag="v1.0.0", **named)
+    assert any(
+        "push an image to 123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop/shopcat:v1.0.0" in note
+        for note in read(platform, **named).notes
+    )
+    manifest = {**json.loads(MANIFEST), "config": {"digest": digest(7)}}
+    client("ecr").put_image(repositoryName="shop/shopcat", imageManifest=json.dumps(manifest), imageTag="v1.0.0")
+    image = read(platform, tag="v1.0.0", **named).colours["green"].record.template.image
+    assert image.startswith("123456789012.dkr.ecr.eu-central-1.amazonaws.com/shop/shopcat@sha256:")
+
+
 def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients) -> None:
     push("v0.9.0")
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")

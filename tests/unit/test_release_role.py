@@ -211,9 +211,16 @@ def test_nothing_that_a_role_may_do_is_cut_off_by_the_boundary() -> None:
                 assert may_call(BOUNDARY, action), action
 
 
+def test_images_are_pushed_to_the_repository_of_the_settings_alone() -> None:
+    place = AwsScope(ACCOUNT, REGION, "shopcat", "shopcat-releases", "shop/shopcat")
+    policy = [json.loads(release_role.release_policy(place, updates_platform=False))]
+    for name, allowed in (("shop/shopcat", True), ("shopcat", False), ("shop/shopcat/other", False)):
+        assert decide(policy, Request("ecr:PutImage", arn("ecr", f"repository/{name}"))).allowed is allowed, name
+
+
 def test_policies_fit_what_aws_takes() -> None:
     """IAM counts no white space: 6,144 characters of a managed policy, 10,240 of a role's inline ones (IAM quotas)."""
-    longest = AwsScope("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255)
+    longest = AwsScope("1" * 12, "ap-southeast-1", "x" * 100, "y" * 255, "z" * 256)
     for text in boundary.documents(longest).values():
         assert len("".join(text.split())) <= 6_144
     assert len("".join(release_role.release_policy(longest, updates_platform=True).split())) <= 10_240

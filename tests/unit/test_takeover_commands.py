@@ -17,6 +17,8 @@ from infra.clients.aws import AwsClients
 from infra.commands.takeover.declaration import Declared
 from infra.commands.takeover.kinds import KINDS
 from infra.commands.takeover.plan import TakeoverPlan, import_id, takeover_command
+from infra.commands.takeover.redaction import Redactor
+from infra.commands.takeover.report import IMPORT_ORDER, plan_text
 from infra.commands.takeover.rows import Outcome
 from infra.commands.takeover.state import Owned
 from infra.errors import ShopCatError
@@ -106,6 +108,12 @@ def test_the_command_of_a_row_is_the_one_with_which_an_update_stops(monkeypatch:
         "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
     }
     assert types - taken == not_taken
+
+
+def test_a_plan_with_commands_says_when_to_run_them() -> None:
+    assert IMPORT_ORDER in plan_text(_plan(PLAIN.owned), Redactor([]))
+    without = [each for each in PLAIN.owned if each.type_name == "aws_eip"]
+    assert IMPORT_ORDER not in plan_text(_plan(without), Redactor([]))
 
 
 def test_the_recorded_parents_are_the_engine_s() -> None:

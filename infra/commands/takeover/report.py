@@ -11,6 +11,10 @@ from infra.commands.takeover.rows import Outcome, TakeoverRow
 
 LONGEST = 3000
 """Characters of one cell: a command has two URNs and an import id that may be two ARNs, and has to be whole."""
+IMPORT_ORDER = (
+    "pulumi import: run a command only once `pulumi up -s prod` has stopped with it, since the state has its parent from then on "
+    "(docs/takeover.md)"
+)
 LONGEST_VALUE = 60
 """Characters of an argument's value."""
 
@@ -24,6 +28,8 @@ def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) 
     if plan.suggestion:
         lines += ["", "settings that describe what is there:"]
         lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
+    if any(row.detail.startswith("pulumi import ") for row in plan.rows):
+        lines += ["", IMPORT_ORDER]
     lines += ["", *(cell(f"error: {error}", redactor) for error in plan.errors)]
     counts = ", ".join(
         f"{number} {outcome}" for outcome in Outcome if (number := sum(row.outcome is outcome for row in plan.rows))
