@@ -20,9 +20,9 @@ MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
 UNPRIVILEGED = "nobody"
 
 
-def _folders() -> list[Path]:
-    """Folders of every PostgreSQL server on this machine."""
-    return sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+def _folders() -> list[Path | None]:
+    """Folders of every PostgreSQL server on this machine; None if there is none."""
+    return [*sorted(path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb"))] or [None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Server:
 
 
 @pytest.fixture(
-    scope="module", params=_folders() or [None], ids=lambda path: f"postgresql-{path.parent.name}" if path else "none"
+    scope="module", params=_folders(), ids=lambda path: f"postgresql-{path.parent.name}" if path else "none"
 )
 def programs(request: pytest.FixtureRequest) -> Path:
     if request.param is None:
@@ -216,6 +216,16 @@ def test_everything_of_the_old_shop_is_the_application_s_and_nothing_else(server
     assert "r of_rds rdsadmin" in owners
     assert server.sql(MASTER, "SELECT tableowner FROM pg_tables WHERE schemaname = 'other'") == [MASTER]
     assert server.sql(MASTER, "SELECT datdba::regrole FROM pg_database WHERE datname = 'shop'") == [MASTER]
+
+
+def test_a_schema_as_before_postgresql_15(server: Server) -> None:
+    """There public is not the database owner's, and anyone may make objects in it."""
+    server.sql("rdsadmin", "ALTER SCHEMA public OWNER TO rdsadmin; GRANT CREATE ON SCHEMA public TO PUBLIC")
+    server.sql(MASTER, OLD_SHOP)
+    server.job()
+    assert {line.split()[-1] for line in server.sql(MASTER, OWNERS)} == {APPLICATION}
+    server.sql(APPLICATION, "CREATE TABLE carts (id int)")
+    _buy(server, MASTER, "old")
 
 
 def test_twice_changes_nothing(server: Server) -> None:

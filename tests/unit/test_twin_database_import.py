@@ -72,7 +72,8 @@ class There:
 
     @staticmethod
     def _client(service: str) -> Any:
-        return boto3.client(service, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
+        make: Any = boto3.client
+        return make(service, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test")
 
     def imported(self) -> tuple[str, Properties, Properties]:
         answer = self.provider.read(KIND, "shop-db", {}, {})
