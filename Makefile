@@ -134,6 +134,10 @@ audit: $(READY) ## checkov on what the twin's production declares and on the pat
 	@eval "$$($(RUN) -m twin env)" && pulumi stack export -s prod --file $(AUDIT)/prod.json && \
 		$(RUN) -m tests.audit $(AUDIT)/bin/checkov $(AUDIT)/prod.json
 
+.PHONY: takeover
+takeover: $(READY) ## legacy/ moved over to this program under load, each step counted; needs the real Terraform; half an hour; docs/takeover-rehearsal.md
+	@$(RUN) -m bench.takeover
+
 .PHONY: kills
 kills: $(READY) ## updates killed after each call of AWS, and production's second life after it was destroyed; an hour
 	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/twin/test_second_life.py
