@@ -110,7 +110,7 @@ NODE_SHAPES: Mapping[str, NodeShape] = {
 than a node really has."""
 
 
-def node_shape(instance_type: str, disk_gibibytes: int) -> NodeShape:
+def known_shape(instance_type: str, disk_gibibytes: int) -> NodeShape:
     """Return the shape of a node.
 
     Raises:

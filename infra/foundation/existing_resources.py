@@ -269,8 +269,7 @@ class ImportGuard:
     def __init__(
         self, clients: AwsClients, kubernetes: Callable[[], KubernetesClient], stack: str, project: str
     ) -> None:
-        self._clients, self._kubernetes, self._stack = clients, kubernetes, stack
-        self._project = project
+        self._clients, self._kubernetes, self._stack, self._project = clients, kubernetes, stack, project
         self._parents: dict[tuple[str, str], pulumi.Resource] = {}
         self._found: list[str] = []
         self._asked = 0
@@ -307,8 +306,7 @@ class ImportGuard:
         identifier = await threads.in_thread(self._find, args.type, inputs or {})
         if identifier is None:
             return
-        package = "kubernetes" if args.type == HELM_RELEASE else "aws"
-        urns = {"provider": provider_urn(self._stack, self._project, package)}
+        urns = {"provider": provider_urn(self._stack, self._project, args.type.partition(":")[0])}
         parent = self._parents.get((args.type, args.name))
         if parent is not None:
             urns["parent"] = str(await parent.urn.future())

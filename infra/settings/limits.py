@@ -213,6 +213,16 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "cluster.existing.natAddresses": Items(RULE_CONDITION_VALUES - 1, "values of a listener rule beside the colour"),
     "cluster.existing.securityGroupId": _SECURITY_GROUP,
+    "cluster.existing.oldImages": Items(
+        20,
+        "an old chart's containers; each is a value in an admission policy",
+        Text(
+            f"{_REPOSITORY_PATTERN}({TAG})?({BY_DIGEST})?",
+            "an image as a pod names it, such as shopcat:latest",
+            "github.com/distribution/reference",
+            most=512,
+        ),
+    ),
     "cluster.existing.nodes.count": Number(
         2, 100, "one may be drained; EKS takes 450 in a group, which is no small shop's"
     ),

@@ -111,7 +111,7 @@ class ExistingNodes(Model):
     @property
     def shape(self) -> capacity.NodeShape:
         """Return what pods may use on one of them."""
-        return capacity.node_shape(self.instance_type, self.disk_gibibytes)
+        return capacity.known_shape(self.instance_type, self.disk_gibibytes)
 
 
 class ExistingCluster(Model):

@@ -260,7 +260,7 @@ def test_a_single_node_is_refused() -> None:
     [("t3.medium", 17, 1930), ("t3.large", 35, 1930), ("m6i.large", 29, 1930), ("m7i.xlarge", 58, 3920)],
 )
 def test_shapes_of_nodes_are_those_of_the_published_table(instance_type: str, slots: int, millicores: int) -> None:
-    shape = capacity.node_shape(instance_type, 20)
+    shape = capacity.known_shape(instance_type, 20)
     assert (shape.pod_slots, shape.cpu_millicores) == (slots, millicores)
     assert shape.disk_mebibytes == 3 * 1024
 
@@ -273,7 +273,7 @@ def test_the_measured_node_has_no_less_than_the_formulas_say() -> None:
 
 def test_production_fits_on_every_known_shape_as_it_is_by_default() -> None:
     for name in capacity.NODE_SHAPES:
-        assert attempt(replace(PRODUCTION, node=capacity.node_shape(name, 20))) is not None, name
+        assert attempt(replace(PRODUCTION, node=capacity.known_shape(name, 20))) is not None, name
 
 
 def test_the_search_for_a_placement_can_fail() -> None:

@@ -23,7 +23,7 @@ from infra.commands.takeover.rows import Outcome
 from infra.commands.takeover.state import Owned
 from infra.errors import ShopCatError
 from infra.foundation import existing_resources
-from infra.foundation.existing_resources import FINDERS
+from infra.foundation.existing_resources import FINDERS, HELM_RELEASE
 from infra.settings import Settings
 from tests.unit.releases import run
 from tests.unit.test_existing_resources import Account
@@ -67,7 +67,13 @@ def guard_command(declared: Declared, parent: str, identifier: str, monkeypatch:
     """Return the command in the message with which an update stops at what is there under this id."""
     monkeypatch.setattr(existing_resources, "find_existing", lambda *_: identifier)
     monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0)
-    guard = existing_resources.ImportGuard(AwsClients("eu-central-1"), "prod", "shopcat")
+
+    def unasked() -> Any:
+        return None
+
+    guard = existing_resources.ImportGuard(AwsClients("eu-central-1"), unasked, "prod", "shopcat")
+
+    monkeypatch.setattr(existing_resources, "find_helm_release", lambda *_: identifier)
 
     async def urn() -> str:
         return parent
@@ -81,26 +87,28 @@ def guard_command(declared: Declared, parent: str, identifier: str, monkeypatch:
 
 def test_the_command_of_a_row_is_the_one_with_which_an_update_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     parents = engine_parents()
-    declared = [each for each in recorded(WHOLE) if each.pulumi_type in FINDERS]
+    guarded = {*FINDERS, HELM_RELEASE}
+    declared = [each for each in recorded(WHOLE) if each.pulumi_type in guarded]
     rows = {row.address: row for row in _plan(_as_declared(WHOLE), WHOLE).rows}
     taken = set()
     for each in declared:
         # The golden stack has no repository on GitHub, and so no roles for its workflows.
         assert each.parent in parents.get(each.key, {each.parent})
         assert each.is_guarded
-        row = rows[f"{TERRAFORM[each.pulumi_type]}.{each.name}"]
+        row = rows.get(f"{TERRAFORM[each.pulumi_type]}.{each.name}")
         command = takeover_command(each, "id")
-        if row.outcome is Outcome.TAKEN:
+        if row and row.outcome is Outcome.TAKEN:
             command = row.detail
             taken.add(each.pulumi_type)
         assert command == guard_command(each, each.parent, shlex.split(command)[-1], monkeypatch), each.key
     # Declared with what confines previews, which the recording leaves out; the first update makes them.
     beside = {"aws:dynamodb/table:Table", "aws:ssm/parameter:Parameter"}
     types = {each.pulumi_type for each in declared}
-    assert types == set(FINDERS) - beside
+    assert types == guarded - beside
     assert set(FINDERS) <= set(TERRAFORM)
     # Without a name of their own, so no state's object is known to be the same one; and a record would lead all users away.
     not_taken = {
+        HELM_RELEASE,  # no state is made up of it here
         "aws:route53/record:Record",
         "aws:lb/listener:Listener",
         "aws:lb/listenerRule:ListenerRule",
@@ -214,7 +222,7 @@ def test_with_the_suggested_settings_only_the_database_and_the_version_are_refus
     assert f"{cluster} runs Kubernetes 1.29, and 1.33 is the oldest" in others[0]
     newer = _plan(_with(owned, cluster, version="1.33"), chosen, region="eu-central-1", account="123456789012")
     assert [error for error in newer.errors if "aws_db_instance" not in error] == []
-    assert newer.suggestion == ()
+    assert not {"shopcat:cluster:", "shopcat:registry:"} & {*newer.suggestion}
     assert {row.address for row in newer.rows if row.outcome is Outcome.REFUSED} <= {
         row.address for row in newer.rows if "aws_db_instance" in row.address
     }

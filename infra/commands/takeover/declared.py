@@ -32,7 +32,7 @@ from infra.foundation import cluster, dns
 from infra.foundation.addons import Addons
 from infra.foundation.database import Database
 from infra.foundation.existing_network import ExistingNetwork
-from infra.foundation.existing_resources import FINDERS
+from infra.foundation.existing_resources import FINDERS, HELM_RELEASE
 from infra.foundation.load_balancers import LoadBalancers
 from infra.foundation.network import Network
 from infra.foundation.registry import Registry
@@ -64,15 +64,10 @@ class _Recorder(mocks.Mocks):
 
     def __init__(self) -> None:
         self.declared: list[Declared] = []
-        self.parents: dict[tuple[str, str], str] = {}
-        """Type and name → URN of the parent; the SDK's mocks don't hand that over."""
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         if args.custom and not args.typ.startswith("pulumi:"):
-            parent = self.parents.get((args.typ, args.name), "")
-            self.declared.append(
-                Declared(args.typ, args.name, dict(args.inputs), parent=parent, is_guarded=args.typ in FINDERS)
-            )
+            self.declared.append(Declared(args.typ, args.name, dict(args.inputs)))
         mark = refer(args.typ, args.name)
         outputs = {"arn": mark, "name": mark, "uniqueId": mark, **_OUTPUTS.get(args.typ, {}), **args.inputs}
         if args.typ == "aws:eks/cluster:Cluster":
@@ -84,23 +79,22 @@ class _Recorder(mocks.Mocks):
 
 
 class _Monitor(mocks.MockMonitor):
-    """The SDK's monitor for mocks, with the engine's URNs (theirs have one parent's type alone) and what protects a resource."""
+    """Keeps what mocks are not told, and makes URNs as the engine does: those of mocks have one parent's type alone."""
 
     def __init__(self, recorder: _Recorder, stack: str) -> None:
         super().__init__(recorder)
-        self._recorder, self._stack = recorder, stack
-        self.kept: dict[tuple[str, str], tuple[bool, bool]] = {}
+        self._stack = stack
+        self.kept: dict[tuple[str, str], tuple[bool, bool, str]] = {}
+        """Type and name → the options that say what may delete a resource, and its parent's URN."""
 
     def make_urn(self, parent: str, type_: str, name: str) -> str:
         """Return a URN: types from the outermost parent inwards, without the stack's (sdk/go/common/resource/urn, New)."""
         types = parent.split("::")[2] if parent else _STACK_TYPE
-        qualified = type_ if types == _STACK_TYPE else f"{types}${type_}"
-        return f"urn:pulumi:{self._stack}::{PROJECT}::{qualified}::{name}"
+        chain = type_ if types == _STACK_TYPE else f"{types}${type_}"
+        return f"urn:pulumi:{self._stack}::{PROJECT}::{chain}::{name}"
 
-    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - of the protocol
-        """Keep parent and options, then answer as the SDK's mocks do."""
-        self._recorder.parents[request.type, request.name] = request.parent
-        self.kept[request.type, request.name] = bool(request.protect), bool(request.retainOnDelete)
+    def RegisterResource(self, request: Any) -> Any:  # noqa: N802 - the base class's name
+        self.kept[request.type, request.name] = bool(request.protect), bool(request.retainOnDelete), request.parent
         return super().RegisterResource(request)  # type: ignore[no-untyped-call]
 
 
@@ -210,8 +204,10 @@ def recorded(stack: str, declare: Callable[[], None]) -> list[Declared]:
         pulumi.runtime.test(declare)()  # type: ignore[no-untyped-call]
     declared = []
     for each in recorder.declared:
-        protect, retain = monitor.kept[each.key]
-        declared.append(replace(each, protect=protect, retain_on_delete=retain))
+        protect, retain, parent = monitor.kept[each.key]
+        is_guarded = each.pulumi_type in {*FINDERS, HELM_RELEASE}
+        kept = replace(each, parent=parent, is_guarded=is_guarded, protect=protect, retain_on_delete=retain)
+        declared.append(kept)
     return declared
 
 

@@ -220,7 +220,7 @@ def _import(owned: Owned, kind: TerraformType, declared: Declared, differences: 
             owned.address, Outcome.UNKNOWN, f"the state lacks what its import id {kind.import_id} is made of"
         )
     noted = tuple(_with_source(owned.type_name, declared.pulumi_type, difference) for difference in differences)
-    remarks = [] if declared.is_guarded or kind.part is Part.CHART else [UNGUARDED]
+    remarks = [] if declared.is_guarded else [UNGUARDED]
     if declared.pulumi_type == _REPOSITORY:
         remarks.append(UNTAGGED)
     return TakeoverRow(owned.address, Outcome.TAKEN, takeover_command(declared, identifier), noted, tuple(remarks))
