@@ -76,10 +76,19 @@ _INSTANCE_SIZES: Mapping[str, tuple[int, int, int]] = {
     **{
         f"{family}.xlarge": (4, 16, 58) for family in ("t3", "t3a", "m5", "m5a", "m6a", "m6i", "m7a", "m7i", "m7i-flex")
     },
+    "t3.2xlarge": (8, 32, 58),
+    "m6a.4xlarge": (16, 64, 234),
+    "m6a.8xlarge": (32, 128, 234),
 }
 """Instance type of x86_64 → vCPUs, GiB and pods: network interfaces x (addresses of each - 1) + 2, as the VPC CNI has them
 without custom networking (aws.amazon.com/ec2/instance-types; awslabs/amazon-eks-ami, nodeadm/internal/kubelet/
 eni-max-pods.txt)."""
+
+
+_MANY_CORES = 30
+_MOST_PODS = (110, 250)
+"""Pods that a managed node group allows below 30 vCPUs, and from there on, whatever the addresses of the network interfaces
+would allow (docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses-procedure.html)."""
 
 
 def _reserved_millicores(cores: int) -> int:
@@ -99,7 +108,8 @@ def _allocatable(name: str, cores: int, gibibytes: int, pod_slots: int) -> NodeS
     visible = gibibytes * 1024 * 925 // 1000
     memory = visible - (255 + 11 * pod_slots) - 100
     millicores = 1000 * cores - _reserved_millicores(cores)
-    return NodeShape(name, pod_slots, millicores, memory, disk_for_pods(DISK_GIBIBYTES))
+    most = _MOST_PODS[cores >= _MANY_CORES]
+    return NodeShape(name, min(pod_slots, most), millicores, memory, disk_for_pods(DISK_GIBIBYTES))
 
 
 NODE_SHAPES: Mapping[str, NodeShape] = {

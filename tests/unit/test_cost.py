@@ -21,7 +21,7 @@ from infra.commands.cost import __main__ as command
 from infra.commands.cost import prices as price_file
 from infra.commands.cost.charges import ALWAYS_CHARGED, CHARGED, Charge, charges, charges_beside
 from infra.commands.cost.estimate import Estimate, estimate
-from infra.commands.cost.nodes import cheapest_pair, node_pair, node_pairs, node_shape
+from infra.commands.cost.nodes import cheapest_pair, node_pair, node_pairs, other_types
 from infra.commands.cost.page import SETTING_CHANGES, changed
 from infra.commands.cost.prices import HOURS_PER_MONTH, Price, PriceList, read_prices
 from infra.commands.takeover.declaration import Declared
@@ -113,7 +113,7 @@ def test_no_price_is_left_over() -> None:
     """Each is used for the settings as they are or may be, or for another shape of the nodes."""
     databases = [_variant(1, endpoints=True, multi=multi, size=size) for multi in (False, True) for size in range(3)]
     used = {charge.price for each in databases for charge in charges(production(each), PRICES)}
-    used |= {charge.price for charge in charges_beside(SETTINGS)} | set(PRICES.shape) | {"eks-extended-support"}
+    used |= {charge.price for charge in charges_beside(SETTINGS)} | set(other_types(PRICES)) | {"eks-extended-support"}
     assert used == set(PRICES.price)
 
 
@@ -289,8 +289,7 @@ def test_the_cheapest_nodes_hold_so_many_previews_and_a_smaller_disk_does_not(pr
     assert pair is not None
     assert pair.previews >= previews
     if pair.disk_gibibytes > capacity.DISK_GIBIBYTES:
-        offered = PRICES.shape[pair.shape.name]
-        smaller = node_shape(pair.shape.name, offered, pair.disk_gibibytes - 10)
+        smaller = capacity.known_shape(pair.shape.name, pair.disk_gibibytes - 10)
         assert node_pair(SETTINGS.production, smaller, pair.disk_gibibytes - 10, PRICES).previews < previews
 
 
@@ -299,7 +298,7 @@ def test_no_shape_is_enough_for_too_many() -> None:
 
 
 def test_a_managed_node_group_s_limit_of_pods_counts() -> None:
-    slots = {name: node_shape(name, offered, 40).pod_slots for name, offered in PRICES.shape.items()}
+    slots = {name: capacity.known_shape(name, 40).pod_slots for name in other_types(PRICES)}
     assert slots["m6a.4xlarge"] == 110
     assert slots["m6a.8xlarge"] == 234
     assert slots["t3.large"] == 35

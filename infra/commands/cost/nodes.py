@@ -10,15 +10,11 @@ from typing import TYPE_CHECKING
 from infra import capacity
 
 if TYPE_CHECKING:
-    from infra.commands.cost.prices import OfferedShape, PriceList
+    from infra.commands.cost.prices import PriceList
 
 DISK_STEP_GIBIBYTES = 10
 MOST_DISK_GIBIBYTES = 500
 """Where the search for a disk ends."""
-FEW_VCPUS = 30
-_MOST_PODS = (110, 250)
-"""What a managed node group allows below 30 vCPUs, and from there on, whatever the addresses of the network interfaces would
-allow (docs.aws.amazon.com/eks/latest/userguide/cni-increase-ip-addresses-procedure.html)."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +29,9 @@ class NodePair:
     """Previews that fit beside a full release."""
 
 
-def node_shape(name: str, offered: OfferedShape, disk_gibibytes: int) -> capacity.NodeShape:
-    """Return an offered shape as the capacity plan wants it."""
-    return capacity.NodeShape(
-        name,
-        pod_slots=min(offered.pods, _MOST_PODS[offered.vcpu >= FEW_VCPUS]),
-        cpu_millicores=offered.cpu_millicores,
-        memory_mebibytes=offered.memory_mebibytes,
-        disk_mebibytes=capacity.disk_for_pods(disk_gibibytes),
-    )
+def other_types(prices: PriceList) -> list[str]:
+    """Return the instance types that the capacity plan knows and the price file has, beside the one that there is."""
+    return [name for name in capacity.NODE_SHAPES if name in prices.price and name != capacity.T3_MEDIUM.name]
 
 
 def node_pair(
@@ -66,9 +56,7 @@ def node_pair(
 def node_pairs(production: capacity.ProductionDemand, prices: PriceList) -> list[NodePair]:
     """Return the nodes that there are, and after them the other shapes with the same disk, the cheapest first."""
     disk = capacity.DISK_GIBIBYTES
-    others = [
-        node_pair(production, node_shape(name, offered, disk), disk, prices) for name, offered in prices.shape.items()
-    ]
+    others = [node_pair(production, capacity.known_shape(name, disk), disk, prices) for name in other_types(prices)]
     others.sort(key=lambda pair: (pair.monthly is None, pair.monthly or Decimal()))
     return [node_pair(production, production.node, disk, prices), *others]
 
@@ -82,6 +70,6 @@ def cheapest_pair(production: capacity.ProductionDemand, previews: int, prices: 
 def _larger_pairs(production: capacity.ProductionDemand, previews: int, prices: PriceList) -> Iterator[NodePair]:
     """Return each shape with the smallest disk on which they fit."""
     disks = range(capacity.DISK_GIBIBYTES, MOST_DISK_GIBIBYTES + 1, DISK_STEP_GIBIBYTES)
-    for name, offered in prices.shape.items():
-        pairs = (node_pair(production, node_shape(name, offered, disk), disk, prices) for disk in disks)
+    for name in other_types(prices):
+        pairs = (node_pair(production, capacity.known_shape(name, disk), disk, prices) for disk in disks)
         yield from (pair for pair in [next((pair for pair in pairs if pair.previews >= previews), None)] if pair)

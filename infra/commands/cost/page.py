@@ -227,9 +227,9 @@ By `infra/capacity.py` {capacity.plan(production).describe(production)}.
 {table}
 
 The disks are {capacity.DISK_GIBIBYTES} GiB as today; where pods, CPU and memory allow more previews than they hold,
-larger ones do. What pods may use of the other shapes is Karpenter's estimate, which takes more off for the kernel than a
-running t3.medium did, and no more pods than a managed node group allows. The settings know t3.medium alone: another shape
-is a change of `infra/foundation/cluster.py` and `infra/capacity.py`."""
+larger ones do. What pods may use of the other shapes is computed (`NODE_SHAPES` there), with more taken off for the kernel than a
+running t3.medium needs, and no more pods than a managed node group allows. A cluster that this program makes has t3.medium; one
+that is there may have any of them (`shopcat:cluster.existing.nodes`)."""
 
 
 def _many_part(subject: CostSubject, preview: Estimate) -> str:
@@ -273,7 +273,6 @@ def _sources_part(prices: PriceList) -> str:
         )
         for name, price in prices.price.items()
     ]
-    shapes = [(f"shape {name}", "", "", shape.source, f"{shape.pods} pods") for name, shape in prices.shape.items()]
     sources = [
         (
             name,
@@ -286,7 +285,7 @@ def _sources_part(prices: PriceList) -> str:
     ]
     return f"""## Prices
 
-{_markdown_table(("price", "US dollars", "per", "source", "entry there"), [*rows, *shapes], (1,))}
+{_markdown_table(("price", "US dollars", "per", "source", "entry there"), rows, (1,))}
 
 ## Sources
 

@@ -70,16 +70,6 @@ class Price(_Strict):
         return count * self.usd * (HOURS_PER_MONTH if self.unit == "hour" else 1)
 
 
-class OfferedShape(_Strict):
-    """What pods may use on a node of one type."""
-
-    vcpu: int
-    pods: int
-    cpu_millicores: int
-    memory_mebibytes: int
-    source: str
-
-
 class PriceList(_Strict):
     """All that is known of one region."""
 
@@ -87,14 +77,12 @@ class PriceList(_Strict):
     location: str
     source: Mapping[str, PriceSource]
     price: Mapping[str, Price]
-    shape: Mapping[str, OfferedShape]
     free: Mapping[str, str]
     """Type of resource → why it is on no bill by itself."""
 
     @model_validator(mode="after")
     def _names_its_sources(self) -> PriceList:
         named = {price.source for price in self.price.values() if price.source}
-        named |= {shape.source for shape in self.shape.values()}
         if named != set(self.source):
             raise ValueError(
                 f"sources that are named and not described, or the reverse: {sorted(named ^ set(self.source))}"
