@@ -8,6 +8,7 @@ taken again. docs/takeover-rehearsal.md is written by this command and never by 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,9 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,34 +24,24 @@ import yaml
 
 from bench import run
 from bench.load import Load, Outcome, Stream, summarize
+from bench.takeover_page import NEW, OLD, Step, page
 from bench.workloads import SHORT_MIX
+from infra.release.probes import HttpsProber
 from twin import config, parts, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import pki, processes
 from twin.loadbalancer import hostnames
 from twin.paths import REPOSITORY
 from twin.scenarios import production
-from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop
+from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop, node_addresses
 
 NAME = "takeover"
 PAGE = REPOSITORY / "docs" / "takeover-rehearsal.md"
-OLD, NEW = "old", "new"
 _MAXIMUM_SECONDS = 2 * 3600.0
 _SUGGESTED = "settings that describe"
 _MOST_ROUNDS = 6
 """Updates that may stop with imports before one goes through."""
-
-
-@dataclass
-class Step:
-    """One step and what was sent meanwhile."""
-
-    name: str
-    began: float
-    ended: float = 0.0
-    note: str = ""
-    sent: Mapping[str, int] = field(default_factory=dict)
-    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 class Rehearsal:
@@ -72,7 +61,7 @@ class Rehearsal:
 
     # Counting ---------------------------------------------------------------------------------------------------------
 
-    @contextmanager
+    @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[Step]:
         step = Step(name, time.time())
         print(f"{name} …", flush=True)
@@ -93,7 +82,13 @@ class Rehearsal:
                 maximum_seconds=_MAXIMUM_SECONDS,
             )
         else:
-            load = run.load_on(self.twin, self._mix, _MAXIMUM_SECONDS)
+            load = Load(
+                self._addresses("shopcat")[0],
+                hostnames.domain(self.twin),
+                ca_file=pki.ca_file(self.twin),
+                streams=self._mix,
+                maximum_seconds=_MAXIMUM_SECONDS,
+            )
         self._loads[system] = load.__enter__()
 
     def _stop(self, system: str) -> None:
@@ -113,15 +108,41 @@ class Rehearsal:
     def _environment(self) -> dict[str, str]:
         return run.environment(self.twin, self._settings)
 
+    def _addresses(self, load_balancer: str) -> list[str]:
+        """Return the addresses of a load balancer's nodes on this machine's loopback."""
+        (balancer,) = pulumi.client(self.twin, "elbv2").describe_load_balancers(Names=[load_balancer])["LoadBalancers"]
+        return list(node_addresses(self.twin).of(balancer["LoadBalancerArn"], loopback=True))
+
+    def _hosts(self) -> Path:
+        """Write what this machine's resolver knows, and the names of this twin's load balancers, which the internet would."""
+        path, known = self._directory / "hosts", node_addresses(self.twin)
+        lines = [hostnames.HOSTS.read_text().rstrip("\n")]
+        for balancer in pulumi.client(self.twin, "elbv2").describe_load_balancers()["LoadBalancers"]:
+            with contextlib.suppress(KeyError):  # the load balancer has not seen it yet
+                address = known.of(balancer["LoadBalancerArn"], loopback=True)[0]
+                lines.append(f"{address} {balancer['DNSName']} {balancer['DNSName'].lower()}")
+        path.write_text("\n".join([*lines, ""]))
+        return path
+
     def _command(
         self, *argv: str, check: bool = True, kill_after: float = 0.0, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command; with ``kill_after`` it is killed after so many seconds, and run again from its beginning."""
+        # In a mount namespace of its own, so that only this command sees the names.
+        command = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount --bind "$0" /etc/hosts && exec "$@"',
+            str(self._hosts()),
+            *argv,
+        ]
         if kill_after:
             log = self._directory / "killed.log"
             with log.open("w") as out:
                 process = subprocess.Popen(
-                    argv, cwd=REPOSITORY, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out,
+                    command, cwd=REPOSITORY, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out,
                     stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
                 try:
@@ -134,7 +155,7 @@ class Rehearsal:
             if argv[0] == "pulumi":
                 self._command("pulumi", "cancel", pulumi.STACK, "--yes")
         result = subprocess.run(
-            argv,
+            command,
             cwd=REPOSITORY,
             env=self._environment(),
             text=True,
@@ -222,7 +243,7 @@ class Rehearsal:
         with self._step("first release beside the old one"):
             self.shop.push("v1.0.0")
             self._up("-c", "shopcat:tag=v1.0.0")
-            production.wait_until_served(self.twin, f"https://{hostnames.domain(self.twin)}")
+            self._wait_until_served()
         self._move_traffic()
         with self._step("the old Deployment to 0"):
             self.shop.kubectl("scale", "deployment/shopcat", "-n", NAMESPACE, "--replicas=0")
@@ -272,6 +293,16 @@ class Rehearsal:
             if outcome.key and not outcome.failure
         ]
         return len(confirmed), [key for key in confirmed if stored.get(key) != 1]
+
+    def _wait_until_served(self) -> None:
+        """Wait until both nodes of the new load balancer answer: its name leads to the old one still."""
+        url = f"https://{hostnames.domain(self.twin)}"
+        probers = [HttpsProber(url, address=address) for address in self._addresses("shopcat")]
+        processes.wait_until(
+            lambda: all(prober.get().ok for prober in probers),
+            "a page through the new load balancer",
+            timeout_seconds=120,
+        )
 
     def _point_name_at_old(self) -> None:
         """Enter the record that led users to the old load balancer all along."""
@@ -358,43 +389,6 @@ def _without_old(settings: dict[str, Any]) -> None:
     database["backupRetentionDays"] = 14
 
 
-def page(rehearsal: Rehearsal) -> str:
-    """Return docs/takeover-rehearsal.md of a rehearsal that came to its end."""
-    confirmed, lost = rehearsal.orders
-    rows = [
-        f"| {step.name} | {step.ended - step.began:.0f} | {_counts(step, OLD)} | {_counts(step, NEW)} | {step.note or '-'} |"
-        for step in rehearsal.steps
-    ]
-    same = [f"| {name} | {value} | {rehearsal.after[name]} |" for name, value in rehearsal.before.items()]
-    return "\n".join(
-        [
-            "# The takeover, rehearsed",
-            "",
-            "Written by `make takeover`. The old shop is legacy/, brought up on the twin by the real Terraform and the real",
-            "Helm. The same load goes to the old load balancer until the last share has moved and the TTL is over, and to the",
-            "new one from the first share on.",
-            "",
-            "| step | seconds | old: failed of sent | new: failed of sent | note |",
-            "|---|---:|---:|---:|---|",
-            *rows,
-            "",
-            f"Orders confirmed to users: {confirmed}; of these not stored exactly once: {len(lost)}.",
-            "",
-            "| | before | after |",
-            "|---|---|---|",
-            *same,
-            "",
-            "Not rehearsed: `finish` of the traffic move, which wants an hour without a request at the old load balancer; giving",
-            "up Terraform's and Helm's state, whose commands `tests/engine/test_handover.py` runs against moto.",
-            "",
-        ]
-    )
-
-
-def _counts(step: Step, system: str) -> str:
-    return f"{step.failed[system]} of {step.sent[system]}" if step.sent.get(system) else "-"
-
-
 def main() -> int:
     """``python -m bench.takeover``; 1 if a step failed."""
     run.prepare_process()
@@ -408,7 +402,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             rehearsal = Rehearsal(twin, Path(directory))
             rehearsal.run()
-            PAGE.write_text(page(rehearsal))
+            PAGE.write_text(page(rehearsal.steps, rehearsal.before, rehearsal.after, rehearsal.orders))
             print(PAGE.read_text())
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -97,6 +97,9 @@ class Plan:
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises ShopCatError."""
     room: capacity.CapacityPlan
+    probe_address: str = ""
+    """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
+    to a load balancer from before the takeover, whose answers say nothing of a release here."""
     is_traffic_misplaced: bool = False
     """No release is open, and not all weight is on the live colour: at its end this update puts it there."""
     notes: tuple[str, ...] = field(default=())
@@ -160,6 +163,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         pointer=_pointer(decision, state),
         timing=_timing(settings.drain.budget),
         public_url=settings.url,
+        probe_address=view.dns_name if settings.dns == "external" else "",
         load_balancer=LOAD_BALANCER,
         kubernetes=kubernetes,
         room=room,

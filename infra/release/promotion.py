@@ -94,7 +94,7 @@ class Hooks:
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
         self._log = log
         self._progress = Progress(log)
-        self._prober = prober or (HttpsProber(plan.public_url) if plan.public_url else None)
+        self._prober = prober or (HttpsProber(plan.public_url, address=plan.probe_address) if plan.public_url else None)
         self._claiming = asyncio.Lock()
         self._deciding = asyncio.Lock()
         """Held by the one that reads weights in order to write weights or to let pods go."""

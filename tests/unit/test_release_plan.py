@@ -210,6 +210,14 @@ def test_no_release_starts_upon_a_live_colour_that_somebody_scaled_down(
     assert read(platform).decision.action == "stay", "only a release is refused"
 
 
+@pytest.mark.parametrize("dns", ["route53", "external"])
+def test_requests_of_our_own_go_to_our_load_balancer_where_the_name_may_lead_elsewhere(
+    platform: AwsClients, dns: str
+) -> None:
+    (balancer,) = client("elbv2").describe_load_balancers()["LoadBalancers"]
+    assert read(platform, dns=dns).probe_address == (balancer["DNSName"] if dns == "external" else "")
+
+
 def test_weights_that_say_otherwise_are_told_and_put_right(platform: AwsClients) -> None:
     push("v1.0.0")
     release(platform, tag="v1.0.0")

@@ -36,6 +36,11 @@ _POLICY_PAGE = {"Effect": "Allow", "Action": ["elasticloadbalancing:*", "ec2:*"]
 """Wider than upstream's iam_policy.json; the twin's AWS checks no policy."""
 
 
+def node_addresses(twin: Twin) -> NodeAddresses:
+    """Return the addresses of the nodes of a twin's load balancers."""
+    return NodeAddresses(twin, twin.directory / "loadbalancer" / "ordinals.json")
+
+
 class OldShop:
     """legacy/ on a twin that has no production stack yet."""
 
@@ -187,9 +192,8 @@ class OldShop:
         """Return the addresses of the old load balancer's nodes; none while there is no load balancer."""
         for load_balancer in pulumi.client(self.twin, "elbv2").describe_load_balancers()["LoadBalancers"]:
             if load_balancer["LoadBalancerName"].startswith(f"k8s-{NAMESPACE}-"):
-                known = NodeAddresses(self.twin, self.twin.directory / "loadbalancer" / "ordinals.json")
                 try:
-                    return list(known.of(load_balancer["LoadBalancerArn"], loopback=True))
+                    return list(node_addresses(self.twin).of(load_balancer["LoadBalancerArn"], loopback=True))
                 except KeyError:  # the load balancer has not seen it yet
                     return []
         return []

@@ -84,7 +84,7 @@ class _SecurityGroupRule(Kind):
             "prefixListId", "description",
         }
     )  # fmt: skip
-    replaces = inputs
+    replaces = frozenset({"securityGroupId"})
     tagged = True
     egress: ClassVar[bool]
 
@@ -115,6 +115,18 @@ class _SecurityGroupRule(Kind):
             return None
         arn = f"arn:aws:ec2:{aws.region}:{aws.account}:security-group-rule/{identifier}"
         return {"arn": arn, "securityGroupRuleId": identifier}
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        if not changed:
+            return
+        rule = pick(
+            new, IpProtocol="ipProtocol", FromPort="fromPort", ToPort="toPort", CidrIpv4="cidrIpv4",
+            ReferencedGroupId="referencedSecurityGroupId", PrefixListId="prefixListId", Description="description",
+        )  # fmt: skip
+        aws("ec2").modify_security_group_rules(
+            GroupId=state["securityGroupId"],
+            SecurityGroupRules=[{"SecurityGroupRuleId": identifier, "SecurityGroupRule": rule}],
+        )
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         operation = "revoke_security_group_egress" if self.egress else "revoke_security_group_ingress"

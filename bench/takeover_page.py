@@ -1,0 +1,66 @@
+"""The page of a rehearsed takeover: each step with what was sent and failed meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+OLD, NEW = "old", "new"
+
+
+@dataclass
+class Step:
+    """One step and what was sent meanwhile."""
+
+    name: str
+    began: float
+    ended: float = 0.0
+    note: str = ""
+    sent: Mapping[str, int] = field(default_factory=dict)
+    failed: Mapping[str, int] = field(default_factory=dict)
+
+
+def page(
+    steps: Sequence[Step], before: Mapping[str, str], after: Mapping[str, str], orders: tuple[int, Sequence[str]]
+) -> str:
+    """Return docs/takeover-rehearsal.md.
+
+    Args:
+        steps: in their order.
+        before: name → identity of what must stay, before the takeover.
+        after: the same at its end.
+        orders: number of orders that were confirmed to users, and the keys of those that are not stored exactly once.
+    """
+    confirmed, lost = orders
+    rows = [
+        f"| {step.name} | {step.ended - step.began:.0f} | {_counts(step, OLD)} | {_counts(step, NEW)} | {step.note or '-'} |"
+        for step in steps
+    ]
+    same = [f"| {name} | {value} | {after[name]} |" for name, value in before.items()]
+    return "\n".join(
+        [
+            "# The takeover, rehearsed",
+            "",
+            "Written by `make takeover`. The old shop is legacy/, brought up on the twin by the real Terraform and the real",
+            "Helm. The same load goes to the old load balancer until the last share has moved and the TTL is over, and to the",
+            "new one from the first share on.",
+            "",
+            "| step | seconds | old: failed of sent | new: failed of sent | note |",
+            "|---|---:|---:|---:|---|",
+            *rows,
+            "",
+            f"Orders confirmed to users: {confirmed}; of these not stored exactly once: {len(lost)}.",
+            "",
+            "| | before | after |",
+            "|---|---|---|",
+            *same,
+            "",
+            "Not rehearsed: `finish` of the traffic move, which wants an hour without a request at the old load balancer; giving",
+            "up Terraform's and Helm's state, whose commands `tests/engine/test_handover.py` runs against moto.",
+            "",
+        ]
+    )
+
+
+def _counts(step: Step, system: str) -> str:
+    return f"{step.failed[system]} of {step.sent[system]}" if step.sent.get(system) else "-"
