@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import urllib3
 import yaml
 
 from bench import run
 from bench.load import Load, Outcome, Stream, summarize
 from bench.takeover_page import NEW, OLD, Step, page
 from bench.workloads import SHORT_MIX
-from infra.release.probes import HttpsProber
 from twin import config, parts, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
@@ -296,12 +296,19 @@ class Rehearsal:
 
     def _wait_until_served(self) -> None:
         """Wait until both nodes of the new load balancer answer: its name leads to the old one still."""
-        url = f"https://{hostnames.domain(self.twin)}"
-        probers = [HttpsProber(url, address=address) for address in self._addresses("shopcat")]
+        host, addresses = hostnames.domain(self.twin), self._addresses("shopcat")
+
+        def answers(address: str) -> bool:
+            with urllib3.HTTPSConnectionPool(
+                address, server_hostname=host, assert_hostname=host, ca_certs=str(pki.ca_file(self.twin)), timeout=5
+            ) as pool:
+                try:
+                    return bool(pool.request("GET", "/", headers={"Host": host}, retries=False).status == 200)
+                except urllib3.exceptions.HTTPError:
+                    return False
+
         processes.wait_until(
-            lambda: all(prober.get().ok for prober in probers),
-            "a page through the new load balancer",
-            timeout_seconds=120,
+            lambda: all(map(answers, addresses)), "a page through the new load balancer", timeout_seconds=120
         )
 
     def _point_name_at_old(self) -> None:
