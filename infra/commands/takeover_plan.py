@@ -7,6 +7,7 @@ read the table.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -104,12 +105,17 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--helm", type=Path, help="what `helm get all` prints; else the cluster is asked")
     parser.add_argument("--offline", action="store_true", help="ask neither AWS nor the cluster")
     arguments = parser.parse_args(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     try:
         plan, redactor, data_sources = _plan(arguments)
+        print(plan_text(plan, redactor, data_sources=data_sources), flush=True)
     except ShopCatError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(plan_text(plan, redactor, data_sources=data_sources))
+    except BrokenPipeError:  # whoever reads it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 1 if plan.errors else 0
 
 

@@ -18,6 +18,21 @@ SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
 SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
 """
+# Kubernetes turns $$ in a command into $, so quotes are dollars with a word between.
+_REFUSE_ANOTHERS = r"""
+\getenv role APP_USER
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role'
+  AND shobj_description(oid, 'pg_authid') IS DISTINCT FROM 'made by the Job database-roles of ShopCat') AS is_anothers \gset
+\if :is_anothers
+  DO $do$ BEGIN RAISE EXCEPTION USING MESSAGE = 'the role is there already, and this Job has not made it',
+    HINT = 'set shopcat:database.applicationRole to one that nobody has'; END $do$;
+\endif
+BEGIN;
+SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('COMMENT ON ROLE %I IS %L', :'role', 'made by the Job database-roles of ShopCat') \gexec
+COMMIT;
+"""
+"""A role that somebody else made keeps its password: its users would be shut out. Made and marked in one transaction."""
 _KEEP_OTHERS_OUT = r"""SELECT format('REVOKE CONNECT ON DATABASE %I FROM PUBLIC', :'database') \gexec
 """
 _TAKE_OVER = r"""
@@ -59,6 +74,7 @@ def role_sql(*, taken_over: bool) -> str:
         taken_over: somebody else has made the database. Then the role gets what the master user owns in schema public (tables,
             sequences, views, functions, types, but nothing of an extension), and the master user goes on using it as a member.
             What it makes there later, the role may read and write. Nobody else's right to connect is taken away. An object
-            that is in use is waited for three seconds; then psql fails, and the next attempt goes on.
+            that is in use is waited for three seconds; then psql fails, and the next attempt goes on. A role that somebody else
+            made is refused before it is touched.
     """
-    return _MAKE_ROLE + (_TAKE_OVER if taken_over else _KEEP_OTHERS_OUT)
+    return _REFUSE_ANOTHERS + _MAKE_ROLE + _TAKE_OVER if taken_over else _MAKE_ROLE + _KEEP_OTHERS_OUT

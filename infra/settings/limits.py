@@ -66,9 +66,13 @@ class Text:
     """A noun phrase with an example."""
     source: str
     most: int = 2048
+    may_be_secret: bool = False
+    """A person may take the setting for the place of a secret itself, which no message may repeat."""
 
     def wrong(self, value: Any) -> str:
         """Say what is wrong with a value; nothing if it has the form."""
+        if self.may_be_secret:
+            return "" if re.fullmatch(self.pattern, value) else f"is not {self.form} ({self.source})"
         if len(value) > self.most:
             return f"{value[:20]!r}… has {len(value)} characters, the most is {self.most} ({self.source})"
         if not re.fullmatch(self.pattern, value):
@@ -311,6 +315,7 @@ LIMITS: Mapping[str, Limit] = {
         rf"({_ARN_START}:secretsmanager:[a-z0-9-]+:[0-9]{{12}}:secret:[A-Za-z0-9/_+=.@!-]+-[A-Za-z0-9]{{6}})?",
         "the whole ARN of a secret, such as arn:aws:secretsmanager:eu-central-1:123456789012:secret:shopcat/master-AbCdEf",
         f"{_AWS}/secretsmanager/latest/userguide/troubleshoot.html, ARN format",
+        may_be_secret=True,
     ),
     "database.poolSize": Number(1, 50, "connections of one pod; capacity says what the instance takes"),
     "databasePoolSize": Number(1, 20, "connections of a preview's pod; its PostgreSQL takes 100"),

@@ -295,8 +295,8 @@ class DatabaseSettings(Model):
     identifier: str = "shopcat"
     db_name: str = "shopcat"
     username: str = DEFAULT_MASTER
-    """The master user. With another than the default the database is somebody else's: what that user has made in schema public
-    is given to `applicationRole`, and whoever may connect still may."""
+    """The master user. With another than the default, or with groups or a secret of before, the database is somebody else's: what
+    that user has made in schema public is given to `applicationRole`, and whoever may connect still may."""
     port: Whole = DATABASE_PORT
     parameter_group: str = ""
     """Name of one that is there; empty makes one that forces TLS (`rds.force_ssl`). Each update says that TLS is up to it."""
@@ -316,7 +316,8 @@ class DatabaseSettings(Model):
     with the old one is shut out (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-secrets-manager.html): so remove it last,
     once no old pod runs."""
     application_role: str = "shopcat"
-    """The application's own role, and no role that somebody uses already: it gets a new password."""
+    """The application's own role: it gets a new password. In a database that is there the Job refuses a role that it has not
+    made."""
     pool_size: Whole = 5
     """Connections of one pod."""
 
@@ -384,7 +385,8 @@ class DatabaseSettings(Model):
     @property
     def is_taken_over(self) -> bool:
         """Tell whether somebody else has made the database, so that others use it and own what is in it."""
-        return self.username != DEFAULT_MASTER or bool(self.master_secret)
+        kept = (self.master_secret, self.parameter_group, self.subnet_group, self.security_group_ids)
+        return self.username != DEFAULT_MASTER or any(kept)
 
     def remarks(self) -> list[str]:
         """Return what each update says of a database that is less than what this program makes."""

@@ -133,6 +133,10 @@ _EXPECTED = {
 """In place of what pydantic says, which are Python's words."""
 
 
+_MAY_BE_SECRET = ("kubeconfig", "cluster.existing", "masterSecret")
+"""Settings in whose place a person may write a secret itself."""
+
+
 def _short(value: Any) -> str:
     """Return a value for a message: not longer than a line, whatever it is."""
     return _REPR.repr(value)
@@ -168,7 +172,7 @@ def lines_of(error: ValidationError) -> list[str]:
             reasons = str(detail["ctx"]["error"]).splitlines()
             lines += [f"{name}: {reason}" if name else f"shopcat:{reason}" for reason in reasons]
         else:
-            value = "a secret" if path.endswith("kubeconfig") else _short(detail["input"])
+            value = "a secret" if path.endswith(_MAY_BE_SECRET) else _short(detail["input"])
             lines.append(f"{name}: {_EXPECTED.get(kind, detail['msg'])} (found {value}){_after(path)}")
     return lines
 

@@ -109,6 +109,11 @@ def test_a_price_that_is_missing_is_named() -> None:
         PRICES.of("t3.small")
 
 
+def test_a_page_that_can_not_be_written_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["--write", str(tmp_path)]) == 1
+    assert "can't be written" in capsys.readouterr().err
+
+
 def test_no_price_is_left_over() -> None:
     """Each is used for the settings as they are or may be, or for another shape of the nodes."""
     databases = [_variant(1, endpoints=True, multi=multi, size=size) for multi in (False, True) for size in range(3)]

@@ -277,3 +277,17 @@ def test_what_an_extension_has_made_stays_its_own(server: Server) -> None:
     before = server.sql("rdsadmin", OWNERS)
     server.job()
     assert server.sql("rdsadmin", OWNERS) == before
+
+
+def test_a_role_that_somebody_else_made_keeps_its_password(server: Server) -> None:
+    stored = f"SELECT rolpassword FROM pg_authid WHERE rolname = '{APPLICATION}'"
+    server.sql("rdsadmin", f"CREATE ROLE {APPLICATION} LOGIN PASSWORD 'theirs'", "postgres")
+    before = server.sql("rdsadmin", stored, "postgres")
+    with pytest.raises(AssertionError, match=r"shopcat:database\.applicationRole"):
+        server.job()
+    assert server.sql("rdsadmin", stored, "postgres") == before
+
+
+def test_no_quote_is_one_that_kubernetes_would_change() -> None:
+    assert "$$" not in role_sql(taken_over=True)
+    assert "$(" not in role_sql(taken_over=True)

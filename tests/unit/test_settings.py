@@ -188,6 +188,11 @@ def test_each_wrong_setting_is_named_with_what_was_expected(changes: dict[str, A
 
 def test_a_kubeconfig_is_never_shown() -> None:
     assert "s3cret" not in refusal(cluster=existing(kubeconfig={"token": "s3cret"}))
+    assert "s3cret" not in refusal(cluster={"existing": "s3cret"})
+    for wrong in ('{"password": "s3cret"}', ["s3cret"], "s3cret" * 1000):
+        message = refusal(database={"masterSecret": wrong})
+        assert "masterSecret" in message
+        assert "s3cret" not in message
 
 
 ENVIRONMENT = [

@@ -85,7 +85,9 @@ def test_what_the_database_refers_to_stays_and_the_plan_names_the_setting() -> N
 def test_a_role_or_a_group_of_the_default_s_name_gets_another() -> None:
     plain, modules = _suggested(_plan(PLAIN.owned)), _suggested(_plan(MODULES.owned))
     assert (plain["applicationRole"], plain["securityGroupName"]) == ("shopcat_app", "shopcat-database-pods")
-    assert not {"applicationRole", "securityGroupName"} & set(modules)
+    # Whoever signs in as a role of the default's name would be shut out, whatever the master user is called.
+    assert modules["applicationRole"] == "shopcat_app"
+    assert "securityGroupName" not in modules
     assert (plain["engineVersion"], plain["backupRetentionDays"], plain["encrypted"]) == ("15.8", 0, False)
 
 
@@ -107,6 +109,22 @@ def test_storage_key_port_and_iam_are_in_the_lines_where_they_are_there() -> Non
         "iops": 4000, "kmsKeyArn": key, "port": 5433, "iamAuthentication": True,
     }  # fmt: skip
     assert settings.read_settings(committed(database=values)).database.kms_key_arn == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"replicate_source_db": "shop-main"}, "it is a replica of shop-main"),
+        ({"port": 5433}, "set shopcat:database.port to 5433"),
+        ({"port": "5433"}, "set shopcat:database.port to 5433"),
+    ],
+)
+def test_what_no_argument_says_is_refused_all_the_same(changes: dict[str, Any], words: str) -> None:
+    changed = _instance(**changes)
+    owned = [changed if each.address == changed.address else each for each in PLAIN.owned]
+    fitting = _described(PLAIN)
+    assert not [error for error in _plan(PLAIN.owned, fitting).errors if "database" in error]
+    assert any(words in error for error in _plan(owned, fitting).errors)
 
 
 def test_the_identifier_says_which_of_several_databases_is_the_shop_s() -> None:

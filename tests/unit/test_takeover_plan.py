@@ -684,3 +684,33 @@ def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     _run("terraform.tfstate", "--offline")
     assert [path.name for path in tmp_path.iterdir()] == ["terraform.tfstate"]
     assert (tmp_path / "terraform.tfstate").read_bytes() == content
+
+
+def test_the_role_of_self_managed_nodes_is_the_cluster_s_though_only_a_name_leads_to_it() -> None:
+    (role,) = [each for each in PLAIN.owned if each.address == "aws_iam_role.nodes"]
+    kept = [each for each in PLAIN.owned if each.type_name != "aws_eks_node_group"]
+    template = replace(
+        role,
+        address="aws_launch_template.nodes",
+        type_name="aws_launch_template",
+        attributes={"id": "lt-1", "name": "nodes", "iam_instance_profile": [{"name": "shop-nodes"}]},
+    )
+    profile = replace(
+        role,
+        address="aws_iam_instance_profile.nodes",
+        type_name="aws_iam_instance_profile",
+        attributes={"id": "shop-nodes", "name": "shop-nodes", "role": role.text("name"), "arn": "arn:aws:iam::1:p"},
+    )
+    plan = _plan([*kept, template, profile])
+    by_address = {row.address: row.outcome for row in plan.rows}
+    assert by_address["aws_iam_role.nodes"] is Outcome.USED
+    assert by_address["aws_iam_instance_profile.nodes"] is Outcome.USED
+
+
+def test_a_reader_who_has_seen_enough_gets_no_traceback() -> None:
+    command = [sys.executable, "-m", "infra.commands.takeover_plan", "--offline", str(FOLDER / "plain.tfstate")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()

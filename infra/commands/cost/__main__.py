@@ -54,8 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     if chosen.write is None:
         print(text, end="")
-    else:
+        return 0
+    try:
         chosen.write.write_text(text)
+    except OSError as error:
+        print(
+            f"error: {chosen.write} can't be written ({error.strerror or error}); name another with --write",
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from infra.commands.takeover.state import Owned
     from infra.settings import Settings
 
+_DEFAULT_ROLE = DatabaseSettings().application_role
 NEW_ROLE = "shopcat_app"
-"""The application's role where the master user has the name of the default."""
+"""The application's role where the settings name none: the default is likely to be somebody's already."""
 NEW_GROUP = "shopcat-database-pods"
 """This program's own security group where the default's name is taken."""
 _SAME = {
@@ -48,7 +49,7 @@ def existing_database(instance: Owned, owned: Sequence[Owned], settings: Setting
     values |= _where_it_differs(instance)
     for name, value in values.items():
         yield f"  {name}: {_yaml(value, instance)}"
-    if values["username"] == settings.database.application_role:
+    if settings.database.application_role == _DEFAULT_ROLE:
         yield f"  applicationRole: {NEW_ROLE}  # a role that nobody has yet"
     if _has_group(instance, owned, settings.database.security_group_name):
         yield f"  securityGroupName: {NEW_GROUP}"

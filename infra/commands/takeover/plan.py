@@ -129,6 +129,7 @@ def plan_takeover(
     cluster_fits = not any(is_cluster for is_cluster, _ in losses)
     errors += [text for _, text in losses]
     errors += _several_databases(owned, pairs)
+    errors += _disturbed_database(owned, pairs, settings)
     errors += _taken_names(owned, paired, pairs)
     unpaired = Unpaired(owned, pairs, declared, settings)
     rows = [
@@ -330,6 +331,25 @@ def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
             f"{names}: can't say which is the shop's, and this program would make an empty database beside it; set "
             "shopcat:database.identifier to the shop's"
         )
+
+
+def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings) -> Iterator[str]:
+    """Yield what no argument that is declared says of the shop's database, and would change what its users have."""
+    for each in owned:
+        counterpart = pairs.counterpart(each)
+        if counterpart is None or counterpart.pulumi_type != _INSTANCE:
+            continue
+        if each.text("replicate_source_db"):
+            yield (
+                f"{each.address}: it is a replica of {each.text('replicate_source_db')}, and an update without that would make "
+                "it a database of its own; take over the one that it follows, or promote it first"
+            )
+        port = each.attributes.get("port")
+        if port is not None and str(port) != str(settings.database.port):
+            yield (
+                f"{each.address}: it answers at port {port}, and pods would be let in and led to {settings.database.port}; set "
+                f"shopcat:database.port to {port}"
+            )
 
 
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:

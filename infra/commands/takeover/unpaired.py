@@ -146,6 +146,11 @@ class Unpaired:
         return Outcome.USED, "another chart; it needs room that infra/capacity.py does not count"
 
 
+_PROFILE = "aws_iam_instance_profile"
+_BY_NAME = ("aws_iam_role", _PROFILE)
+"""Types that others may refer to by name: a profile to its role, a launch template to a profile."""
+
+
 def _parts_of_cluster(owned: Sequence[Owned]) -> set[str]:
     """Return addresses of roles, groups, keys and logs that are the cluster's: it refers to them, or its module has them."""
     own = [each for each in owned if KINDS.get(each.type_name) and KINDS[each.type_name].part is Part.CLUSTER]
@@ -162,9 +167,13 @@ def _parts_of_cluster(owned: Sequence[Owned]) -> set[str]:
         for each in shared:
             inside = any(each.module == module or each.module.startswith(f"{module}.") for module in modules)
             owner = {each.text(name) for name in _OWNERS} - {""}
-            if inside or (each.text("arn") or each.text("id")) in known or owner & owners:
+            names = {each.text("arn") or each.text("id"), each.text("name") if each.type_name in _BY_NAME else ""} - {
+                ""
+            }
+            if inside or names & known or owner & owners:
                 addresses.add(each.address)
                 owners |= each.identity
+                known |= {each.text("role")} if each.type_name == _PROFILE else set()
     return addresses
 
 
