@@ -21,7 +21,11 @@ class Step:
 
 
 def page(
-    steps: Sequence[Step], before: Mapping[str, str], after: Mapping[str, str], orders: tuple[int, Sequence[str]]
+    steps: Sequence[Step],
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    orders: tuple[int, Sequence[str]],
+    kills: int,
 ) -> str:
     """Return docs/takeover-rehearsal.md.
 
@@ -29,6 +33,7 @@ def page(
         steps: in their order.
         before: name → identity of what must stay, before the takeover.
         after: the same at its end.
+        kills: commands that were killed in the middle and run again.
         orders: number of orders that were confirmed to users, and the keys of those that are not stored exactly once.
     """
     confirmed, lost = orders
@@ -44,6 +49,7 @@ def page(
             "Written by `make takeover`. The old shop is legacy/, brought up on the twin by the real Terraform and the real",
             "Helm. The same load goes to the old load balancer until the last share has moved and the TTL is over, and to the",
             "new one from the first share on.",
+            f"{kills} commands were killed in the middle (SIGKILL) and run again.",
             "",
             "| step | seconds | old: failed of sent | new: failed of sent | note |",
             "|---|---:|---:|---:|---|",

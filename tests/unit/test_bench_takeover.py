@@ -10,12 +10,13 @@ SAME = {"cluster": "arn, made 10:00:00"}
 
 
 def test_each_step_has_its_counts_and_a_system_without_load_has_none() -> None:
-    text = page(STEPS, SAME, SAME, (70, []))
+    text = page(STEPS, SAME, SAME, (70, []), 4)
     assert "| plan | 12 | 0 of 120 | - | 0 errors |" in text
     assert "| DNS: 1 % new | 65 | 0 of 700 | 3 of 650 | - |" in text
     assert "Orders confirmed to users: 70; of these not stored exactly once: 0." in text
+    assert "4 commands were killed" in text
     assert "| cluster | arn, made 10:00:00 | arn, made 10:00:00 |" in text
 
 
 def test_a_lost_order_is_counted() -> None:
-    assert "not stored exactly once: 2." in page(STEPS, SAME, SAME, (70, ["a", "b"]))
+    assert "not stored exactly once: 2." in page(STEPS, SAME, SAME, (70, ["a", "b"]), 4)
