@@ -16,7 +16,7 @@ from pathlib import Path
 from infra.clients.aws import AwsClients
 from infra.commands.traffic_move.by_hand import MoveByHand
 from infra.commands.traffic_move.move import TrafficMove
-from infra.commands.traffic_move.reads import find_new_edge, find_shop_zone
+from infra.commands.traffic_move.reads import find_shop_zone
 from infra.commands.traffic_move.records import Shape
 from infra.commands.traffic_move.rules import BAKE_HOURS
 from infra.commands.traffic_move.watch import ask_straight
@@ -30,11 +30,11 @@ def choose_move(clients: AwsClients, settings: Settings, old: str) -> TrafficMov
     """Return the move in Route 53 if this account's zone holds the shop's record, else the one by hand.
 
     Raises:
-        ShopCatError: AWS can't be asked, there is no new load balancer, or the zone's records can't be moved.
+        ShopCatError: AWS can't be asked, or the zone's records can't be moved.
     """
     ask = ask_straight(settings.domain)
     zone = find_shop_zone(clients, settings)
-    if zone is None or zone.read(find_new_edge(clients)).shape is Shape.NONE:
+    if zone is None or zone.read(None).shape is Shape.NONE:
         return MoveByHand(clients, settings, old, ask)
     return TrafficMove(clients, settings, zone, ask, old_name=old)
 

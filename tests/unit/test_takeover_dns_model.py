@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 from moto import mock_aws
 
+from infra.commands.takeover_dns import choose_move
 from infra.commands.traffic_move.rules import LiveRelease, RequestCounts, next_limit
 from infra.errors import ShopCatError
-from tests.unit.traffic_world import HOST, NEW, OLD, TrafficWorld
+from tests.unit.traffic_world import EXTERNAL, GONE, HOST, NEW, OLD, TrafficWorld
 
 PERCENTS = st.sampled_from([0, 1, 5, 10, 49, 50, 51, 100, 101, -1])
 STEPS = st.one_of(
@@ -85,6 +87,12 @@ class Move(RuleBasedStateMachine):
     def counted(self, requests: int, reported: int) -> None:
         self.world.counts = RequestCounts(requests, 0, 288, reported)
 
+    @rule(again=st.booleans())
+    def new_one_is_deleted(self, again: bool) -> None:
+        self.world.delete_new()
+        if again:
+            self.world.make_new(f"{NEW}-{self.world.calls}-{int(self.world.seconds)}.elb.amazonaws.com")
+
     @invariant()
     def users_have_one_of_both(self) -> None:
         if not any(record.name == f"{HOST}." for record in self.world.backend.rrsets):
@@ -97,12 +105,31 @@ class Move(RuleBasedStateMachine):
         records = list(self.world.backend.rrsets)
         if not any(record.set_identifier for record in records):
             return
-        broken, self.world.broken = self.world.broken, {NEW: lambda _: True}
-        release, self.world.release = self.world.release, LiveRelease()
-        move = self.world.mover()
-        move._write_back(move.zone.read(self.world.new), self.world.new)  # `back` without its minute of watching
-        assert all(parts == {OLD: 1.0, NEW: 0.0} for parts in self.world.shares().values())
-        self.world.backend.rrsets, self.world.broken, self.world.release = records, broken, release
+        world = self.world
+        kept = {name: getattr(world, name) for name in ("broken", "release", "seconds", "said")}
+        world.broken, world.release, world.said = {NEW: lambda _: True}, LiveRelease(), []
+        move = choose_move(world.clients, EXTERNAL, "")
+        replace(move, ask=world.ask, say=world.said.append, clock=world.clock()).back()
+        assert all(parts == {OLD: 1.0, NEW: 0.0} for parts in world.shares().values())
+        world.backend.rrsets = records
+        for name, value in kept.items():
+            setattr(world, name, value)
+
+    @invariant()
+    def status_says_where_users_are_sent(self) -> None:
+        pairs = [record for record in self.world.backend.rrsets if record.set_identifier]
+        if not pairs:
+            return
+        kept, self.world.said = self.world.said, []
+        self.world.mover().status()
+        (line,) = [each for each in self.world.said if each.startswith("  records")]
+        self.world.said = kept
+        share = max(int(record.weight) for record in pairs if record.set_identifier == "shopcat-new")
+        gone = any(parts.get(GONE) for parts in self.world.shares().values())
+        assert f"{100 - share} % old, {share} % " in line
+        assert ("which is not the new load balancer; run" in line) == gone
+        if gone:
+            self.seen.add("users sent nowhere")
 
 
 def test_no_order_of_events_sends_users_to_what_does_not_answer() -> None:
@@ -120,7 +147,7 @@ def test_no_order_of_events_sends_users_to_what_does_not_answer() -> None:
             ),
         )
     # The orders that were tried came to what they are about.
-    assert Move.seen >= {"weight done", "back done", "killed", "weight PreflightError"}
+    assert Move.seen >= {"weight done", "back done", "killed", "weight PreflightError", "users sent nowhere"}
     remedy = re.compile(
         r"\brun\b|\bset\b|\bmend\b|\bwait\b|expected|release one first|let it end|begin with|By hand", re.IGNORECASE
     )

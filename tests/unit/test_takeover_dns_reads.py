@@ -237,7 +237,12 @@ def test_a_name_that_no_zone_here_holds_is_moved_by_hand(world: TrafficWorld) ->
 
 @pytest.fixture
 def hand(world: TrafficWorld) -> MoveByHand:
-    addresses = {HOST: {"192.0.2.1"}, world.old.dns_name: {"192.0.2.1", "192.0.2.2"}, world.new.dns_name: {"192.0.2.9"}}
+    return led_by_hand(world, "192.0.2.1")
+
+
+def led_by_hand(world: TrafficWorld, *shop: str) -> MoveByHand:
+    """Return the move by hand of a name that has these addresses: 1 and 2 are the old load balancer's, 9 is the new one's."""
+    addresses = {HOST: shop, world.old.dns_name: ("192.0.2.1", "192.0.2.2"), world.new.dns_name: ("192.0.2.9",)}
 
     def resolve(name: str) -> frozenset[str]:
         return frozenset(addresses[name])
@@ -256,7 +261,7 @@ def test_by_hand_each_step_names_the_record_to_set(world: TrafficWorld, hand: Mo
     assert "leads, seen from here, to old" in text
     hand.back()
     hand.status()
-    hand.finish(24, 0)
+    led_by_hand(world, "192.0.2.9").finish(24, 0)
     assert "leave shopcat:dns external" in world.said[-1]
 
 
@@ -275,7 +280,43 @@ def test_by_hand_the_same_is_refused(world: TrafficWorld, hand: MoveByHand) -> N
         hand.weight(100)
     world.counts = RequestCounts(1, 0, 288, 288)
     with pytest.raises(PreflightError, match="counted 1 requests"):
-        hand.finish(24, 0)
+        led_by_hand(world, "192.0.2.9").finish(24, 0)
+
+
+@pytest.mark.parametrize(
+    ("shop", "words"),
+    [
+        (("192.0.2.1",), "to old; STEP=finish expects the new load balancer alone"),
+        (("192.0.2.1", "192.0.2.9"), "to old and new;"),
+        ((), "to nothing: "),
+        (("192.0.2.7",), "to neither of both"),
+        (("192.0.2.9", "192.0.2.7"), "to new and others"),
+    ],
+)
+def test_by_hand_finish_wants_the_name_to_lead_to_the_new_one_alone(
+    world: TrafficWorld, shop: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(PreflightError, match=words):
+        led_by_hand(world, *shop).finish(24, 0)
+
+
+def test_by_hand_this_program_s_own_record_is_left_alone(hand: MoveByHand) -> None:
+    values = settings.read_settings({**committed(), "domain": HOST, "hostedZone": "example.com"})
+    own = replace(hand, settings=values)
+    for step in (own.split, lambda: own.weight(1), lambda: own.finish(24, 0)):
+        with pytest.raises(PreflightError, match="shopcat:dns is route53"):
+            step()
+    own.back()
+
+
+def test_by_hand_back_needs_the_old_load_balancer_alone(world: TrafficWorld, hand: MoveByHand) -> None:
+    world.delete_new()
+    hand.back()
+    assert f"{world.old.dns_name}, TTL 60" in world.said[0]
+    hand.status()
+    assert f"  new  no load balancer {NEW} in this account and region" in world.said
+    with pytest.raises(PreflightError, match="there is no load balancer shopcat"):
+        hand.weight(1)
 
 
 @pytest.mark.parametrize(
@@ -298,6 +339,7 @@ def test_addresses_tell_where_a_name_leads() -> None:
     assert leads_to(frozenset(), old, new).startswith("nothing")
     assert leads_to(new, old, new) == "new"
     assert leads_to(old | new, old, new) == "old and new"
+    assert leads_to(new | {"192.0.2.7"}, old, new) == "new and others"
     assert "neither of both (192.0.2.7)" in leads_to(frozenset({"192.0.2.7"}), old, new)
     assert by_hand.resolve_addresses("localhost") & {"127.0.0.1", "::1"}
     assert by_hand.resolve_addresses("no.such.name.invalid") == frozenset()

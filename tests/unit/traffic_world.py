@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from moto.core import DEFAULT_ACCOUNT_ID
+from moto.elbv2.models import elbv2_backends
 from moto.route53.models import RecordSet, route53_backends
 
 from infra import settings
 from infra.clients.aws import AwsClients
 from infra.commands.traffic_move import by_hand, move, reads
-from infra.commands.traffic_move.records import Edge
+from infra.commands.traffic_move.records import Edge, plain_name
 from infra.commands.traffic_move.rules import LiveRelease, RequestCounts
 from infra.commands.traffic_move.watch import WatchClock
 from infra.release.probes import Probe
@@ -24,6 +27,7 @@ from tests.unit.test_settings import committed
 
 HOST, ZONE = "shop.example.com", "example.com"
 OLD, NEW = "k8s-shopcat-shopcat-1f2e3d4c5b", "shopcat"
+GONE = "a load balancer that is gone"
 SERVICES = ("route53", "elbv2", "cloudwatch", "ec2", "acm", "dynamodb")
 EXTERNAL = settings.read_settings({**committed(), "domain": HOST, "dns": "external"})
 
@@ -44,6 +48,8 @@ class _Client:
 
         def call(**arguments: Any) -> Any:
             self._world.before_call(name)
+            if name == "change_resource_record_sets":
+                self._world.check_targets(arguments["ChangeBatch"]["Changes"])
             answer = getattr(self._real, name)(**arguments)
             self._world.after_call()
             if name == "get_change" and self._world.pending > 0:
@@ -77,6 +83,8 @@ class TrafficWorld:
         self.backend = route53_backends[DEFAULT_ACCOUNT_ID]["aws"].get_hosted_zone(self.zone_id)
         self.empty = list(self.backend.rrsets)
         self.old, self.new = (self.edge(name) for name in (OLD, NEW))
+        self.balancers = elbv2_backends[DEFAULT_ACCOUNT_ID][REGION].load_balancers
+        self.new_balancer, self.first_dns_name = self.balancers[self.new.arn], self.new.dns_name
         strict_batches(monkeypatch, self.observe)
         for module in (move, by_hand):
             monkeypatch.setattr(module, "read_live", lambda *_: self.release)
@@ -96,6 +104,8 @@ class TrafficWorld:
         self.probed: list[str] = []
         if hasattr(self, "backend"):
             self.backend.rrsets = list(self.empty)
+            self.delete_new()
+            self.make_new(self.first_dns_name)
 
     def make_balancer(self, name: str) -> str:
         made = self.real["elbv2"].create_load_balancer(Name=name, Subnets=self.subnets, Type="application")
@@ -115,6 +125,20 @@ class TrafficWorld:
         assert edge is not None
         return edge
 
+    def delete_new(self) -> None:
+        """Let this program's load balancer be gone; `new` is what it was."""
+        self.balancers.pop(self.new.arn, None)
+
+    def make_new(self, dns_name: str) -> None:
+        """Let this program's load balancer stand under a DNS name: AWS gives another one each time."""
+        self.new_balancer.dns_name = dns_name
+        self.balancers[self.new.arn] = self.new_balancer
+        self.new = replace(self.new, dns_name=dns_name)
+
+    def names_that_stand(self) -> dict[str, str]:
+        """Return each load balancer's name by its DNS name."""
+        return {balancer.dns_name: balancer.name for balancer in self.balancers.values()}
+
     # Calls ------------------------------------------------------------------------------------------------------------
 
     def before_call(self, name: str) -> None:
@@ -123,6 +147,16 @@ class TrafficWorld:
             other, self.meanwhile = self.meanwhile, None
             other()
         self._kill("before")
+
+    def check_targets(self, changes: list[dict[str, Any]]) -> None:
+        """Refuse an alias to a load balancer that is gone, as Route 53 does (github.com/boto/boto/issues/2519)."""
+        for change in changes:
+            target = change["ResourceRecordSet"].get("AliasTarget", {}).get("DNSName")
+            if change["Action"] == "CREATE" and target and plain_name(target) not in self.names_that_stand():
+                text = f"[Tried to create an alias that targets {target}, but that target was not found]"
+                raise ClientError(
+                    {"Error": {"Code": "InvalidChangeBatch", "Message": text}}, "ChangeResourceRecordSets"
+                )
 
     def after_call(self) -> None:
         self._kill("after")
@@ -166,8 +200,8 @@ class TrafficWorld:
             shares[kind] = {OLD: 0.0, NEW: 0.0}
             for record, weight in zip(group, weights, strict=True):
                 target = record.alias_target["DNSName"] if record.alias_target else record.records[0]
-                name = {e.dns_name: e.name for e in (self.old, self.new)}[target.removeprefix("dualstack.").rstrip(".")]
-                shares[kind][name] += weight / total
+                name = self.names_that_stand().get(plain_name(target), GONE)
+                shares[kind][name] = shares[kind].get(name, 0.0) + weight / total
         return shares
 
     def observe(self, before: list[RecordSet], after: list[RecordSet]) -> None:
@@ -178,7 +212,8 @@ class TrafficWorld:
         for kind, parts in shares.items():
             assert sum(parts.values()) == pytest.approx(1)
             for name, part in parts.items():
-                if part > former.get(kind, once)[name] + 1e-9:
+                if part > former.get(kind, once).get(name, 0.0) + 1e-9:
+                    assert name != GONE
                     assert self.is_well(name), f"{name} fails its probes and got {part} of the users"
 
     # Load balancers ---------------------------------------------------------------------------------------------------
@@ -190,7 +225,7 @@ class TrafficWorld:
         self.probed.append(edge.name)
         if self.unreached(self.seconds):
             return Probe(ok=False, what="no route", reached=False)
-        well = self.is_well(edge.name)
+        well = edge.dns_name in self.names_that_stand() and self.is_well(edge.name)
         return Probe(ok=well, what=f"HTTP {200 if well else 503}")
 
     def clock(self) -> WatchClock:

@@ -15,9 +15,10 @@ from infra.clients.aws import AwsClients
 from infra.commands.traffic_move import rules
 from infra.commands.traffic_move.move import STEP_COMMAND, refuse
 from infra.commands.traffic_move.reads import find_edge, find_new_edge, read_counts, read_live
-from infra.commands.traffic_move.records import ALIAS_TTL_SECONDS, Edge
+from infra.commands.traffic_move.records import ALIAS_TTL_SECONDS, Edge, require_new
 from infra.commands.traffic_move.watch import Ask, WatchClock, ask_some
 from infra.errors import PreflightError
+from infra.names import LOAD_BALANCER
 from infra.settings import Settings
 
 ResolveAddresses = Callable[[str], frozenset[str]]
@@ -36,14 +37,23 @@ def leads_to(host: frozenset[str], old: frozenset[str], new: frozenset[str]) -> 
     sides = [side for side, addresses in (("old", old), ("new", new)) if host & addresses]
     if not host:
         return "nothing: this machine's resolver has no address of it"
+    if sides and host - old - new:
+        sides.append("others")
     return " and ".join(sides) or f"neither of both ({', '.join(sorted(host))}): a proxy, or addresses that changed"
 
 
-def hand_records(host: str, old: Edge, new: Edge, percent: int) -> list[str]:
-    """Return what a person enters for a share of the new load balancer."""
+def hand_records(host: str, old: Edge, new: Edge | None, percent: int) -> list[str]:
+    """Return what a person enters for a share of the new load balancer, which need not be there for 0 %.
+
+    Raises:
+        PreflightError: it is to get users and is not there.
+    """
     head = f"{host} CNAME (ALIAS or ANAME at the apex of its zone)"
-    if percent in {0, 100}:
-        return [f"{head} {(new if percent else old).dns_name}, TTL {ALIAS_TTL_SECONDS}; no other A, AAAA or CNAME"]
+    if not percent:
+        return [f"{head} {old.dns_name}, TTL {ALIAS_TTL_SECONDS}; no other A, AAAA or CNAME"]
+    new = require_new(new)
+    if percent == 100:
+        return [f"{head} {new.dns_name}, TTL {ALIAS_TTL_SECONDS}; no other A, AAAA or CNAME"]
     return [
         f"{head} {old.dns_name}, TTL {ALIAS_TTL_SECONDS}, weight {100 - percent}",
         f"{head} {new.dns_name}, TTL {ALIAS_TTL_SECONDS}, weight {percent}",
@@ -69,12 +79,19 @@ class MoveByHand:
         old, new = self._edges()
         self._where(old, new)
         for name, edge in (("old", old), ("new", new)):
+            if edge is None:
+                self.say(f"  {name}  no load balancer {LOAD_BALANCER} in this account and region")
+                continue
             counts = read_counts(self.clients, edge, self.clock.now(), 1)
             self.say(f"  {name}  {edge.name}: {ask_some(self.ask, edge)}; {counts.total} requests in an hour")
 
     def split(self) -> None:
-        """Print how the record gets a short TTL."""
-        old, new = self._edges()
+        """Print how the record gets a short TTL.
+
+        Raises:
+            PreflightError: refused.
+        """
+        old, new = self._both_edges()
         for line in hand_records(self.settings.domain, old, new, 0):
             self.say(f"set by hand: {line}")
         self.say(
@@ -85,9 +102,9 @@ class MoveByHand:
         """Print the records of a share, if both load balancers may have theirs.
 
         Raises:
-            PreflightError: refused; or the name leads nowhere that these records would lead.
+            PreflightError: refused.
         """
-        old, new = self._edges()
+        old, new = self._both_edges()
         old_answers = ask_some(self.ask, old)
         if percent:
             refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
@@ -106,22 +123,35 @@ class MoveByHand:
         self._instruct(old, new, 0)
 
     def finish(self, hours: int, accepted: int) -> None:
-        """Check that the old load balancer has had no request for so long; the record stays a person's.
+        """Check that the name leads to the new load balancer alone and the old one had no request for so long.
+
+        The record stays a person's.
 
         Raises:
-            PreflightError: it had, or that can't be known.
+            PreflightError: refused; or that can't be known.
         """
-        old, new = self._edges()
+        old, new = self._both_edges()
+        led = self._led(old, new)
+        if led != "new":
+            raise PreflightError(
+                f"{self.settings.domain} leads, seen from here, to {led}; STEP=finish expects the new load balancer alone: set "
+                f"the record of {STEP_COMMAND}weight WEIGHT=100, wait for its TTL, then run the same step again"
+            )
         counts = read_counts(self.clients, old, self.clock.now(), hours)
         refuse(rules.counts_refusal(counts, accepted, hours))
         refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
-        self._where(old, new)
         self.say(f"the old load balancer counted {counts.total} requests in the last {hours} hours")
         self.say(
             "next: leave shopcat:dns external, since the record is yours; then the old Deployment (docs/takeover-traffic.md)"
         )
 
-    def _edges(self) -> tuple[Edge, Edge]:
+    def _both_edges(self) -> tuple[Edge, Edge]:
+        """Return both load balancers, for a step that leads to the new one."""
+        refuse(rules.owner_refusal(self.settings.dns))
+        old, new = self._edges()
+        return old, require_new(new)
+
+    def _edges(self) -> tuple[Edge, Edge | None]:
         new = find_new_edge(self.clients)
         if not self.old_name:
             raise PreflightError(
@@ -130,21 +160,24 @@ class MoveByHand:
                 f"{', '.join(sorted(self.resolve(self.settings.domain))) or 'no address'} now"
             )
         old = find_edge(self.clients, self.old_name)
-        if old is None or old.arn == new.arn:
+        if old is None or (new and old.arn == new.arn):
             raise PreflightError(
                 f"OLD={self.old_name} is no application load balancer of this account and region besides the new one; set it to "
                 "a name or DNS name of `aws elbv2 describe-load-balancers`"
             )
         return old, new
 
-    def _instruct(self, old: Edge, new: Edge, percent: int) -> None:
+    def _instruct(self, old: Edge, new: Edge | None, percent: int) -> None:
         for line in hand_records(self.settings.domain, old, new, percent):
             self.say(f"set by hand: {line}")
         self._where(old, new)
         self.say(f"wait {ALIAS_TTL_SECONDS} s after it is set, then look at {STEP_COMMAND}status OLD={old.name}")
 
-    def _where(self, old: Edge, new: Edge) -> None:
-        addresses = [self.resolve(name) for name in (self.settings.domain, old.dns_name, new.dns_name)]
+    def _where(self, old: Edge, new: Edge | None) -> None:
         self.say(
-            f"{self.settings.domain} is set outside this account and leads, seen from here, to {leads_to(*addresses)}"
+            f"{self.settings.domain} is set outside this account and leads, seen from here, to {self._led(old, new)}"
         )
+
+    def _led(self, old: Edge, new: Edge | None) -> str:
+        host, ours = self.resolve(self.settings.domain), self.resolve(old.dns_name)
+        return leads_to(host, ours, self.resolve(new.dns_name) if new else frozenset())

@@ -13,9 +13,10 @@ from functools import partial
 from infra.clients.aws import AwsClients
 from infra.commands.traffic_move import rules
 from infra.commands.traffic_move.reads import ShopZone, find_edge, find_new_edge, read_counts, read_live
-from infra.commands.traffic_move.records import Edge, Shape, ShopRecords
+from infra.commands.traffic_move.records import Edge, Shape, ShopRecords, require_new, strays
 from infra.commands.traffic_move.watch import Ask, WatchClock, Watched, ask_some, watch_change
 from infra.errors import PreflightError, ShopCatError, TrafficError
+from infra.names import LOAD_BALANCER
 from infra.settings import Settings
 
 STEP_COMMAND = "make takeover-dns STEP="
@@ -50,12 +51,14 @@ class TrafficMove:
         records = self.zone.read(new)
         old = self._old(records) or (find_edge(self.clients, self.old_name) if self.old_name else None)
         self.say(f"{records.host}, Route 53 zone {self.zone.zone} ({self.zone.zone_id})")
-        self.say(f"  records  {describe(records)}")
-        for name, edge in (("old", old), ("new", new)):
-            self.say(f"  {name}      {self._edge_line(records, edge, is_new=edge is new)}")
+        self.say(f"  records  {describe(records, new)}")
+        # Each of our own requests counts as one of the hour, and of the window that `finish` looks at.
+        is_out_of_use = records.weight == 100 and not strays(records, new)
+        self.say(f"  old      {self._edge_line(old, records.old_target, ask=not is_out_of_use)}")
+        self.say(f"  new      {self._edge_line(new, LOAD_BALANCER, ask=True)}")
         release = read_live(self.clients, self.settings)
         self.say(f"  release  {release.live or 'none'} live" + (f", {release.open} open" if release.open else ""))
-        self.say(f"  next     {following_step(records)}")
+        self.say(f"  next     {following_step(records, new)}")
 
     def split(self) -> None:
         """Turn the simple record into a pair, 100 % at the old load balancer.
@@ -64,10 +67,10 @@ class TrafficMove:
             ShopCatError: refused, and nothing was changed; or AWS did not answer.
         """
         refuse(rules.owner_refusal(self.settings.dns))
-        new = find_new_edge(self.clients)
+        new = require_new(find_new_edge(self.clients))
         records = self.zone.read(new)
         if records.shape is Shape.PAIR:
-            self.say(f"{records.host} is split already: {describe(records)}")
+            self.say(f"{records.host} is split already: {describe(records, new)}")
             return
         if records.shape is Shape.NONE:
             raise PreflightError(_no_record(records.host, self.zone.zone))
@@ -75,7 +78,7 @@ class TrafficMove:
         refuse(rules.split_refusal(records, old, new))
         change = self.zone.write(records, new, 0)
         self.say(f"{records.host} is a weighted pair now, all at the old load balancer as before")
-        self._watch(change, records, old, new, 0)
+        self._watch(change, records, old, None, 0)
         self.say(f"next: {STEP_COMMAND}weight WEIGHT={rules.next_limit(0)}")
 
     def weight(self, percent: int) -> None:
@@ -86,8 +89,9 @@ class TrafficMove:
             ShopCatError: refused, and nothing was changed; or AWS did not answer.
         """
         refuse(rules.owner_refusal(self.settings.dns))
-        new = find_new_edge(self.clients)
-        records = self.zone.read(new)
+        new, records = self._read_for_new()
+        if percent:
+            refuse(rules.ipv6_refusal(records, new))
         old = self._old(records)
         release = read_live(self.clients, self.settings)
         refuse(rules.weight_refusal(records, percent, ask_some(self.ask, old), ask_some(self.ask, new), release))
@@ -95,8 +99,8 @@ class TrafficMove:
         self.say(
             f"{records.host}: {100 - percent} % old, {percent} % new; watched for Route 53 and {records.ttl_seconds} s"
         )
-        watched = self._watch(change, records, old, new, percent)
-        if percent and watched.verdict:
+        watched = self._watch(change, records, old, new if percent else None, percent)
+        if watched.verdict:
             self._return(percent, watched.verdict)
         if self.zone.read(new).weight != percent:
             raise TrafficError(
@@ -104,20 +108,21 @@ class TrafficMove:
                 f"{STEP_COMMAND}status"
             )
         self.say(f"{percent} % held: old {watched.old}, new {watched.new}")
-        self.say(f"next: {following_step(self.zone.read(new))}")
+        self.say(f"next: {following_step(self.zone.read(new), new)}")
 
     def back(self) -> None:
         """Send all traffic to the old load balancer, whatever the weight, the release and the new load balancer are.
 
+        The new load balancer is not even looked for. The next `weight` lets its record lead to it again.
+
         Raises:
             ShopCatError: the old load balancer is gone or does not answer, and nothing was changed; or AWS did not answer.
         """
-        new = find_new_edge(self.clients)
-        records = self.zone.read(new)
-        change, old = self._write_back(records, new)
+        records = self.zone.read(None)
+        change, old = self._write_back(records)
         self.say(f"{records.host}: 100 % old, 0 % new")
-        watched = self._watch(change, records, old, new, 0)
-        self.say(f"all is at the old load balancer: old {watched.old}, new {watched.new}")
+        watched = self._watch(change, records, old, None, 0)
+        self.say(f"all is at the old load balancer: {watched.old}")
 
     def finish(self, hours: int, accepted: int) -> None:
         """Replace the pair by the record that this program declares with dns route53.
@@ -130,8 +135,7 @@ class TrafficMove:
             ShopCatError: refused, and nothing was changed; or AWS did not answer.
         """
         refuse(rules.owner_refusal(self.settings.dns))
-        new = find_new_edge(self.clients)
-        records = self.zone.read(new)
+        new, records = self._read_for_new()
         if records.shape is not Shape.NEW:
             old = self._old(records)
             refuse(rules.finish_refusal(records, old))
@@ -158,18 +162,25 @@ class TrafficMove:
     def _old(self, records: ShopRecords) -> Edge | None:
         return find_edge(self.clients, records.old_target) if records.old_target else None
 
-    def _edge_line(self, records: ShopRecords, edge: Edge | None, *, is_new: bool) -> str:
+    def _read_for_new(self) -> tuple[Edge, ShopRecords]:
+        """Read the records for a step that gives the new load balancer users.
+
+        Raises:
+            ShopCatError: users of the new record are sent elsewhere, there is no new load balancer, or AWS can't be asked.
+        """
+        new = find_new_edge(self.clients)
+        records = self.zone.read(new)
+        refuse(rules.stray_refusal(records, new))
+        return require_new(new), records
+
+    def _edge_line(self, edge: Edge | None, name: str, *, ask: bool) -> str:
         if edge is None:
-            return (
-                f"{records.old_target}: no load balancer of this account and region" if records.old_target else "none"
-            )
+            return f"{name}: no load balancer of this account and region" if name else "none"
         counts = read_counts(self.clients, edge, self.clock.now(), 1)
-        # Each of our own requests counts as one of the hour, and of the window that `finish` looks at.
-        is_out_of_use = not is_new and records.weight == 100
-        asked = "not asked at 100 %, since that would count" if is_out_of_use else str(ask_some(self.ask, edge))
+        asked = str(ask_some(self.ask, edge)) if ask else "not asked at 100 %, since that would count"
         return f"{edge.name}: {asked}; {counts.total} requests in an hour"
 
-    def _watch(self, change: str, records: ShopRecords, old: Edge | None, new: Edge, percent: int) -> Watched:
+    def _watch(self, change: str, records: ShopRecords, old: Edge | None, new: Edge | None, percent: int) -> Watched:
         """Watch a change that stands; whatever interrupts that leaves the weights as they were written.
 
         Raises:
@@ -191,10 +202,10 @@ class TrafficMove:
                 f"same step again, or {STEP_COMMAND}back"
             ) from error
 
-    def _write_back(self, records: ShopRecords, new: Edge) -> tuple[str, Edge | None]:
+    def _write_back(self, records: ShopRecords) -> tuple[str, Edge | None]:
         old = self._old(records)
         refuse(rules.back_refusal(records, old, ask_some(self.ask, old)))
-        return self.zone.write(records, new, 0), old
+        return self.zone.write(records, None, 0), old
 
     def _return(self, percent: int, verdict: str) -> None:
         """Send all back to the old load balancer after the new one failed.
@@ -202,35 +213,37 @@ class TrafficMove:
         Raises:
             TrafficError: always; the message says where the weights are.
         """
-        new = find_new_edge(self.clients)
         try:
-            records = self.zone.read(new)
-            change, old = self._write_back(records, new)
+            records = self.zone.read(None)
+            change, old = self._write_back(records)
         except ShopCatError as error:
             raise TrafficError(
                 f"{verdict}; it could not go back by itself: {error}. {percent} % or more are at the new load balancer: run "
                 f"{STEP_COMMAND}back"
             ) from error
         self.say(f"{verdict}: all goes back to the old load balancer")
-        self._watch(change, records, old, new, 0)
+        self._watch(change, records, old, None, 0)
         raise TrafficError(
             f"{verdict} at {percent} %, so all went back to the old load balancer; mend the new one, then begin with "
             f"{STEP_COMMAND}weight WEIGHT={rules.next_limit(0)}"
         )
 
 
-def describe(records: ShopRecords) -> str:
+def describe(records: ShopRecords, new: Edge | None) -> str:
     """Return what stands, in one line."""
     kinds, ttl = " and ".join(records.kinds), f"TTL {records.ttl_seconds} s"
     if records.shape is Shape.PAIR:
-        return f"{records.shape.value} {kinds}, {100 - records.weight} % old, {records.weight} % new, {ttl}"
+        share = rules.stray_share(records) if strays(records, new) else f"{records.weight} % new"
+        return f"{records.shape.value} {kinds}, {ttl}, {100 - records.weight} % old, {share}"
     if records.shape is Shape.SIMPLE:
         return f"{records.shape.value} {kinds} to {records.old_target}, {ttl}"
     return f"{records.shape.value}, {kinds}, {ttl}" if records.records else records.shape.value
 
 
-def following_step(records: ShopRecords) -> str:
+def following_step(records: ShopRecords, new: Edge | None) -> str:
     """Return the command that goes on from here."""
+    if strays(records, new):
+        return f"{STEP_COMMAND}back"
     if records.shape is Shape.SIMPLE:
         return f"{STEP_COMMAND}split"
     if records.shape is Shape.PAIR:

@@ -43,7 +43,7 @@ class ShopZone:
         self.zone = name.zone
         self._doing = f"change of Route 53 zone {name.zone}"
 
-    def read(self, new: Edge) -> ShopRecords:
+    def read(self, new: Edge | None) -> ShopRecords:
         """Return what stands for the shop's name.
 
         Raises:
@@ -55,7 +55,7 @@ class ShopZone:
         records: list[RecordSet] = [record for record in found if record["Name"].rstrip(".").lower() == host]
         return read_shape(host, records, new)
 
-    def write(self, records: ShopRecords, new: Edge, weight: int | None) -> str:
+    def write(self, records: ShopRecords, new: Edge | None, weight: int | None) -> str:
         """Write what is wanted in one batch, if what was read still stands; return the id of the change.
 
         A batch that fails because what is wanted stands already (written by somebody else, or by an attempt whose answer was
@@ -74,7 +74,7 @@ class ShopZone:
         except BotoCoreError as error:
             raise explain(error, self._doing, self._clients.endpoint_url) from error
         current = self.read(new)
-        if not stands(current, weight):
+        if not stands(current, new, weight):
             raise PreflightError(
                 f"Route 53 records of {records.host} are not those that were read, so nothing was changed ({refused}); "
                 "somebody else writes them too: run `make takeover-dns STEP=status`, then the step again"
@@ -137,10 +137,15 @@ def find_edge(clients: AwsClients, name: str) -> Edge | None:
     return None
 
 
-def _edge(clients: AwsClients, balancer: Mapping[str, Any]) -> Edge:
+def _edge(clients: AwsClients, balancer: Mapping[str, Any]) -> Edge | None:
     arn = str(balancer["LoadBalancerArn"])
     pages = clients.get("elbv2").get_paginator("describe_listeners").paginate(LoadBalancerArn=arn)
-    protocols = {listener["Protocol"] for page in pages for listener in page["Listeners"]}
+    try:
+        protocols = {listener["Protocol"] for page in pages for listener in page["Listeners"]}
+    except ClientError as error:
+        if error_code(error) == "LoadBalancerNotFound":  # deleted since it was listed
+            return None
+        raise
     return Edge(
         str(balancer["LoadBalancerName"]),
         arn,
@@ -151,19 +156,13 @@ def _edge(clients: AwsClients, balancer: Mapping[str, Any]) -> Edge:
     )
 
 
-def find_new_edge(clients: AwsClients) -> Edge:
-    """Return this program's load balancer.
+def find_new_edge(clients: AwsClients) -> Edge | None:
+    """Return this program's load balancer; None if there is none (`records.require_new` is for steps that need it).
 
     Raises:
-        ShopCatError: it is not there yet, or AWS can't be asked.
+        AwsError: AWS can't be asked.
     """
-    edge = find_edge(clients, LOAD_BALANCER)
-    if edge is None:
-        raise PreflightError(
-            f"there is no load balancer {LOAD_BALANCER} in this account and region; run `pulumi up -s prod` with shopcat:dns "
-            "external first, which makes it beside the old one"
-        )
-    return edge
+    return find_edge(clients, LOAD_BALANCER)
 
 
 def read_live(clients: AwsClients, settings: Settings) -> LiveRelease:

@@ -9,6 +9,9 @@ Every alias is written with EvaluateTargetHealth false. With true, Route 53 leav
 targets and then takes records of weight 0 too (Route 53's guide, health-checks-how-route-53-chooses-records.html): users would
 reach the new one before anybody decided so, or the old one after its pods are gone. A simple record loses nothing by it, since
 Route 53 answers with a group's records if none of them is healthy. This program's own record has false too.
+
+Route 53 makes no alias to a load balancer that is gone ("that target was not found", github.com/boto/boto/issues/2519). So the
+way back does not keep the target of the new record: at weight 0 without a new load balancer it leads to the old one.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from infra.errors import PreflightError
+from infra.names import LOAD_BALANCER
 
 RecordSet = Mapping[str, Any]
 """A ResourceRecordSet, as Route 53 lists it."""
@@ -65,7 +69,9 @@ class ShopRecords:
     old_target: str = ""
     """DNS name of the old load balancer, if a record leads there."""
     weight: int = 0
-    """Percent of the answers that lead to the new load balancer."""
+    """Percent of the answers that are the new record, wherever it leads; 0 and 100 only if all answers are one record."""
+    new_target: str = ""
+    """DNS name to which the pair's new record leads: the new load balancer's, or that of one made before it."""
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -83,8 +89,27 @@ def plain_name(name: str) -> str:
     return name.lower().rstrip(".").removeprefix("dualstack.")
 
 
-def read_shape(host: str, records: Sequence[RecordSet], new: Edge) -> ShopRecords:
+def require_new(new: Edge | None) -> Edge:
+    """Return this program's load balancer.
+
+    Raises:
+        PreflightError: it is not there.
+    """
+    if new is None:
+        raise PreflightError(
+            f"there is no load balancer {LOAD_BALANCER} in this account and region; run `pulumi up -s prod` with shopcat:dns "
+            "external first, which makes it beside the old one"
+        )
+    return new
+
+
+def read_shape(host: str, records: Sequence[RecordSet], new: Edge | None) -> ShopRecords:
     """Return what stands for a name.
+
+    Args:
+        host: the name.
+        records: that Route 53 lists for it.
+        new: this program's load balancer; without it a simple record counts as the old one's.
 
     Raises:
         PreflightError: the records are neither one simple record for each type nor a pair that this command wrote.
@@ -98,7 +123,7 @@ def read_shape(host: str, records: Sequence[RecordSet], new: Edge) -> ShopRecord
     identifiers = {str(record.get("SetIdentifier", "")) for record in leading}
     if identifiers == {""}:
         target = _only_target(host, leading)
-        if target == plain_name(new.dns_name):
+        if new and target == plain_name(new.dns_name):
             return ShopRecords(host, Shape.NEW, leading, weight=100)
         return ShopRecords(host, Shape.SIMPLE, leading, target)
     by_kind: dict[str, dict[str, RecordSet]] = {}
@@ -109,22 +134,34 @@ def read_shape(host: str, records: Sequence[RecordSet], new: Edge) -> ShopRecord
             names = ", ".join(name or "a simple one" for name in sorted(pair))
             raise _foreign(host, f"{kind} has the weighted records {names}, not {OLD_RECORD} and {NEW_RECORD}")
     old_target = _only_target(host, [pair[OLD_RECORD] for pair in by_kind.values()])
-    weight = max(_share(pair, new) for pair in by_kind.values())
-    return ShopRecords(host, Shape.PAIR, leading, old_target, weight)
+    weight = max(_share(pair) for pair in by_kind.values())
+    # Of two targets the wrong one: nothing may be built on the other.
+    targets = sorted((_named_target(pair[NEW_RECORD]) for pair in by_kind.values()), key=lambda name: _is_of(new, name))
+    return ShopRecords(host, Shape.PAIR, leading, old_target, weight, targets[0])
 
 
-def wanted_records(records: ShopRecords, new: Edge, weight: int | None) -> list[dict[str, Any]]:
+def strays(records: ShopRecords, new: Edge | None) -> bool:
+    """Tell whether the pair's new record gets users and leads elsewhere than to this program's load balancer."""
+    return records.shape is Shape.PAIR and records.weight > 0 and not _is_of(new, records.new_target)
+
+
+def wanted_records(records: ShopRecords, new: Edge | None, weight: int | None) -> list[dict[str, Any]]:
     """Return the records that shall stand.
 
     Args:
         records: that stand; a simple record or a pair if a weight is wanted.
-        new: this program's load balancer.
+        new: this program's load balancer. Without it, at weight 0 alone, both records lead to the old one.
         weight: percent for the new one; None for the one simple alias that this program declares itself
             (infra/foundation/load_balancers.py), and one more for AAAA where that was there.
+
+    Raises:
+        PreflightError: the new load balancer is to get users and is not there.
     """
     if weight is None:
-        kinds = ["A", *(kind for kind in records.kinds if kind == "AAAA")]
-        return [{"Name": f"{records.host}.", "Type": kind, **_lead(kind, new, 0)} for kind in kinds]
+        kinds, edge = ["A", *(kind for kind in records.kinds if kind == "AAAA")], require_new(new)
+        return [{"Name": f"{records.host}.", "Type": kind, **_lead(kind, edge, 0)} for kind in kinds]
+    if weight:
+        require_new(new)
     wanted: list[dict[str, Any]] = []
     for record in records.records:
         if record.get("SetIdentifier", OLD_RECORD) != OLD_RECORD:
@@ -135,12 +172,17 @@ def wanted_records(records: ShopRecords, new: Edge, weight: int | None) -> list[
             old = {"AliasTarget": {**record["AliasTarget"], "EvaluateTargetHealth": False}}
         wanted += [
             {**head, "SetIdentifier": OLD_RECORD, "Weight": 100 - weight, **old},
-            {**head, "SetIdentifier": NEW_RECORD, "Weight": weight, **_lead(record["Type"], new, records.ttl_seconds)},
+            {
+                **head,
+                "SetIdentifier": NEW_RECORD,
+                "Weight": weight,
+                **(_lead(record["Type"], new, records.ttl_seconds) if new else old),
+            },
         ]
     return wanted
 
 
-def swap_batch(records: ShopRecords, new: Edge, weight: int | None) -> list[dict[str, Any]]:
+def swap_batch(records: ShopRecords, new: Edge | None, weight: int | None) -> list[dict[str, Any]]:
     """Return the changes of one batch: delete exactly what was read, create what is wanted."""
     return [
         *({"Action": "DELETE", "ResourceRecordSet": dict(record)} for record in records.records),
@@ -148,11 +190,12 @@ def swap_batch(records: ShopRecords, new: Edge, weight: int | None) -> list[dict
     ]
 
 
-def stands(records: ShopRecords, weight: int | None) -> bool:
-    """Tell whether what is wanted stands already."""
+def stands(records: ShopRecords, new: Edge | None, weight: int | None) -> bool:
+    """Tell whether what is wanted stands already; of the way back, which needs no new load balancer, the weight alone."""
     if weight is None:
         return records.shape is Shape.NEW
-    return records.shape is Shape.PAIR and records.weight == weight
+    is_target_right = new is None or _is_of(new, records.new_target)
+    return records.shape is Shape.PAIR and records.weight == weight and is_target_right
 
 
 def _lead(kind: str, edge: Edge, ttl_seconds: int) -> dict[str, Any]:
@@ -181,16 +224,23 @@ def _only_target(host: str, records: Sequence[RecordSet]) -> str:
     return targets[0]
 
 
-def _share(pair: Mapping[str, RecordSet], new: Edge) -> int:
-    """Return the percent that leads to the new load balancer; 0 if the record leads to another of that name, now gone."""
-    target = pair[NEW_RECORD].get("AliasTarget", {}).get("DNSName", "")
-    values = [each["Value"] for each in pair[NEW_RECORD].get("ResourceRecords", [])]
-    if plain_name(str(target or "".join(values))) != plain_name(new.dns_name):
-        return 0
+def _named_target(record: RecordSet) -> str:
+    """Return where a record leads, which may be what this command did not write: the way back replaces it all the same."""
+    values = [str(each["Value"]) for each in record.get("ResourceRecords", [])]
+    return plain_name(str(record.get("AliasTarget", {}).get("DNSName", "")) or ", ".join(values))
+
+
+def _is_of(edge: Edge | None, target: str) -> bool:
+    return edge is not None and plain_name(edge.dns_name) == target
+
+
+def _share(pair: Mapping[str, RecordSet]) -> int:
+    """Return the percent of answers that are the new record."""
     weights = {name: int(record.get("Weight", 0)) for name, record in pair.items()}
     total = sum(weights.values())
     # Route 53 takes all records alike if every weight is 0.
-    return 50 if total == 0 else -(-100 * weights[NEW_RECORD] // total)
+    share = 50 if total == 0 else -(-100 * weights[NEW_RECORD] // total)
+    return min(share, 99) if weights[OLD_RECORD] else share
 
 
 def _foreign(host: str, why: str) -> PreflightError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from infra.commands.traffic_move.records import Edge, Shape, ShopRecords
+from infra.commands.traffic_move.records import ALIAS_TTL_SECONDS, Edge, Shape, ShopRecords, strays
 from infra.release.metrics import is_worse
 from infra.release.probes import Probe
 
@@ -19,6 +19,10 @@ PROBES_BEFORE_WRITE = 3
 BAKE_HOURS = (1, 24, 336)
 """Fewest, usual and most hours without a request at the old load balancer before `finish`. A day has every hour of use; two
 weeks are within the 63 days for which CloudWatch keeps periods of five minutes."""
+
+LONGEST_TTL_SECONDS = 300
+"""Longest TTL of a record that may be split. Users of a new load balancer that fails stay there for as long after the way back.
+Five minutes are what Route 53's console enters by itself, and five times the TTL of an alias."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,38 @@ def split_refusal(records: ShopRecords, old: Edge | None, new: Edge) -> str:
             f"{records.host} leads to {records.old_target}, which is no application load balancer of this account and region, "
             "so its requests can't be counted; use the credentials and aws:region of the old one, or let the record lead to it"
         )
+    if records.ttl_seconds > LONGEST_TTL_SECONDS:
+        return (
+            f"{records.host} has a TTL of {records.ttl_seconds} s, and the way back would take as long; {LONGEST_TTL_SECONDS} s "
+            f"are the most. Set the TTL to {ALIAS_TTL_SECONDS} first, wait {records.ttl_seconds} s until the old one has run out, "
+            "then run STEP=split"
+        )
+    return ipv6_refusal(records, new)
+
+
+def ipv6_refusal(records: ShopRecords, new: Edge) -> str:
+    """Return why the new load balancer can't serve every type of the records."""
     if "AAAA" in records.kinds and not new.has_ipv6:
         return (
             f"{records.host} has an AAAA record, and the new load balancer {new.name} has no IPv6 addresses: delete the AAAA "
             "record first, which leaves users with IPv6 alone without the shop, or keep the old load balancer"
         )
     return ""
+
+
+def stray_refusal(records: ShopRecords, new: Edge | None) -> str:
+    """Return why a share can't be built on: its users are sent to a load balancer made before this one, or to none."""
+    if strays(records, new):
+        return f"{records.host}: {stray_share(records)}"
+    return ""
+
+
+def stray_share(records: ShopRecords) -> str:
+    """Return where the users of a stray share are sent, and what brings them back."""
+    return (
+        f"{records.weight} % lead to {records.new_target}, which is not the new load balancer; run "
+        "make takeover-dns STEP=back first"
+    )
 
 
 def weight_refusal(records: ShopRecords, percent: int, old: Answers, new: Answers, release: LiveRelease) -> str:

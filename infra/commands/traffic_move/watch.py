@@ -71,14 +71,15 @@ def watch_change(
     clock: WatchClock,
     *,
     old: Edge | None,
-    new: Edge,
+    new: Edge | None,
     is_in_sync: Callable[[], bool],
     ttl_seconds: int,
     say: Callable[[str], None],
 ) -> Watched:
-    """Probe both load balancers until Route 53 has the change everywhere and the old answers have run out.
+    """Probe load balancers until Route 53 has the change everywhere and the old answers have run out.
 
-    It ends early as soon as the new one fails more than chance explains.
+    It ends early as soon as the new one fails more than chance explains. One without a share is left out (`new` is None):
+    whatever it answers, the old one's users have to be waited for.
 
     Raises:
         TrafficError: Route 53 is not in sync after `SYNC_DEADLINE_SECONDS`.
@@ -89,17 +90,17 @@ def watch_change(
     old_answers, new_answers, unseen = Answers(), Answers(), 0
     while True:
         edges = [edge for edge in (new, old) if edge]
-        probes = list(threads.POOL.map(ask, edges))
-        if any(probe.reached for probe in probes):
-            new_answers = new_answers.plus(probes[0])
-            old_answers = old_answers.plus(probes[1]) if old else old_answers
+        probes = dict(zip(edges, threads.POOL.map(ask, edges), strict=True))
+        if any(probe.reached for probe in probes.values()):
+            new_answers = new_answers.plus(probes[new]) if new else new_answers
+            old_answers = old_answers.plus(probes[old]) if old else old_answers
         else:
             unseen += 1
         now = clock.now()
         if synced_at is None and (now - asked_at).total_seconds() >= SYNC_INTERVAL_SECONDS:
             asked_at, synced_at = now, now if is_in_sync() else None
         ended = synced_at is not None and (now - synced_at).total_seconds() >= ttl_seconds
-        verdict = watch_verdict(new_answers, unseen, ended=ended)
+        verdict = watch_verdict(new_answers, unseen, ended=ended) if new else ""
         if verdict or ended:
             return Watched(old_answers, new_answers, verdict)
         if synced_at is None and (now - begin).total_seconds() >= SYNC_DEADLINE_SECONDS:
