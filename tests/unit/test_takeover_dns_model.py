@@ -42,6 +42,10 @@ class Move(RuleBasedStateMachine):
         share = max(parts[NEW] for parts in self.world.shares().values())
         self.run(("weight", next_limit(round(100 * share))))
 
+    @rule()
+    def goes_back(self) -> None:
+        self.run(("back", 0))
+
     def run(self, step: tuple[str, int]) -> None:
         name, percent = step
         move = self.world.mover()
@@ -88,7 +92,7 @@ class Move(RuleBasedStateMachine):
         self.world.counts = RequestCounts(requests, 0, 288, reported)
 
     @rule(again=st.booleans())
-    def new_one_is_deleted(self, again: bool) -> None:
+    def new_one_is_deleted(self, *, again: bool) -> None:
         self.world.delete_new()
         if again:
             self.world.make_new(f"{NEW}-{self.world.calls}-{int(self.world.seconds)}.elb.amazonaws.com")

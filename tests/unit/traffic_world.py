@@ -20,6 +20,7 @@ from infra.commands.traffic_move import by_hand, move, reads
 from infra.commands.traffic_move.records import Edge, plain_name
 from infra.commands.traffic_move.rules import LiveRelease, RequestCounts
 from infra.commands.traffic_move.watch import WatchClock
+from infra.errors import PreflightError, ShopCatError
 from infra.release.probes import Probe
 from tests.unit.releases import REGION, client
 from tests.unit.route53 import strict_batches
@@ -246,3 +247,25 @@ class TrafficWorld:
             step()
         killed, self.kill_at = self.kill_at is None, None
         return killed
+
+
+def refused(call: Any, error: type[ShopCatError] = PreflightError) -> str:
+    """Return the message of a step that is refused."""
+    with pytest.raises(error) as caught:
+        call()
+    return str(caught.value)
+
+
+def arrange(world: TrafficWorld, weight: int | None) -> None:
+    """Let a simple record stand, or a pair with this share of the new load balancer."""
+    world.reset()
+    if weight is None:
+        world.put(world.alias())
+        return
+    sides = ((world.old, "shopcat-old", 100 - weight), (world.new, "shopcat-new", weight))
+    world.put(
+        *(
+            {**world.alias(edge=edge, healthy=False), "SetIdentifier": name, "Weight": part}
+            for edge, name, part in sides
+        )
+    )

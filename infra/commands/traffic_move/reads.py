@@ -63,7 +63,7 @@ class ShopZone:
 
         Raises:
             PreflightError: the records are others by now; nothing was changed.
-            AwsError: Route 53 refused, or did not answer.
+            AwsError: Route 53 refused what is wanted (an alias to a load balancer deleted just now), or did not answer.
         """
         try:
             return self._change(swap_batch(records, new, weight))
@@ -74,6 +74,8 @@ class ShopZone:
         except BotoCoreError as error:
             raise explain(error, self._doing, self._clients.endpoint_url) from error
         current = self.read(new)
+        if current.records == records.records and not stands(current, new, weight):
+            raise explain(refused, self._doing, self._clients.endpoint_url) from refused
         if not stands(current, new, weight):
             raise PreflightError(
                 f"Route 53 records of {records.host} are not those that were read, so nothing was changed ({refused}); "

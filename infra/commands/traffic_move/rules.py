@@ -111,8 +111,8 @@ def split_refusal(records: ShopRecords, old: Edge | None, new: Edge) -> str:
     if records.ttl_seconds > LONGEST_TTL_SECONDS:
         return (
             f"{records.host} has a TTL of {records.ttl_seconds} s, and the way back would take as long; {LONGEST_TTL_SECONDS} s "
-            f"are the most. Set the TTL to {ALIAS_TTL_SECONDS} first, wait {records.ttl_seconds} s until the old one has run out, "
-            "then run STEP=split"
+            f"are the most. Set the TTL to {ALIAS_TTL_SECONDS} first, wait {records.ttl_seconds} s until the old one has run "
+            "out, then run STEP=split"
         )
     return ipv6_refusal(records, new)
 
