@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from infra import settings
 from infra.commands.traffic_move.rules import LiveRelease, RequestCounts
@@ -15,19 +13,6 @@ from infra.errors import TrafficError
 from infra.foundation.existing_resources import find_existing
 from tests.unit.test_settings import committed
 from tests.unit.traffic_world import HOST, NEW, OLD, TrafficWorld, arrange, refused
-
-
-@pytest.fixture(scope="module")
-def whole() -> Iterator[TrafficWorld]:
-    with mock_aws(), pytest.MonkeyPatch.context() as patch:
-        yield TrafficWorld(patch)
-
-
-@pytest.fixture
-def world(whole: TrafficWorld) -> TrafficWorld:
-    whole.reset()
-    whole.put(whole.alias())
-    return whole
 
 
 def test_all_steps_lead_from_the_old_record_to_the_declared_one(world: TrafficWorld) -> None:

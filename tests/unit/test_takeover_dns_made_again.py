@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from moto import mock_aws
 
 from infra.commands.traffic_move.reads import find_edge
 from infra.commands.traffic_move.records import stands, strays, wanted_records
 from infra.errors import AwsError, PreflightError, TrafficError
 from tests.unit.traffic_world import GONE, NEW, OLD, TrafficWorld, arrange, refused
-
-
-@pytest.fixture(scope="module")
-def whole() -> Iterator[TrafficWorld]:
-    with mock_aws(), pytest.MonkeyPatch.context() as patch:
-        yield TrafficWorld(patch)
-
-
-@pytest.fixture
-def world(whole: TrafficWorld) -> TrafficWorld:
-    whole.reset()
-    whole.put(whole.alias())
-    return whole
 
 
 @pytest.mark.parametrize("kind", ["A", "CNAME"])

@@ -6,7 +6,6 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -37,19 +36,6 @@ from tests.unit.traffic_world import EXTERNAL, HOST, NEW, OLD, TrafficWorld
 from twin.paths import REPOSITORY
 
 NOW = datetime(2026, 11, 29, 12, 7, 31, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def whole() -> Iterator[TrafficWorld]:
-    with mock_aws(), pytest.MonkeyPatch.context() as patch:
-        yield TrafficWorld(patch)
-
-
-@pytest.fixture
-def world(whole: TrafficWorld) -> TrafficWorld:
-    whole.reset()
-    whole.put(whole.alias())
-    return whole
 
 
 # CloudWatch -----------------------------------------------------------------------------------------------------------
