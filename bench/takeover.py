@@ -69,8 +69,7 @@ class Rehearsal:
         yield step
         step.ended = time.time()
         self.steps.append(step)
-        failed = sum(len(load.failures) for load in self._loads.values())
-        print(f"{name:<40}{step.ended - step.began:6.1f} s  failed so far: {failed}  {step.note}", flush=True)
+        print(f"{name:<40}{step.ended - step.began:6.1f} s  failed so far: {self.failures}  {step.note}", flush=True)
 
     def _start(self, system: str) -> None:
         if system == OLD:
@@ -94,6 +93,11 @@ class Rehearsal:
 
     def _stop(self, system: str) -> None:
         self._outcomes[system] = self._loads[system].stop()
+
+    @property
+    def failures(self) -> int:
+        """Return the number of requests that failed, those due between two steps included."""
+        return sum(len(load.failures) for load in self._loads.values())
 
     def _count(self) -> None:
         for step in self.steps:
@@ -416,8 +420,7 @@ def main() -> int:
         return 1
     finally:
         run.take_down([NAME])
-    failed = sum(sum(step.failed.values()) for step in rehearsal.steps)
-    return 1 if failed or rehearsal.orders[1] else 0
+    return 1 if rehearsal.failures or rehearsal.orders[1] else 0
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What no stack of this project may declare, whatever its settings."""
+"""Rules about what no stack of this project may declare, whatever its settings."""

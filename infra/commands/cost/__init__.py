@@ -1,1 +1,1 @@
-"""What the program's settings cost in AWS, from prices that each have a source (``make cost``)."""
+"""Cost of the program's settings in AWS, from prices that each have a source (``make cost``)."""

@@ -1,4 +1,4 @@
-"""What AWS charges for each resource that is declared: how many of which price, or by what use.
+"""Charges of AWS for each resource that is declared: how many of which price, or by what use.
 
 A type that is neither here nor in the price list's `free` is an error, and so is an argument that another price would belong
 to: a resource can't be added without its cost.
@@ -28,7 +28,7 @@ class Charge:
     price: str
     """Name in the price list."""
     count: Decimal | None
-    """How many there are at once; None: paid by use, so that nothing is added up."""
+    """Number of them at once; None: paid by use, so that nothing is added up."""
 
 
 Declarations = Mapping[tuple[str, str], Declared]

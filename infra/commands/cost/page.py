@@ -54,7 +54,7 @@ SETTING_CHANGES: tuple[SettingChange, ...] = (
     ),
     SettingChange("`dns: external`", lambda it: it.model_copy(update={"dns": "external"})),
 )
-"""What a person may turn on or off, with what follows for the bill."""
+"""Settings that a person may turn on or off, with what follows for the bill."""
 
 
 @dataclass(frozen=True)

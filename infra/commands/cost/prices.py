@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from infra.errors import SettingsError
 
 HOURS_PER_MONTH = 730
-"""As AWS's own calculator has it: 365 days of 24 hours, divided by 12 (calculator.aws)."""
+"""Hours of a month in AWS's own calculator: 365 days of 24 hours, divided by 12 (calculator.aws)."""
 PRICES_FOLDER = Path(__file__).resolve().parent
 
 
@@ -46,7 +46,7 @@ class PriceSource(_Strict):
 
 
 class Price(_Strict):
-    """What one thing costs, or why that is not known."""
+    """Price of one thing, or why it is not known."""
 
     unit: Literal["hour", "month", "GB-month", "GB", "LCU-hour", "million writes", "million reads"]
     usd: Annotated[Decimal, Field(ge=0)] | None = None

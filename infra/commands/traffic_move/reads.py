@@ -1,4 +1,4 @@
-"""What the move reads and writes at AWS: the zone, both load balancers, the records, the counts, the live release."""
+"""Reads and writes of the move at AWS: the zone, both load balancers, the records, the counts, the live release."""
 
 from __future__ import annotations
 
