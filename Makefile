@@ -87,7 +87,7 @@ cost: $(READY) ## write docs/cost.md: what the settings cost, from prices with s
 
 .PHONY: takeover-dns
 takeover-dns: $(READY) ## users from the old load balancer to the new one by weighted DNS: make takeover-dns STEP=status; split, weight WEIGHT=1, back, finish
-	@$(RUN) -m infra.commands.takeover_dns "$(or $(STEP),status)" $(if $(WEIGHT),"$(WEIGHT)") $(if $(OLD),--old "$(OLD)") $(if $(BAKE_HOURS),--bake-hours "$(BAKE_HOURS)") $(if $(ACCEPT),--accept "$(ACCEPT)")
+	@$(RUN) -m infra.commands.takeover_dns "$(or $(STEP),status)" $(if $(WEIGHT),"$(WEIGHT)") $(if $(OLD),--old "$(OLD)") $(if $(BAKE),--bake "$(BAKE)") $(if $(ACCEPT),--accept "$(ACCEPT)")
 
 github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
 	@$(RUN) -m pipeline.github_check

@@ -18,7 +18,7 @@ from infra.commands.traffic_move.by_hand import MoveByHand
 from infra.commands.traffic_move.move import TrafficMove
 from infra.commands.traffic_move.reads import find_shop_zone
 from infra.commands.traffic_move.records import Shape
-from infra.commands.traffic_move.rules import BAKE_HOURS
+from infra.commands.traffic_move.rules import BAKE_MINUTES
 from infra.commands.traffic_move.watch import ask_straight
 from infra.errors import SettingsError, ShopCatError
 from infra.settings import Settings, read_stack
@@ -50,7 +50,7 @@ def run_step(move: TrafficMove | MoveByHand, arguments: argparse.Namespace) -> N
         "split": move.split,
         "weight": lambda: move.weight(arguments.percent),
         "back": move.back,
-        "finish": lambda: move.finish(arguments.bake_hours, arguments.accept),
+        "finish": lambda: move.finish(arguments.bake, arguments.accept),
     }
     steps[arguments.step]()
 
@@ -61,7 +61,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("percent", nargs="?", default="", help="of `weight`: the new load balancer's share, 0 to 100")
     parser.add_argument("--old", default="", help="the old load balancer's name or DNS name, if no record leads there")
     parser.add_argument(
-        "--bake-hours", default=str(BAKE_HOURS[1]), help="of `finish`: hours without a request at the old one"
+        "--bake", default="24h", help="of `finish`: time without a request at the old one, such as 24h or 30m"
     )
     parser.add_argument(
         "--accept", default="0", help="of `finish`: requests of scanners in that time, by the access logs"
@@ -82,8 +82,20 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             "WEIGHT belongs to STEP=weight: make takeover-dns STEP=weight WEIGHT=1, and no other step has one"
         )
     arguments.percent = _whole_number("WEIGHT", arguments.percent or "0", 0, 100)
-    arguments.bake_hours = _whole_number("BAKE_HOURS", arguments.bake_hours, BAKE_HOURS[0], BAKE_HOURS[2])
+    arguments.bake = _bake_minutes(arguments.bake)
     arguments.accept = _whole_number("ACCEPT", arguments.accept, 0, 1_000_000)
+
+
+def _bake_minutes(text: str) -> int:
+    least, _, most = BAKE_MINUTES
+    number, unit = text[:-1], text[-1:]
+    if number.isascii() and number.isdecimal() and len(number) <= 7 and unit in ("h", "m"):
+        minutes = int(number) * (60 if unit == "h" else 1)
+        if least <= minutes <= most and minutes % 5 == 0:
+            return minutes
+    raise SettingsError(
+        f"BAKE is {text!r}; expected hours or minutes, such as 24h or 30m: a multiple of 5 minutes from {least}m to {most // 60}h"
+    )
 
 
 def _whole_number(name: str, text: str, least: int, most: int) -> int:

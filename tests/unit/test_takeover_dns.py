@@ -22,7 +22,7 @@ def test_all_steps_lead_from_the_old_record_to_the_declared_one(world: TrafficWo
     for percent in (1, 10, 50, 100):
         move.weight(percent)
         assert world.shares()["A"][NEW] == pytest.approx(percent / 100)
-    move.finish(24, 0)
+    move.finish(24 * 60, 0)
     (record,) = [each for each in world.backend.rrsets if each.name == f"{HOST}."]
     # As infra/foundation/load_balancers.py declares it: the load balancer's own DNS name, health not evaluated.
     assert record.alias_target == {
@@ -50,7 +50,7 @@ def test_a_cname_keeps_its_ttl_and_is_watched_for_it(world: TrafficWorld) -> Non
     }
     for percent in (10, 50, 100):
         move.weight(percent)
-    move.finish(24, 0)
+    move.finish(24 * 60, 0)
     assert world.shares() == {"A": {OLD: 0.0, NEW: 1.0}}
 
 
@@ -88,7 +88,7 @@ def test_a_and_aaaa_move_in_one_batch(world: TrafficWorld) -> None:
             move.weight(percent)
             parts = [world.shares()[kind][NEW] for kind in ("A", "AAAA")]
             assert parts == [pytest.approx(percent / 100)] * 2
-        move.finish(24, 0)
+        move.finish(24 * 60, 0)
         assert world.shares() == {kind: {OLD: 0.0, NEW: 1.0} for kind in ("A", "AAAA")}
     finally:
         world.real["elbv2"].set_ip_address_type(LoadBalancerArn=arn, IpAddressType="ipv4")
@@ -198,7 +198,7 @@ def test_an_old_load_balancer_that_is_gone_is_named(world: TrafficWorld) -> None
     pair = [(gone, "shopcat-old", 0), (world.new, "shopcat-new", 100)]
     world.put(*({**world.alias(edge=edge), "SetIdentifier": name, "Weight": weight} for edge, name, weight in pair))
     assert f"{gone.dns_name} is not there any more" in refused(move.back)
-    assert "its requests can't be counted" in refused(lambda: move.finish(24, 0))
+    assert "its requests can't be counted" in refused(lambda: move.finish(24 * 60, 0))
 
 
 @pytest.mark.parametrize(
@@ -218,20 +218,20 @@ def test_finish_wants_proof_that_nobody_uses_the_old_one(
     move.split()
     for percent in (1, 10, 50):
         move.weight(percent)
-    assert "run STEP=weight WEIGHT=100 first" in refused(lambda: move.finish(24, 0))
+    assert "run STEP=weight WEIGHT=100 first" in refused(lambda: move.finish(24 * 60, 0))
     move.weight(100)
     world.counts, world.probed = counts, []
-    assert words in refused(lambda: move.finish(24, accepted))
+    assert words in refused(lambda: move.finish(24 * 60, accepted))
     assert OLD not in world.probed, "our own requests would count"
     world.counts = RequestCounts(3, 2, 288, 288)
-    move.finish(24, 5)
+    move.finish(24 * 60, 5)
     assert world.shares() == {"A": {OLD: 0.0, NEW: 1.0}}
 
 
 def test_this_program_s_own_record_is_left_alone(world: TrafficWorld) -> None:
     values = settings.read_settings({**committed(), "domain": HOST, "hostedZone": "example.com"})
     move = world.mover(values)
-    for call in (move.split, lambda: move.weight(1), lambda: move.finish(24, 0)):
+    for call in (move.split, lambda: move.weight(1), lambda: move.finish(24 * 60, 0)):
         assert "shopcat:dns is route53" in refused(call)
 
 
@@ -262,7 +262,7 @@ STEPS: dict[str, tuple[int | None, Any]] = {
     "up": (1, lambda move: move.weight(10)),
     "down": (50, lambda move: move.weight(10)),
     "back": (50, lambda move: move.back()),
-    "finish": (100, lambda move: move.finish(24, 0)),
+    "finish": (100, lambda move: move.finish(24 * 60, 0)),
 }
 
 
@@ -346,11 +346,11 @@ def test_a_new_load_balancer_that_fails_after_finish_is_said(world: TrafficWorld
     arrange(world, 100)
     world.broken[NEW] = lambda second: second > 10
     world.probed = []
-    message = refused(lambda: world.mover().finish(24, 0), TrafficError)
+    message = refused(lambda: world.mover().finish(24 * 60, 0), TrafficError)
     assert f"{HOST} leads to it alone" in message
     assert OLD not in world.probed
     world.broken = {}
-    world.mover().finish(24, 0)
+    world.mover().finish(24 * 60, 0)
     assert "shopcat:hostedZone to example.com" in world.said[-1]
 
 

@@ -31,7 +31,7 @@ def test_back_needs_the_old_load_balancer_alone(world: TrafficWorld, kind: str, 
     assert any(f"90 % old, {stray}" in line for line in world.said)
     assert world.said[-1] == "  next     make takeover-dns STEP=back"
     assert (f"  new      {NEW}: no load balancer of this account and region" in world.said) == (not again)
-    for call in (lambda: move.weight(50), lambda: move.weight(0), lambda: move.finish(24, 0)):
+    for call in (lambda: move.weight(50), lambda: move.weight(0), lambda: move.finish(24 * 60, 0)):
         assert stray in refused(call)
     begin = world.seconds
     move.back()
@@ -47,7 +47,7 @@ def test_back_needs_the_old_load_balancer_alone(world: TrafficWorld, kind: str, 
 def test_a_stray_share_of_100_percent_is_not_finished(world: TrafficWorld) -> None:
     arrange(world, 100)
     world.make_new("shopcat-2.example.net")
-    assert "100 % lead to" in refused(lambda: world.mover().finish(24, 0))
+    assert "100 % lead to" in refused(lambda: world.mover().finish(24 * 60, 0))
     world.mover().status()
     assert OLD in world.probed, "whether the way back is open"
 

@@ -51,7 +51,7 @@ class Move(RuleBasedStateMachine):
         move = self.world.mover()
         call: dict[str, Any] = {
             "weight": lambda: move.weight(percent),
-            "finish": lambda: move.finish(24, 0),
+            "finish": lambda: move.finish(24 * 60, 0),
             "split": move.split,
             "back": move.back,
             "status": move.status,
@@ -143,7 +143,7 @@ def test_no_order_of_events_sends_users_to_what_does_not_answer() -> None:
         run_state_machine_as_test(
             Move,
             settings=settings(
-                max_examples=12,
+                max_examples=30,
                 stateful_step_count=15,
                 deadline=None,
                 derandomize=True,

@@ -27,7 +27,7 @@ from infra.commands.traffic_move import by_hand, reads, rules
 from infra.commands.traffic_move.by_hand import MoveByHand, hand_records, leads_to
 from infra.commands.traffic_move.move import TrafficMove
 from infra.commands.traffic_move.records import Shape, plain_name
-from infra.commands.traffic_move.rules import BAKE_HOURS, LiveRelease, RequestCounts
+from infra.commands.traffic_move.rules import BAKE_MINUTES, LiveRelease, RequestCounts
 from infra.errors import AwsError, LedgerUnavailableError, PreflightError, SettingsError
 from infra.release.ledger import Ledger, table_definition
 from infra.release.probes import HttpsProber
@@ -52,27 +52,27 @@ def put(world: TrafficWorld, metric: str, at: datetime, value: float, *more: dic
 def test_requests_of_the_window_are_counted_and_periods_without_any_report_are_seen() -> None:
     with mock_aws(), pytest.MonkeyPatch.context() as patch:
         world = TrafficWorld(patch)
-        start, end = reads.count_window(NOW, 1)
+        start, end = reads.count_window(NOW, 60)
         assert (start, end) == (datetime(2026, 11, 29, 11, 0, tzinfo=UTC), datetime(2026, 11, 29, 12, 0, tzinfo=UTC))
-        nothing = reads.read_counts(world.clients, world.old, NOW, 1)
+        nothing = reads.read_counts(world.clients, world.old, NOW, 60)
         assert nothing == RequestCounts(0, 0, 12, 0)
-        assert "no proof of 0" in rules.counts_refusal(nothing, 0, 1)
+        assert "no proof of 0" in rules.counts_refusal(nothing, 0, 60)
         for minute in range(55):
             put(world, "ConsumedLCUs", start + timedelta(minutes=minute), 0.0)
-        assert reads.read_counts(world.clients, world.old, NOW, 1).reported == 11
+        assert reads.read_counts(world.clients, world.old, NOW, 60).reported == 11
         group = world.real["elbv2"].describe_target_groups(LoadBalancerArn=world.old.arn)["TargetGroups"][0]
         group_dimension = {"Name": "TargetGroup", "Value": group["TargetGroupArn"].rpartition(":")[2]}
         put(world, "HealthyHostCount", end - timedelta(minutes=1), 2, group_dimension)
-        quiet = reads.read_counts(world.clients, world.old, NOW, 1)
+        quiet = reads.read_counts(world.clients, world.old, NOW, 60)
         assert quiet == RequestCounts(0, 0, 12, 12)
-        assert rules.counts_refusal(quiet, 0, 1) == ""
+        assert rules.counts_refusal(quiet, 0, 60) == ""
         put(world, "RequestCount", start - timedelta(minutes=1), 100)
         put(world, "RequestCount", end, 100)
         put(world, "RequestCount", start + timedelta(minutes=30), 2)
         put(world, "HTTPCode_ELB_503_Count", start + timedelta(minutes=31), 3)
-        used = reads.read_counts(world.clients, world.old, NOW, 1)
+        used = reads.read_counts(world.clients, world.old, NOW, 60)
         assert used == RequestCounts(2, 3, 12, 12)
-        assert "counted 5 requests" in rules.counts_refusal(used, 4, 1)
+        assert "counted 5 requests" in rules.counts_refusal(used, 4, 60)
 
 
 class Failing:
@@ -156,7 +156,12 @@ def test_the_ledger_says_what_is_live(world: TrafficWorld) -> None:
         (["weight", "101"], "WEIGHT is '101'; expected a whole number from 0 to 100"),
         (["weight", "-1"], "WEIGHT is '-1'"),
         (["weight", "1.5"], "WEIGHT is '1.5'"),
-        (["finish", "--bake-hours", "0"], "BAKE_HOURS is '0'; expected a whole number from 1 to 336"),
+        (["finish", "--bake", "0h"], "BAKE is '0h'; expected hours or minutes"),
+        (["finish", "--bake", "24"], "a multiple of 5 minutes from 10m to 336h"),
+        (["finish", "--bake", "12m"], "BAKE is '12m'"),
+        (["finish", "--bake", "337h"], "BAKE is '337h'"),
+        (["finish", "--bake", "m"], "BAKE is 'm'"),
+        (["finish", "--bake", ""], "BAKE is ''"),
         (["finish", "--accept", "x"], "ACCEPT is 'x'"),
     ],
 )
@@ -181,7 +186,7 @@ def test_the_page_s_commands_are_steps_that_can_be_typed() -> None:
 def test_words_become_numbers() -> None:
     arguments = takeover_dns._parse(["finish", "--accept", "7"])
     takeover_dns.check_arguments(arguments)
-    assert (arguments.bake_hours, arguments.accept) == (BAKE_HOURS[1], 7)
+    assert (arguments.bake, arguments.accept) == (BAKE_MINUTES[1], 7)
     with pytest.raises(SettingsError):
         takeover_dns.check_arguments(takeover_dns._parse(["weight", "²"]))
 
@@ -247,7 +252,7 @@ def test_by_hand_each_step_names_the_record_to_set(world: TrafficWorld, hand: Mo
     assert "leads, seen from here, to old" in text
     hand.back()
     hand.status()
-    led_by_hand(world, "192.0.2.9").finish(24, 0)
+    led_by_hand(world, "192.0.2.9").finish(24 * 60, 0)
     assert "leave shopcat:dns external" in world.said[-1]
 
 
@@ -266,7 +271,7 @@ def test_by_hand_the_same_is_refused(world: TrafficWorld, hand: MoveByHand) -> N
         hand.weight(100)
     world.counts = RequestCounts(1, 0, 288, 288)
     with pytest.raises(PreflightError, match="counted 1 requests"):
-        led_by_hand(world, "192.0.2.9").finish(24, 0)
+        led_by_hand(world, "192.0.2.9").finish(24 * 60, 0)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +288,13 @@ def test_by_hand_finish_wants_the_name_to_lead_to_the_new_one_alone(
     world: TrafficWorld, shop: tuple[str, ...], words: str
 ) -> None:
     with pytest.raises(PreflightError, match=words):
-        led_by_hand(world, *shop).finish(24, 0)
+        led_by_hand(world, *shop).finish(24 * 60, 0)
 
 
 def test_by_hand_this_program_s_own_record_is_left_alone(hand: MoveByHand) -> None:
     values = settings.read_settings({**committed(), "domain": HOST, "hostedZone": "example.com"})
     own = replace(hand, settings=values)
-    for step in (own.split, lambda: own.weight(1), lambda: own.finish(24, 0)):
+    for step in (own.split, lambda: own.weight(1), lambda: own.finish(24 * 60, 0)):
         with pytest.raises(PreflightError, match="shopcat:dns is route53"):
             step()
     own.back()

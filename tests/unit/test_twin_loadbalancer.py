@@ -368,6 +368,34 @@ def test_a_minute_is_written_when_its_delay_is_over_and_the_moment_is_kept(tmp_p
     assert metrics.written(twin) == {600: 664.5}
 
 
+def test_targets_are_counted_once_a_minute_with_or_without_requests(tmp_path: Path) -> None:
+    class Sources:
+        parameters = parameters.load()
+        delay_scale = 0.0
+
+        def metric_sources(self) -> list[tuple[str, str, dict[str, str]]]:
+            return []
+
+    class CloudWatch:
+        def __init__(self) -> None:
+            self.points: list[tuple[str, int, float]] = []
+
+        def put_metric_data(self, MetricData: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
+            self.points += [(each["MetricName"], each["Timestamp"].timestamp(), each["Value"]) for each in MetricData]
+
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    twin.logs.mkdir(parents=True)
+    cloudwatch = CloudWatch()
+    found = metrics.Metrics(twin, cast("Any", Sources()), cloudwatch, 1)
+    for second in range(600, 760, 2):
+        found.step(float(second), [("app/s/1", "targetgroup/blue/1", 2, 0)])
+    assert sorted(cloudwatch.points) == [
+        (name, minute, value)
+        for name, value in (("HealthyHostCount", 2), ("UnHealthyHostCount", 0))
+        for minute in (600, 660)
+    ]
+
+
 def test_errors_are_written_at_a_time_of_their_own(tmp_path: Path) -> None:
     class Sources:
         parameters = parameters.load()

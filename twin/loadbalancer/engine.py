@@ -389,6 +389,22 @@ class Engine:
             for groups in [dict(self._groups)]
         ]
 
+    def host_counts(self) -> list[tuple[str, str, int, int]]:
+        """Return healthy and unhealthy targets by load balancer and group, both as CloudWatch dimensions.
+
+        A group without targets is left out, and so are targets that are neither, such as draining ones.
+        """
+        counted: dict[tuple[str, str], tuple[str, str, int, int]] = {}
+        for node in self._every_node():
+            if (version := node.version()) is None:
+                continue
+            for arn in version.target_groups():
+                states = [target["TargetHealth"]["State"] for target in self.target_health(arn) or []]
+                if states:
+                    key = (version.dimension, target_group_dimension(arn))
+                    counted[key] = (*key, states.count("healthy"), states.count("unhealthy"))
+        return list(counted.values())
+
     def set_faults(self, faults: Mapping[str, Any]) -> None:
         """Change the faults that it plays, from now on.
 

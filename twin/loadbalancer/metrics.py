@@ -3,7 +3,8 @@
 Metrics and dimensions as in AWS's "CloudWatch metrics for your Application Load Balancer". Points exist only for
 minutes with requests ("Elastic Load Balancing reports metrics to CloudWatch only when requests are flowing through the
 load balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value"). A minute's
-errors have a delay of their own, so they come before or after its requests: AWS doesn't say that they come together.
+errors have a delay of their own, so they come before or after its requests: AWS doesn't say that they come together. The
+counts of healthy and unhealthy targets come every minute for a group that has targets, with or without requests.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twin.config import Twin
@@ -32,6 +33,8 @@ _WRITTEN = "metrics.jsonl"
 
 Dimensions = tuple[tuple[str, str], ...]
 Counts = Counter[tuple[str, Dimensions]]
+HostCount = tuple[str, str, int, int]
+"""Load balancer and target group as CloudWatch dimensions, healthy and unhealthy targets."""
 
 
 def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, str]) -> Counts:
@@ -93,20 +96,21 @@ class Metrics:
         self._tails: dict[str, Tail] = {}
         self._minutes: dict[int, Counts] = {}
         self._due: dict[tuple[int, bool], float] = {}
+        self._hosts_minute = 0
 
     async def run_forever(self) -> None:
         """Read and write until cancelled."""
         while True:
             await asyncio.sleep(_READ_SECONDS)
             try:
-                await asyncio.to_thread(self.step, time.time())
+                await asyncio.to_thread(self.step, time.time(), self._engine.host_counts())
             except AWS_ERRORS as error:
                 _log.warning("metrics: %s", error)
             except Exception:
                 _log.exception("metrics")
 
-    def step(self, now: float) -> None:
-        """Take in new requests and write what is due.
+    def step(self, now: float, hosts: Sequence[HostCount] = ()) -> None:
+        """Take in new requests and a new minute's counts of targets, and write what is due.
 
         Raises:
             ClientError: CloudWatch refused; tried again at the next step.
@@ -118,6 +122,7 @@ class Metrics:
                 # A request belongs to the minute in which it ended.
                 minute = (request.received_ms + max(0, request.total_ms)) // 60_000
                 self._minutes.setdefault(minute, Counter()).update(count([request], load_balancer, groups))
+        self._take_hosts(int(now) // 60, hosts)
         for minute in sorted(self._minutes):
             for errors in (False, True):
                 self._write(minute, now, errors=errors)
@@ -125,6 +130,17 @@ class Metrics:
                 del self._minutes[minute]
                 for errors in (False, True):
                     self._due.pop((minute, errors), None)
+
+    def _take_hosts(self, minute: int, hosts: Sequence[HostCount]) -> None:
+        if minute <= self._hosts_minute:
+            return
+        self._hosts_minute = minute
+        for load_balancer, group, healthy, unhealthy in hosts:
+            scope: Dimensions = (("LoadBalancer", load_balancer), ("TargetGroup", group))
+            # Counted even where it is 0.
+            self._minutes.setdefault(minute, Counter()).update(
+                {("HealthyHostCount", scope): healthy, ("UnHealthyHostCount", scope): unhealthy}
+            )
 
     def _write(self, minute: int, now: float, *, errors: bool) -> None:
         """Write a minute's errors, or all else, once that is due."""

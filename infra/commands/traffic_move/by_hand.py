@@ -82,7 +82,7 @@ class MoveByHand:
             if edge is None:
                 self.say(f"  {name}  no load balancer {LOAD_BALANCER} in this account and region")
                 continue
-            counts = read_counts(self.clients, edge, self.clock.now(), 1)
+            counts = read_counts(self.clients, edge, self.clock.now(), 60)
             self.say(f"  {name}  {edge.name}: {ask_some(self.ask, edge)}; {counts.total} requests in an hour")
 
     def split(self) -> None:
@@ -122,7 +122,7 @@ class MoveByHand:
         refuse(rules.old_refusal(ask_some(self.ask, old)))
         self._instruct(old, new, 0)
 
-    def finish(self, hours: int, accepted: int) -> None:
+    def finish(self, minutes: int, accepted: int) -> None:
         """Check that the name leads to the new load balancer alone and the old one had no request for so long.
 
         The record stays a person's.
@@ -137,10 +137,10 @@ class MoveByHand:
                 f"{self.settings.domain} leads, seen from here, to {led}; STEP=finish expects the new load balancer alone: set "
                 f"the record of {STEP_COMMAND}weight WEIGHT=100, wait for its TTL, then run the same step again"
             )
-        counts = read_counts(self.clients, old, self.clock.now(), hours)
-        refuse(rules.counts_refusal(counts, accepted, hours))
+        counts = read_counts(self.clients, old, self.clock.now(), minutes)
+        refuse(rules.counts_refusal(counts, accepted, minutes))
         refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
-        self.say(f"the old load balancer counted {counts.total} requests in the last {hours} hours")
+        self.say(f"the old load balancer counted {counts.total} requests in the last {rules.span(minutes)}")
         self.say(
             "next: leave shopcat:dns external, since the record is yours; then the old Deployment (docs/takeover-traffic.md)"
         )

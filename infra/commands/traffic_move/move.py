@@ -124,11 +124,11 @@ class TrafficMove:
         watched = self._watch(change, records, old, None, 0)
         self.say(f"all is at the old load balancer: {watched.old}")
 
-    def finish(self, hours: int, accepted: int) -> None:
+    def finish(self, minutes: int, accepted: int) -> None:
         """Replace the pair by the record that this program declares with dns route53.
 
         Args:
-            hours: window in which the old load balancer had no request.
+            minutes: window in which the old load balancer had no request.
             accepted: requests of scanners in it, as its access logs show.
 
         Raises:
@@ -139,10 +139,10 @@ class TrafficMove:
         if records.shape is not Shape.NEW:
             old = self._old(records)
             refuse(rules.finish_refusal(records, old))
-            counts = read_counts(self.clients, old, self.clock.now(), hours) if old else rules.RequestCounts(0)
-            refuse(rules.counts_refusal(counts, accepted, hours))
+            counts = read_counts(self.clients, old, self.clock.now(), minutes) if old else rules.RequestCounts(0)
+            refuse(rules.counts_refusal(counts, accepted, minutes))
             refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
-            self.say(f"the old load balancer counted {counts.total} requests in the last {hours} hours")
+            self.say(f"the old load balancer counted {counts.total} requests in the last {rules.span(minutes)}")
         change = self.zone.write(records, new, None)
         watched = self._watch(change, records, None, new, 100)
         if watched.verdict:
@@ -176,7 +176,7 @@ class TrafficMove:
     def _edge_line(self, edge: Edge | None, name: str, *, ask: bool) -> str:
         if edge is None:
             return f"{name}: no load balancer of this account and region" if name else "none"
-        counts = read_counts(self.clients, edge, self.clock.now(), 1)
+        counts = read_counts(self.clients, edge, self.clock.now(), 60)
         asked = str(ask_some(self.ask, edge)) if ask else "not asked at 100 %, since that would count"
         return f"{edge.name}: {asked}; {counts.total} requests in an hour"
 

@@ -178,7 +178,7 @@ def read_live(clients: AwsClients, settings: Settings) -> LiveRelease:
     return LiveRelease(live.name if live else "", state.open.name if state.open else "")
 
 
-def count_window(now: datetime, hours: int) -> tuple[datetime, datetime]:
+def count_window(now: datetime, minutes: int) -> tuple[datetime, datetime]:
     """Return begin and end of the last whole periods whose counts are there by now.
 
     A local clock that is ahead asks for periods that nobody reported yet, which is no proof of 0; one that is behind leaves out
@@ -186,13 +186,13 @@ def count_window(now: datetime, hours: int) -> tuple[datetime, datetime]:
     """
     end = int(now.timestamp() - LATE_SECONDS) // PERIOD_SECONDS * PERIOD_SECONDS
     return (
-        datetime.fromtimestamp(end, now.tzinfo) - timedelta(hours=hours),
+        datetime.fromtimestamp(end, now.tzinfo) - timedelta(minutes=minutes),
         datetime.fromtimestamp(end, now.tzinfo),
     )
 
 
-def read_counts(clients: AwsClients, edge: Edge, now: datetime, hours: int) -> RequestCounts:
-    """Read a load balancer's requests of the last hours, and in how many periods it reported anything.
+def read_counts(clients: AwsClients, edge: Edge, now: datetime, minutes: int) -> RequestCounts:
+    """Read a load balancer's requests of the last minutes (a multiple of 5), and in how many periods it reported anything.
 
     ConsumedLCUs and a target group's host counts are reported without requests too; every other metric only if it is not 0
     (docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html, reporting criteria).
@@ -200,7 +200,7 @@ def read_counts(clients: AwsClients, edge: Edge, now: datetime, hours: int) -> R
     Raises:
         AwsError: AWS can't be asked.
     """
-    start, end = count_window(now, hours)
+    start, end = count_window(now, minutes)
     with _explained(clients, f"counts of load balancer {edge.name}"):
         groups = clients.get("elbv2").describe_target_groups(LoadBalancerArn=edge.arn)["TargetGroups"]
         queries = _queries(edge, [str(group["TargetGroupArn"]) for group in groups])
@@ -218,7 +218,7 @@ def read_counts(clients: AwsClients, edge: Edge, now: datetime, hours: int) -> R
     return RequestCounts(
         requests=round(sum(values["requests"].values())),
         without_target=round(sum(values["without_target"].values())),
-        periods=hours * 3600 // PERIOD_SECONDS,
+        periods=minutes * 60 // PERIOD_SECONDS,
         reported=len(reported),
         incomplete=(*notes, *(f"{name}: {code}" for name, code in status.items() if code != "Complete")),
     )

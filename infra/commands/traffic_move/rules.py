@@ -16,9 +16,10 @@ from infra.release.probes import Probe
 WEIGHT_STEPS = (1, 10, 50, 100)
 """Percents up to which the new load balancer's share may grow, one after the other."""
 PROBES_BEFORE_WRITE = 3
-BAKE_HOURS = (1, 24, 336)
-"""Fewest, usual and most hours without a request at the old load balancer before `finish`. A day has every hour of use; two
-weeks are within the 63 days for which CloudWatch keeps periods of five minutes."""
+BAKE_MINUTES = (10, 24 * 60, 14 * 24 * 60)
+"""Fewest, usual and most minutes without a request at the old load balancer before `finish`. Ten minutes are two of CloudWatch's
+periods and twice the longest TTL. A day has every hour of use; two weeks are within the 63 days for which CloudWatch keeps
+periods of five minutes."""
 
 LONGEST_TTL_SECONDS = 300
 """Longest TTL of a record that may be split. Users of a new load balancer that fails stay there for as long after the way back.
@@ -188,7 +189,12 @@ def finish_refusal(records: ShopRecords, old: Edge | None) -> str:
     return ""
 
 
-def counts_refusal(counts: RequestCounts, accepted: int, hours: int) -> str:
+def span(minutes: int) -> str:
+    """Return a time in words."""
+    return f"{minutes} minutes" if minutes % 60 else f"{minutes // 60} hours"
+
+
+def counts_refusal(counts: RequestCounts, accepted: int, minutes: int) -> str:
     """Return why the old load balancer may still have users.
 
     Route 53 keeps no time of a change. That no request reached the old load balancer in the whole window is the evidence. A
@@ -197,19 +203,19 @@ def counts_refusal(counts: RequestCounts, accepted: int, hours: int) -> str:
     Args:
         counts: of the window.
         accepted: requests of others than the shop's users, as the old load balancer's access logs show.
-        hours: length of the window.
+        minutes: length of the window.
     """
     if counts.incomplete:
         return f"CloudWatch's answer is not complete ({', '.join(counts.incomplete)}); run STEP=finish again later"
     if counts.reported < counts.periods:
         return (
             f"the old load balancer reported nothing in {counts.periods - counts.reported} of {counts.periods} periods of the "
-            f"last {hours} hours, so a missing RequestCount is no proof of 0; wait, or look at its access logs and set a "
-            "smaller BAKE_HOURS"
+            f"last {span(minutes)}, so a missing RequestCount is no proof of 0; wait, or look at its access logs and set a "
+            "shorter BAKE"
         )
     if counts.total > accepted:
         return (
-            f"the old load balancer counted {counts.total} requests in the last {hours} hours ({counts.without_target} without "
+            f"the old load balancer counted {counts.total} requests in the last {span(minutes)} ({counts.without_target} without "
             f"a target), {accepted} are accepted: users may still reach it. Wait; if its access logs show scanners and no "
             f"shop's users, set ACCEPT={counts.total}"
         )
