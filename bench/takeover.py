@@ -25,8 +25,10 @@ import yaml
 
 from bench import run
 from bench.load import Load, Outcome, Stream, summarize
+from bench.takeover_handover import HandOver
 from bench.takeover_page import NEW, OLD, Step, page
 from bench.workloads import SHORT_MIX
+from infra.release.metrics import LATE_SECONDS
 from twin import config, parts, pulumi
 from twin.config import Twin
 from twin.errors import TwinError
@@ -40,6 +42,8 @@ NAME = "takeover"
 PAGE = REPOSITORY / "docs" / "takeover-rehearsal.md"
 _MAXIMUM_SECONDS = 2 * 3600.0
 _SUGGESTED = "settings that describe"
+_BAKE_MINUTES = 10
+"""Shortest time without a request at the old load balancer that the move of traffic allows."""
 _MOST_ROUNDS = 6
 """Updates that may stop with imports before one goes through."""
 
@@ -50,6 +54,7 @@ class Rehearsal:
     def __init__(self, twin: Twin, directory: Path, mix: Sequence[Stream] = SHORT_MIX) -> None:
         self.twin, self._directory, self._mix = twin, directory, tuple(mix)
         self.shop = OldShop(twin, directory)
+        self._hand_over = HandOver(self.shop, directory)
         self._settings = directory / "Pulumi.prod.yaml"
         self._state = directory / "terraform.tfstate"
         self._loads: dict[str, Load] = {}
@@ -200,7 +205,7 @@ class Rehearsal:
 
     def _nothing_to_do(self) -> str:
         output = self._up()
-        if any(word in output for word in (" created", " updated", " deleted", " replaced")):
+        if any(word in output for word in (" created", " updated", " deleted", " replaced", " imported")):
             raise TwinError(f"a second update changed something:\n{output}")
         return "0 changes"
 
@@ -241,17 +246,21 @@ class Rehearsal:
             step.note = self._up(kill_after=25).splitlines()[-1]
         with self._step("once more") as step:
             step.note = self._nothing_to_do()
+        self._hand_over.prepare()
+        with self._step("Terraform: frozen and backed up") as step:
+            step.note = self._hand_over.freeze()
+        with self._step("Terraform: database and repository given up") as step:
+            step.note = self._hand_over.give_up_what_pulumi_has()
+        with self._step("Terraform: back to the back-up, given up again") as step:
+            step.note = self._hand_over.go_back_and_forth()
         with self._step("a third old pod starts"):
-            self.shop.kubectl("scale", "deployment/shopcat", "-n", NAMESPACE, "--replicas=3")
-            self.shop.kubectl("rollout", "status", "deployment/shopcat", "-n", NAMESPACE, "--timeout=120s")
+            self._scale_old(3)
         with self._step("first release beside the old one"):
             self.shop.push("v1.0.0")
             self._up("-c", "shopcat:tag=v1.0.0")
             self._wait_until_served()
         self._move_traffic()
-        with self._step("the old Deployment to 0"):
-            self.shop.kubectl("scale", "deployment/shopcat", "-n", NAMESPACE, "--replicas=0")
-            self.shop.kubectl("wait", "pods", "-n", NAMESPACE, "-l", "app=shopcat", "--for=delete", "--timeout=180s")
+        self._end_the_old_shop()
         with self._step("old credentials withdrawn, namespace tightened") as step:
             self._change(_without_old)
             self._up(kill_after=8)
@@ -259,8 +268,11 @@ class Rehearsal:
         with self._step("a release under load"):
             self.shop.push("v1.1.0")
             self._up("-c", "shopcat:tag=v1.1.0")
+        with self._step("pulumi up at the end") as step:
+            step.note = self._nothing_to_do()
         self._stop(NEW)
         self._count()
+        self.kills += self._hand_over.kills
         self.before, self.after = before, self.identities()
         if self.before != self.after:
             raise TwinError(f"what must stay is not the same: {self.before} became {self.after}")
@@ -283,9 +295,38 @@ class Rehearsal:
                 self._dns(*words, kill_after=4 if words[-1] in ("back", "10") else 0)
         # The last step has waited for the TTL: whoever asks for the name now gets the new load balancer.
         self._stop(OLD)
+        moved = time.time()
+        with self._step("Terraform: network and cluster given up") as step:
+            step.note = self._hand_over.give_up_the_rest()
+        with self._step(f"{_BAKE_MINUTES} minutes without a request at the old one"):
+            # Counts come in whole periods of five minutes, and late.
+            time.sleep(max(0.0, moved + _BAKE_MINUTES * 60 + 300 + LATE_SECONDS - time.time()))
+        with self._step("DNS: finish") as step:
+            step.note = self._dns("finish", "--bake", f"{_BAKE_MINUTES}m", kill_after=6).splitlines()[0]
+        with self._step("the record imported: dns route53") as step:
+            self._change(lambda settings: settings.update({"shopcat:dns": "route53"}))
+            step.note = self._up(kill_after=15).splitlines()[-1] + "; " + self._nothing_to_do()
 
-    def _dns(self, *words: str, kill_after: float) -> None:
-        self._command(sys.executable, "-m", "infra.commands.takeover_dns", *words, kill_after=kill_after)
+    def _end_the_old_shop(self) -> None:
+        """Send the old pods away by their grace period, once back on the way; then Ingress, chart and Helm's records."""
+        with self._step("the old Deployment to 0, back, to 0"):
+            for replicas in (0, 3, 0):
+                self._scale_old(replicas)
+        with self._step("old Ingress and chart deleted") as step:
+            step.note = self._hand_over.end_the_chart()
+        left = [*self._hand_over.addresses(), *self._hand_over.helm_releases()]
+        if left:
+            raise TwinError(f"Terraform's state and Helm still have {left}")
+
+    def _scale_old(self, replicas: int) -> None:
+        self.shop.kubectl("scale", "deployment/shopcat", "-n", NAMESPACE, f"--replicas={replicas}")
+        if replicas:
+            self.shop.kubectl("rollout", "status", "deployment/shopcat", "-n", NAMESPACE, "--timeout=120s")
+        else:
+            self.shop.kubectl("wait", "pods", "-n", NAMESPACE, "-l", "app=shopcat", "--for=delete", "--timeout=180s")
+
+    def _dns(self, *words: str, kill_after: float) -> str:
+        return self._command(sys.executable, "-m", "infra.commands.takeover_dns", *words, kill_after=kill_after).stdout
 
     def _lost_orders(self) -> tuple[int, list[str]]:
         """Return the number of orders that were confirmed to their users, and the keys of those that are not stored once."""
@@ -317,12 +358,8 @@ class Rehearsal:
 
     def _point_name_at_old(self) -> None:
         """Enter the record that led users to the old load balancer all along."""
-        elb, route53 = pulumi.client(self.twin, "elbv2"), pulumi.client(self.twin, "route53")
-        balancer = next(
-            each
-            for each in elb.describe_load_balancers()["LoadBalancers"]
-            if each["LoadBalancerName"].startswith(f"k8s-{NAMESPACE}-")
-        )
+        route53 = pulumi.client(self.twin, "route53")
+        (balancer,) = self.shop.load_balancers()
         domain = hostnames.domain(self.twin)
         zone = next(
             zone["Id"] for zone in route53.list_hosted_zones()["HostedZones"] if zone["Name"].rstrip(".") == domain

@@ -18,8 +18,8 @@ import boto3
 import pytest
 import yaml
 
-from tests import handover
 from twin.paths import REPOSITORY
+from twin.scenarios import guide
 
 pytestmark = pytest.mark.engine
 
@@ -71,12 +71,12 @@ class Folder:
 
     def step(self, *titles: str, stop_after: float | None = None) -> str:
         for title in titles:
-            result = handover.run(handover.blocks()[title], self.path, self.environment, stop_after=stop_after)
+            result = guide.run(guide.blocks()[title], self.path, self.environment, stop_after=stop_after)
             assert stop_after or result.returncode == 0, f"{title}\n{result.stdout}"
         return result.stdout
 
     def terraform(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return handover.run([f"terraform {' '.join(arguments)}"], self.path, self.environment)
+        return guide.run([f"terraform {' '.join(arguments)}"], self.path, self.environment)
 
     def addresses(self) -> set[str]:
         return set(self.terraform("state", "list").stdout.split())
@@ -170,7 +170,7 @@ def applied(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     # What AWS fills in after the first apply is in the state from the second on.
     refreshed = folder.terraform("apply", "-refresh-only", "-auto-approve")
     assert refreshed.returncode == 0, refreshed.stdout
-    committed = handover.run(["git init -q", "git add .", "git commit -qm old"], path, environment)
+    committed = guide.run(["git init -q", "git add .", "git commit -qm old"], path, environment)
     assert committed.returncode == 0, committed.stdout
     return folder
 
@@ -192,7 +192,7 @@ def frozen_once(applied: Folder, tmp_path_factory: pytest.TempPathFactory) -> Fo
 def handed_over_once(frozen_once: Folder, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     folder = copied(frozen_once, tmp_path_factory.mktemp("handed-over") / "terraform")
     folder.step(DATABASE, REPOSITORY_STEP, CHECK)
-    committed = handover.run(["git commit --all --quiet -m 'handed over'"], folder.path, folder.environment)
+    committed = guide.run(["git commit --all --quiet -m 'handed over'"], folder.path, folder.environment)
     assert committed.returncode == 0, committed.stdout
     return folder
 
@@ -259,16 +259,16 @@ def test_a_plan_from_before_the_handover_is_stale_after_it(shop: Folder) -> None
 
 def test_a_block_without_state_rm_is_told_by_the_check_and_not_carried_out(frozen: Folder) -> None:
     """The mistake that would delete the database: its block is gone and its state is not."""
-    (forgotten,) = [line for line in handover.blocks()[DATABASE] if line.startswith("terraform")]
+    (forgotten,) = [line for line in guide.blocks()[DATABASE] if line.startswith("terraform")]
     before = frozen.aws()
-    rest = [line for line in handover.blocks()[DATABASE] if line != forgotten]
-    assert handover.run(rest, frozen.path, frozen.environment).returncode == 0
-    result = handover.run(handover.blocks()[CHECK], frozen.path, frozen.environment)
+    rest = [line for line in guide.blocks()[DATABASE] if line != forgotten]
+    assert guide.run(rest, frozen.path, frozen.environment).returncode == 0
+    result = guide.run(guide.blocks()[CHECK], frozen.path, frozen.environment)
     assert result.returncode == 2
     assert "3 to destroy" in result.stdout
     assert frozen.aws() == before
     # The mend that the guide names.
-    assert handover.run([forgotten], frozen.path, frozen.environment).returncode == 0
+    assert guide.run([forgotten], frozen.path, frozen.environment).returncode == 0
     assert "No changes" in frozen.step(CHECK)
 
 
@@ -276,22 +276,22 @@ def test_a_block_without_state_rm_is_told_by_the_check_and_not_carried_out(froze
 def test_a_step_that_is_killed_is_gone_on_with(frozen: Folder, seconds: float | None) -> None:
     """Killed after so many seconds, or between the change of the state and those of the files (None)."""
     before, addresses = frozen.aws(), frozen.addresses()
-    first, *files = handover.blocks()[DATABASE]
+    first, *files = guide.blocks()[DATABASE]
     if seconds is None:
-        assert handover.run([first], frozen.path, frozen.environment).returncode == 0
+        assert guide.run([first], frozen.path, frozen.environment).returncode == 0
     else:
         frozen.step(DATABASE, stop_after=seconds)
     left = frozen.addresses()
     database = {address for address in HANDED_OVER if "ecr" not in address}
     assert left in (addresses, addresses - database), "one write takes all of them, or none"
-    again = handover.run([first], frozen.path, frozen.environment)
+    again = guide.run([first], frozen.path, frozen.environment)
     if left == addresses:
         assert again.returncode == 0, again.stdout
     else:
         assert again.returncode == 1
         assert "No matching objects found" in again.stdout
     remaining = [line for line in files if not line.startswith("rm ") or (frozen.path / "rds.tf").exists()]
-    assert handover.run(remaining, frozen.path, frozen.environment).returncode == 0
+    assert guide.run(remaining, frozen.path, frozen.environment).returncode == 0
     frozen.step(CHECK, stop_after=seconds or 1.0)
     assert "No changes" in frozen.step(CHECK)
     assert frozen.addresses() == addresses - database
@@ -300,8 +300,8 @@ def test_a_step_that_is_killed_is_gone_on_with(frozen: Folder, seconds: float | 
 
 def test_the_backup_brings_everything_back(handed_over: Folder) -> None:
     before = handed_over.aws()
-    without_force = [line.replace(" -force", "") for line in handover.blocks()[BACK]]
-    refused = handover.run(without_force, handed_over.path, handed_over.environment)
+    without_force = [line.replace(" -force", "") for line in guide.blocks()[BACK]]
+    refused = guide.run(without_force, handed_over.path, handed_over.environment)
     assert "serial" in refused.stdout, "or the guide needs no -force"
     assert "No changes" in handed_over.step(BACK)
     assert handed_over.addresses() >= HANDED_OVER
@@ -353,7 +353,7 @@ def test_what_pulumi_changed_already_stays_as_it_is(shop: Folder) -> None:
     change(back=False)
     try:
         before = shop.aws()
-        result = handover.run(handover.blocks()[FREEZE], shop.path, shop.environment)
+        result = guide.run(guide.blocks()[FREEZE], shop.path, shop.environment)
         assert result.returncode == 2
         assert "Plan: 0 to add, 2 to change, 0 to destroy" in result.stdout
         shop.step(BACK_UP, DATABASE, REPOSITORY_STEP)
@@ -376,7 +376,7 @@ def test_the_workflow_refuses_what_takes_the_guard_away(tmp_path: Path) -> None:
     assert not ends_well(nothing_of_pulumi)
     shutil.copy(REPOSITORY / "legacy" / "handover" / "guard.tf", folder)
     assert ends_well(present)
-    files = [line for title in (DATABASE, REPOSITORY_STEP) for line in handover.blocks()[title]]
+    files = [line for title in (DATABASE, REPOSITORY_STEP) for line in guide.blocks()[title]]
     for line in files:
         if not line.startswith("terraform "):
             subprocess.run(["bash", "-e", "-c", line], cwd=folder, check=True)

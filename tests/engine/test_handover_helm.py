@@ -18,11 +18,11 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests import handover
 from tests.engine.test_handover import TERRAFORM
 from twin import config
 from twin.build import programs
 from twin.paths import REPOSITORY
+from twin.scenarios import guide
 
 pytestmark = pytest.mark.engine
 
@@ -116,7 +116,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             "kube-apiserver",
         )
         deadline = time.monotonic() + 240
-        while handover.run(["kubectl get --raw /readyz"], folder, environment).returncode != 0:
+        while guide.run(["kubectl get --raw /readyz"], folder, environment).returncode != 0:
             stopped = [process.args for process in started if process.poll() is not None]
             assert not stopped, (folder / "kube-apiserver.log").read_text()[-3000:]
             assert time.monotonic() < deadline, (folder / "kube-apiserver.log").read_text()[-3000:]
@@ -136,12 +136,12 @@ class OldShop:
     environment: dict[str, str]
 
     def run(self, *commands: str) -> str:
-        result = handover.run(list(commands), self.folder, self.environment)
+        result = guide.run(list(commands), self.folder, self.environment)
         assert result.returncode == 0, result.stdout
         return result.stdout
 
     def step(self, title: str) -> str:
-        return self.run(*handover.blocks()[title])
+        return self.run(*guide.blocks()[title])
 
     def objects(self) -> set[str]:
         kinds = "deployments,services,secrets,ingresses"
@@ -207,10 +207,10 @@ def test_without_the_records_helm_forgets_the_chart_and_its_objects_stay(shop: O
     shop.step(PART_STAYS)
     assert shop.objects() == before - RECORD
     assert json.loads(shop.run("helm list --all -n shopcat -o json")) == []
-    result = handover.run(["helm uninstall shopcat -n shopcat"], shop.folder, shop.environment)
+    result = guide.run(["helm uninstall shopcat -n shopcat"], shop.folder, shop.environment)
     assert "not found" in result.stdout
     assert shop.objects() == before - RECORD
 
 
 def test_every_command_of_the_guide_is_tried() -> None:
-    assert set(handover.blocks()) == TERRAFORM | {GO, COME_BACK, RECORDS, PART_STAYS}
+    assert set(guide.blocks()) == TERRAFORM | {GO, COME_BACK, RECORDS, PART_STAYS}

@@ -74,7 +74,7 @@ class OldShop:
         self.kubectl("apply", "-f", str(REPOSITORY / "legacy" / "k8s" / "namespace.yaml"))
         self.helm_upgrade()
         self.kubectl("apply", "-f", str(REPOSITORY / "legacy" / "k8s" / "ingress.yaml"))
-        processes.wait_until(self._serves, "a page through the old Ingress", timeout_seconds=120)
+        processes.wait_until(self.serves, "a page through the old Ingress", timeout_seconds=120)
 
     # Terraform --------------------------------------------------------------------------------------------------------
 
@@ -188,17 +188,21 @@ class OldShop:
         """Return the master user's password, which Terraform was given; never print it."""
         return str(json.loads(self._password_file.read_text())["database_password"])
 
+    def load_balancers(self) -> list[dict[str, Any]]:
+        """Return what the controller made for the Ingress, as AWS describes it; none while there is none."""
+        listed = pulumi.client(self.twin, "elbv2").describe_load_balancers()["LoadBalancers"]
+        return [each for each in listed if each["LoadBalancerName"].startswith(f"k8s-{NAMESPACE}-")]
+
     def addresses(self) -> list[str]:
         """Return the addresses of the old load balancer's nodes; none while there is no load balancer."""
-        for load_balancer in pulumi.client(self.twin, "elbv2").describe_load_balancers()["LoadBalancers"]:
-            if load_balancer["LoadBalancerName"].startswith(f"k8s-{NAMESPACE}-"):
-                try:
-                    return list(node_addresses(self.twin).of(load_balancer["LoadBalancerArn"], loopback=True))
-                except KeyError:  # the load balancer has not seen it yet
-                    return []
-        return []
+        try:
+            arns = [each["LoadBalancerArn"] for each in self.load_balancers()]
+            return [address for arn in arns for address in node_addresses(self.twin).of(arn, loopback=True)]
+        except KeyError:  # the load balancer has not seen it yet
+            return []
 
-    def _serves(self) -> bool:
+    def serves(self) -> bool:
+        """Ask each of the old load balancer's nodes for a page."""
         pages = [urllib.request.urlopen(f"http://{address}/", timeout=5) for address in self.addresses()]
         return [page.status for page in pages] == [200, 200]
 

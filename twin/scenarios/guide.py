@@ -1,4 +1,4 @@
-"""The commands of docs/takeover-handover.md, as the tests run them: what the guide says is what is tried."""
+"""The commands of a guide in docs/, run as they stand there: what the guide says is what is tried."""
 
 import contextlib
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from twin.paths import REPOSITORY
 
-PAGE = REPOSITORY / "docs" / "takeover-handover.md"
+HANDOVER = REPOSITORY / "docs" / "takeover-handover.md"
 
 
-def blocks() -> dict[str, list[str]]:
-    """The indented commands of the guide by the heading that they stand under, each a line."""
+def blocks(page: Path = HANDOVER) -> dict[str, list[str]]:
+    """Return the indented commands of a guide by the heading that they stand under, each a line."""
     found: dict[str, list[str]] = {}
     heading = ""
-    for line in PAGE.read_text().splitlines():
+    for line in page.read_text().splitlines():
         if title := re.match(r"#+ (.+)", line):
             heading = title[1]
         elif line.startswith("    "):
@@ -30,7 +30,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run commands in one shell that stops at the first failure; the answer to a question is yes.
 
-    After `stop_after` seconds the shell and all it started are killed, as with a machine that dies.
+    After ``stop_after`` seconds the shell and all it started are killed, as with a machine that dies.
     """
     process = subprocess.Popen(
         ["bash", "-euo", "pipefail", "-c", "\n".join(commands)],
