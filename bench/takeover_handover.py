@@ -54,29 +54,22 @@ class HandOver:
 
     def freeze(self) -> str:
         """Take steps 1 and 2; return what Terraform would set back of what Pulumi has changed."""
-        frozen = self._run(FREEZE, allowed=(0, 2))
-        changes = _IN_PLACE.search(frozen)
-        if changes is None and "No changes" not in frozen:
-            raise TwinError(f"Terraform plans more than changes in place:\n{frozen}")
+        changes = self._planned(FREEZE)
         self._run(BACK_UP)
-        return f"Terraform would set back {changes[1]} things" if changes else "no changes"
+        return f"Terraform would set back {changes} things"
 
     def give_up_what_pulumi_has(self) -> str:
         """Take steps 3 to 5, with the first one killed, then go on as the guide says."""
         self._killed(DATABASE, 0.7)
-        for title in (DATABASE, CHECK, IMAGES, CHECK):
-            self._run(title, again=title == DATABASE)
+        self._give_up(again=True)
         self._terraform(["git commit --all --quiet -m 'handed over'"])
         return f"{len(self.addresses())} things left in Terraform's state"
 
     def go_back_and_forth(self) -> str:
         """Bring the back-up into the state again, which writes nothing to AWS, then take steps 3 to 5 once more."""
-        back = self._run(BACK, allowed=(0, 2))
-        if _IN_PLACE.search(back) is None and "No changes" not in back:
-            raise TwinError(f"the back-up is not what it was:\n{back}")
+        self._planned(BACK)
         restored = len(self.addresses())
-        for title in (DATABASE, CHECK, IMAGES, CHECK):
-            self._run(title)
+        self._give_up()
         self._terraform(["git commit --all --quiet -m 'handed over again'"])
         return f"{restored} things were in the state again"
 
@@ -92,6 +85,26 @@ class HandOver:
         if empty or not restored or self.addresses():
             raise TwinError(f"Terraform's state had {empty}, then {restored}, then {self.addresses()}")
         return f"state empty; {len(restored)} things came back; empty again"
+
+    def _give_up(self, *, again: bool = False) -> None:
+        self._run(DATABASE, again=again)
+        self._planned(CHECK)
+        self._run(IMAGES)
+        self._run(CHECK)
+
+    def _planned(self, title: str) -> int:
+        """Run commands that end in a plan; return how many things Terraform would change in place.
+
+        Raises:
+            TwinError: it would make or destroy something too.
+        """
+        output = self._run(title, allowed=(0, 2))
+        if "No changes" in output:
+            return 0
+        changes = _IN_PLACE.search(output)
+        if changes is None:
+            raise TwinError(f"{title}: Terraform plans more than changes in place:\n{output}")
+        return int(changes[1])
 
     def addresses(self) -> list[str]:
         """Return what Terraform's state has; data sources excepted."""
