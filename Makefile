@@ -142,5 +142,9 @@ takeover: $(READY) ## legacy/ moved over to this program under load, each step c
 kills: $(READY) ## updates killed after each call of AWS, and production's second life after it was destroyed; an hour
 	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/twin/test_second_life.py
 
+.PHONY: upgrades
+upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an hour; docs/upgrades.md
+	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
+
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

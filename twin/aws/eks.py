@@ -1,4 +1,4 @@
-"""EKS as moto lacks it: add-ons, access entries, pod identity associations, and the local cluster behind DescribeCluster.
+"""EKS as moto lacks it: add-ons, access entries, pod identity associations, versions, the local cluster in descriptions.
 
 A recorded stand-in: answers have the fields of AWS's API reference (docs.aws.amazon.com/eks/latest/APIReference), nothing
 behind them is EKS. What isn't listed here is refused by name.
@@ -14,7 +14,7 @@ import urllib.parse
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from twin.config import ACCOUNT_ID, Twin, region
 from twin.host import pki
@@ -59,12 +59,6 @@ def username_refusal(username: str, kind: str) -> str | None:
     return None
 
 
-def complete_node_group(description: dict[str, Any]) -> None:
-    """Take away the key pair that moto gives a node group whose maker named none: by it Terraform would replace the group."""
-    if description.get("remoteAccess") == _MOTO_REMOTE_ACCESS:
-        del description["remoteAccess"]
-
-
 @dataclass
 class Entry:
     """A principal's access to the cluster, and its associated policies by ARN."""
@@ -83,14 +77,31 @@ class ClusterState:
     addons: dict[str, dict[str, Any]] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     associations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    version: str = ""
+    node_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By name what an update has changed of what moto keeps."""
+    updates: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class Machines(Protocol):
+    """What EKS does to the machines; each call returns once it is done, and raises TwinError if it can't be."""
+
+    def change_addon(self, name: str, *, present: bool, version: str) -> None:
+        """Make an add-on's pods run, those of another version in place of the former; or delete them."""
+
+    def replace_nodes(self) -> None:
+        """Drain and replace each node."""
+
+    def restart_control_plane(self) -> None:
+        """Restart the API server."""
 
 
 class EksStandIn:
     """Routes EKS requests that moto has no answer to."""
 
-    def __init__(self, twin: Twin, addon_changed: Callable[[str, bool], None]) -> None:
+    def __init__(self, twin: Twin, machines: Machines) -> None:
         self._twin = twin
-        self._addon_changed = addon_changed
+        self._machines = machines
         self._lock = threading.RLock()
         self.clusters: dict[str, ClusterState] = {}
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., dict[str, Any]]]] = [
@@ -99,6 +110,9 @@ class EksStandIn:
             ("GET", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._describe_addon),
             ("POST", re.compile(r"/clusters/([^/]+)/addons/([^/]+)/update"), self._update_addon),
             ("DELETE", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._delete_addon),
+            ("POST", re.compile(r"/clusters/([^/]+)/updates"), self._update_cluster_version),
+            ("GET", re.compile(r"/clusters/([^/]+)/updates/([^/]+)"), self._describe_update),
+            ("POST", re.compile(r"/clusters/([^/]+)/node-groups/([^/]+)/update-version"), self._update_node_group),
             ("POST", re.compile(r"/clusters/([^/]+)/access-entries"), self._create_entry),
             ("GET", re.compile(r"/clusters/([^/]+)/access-entries"), self._list_entries),
             ("GET", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)"), self._describe_entry),
@@ -162,6 +176,16 @@ class EksStandIn:
             network = description.setdefault("resourcesVpcConfig", {})
             network["clusterSecurityGroupId"] = state.security_group_id
             network["vpcId"] = state.vpc_id
+            if state.version:
+                description["version"] = state.version
+
+    def complete_node_group(self, description: dict[str, Any]) -> None:
+        """Put in what updates have changed, and take out a key pair that nobody named: Terraform would replace the group."""
+        if description.get("remoteAccess") == _MOTO_REMOTE_ACCESS:
+            del description["remoteAccess"]
+        state = self.clusters.get(description["clusterName"])
+        if state is not None:
+            description.update(state.node_groups.get(description["nodegroupName"], {}))
 
     def _cluster(self, name: str) -> ClusterState:
         if name not in self.clusters:
@@ -199,13 +223,13 @@ class EksStandIn:
             if body.get(key):
                 addon[key] = body[key]
         state.addons[name] = addon
-        self._settle(addon, present=True)
+        self._settle(addon)
         return {"addon": dict(addon)}
 
-    def _settle(self, addon: dict[str, Any], *, present: bool) -> None:
+    def _settle(self, addon: dict[str, Any], version: str = "") -> None:
         def work() -> None:
             try:
-                self._addon_changed(addon["addonName"], present)
+                self._machines.change_addon(addon["addonName"], present=True, version=version)
                 addon["status"] = "ACTIVE"
             except Exception as error:
                 addon["status"] = "DEGRADED"
@@ -222,18 +246,91 @@ class EksStandIn:
 
     def _update_addon(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         addon = self._addon(cluster, name)
+        before = addon["addonVersion"]
         for key in ("addonVersion", "serviceAccountRoleArn", "configurationValues"):
             if key in body:
                 addon[key] = body[key]
         addon["modifiedAt"] = time.time()
+        if addon["addonVersion"] != before:
+            addon["status"] = "UPDATING"
+            self._settle(addon, addon["addonVersion"])
         update = {"id": str(uuid.uuid4()), "status": "Successful", "type": "AddonUpdate", "params": [], "errors": []}
         return {"update": {**update, "createdAt": time.time()}}
 
     def _delete_addon(self, cluster: str, name: str, _: dict[str, Any]) -> dict[str, Any]:
         addon = self._addon(cluster, name)
-        self._addon_changed(name, False)
+        self._machines.change_addon(name, present=False, version="")
         del self._cluster(cluster).addons[name]
         return {"addon": {**addon, "status": "DELETING"}}
+
+    # Versions of the control plane and of nodes. The twin has one version of Kubernetes: a new one is recorded, and the API
+    # server restarts or the nodes are replaced.
+
+    def _update_cluster_version(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
+        state = self._cluster(cluster)
+        version = body["version"]
+        if not re.fullmatch(r"1\.\d+", version):
+            raise EksError(400, "InvalidParameterException", f"unsupported Kubernetes version {version}")
+
+        def work() -> None:
+            self._machines.restart_control_plane()
+            state.version = version
+
+        return self._begin(state, "VersionUpdate", {"Version": version}, work)
+
+    def _update_node_group(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        state = self._cluster(cluster)
+        keys = ("version", "releaseVersion", "launchTemplate")
+        changed = {key: body[key] for key in keys if body.get(key)}
+        if body.get("force"):
+            raise EksError(400, "InvalidParameterException", "twin: force is not implemented by the stand-in")
+        overlay = state.node_groups.setdefault(name, {})
+        if overlay.get("status") == "UPDATING":
+            raise EksError(409, "ResourceInUseException", f"Nodegroup {name} is being updated")
+        overlay["status"] = "UPDATING"
+
+        def work() -> None:
+            try:
+                self._machines.replace_nodes()
+                overlay.update(changed)
+            finally:
+                overlay["status"] = "ACTIVE"
+
+        params = {
+            key[0].upper() + key[1:]: value if isinstance(value, str) else str(value) for key, value in changed.items()
+        }
+        return self._begin(state, "VersionUpdate", params, work)
+
+    def _begin(
+        self, state: ClusterState, kind: str, params: dict[str, str], work: Callable[[], None]
+    ) -> dict[str, Any]:
+        update: dict[str, Any] = {
+            "id": str(uuid.uuid4()),
+            "status": "InProgress",
+            "type": kind,
+            "params": [{"type": key, "value": value} for key, value in params.items()],
+            "createdAt": time.time(),
+            "errors": [],
+        }
+        state.updates[update["id"]] = update
+
+        def run() -> None:
+            try:
+                work()
+                update["status"] = "Successful"
+            except Exception as error:
+                code = "PodEvictionFailure" if "PodEvictionFailure" in str(error) else "Unknown"
+                update["errors"] = [{"errorCode": code, "errorMessage": str(error), "resourceIds": []}]
+                update["status"] = "Failed"
+
+        threading.Thread(target=run, daemon=True).start()
+        return {"update": dict(update)}
+
+    def _describe_update(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
+        update = self._cluster(cluster).updates.get(identifier)
+        if update is None:
+            raise _missing("update", identifier)
+        return {"update": dict(update)}
 
     # Access entries.
 

@@ -28,7 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from twin import config
-from twin.aws.eks import EksStandIn, complete_node_group
+from twin.aws.eks import EksStandIn
 from twin.aws.elbv2 import patch_load_balancing
 from twin.aws.faults import Faults
 from twin.aws.rds import patch_rds
@@ -53,18 +53,18 @@ def _action(environ: WSGIEnvironment, body: bytes) -> str:
     return str(query.get("Action", [f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"])[0])
 
 
-class Application:
-    """moto's WSGI application with the twin's additions before and after it."""
+class LocalMachines:
+    """The twin's control plane, nodes and add-ons, as EKS changes them."""
 
     def __init__(self, twin: Twin) -> None:
         self._twin = twin
-        self._moto = DomainDispatcherApplication(create_backend_app)
-        self._eks = EksStandIn(twin, self._addon_changed)
-        self._faults = Faults()
-        (twin.directory / "logs").mkdir(parents=True, exist_ok=True)
-        self._calls = (twin.logs / "aws-calls.log").open("a", buffering=1)
 
-    def _addon_changed(self, name: str, present: bool) -> None:  # noqa: FBT001 - a callback's only argument
+    def change_addon(self, name: str, *, present: bool, version: str) -> None:
+        """Apply an add-on's objects and wait until all its pods run, or delete them.
+
+        Raises:
+            TwinError: they don't run within five minutes.
+        """
         from twin.aws import pod_identity
         from twin.kubernetes import cluster_addons
 
@@ -73,12 +73,46 @@ class Application:
         if not present:
             cluster_addons.delete(self._twin, name)
             return
-        cluster_addons.apply(self._twin, name)
+        cluster_addons.apply(self._twin, name, version=version)
         deadline = time.monotonic() + _ADDON_SECONDS
         while cluster_addons.problems(self._twin, name):
             if time.monotonic() > deadline:
                 raise TwinError("; ".join(cluster_addons.problems(self._twin, name)))
             time.sleep(0.5)
+
+    def replace_nodes(self) -> None:
+        """Drain and replace each node, one after the other.
+
+        Raises:
+            TwinError: see node_replacement.replace_all.
+        """
+        from twin.kubernetes import node_replacement
+
+        node_replacement.replace_all(self._twin)
+
+    def restart_control_plane(self) -> None:
+        """Restart the only API server; EKS restarts one of several, so this is harder.
+
+        Raises:
+            TwinError: it does not come up again.
+        """
+        from twin.host import processes
+        from twin.kubernetes import control_plane
+
+        processes.stop(self._twin, "kube-apiserver")
+        control_plane.up(self._twin)
+
+
+class Application:
+    """moto's WSGI application with the twin's additions before and after it."""
+
+    def __init__(self, twin: Twin) -> None:
+        self._twin = twin
+        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._eks = EksStandIn(twin, LocalMachines(twin))
+        self._faults = Faults()
+        (twin.directory / "logs").mkdir(parents=True, exist_ok=True)
+        self._calls = (twin.logs / "aws-calls.log").open("a", buffering=1)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -160,7 +194,7 @@ class Application:
                         self._client("ec2").delete_security_group(GroupId=group)
                 self._eks.complete(document["cluster"])
             if "nodegroup" in document:
-                complete_node_group(document["nodegroup"])
+                self._eks.complete_node_group(document["nodegroup"])
             return _json(start_response, code, document)
         start_response(collected["status"], collected["headers"])
         return [content]

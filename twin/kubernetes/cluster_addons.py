@@ -19,6 +19,7 @@ from twin.config import Twin, region
 from twin.errors import TwinError
 from twin.kubernetes import control_plane
 
+_VERSION = "shopcat.twin/addon-version"
 PLACEHOLDER = "shopcat.twin/placeholder"
 MANAGED_BY = "shopcat.twin/eks-add-on"
 _NAMESPACE = "kube-system"
@@ -275,13 +276,17 @@ def _path(manifest: Manifest) -> str:
     return f"{_COLLECTIONS[manifest['kind']].format(namespace=_NAMESPACE)}/{manifest['metadata']['name']}"
 
 
-def apply(twin: Twin, addon_name: str, configuration: Mapping[str, Any] | None = None) -> None:
+def apply(twin: Twin, addon_name: str, configuration: Mapping[str, Any] | None = None, *, version: str = "") -> None:
     """Create or update an add-on's objects; returns before its pods run.
+
+    The stand-in's pods are the same in every version; another ``version`` rolls them as the real ones would be.
 
     Raises:
         TwinError: see :func:`manifests`; or the API server refused an object.
     """
     for manifest in manifests(twin, addon_name, configuration):
+        if version and manifest["kind"] in ("Deployment", "DaemonSet"):
+            manifest["spec"]["template"]["metadata"].setdefault("annotations", {})[_VERSION] = version
         control_plane.apply(twin, _path(manifest), manifest, manager=_FIELD_MANAGER)
 
 
@@ -319,8 +324,10 @@ def problems(twin: Twin, addon_name: str) -> list[str]:
         current = status.get("observedGeneration") == state["metadata"]["generation"]
         if kind == "Deployment":
             wanted, ready = state["spec"]["replicas"], status.get("availableReplicas", 0)
+            updated = status.get("updatedReplicas", 0)
         else:
             wanted, ready = max(1, status.get("desiredNumberScheduled", 0)), status.get("numberAvailable", 0)
-        if not current or ready < wanted:
+            updated = status.get("updatedNumberScheduled", 0)
+        if not current or min(ready, updated) < wanted:
             lines.append(f"{kind} {name}: {ready} of {wanted} pods are available")
     return lines

@@ -85,7 +85,7 @@ def _start_node(node: Node) -> None:
     twin = node.twin
     holder = processes.find(twin, node.process("mounts"))
     if holder is None or not _in_current_namespace(node, holder):
-        _stop_processes(node)
+        stop(node)
     write_configuration(node)
     cgroups.make(twin, node.number)
     holder = hold_mounts(node)
@@ -192,8 +192,8 @@ def _proxy_url(node: Node) -> str:
     return f"http://{node.ip}:{PROXY_HEALTH_PORT}/healthz"
 
 
-def _stop_processes(node: Node) -> None:
-    """The node's daemons, then all its pods, then its mounts."""
+def stop(node: Node) -> None:
+    """Stop the node's daemons, then all its pods, then its mounts."""
     twin = node.twin
     for role in ("kubelet", "kube-proxy", "containerd"):
         processes.stop(twin, node.process(role), grace_seconds=5)
@@ -207,7 +207,7 @@ def down(twin: Twin) -> None:
     if network.other_owner(twin) is not None:
         return
     for node in nodes(twin):
-        _stop_processes(node)
+        stop(node)
     for node in nodes(twin):
         cgroups.remove(twin, node.number)
         delete_directory(node.directory)

@@ -8,6 +8,8 @@ from twin.plugins.aws.kind import Aws, Kind, existing, pick, wait
 from twin.plugins.common import Properties, ProviderError
 
 _SLOW_SECONDS = 1800
+_UPDATE_SECONDS = 3600
+"""Upstream's default timeout for an update of a cluster or node group."""
 
 
 class _Eks(Kind):
@@ -16,6 +18,25 @@ class _Eks(Kind):
     def tag(self, aws: Aws, identifier: str, state: Properties, add: dict[str, str], remove: list[str]) -> None:
         """Do nothing: the twin's EKS takes tags at creation only; later changes are kept in the state."""
         del aws, identifier, state, add, remove
+
+
+def _wait_for_update(aws: Aws, cluster: str, identifier: str, node_group: str = "") -> None:
+    """Wait until an update has ended.
+
+    Raises:
+        ProviderError: it failed, with EKS's errors; or it takes longer than an hour.
+    """
+    arguments = {"name": cluster, "updateId": identifier, **({"nodegroupName": node_group} if node_group else {})}
+    found: dict[str, Any] = {}
+
+    def ended() -> bool:
+        found.update(aws("eks").describe_update(**arguments)["update"])
+        return str(found["status"]) != "InProgress"
+
+    wait(ended, f"update of {node_group or cluster}", _UPDATE_SECONDS)
+    if found["status"] != "Successful":
+        errors = "; ".join(f"{each['errorCode']}: {each['errorMessage']}" for each in found["errors"])
+        raise ProviderError(f"update of {node_group or cluster}: {found['status']}: {errors}")
 
 
 class Cluster(_Eks):
@@ -87,9 +108,11 @@ class Cluster(_Eks):
         if "enabledClusterLogTypes" in changed:
             logging = {"clusterLogging": [{"types": new.get("enabledClusterLogTypes", []), "enabled": True}]}
             aws("eks").update_cluster_config(name=identifier, logging=logging)
-        super().update(
-            aws, identifier, state, new, changed - {"vpcConfig", "enabledClusterLogTypes", "deletionProtection"}
-        )
+        if "version" in changed:
+            update = aws("eks").update_cluster_version(name=identifier, version=new["version"])["update"]
+            _wait_for_update(aws, identifier, update["id"])
+        rest = changed - {"vpcConfig", "enabledClusterLogTypes", "deletionProtection", "version"}
+        super().update(aws, identifier, state, new, rest)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -163,12 +186,16 @@ class NodeGroup(_Eks):
             if "labels" in changed:
                 arguments["labels"] = {"addOrUpdateLabels": new.get("labels") or {}}
             aws("eks").update_nodegroup_config(clusterName=cluster, nodegroupName=name, **arguments)
-        rest = changed - {"scalingConfig", "labels", "updateConfig"}
-        if rest & {"releaseVersion", "version", "launchTemplate"}:
-            raise ProviderError(
-                "twin: rolling a node group to another AMI, version or launch template is not implemented by the stand-in"
-            )
-        super().update(aws, identifier, state, new, rest)
+        rolled = changed & {"releaseVersion", "version", "launchTemplate"}
+        if rolled:
+            # As upstream: what has not changed is not sent (internal/service/eks/node_group.go).
+            arguments = {key: new[key] for key in rolled - {"launchTemplate"} if new.get(key)}
+            if "launchTemplate" in rolled:
+                template = new["launchTemplate"]
+                arguments["launchTemplate"] = {key: str(template[key]) for key in ("id", "version") if key in template}
+            answer = aws("eks").update_nodegroup_version(clusterName=cluster, nodegroupName=name, **arguments)
+            _wait_for_update(aws, cluster, answer["update"]["id"], name)
+        super().update(aws, identifier, state, new, changed - rolled - {"scalingConfig", "labels", "updateConfig"})
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -232,6 +259,7 @@ class Addon(_Eks):
                 resolveConflicts="resolveConflictsOnUpdate",
             )
             aws("eks").update_addon(clusterName=cluster, addonName=name, **arguments)
+            wait(lambda: self._settled(aws, identifier), f"EKS add-on {identifier}", 1200)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         cluster, _, name = identifier.partition(":")
