@@ -70,7 +70,7 @@ class HandOver:
         self._planned(BACK)
         restored = len(self.addresses())
         self._give_up()
-        self._terraform(["git commit --all --quiet -m 'handed over again'"])
+        self._terraform(["git commit --all --quiet --allow-empty -m 'handed over again'"])
         return f"{restored} things were in the state again"
 
     def give_up_the_rest(self) -> str:

@@ -13,7 +13,7 @@ from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import threads
 from infra.clients.aws import AwsClients
-from infra.foundation import availability_zones, dns, existing_namespace, existing_network, existing_resources
+from infra.foundation import availability_zones, dns, existing_namespace, existing_network, existing_resources, upgrade
 from infra.foundation.addons import Addons
 from infra.foundation.cluster import Cluster
 from infra.foundation.database import Database
@@ -94,6 +94,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
             dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
     existing = settings.cluster.existing
     if existing is None:
+        upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)
         production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
     else:
         existing_network.refuse_old(plan.kubernetes())

@@ -33,6 +33,9 @@ class Machines:
     def restart_control_plane(self) -> None:
         self._do("control plane")
 
+    def deprecated_apis(self, removed_in: str) -> list[str]:
+        return ["policy/v1beta1 podsecuritypolicies"] if removed_in == "1.36" else []
+
 
 def stand_in(tmp_path: Path) -> tuple[EksStandIn, Machines]:
     machines = Machines()
@@ -101,6 +104,15 @@ def test_a_cluster_has_its_new_version_once_the_control_plane_is_restarted(tmp_p
     assert ended(eks, answer["update"]["id"])["status"] == "Successful"
     assert machines.done == ["control plane"]
     assert eks.clusters["shop"].version == "1.36"
+
+
+def test_an_api_in_use_that_a_version_removes_is_an_error_of_that_version_alone(tmp_path: Path) -> None:
+    eks, _ = stand_in(tmp_path)
+    wanted = {"categories": ["UPGRADE_READINESS"], "kubernetesVersions": ["1.36", "1.37"]}
+    _, answer = post(eks, "insights", {"filter": wanted})
+    assert [insight["insightStatus"]["status"] for insight in answer["insights"]] == ["ERROR", "PASSING"]
+    assert "policy/v1beta1" in answer["insights"][0]["insightStatus"]["reason"]
+    assert post(eks, "insights", {"filter": {}})[0] == 400
 
 
 def test_another_version_of_an_add_on_rolls_its_pods_and_the_same_one_does_not(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ class Machines(Protocol):
     def restart_control_plane(self) -> None:
         """Restart the API server."""
 
+    def deprecated_apis(self, removed_in: str) -> list[str]:
+        """Return the APIs in use that a version of Kubernetes has no more."""
+
 
 class EksStandIn:
     """Routes EKS requests that moto has no answer to."""
@@ -112,6 +115,7 @@ class EksStandIn:
             ("DELETE", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._delete_addon),
             ("POST", re.compile(r"/clusters/([^/]+)/updates"), self._update_cluster_version),
             ("GET", re.compile(r"/clusters/([^/]+)/updates/([^/]+)"), self._describe_update),
+            ("POST", re.compile(r"/clusters/([^/]+)/insights"), self._list_insights),
             ("POST", re.compile(r"/clusters/([^/]+)/node-groups/([^/]+)/update-version"), self._update_node_group),
             ("POST", re.compile(r"/clusters/([^/]+)/access-entries"), self._create_entry),
             ("GET", re.compile(r"/clusters/([^/]+)/access-entries"), self._list_entries),
@@ -277,6 +281,31 @@ class EksStandIn:
             state.version = version
 
         return self._begin(state, "VersionUpdate", {"Version": version}, work)
+
+    def _list_insights(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Answer with one insight for each version asked for: what the API server counts of removed APIs."""
+        self._cluster(cluster)
+        wanted = body.get("filter") or {}
+        if wanted.get("categories") != ["UPGRADE_READINESS"] or not wanted.get("kubernetesVersions"):
+            raise EksError(400, "InvalidParameterException", "twin: other insights are not implemented by the stand-in")
+        now = time.time()
+        insights = []
+        for version in wanted["kubernetesVersions"]:
+            called = self._machines.deprecated_apis(version)
+            status = {"status": "ERROR", "reason": f"called: {', '.join(called)}"} if called else {"status": "PASSING"}
+            insights.append(
+                {
+                    "id": str(uuid.uuid4()),
+                    "name": f"Deprecated APIs removed in Kubernetes v{version}",
+                    "category": "UPGRADE_READINESS",
+                    "kubernetesVersion": version,
+                    "lastRefreshTime": now,
+                    "lastTransitionTime": now,
+                    "description": "Checks for usage of deprecated APIs",
+                    "insightStatus": status,
+                }
+            )
+        return {"insights": insights}
 
     def _update_node_group(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         state = self._cluster(cluster)

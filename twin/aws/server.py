@@ -102,6 +102,16 @@ class LocalMachines:
         processes.stop(self._twin, "kube-apiserver")
         control_plane.up(self._twin)
 
+    def deprecated_apis(self, removed_in: str) -> list[str]:
+        """Return what the API server has counted.
+
+        Raises:
+            TwinError: it can't be reached.
+        """
+        from twin.kubernetes import control_plane
+
+        return control_plane.deprecated_apis(self._twin, removed_in)
+
 
 class Application:
     """moto's WSGI application with the twin's additions before and after it."""

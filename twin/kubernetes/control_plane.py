@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import ssl
 import urllib.error
@@ -36,6 +37,8 @@ TOKEN_REVIEW_PATH = "/authenticate"  # noqa: S105 - a URL path
 _START_SECONDS = 120.0
 _PROBE_SECONDS = 2.0
 _CALL_SECONDS = 30.0
+_DEPRECATED = "apiserver_requested_deprecated_apis{"
+_LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
 def etcd_directory(twin: Twin) -> Path:
@@ -101,6 +104,27 @@ def call(
         raise ApiError(f"{method} {path}: {text}", error.code) from error
     except OSError as error:
         raise ApiError(f"{twin.api_server} can't be reached: {error}; `make status`", 0) from error
+
+
+def deprecated_apis(twin: Twin, removed_in: str) -> list[str]:
+    """Return the APIs that were called since the API server's start and that a version of Kubernetes has no more.
+
+    Raises:
+        ApiError: the API server can't be reached.
+    """
+    try:
+        with urllib.request.urlopen(
+            f"{twin.api_server}/metrics", timeout=_CALL_SECONDS, context=_client_context(twin)
+        ) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError as error:
+        raise ApiError(f"{twin.api_server} can't be reached: {error}; `make status`", 0) from error
+    series = (dict(_LABEL.findall(line)) for line in lines if line.startswith(_DEPRECATED))
+    return sorted(
+        f"{labels['group']}/{labels['version']} {labels['resource']}".lstrip("/")
+        for labels in series
+        if labels["removed_release"] == removed_in
+    )
 
 
 def apply(twin: Twin, path: str, manifest: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
