@@ -9,24 +9,22 @@ taken again. docs/takeover-rehearsal.md is written by this command and never by 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import urllib3
-import yaml
 
 from bench import run
 from bench.load import Load, Outcome, Stream, summarize
 from bench.takeover_handover import HandOver
 from bench.takeover_page import NEW, OLD, Step, page
+from bench.takeover_settings import PlannedSettings, without_old
 from bench.workloads import SHORT_MIX
 from infra.release.metrics import LATE_SECONDS
 from twin import config, parts, pulumi
@@ -41,7 +39,6 @@ from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop, node_addresses
 NAME = "takeover"
 PAGE = REPOSITORY / "docs" / "takeover-rehearsal.md"
 _MAXIMUM_SECONDS = 2 * 3600.0
-_SUGGESTED = "settings that describe"
 _BAKE_MINUTES = 10
 """Shortest time without a request at the old load balancer that the move of traffic allows."""
 _MOST_ROUNDS = 6
@@ -55,8 +52,7 @@ class Rehearsal:
         self.twin, self._directory, self._mix = twin, directory, tuple(mix)
         self.shop = OldShop(twin, directory)
         self._hand_over = HandOver(self.shop, directory)
-        self._settings = directory / "Pulumi.prod.yaml"
-        self._state = directory / "terraform.tfstate"
+        self._settings = PlannedSettings(self.shop, directory, self._command)
         self._loads: dict[str, Load] = {}
         self._outcomes: dict[str, list[Outcome]] = {}
         self.steps: list[Step] = []
@@ -116,7 +112,7 @@ class Rehearsal:
     # Tools ------------------------------------------------------------------------------------------------------------
 
     def _environment(self) -> dict[str, str]:
-        return run.environment(self.twin, self._settings)
+        return run.environment(self.twin, self._settings.path)
 
     def _addresses(self, load_balancer: str) -> list[str]:
         """Return the addresses of a load balancer's nodes on this machine's loopback."""
@@ -175,11 +171,6 @@ class Rehearsal:
         if check and result.returncode != 0:
             raise TwinError(f"{' '.join(argv[:6])} failed:\n{result.stdout}{result.stderr}")
         return result
-
-    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
-        document = yaml.safe_load(self._settings.read_text())
-        change(document["config"])
-        self._settings.write_text(yaml.safe_dump(document, sort_keys=False))
 
     def _up(self, *options: str, kill_after: float = 0.0) -> str:
         """Run `pulumi up -s prod` and every `pulumi import` that it stops with, until it goes through; return its output."""
@@ -241,7 +232,7 @@ class Rehearsal:
         self._start(OLD)
         time.sleep(20)
         with self._step("plan and settings") as step:
-            step.note = self._write_settings()
+            step.note = self._settings.write()
         with self._step("adopt: pulumi up, imports, pulumi up") as step:
             step.note = self._up(kill_after=25).splitlines()[-1]
         with self._step("once more") as step:
@@ -262,7 +253,7 @@ class Rehearsal:
         self._move_traffic()
         self._end_the_old_shop()
         with self._step("old credentials withdrawn, namespace tightened") as step:
-            self._change(_without_old)
+            self._settings.change(without_old)
             self._up(kill_after=8)
             step.note = self._nothing_to_do()
         with self._step("a release under load"):
@@ -304,7 +295,7 @@ class Rehearsal:
         with self._step("DNS: finish") as step:
             step.note = self._dns("finish", "--bake", f"{_BAKE_MINUTES}m", kill_after=6).splitlines()[0]
         with self._step("the record imported: dns route53") as step:
-            self._change(lambda settings: settings.update({"shopcat:dns": "route53"}))
+            self._settings.change(lambda settings: settings.update({"shopcat:dns": "route53"}))
             step.note = self._up(kill_after=15).splitlines()[-1] + "; " + self._nothing_to_do()
 
     def _end_the_old_shop(self) -> None:
@@ -373,68 +364,6 @@ class Rehearsal:
         route53.change_resource_record_sets(
             HostedZoneId=zone, ChangeBatch={"Changes": [{"Action": "CREATE", "ResourceRecordSet": record}]}
         )
-
-    def _write_settings(self) -> str:
-        """Write the committed settings, then what the plan suggests, until the plan has no error.
-
-        Raises:
-            TwinError: the plan refuses something all the same.
-        """
-        self._settings.write_text(pulumi.write_settings(self.twin).read_text())
-        self._change(lambda settings: settings.update({"shopcat:dns": "external"}))
-        self._state.touch(mode=0o600)
-        self._state.write_text(json.dumps(self.shop.state()))
-        suggested = self._suggestions(self._plan(check=False))
-        existing = suggested["shopcat:cluster"]["existing"]
-        existing["previewSubnetIds"] = self._preview_subnets(existing["vpcId"])
-        existing["oldImages"] = [f"{config.registry_host()}/{production.REPOSITORY_NAME}:latest"]
-        suggested["shopcat:database"]["masterSecret"] = self._master_secret()
-
-        def merge(settings: dict[str, Any]) -> None:
-            for key, value in suggested.items():
-                settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
-
-        self._change(merge)
-        setting = ["--secret", "--path", "shopcat:cluster.existing.kubeconfig", "--config-file", str(self._settings)]
-        self._command("pulumi", "config", "set", "-s", pulumi.STACK, *setting, stdin=self.twin.kubeconfig.read_text())
-        return self._plan(check=True).strip().splitlines()[-1]
-
-    def _plan(self, *, check: bool) -> str:
-        result = self._command(sys.executable, "-m", "infra.commands.takeover_plan", str(self._state), check=check)
-        return result.stdout
-
-    def _suggestions(self, plan: str) -> dict[str, Any]:
-        """Return the lines of settings that the plan prints."""
-        blocks = [block.partition("\n")[2] for block in plan.split("\n\n") if block.startswith(_SUGGESTED)]
-        return {key: value for block in blocks for key, value in yaml.safe_load(block).items()}
-
-    def _preview_subnets(self, vpc: str) -> list[str]:
-        """Make two more public subnets, as the plan asks for."""
-        ec2 = pulumi.client(self.twin, "ec2")
-        first, second, third, _ = self.twin.vpc_cidr.partition("/")[0].split(".")
-        return [
-            ec2.create_subnet(
-                VpcId=vpc,
-                CidrBlock=f"{first}.{second}.{int(third) + 2 + place}.0/24",
-                AvailabilityZone=f"{config.region()}{zone}",
-            )["Subnet"]["SubnetId"]
-            for place, zone in enumerate("ab")
-        ]
-
-    def _master_secret(self) -> str:
-        """Keep the master password, which only Terraform's state has, where the program may read it."""
-        secret = pulumi.client(self.twin, "secretsmanager").create_secret(
-            Name="shop/master", SecretString=json.dumps({"password": self.shop.database_password()})
-        )
-        return str(secret["ARN"])
-
-
-def _without_old(settings: dict[str, Any]) -> None:
-    """Take out what served the old pods alone: their images, and the master password that they had."""
-    settings["shopcat:cluster"]["existing"].pop("oldImages")
-    database = settings["shopcat:database"]
-    database.pop("masterSecret")
-    database["backupRetentionDays"] = 14
 
 
 def main() -> int:
