@@ -43,6 +43,7 @@ def replace_all(twin: Twin) -> None:
         node_processes.stop(node)
         cgroups.remove(twin, node.number)
         delete_directory(node.directory)
+        _forget_pods(node)
         node_processes.up(twin)
 
 
@@ -52,16 +53,29 @@ def _cordon(node: Node, *, unschedulable: bool) -> None:
 
 
 def _pods(node: Node) -> list[dict[str, Any]]:
-    """Return the node's pods but those of DaemonSets and those that have ended."""
-    selector = f"spec.nodeName={node.name},status.phase!=Succeeded,status.phase!=Failed"
-    listed = control_plane.call(node.twin, "GET", f"/api/v1/pods?fieldSelector={selector}")["items"]
-    owners = ((pod, pod["metadata"].get("ownerReferences", [])) for pod in listed)
-    return [pod for pod, references in owners if all(owner["kind"] != "DaemonSet" for owner in references)]
+    selector = f"spec.nodeName={node.name}"
+    pods: list[dict[str, Any]] = control_plane.call(node.twin, "GET", f"/api/v1/pods?fieldSelector={selector}")["items"]
+    return pods
+
+
+def _must_leave(pod: dict[str, Any]) -> bool:
+    """Return true for a pod that is evicted: one that has not ended, and that no DaemonSet would put there again."""
+    owners = pod["metadata"].get("ownerReferences", [])
+    return pod["status"]["phase"] not in ("Succeeded", "Failed") and all(
+        owner["kind"] != "DaemonSet" for owner in owners
+    )
+
+
+def _forget_pods(node: Node) -> None:
+    """Delete what is still bound to a node that is gone, as the garbage collector does: the new node has the old one's name."""
+    for pod in _pods(node):
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+        control_plane.call(node.twin, "DELETE", path, {"gracePeriodSeconds": 0})
 
 
 def _evict_all(node: Node) -> None:
     deadline = time.monotonic() + EVICTION_SECONDS
-    while pods := _pods(node):
+    while pods := [pod for pod in _pods(node) if _must_leave(pod)]:
         if time.monotonic() > deadline:
             names = ", ".join(f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in pods)
             raise TwinError(f"PodEvictionFailure: {node.name} still has {names} after {EVICTION_SECONDS:.0f} s")
