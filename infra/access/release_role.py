@@ -108,6 +108,8 @@ def update_statements(scope: AwsScope) -> list[Statement]:
             ],
             "*",
         ),
+        # What EKS finds wrong with the cluster for another version is asked first (infra/foundation/upgrade.py).
+        allow(["eks:ListInsights"], cluster),
         allow(["eks:UpdateClusterVersion"], cluster, **ours),
         allow(["eks:UpdateNodegroupConfig", "eks:UpdateNodegroupVersion"], nodes, **ours),
         allow(["eks:UpdateAddon"], addons, **ours),
