@@ -12,7 +12,7 @@ import pytest
 
 from bench import run
 from bench.reconcile import disagreements, orders_lost_or_doubled
-from tests.tools import kubectl
+from tests.tools import aws, command, kubectl
 from tests.twin.shop import Shop, open_shop, stop, wait_for
 from twin.config import Twin
 from twin.paths import REPOSITORY
@@ -69,6 +69,16 @@ def addon_pods(shop: Shop, name: str) -> set[str]:
     return {pod["metadata"]["uid"] for pod in pods}
 
 
+def wait_until_active(shop: Shop) -> None:
+    """As `aws eks wait nodegroup-active` does."""
+    eks = aws(shop.twin, "eks")
+    (name,) = eks.list_nodegroups(clusterName="shopcat")["nodegroups"]
+    deadline = time.monotonic() + 900
+    while eks.describe_nodegroup(clusterName="shopcat", nodegroupName=name)["nodegroup"]["status"] != "ACTIVE":
+        assert time.monotonic() < deadline
+        time.sleep(3)
+
+
 def upgrade(
     shop: Shop, rows: list[str], name: str, changes: Mapping[str, Any], seen: Callable[[], str], kill_at: str = ""
 ) -> None:
@@ -80,6 +90,12 @@ def upgrade(
         time.sleep(20)
         stop(process)
         shop.cancel()
+        code, output = shop.up(changes)
+        assert code != 0
+        assert "is being updated" in output, "EKS goes on by itself, and takes no second update meanwhile"
+        wait_until_active(shop)
+        refresh = ["pulumi", "refresh", "-s", "prod", "--yes", "--skip-preview", "--non-interactive"]
+        command(shop.twin, refresh, PULUMI_OPTION_CONFIG_FILE=str(shop.copy(changes)))
     code, output = shop.up(changes)
     assert code == 0, output
     seconds = time.time() - began

@@ -13,6 +13,8 @@ OTHERS_WORDS = {
     "policy/shopcat-boundary does not exist or is not attachable": "AWS",
     "'shopcat-operator-secrets'": "the API server, of a policy of ours",
     "denied request": "the API server",
+    "UpdateNodegroupVersion": "AWS",
+    "ResourceInUseException": "AWS",
     "failed to refresh cached credentials": "AWS's SDK for Go",
 }
 """Fragment → whose message it is part of."""

@@ -175,6 +175,7 @@ class NodeGroup(_Eks):
         groups = node_group.get("resources", {}).get("autoScalingGroups", [])
         live = {"arn": node_group["nodegroupArn"], "status": node_group["status"]}
         live["resources"] = [{"autoscalingGroups": [{"name": scaling_group["name"]} for scaling_group in groups]}]
+        live |= {key: node_group[key] for key in ("version", "releaseVersion") if key in state and key in node_group}
         if "scalingConfig" in state:
             live["scalingConfig"] = {key: node_group["scalingConfig"].get(key) for key in state["scalingConfig"]}
         return live
