@@ -234,8 +234,8 @@ LIMITS: Mapping[str, Limit] = {
         20, 16_384, f"{_AWS}/ebs/latest/userguide/volume-constraints.html", " GiB"
     ),
     "registry.repository": Text(
-        "(?=.{2,256}$)([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*",
-        "a repository such as shopcat or shop/shopcat",
+        r"(?=.{2,256}$)(?!.*\.dkr\.ecr\.)([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*",
+        "a repository's name such as shopcat or shop/shopcat, without its registry's host",
         f"{_AWS}/AmazonECR/latest/APIReference/API_CreateRepository.html",
         most=256,
     ),

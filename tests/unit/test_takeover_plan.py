@@ -181,7 +181,12 @@ def test_a_repository_that_moves_tags_is_changed_in_place() -> None:
 
 
 def test_a_repository_with_a_key_of_its_own_is_not_replaced() -> None:
-    encryption = [{"encryption_type": "KMS", "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/1"}]
+    encryption = [
+        {
+            "encryption_type": "KMS",
+            "kms_key": "arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef",
+        }
+    ]
     owned = _with(PLAIN.owned, "aws_ecr_repository.shopcat", encryption_configuration=encryption)
     plan = _plan(owned)
     assert _row(plan, "aws_ecr_repository.shopcat").outcome is Outcome.REFUSED
@@ -449,7 +454,7 @@ def test_a_cluster_whose_network_is_in_another_state_is_not_moved() -> None:
     owned = [each for each in PLAIN.owned if each.type_name not in {"aws_vpc", "aws_subnet"}]
     plan = _plan(owned)
     assert any("its network vpc-0a1b2c3d4e5f60001 is not in this state" in error for error in plan.errors)
-    assert "    vpcCidr: unknown" in plan.suggestion
+    assert "    # vpcCidr: the state does not say" in plan.suggestion
 
 
 def test_several_clusters_are_never_chosen_from() -> None:

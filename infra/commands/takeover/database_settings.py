@@ -48,7 +48,12 @@ def existing_database(instance: Owned, owned: Sequence[Owned], settings: Setting
     values = {"engineVersion": version, **{name: instance.attributes.get(key) for name, key in _SAME.items()}}
     values |= _where_it_differs(instance)
     for name, value in values.items():
-        yield f"  {name}: {_yaml(value, instance)}"
+        if value is None or value == "":
+            yield f"  # {name}: the state does not say; AWS does (aws rds describe-db-instances)"
+        elif instance.secrets & set(texts_of(value)):
+            yield f"  # {name}: {HIDDEN}, since Terraform marks it; write it yourself"
+        else:
+            yield f"  {name}: {json.dumps(value)}"
     if settings.database.application_role == _DEFAULT_ROLE:
         yield f"  applicationRole: {NEW_ROLE}  # a role that nobody has yet"
     if _has_group(instance, owned, settings.database.security_group_name):
@@ -77,15 +82,6 @@ def _has_group(instance: Owned, owned: Sequence[Owned], name: str) -> bool:
     ids = instance.attributes.get("vpc_security_group_ids")
     groups = [each for each in owned if each.type_name == "aws_security_group" and each.text("name") == name]
     return isinstance(ids, list) and any(group.text("id") in ids for group in groups)
-
-
-def _yaml(value: Any, instance: Owned) -> str:
-    """Return a value as a stack file has it; what Terraform marks as sensitive is hidden."""
-    if instance.secrets & set(texts_of(value)):
-        return HIDDEN
-    if value is None or value == "":
-        return "unknown"
-    return json.dumps(value)
 
 
 def setting_of(owned: Owned, database: DatabaseSettings) -> str:

@@ -98,20 +98,32 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     public = [each.text("id") for each in subnets if _is_public(each)]
     used = _subnets_in_use(owned)
     private = [each.text("id") for each in subnets if not _is_public(each) and (not used or each.text("id") in used)]
-    nat = [each for each in owned if each.type_name == "aws_nat_gateway" and not each.deposed]
-    group = next(iter(nodes.security_groups(cluster, owned)), "unknown")
+    elsewhere = {each.text("id") for each in owned if each.type_name == "aws_subnet" and each.text("vpc_id") != vpc}
+    nat = [
+        each.text("public_ip")
+        for each in owned
+        if each.type_name == "aws_nat_gateway" and not each.deposed and each.text("subnet_id") not in elsewhere
+    ]
+    group = next(iter(nodes.security_groups(cluster, owned)), "")
     yield "shopcat:cluster:"
     yield f"  name: {cluster.text('name')}"
     yield "  existing:"
     yield "    # kubeconfig, a secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig"
-    yield f"    vpcId: {vpc or 'unknown'}"
-    yield f"    vpcCidr: {network.text('cidr_block') if network else 'unknown'}"
-    yield f"    publicSubnetIds: [{', '.join(public)}]"
+    yield _known("vpcId", vpc)
+    yield _known("vpcCidr", network.text("cidr_block") if network else "")
+    yield _known("publicSubnetIds", public)
     yield "    previewSubnetIds: []  # two more public subnets of this VPC that nothing else uses"
-    yield f"    privateSubnetIds: [{', '.join(private)}]"
-    yield f"    securityGroupId: {group}"
-    yield f"    natAddresses: [{', '.join(each.text('public_ip') for each in nat)}]"
+    yield _known("privateSubnetIds", private)
+    yield _known("securityGroupId", group)
+    yield f"    natAddresses: [{', '.join(filter(None, nat))}]"
     yield from nodes.node_lines(nodes.node_groups(cluster, owned))
+
+
+def _known(name: str, value: str | Sequence[str]) -> str:
+    """Return the line of a setting, or a comment where the state does not say it."""
+    if not value:
+        return f"    # {name}: the state does not say"
+    return f"    {name}: {value}" if isinstance(value, str) else f"    {name}: [{', '.join(value)}]"
 
 
 def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
@@ -131,6 +143,36 @@ def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
         yield f"  repository: {repository.text('name')}"
         if key:
             yield f"  kmsKey: {key}"
+
+
+def wrong_repository(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
+    """Yield that the settings name another repository than the only one that is there: its images would be left behind."""
+    there = [
+        each for each in owned if each.type_name == "aws_ecr_repository" and not each.deposed and each.text("name")
+    ]
+    named = settings.registry.repository
+    if len(there) == 1 and there[0].text("name") != named:
+        yield (
+            f"{there[0].address}: shopcat:registry.repository is {named}, and the shop's images are in "
+            f"{there[0].text('name')}; set it to that"
+        )
+
+
+def wrong_arns(settings: Settings, region: str, account: str) -> Iterator[str]:
+    """Yield which ARN in the settings is of another region, where RDS, ECR and the Job can't use it, or of another account."""
+    named = {
+        "shopcat:database.masterSecret": settings.database.master_secret,
+        "shopcat:database.kmsKeyArn": settings.database.kms_key_arn,
+        "shopcat:registry.kmsKey": settings.registry.kms_key,
+    }
+    for setting, arn in named.items():
+        parts = arn.split(":")
+        if len(parts) < 6:
+            continue
+        if region and parts[3] != region:
+            yield f"{setting} is in {parts[3]}, aws:region is {region}; set it to one of that region"
+        elif account and parts[4] != account and parts[2] == "secretsmanager":
+            yield f"{setting} is in account {parts[4]}, the credentials are of {account}; make the secret in that account"
 
 
 def _names(repositories: Sequence[Owned]) -> str:

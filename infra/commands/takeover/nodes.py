@@ -26,6 +26,8 @@ class NodeGroup:
     disk_gibibytes: int
     security_group_ids: tuple[str, ...]
     """Groups that its launch template names; the nodes are in the cluster's own only if it names none."""
+    unfit: str = ""
+    """Why production's pods don't run there; then its nodes are no room."""
 
 
 def node_groups(cluster: Owned, owned: Sequence[Owned]) -> list[NodeGroup]:
@@ -47,9 +49,24 @@ def node_groups(cluster: Owned, owned: Sequence[Owned]) -> list[NodeGroup]:
                 least if isinstance(least, int) else 0,
                 _disk_gibibytes(each, template),
                 _named_groups(template),
+                _unfit(each),
             )
         )
     return found
+
+
+def _unfit(group: Owned) -> str:
+    """Return why a node group has no room for production's pods, which tolerate no taint and are built for Linux on x86-64."""
+    taints = group.attributes.get("taint")
+    effects = [each.get("effect") for each in taints if isinstance(each, dict)] if isinstance(taints, list) else []
+    image = group.text("ami_type")
+    reasons = {
+        "its nodes have a taint": any(effect in {"NO_SCHEDULE", "NO_EXECUTE"} for effect in effects),
+        "AWS may take SPOT nodes away at any time": group.text("capacity_type") == "SPOT",
+        "its nodes run Windows": image.startswith("WINDOWS"),
+        "its nodes are ARM, and images are built for x86-64": "ARM_64" in image,
+    }
+    return next((reason for reason, is_so in reasons.items() if is_so), "")
 
 
 def _disk_gibibytes(group: Owned, template: Owned | None) -> int:
@@ -92,6 +109,10 @@ def _least_type(groups: Sequence[NodeGroup]) -> str:
 
 def node_lines(groups: Sequence[NodeGroup]) -> Iterator[str]:
     """Yield lines of `shopcat:cluster.existing.nodes` that describe the nodes, as far as the state tells."""
+    for group in groups:
+        if group.unfit:
+            yield f"    # {group.address} is no room for production: {group.unfit}"
+    groups = [group for group in groups if not group.unfit]
     least = _least_type(groups)
     if least:
         yield "    nodes:"
@@ -100,14 +121,16 @@ def node_lines(groups: Sequence[NodeGroup]) -> Iterator[str]:
         yield f"      diskGibibytes: {min(group.disk_gibibytes for group in groups)}"
     else:
         types = (
-            ", ".join(sorted({name for group in groups for name in group.instance_types})) or "no managed node group"
+            ", ".join(sorted({name for group in groups for name in group.instance_types}))
+            or "no managed node group that has room for production"
         )
         yield f"    # nodes: the state has {types}; name a type of infra/capacity.py that has no more room than any of them"
 
 
 def wrong_nodes(cluster: Owned, owned: Sequence[Owned], nodes: ExistingNodes) -> Iterator[str]:
     """Yield which nodes have less room than the settings say."""
-    setting, groups = "shopcat:cluster.existing.nodes", node_groups(cluster, owned)
+    setting, known = "shopcat:cluster.existing.nodes", node_groups(cluster, owned)
+    groups = [group for group in known if not group.unfit]
     for group in groups:
         for name in group.instance_types:
             shape = NODE_SHAPES.get(name)
@@ -127,6 +150,9 @@ def wrong_nodes(cluster: Owned, owned: Sequence[Owned], nodes: ExistingNodes) ->
                 "set it to that"
             )
     count = sum(group.count for group in groups)
+    if known and not groups:
+        reasons = "; ".join(f"{group.address}: {group.unfit}" for group in known)
+        yield f"{reasons}; make a node group that production's pods can run on, with {nodes.count} nodes"
     if groups and count < nodes.count:
         names = ", ".join(group.address for group in groups)
         yield f"{names}: {setting}.count is {nodes.count}, and {count} are always there (min_size); raise that or lower the count"

@@ -18,6 +18,7 @@ from infra.commands.takeover.helm import TYPE as HELM_TYPE
 from infra.commands.takeover.kinds import KINDS, Part, TerraformType, documentation_page, kubernetes_kind
 from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
 from infra.commands.takeover.rows import Outcome, TakeoverRow
+from infra.commands.takeover.suggestions import usable_lines
 from infra.commands.takeover.unpaired import Unpaired
 from infra.foundation.import_commands import import_command, provider_urn
 from infra.names import COLOURS, PRODUCTION_STACK, PROJECT, SHOP_NAMESPACE, workload_name
@@ -124,7 +125,12 @@ def plan_takeover(
         for each in owned
         if (counterpart := pairs.counterpart(each)) is not None
     }
-    errors = [*layout.wrong_place(owned, region, account), *layout.wrong_references(owned, settings)]
+    errors = [
+        *layout.wrong_place(owned, region, account),
+        *layout.wrong_references(owned, settings),
+        *layout.wrong_repository(owned, settings),
+        *layout.wrong_arns(settings, region, account),
+    ]
     losses = list(_losses(owned, paired, pairs))
     cluster_fits = not any(is_cluster for is_cluster, _ in losses)
     errors += [text for _, text in losses]
@@ -150,7 +156,8 @@ def plan_takeover(
     instance = pairs.only(_INSTANCE)
     if instance is not None and _is_disturbed(KINDS[instance.type_name], paired[instance.address]):
         suggestion += existing_database(instance, owned, settings)
-    return TakeoverPlan(tuple(rows), tuple(errors), _anew(pairs, cluster_fits=cluster_fits), tuple(suggestion))
+    usable, unusable = usable_lines(suggestion, settings)
+    return TakeoverPlan(tuple(rows), (*errors, *unusable), _anew(pairs, cluster_fits=cluster_fits), tuple(usable))
 
 
 def _is_disturbed(kind: TerraformType, differences: Sequence[Difference]) -> bool:
@@ -335,6 +342,12 @@ def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
 
 def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings) -> Iterator[str]:
     """Yield what no argument that is declared says of the shop's database, and would change what its users have."""
+    wanted = settings.database
+    if wanted.is_taken_over and not any(each.type_name in {"aws_db_instance", "aws_rds_cluster"} for each in owned):
+        yield (
+            f"shopcat:database describes a database that somebody else has made ({wanted.identifier}), and the state has none; "
+            "name the state that has it, or remove masterSecret, username and the groups to get a new, empty one"
+        )
     for each in owned:
         counterpart = pairs.counterpart(each)
         if counterpart is None or counterpart.pulumi_type != _INSTANCE:
@@ -344,12 +357,32 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
                 f"{each.address}: it is a replica of {each.text('replicate_source_db')}, and an update without that would make "
                 "it a database of its own; take over the one that it follows, or promote it first"
             )
+        size = each.attributes.get("allocated_storage")
+        if isinstance(size, int) and size > wanted.storage_gibibytes:
+            yield (
+                f"{each.address}: it has {size} GiB, and RDS makes no storage smaller; set shopcat:database.storageGibibytes "
+                f"to {size}"
+            )
+        version = each.text("engine_version_actual") or each.text("engine_version")
+        if _is_older(wanted.engine_version, version):
+            yield (
+                f"{each.address}: it runs PostgreSQL {version}, and RDS goes back to no older version; set "
+                f"shopcat:database.engineVersion to {version}"
+            )
         port = each.attributes.get("port")
         if port is not None and str(port) != str(settings.database.port):
             yield (
                 f"{each.address}: it answers at port {port}, and pods would be let in and led to {settings.database.port}; set "
                 f"shopcat:database.port to {port}"
             )
+
+
+def _is_older(wanted: str, present: str) -> bool:
+    """Tell whether a version is older than the one that is there, as far as both say."""
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", present):
+        return False
+    pairs = zip(wanted.split("."), present.split("."), strict=False)
+    return next((int(one) < int(other) for one, other in pairs if one != other), False)
 
 
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infra.commands.takeover.redaction import secret_texts
+from infra.commands.takeover.redaction import secret_texts, strings_in
 from infra.errors import SettingsError
 
 STATE_VERSION = 4
@@ -94,9 +94,11 @@ def parse_state(content: bytes, name: str) -> TerraformState:
             else:
                 address = ".".join(part for part in (module, type_name, title) if part)
                 owned.append(replace(_owned_object(address, type_name, module, instance), secrets=frozenset(hidden)))
+    # A value that is marked anywhere, in an output perhaps, is one wherever it is a whole value.
+    marked = [replace(each, secrets=each.secrets | (secrets & set(strings_in(each.attributes)))) for each in owned]
     version = document.get("terraform_version")
     return TerraformState(
-        tuple(owned), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
+        tuple(marked), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
     )
 
 
