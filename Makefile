@@ -6,6 +6,9 @@ RUN := $(VENV)/bin/python
 REQUIREMENTS ?= requirements-dev.txt
 READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cut -c1-12)
 
+# A switch is on unless it is empty, 0, no or false.
+on = $(filter-out 0 no false,$(1))
+
 .DEFAULT_GOAL := help
 .PHONY: help ready up down status env logs build image release releases pr pr-close pr-times bootstrap check lint types unit test test-engine test-twin bench faults
 
@@ -55,7 +58,7 @@ release: export RELEASE_MESSAGE = $(value MESSAGE)
 unexport MESSAGE
 
 pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
-	@$(RUN) -m twin.scenarios.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(FRESH),--fresh)
+	@$(RUN) -m twin.scenarios.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(call on,$(FRESH)),--fresh)
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 	@$(RUN) -m twin.scenarios.preview close $(PR)
@@ -75,7 +78,7 @@ aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, 
 
 .PHONY: takeover-plan
 takeover-plan: $(READY) ## what a takeover from Terraform and Helm would do: make takeover-plan STATE=terraform.tfstate; HELM=file, OFFLINE=1; changes nothing
-	@$(RUN) -m infra.commands.takeover_plan $(if $(HELM),--helm "$(HELM)") $(if $(OFFLINE),--offline) "$(STATE)"
+	@$(RUN) -m infra.commands.takeover_plan $(if $(HELM),--helm "$(HELM)") $(if $(call on,$(OFFLINE)),--offline) "$(STATE)"
 
 .PHONY: policy
 policy: $(READY) ## judge what production and a preview declare by the rules in policy/; asks AWS nothing
@@ -117,7 +120,7 @@ test: $(READY) ## everything it needs, then all tests
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: two hours
-	@$(RUN) -m bench $(if $(FULL),--full)
+	@$(RUN) -m bench $(if $(call on,$(FULL)),--full)
 
 .PHONY: bench-previews
 bench-previews: $(READY) ## as many previews as fit, opened, updated and closed while production releases under load; docs/previews.md

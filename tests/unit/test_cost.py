@@ -117,8 +117,13 @@ def test_a_page_that_can_not_be_written_is_said(tmp_path: Path, capsys: pytest.C
 def test_no_price_is_left_over() -> None:
     """Each is used for the settings as they are or may be, or for another shape of the nodes."""
     databases = [_variant(1, endpoints=True, multi=multi, size=size) for multi in (False, True) for size in range(3)]
+    databases += [changed(each, "database", storage_type="gp2") for each in (databases[0], databases[3])]
     used = {charge.price for each in databases for charge in charges(production(each), PRICES)}
-    used |= {charge.price for charge in charges_beside(SETTINGS)} | set(other_types(PRICES)) | {"eks-extended-support"}
+    used |= (
+        {charge.price for charge in charges_beside(SETTINGS)}
+        | set(other_types(SETTINGS.production, PRICES))
+        | {"eks-extended-support"}
+    )
     assert used == set(PRICES.price)
 
 
@@ -281,7 +286,7 @@ def test_one_zone_serves_both_names_if_both_lie_in_it() -> None:
 
 
 def test_the_nodes_that_there_are_come_first_and_hold_what_the_contract_says() -> None:
-    today, *others = node_pairs(SETTINGS.production, PRICES)
+    today, *others = node_pairs(SETTINGS.production, capacity.DISK_GIBIBYTES, PRICES)
     assert today.shape is capacity.T3_MEDIUM
     assert today.previews == capacity.plan(SETTINGS.production).previews
     amounts = [pair.monthly for pair in others]
@@ -303,10 +308,19 @@ def test_no_shape_is_enough_for_too_many() -> None:
 
 
 def test_a_managed_node_group_s_limit_of_pods_counts() -> None:
-    slots = {name: capacity.known_shape(name, 40).pod_slots for name in other_types(PRICES)}
+    slots = {name: capacity.known_shape(name, 40).pod_slots for name in other_types(SETTINGS.production, PRICES)}
     assert slots["m6a.4xlarge"] == 110
     assert slots["m6a.8xlarge"] == 234
     assert slots["t3.large"] == 35
+
+
+def test_nodes_of_another_number_and_type_are_compared_with_as_many() -> None:
+    described = {**existing()["existing"], "nodes": {"instanceType": "t3.large", "count": 3, "diskGibibytes": 50}}
+    chosen = settings.read_settings(committed(cluster={**committed()["cluster"], "existing": described}))
+    today, *others = node_pairs(chosen.production, 50, PRICES)
+    assert (today.shape.name, today.disk_gibibytes) == ("t3.large", 50)
+    assert "t3.large" not in {pair.shape.name for pair in others}
+    assert today.monthly == PRICES.of("t3.large").monthly(Decimal(3)) + PRICES.of("node-disk").monthly(Decimal(150))
 
 
 # The page -------------------------------------------------------------------------------------------------------------

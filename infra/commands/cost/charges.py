@@ -89,12 +89,16 @@ def _vpc_endpoint(resource: Declared, _: Declarations) -> Iterable[Charge]:
 
 def _database(resource: Declared, _: Declarations) -> Iterable[Charge]:
     _expect(resource, "engine", resource.inputs.get("engine"), "postgres")
-    _expect(resource, "storageType", resource.inputs.get("storageType"), "gp3")
+    kind = resource.inputs.get("storageType")
+    if kind != "gp2":  # of a database that was there before
+        _expect(resource, "storageType", kind, "gp3")
     instance_class = resource.inputs["instanceClass"]
     zones, place = ("multi", "two zones") if resource.inputs.get("multiAz") else ("single", "one zone")
     yield _fixed(f"database {instance_class} in {place}", f"{instance_class}-{zones}")
     yield _fixed(
-        f"storage of the database in {place}", f"database-storage-{zones}", resource.inputs["allocatedStorage"]
+        f"storage of the database in {place}",
+        f"database-storage{'-gp2' if kind == 'gp2' else ''}-{zones}",
+        resource.inputs["allocatedStorage"],
     )
     if resource.inputs.get("manageMasterUserPassword"):
         yield _fixed("secret with the database's master password", "secret")

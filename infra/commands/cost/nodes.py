@@ -1,4 +1,4 @@
-"""Other nodes: what two of them cost, and how many previews fit on them by the arithmetic of infra/capacity.py."""
+"""Other nodes: what as many of them cost, and how many previews fit on them by the arithmetic of infra/capacity.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_DISK_GIBIBYTES = 500
 
 @dataclass(frozen=True)
 class NodePair:
-    """Two equal nodes with their disks."""
+    """Equal nodes with their disks, as many as there are."""
 
     shape: capacity.NodeShape
     disk_gibibytes: int
@@ -29,22 +29,22 @@ class NodePair:
     """Previews that fit beside a full release."""
 
 
-def other_types(prices: PriceList) -> list[str]:
+def other_types(production: capacity.ProductionDemand, prices: PriceList) -> list[str]:
     """Return the instance types that the capacity plan knows and the price file has, beside the one that there is."""
-    return [name for name in capacity.NODE_SHAPES if name in prices.price and name != capacity.T3_MEDIUM.name]
+    return [name for name in capacity.NODE_SHAPES if name in prices.price and name != production.node.name]
 
 
 def node_pair(
     production: capacity.ProductionDemand, shape: capacity.NodeShape, disk_gibibytes: int, prices: PriceList
 ) -> NodePair:
-    """Return what two nodes of a shape cost and hold.
+    """Return what as many nodes of a shape as there are cost and hold.
 
     Raises:
         CapacityError: production itself does not fit.
         SettingsError: there is no price of the shape.
     """
-    instance = prices.of(shape.name).monthly(Decimal(capacity.NODES))
-    disks = prices.of("node-disk").monthly(Decimal(capacity.NODES * disk_gibibytes))
+    instance = prices.of(shape.name).monthly(Decimal(production.nodes))
+    disks = prices.of("node-disk").monthly(Decimal(production.nodes * disk_gibibytes))
     return NodePair(
         shape,
         disk_gibibytes,
@@ -53,16 +53,19 @@ def node_pair(
     )
 
 
-def node_pairs(production: capacity.ProductionDemand, prices: PriceList) -> list[NodePair]:
-    """Return the nodes that there are, and after them the other shapes with the same disk, the cheapest first."""
-    disk = capacity.DISK_GIBIBYTES
-    others = [node_pair(production, capacity.known_shape(name, disk), disk, prices) for name in other_types(prices)]
+def node_pairs(production: capacity.ProductionDemand, disk: int, prices: PriceList) -> list[NodePair]:
+    """Return the nodes that there are, and after them the other shapes with the same disk in GiB, the cheapest first."""
+    types = other_types(production, prices)
+    others = [node_pair(production, capacity.known_shape(name, disk), disk, prices) for name in types]
     others.sort(key=lambda pair: (pair.monthly is None, pair.monthly or Decimal()))
     return [node_pair(production, production.node, disk, prices), *others]
 
 
 def cheapest_pair(production: capacity.ProductionDemand, previews: int, prices: PriceList) -> NodePair | None:
-    """Return the cheapest two nodes on which so many previews fit beside a full release; None if no known shape is enough."""
+    """Return the cheapest nodes, as many as there are, on which so many previews fit beside a full release.
+
+    None if no known shape is enough.
+    """
     enough = [pair for pair in _larger_pairs(production, previews, prices) if pair.monthly is not None]
     return min(enough, key=lambda pair: pair.monthly or Decimal(), default=None)
 
@@ -70,6 +73,6 @@ def cheapest_pair(production: capacity.ProductionDemand, previews: int, prices: 
 def _larger_pairs(production: capacity.ProductionDemand, previews: int, prices: PriceList) -> Iterator[NodePair]:
     """Return each shape with the smallest disk on which they fit."""
     disks = range(capacity.DISK_GIBIBYTES, MOST_DISK_GIBIBYTES + 1, DISK_STEP_GIBIBYTES)
-    for name in other_types(prices):
+    for name in other_types(production, prices):
         pairs = (node_pair(production, capacity.known_shape(name, disk), disk, prices) for disk in disks)
         yield from (pair for pair in [next((pair for pair in pairs if pair.previews >= previews), None)] if pair)

@@ -201,32 +201,40 @@ def _signed(amount: Decimal) -> str:
     return f"{'+' if amount >= 0 else '-'}{_usd(abs(amount))}"
 
 
-def _pair_row(pair: NodePair, first: NodePair) -> tuple[str, ...]:
+def _pair_row(pair: NodePair, first: NodePair, nodes: int) -> tuple[str, ...]:
     more = "" if pair.monthly is None or first.monthly is None else _signed(pair.monthly - first.monthly)
     shape = pair.shape
     return (
-        f"2 x {shape.name}",
-        str(capacity.NODES * shape.pod_slots),
-        str(capacity.NODES * shape.cpu_millicores),
-        str(capacity.NODES * shape.memory_mebibytes),
+        f"{nodes} x {shape.name}",
+        str(nodes * shape.pod_slots),
+        str(nodes * shape.cpu_millicores),
+        str(nodes * shape.memory_mebibytes),
         str(pair.previews),
         _usd(pair.monthly),
         more,
     )
 
 
+def _disk_gibibytes(settings: Settings) -> int:
+    existing = settings.cluster.existing
+    return capacity.DISK_GIBIBYTES if existing is None else existing.nodes.disk_gibibytes
+
+
 def _nodes_part(subject: CostSubject) -> str:
     production = subject.settings.production
-    pairs = node_pairs(production, subject.prices)
+    disk = _disk_gibibytes(subject.settings)
+    pairs = node_pairs(production, disk, subject.prices)
     heads = ("nodes", "pod slots", "millicores", "MiB", "previews beside a full release", "per month", "more")
-    table = _markdown_table(heads, [_pair_row(pair, pairs[0]) for pair in pairs], range(1, len(heads)))
-    return f"""## Two t3.medium, and the next shapes
+    table = _markdown_table(
+        heads, [_pair_row(pair, pairs[0], production.nodes) for pair in pairs], range(1, len(heads))
+    )
+    return f"""## {production.nodes} x {production.node.name}, and the next shapes
 
 By `infra/capacity.py` {capacity.plan(production).describe(production)}.
 
 {table}
 
-The disks are {capacity.DISK_GIBIBYTES} GiB as today; where pods, CPU and memory allow more previews than they hold,
+The disks are {disk} GiB as today; where pods, CPU and memory allow more previews than they hold,
 larger ones do. What pods may use of the other shapes is computed (`NODE_SHAPES` there), with more taken off for the kernel than a
 running t3.medium needs, and no more pods than a managed node group allows. A cluster that this program makes has t3.medium; one
 that is there may have any of them (`shopcat:cluster.existing.nodes`)."""
@@ -234,21 +242,22 @@ that is there may have any of them (`shopcat:cluster.existing.nodes`)."""
 
 def _many_part(subject: CostSubject, preview: Estimate) -> str:
     production = subject.settings.production
-    (today, *_) = node_pairs(production, subject.prices)
+    (today, *_) = node_pairs(production, _disk_gibibytes(subject.settings), subject.prices)
     pair = cheapest_pair(production, MANY_PREVIEWS, subject.prices)
     if pair is None or pair.monthly is None or today.monthly is None:
-        need = f"No two nodes of a shape in the price file hold {MANY_PREVIEWS} previews beside a full release."
+        need = f"No {production.nodes} nodes of a shape in the price file hold {MANY_PREVIEWS} previews beside a full release."
     else:
         more, secrets = pair.monthly - today.monthly, preview.total * MANY_PREVIEWS
-        need = f"""By `infra/capacity.py`, the cheapest two nodes of the shapes above that hold them beside a full release are
-**2 x {pair.shape.name} with {pair.disk_gibibytes} GiB of disk** each: {_usd(pair.monthly)} per month, {_signed(more)} to
+        nodes = f"{production.nodes} x {pair.shape.name} with {pair.disk_gibibytes} GiB of disk"
+        need = f"""By `infra/capacity.py`, the cheapest nodes of the shapes above that hold them beside a full release are
+**{nodes}** each: {_usd(pair.monthly)} per month, {_signed(more)} to
 today's nodes. The previews themselves add {_usd(secrets)} while all of them are open."""
     return f"""## {MANY_PREVIEWS} previews
 
 {need}
 
 Each has a target group of its own, and one load balancer takes {BALANCER_TARGET_GROUPS}, which AWS does not raise: more previews
-need a second one. More nodes than two are more than the sums of `infra/capacity.py` are enough for."""
+need a second one. More nodes than {production.nodes} are more than the sums of `infra/capacity.py` are enough for."""
 
 
 def _left_out() -> str:
