@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 
 from twin import config, parts
-from twin.errors import TwinError
 from twin.host import processes
 from twin.paths import is_root
 from twin.scenarios import production
@@ -78,15 +77,10 @@ def twin(request: pytest.FixtureRequest) -> Iterator[config.Twin]:
 
 @pytest.fixture(scope="module")
 def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldShop]:
-    """The shop before the takeover, on real pods: legacy/ by the real Terraform and Helm, without a production stack."""
+    """The shop before the takeover, on real pods: legacy/ by Terraform (or its recorded state) and Helm, without a stack."""
     if not is_root():
         pytest.skip("real pods need root: network namespaces, mounts and cgroups")
     shop = OldShop(config.load(f"{PREFIX}old", simulated=False), tmp_path_factory.mktemp("old-shop"))
-    try:
-        shop.initialise()
-    except TwinError as error:
-        reason = str(error).strip().splitlines()[-1]
-        pytest.skip(f"the old shop needs the real Terraform with its AWS provider, and there is none here: {reason}")
 
     def produce(twin: config.Twin) -> None:
         shop.twin = twin

@@ -1,5 +1,7 @@
 """The shop as it runs before the takeover: legacy/, brought up by the real Terraform and the real Helm.
 
+Where Terraform has no AWS provider, the same calls are made from a recorded state of it (twin/scenarios/recorded_state.py).
+
 What legacy/README.md says was made by hand is made here by hand too: the cluster's add-ons, which EKS brings along, and the
 load balancer controller. What differs from the files is where things are: the network's addresses, the Kubernetes version
 that runs, the image's registry, and the database's address and password.
@@ -28,6 +30,7 @@ from twin.host import processes
 from twin.loadbalancer.addresses import NodeAddresses
 from twin.paths import REPOSITORY
 from twin.scenarios import production
+from twin.scenarios.recorded_state import RecordedState
 
 NAMESPACE = "shopcat"
 CLUSTER = "shopcat"
@@ -46,19 +49,11 @@ class OldShop:
 
     def __init__(self, twin: Twin, directory: Path) -> None:
         self.twin, self.directory = twin, directory
+        self.without_terraform = ""
+        """Why Terraform was not used; empty if it was."""
+        self._recorded: dict[str, Any] = {}
         self.terraform_directory = directory / "terraform"
         self._password_file = self.terraform_directory / "database.auto.tfvars.json"
-
-    def initialise(self) -> None:
-        """Write Terraform's folder and let Terraform find its AWS provider.
-
-        Raises:
-            TwinError: Terraform is not on PATH, or has no provider: it takes it where its own configuration says.
-        """
-        self._write_terraform()
-        if shutil.which("terraform") is None:
-            raise TwinError("terraform is not on PATH")
-        self.terraform("init", "-input=false", "-no-color")
 
     def bring_up(self) -> None:
         """Make network, cluster, registry and database, then push `latest` and install chart and Ingress.
@@ -66,8 +61,14 @@ class OldShop:
         Raises:
             TwinError: a tool is missing or failed; its output is in the message.
         """
-        self.initialise()
-        self.terraform("apply", "-auto-approve", "-input=false")
+        version = self._write_terraform()
+        self.without_terraform = self._find_provider()
+        if self.without_terraform:
+            print(f"without Terraform ({self.without_terraform}): the same calls from a recorded state", flush=True)
+            made = RecordedState(self.twin, kubernetes_version=version, password=self.database_password())
+            self._recorded = made.apply()
+        else:
+            self.terraform("apply", "-auto-approve", "-input=false")
         self._addons()
         self._controller()
         self.push("latest")
@@ -78,12 +79,24 @@ class OldShop:
 
     # Terraform --------------------------------------------------------------------------------------------------------
 
-    def _write_terraform(self) -> None:
-        """Copy legacy/terraform, with the twin's addresses and version in place of the files' own."""
+    def _find_provider(self) -> str:
+        """Let Terraform find its AWS provider, where its own configuration says; return why it can't be used."""
+        if shutil.which("terraform") is None:
+            return "terraform is not on PATH"
+        try:
+            self.terraform("init", "-input=false", "-no-color")
+        except TwinError as error:
+            lines = [line.strip("│╷╵ ") for line in str(error).splitlines()]
+            return next((line for line in lines if line.startswith("Error:")), lines[-1])
+        return ""
+
+    def _write_terraform(self) -> str:
+        """Copy legacy/terraform, with the twin's addresses and version in place of the files' own; return that version."""
         shutil.copytree(REPOSITORY / "legacy" / "terraform", self.terraform_directory, dirs_exist_ok=True)
         first, second, third, _ = ipaddress.IPv4Network(self.twin.vpc_cidr).network_address.exploded.split(".")
         prefix, start = f"{first}.{second}", int(third)
-        version = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]["shopcat:cluster"]
+        cluster = yaml.safe_load((REPOSITORY / "Pulumi.prod.yaml").read_text())["config"]["shopcat:cluster"]
+        version = str(cluster["kubernetesVersion"])
         path = self.terraform_directory / "eks.tf"
         text = path.read_text()
         for old, new in (
@@ -91,7 +104,7 @@ class OldShop:
             ('"10.0.${64 + count.index}.0/24"', f'"{prefix}.${{{start} + count.index}}.0/24"'),
             # A node's pods have addresses of its zone's private subnet (twin/config.py, pod_cidr).
             ('"10.0.${32 * count.index}.0/19"', f'"{prefix}.${{{start + 8} + 4 * count.index}}.0/22"'),
-            ('"1.29"', f'"{version["kubernetesVersion"]}"'),
+            ('"1.29"', f'"{version}"'),
         ):
             if old not in text:
                 raise TwinError(
@@ -102,18 +115,21 @@ class OldShop:
         if not self._password_file.exists():
             self._password_file.touch(mode=0o600)
             self._password_file.write_text(json.dumps({"database_password": secrets.token_urlsafe(24)}))
+        return version
 
     def terraform(self, *arguments: str) -> str:
         """Run Terraform in the copied folder; return its output.
 
         Raises:
-            TwinError: it failed.
+            TwinError: it failed, or it was not used for this shop.
         """
+        if self.without_terraform:
+            raise TwinError(f"this shop was made without Terraform: {self.without_terraform}")
         return self._run(["terraform", *arguments], self.terraform_directory)
 
     def state(self) -> dict[str, Any]:
         """Return Terraform's state; it holds the database's password."""
-        state: dict[str, Any] = json.loads(self.terraform("state", "pull"))
+        state: dict[str, Any] = self._recorded or json.loads(self.terraform("state", "pull"))
         return state
 
     # By hand ----------------------------------------------------------------------------------------------------------
