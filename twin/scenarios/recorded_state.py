@@ -142,6 +142,7 @@ class RecordedState:
         gateway = self._client("ec2").create_nat_gateway(
             SubnetId=recorded["subnet_id"],
             AllocationId=recorded["allocation_id"],
+            ConnectivityType=recorded["connectivity_type"],
             TagSpecifications=_tags("natgateway", recorded),
         )
         return {"id": gateway["NatGateway"]["NatGatewayId"]}
@@ -176,7 +177,11 @@ class RecordedState:
             name=recorded["name"],
             roleArn=recorded["role_arn"],
             version=self._version,
-            resourcesVpcConfig={"subnetIds": network["subnet_ids"]},
+            resourcesVpcConfig={
+                "subnetIds": network["subnet_ids"],
+                "endpointPublicAccess": network["endpoint_public_access"],
+                "endpointPrivateAccess": network["endpoint_private_access"],
+            },
         )["cluster"]
         # It stands in other objects, and the recorded one below another key than those that are renamed.
         self._renamed[network["cluster_security_group_id"]] = cluster["resourcesVpcConfig"]["clusterSecurityGroupId"]
