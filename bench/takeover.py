@@ -109,6 +109,17 @@ class Rehearsal:
             step.sent = {system: len(outcomes) for system, outcomes in due.items()}
             step.failed = {system: summarize(outcomes).failed for system, outcomes in due.items()}
 
+    def page(self) -> str:
+        """Return docs/takeover-rehearsal.md."""
+        return page(
+            self.steps,
+            self.before,
+            self.after,
+            self.orders,
+            self.kills,
+            without_terraform=bool(self.shop.without_terraform),
+        )
+
     # Tools ------------------------------------------------------------------------------------------------------------
 
     def _environment(self) -> dict[str, str]:
@@ -225,8 +236,9 @@ class Rehearsal:
         Raises:
             TwinError: one failed; its output is in the message.
         """
-        with self._step("the old shop, by Terraform and Helm"):
+        with self._step("the old shop, by Terraform and Helm") as step:
             self.shop.bring_up()
+            step.note = self.shop.without_terraform and f"without Terraform: {self.shop.without_terraform}"
         before = self.identities()
         self._point_name_at_old()
         self._start(OLD)
@@ -238,12 +250,13 @@ class Rehearsal:
         with self._step("once more") as step:
             step.note = self._nothing_to_do()
         self._hand_over.prepare()
-        with self._step("Terraform: frozen and backed up") as step:
-            step.note = self._hand_over.freeze()
-        with self._step("Terraform: database and repository given up") as step:
-            step.note = self._hand_over.give_up_what_pulumi_has()
-        with self._step("Terraform: back to the back-up, given up again") as step:
-            step.note = self._hand_over.go_back_and_forth()
+        if not self.shop.without_terraform:
+            with self._step("Terraform: frozen and backed up") as step:
+                step.note = self._hand_over.freeze()
+            with self._step("Terraform: database and repository given up") as step:
+                step.note = self._hand_over.give_up_what_pulumi_has()
+            with self._step("Terraform: back to the back-up, given up again") as step:
+                step.note = self._hand_over.go_back_and_forth()
         with self._step("a third old pod starts"):
             self._scale_old(3)
         with self._step("first release beside the old one"):
@@ -287,8 +300,9 @@ class Rehearsal:
         # The last step has waited for the TTL: whoever asks for the name now gets the new load balancer.
         self._stop(OLD)
         moved = time.time()
-        with self._step("Terraform: network and cluster given up") as step:
-            step.note = self._hand_over.give_up_the_rest()
+        if not self.shop.without_terraform:
+            with self._step("Terraform: network and cluster given up") as step:
+                step.note = self._hand_over.give_up_the_rest()
         with self._step(f"{_BAKE_MINUTES} minutes without a request at the old one"):
             # Counts come in whole periods of five minutes, and late.
             time.sleep(max(0.0, moved + _BAKE_MINUTES * 60 + 300 + LATE_SECONDS - time.time()))
@@ -305,7 +319,8 @@ class Rehearsal:
                 self._scale_old(replicas)
         with self._step("old Ingress and chart deleted") as step:
             step.note = self._hand_over.end_the_chart()
-        left = [*self._hand_over.addresses(), *self._hand_over.helm_releases()]
+        terraform = [] if self.shop.without_terraform else self._hand_over.addresses()
+        left = [*terraform, *self._hand_over.helm_releases()]
         if left:
             raise TwinError(f"Terraform's state and Helm still have {left}")
 
@@ -379,7 +394,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as directory:
             rehearsal = Rehearsal(twin, Path(directory))
             rehearsal.run()
-            PAGE.write_text(page(rehearsal.steps, rehearsal.before, rehearsal.after, rehearsal.orders, rehearsal.kills))
+            PAGE.write_text(rehearsal.page())
             print(PAGE.read_text())
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -34,15 +34,17 @@ class HandOver:
         self.kills = 0
 
     def prepare(self) -> None:
-        """Make a git checkout of Terraform's folder, one of chart and Ingress, and a bucket for the back-up.
+        """Copy chart and Ingress; with Terraform also make a git checkout of its folder, and a bucket for the back-up.
 
         Raises:
             TwinError: no AWS command line or no git is on PATH.
         """
+        shutil.copytree(REPOSITORY / "legacy", self._chart)
+        if self._shop.without_terraform:
+            return
         for tool in ("aws", "git"):
             if shutil.which(tool) is None:
                 raise TwinError(f"{tool} is not on PATH; the commands of the hand-over need it")
-        shutil.copytree(REPOSITORY / "legacy", self._chart)
         ignored = (".terraform*", "*.tfstate*", "*.auto.tfvars.json", "*.tf.json")
         (self._shop.terraform_directory / ".gitignore").write_text("\n".join([*ignored, ""]))
         self._terraform(["git init -q", "git add .", "git commit -qm 'as it was'"])

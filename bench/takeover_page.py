@@ -26,6 +26,8 @@ def page(
     after: Mapping[str, str],
     orders: tuple[int, Sequence[str]],
     kills: int,
+    *,
+    without_terraform: bool = False,
 ) -> str:
     """Return docs/takeover-rehearsal.md.
 
@@ -34,6 +36,7 @@ def page(
         before: name → identity of what must stay, before the takeover.
         after: the same at its end.
         kills: commands that were killed in the middle and run again.
+        without_terraform: the old shop was made from a recorded state.
         orders: number of orders that were confirmed to users, and the keys of those that are not stored exactly once.
     """
     confirmed, lost = orders
@@ -46,9 +49,12 @@ def page(
         [
             "# The takeover, rehearsed",
             "",
-            "Written by `make takeover`. The old shop is legacy/, brought up on the twin by the real Terraform and the real",
-            "Helm. The same load goes to the old load balancer until the last share has moved and the TTL is over, and to the",
-            "new one from the first share on.",
+            "Written by `make takeover`. The old shop is legacy/, brought up on the twin by",
+            "the real Helm and the calls of a recorded Terraform state; so handing over Terraform's state is left out."
+            if without_terraform
+            else "the real Terraform and the real Helm.",
+            "The same load goes to the old load balancer until the last share has moved and the TTL is over, and to the new",
+            "one from the first share on.",
             f"{kills} commands were killed in the middle (SIGKILL) and run again.",
             "",
             "| step | seconds | old: failed of sent | new: failed of sent | note |",
@@ -61,10 +67,10 @@ def page(
             "|---|---|---|",
             *same,
             "",
-            "At the end Terraform's state is empty, Helm has no release in the namespace, and `pulumi up -s prod` changes",
-            "nothing. Gone back and on again on the way: the shares of DNS, Terraform's state from its back-up, network and",
-            "cluster in it, the old Deployment, Ingress and chart. Not rehearsed: a bake of a day. Ten minutes stand for it, the",
-            "shortest that `finish` takes.",
+            "At the end Helm has no release in the namespace, and `pulumi up -s prod` changes nothing.",
+            *([] if without_terraform else ["Terraform's state is empty."]),
+            "Gone back and on again on the way: the shares of DNS, the old Deployment, Ingress and chart, and what of Terraform's",
+            "state was given up. Not rehearsed: a bake of a day. Ten minutes stand for it, the shortest that `finish` takes.",
             "",
         ]
     )

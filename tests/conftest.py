@@ -88,3 +88,14 @@ def old_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldShop]:
 
     for _ in _twin(shop.twin.name, simulated=False, produce=produce):
         yield shop
+
+
+@pytest.fixture(scope="module")
+def terraform_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldShop]:
+    """Terraform's folder of the old shop, on a simulated twin where nothing is made yet."""
+    shop = OldShop(config.load(f"{PREFIX}recorded", simulated=True), tmp_path_factory.mktemp("recorded"))
+    if reason := shop.find_provider():
+        pytest.skip(f"only Terraform with its AWS provider can say so: {reason}")
+    for twin in _twin(shop.twin.name, simulated=True, produce=lambda _: None):
+        shop.twin = twin
+        yield shop

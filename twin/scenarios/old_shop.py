@@ -61,12 +61,10 @@ class OldShop:
         Raises:
             TwinError: a tool is missing or failed; its output is in the message.
         """
-        version = self._write_terraform()
-        self.without_terraform = self._find_provider()
+        self.without_terraform = self.find_provider()
         if self.without_terraform:
             print(f"without Terraform ({self.without_terraform}): the same calls from a recorded state", flush=True)
-            made = RecordedState(self.twin, kubernetes_version=version, password=self.database_password())
-            self._recorded = made.apply()
+            self._recorded = self.apply_recorded()
         else:
             self.terraform("apply", "-auto-approve", "-input=false")
         self._addons()
@@ -79,8 +77,14 @@ class OldShop:
 
     # Terraform --------------------------------------------------------------------------------------------------------
 
-    def _find_provider(self) -> str:
+    def apply_recorded(self) -> dict[str, Any]:
+        """Make by the recorded state what Terraform would have made; return the state that it would have."""
+        version = self._write_terraform()
+        return RecordedState(self.twin, kubernetes_version=version, password=self.database_password()).apply()
+
+    def find_provider(self) -> str:
         """Let Terraform find its AWS provider, where its own configuration says; return why it can't be used."""
+        self._write_terraform()
         if shutil.which("terraform") is None:
             return "terraform is not on PATH"
         try:
