@@ -69,8 +69,9 @@ def page(
             "",
             "At the end Helm has no release in the namespace, and `pulumi up -s prod` changes nothing.",
             *([] if without_terraform else ["Terraform's state is empty."]),
-            "Gone back and on again on the way: the shares of DNS, the old Deployment, Ingress and chart, and what of Terraform's",
-            "state was given up. Not rehearsed: a bake of a day. Ten minutes stand for it, the shortest that `finish` takes.",
+            "Gone back and on again on the way: the shares of DNS, the old Deployment, Ingress and chart, and what of",
+            "Terraform's state was given up. Not rehearsed: a bake of a day. Ten minutes stand for it, the shortest that",
+            "`finish` takes.",
             "",
         ]
     )

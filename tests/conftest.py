@@ -95,6 +95,7 @@ def terraform_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OldShop
     """Terraform's folder of the old shop, on a simulated twin where nothing is made yet."""
     shop = OldShop(config.load(f"{PREFIX}recorded", simulated=True), tmp_path_factory.mktemp("recorded"))
     if reason := shop.find_provider():
+        config.release_index(shop.twin)
         pytest.skip(f"only Terraform with its AWS provider can say so: {reason}")
     for twin in _twin(shop.twin.name, simulated=True, produce=lambda _: None):
         shop.twin = twin
