@@ -15,9 +15,11 @@ from infra.clients import threads
 from infra.clients.aws import AwsClients
 from infra.foundation import availability_zones, dns, existing_namespace, existing_network, existing_resources, upgrade
 from infra.foundation.addons import Addons
+from infra.foundation.alarms import WatchedResources
 from infra.foundation.cluster import Cluster
 from infra.foundation.database import Database
 from infra.foundation.load_balancers import LoadBalancers
+from infra.foundation.monitoring import Monitoring
 from infra.foundation.network import Network, subnets
 from infra.foundation.providers import aws_provider, eks_provider, kubernetes_provider
 from infra.foundation.registry import Registry
@@ -159,6 +161,9 @@ class Production(pulumi.ComponentResource):
             cluster_security_group_id=platform.security_group,
             opts=child,
         )
+        if settings.monitoring:
+            watched = WatchedResources.of(self.load_balancers)
+            Monitoring("monitoring", settings, scope=scope, watched=watched, opts=child)
         stored = database.declare(
             operator=addons.operator,
             vpc_id=platform.network.vpc_id,

@@ -132,7 +132,7 @@ class LoadBalancer(pulumi.ComponentResource):
             enable_deletion_protection=protect,
             opts=pulumi.ResourceOptions(parent=self, protect=protect),
         )
-        certificate = aws.acm.Certificate(
+        self.certificate = certificate = aws.acm.Certificate(
             name,
             domain_name=hosts[0],
             subject_alternative_names=hosts[1:] or None,

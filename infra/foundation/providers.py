@@ -23,13 +23,16 @@ SERVICES = (
     "logs", "rds", "route53", "secretsmanager", "ssm", "sts",
 )  # fmt: skip
 """Every AWS service this program uses, by the provider's names."""
+MONITORING_SERVICES = ("budgets", "sns")
+"""Those that `shopcat:monitoring` needs besides; without it no stack gets another endpoint."""
 
 
 def aws_provider(
     settings: Settings | PreviewSettings, region: str, stack: str, tags: Mapping[str, str]
 ) -> aws.Provider:
     """Declare the AWS provider, with the endpoint given to every service (none: AWS's own) and tags for all that it makes."""
-    endpoints = dict.fromkeys(SERVICES, settings.aws_endpoint)
+    services = (*SERVICES, *MONITORING_SERVICES) if getattr(settings, "monitoring", None) else SERVICES
+    endpoints = dict.fromkeys(services, settings.aws_endpoint)
     return aws.Provider(
         "aws",
         region=region,

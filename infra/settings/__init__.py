@@ -1,5 +1,6 @@
 """Typed settings of both kinds of stack, and every reason to refuse one."""
 
+from infra.settings.monitoring import MonitoringSettings
 from infra.settings.platform import (
     ChartDigests,
     ChartMirror,
@@ -32,6 +33,7 @@ __all__ = [
     "DrainSettings",
     "GithubSettings",
     "Images",
+    "MonitoringSettings",
     "PreviewImages",
     "PreviewSettings",
     "RegistrySettings",

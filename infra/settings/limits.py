@@ -365,6 +365,20 @@ LIMITS: Mapping[str, Limit] = {
         "docs.github.com, environments: 255 characters; no character that IAM reads as a pattern",
         most=255,
     ),
+    "monitoring.email": Text(
+        r"([A-Za-z0-9._%+-]{1,64}@(?=.{1,253}$)" + _HOST + ")?",
+        "an address such as ops@example.com",
+        f"{_AWS}/sns/latest/api/API_Subscribe.html; RFC 5321, without quotes and comments",
+        most=320,
+    ),
+    "monitoring.webhook": Text(
+        rf"(https://(?=.{{1,253}}([:/]|$)){_URL_LABEL}(\.{_URL_LABEL})+(:{_PORT})?(/[A-Za-z0-9._~!&'()*+,;=:@/%?-]*)?)?",
+        "a URL such as https://hooks.example.com/shopcat",
+        f"{_AWS}/sns/latest/dg/sns-http-https-endpoint-as-subscriber.html",
+        may_be_secret=True,
+    ),
+    "monitoring.slowestSeconds": Number(0.01, 4000, "an ALB's longest idle timeout", " s"),
+    "monitoring.monthlyBudgetUsd": Number(0, 10_000_000, "0 tells nobody", " USD"),
 }
 
 REGION = Text(

@@ -17,6 +17,7 @@ from infra.errors import SettingsError, ShopCatError
 from infra.settings import domains, stack_file
 from infra.settings.environment import wrong_command
 from infra.settings.limits import REGION, RULE_CONDITION_VALUES
+from infra.settings.monitoring import MonitoringSettings
 from infra.settings.platform import (
     ChartDigests,
     ChartMirror,
@@ -181,6 +182,7 @@ class Settings(Model):
     drain: DrainSettings = DrainSettings()
     release: ReleaseSettings = ReleaseSettings()
     github: GithubSettings = GithubSettings()
+    monitoring: MonitoringSettings | None = None
     tag: str = ""
     abort: str = ""
     rollback: str = ""

@@ -141,3 +141,72 @@ def test_what_is_made_is_read_tagged_deleted_and_then_gone() -> None:
         assert kind.live(aws, identifier, state) is None, token
     KINDS["aws:ec2/vpc:Vpc"].delete(aws, vpc, {})
     assert KINDS["aws:ec2/vpc:Vpc"].live(aws, vpc, {}) is None
+
+
+@mock_aws
+def test_what_monitoring_needs_is_made_changed_and_deleted() -> None:
+    aws = Aws({"region": "eu-central-1", "accessKey": "test", "secretKey": "test"})
+    topic = KINDS["aws:sns/topic:Topic"]
+    arn = topic.create(aws, {"name": "alarms", "kmsMasterKeyId": "a"})
+    assert topic.live(aws, arn, {}) == {"arn": arn, "name": "alarms", "owner": "123456789012", "kmsMasterKeyId": "a"}
+    metric = {"namespace": "n", "metricName": "m", "stat": "p99", "period": 60.0, "dimensions": {"a": "b"}}
+    alarm = {
+        "name": "slow",
+        "comparisonOperator": "GreaterThanThreshold",
+        "threshold": 1.5,
+        "evaluationPeriods": 5.0,
+        "datapointsToAlarm": 3.0,
+        "treatMissingData": "ignore",
+        "alarmActions": [arn],
+        "metricQueries": [
+            {"id": "m", "metric": metric, "returnData": False},
+            {"id": "e", "expression": "m", "returnData": True},
+        ],
+    }
+    budget = {"name": "b", "budgetType": "COST", "timeUnit": "MONTHLY", "limitAmount": "5", "limitUnit": "USD"}
+    told = {"comparisonOperator": "GREATER_THAN", "notificationType": "ACTUAL", "threshold": 100.0}
+    told |= {"thresholdType": "PERCENTAGE", "subscriberSnsTopicArns": [arn]}
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        ("aws:cloudwatch/metricAlarm:MetricAlarm", alarm, {"threshold": 2.5}),
+        ("aws:cloudwatch/dashboard:Dashboard", {"dashboardName": "d", "dashboardBody": '{"widgets": []}'}, {}),
+        ("aws:sns/topicSubscription:TopicSubscription", {"topic": arn, "protocol": "email", "endpoint": "a@b.ch"}, {}),
+        ("aws:budgets/budget:Budget", {**budget, "notifications": [told]}, {}),
+    ]
+    for token, inputs, change in cases:
+        kind = KINDS[token]
+        assert inputs.keys() <= kind.inputs, token
+        identifier = kind.create(aws, inputs)
+        live = kind.live(aws, identifier, inputs)
+        assert live, token
+        assert {key: live[key] for key in inputs.keys() & live.keys()} == {
+            key: inputs[key] for key in inputs.keys() & live.keys()
+        }, token
+        kind.update(aws, identifier, inputs, {**inputs, **change}, set(change))
+        changed = kind.live(aws, identifier, inputs)
+        assert changed, token
+        assert changed.items() >= change.items(), token
+        kind.delete(aws, identifier, inputs)
+        assert kind.live(aws, identifier, inputs) is None, token
+
+
+@mock_aws
+def test_a_metric_query_reaches_cloudwatch_whole() -> None:
+    aws = Aws({"region": "eu-central-1", "accessKey": "test", "secretKey": "test"})
+    metric = {"namespace": "n", "metricName": "m", "stat": "p99", "period": 60.0, "dimensions": {"a": "b"}}
+    inputs = {"name": "a", "comparisonOperator": "LessThanThreshold", "threshold": 1.0, "evaluationPeriods": 1.0}
+    KINDS["aws:cloudwatch/metricAlarm:MetricAlarm"].create(
+        aws, {**inputs, "metricQueries": [{"id": "m", "metric": metric, "returnData": True}]}
+    )
+    (alarm,) = aws("cloudwatch").describe_alarms()["MetricAlarms"]
+    (query,) = alarm["Metrics"]
+    assert query["MetricStat"]["Metric"]["Dimensions"] == [{"Name": "a", "Value": "b"}]
+    assert (query["MetricStat"]["Stat"], query["MetricStat"]["Period"]) == ("p99", 60)
+
+
+@mock_aws
+def test_another_way_to_be_told_is_refused_by_name() -> None:
+    aws = Aws({"region": "eu-central-1", "accessKey": "test", "secretKey": "test"})
+    with pytest.raises(ProviderError, match="protocol sms is not implemented"):
+        KINDS["aws:sns/topicSubscription:TopicSubscription"].create(
+            aws, {"topic": "arn", "protocol": "sms", "endpoint": "1"}
+        )

@@ -18,7 +18,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
-from twin.plugins.aws import data, domains, ec2, ecr, eks, elbv2, identity, imports, rds, vpc
+from twin.plugins.aws import data, domains, ec2, ecr, eks, elbv2, identity, imports, monitoring, rds, vpc
 from twin.plugins.aws.kind import Aws, Kind, gone
 from twin.plugins.common import (
     UNKNOWN,
@@ -40,7 +40,7 @@ def _kinds(modules: Iterable[Any]) -> dict[str, Kind]:
     return kinds
 
 
-KINDS: dict[str, Kind] = _kinds((vpc, ec2, identity, ecr, eks, rds, data, elbv2, domains))
+KINDS: dict[str, Kind] = _kinds((vpc, ec2, identity, ecr, eks, rds, data, elbv2, domains, monitoring))
 _REGIONAL = "region"  # pulumi-aws 7 puts a region on every resource; only the provider's own is taken
 
 

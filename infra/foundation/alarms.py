@@ -1,0 +1,312 @@
+"""Alarms of CloudWatch: which there are, what each counts, and from which number on it tells a person.
+
+Plain values; infra/foundation/monitoring.py declares them. Every metric is one that AWS writes without an add-on, and none has a
+number that a release changes, so that a release changes no alarm.
+
+Which colour is live is not asked, since it changes with each release:
+
+* **What users get** is counted for the whole load balancer, whichever colour answers.
+* **Healthy targets**: while no release is open, the idle colour has no pod, so the larger of both counts is the live colour's.
+  During a release both colours are whole, and the release watches them itself. A live colour that loses its pods behind an old
+  one that was never stopped is hidden for half an hour at most: then `both-colours` tells of the old one.
+* **Both colours** have pods during a release alone. So a release that stays open, and an update that was killed before it
+  stopped the old colour, are seen without a metric of this program's own, and no identity needs a right to write one.
+
+Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts, an ExternalSecret that is not
+synced (Container Insights and a shipper of logs would tell). Of the shop's own pods each of these shows as a target that is
+missing or unhealthy, or as a pod that finds no place. A release that ended before its pods started leaves no trace here either;
+the next one names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from infra.names import COLOURS
+
+if TYPE_CHECKING:
+    import pulumi
+
+    from infra.foundation.load_balancers import LoadBalancers
+    from infra.names import Colour
+    from infra.settings import Settings
+
+MINUTE_SECONDS = 60
+DAY_SECONDS = 24 * 60 * MINUTE_SECONDS
+GIBIBYTE = 1 << 30
+
+BURN_PERCENT = 1.44
+"""Errors at which 99.9 % of good answers in 30 days would be used up 14.4 times too fast: 2 % of the month's errors in one hour
+(sre.google/workbook/alerting-on-slos, "Multiwindow, Multi-Burn-Rate Alerts")."""
+LEAST_ERRORS = 5
+"""Errors of a minute below which their share says nothing: with few requests one failure is more than BURN_PERCENT."""
+ENOUGH_TARGETS = 2
+"""Healthy targets of which one may go away, with its node, and the shop still answers."""
+DATABASE_CPU_PERCENT = 90
+"""Many use 80 to 90 (docs.cloudposse.com/modules/library/aws/rds-cloudwatch-sns-alarms: "unacceptable high latency" above 90)."""
+CONNECTIONS_SHARE = 0.9
+"""Of max_connections. A release at its fullest may need all of them for a drain's two minutes (infra/capacity.py), so the alarm
+waits longer than that."""
+FREE_STORAGE_SHARE = 0.1
+"""Of the storage; below it RDS makes the storage larger by itself, where it may (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/
+USER_PIOPS.Autoscaling.html). So this tells that it may not, or not yet."""
+CERTIFICATE_DAYS = 30
+"""ACM begins to renew 60 days before the end, and writes events from 45 on (docs.aws.amazon.com/acm/latest/userguide/
+managed-renewal.html), so a certificate that is left with 30 was not renewed."""
+OPEN_MINUTES = 30
+"""A release takes minutes, its workflow ends after 60 (.github/workflows/release.yml)."""
+
+Comparison = Literal["GreaterThanThreshold", "GreaterThanOrEqualToThreshold", "LessThanThreshold"]
+Missing = Literal["breaching", "notBreaching", "ignore"]
+
+
+@dataclass(frozen=True)
+class WatchedMetric:
+    """One metric of AWS's, as one number a period."""
+
+    namespace: str
+    name: str
+    statistic: str
+    """`Sum`, `Average`, `Minimum`, `Maximum`, or a percentile such as `p99`."""
+    dimensions: Mapping[str, pulumi.Input[str]]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """One alarm: the metrics, the number that is compared, and how often that has to be so."""
+
+    name: str
+    """Unique in the account and region; docs/runbook.md has a line for each."""
+    summary: str
+    """Text of the notification."""
+    metrics: Mapping[str, WatchedMetric]
+    """By the name that `expression` uses."""
+    comparison: Comparison
+    threshold: float
+    datapoints: int
+    """Periods of the last `periods` in which the comparison has to hold."""
+    periods: int
+    period_seconds: int = MINUTE_SECONDS
+    missing: Missing = "notBreaching"
+    """A period without data counts as breaching, as not breaching, or (`ignore`) leaves the alarm as it is."""
+    expression: str = field(default="")
+    """Metric math (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/using-metric-math.html); empty: the one metric."""
+
+
+@dataclass(frozen=True)
+class WatchedResources:
+    """CloudWatch's names of what is watched: known once it is made."""
+
+    load_balancer: pulumi.Input[str]
+    """Part of its ARN, `app/shopcat/<id>`."""
+    target_groups: Mapping[Colour, pulumi.Input[str]]
+    """Part of each ARN, `targetgroup/shopcat-blue/<id>`."""
+    certificates: Mapping[str, pulumi.Input[str]]
+    """ARN of each certificate, by whose it is: `production` or `previews`."""
+
+    @classmethod
+    def of(cls, edge: LoadBalancers) -> WatchedResources:
+        """Return the names of what the edge declares."""
+        return cls(
+            edge.production.balancer.arn_suffix,
+            {colour: group.arn_suffix for colour, group in edge.target_groups.items()},
+            {"production": edge.production.certificate.arn, "previews": edge.previews.certificate.arn},
+        )
+
+
+def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
+    """Return every alarm; settings alone decide which there are.
+
+    Args:
+        settings: with `monitoring`.
+        watched: what the metrics are of.
+    """
+    return [
+        *_answers(settings, watched),
+        *_targets(settings, watched),
+        *_database(settings),
+        *(_certificate(which, arn) for which, arn in sorted(watched.certificates.items())),
+        Alarm(
+            "shopcat-unschedulable-pods",
+            "a pod has found no place on any node for 10 minutes",
+            {"pods": WatchedMetric("AWS/EKS", _UNSCHEDULABLE, "Sum", {"ClusterName": settings.cluster.name})},
+            "GreaterThanThreshold",
+            threshold=0,
+            datapoints=10,
+            periods=10,
+        ),
+    ]
+
+
+_UNSCHEDULABLE = "scheduler_pending_pods_UNSCHEDULABLE"
+"""Written for each cluster from 1.28 on, without an add-on (docs.aws.amazon.com/eks/latest/userguide/cloudwatch.html)."""
+
+
+def _of_balancer(name: str, statistic: str, watched: WatchedResources) -> WatchedMetric:
+    return WatchedMetric("AWS/ApplicationELB", name, statistic, {"LoadBalancer": watched.load_balancer})
+
+
+def _of_colours(name: str, statistic: str, watched: WatchedResources, prefix: str = "") -> dict[str, WatchedMetric]:
+    return {
+        f"{prefix}{colour}": WatchedMetric(
+            "AWS/ApplicationELB",
+            name,
+            statistic,
+            {"LoadBalancer": watched.load_balancer, "TargetGroup": watched.target_groups[colour]},
+        )
+        for colour in COLOURS
+    }
+
+
+def _answers(settings: Settings, watched: WatchedResources) -> list[Alarm]:
+    """Return what users notice: errors of the load balancer, errors of the application, slow answers."""
+    slowest = settings.monitoring and settings.monitoring.slowest_seconds
+    shares = [
+        Alarm(
+            f"shopcat-{who}-errors",
+            f"more than {BURN_PERCENT} % of answers are errors 5xx of {subject}, for 3 of 5 minutes",
+            {
+                "errors": _of_balancer(metric, "Sum", watched),
+                "requests": _of_balancer("RequestCount", "Sum", watched),
+            },
+            "GreaterThanThreshold",
+            threshold=BURN_PERCENT,
+            datapoints=3,
+            periods=5,
+            expression=f"IF(errors >= {LEAST_ERRORS}, 100 * errors / {answered}, 0)",
+        )
+        for who, subject, metric, answered in (
+            # A request for which no target was there is not in RequestCount.
+            ("balancer", "the load balancer itself", "HTTPCode_ELB_5XX_Count", "(errors + FILL(requests, 0))"),
+            ("application", "the application", "HTTPCode_Target_5XX_Count", "requests"),
+        )
+    ]
+    seconds = slowest or settings.drain.longest_request
+    slow = Alarm(
+        "shopcat-slow-answers",
+        f"one of a hundred answers takes more than {seconds:g} s, for 5 of 5 minutes",
+        {"seconds": _of_balancer("TargetResponseTime", "p99", watched)},
+        "GreaterThanThreshold",
+        threshold=seconds,
+        datapoints=5,
+        periods=5,
+    )
+    return [*shares, slow]
+
+
+def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
+    """Return what is wrong with the pods behind the load balancer."""
+    enough = min(ENOUGH_TARGETS, settings.release.replicas)
+    healthy, unhealthy = "HealthyHostCount", "UnHealthyHostCount"
+    per_colour = {
+        **_of_colours(healthy, "Maximum", watched, "healthy_"),
+        **_of_colours(unhealthy, "Maximum", watched, "unhealthy_"),
+    }
+    blue, green = (f"FILL(healthy_{colour}, 0) + FILL(unhealthy_{colour}, 0)" for colour in COLOURS)
+    return [
+        Alarm(
+            "shopcat-live-targets",
+            f"neither colour has {enough} healthy targets, for 3 of 3 minutes",
+            _of_colours(healthy, "Minimum", watched),
+            "LessThanThreshold",
+            threshold=enough,
+            datapoints=3,
+            periods=3,
+            missing="breaching",
+            expression="IF(FILL(blue, 0) > FILL(green, 0), FILL(blue, 0), FILL(green, 0))",
+        ),
+        Alarm(
+            "shopcat-unhealthy-targets",
+            "a target is unhealthy, for 10 of 10 minutes",
+            _of_colours(unhealthy, "Maximum", watched),
+            "GreaterThanThreshold",
+            threshold=0,
+            datapoints=10,
+            periods=10,
+            expression="FILL(blue, 0) + FILL(green, 0)",
+        ),
+        Alarm(
+            "shopcat-both-colours",
+            f"both colours have pods for {OPEN_MINUTES} minutes: a release is still open, or the old colour was not stopped",
+            per_colour,
+            "GreaterThanThreshold",
+            threshold=0,
+            datapoints=OPEN_MINUTES,
+            periods=OPEN_MINUTES,
+            expression=f"IF({blue} > 0, {green}, 0)",
+        ),
+    ]
+
+
+def _database(settings: Settings) -> list[Alarm]:
+    """Return what is about to stop the database, or to cost more."""
+    database = settings.database
+    dimensions = {"DBInstanceIdentifier": database.identifier}
+
+    def metric(name: str, statistic: str = "Average") -> dict[str, WatchedMetric]:
+        return {"value": WatchedMetric("AWS/RDS", name, statistic, dimensions)}
+
+    connections = CONNECTIONS_SHARE * database.max_connections
+    free = FREE_STORAGE_SHARE * database.storage_gibibytes
+    found = [
+        Alarm(
+            "shopcat-database-cpu",
+            f"the database uses more than {DATABASE_CPU_PERCENT} % of its CPU, for 10 of 10 minutes",
+            metric("CPUUtilization"),
+            "GreaterThanThreshold",
+            threshold=DATABASE_CPU_PERCENT,
+            datapoints=10,
+            periods=10,
+        ),
+        Alarm(
+            "shopcat-database-connections",
+            f"more than {connections:g} of {database.max_connections} connections are open, for 5 of 5 minutes",
+            metric("DatabaseConnections", "Maximum"),
+            "GreaterThanThreshold",
+            threshold=connections,
+            datapoints=5,
+            periods=5,
+        ),
+        Alarm(
+            "shopcat-database-storage",
+            f"the database has less than {free:g} GiB of storage left, for 10 of 10 minutes",
+            metric("FreeStorageSpace", "Minimum"),
+            "LessThanThreshold",
+            threshold=free * GIBIBYTE,
+            datapoints=10,
+            periods=10,
+        ),
+    ]
+    if database.instance_class.startswith("db.t"):
+        # RDS runs these classes in unlimited mode (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.DBInstanceClass.Types
+        # .html): an empty CPUCreditBalance slows nothing, and a new instance begins with one. What is paid for is this.
+        found.append(
+            Alarm(
+                "shopcat-database-credits",
+                "the database uses more CPU than its class includes, and AWS charges for it",
+                metric("CPUSurplusCreditsCharged", "Maximum"),
+                "GreaterThanThreshold",
+                threshold=0,
+                datapoints=3,
+                periods=3,
+                period_seconds=5 * MINUTE_SECONDS,
+            )
+        )
+    return found
+
+
+def _certificate(which: str, arn: pulumi.Input[str]) -> Alarm:
+    """Return the alarm of a certificate that was not renewed; after its end there is no data, and the alarm stays."""
+    return Alarm(
+        f"shopcat-certificate-{which}",
+        f"the certificate of {which} ends in less than {CERTIFICATE_DAYS} days and was not renewed",
+        {"days": WatchedMetric("AWS/CertificateManager", "DaysToExpiry", "Minimum", {"CertificateArn": arn})},
+        "LessThanThreshold",
+        threshold=CERTIFICATE_DAYS,
+        datapoints=1,
+        periods=1,
+        period_seconds=DAY_SECONDS,
+        missing="ignore",
+    )

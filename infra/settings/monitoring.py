@@ -1,0 +1,29 @@
+"""Settings of what tells a person that something is wrong: who is told, and the numbers that only this shop knows."""
+
+from __future__ import annotations
+
+from pydantic import model_validator
+
+from infra.settings.values import Model, Seconds, Whole
+
+
+class MonitoringSettings(Model):
+    """Alarms of CloudWatch, a dashboard, and a budget. Without this setting none of them is made."""
+
+    section = "monitoring."
+
+    email: str = ""
+    """Address that alarms go to. SNS writes to it first and sends nothing before the link in that mail was followed."""
+    webhook: str = ""
+    """HTTPS URL that alarms go to. A secret where it holds a token: pulumi config set --secret --path
+    shopcat:monitoring.webhook. SNS posts a SubscribeURL to it first and sends nothing before somebody has called that."""
+    slowest_seconds: Seconds | None = None
+    """Answers of the slowest hundredth may take so long; nothing takes drain.longestRequest."""
+    monthly_budget_usd: Whole = 0
+    """Bill of the whole account in a month above which somebody is told; 0 tells nobody."""
+
+    @model_validator(mode="after")
+    def _tells_somebody(self) -> MonitoringSettings:
+        if not self.email and not self.webhook:
+            raise ValueError("nobody would be told; set email, webhook or both, or remove the setting")
+        return self
