@@ -95,6 +95,9 @@ SECRET_KEYS: Mapping[str, str] = {
 }
 """Environment variable of the pods → key in the release's Secret; the keys are those of the JSON in Secrets Manager."""
 
+ALARMS_KEY = "alarms"
+"""Logical name of the KMS key of the alarms' topic: it encrypts messages under way and keeps nothing."""
+
 # Previews ------------------------------------------------------------------------------------------------------------
 
 CLUSTER_INFO_PARAMETER = "/shopcat/contract"

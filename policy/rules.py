@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.commands.takeover.declaration import Declared
-from infra.names import PREVIEW_REPOSITORY, PREVIEW_SECRET_PATH
+from infra.names import ALARMS_KEY, PREVIEW_REPOSITORY, PREVIEW_SECRET_PATH
 
 WORLD = frozenset({"0.0.0.0/0", "::/0"})
 PUBLIC_PORTS = frozenset({80, 443})
@@ -182,6 +182,8 @@ HOLDS_DATA: Mapping[str, str] = {
 
 def _is_throw_away(resource: Declared) -> bool:
     name = str(resource.inputs.get("name", ""))
+    if resource.key == ("aws:kms/key:Key", ALARMS_KEY):
+        return True
     return name == PREVIEW_REPOSITORY or name.startswith(f"{PREVIEW_SECRET_PATH}/")
 
 

@@ -126,7 +126,7 @@ def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
     return [
         *_answers(settings, watched),
         *_targets(settings, watched),
-        *_database(settings),
+        *_database_alarms(settings),
         *(_certificate(which, arn) for which, arn in sorted(watched.certificates.items())),
         Alarm(
             "shopcat-unschedulable-pods",
@@ -163,6 +163,7 @@ def _of_colours(name: str, statistic: str, watched: WatchedResources, prefix: st
 def _answers(settings: Settings, watched: WatchedResources) -> list[Alarm]:
     """Return what users notice: errors of the load balancer, errors of the application, slow answers."""
     slowest = settings.monitoring and settings.monitoring.slowest_seconds
+    seconds = slowest or settings.drain.longest_request
     shares = [
         Alarm(
             f"shopcat-{who}-errors",
@@ -183,7 +184,6 @@ def _answers(settings: Settings, watched: WatchedResources) -> list[Alarm]:
             ("application", "the application", "HTTPCode_Target_5XX_Count", "requests"),
         )
     ]
-    seconds = slowest or settings.drain.longest_request
     slow = Alarm(
         "shopcat-slow-answers",
         f"one of a hundred answers takes more than {seconds:g} s, for 5 of 5 minutes",
@@ -193,7 +193,7 @@ def _answers(settings: Settings, watched: WatchedResources) -> list[Alarm]:
         datapoints=5,
         periods=5,
     )
-    return [*shares, slow]
+    return [*shares, slow] if seconds else shares
 
 
 def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
@@ -240,7 +240,7 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
     ]
 
 
-def _database(settings: Settings) -> list[Alarm]:
+def _database_alarms(settings: Settings) -> list[Alarm]:
     """Return what is about to stop the database, or to cost more."""
     database = settings.database
     dimensions = {"DBInstanceIdentifier": database.identifier}

@@ -16,7 +16,7 @@ import pulumi
 import pulumi_aws as aws
 
 from infra.foundation.alarms import MINUTE_SECONDS, WatchedResources, alarms
-from infra.names import COLOURS
+from infra.names import ALARMS_KEY, COLOURS
 
 if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
@@ -137,7 +137,7 @@ class Monitoring(pulumi.ComponentResource):
     def _topic(self, scope: AwsScope, email: str, webhook: str) -> aws.sns.Topic:
         # AWS's own key for SNS lets no service publish (docs.aws.amazon.com/sns/latest/dg/sns-key-management.html).
         key = aws.kms.Key(
-            "alarms",
+            ALARMS_KEY,
             description="notifications of ShopCat's alarms",
             enable_key_rotation=True,
             deletion_window_in_days=KEY_DELETION_DAYS,
@@ -167,11 +167,10 @@ class Monitoring(pulumi.ComponentResource):
 
     def _alarm(self, alarm: Alarm) -> str:
         """Declare an alarm and return its name."""
-        cloudwatch = aws.cloudwatch
         queries = [
-            cloudwatch.MetricAlarmMetricQueryArgs(
+            aws.cloudwatch.MetricAlarmMetricQueryArgs(
                 id=name,
-                metric=cloudwatch.MetricAlarmMetricQueryMetricArgs(
+                metric=aws.cloudwatch.MetricAlarmMetricQueryMetricArgs(
                     namespace=metric.namespace,
                     metric_name=metric.name,
                     stat=metric.statistic,
@@ -184,11 +183,11 @@ class Monitoring(pulumi.ComponentResource):
         ]
         if alarm.expression:
             queries.append(
-                cloudwatch.MetricAlarmMetricQueryArgs(
+                aws.cloudwatch.MetricAlarmMetricQueryArgs(
                     id="result", expression=alarm.expression, label=alarm.name, return_data=True
                 )
             )
-        cloudwatch.MetricAlarm(
+        aws.cloudwatch.MetricAlarm(
             alarm.name,
             name=alarm.name,
             alarm_description=f"{alarm.summary}. What to do first: docs/runbook.md, {alarm.name}",

@@ -18,7 +18,7 @@ class MonitoringSettings(Model):
     """HTTPS URL that alarms go to. A secret where it holds a token: pulumi config set --secret --path
     shopcat:monitoring.webhook. SNS posts a SubscribeURL to it first and sends nothing before somebody has called that."""
     slowest_seconds: Seconds | None = None
-    """Answers of the slowest hundredth may take so long; nothing takes drain.longestRequest."""
+    """Time that all but the slowest hundredth of answers stay below; unset, it is drain.longestRequest (0: no such alarm)."""
     monthly_budget_usd: Whole = 0
     """Bill of the whole account in a month above which somebody is told; 0 tells nobody."""
 

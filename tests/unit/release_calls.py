@@ -44,9 +44,17 @@ CALLS = {
         tags="AddTagsToCertificate RemoveTagsFromCertificate",
     ),
     "acm.CertificateValidation": Calls("acm", arn("acm", "certificate/1"), "", ""),
+    "budgets.Budget": Calls("budgets", f"arn:aws:budgets::{ACCOUNT}:budget/shopcat-monthly", "ModifyBudget", "ModifyBudget"),
+    "cloudwatch.Dashboard": Calls(
+        "cloudwatch", f"arn:aws:cloudwatch::{ACCOUNT}:dashboard/shopcat", "PutDashboard", "DeleteDashboards", "PutDashboard"
+    ),
     "cloudwatch.LogGroup": Calls(
         "logs", arn("logs", "log-group:/aws/eks/shopcat/cluster"), "CreateLogGroup", "DeleteLogGroup",
         "PutRetentionPolicy DeleteRetentionPolicy AssociateKmsKey DisassociateKmsKey", tags="TagResource UntagResource",
+    ),
+    "cloudwatch.MetricAlarm": Calls(
+        "cloudwatch", arn("cloudwatch", "alarm:shopcat-live-targets"), "PutMetricAlarm", "DeleteAlarms", "PutMetricAlarm",
+        tags="TagResource UntagResource",
     ),
     "dynamodb.Table": Calls(
         "dynamodb", arn("dynamodb", "table/shopcat-previews"), "CreateTable", "DeleteTable",
@@ -182,6 +190,12 @@ CALLS = {
         "UpdateSecret PutSecretValue PutResourcePolicy DeleteResourcePolicy RotateSecret GetSecretValue",
         read="DescribeSecret", tags="TagResource UntagResource",
     ),
+    "sns.Topic": Calls(
+        "sns", arn("sns", "shopcat-alarms"), "CreateTopic", "DeleteTopic", "SetTopicAttributes",
+        tags="TagResource UntagResource",
+    ),
+    "sns.TopicPolicy": Calls("sns", arn("sns", "shopcat-alarms"), "SetTopicAttributes", "", "SetTopicAttributes"),
+    "sns.TopicSubscription": Calls("sns", arn("sns", "shopcat-alarms"), "Subscribe", "Unsubscribe"),
     "ssm.Parameter": Calls(
         "ssm", arn("ssm", "parameter/shopcat/contract"), "", "DeleteParameter", release="PutParameter",
         read="GetParameter DescribeParameters ListTagsForResource", tags="AddTagsToResource RemoveTagsFromResource",

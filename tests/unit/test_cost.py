@@ -34,6 +34,7 @@ GOLDEN = ROOT / "tests" / "engine" / "golden"
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 PRICES = read_prices(REGION)
 SETTINGS = settings.read_settings(committed())
+MONITORED = settings.read_settings(committed(monitoring={"email": "ops@example.com", "monthlyBudgetUsd": 300}))
 
 
 @cache
@@ -118,6 +119,7 @@ def test_no_price_is_left_over() -> None:
     """Each is used for the settings as they are or may be, or for another shape of the nodes."""
     databases = [_variant(1, endpoints=True, multi=multi, size=size) for multi in (False, True) for size in range(3)]
     databases += [changed(each, "database", storage_type="gp2") for each in (databases[0], databases[3])]
+    databases.append(MONITORED)
     used = {charge.price for each in databases for charge in charges(production(each), PRICES)}
     used |= (
         {charge.price for charge in charges_beside(SETTINGS)}
@@ -152,7 +154,9 @@ def test_a_type_is_charged_for_or_free_and_not_both() -> None:
 
 
 def test_no_type_is_listed_that_nothing_declares() -> None:
-    assert {*CHARGED, *ALWAYS_CHARGED, *PRICES.free} == _engine_types("production.json") | _engine_types("preview.json")
+    watched = {each.pulumi_type for each in production(MONITORED)}
+    engine = _engine_types("production.json") | _engine_types("preview.json")
+    assert {*CHARGED, *ALWAYS_CHARGED, *PRICES.free} == engine | watched
 
 
 def test_all_of_aws_that_the_engine_is_given_is_recorded() -> None:
@@ -264,6 +268,19 @@ def test_turning_a_paid_setting_on_never_lowers_the_sum(first: tuple[Any, ...], 
         for nat, endpoints, multi, size in (low, high)
     ]
     assert totals[0] < totals[1] if low != high else totals[0] == totals[1]
+
+
+def test_monitoring_costs_its_key_and_each_metric_of_an_alarm() -> None:
+    metrics = [
+        query
+        for each in production(MONITORED)
+        if each.pulumi_type == "aws:cloudwatch/metricAlarm:MetricAlarm"
+        for query in each.inputs["metricQueries"]
+        if "metric" in query
+    ]
+    key = PRICES.of("key").usd
+    assert key is not None
+    assert bill(MONITORED).total - bill(SETTINGS).total == key + len(metrics) * Decimal("0.10")
 
 
 def test_each_setting_of_the_page_changes_the_total() -> None:

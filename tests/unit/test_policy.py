@@ -245,6 +245,7 @@ def _preview() -> list[Declared]:
         {"apiAccess": "private"},
         {"dns": "external"},
         {"github": {"repository": "octo/shop"}},
+        {"monitoring": {"webhook": "https://hooks.example.com/a", "monthlyBudgetUsd": 300}},
         {"cluster": {**committed()["cluster"], **existing()}},
     ],
 )

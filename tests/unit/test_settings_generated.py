@@ -115,6 +115,11 @@ VALID: dict[str, list[Any]] = {
     "release.migrateDeadline": [10, 300, 3600],
     "github.repository": ["", "owner/name", "a-b/.github"],
     "github.environment": ["production", "a b.c"],
+    "monitoring": [
+        None,
+        {"email": "ops@example.com", "monthlyBudgetUsd": "300"},
+        {"webhook": "https://hooks.example.com/a?token=b", "slowestSeconds": 1.5},
+    ],
 }
 """Values that are good by themselves; not each goes with each."""
 

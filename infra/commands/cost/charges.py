@@ -109,6 +109,11 @@ def _logs(resource: Declared, _: Declarations) -> Iterable[Charge]:
     yield _by_use(f"the same, kept for {int(resource.inputs['retentionInDays'])} days", "logs-kept")
 
 
+def _alarm(resource: Declared, _: Declarations) -> Iterable[Charge]:
+    metrics = [query for query in resource.inputs["metricQueries"] if "metric" in query]
+    yield _fixed("alarms of CloudWatch, for each metric of one", "alarm-metric", len(metrics))
+
+
 def _table(resource: Declared, _: Declarations) -> Iterable[Charge]:
     _expect(resource, "billingMode", resource.inputs.get("billingMode"), "PAY_PER_REQUEST")
     yield from _table_use()
@@ -141,6 +146,7 @@ ALWAYS_CHARGED: Mapping[str, tuple[Charge, ...]] = {
 
 CHARGED: Mapping[str, Callable[[Declared, Declarations], Iterable[Charge]]] = {
     "aws:cloudwatch/logGroup:LogGroup": _logs,
+    "aws:cloudwatch/metricAlarm:MetricAlarm": _alarm,
     "aws:dynamodb/table:Table": _table,
     "aws:ec2/vpcEndpoint:VpcEndpoint": _vpc_endpoint,
     "aws:eks/nodeGroup:NodeGroup": _node_group,

@@ -12,6 +12,7 @@ from infra.commands.cost.charges import charges, charges_beside
 from infra.commands.cost.estimate import BillRow, Estimate, estimate
 from infra.commands.cost.nodes import NodePair, cheapest_pair, node_pairs
 from infra.commands.cost.prices import HOURS_PER_MONTH, PriceList
+from infra.settings.monitoring import MonitoringSettings
 
 if TYPE_CHECKING:
     from infra.commands.takeover.declaration import Declared
@@ -51,6 +52,10 @@ SETTING_CHANGES: tuple[SettingChange, ...] = (
     SettingChange(
         "`database.storageGibibytes`, 10 more",
         lambda it: changed(it, "database", storage_gibibytes=it.database.storage_gibibytes + 10),
+    ),
+    SettingChange(
+        "`monitoring.email`: alarms and their topic's key",
+        lambda it: it.model_copy(update={"monitoring": MonitoringSettings(email="ops@example.com")}),
     ),
     SettingChange("`dns: external`", lambda it: it.model_copy(update={"dns": "external"})),
 )

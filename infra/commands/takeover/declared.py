@@ -30,10 +30,12 @@ from infra.clients.kubernetes import kubeconfig
 from infra.commands.takeover.declaration import UNKNOWN, Declared, refer
 from infra.foundation import cluster, dns
 from infra.foundation.addons import Addons
+from infra.foundation.alarms import WatchedResources
 from infra.foundation.database import Database
 from infra.foundation.existing_network import ExistingNetwork
 from infra.foundation.existing_resources import FINDERS, HELM_RELEASE
 from infra.foundation.load_balancers import LoadBalancers
+from infra.foundation.monitoring import Monitoring
 from infra.foundation.network import Network
 from infra.foundation.registry import Registry
 from infra.names import LOAD_BALANCER, PRODUCTION_STACK, PROJECT
@@ -50,7 +52,8 @@ _OUTPUTS: Mapping[str, Mapping[str, Any]] = {
     "aws:ec2/eip:Eip": {"publicIp": UNKNOWN},
     "aws:ec2/launchTemplate:LaunchTemplate": {"latestVersion": UNKNOWN},
     "aws:eks/cluster:Cluster": {"endpoint": UNKNOWN, "certificateAuthority": {"data": UNKNOWN}},
-    "aws:lb/loadBalancer:LoadBalancer": {"dnsName": UNKNOWN, "zoneId": UNKNOWN},
+    "aws:lb/loadBalancer:LoadBalancer": {"arnSuffix": UNKNOWN, "dnsName": UNKNOWN, "zoneId": UNKNOWN},
+    "aws:lb/targetGroup:TargetGroup": {"arnSuffix": UNKNOWN},
     "aws:rds/instance:Instance": {"address": UNKNOWN, "port": 5432, "masterUserSecrets": [{"secretArn": UNKNOWN}]},
 }
 """Outputs that the components compute with, by type."""
@@ -276,6 +279,8 @@ def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[st
         cluster_security_group_id=security_group,
         opts=top,
     )
+    if settings.monitoring:
+        Monitoring("monitoring", settings, scope=scope, watched=WatchedResources.of(balancers), opts=top)
     database.declare(
         operator=addons.operator,
         vpc_id=network.vpc_id,

@@ -1,4 +1,4 @@
-"""CloudWatch alarms, SNS and Budgets types. Force-new fields follow terraform-provider-aws internal/service/{cloudwatch,sns,budgets}."""
+"""Alarms, topics and budgets. Force-new fields follow terraform-provider-aws internal/service/{cloudwatch,sns,budgets}."""
 
 from __future__ import annotations
 
