@@ -178,7 +178,7 @@ def test_a_provider_gets_other_endpoints_only_with_monitoring(monkeypatch: pytes
 def test_the_dashboard_shows_both_colours_and_every_alarm() -> None:
     found: list[str] = []
 
-    @pulumi.runtime.test  # type: ignore[untyped-decorator]
+    @pulumi.runtime.test
     def program() -> Any:
         return monitoring.dashboard_body("eu-central-1", WATCHED, ["arn:a", "arn:b"]).apply(found.append)
 
