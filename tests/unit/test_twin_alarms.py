@@ -13,8 +13,8 @@ from moto import mock_aws
 
 from infra.foundation.alarms import Alarm, WatchedMetric
 from tests.unit.test_alarms import ALARMS
-from twin.aws.alarms import Series, calculate, evaluate, judge
 from twin.errors import TwinError
+from twin.loadbalancer.alarms import Series, calculate, evaluate, judge
 from twin.plugins.aws.monitoring import MetricAlarm
 
 NOW = dt.datetime(2026, 11, 24, 10, 0, 30, tzinfo=dt.UTC)
@@ -64,7 +64,7 @@ def test_an_expression_is_calculated_period_by_period(pairs: list[tuple[float | 
     ],
 )
 def test_math_outside_of_the_subset_is_refused(expression: str) -> None:
-    with pytest.raises(TwinError, match=r"is not of the subset that twin/aws/alarms\.py evaluates"):
+    with pytest.raises(TwinError, match=r"is not of the subset that twin/loadbalancer/alarms\.py evaluates"):
         calculate(expression, {"a": [1.0]}, 1)
 
 
@@ -295,10 +295,16 @@ def test_a_metric_of_one_colour_is_none_of_the_whole_load_balancer(cloudwatch: A
     assert evaluate(cloudwatch, NOW) == {alarm.name: "OK"}
 
 
-def test_a_percentile_is_refused_by_name(cloudwatch: Any) -> None:
-    _put_alarm(cloudwatch, ALARMS[PERCENTILE])
+def test_a_percentile_is_refused_by_name_and_the_others_are_put(cloudwatch: Any) -> None:
+    other = ALARMS["shopcat-database-cpu"]
+    for alarm in (ALARMS[PERCENTILE], other):
+        _put_alarm(cloudwatch, alarm)
+    _put_data(cloudwatch, other, {"value": 99.0}, other.periods)
     with pytest.raises(TwinError, match="alarm shopcat-slow-answers: the statistic p99 is not evaluated here"):
         evaluate(cloudwatch, NOW)
+    states = {each["AlarmName"]: each["StateValue"] for each in cloudwatch.describe_alarms()["MetricAlarms"]}
+    assert states[other.name] == "ALARM"
+    assert states[PERCENTILE] != "ALARM"
 
 
 def test_an_alarm_that_compares_two_series_is_refused(cloudwatch: Any) -> None:

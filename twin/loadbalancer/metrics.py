@@ -20,6 +20,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from twin.config import Twin
+from twin.errors import TwinError
+from twin.loadbalancer import alarms
 from twin.loadbalancer.access_log import Request, Tail
 from twin.loadbalancer.elb import AWS_ERRORS
 from twin.loadbalancer.engine import Engine
@@ -99,11 +101,17 @@ class Metrics:
         self._hosts_minute = 0
 
     async def run_forever(self) -> None:
-        """Read and write until cancelled."""
+        """Read and write until cancelled, and put the states of alarms each minute."""
+        evaluated = 0
         while True:
             await asyncio.sleep(_READ_SECONDS)
             try:
                 await asyncio.to_thread(self.step, time.time(), self._engine.host_counts())
+                now = dt.datetime.now(dt.UTC)
+                if evaluated != (evaluated := int(now.timestamp()) // 60):
+                    await asyncio.to_thread(alarms.evaluate, self._cloudwatch, now)
+            except TwinError as error:
+                _log.warning("alarms: %s", error)
             except AWS_ERRORS as error:
                 _log.warning("metrics: %s", error)
             except Exception:

@@ -61,7 +61,9 @@ def calculate(expression: str, series: Mapping[str, Series], periods: int) -> li
     try:
         tree = ast.parse(expression, mode="eval").body
     except SyntaxError as error:
-        raise TwinError(f"metric math {expression!r} is not of the subset that twin/aws/alarms.py evaluates") from error
+        raise TwinError(
+            f"metric math {expression!r} is not of the subset that twin/loadbalancer/alarms.py evaluates"
+        ) from error
     return [_value(tree, {name: values[index] for name, values in series.items()}) for index in range(periods)]
 
 
@@ -86,7 +88,9 @@ def _value(node: ast.expr, values: Mapping[str, float | None]) -> float | None:
             # Both branches are looked at, so that neither hides what can't be evaluated.
             holds, *branches = (_value(each, values) for each in (condition, then, otherwise))
             return None if holds is None else branches[0 if holds else 1]
-    raise TwinError(f"metric math {ast.unparse(node)!r} is not of the subset that twin/aws/alarms.py evaluates")
+    raise TwinError(
+        f"metric math {ast.unparse(node)!r} is not of the subset that twin/loadbalancer/alarms.py evaluates"
+    )
 
 
 def _apply(function: Callable[[float, float], float], left: float | None, right: float | None) -> float | None:
@@ -125,18 +129,25 @@ def evaluate(cloudwatch: Any, now: dt.datetime) -> dict[str, State]:
         now: with a time zone; the period in which it lies is not whole and doesn't count.
 
     Raises:
-        TwinError: an alarm has something that is not evaluated here; it is named, and the alarms before it are put.
+        TwinError: alarms have something that is not evaluated here; they are named, and all others are put.
     """
     states: dict[str, State] = {}
+    refused: list[str] = []
     for page in cloudwatch.get_paginator("describe_alarms").paginate():
         for alarm in page["MetricAlarms"]:
-            values = _values_of(cloudwatch, alarm, now)
+            try:
+                values = _values_of(cloudwatch, alarm, now)
+            except TwinError as error:
+                refused.append(str(error))
+                continue
             state = judge(values, alarm)
             states[alarm["AlarmName"]] = state
             if state != alarm["StateValue"]:
                 cloudwatch.set_alarm_state(
                     AlarmName=alarm["AlarmName"], StateValue=state, StateReason=f"the last periods have {list(values)}"
                 )
+    if refused:
+        raise TwinError("; ".join(refused))
     return states
 
 
