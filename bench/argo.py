@@ -24,8 +24,8 @@ from typing import Any
 
 import yaml
 
-from bench import run
-from bench.system import State
+from bench import pods, run
+from bench.system import State, Target
 from bench.systems import execute
 from infra.timeouts import METRIC_MINUTES_SECONDS, DrainBudget
 from twin import config, pulumi
@@ -168,19 +168,24 @@ class Argo:
         """Read what the Rollout says of itself, and which pods there are."""
         rollout = self._read()
         status = rollout.get("status", {})
-        pods = self._get("pods", "-l", f"app={_ROLLOUT}")["items"]
-        leaving = [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
+        listed = self._get("pods", "-l", f"app={_ROLLOUT}")["items"]
+        leaving = any(pods.is_leaving(pod) for pod in listed)
         current = str(status.get("observedGeneration")) == str(rollout["metadata"]["generation"])
         done = status.get("phase") in ("Healthy", "Degraded") and current
-        ready = [
-            pod
-            for pod in pods
-            if any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
-        ]
-        settled = done and not leaving and len(ready) == len(pods) == rollout["spec"]["replicas"]
+        ready = [pod for pod in listed if pods.is_ready(pod)]
+        settled = done and not leaving and len(ready) == len(listed) == rollout["spec"]["replicas"]
         tags = {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in ready}
         serving = tags.pop() if len(tags) == 1 else ""
         return State(serving, settled, f"{status.get('phase')}: {status.get('message', '')}")
+
+    def has_ready_pod(self, tag: str) -> bool:
+        """Tell whether a pod of the tag is ready."""
+        listed = self._get("pods", "-l", f"app={_ROLLOUT}")["items"]
+        return any(pods.is_ready(pod) and pod["spec"]["containers"][0]["image"].endswith(f":{tag}") for pod in listed)
+
+    def target(self) -> Target:
+        """Return one of its load balancer's nodes, by plain HTTP as its Ingress listens."""
+        return Target(self.addresses()[0], f"{self.name}.example.com", 80, None)
 
     # Its load balancer ------------------------------------------------------------------------------------------------
 
