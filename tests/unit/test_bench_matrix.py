@@ -74,9 +74,8 @@ def test_a_run_that_broke_off_goes_on_with_the_cells_that_are_missing(
     with pytest.raises(TwinError, match="killed"):
         runner.run(cast("Any", System()), ACCIDENTS)
     assert {cell.accident for cell in read_cells(tmp_path / "cells")} == {"nothing", "slow"}
-    done.clear()
+    before = len(done)
     runner.run(cast("Any", System()), ACCIDENTS)
-    assert done == ["install v1.0.0", "throttled", "bad-version"]
-    done.clear()
+    assert done[before:] == ["install v1.0.0", "throttled", "bad-version"]
     runner.run(cast("Any", System()), ACCIDENTS)
-    assert done == []
+    assert len(done) == before + 3
