@@ -243,7 +243,8 @@ class Argo:
                 "progressDeadlineSeconds": 120,
                 "selector": {"matchLabels": {"app": _ROLLOUT}},
                 "template": {
-                    "metadata": {"labels": {"app": _ROLLOUT}},
+                    # By the second label this cluster's controller chooses the pods that get readiness gates.
+                    "metadata": {"labels": {"app": _ROLLOUT, "app.kubernetes.io/name": _ROLLOUT}},
                     "spec": {
                         "terminationGracePeriodSeconds": int(self._budget.grace_seconds),
                         "containers": [container],
