@@ -28,7 +28,8 @@ def is_leaving(pod: dict[str, Any]) -> bool:
     return "deletionTimestamp" in pod["metadata"]
 
 
-def _is_ready(pod: dict[str, Any]) -> bool:
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Return true while the pod's own condition says so."""
     conditions = pod["status"].get("conditions", [])
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
@@ -69,7 +70,7 @@ def wait_until_settled(twin: Twin, system: str, deadline: float) -> None:
     """
     while True:
         pods = list_pods(twin, system)
-        unready = [pod["metadata"]["name"] for pod in pods if is_leaving(pod) or not _is_ready(pod)]
+        unready = [pod["metadata"]["name"] for pod in pods if is_leaving(pod) or not is_ready(pod)]
         if len(pods) == REPLICAS and not unready:
             return
         if time.monotonic() > deadline:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 
@@ -20,6 +21,17 @@ class State:
     settled: bool
     """No pod starts or leaves any more, and no controller or tool of the system works on a release."""
     detail: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a system's users send their requests, on this machine."""
+
+    address: str
+    host: str
+    port: int
+    ca_file: Path | None
+    """Authority of its certificate; None for plain HTTP."""
 
 
 class System(Protocol):
@@ -46,6 +58,12 @@ class System(Protocol):
 
     def undo(self) -> subprocess.Popen[str]:
         """Start the fastest documented way back from the release that is live or under way."""
+
+    def target(self) -> Target:
+        """Return where its users send requests."""
+
+    def has_ready_pod(self, tag: str) -> bool:
+        """Tell whether a pod of this tag is ready."""
 
     def state(self) -> State:
         """Read what serves now and whether anything still moves."""

@@ -128,6 +128,8 @@ class HandOver:
         processes.wait_until(
             lambda: not self._shop.load_balancers(), "the old load balancer to go", timeout_seconds=120
         )
+        # Those that came back: `pulumi up` refuses to tighten the namespace around them.
+        self._shop.kubectl("wait", "pods", "-n", NAMESPACE, "-l", "app=shopcat", "--for=delete", "--timeout=180s")
         return "gone, came back and served, gone again"
 
     def helm_releases(self) -> list[str]:

@@ -235,7 +235,7 @@ LIMITS: Mapping[str, Limit] = {
     ),
     "registry.repository": Text(
         r"(?=.{2,256}$)(?!.*\.dkr\.ecr\.)([a-z0-9]+([._-][a-z0-9]+)*/)*[a-z0-9]+([._-][a-z0-9]+)*",
-        "a repository's name such as shopcat or shop/shopcat, without its registry's host",
+        "a repository such as shopcat or shop/shopcat, without its registry's host",
         f"{_AWS}/AmazonECR/latest/APIReference/API_CreateRepository.html",
         most=256,
     ),

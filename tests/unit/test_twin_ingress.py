@@ -223,11 +223,12 @@ def test_names_are_those_in_the_real_controllers_own_tests() -> None:
         "metadata": {"namespace": "ns-1", "name": "svc-1", "uid": ""},
         "spec": {"ports": [{"name": "http", "port": 80, "targetPort": 8080}]},
     }
-    model = build(ingress, service, cluster="cluster-dummy", default_target_type="instance")
+    model = build(ingress, {"svc-1": service}, cluster="cluster-dummy", default_target_type="instance")
+    (group,) = model.groups
     assert model.load_balancer_name == "k8s-ns1-ing1-159dd7a143"
     assert model.security_group_name == "k8s-ns1-ing1-bd83176788"
-    assert (model.group_name, model.group_port) == ("k8s-ns1-svc1-6350990f3a", 8080)
-    assert model.group_resource == "ns-1/ing-1-svc-1:http"
+    assert (group.group_name, group.group_port) == ("k8s-ns1-svc1-6350990f3a", 8080)
+    assert model.group_resource(group) == "ns-1/ing-1-svc-1:http"
     assert shared_security_group_name("testCluster") == "k8s-traffic-testCluster-411a1bcdb1"
 
 
@@ -526,20 +527,6 @@ PATH = {"path": "/", "pathType": "Prefix", "backend": BACKEND}
         (
             changed(rules=[{"http": {"paths": [{**PATH, "backend": {"resource": {"kind": "Bucket"}}}]}}]),
             ["a backend that is no Service"],
-        ),
-        (
-            changed(
-                rules=[
-                    {
-                        "http": {
-                            "paths": [
-                                {**PATH, "backend": {"service": {"name": "w", "port": {"name": "use-annotation"}}}}
-                            ]
-                        }
-                    }
-                ]
-            ),
-            ["the backend port use-annotation"],
         ),
     ],
 )

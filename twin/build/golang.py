@@ -34,6 +34,7 @@ KWOK = "0.7.0"
 COREDNS = "1.12.4"
 PAUSE = "3.10"
 ACTIONLINT = "1.7.12"
+ARGO_ROLLOUTS = "1.8.3"
 _GO = "1.25.0"
 _OLDEST_GO = (1, 21)
 _WRAPPERS = Path(__file__).with_name("wrappers")
@@ -55,6 +56,8 @@ class Program:
     package: str = "."
     binary: str = ""
     replaces: tuple[str, ...] = ()
+    same_replaces: bool = False
+    """Take the module's own replaces too."""
     instead: Mapping[str, str] = field(default_factory=dict)
     """Files of the module, by their path in it, that are compiled with this text instead of their own."""
     ldflags: str = ""
@@ -98,6 +101,12 @@ def module(path: str, version: str) -> dict[str, Any]:
     return description
 
 
+def _own_replaces(program: Program) -> tuple[str, ...]:
+    """Return the replaces of a module's own file that lead to published modules; a wrapper's file has none of them by itself."""
+    text = Path(program.source()["GoMod"]).read_text()
+    return tuple(re.findall(r"^\t(\S+(?: v\S+)? => [^.\s]\S* v\S+)", text, re.MULTILINE))
+
+
 def _kubernetes_replaces() -> tuple[str, ...]:
     """Kubernetes' staging modules are published under v0.<minor>.<patch>; its own replaces point into its tree."""
     text = Path(module("k8s.io/kubernetes", f"v{KUBERNETES}")["GoMod"]).read_text()
@@ -125,6 +134,13 @@ def _copy_external_secrets_files(step: Step, _: Path) -> None:
     source = Path(module("github.com/external-secrets/external-secrets", f"v{EXTERNAL_SECRETS}")["Dir"])
     for name in ("charts", "crds"):
         shutil.copytree(source / "deploy" / name, step.directory / name)
+    for path in step.directory.rglob("*"):
+        path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
+
+
+def _copy_argo_manifests(step: Step, _: Path) -> None:
+    source = Path(programs()["rollouts-controller"].source()["Dir"]) / "manifests"
+    shutil.copytree(source, step.directory / "manifests", copy_function=shutil.copyfile)
     for path in step.directory.rglob("*"):
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
 
@@ -204,6 +220,16 @@ def programs() -> dict[str, Program]:
         Program("kwok", KWOK, "sigs.k8s.io/kwok", package="sigs.k8s.io/kwok/cmd/kwok", binary="kwok"),
         Program("pause", PAUSE, "", binary="pause"),
         Program(
+            "rollouts-controller",
+            ARGO_ROLLOUTS,
+            "github.com/argoproj/argo-rollouts",
+            package="github.com/argoproj/argo-rollouts/cmd/rollouts-controller",
+            binary="rollouts-controller",
+            same_replaces=True,
+            ldflags=f"-X github.com/argoproj/argo-rollouts/utils/version.version=v{ARGO_ROLLOUTS}",
+            after=_copy_argo_manifests,
+        ),
+        Program(
             "actionlint",
             ACTIONLINT,
             "github.com/rhysd/actionlint",
@@ -252,6 +278,8 @@ def _write_wrapper(program: Program, wrapper: Path) -> None:
         (wrapper / path).parent.mkdir(parents=True, exist_ok=True)
         (wrapper / path).write_text(text)
     replaces = _kubernetes_replaces() if program.name == "kubernetes" else program.replaces
+    if program.same_replaces:
+        replaces = (*replaces, *_own_replaces(program))
     if program.instead:
         replaces = (*replaces, f"{program.module} => ./{_changed_copy(program, wrapper).name}")
     lines = [f"module {_MODULE}/{program.name}", f"go {_GO}"]

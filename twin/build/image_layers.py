@@ -180,14 +180,16 @@ def _binary_part(name: str, binary: Path, path: str) -> cache.BuiltPart:
     return cache.BuiltPart(f"image-{name}", built.rpartition("-")[0].rpartition("-")[2], f"2 {built} {path}", make)
 
 
+def program_recipe(twin: Twin, image: str, program: str, path: str, *, user: str = "") -> Recipe:
+    """Return the image of one program that is built here, with its layer."""
+    part = _binary_part(program, programs.program(twin, program), path)
+    layer = cache.ensure(twin.cache, part) / "layer.tar.gz"
+    repository, tag = split_reference(image)
+    return Recipe(repository, tag, layer, entrypoint=(path,), user=user)
+
+
 def recipes(twin: Twin) -> list[Recipe]:
     """Every system image this twin needs, its layer built."""
-
-    def binary(image: str, program: str, path: str, *, user: str = "") -> Recipe:
-        part = _binary_part(program, programs.program(twin, program), path)
-        layer = cache.ensure(twin.cache, part) / "layer.tar.gz"
-        repository, tag = split_reference(image)
-        return Recipe(repository, tag, layer, entrypoint=(path,), user=user)
 
     def system(image: str, name: str, packages: tuple[str, ...], command: tuple[str, ...]) -> Recipe:
         layer = cache.ensure(twin.cache, _system_part(name, packages)) / "layer.tar.gz"
@@ -197,9 +199,9 @@ def recipes(twin: Twin) -> list[Recipe]:
     if twin.simulated:
         return []
     parts = [
-        binary(PAUSE_IMAGE, "pause", "/pause", user="65535:65535"),
-        binary(COREDNS_IMAGE, "coredns", "/coredns"),
-        binary(EXTERNAL_SECRETS_IMAGE, "external-secrets", "/bin/external-secrets", user="65534:65534"),
+        program_recipe(twin, PAUSE_IMAGE, "pause", "/pause", user="65535:65535"),
+        program_recipe(twin, COREDNS_IMAGE, "coredns", "/coredns"),
+        program_recipe(twin, EXTERNAL_SECRETS_IMAGE, "external-secrets", "/bin/external-secrets", user="65534:65534"),
         system(BASE_IMAGE, "python", _BASE_PACKAGES, ("python3",)),
     ]
     database, smoke = TOOL_IMAGES

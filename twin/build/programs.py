@@ -13,6 +13,7 @@ from twin.build import cache, debian, golang, installed, releases
 from twin.config import PartStatus, Twin
 
 ALWAYS = ("kubernetes", "pulumi", "pulumi-language-python", "pulumi-kubernetes", "helm", "external-secrets", "coredns")
+FOR_BENCH = ("rollouts-controller",)
 FOR_TESTS = ("network-policies",)  # with root, and not part of `make up`
 WITH_ROOT = ("pause",)
 SIMULATED = ("kwok",)

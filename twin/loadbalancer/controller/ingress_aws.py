@@ -7,7 +7,7 @@ the nodes' own group are not: nothing on the twin enforces them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from twin.loadbalancer.controller.ingress_model import (
     RESOURCE_TAG,
     RULE_PRIORITY,
     STACK_TAG,
+    GroupModel,
     IngressModel,
     ModelError,
     shared_security_group_name,
@@ -129,8 +130,8 @@ class IngressResources:
 
     # --- create and change ---
 
-    def deploy(self, model: IngressModel) -> tuple[str, str, str]:
-        """Bring everything in line; return the load balancer's DNS name, the target group's ARN, the shared security group.
+    def deploy(self, model: IngressModel) -> tuple[str, list[str], str]:
+        """Bring everything in line; return the load balancer's DNS name, the groups' ARNs, the shared security group.
 
         Raises:
             ModelError: no two subnets, or the VPC is unknown.
@@ -140,15 +141,15 @@ class IngressResources:
         kept, surplus = self._sorted_load_balancers(model)
         subnets = [] if kept else self._subnets(model.scheme)
         groups = [self._managed_security_group(model), self._shared_security_group()]
-        target_group = self._deploy_target_group(model)
+        target_groups = [self._deploy_target_group(model, group) for group in model.groups]
         for arn in surplus:
             self._call("delete_load_balancer", LoadBalancerArn=arn)
         load_balancer = (
             self._update_load_balancer(kept, groups) if kept else self._create_load_balancer(model, subnets, groups)
         )
         listener = self._deploy_listener(model, load_balancer["LoadBalancerArn"])
-        self._deploy_rule(model, listener, target_group)
-        return str(load_balancer["DNSName"]).lower(), target_group, groups[-1]
+        self._deploy_rule(model, listener, target_groups)
+        return str(load_balancer["DNSName"]).lower(), target_groups, groups[-1]
 
     def _tags(self, model: IngressModel, resource: str) -> list[dict[str, str]]:
         return _listed({**stack_tags(self._cluster, model.stack), RESOURCE_TAG: resource})
@@ -191,31 +192,31 @@ class IngressResources:
         tags = {CLUSTER_TAG: self._cluster, **_SHARED_GROUP_TAG}
         return group["GroupId"] if group else self._create_security_group(name, _SHARED_GROUP_DESCRIPTION, tags)
 
-    def _deploy_target_group(self, model: IngressModel) -> str:
+    def _deploy_target_group(self, model: IngressModel, wanted: GroupModel) -> str:
         # What can't be changed makes another group necessary; the former one goes when the rule has left it.
-        fixed = {"TargetType": "ip", "Port": model.group_port, "Protocol": "HTTP"}
+        fixed = {"TargetType": "ip", "Port": wanted.group_port, "Protocol": "HTTP"}
         for group, tags in self._target_groups(model.stack):
-            if tags.get(RESOURCE_TAG) == model.group_resource and not _differs(group, fixed):
+            if tags.get(RESOURCE_TAG) == model.group_resource(wanted) and not _differs(group, fixed):
                 arn = str(group["TargetGroupArn"])
-                if _differs(group, model.health_check):
-                    self._call("modify_target_group", TargetGroupArn=arn, **model.health_check)
+                if _differs(group, wanted.health_check):
+                    self._call("modify_target_group", TargetGroupArn=arn, **wanted.health_check)
                 break
         else:
             answer = self._call(
                 "create_target_group",
-                Name=model.group_name,
+                Name=wanted.group_name,
                 VpcId=self.vpc,
                 ProtocolVersion="HTTP1",
                 IpAddressType="ipv4",
-                Tags=self._tags(model, model.group_resource),
+                Tags=self._tags(model, model.group_resource(wanted)),
                 **fixed,
-                **model.health_check,
+                **wanted.health_check,
             )
             arn = str(answer["TargetGroups"][0]["TargetGroupArn"])
         # Only named attributes are written: one that is no longer named keeps its value.
         current = self._call("describe_target_group_attributes", TargetGroupArn=arn)["Attributes"]
-        if _differs({pair["Key"]: pair["Value"] for pair in current}, model.group_attributes):
-            attributes = _listed(model.group_attributes)
+        if _differs({pair["Key"]: pair["Value"] for pair in current}, wanted.group_attributes):
+            attributes = _listed(wanted.group_attributes)
             self._call("modify_target_group_attributes", TargetGroupArn=arn, Attributes=attributes)
         return arn
 
@@ -287,16 +288,13 @@ class IngressResources:
             self._call("modify_listener", ListenerArn=arn, DefaultActions=[_NOT_FOUND_ACTION])
         return arn
 
-    def _deploy_rule(self, model: IngressModel, listener: str, target_group: str) -> None:
+    def _deploy_rule(self, model: IngressModel, listener: str, target_groups: list[str]) -> None:
         """Write the one rule; whatever somebody else wrote into it, or beside it, goes."""
+        weights = {arn: group.weight for arn, group in zip(target_groups, model.groups, strict=True)}
+        tuples = [{"TargetGroupArn": arn, "Weight": weight} for arn, weight in weights.items()]
         wanted = {
             "Conditions": model.conditions,
-            "Actions": [
-                {
-                    "Type": "forward",
-                    "ForwardConfig": {"TargetGroups": [{"TargetGroupArn": target_group, "Weight": 1}]},
-                }
-            ],
+            "Actions": [{"Type": "forward", "ForwardConfig": {"TargetGroups": tuples}}],
         }
         kept = None
         for rule in self._every("describe_rules", "Rules", ListenerArn=listener):
@@ -309,15 +307,15 @@ class IngressResources:
         if kept is None:
             tags = self._tags(model, f"{LISTENER_PORT}:{RULE_PRIORITY}")
             self._call("create_rule", ListenerArn=listener, Priority=RULE_PRIORITY, Tags=tags, **wanted)
-        elif _rule_differs(kept, model.conditions, target_group):
+        elif _rule_differs(kept, model.conditions, weights):
             self._call("modify_rule", RuleArn=kept["RuleArn"], **wanted)
 
     # --- delete ---
 
-    def surplus_target_groups(self, stack: str, kept: str | None) -> list[str]:
+    def surplus_target_groups(self, stack: str, kept: Collection[str]) -> list[str]:
         """Return the ARNs of the stack's other target groups."""
         arns = [str(group["TargetGroupArn"]) for group, _ in self._target_groups(stack)]
-        return [arn for arn in arns if arn != kept]
+        return [arn for arn in arns if arn not in kept]
 
     def delete_load_balancers(self, stack: str) -> None:
         """Delete the stack's load balancer; its listeners and rules go with it."""
@@ -340,7 +338,7 @@ class IngressResources:
                 self._ec2.delete_security_group(GroupId=group["GroupId"])
 
 
-def _rule_differs(rule: Mapping[str, Any], conditions: list[dict[str, Any]], target_group: str) -> bool:
+def _rule_differs(rule: Mapping[str, Any], conditions: list[dict[str, Any]], weights: Mapping[str, int]) -> bool:
     def values(documents: list[dict[str, Any]]) -> dict[str, list[str]]:
         shapes = {"host-header": "HostHeaderConfig", "path-pattern": "PathPatternConfig"}
         return {
@@ -349,10 +347,10 @@ def _rule_differs(rule: Mapping[str, Any], conditions: list[dict[str, Any]], tar
         }
 
     actions = rule["Actions"]
-    forwarded = [
-        group["TargetGroupArn"]
+    forwarded = {
+        group["TargetGroupArn"]: int(group.get("Weight", 1))
         for action in actions
         for group in (action.get("ForwardConfig") or {}).get("TargetGroups")
         or [{"TargetGroupArn": action.get("TargetGroupArn")}]
-    ]
-    return values(rule["Conditions"]) != values(conditions) or len(actions) != 1 or forwarded != [target_group]
+    }
+    return values(rule["Conditions"]) != values(conditions) or len(actions) != 1 or forwarded != weights

@@ -1,12 +1,14 @@
 """The AWS resources that one Ingress asks for. What the stand-in doesn't play of Ingress is refused by name.
 
 Names, tags and defaults are those of the real controller 3.5.0 (`pkg/ingress/model_build_*.go`, `pkg/deploy/tracking`).
-Played is one load balancer with one HTTP listener on port 80, one rule, one target group of ip targets and its binding.
+Played is one load balancer with one HTTP listener on port 80, one rule, and target groups of ip targets with their bindings:
+one of the path's Service, or several with weights by the annotation `actions.<name>`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,12 +37,28 @@ _TARGET_GROUP_ANNOTATIONS = {
     "success-codes",
 }
 _PLAYED_ANNOTATIONS = _TARGET_GROUP_ANNOTATIONS | {"scheme"}
+USE_ANNOTATION = "use-annotation"
+_ACTIONS = "actions."
 _UNNAMED_TARGET_PORT = 1
 """The target group's port when the Service names its target port; pods are registered with their own anyway."""
 
 
 class ModelError(Exception):
     """The Ingress, or its Service, can't be turned into AWS resources."""
+
+
+@dataclass(frozen=True)
+class GroupModel:
+    """A target group of the rule, and its weight there."""
+
+    service: str
+    service_port: int | str
+    target_port: int | str
+    group_port: int
+    group_name: str
+    health_check: Mapping[str, Any]
+    group_attributes: Mapping[str, str]
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -51,13 +69,7 @@ class IngressModel:
     name: str
     cluster: str
     scheme: str
-    service: str
-    service_port: int | str
-    target_port: int | str
-    group_port: int
-    group_name: str
-    health_check: Mapping[str, Any]
-    group_attributes: Mapping[str, str]
+    groups: tuple[GroupModel, ...]
     conditions: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -65,10 +77,9 @@ class IngressModel:
         """The stack's id, which every resource is tagged with."""
         return f"{self.namespace}/{self.name}"
 
-    @property
-    def group_resource(self) -> str:
-        """The target group's resource id: it stays the same when the Service is made anew."""
-        return f"{self.stack}-{self.service}:{self.service_port}"
+    def group_resource(self, group: GroupModel) -> str:
+        """Return a target group's resource id: it stays the same when the Service is made anew."""
+        return f"{self.stack}-{group.service}:{group.service_port}"
 
     @property
     def load_balancer_name(self) -> str:
@@ -109,12 +120,72 @@ def is_ours(ingress: Object) -> bool:
     return INGRESS_CLASS in (ingress["spec"].get("ingressClassName"), annotations.get(LEGACY_CLASS_ANNOTATION))
 
 
-def backend_service(ingress: Object) -> str:
-    """Return the name of the Service behind the first path; empty if there is none."""
+def _backend(ingress: Object) -> Object:
+    """Return the Service that the first path names; empty if there is none."""
     for rule in ingress["spec"].get("rules") or []:
         for path in (rule.get("http") or {}).get("paths") or []:
-            return str((path["backend"].get("service") or {}).get("name", ""))
-    return ""
+            return dict(path["backend"].get("service") or {})
+    return {}
+
+
+def backend_services(ingress: Object) -> list[str]:
+    """Return the names of the Services behind the first path: the one that it names, or those of its annotation."""
+    try:
+        return [service for service, _, _ in _forwarded(ingress)]
+    except ModelError:
+        return []
+
+
+def _forwarded(ingress: Object) -> list[tuple[str, int | str, int]]:
+    """Return name, port and weight of each Service behind the first path.
+
+    Raises:
+        ModelError: the annotation is missing or wrong, or asks for what the stand-in doesn't play.
+    """
+    backend = _backend(ingress)
+    if not backend:
+        return []
+    name, port = str(backend.get("name", "")), backend.get("port") or {}
+    if port.get("name") != USE_ANNOTATION:
+        return [(name, port.get("number") or port.get("name", ""), 1)]
+    text = _annotations(ingress).get(f"{_ACTIONS}{name}")
+    if text is None:
+        raise ModelError(f"missing {_ACTIONS}{name} configuration")
+    return [
+        (str(group.get("servicename", "")), _port(group.get("serviceport")), int(group.get("weight", 1)))
+        for group in _forward_groups(f"{_ACTIONS}{name}", text)
+    ]
+
+
+def _port(value: Any) -> int | str:
+    text = str(value)
+    return int(text) if text.isdecimal() else text
+
+
+def _forward_groups(annotation: str, text: str) -> list[dict[str, Any]]:
+    try:
+        action = _in_small_letters(json.loads(text))
+    except ValueError as error:
+        raise ModelError(
+            f"failed to parse json annotation, {ANNOTATION_PREFIX}{annotation}: {text}: {error}"
+        ) from error
+    known = isinstance(action, dict) and isinstance(action.get("forwardconfig"), dict)
+    if not known or action.get("type") != "forward":
+        raise ModelError(f"twin: an action other than forward in {annotation} is not implemented by the stand-in")
+    config = action["forwardconfig"]
+    if (config.get("targetgroupstickinessconfig") or {}).get("enabled"):
+        raise ModelError(f"twin: stickiness in {annotation} is not implemented by the stand-in")
+    groups: list[dict[str, Any]] = config.get("targetgroups") or []
+    if not groups or not all(group.get("servicename") for group in groups):
+        raise ModelError(f"twin: a target group without a Service in {annotation} is not implemented by the stand-in")
+    return groups
+
+
+def _in_small_letters(value: Any) -> Any:
+    """Return JSON with its keys in small letters: Go reads them whatever their case, and Argo Rollouts writes `Type`."""
+    if isinstance(value, dict):
+        return {key.lower(): _in_small_letters(each) for key, each in value.items()}
+    return [_in_small_letters(each) for each in value] if isinstance(value, list) else value
 
 
 def _annotations(*documents: Object) -> dict[str, str]:
@@ -130,9 +201,8 @@ def _annotations(*documents: Object) -> dict[str, str]:
 def unplayed(ingress: Object) -> list[str]:
     """Return, by name, what the Ingress asks for and the stand-in doesn't play."""
     spec = ingress["spec"]
-    refused = [
-        f"the annotation {ANNOTATION_PREFIX}{name}" for name in _annotations(ingress) if name not in _PLAYED_ANNOTATIONS
-    ]
+    played = _PLAYED_ANNOTATIONS | {f"{_ACTIONS}{_backend(ingress).get('name')}"}
+    refused = [f"the annotation {ANNOTATION_PREFIX}{name}" for name in _annotations(ingress) if name not in played]
     if spec.get("ingressClassName") != INGRESS_CLASS:
         refused.append(f"the annotation {LEGACY_CLASS_ANNOTATION} in place of spec.ingressClassName")
     refused += [f"spec.{name} of an Ingress" for name in ("defaultBackend", "tls") if spec.get(name)]
@@ -152,8 +222,6 @@ def _unplayed_path(path: Object) -> list[str]:
     service = path["backend"].get("service")
     if not service:
         refused.append("a backend that is no Service")
-    elif (service.get("port") or {}).get("name") == "use-annotation":
-        refused.append("the backend port use-annotation")
     return refused
 
 
@@ -194,34 +262,48 @@ def _conditions(host: str, path: str) -> list[dict[str, Any]]:
     return [*conditions, {"Field": "path-pattern", "PathPatternConfig": {"Values": patterns}}]
 
 
-def build(ingress: Object, service: Object | None, *, cluster: str, default_target_type: str) -> IngressModel:
-    """Return the resources that an Ingress and its Service ask for.
+def build(ingress: Object, services: Mapping[str, Object], *, cluster: str, default_target_type: str) -> IngressModel:
+    """Return the resources that an Ingress and its Services ask for.
 
     Raises:
         ModelError: they ask for something that is wrong, or that the stand-in doesn't play.
-        BackendNotFoundError: the Service, or its port, is missing.
+        BackendNotFoundError: a Service, or its port, is missing.
     """
-    services = [service] if service else []
-    refused = unplayed(ingress) + [
-        f"the Service's annotation {ANNOTATION_PREFIX}{name}"
-        for name in _annotations(*services)
-        if name not in _TARGET_GROUP_ANNOTATIONS
-    ]
-    annotations = _annotations(ingress, *services)
-    target_type = annotations.get("target-type", default_target_type)
-    if target_type != "ip":
-        refused.append(f"target-type {target_type}")
+    refused = unplayed(ingress)
+    for service in services.values():
+        refused += [
+            f"the Service's annotation {ANNOTATION_PREFIX}{name}"
+            for name in _annotations(service)
+            if name not in _TARGET_GROUP_ANNOTATIONS
+        ]
+        target_type = _annotations(ingress, service).get("target-type", default_target_type)
+        if target_type != "ip":
+            refused.append(f"target-type {target_type}")
     if refused:
-        raise ModelError(f"twin: {', '.join(refused)} is not implemented by the stand-in")
+        raise ModelError(f"twin: {', '.join(dict.fromkeys(refused))} is not implemented by the stand-in")
     scheme = _annotations(ingress).get("scheme", "internal")
     if scheme not in ("internal", "internet-facing"):
         raise ModelError(f"unknown scheme: {scheme}")
-    if service is None:
-        raise BackendNotFoundError(f'Service "{backend_service(ingress)}" not found')
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
-    reference = path["backend"]["service"]
-    port = reference["port"].get("number") or reference["port"]["name"]
+    namespace, name = ingress["metadata"]["namespace"], ingress["metadata"]["name"]
+    groups = []
+    for service_name, port, weight in _forwarded(ingress):
+        if service_name not in services:
+            raise BackendNotFoundError(f'Service "{service_name}" not found')
+        groups.append(_group(ingress, services[service_name], port, weight, cluster))
+    return IngressModel(
+        namespace=namespace,
+        name=name,
+        cluster=cluster,
+        scheme=scheme,
+        groups=tuple(groups),
+        conditions=_conditions(rule.get("host", ""), path["path"]),
+    )
+
+
+def _group(ingress: Object, service: Object, port: int | str, weight: int, cluster: str) -> GroupModel:
+    annotations = _annotations(ingress, service)
     target_port = service_port(service, port).get("targetPort", port)
     group_port = target_port if isinstance(target_port, int) else _UNNAMED_TARGET_PORT
     namespace, name = ingress["metadata"]["namespace"], ingress["metadata"]["name"]
@@ -229,17 +311,13 @@ def build(ingress: Object, service: Object | None, *, cluster: str, default_targ
         cluster, f"{namespace}/{name}", namespace, name, service["metadata"]["uid"], str(port), str(group_port),
         "ip", "HTTP", "HTTP1",
     )  # fmt: skip
-    return IngressModel(
-        namespace=namespace,
-        name=name,
-        cluster=cluster,
-        scheme=scheme,
-        service=reference["name"],
+    return GroupModel(
+        service=service["metadata"]["name"],
         service_port=port,
         target_port=target_port,
         group_port=group_port,
-        group_name=_short_name(namespace, reference["name"], *hashed),
+        group_name=_short_name(namespace, service["metadata"]["name"], *hashed),
         health_check=_health_check(annotations),
         group_attributes=_attributes(annotations),
-        conditions=_conditions(rule.get("host", ""), path["path"]),
+        weight=weight,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import urllib3
@@ -14,9 +14,10 @@ from twin.loadbalancer.controller.elb import AWS_ERRORS
 from twin.loadbalancer.controller.ingress_aws import IngressResources
 from twin.loadbalancer.controller.ingress_model import (
     LISTENER_PORT,
+    GroupModel,
     IngressModel,
     ModelError,
-    backend_service,
+    backend_services,
     build,
     is_ours,
     stack_labels,
@@ -41,12 +42,12 @@ def _bindings_path(namespace: str, name: str = "") -> str:
 
 
 def ingresses_of_service(ingresses: Store, service: Object) -> list[tuple[str, str]]:
-    """Return the keys of the Ingresses whose backend is the Service."""
+    """Return the keys of the Ingresses that forward to the Service."""
     metadata = service["metadata"]
     return [
         (ingress["metadata"]["namespace"], ingress["metadata"]["name"])
         for ingress in ingresses.all(metadata["namespace"])
-        if backend_service(ingress) == metadata["name"]
+        if metadata["name"] in backend_services(ingress)
     ]
 
 
@@ -98,9 +99,10 @@ class IngressReconciler:
             ingress = self._write_finalizers(ingress, [*finalizers, INGRESS_FINALIZER])
         model = self._build(ingress)
         try:
-            host_name, target_group, security_group = self._resources.deploy(model)
-            self._deploy_binding(model, target_group, security_group)
-            self._delete_surplus(model.namespace, model.name, target_group)
+            host_name, target_groups, security_group = self._resources.deploy(model)
+            for group, arn in zip(model.groups, target_groups, strict=True):
+                self._deploy_binding(model, group, arn, security_group)
+            self._delete_surplus(model.namespace, model.name, target_groups)
         except ModelError as error:
             self._recorder.event(ingress, "Warning", "FailedBuildModel", f"Failed build model due to {error}")
             raise
@@ -118,9 +120,11 @@ class IngressReconciler:
         )
 
     def _build(self, ingress: Object) -> IngressModel:
-        service = self._services.get(ingress["metadata"]["namespace"], backend_service(ingress))
+        namespace = ingress["metadata"]["namespace"]
+        found = {name: self._services.get(namespace, name) for name in backend_services(ingress)}
+        services = {name: service for name, service in found.items() if service is not None}
         try:
-            return build(ingress, service, cluster=self._cluster, default_target_type=self._default_target_type)
+            return build(ingress, services, cluster=self._cluster, default_target_type=self._default_target_type)
         except (ModelError, BackendNotFoundError) as error:
             self._recorder.event(ingress, "Warning", "FailedBuildModel", f"Failed build model due to {error}")
             raise
@@ -132,16 +136,16 @@ class IngressReconciler:
         items: list[Object] = self._kubernetes.request("GET", _bindings_path(namespace))["items"]
         return [item for item in items if labels.items() <= (item["metadata"].get("labels") or {}).items()]
 
-    def _deploy_binding(self, model: IngressModel, target_group: str, security_group: str) -> None:
+    def _deploy_binding(self, model: IngressModel, group: GroupModel, target_group: str, security_group: str) -> None:
         peers = [{"securityGroup": {"groupID": security_group}}]
         spec: dict[str, Any] = {
-            "serviceRef": {"name": model.service, "port": model.service_port},
+            "serviceRef": {"name": group.service, "port": group.service_port},
             "targetGroupARN": target_group,
             "targetGroupProtocol": "HTTP",
             "targetType": "ip",
             "ipAddressType": "ipv4",
             "vpcID": self._resources.vpc,
-            "networking": {"ingress": [{"from": peers, "ports": [{"protocol": "TCP", "port": model.target_port}]}]},
+            "networking": {"ingress": [{"from": peers, "ports": [{"protocol": "TCP", "port": group.target_port}]}]},
         }
         for binding in self._bindings(model.namespace, model.name):
             if binding["spec"].get("targetGroupARN") == target_group:
@@ -155,7 +159,7 @@ class IngressReconciler:
             {
                 "apiVersion": f"{GROUP}/v1beta1",
                 "kind": "TargetGroupBinding",
-                "metadata": {"name": model.group_name, "labels": stack_labels(model.namespace, model.name)},
+                "metadata": {"name": group.group_name, "labels": stack_labels(model.namespace, model.name)},
                 "spec": spec,
             },
         )
@@ -173,10 +177,10 @@ class IngressReconciler:
                 raise ApiError(504, f"failed to wait targetGroupBinding deletion: {namespace}/{name}")
             self._sleep(_BINDING_POLL_SECONDS)
 
-    def _delete_surplus(self, namespace: str, name: str, kept: str | None) -> None:
-        """Delete the stack's bindings and target groups but for one; the rule has left them by now."""
+    def _delete_surplus(self, namespace: str, name: str, kept: Collection[str]) -> None:
+        """Delete the stack's other bindings and target groups; the rule has left them by now."""
         for binding in self._bindings(namespace, name):
-            if binding["spec"].get("targetGroupARN") != kept:
+            if binding["spec"].get("targetGroupARN") not in kept:
                 self._delete_binding(namespace, binding["metadata"]["name"])
         for arn in self._resources.surplus_target_groups(f"{namespace}/{name}", kept):
             self._resources.delete_target_group(arn)
@@ -206,7 +210,7 @@ class IngressReconciler:
         stack = f"{namespace}/{name}"
         _log.info("delete what belongs to Ingress %s", stack)
         self._resources.delete_load_balancers(stack)
-        self._delete_surplus(namespace, name, None)
+        self._delete_surplus(namespace, name, ())
         self._resources.delete_security_groups(stack, is_last=self._is_last(ingress))
         rest = [finalizer for finalizer in metadata["finalizers"] if finalizer != INGRESS_FINALIZER]
         try:

@@ -1,0 +1,54 @@
+"""Argo's objects in the bench: the stand-in controller plays their Ingresses, and their numbers are those of the drain budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.argo import Argo, ArgoBlueGreen, ArgoCanary
+from bench.workloads import SHORT_BUDGET
+from twin import config
+from twin.loadbalancer.controller.ingress_model import build, unplayed
+
+
+def made(kind: type[Argo], tmp_path: Path) -> Argo:
+    return kind(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path, SHORT_BUDGET)
+
+
+@pytest.mark.parametrize(("kind", "weights"), [(ArgoCanary, {"ping": 100, "pong": 0}), (ArgoBlueGreen, {"active": 1})])
+def test_the_stand_in_plays_the_ingress(kind: type[Argo], weights: dict[str, int], tmp_path: Path) -> None:
+    system = made(kind, tmp_path)
+    ingress = system.ingress()
+    ingress["metadata"]["namespace"] = system.namespace
+    assert unplayed(ingress) == []
+    services: dict[str, Any] = {
+        name: {
+            "metadata": {"name": name, "namespace": system.namespace, "uid": name},
+            "spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+        }
+        for name in system.services
+    }
+    model = build(ingress, services, cluster="shopcat", default_target_type="instance")
+    assert {group.service: group.weight for group in model.groups} == weights
+    assert set(weights) <= set(system.services)
+
+
+@pytest.mark.parametrize("kind", [ArgoCanary, ArgoBlueGreen])
+def test_a_pod_leaves_as_late_as_the_patched_chart_s(kind: type[Argo], tmp_path: Path) -> None:
+    secret = {"host": "h", "port": "5432", "dbname": "d", "username": "u", "password": "never in it"}
+    rollout = made(kind, tmp_path)._rollout("v1.0.0", secret)
+    pod = rollout["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    slept = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert slept == SHORT_BUDGET.pre_stop_seconds
+    assert pod["terminationGracePeriodSeconds"] >= slept + SHORT_BUDGET.app_drain_seconds
+    assert "never in it" not in str(rollout)
+
+
+def test_old_pods_stay_until_the_load_balancer_has_left_them(tmp_path: Path) -> None:
+    for kind, key in ((ArgoCanary, "canary"), (ArgoBlueGreen, "blueGreen")):
+        strategy = made(kind, tmp_path).strategy()[key]
+        needed = SHORT_BUDGET.propagation_seconds + SHORT_BUDGET.longest_request_seconds
+        assert min(strategy["scaleDownDelaySeconds"], strategy["abortScaleDownDelaySeconds"]) >= needed
