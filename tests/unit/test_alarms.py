@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -158,6 +159,23 @@ def test_a_webhook_is_a_secret_and_no_message_repeats_it() -> None:
         monitored(monitoring={"webhook": "http://hooks.example.com/token-abc"})
     assert "shopcat:monitoring.webhook: is not a URL such as" in str(refused.value)
     assert "token-abc" not in str(refused.value)
+
+
+def test_an_encrypted_webhook_is_read_without_its_key(tmp_path: Path) -> None:
+    text = (REPOSITORY / "Pulumi.prod.yaml").read_text()
+    path = tmp_path / "Pulumi.prod.yaml"
+    path.write_text(f"{text}  shopcat:monitoring:\n    webhook:\n      secure: AAABAM\n")
+    found = settings.read_stack(path)[1].monitoring
+    assert found is not None
+    assert found.webhook == "[secret]"
+
+
+@pytest.mark.parametrize("wrong", ["https://hooks.example.com/token-abc", ["https://hooks.example.com/token-abc"]])
+def test_a_webhook_in_the_wrong_place_is_not_repeated(wrong: Any) -> None:
+    for values in (wrong, {"webhook": [wrong]}):
+        with pytest.raises(ShopCatError) as refused:
+            monitored(monitoring=values)
+        assert "token-abc" not in str(refused.value)
 
 
 @pytest.mark.parametrize("nobody", [{}, {"email": ""}, {"monthlyBudgetUsd": 5}])
