@@ -166,6 +166,9 @@ NODE_PODS = (
 CLUSTER_DNS = Workload("coredns", PodRequest(100, 70), count=2)
 LOAD_BALANCER_CONTROLLER = Workload("aws-load-balancer-controller", PodRequest(50, 128), count=2)
 EXTERNAL_SECRETS = Workload("external-secrets", PodRequest(25, 96), count=1)
+LOG_SHIPPER = Workload("log-shipper", PodRequest(50, 100), per_node=True)
+"""Runs only where `shopcat:monitoring.logs` is set. Its publisher's chart asks for 50m and 50Mi, and 250Mi at most
+(aws/eks-charts, aws-for-fluent-bit 0.2.0)."""
 PLATFORM: tuple[Workload, ...] = (
     *NODE_PODS,
     CLUSTER_DNS,

@@ -95,6 +95,8 @@ SECRET_KEYS: Mapping[str, str] = {
 }
 """Environment variable of the pods → key in the release's Secret; the keys are those of the JSON in Secrets Manager."""
 
+POD_LOGS_GROUP = "/shopcat/pods"
+"""Log group of production's pods and the add-ons, where `shopcat:monitoring.logs` is set."""
 METRICS_NAMESPACE = "ShopCat"
 """Namespace in CloudWatch of this program's own metrics."""
 UNCLOSED_METRIC = "PreviewsNotClosed"

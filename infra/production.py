@@ -19,6 +19,7 @@ from infra.foundation.alarms import WatchedResources
 from infra.foundation.cluster import Cluster
 from infra.foundation.database import Database
 from infra.foundation.load_balancers import LoadBalancers
+from infra.foundation.log_shipper import LogShipper
 from infra.foundation.monitoring import Monitoring
 from infra.foundation.network import Network, subnets
 from infra.foundation.providers import aws_provider, eks_provider, kubernetes_provider
@@ -164,6 +165,10 @@ class Production(pulumi.ComponentResource):
         if settings.monitoring:
             watched = WatchedResources.of(self.load_balancers)
             Monitoring("monitoring", settings, scope=scope, watched=watched, opts=child)
+            if settings.monitoring.logs:
+                LogShipper(
+                    "logs", settings, settings.monitoring.logs, scope=scope, depends_on=platform.ready, opts=inner
+                )
         stored = database.declare(
             operator=addons.operator,
             vpc_id=platform.network.vpc_id,

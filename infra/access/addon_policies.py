@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from infra.access.iam_policies import allow, document
-from infra.names import APPLICATION, PREVIEW_SECRETS_ROLE
+from infra.names import APPLICATION, POD_LOGS_GROUP, PREVIEW_SECRETS_ROLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,3 +43,10 @@ def operator_policy(scope: AwsScope) -> str:
 def operator_reads(secret_arns: Sequence[str]) -> str:
     """Allow reading production's secrets, each by its ARN."""
     return document([allow(["secretsmanager:GetSecretValue"], list(secret_arns))])
+
+
+def log_shipper_policy(scope: AwsScope) -> str:
+    """Allow writing production's logs, into the one group that is theirs (docs.fluentbit.io/manual, outputs/cloudwatch)."""
+    streams = scope.arn("logs", f"log-group:{POD_LOGS_GROUP}:log-stream:*")
+    group = scope.arn("logs", f"log-group:{POD_LOGS_GROUP}:*")
+    return document([allow(["logs:CreateLogStream"], group), allow(["logs:PutLogEvents"], streams)])

@@ -58,6 +58,7 @@ def bounded_policies(scope: AwsScope) -> list[str]:
         addon_policies.controller_policy(scope),
         addon_policies.operator_policy(scope),
         addon_policies.operator_reads(["*"]),
+        addon_policies.log_shipper_policy(scope),
     ]
 
 

@@ -22,7 +22,7 @@ from infra.foundation.shared_rules import READ_VERBS, RbacRule, egress_to_dns, r
 from infra.names import DATABASE_NAMESPACE, PREVIEW_NAMESPACE_PATTERN, SHOP_NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 OPERATOR = "external-secrets"
 """Chart, namespace and ServiceAccount of External Secrets."""
@@ -94,7 +94,8 @@ def egress_ports(api_server: str, aws_endpoint: str | None) -> list[int]:
     return sorted(ports)
 
 
-def _policy(pods: Mapping[str, str], ports: list[int], served: list[int]) -> dict[str, Any]:
+def addon_policy_spec(pods: Mapping[str, str], ports: list[int], served: Sequence[int] = ()) -> dict[str, Any]:
+    """Return a NetworkPolicy's spec: out to names, credentials and these TCP ports; in to `served` alone."""
     return {
         "podSelector": {"matchLabels": dict(pods)} if pods else {},
         "policyTypes": ["Ingress", "Egress"],
@@ -115,6 +116,8 @@ def addon_network_policies(ports: list[int]) -> dict[tuple[str, str], dict[str, 
         ports: of the API server and of AWS (:func:`egress_ports`).
     """
     return {
-        (OPERATOR, OPERATOR): _policy({}, ports, []),
-        (CONTROLLER_NAMESPACE, CONTROLLER): _policy({"app.kubernetes.io/name": CONTROLLER}, ports, [WEBHOOK_PORT]),
+        (OPERATOR, OPERATOR): addon_policy_spec({}, ports),
+        (CONTROLLER_NAMESPACE, CONTROLLER): addon_policy_spec(
+            {"app.kubernetes.io/name": CONTROLLER}, ports, [WEBHOOK_PORT]
+        ),
     }

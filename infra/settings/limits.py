@@ -378,6 +378,7 @@ LIMITS: Mapping[str, Limit] = {
         f"{_AWS}/sns/latest/dg/sns-http-https-endpoint-as-subscriber.html",
         may_be_secret=True,
     ),
+    "monitoring.logs.image": _IMAGE,
     "monitoring.slowestSeconds": Number(0.01, 4000, "an ALB's longest idle timeout", " s"),
     "monitoring.monthlyBudgetUsd": Number(0, 10_000_000, "0 tells nobody", " USD"),
 }

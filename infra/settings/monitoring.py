@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import model_validator
 
 from infra.settings.values import Model, Seconds, Whole
+
+
+class LogSettings(Model):
+    """Logs of production's pods and the add-ons in CloudWatch (infra/foundation/log_shipper.py)."""
+
+    section = "monitoring.logs."
+
+    image: str
+    """AWS for Fluent Bit 3, by digest: public.ecr.aws/aws-observability/aws-for-fluent-bit:3.2.1@sha256:<64 hex digits>, as
+    `docker buildx imagetools inspect` prints it."""
+    retention_days: Literal[7, 14, 30, 60, 90, 180, 365] = 30
 
 
 class MonitoringSettings(Model):
@@ -19,6 +32,7 @@ class MonitoringSettings(Model):
     shopcat:monitoring.webhook. SNS posts a SubscribeURL to it first and sends nothing before somebody has called that."""
     slowest_seconds: Seconds | None = None
     """Time that all but the slowest hundredth of answers stay below; unset, it is drain.longestRequest (0: no such alarm)."""
+    logs: LogSettings | None = None
     monthly_budget_usd: Whole = 0
     """Bill of the whole account in a month above which somebody is told; 0 tells nobody."""
 

@@ -205,6 +205,10 @@ class Settings(Model):
         wrong = [*self._wrong_access(), *self._wrong_names()]
         if sum(bool(each) for each in (self.tag, self.abort, self.rollback)) > 1:
             wrong.append("tag, abort and rollback: one of them at a time")
+        if self.is_logging and self.aws_endpoint:
+            wrong.append(
+                "monitoring.logs: what sends the logs reaches AWS's own CloudWatch alone; remove it where awsEndpoint is set"
+            )
         try:
             capacity.plan(self.production)
         except capacity.CapacityError as error:
@@ -266,7 +270,13 @@ class Settings(Model):
             migration=self.release.migration,
             database_pool_size=self.database.pool_size,
             database_max_connections=self.database.max_connections,
+            platform=(*capacity.PLATFORM, capacity.LOG_SHIPPER) if self.is_logging else capacity.PLATFORM,
         )
+
+    @property
+    def is_logging(self) -> bool:
+        """Tell whether pods' logs go to CloudWatch."""
+        return self.monitoring is not None and self.monitoring.logs is not None
 
     @property
     def zone(self) -> str:

@@ -34,7 +34,9 @@ GOLDEN = ROOT / "tests" / "engine" / "golden"
 REGION, ACCOUNT = "eu-central-1", "123456789012"
 PRICES = read_prices(REGION)
 SETTINGS = settings.read_settings(committed())
-MONITORED = settings.read_settings(committed(monitoring={"email": "ops@example.com", "monthlyBudgetUsd": 300}))
+WATCHED = {"email": "ops@example.com", "monthlyBudgetUsd": 300}
+SHIPPED = {"image": f"example.com/fluent-bit@sha256:{'a' * 64}"}
+MONITORED = settings.read_settings(committed(monitoring={**WATCHED, "logs": SHIPPED}))
 
 
 @cache

@@ -31,6 +31,7 @@ POLICIES: dict[str, str] = {
     PREVIEW_SECRETS_ROLE: iam_policies.secrets_policy(PLACE),
     "controller": addon_policies.controller_policy(PLACE),
     "operator": addon_policies.operator_policy(PLACE),
+    "log shipper": addon_policies.log_shipper_policy(PLACE),
     "operator reads": addon_policies.operator_reads([APPLICATION_SECRET, MASTER_SECRET]),
 }
 GLOBAL = ("aws:userid", "aws:PrincipalTag/", "aws:RequestedRegion")

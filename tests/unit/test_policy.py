@@ -245,7 +245,13 @@ def _preview() -> list[Declared]:
         {"apiAccess": "private"},
         {"dns": "external"},
         {"github": {"repository": "octo/shop"}},
-        {"monitoring": {"webhook": "https://hooks.example.com/a", "monthlyBudgetUsd": 300}},
+        {
+            "monitoring": {
+                "webhook": "https://hooks.example.com/a",
+                "monthlyBudgetUsd": 300,
+                "logs": {"image": f"a@{DIGEST}"},
+            }
+        },
         {"cluster": {**committed()["cluster"], **existing()}},
     ],
 )

@@ -118,6 +118,7 @@ VALID: dict[str, list[Any]] = {
     "monitoring": [
         None,
         {"email": "ops@example.com", "monthlyBudgetUsd": "300"},
+        {"email": "ops@example.com", "logs": {"image": IMAGE, "retentionDays": 90}},
         {"webhook": "https://hooks.example.com/a?token=b", "slowestSeconds": 1.5},
     ],
 }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.commands.takeover.declaration import Declared, reference
 from infra.errors import SettingsError
-from infra.names import STATE_BACKENDS
+from infra.names import POD_LOGS_GROUP, STATE_BACKENDS
 
 if TYPE_CHECKING:
     from infra.commands.cost.prices import PriceList
@@ -105,6 +105,10 @@ def _database(resource: Declared, _: Declarations) -> Iterable[Charge]:
 
 
 def _logs(resource: Declared, _: Declarations) -> Iterable[Charge]:
+    if resource.inputs["name"] == POD_LOGS_GROUP:
+        yield _by_use("logs of pods, as they are written", "logs-pods")
+        yield _by_use(f"the same, kept for {int(resource.inputs['retentionInDays'])} days", "logs-kept")
+        return
     yield _by_use("logs of the control plane, as they are written", "logs")
     yield _by_use(f"the same, kept for {int(resource.inputs['retentionInDays'])} days", "logs-kept")
 

@@ -35,6 +35,7 @@ from infra.foundation.database import Database
 from infra.foundation.existing_network import ExistingNetwork
 from infra.foundation.existing_resources import FINDERS, HELM_RELEASE
 from infra.foundation.load_balancers import LoadBalancers
+from infra.foundation.log_shipper import LogShipper
 from infra.foundation.monitoring import Monitoring
 from infra.foundation.network import Network
 from infra.foundation.registry import Registry
@@ -281,6 +282,8 @@ def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[st
     )
     if settings.monitoring:
         Monitoring("monitoring", settings, scope=scope, watched=WatchedResources.of(balancers), opts=top)
+        if settings.monitoring.logs:
+            LogShipper("logs", settings, settings.monitoring.logs, scope=scope, depends_on=[], opts=top)
     database.declare(
         operator=addons.operator,
         vpc_id=network.vpc_id,
