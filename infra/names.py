@@ -101,6 +101,8 @@ METRICS_NAMESPACE = "ShopCat"
 """Namespace in CloudWatch of this program's own metrics."""
 UNCLOSED_METRIC = "PreviewsNotClosed"
 """Previews that one run of the reaper could not close (pipeline/reaper.py); 0 says that it ran to its end."""
+UNSYNCED_METRIC = "SecretsNotSynced"
+"""Times that External Secrets failed on a secret of production's, counted in its log."""
 ALARMS_KEY = "alarms"
 """Logical name of the KMS key of the alarms' topic: it encrypts messages under way and keeps nothing."""
 

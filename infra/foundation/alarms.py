@@ -15,10 +15,10 @@ Which colour is live is not asked, since it changes with each release:
 * **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py), the only
   one of this program's own.
 
-Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts, an ExternalSecret that is not
-synced (Container Insights and a shipper of logs would tell). Of the shop's own pods each of these shows as a target that is
-missing or unhealthy, or as a pod that finds no place. A release that ended before its pods started leaves no trace here either;
-the next one names it.
+Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts (Container Insights would
+tell). Of the shop's own pods each of these shows as a target that is missing or unhealthy, or as a pod that finds no place. A
+secret that is not synced is seen where logs are sent (infra/foundation/log_shipper.py). A release that ended before its pods
+started leaves no trace here either; the next one names it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from infra.names import COLOURS, METRICS_NAMESPACE, UNCLOSED_METRIC
+from infra.names import COLOURS, METRICS_NAMESPACE, UNCLOSED_METRIC, UNSYNCED_METRIC
 
 if TYPE_CHECKING:
     import pulumi
@@ -133,6 +133,7 @@ def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
         *_database_alarms(settings),
         *(_certificate(which, arn) for which, arn in sorted(watched.certificates.items())),
         *([_CLEAN_UP] if settings.github.repository else []),
+        *([_UNSYNCED] if settings.is_logging else []),
         Alarm(
             "shopcat-unschedulable-pods",
             "a pod has found no place on any node for 10 minutes",
@@ -162,6 +163,20 @@ _CLEAN_UP = Alarm(
 )
 """It runs each hour (.github/workflows/reaper.yml), and GitHub may start it later or leave one out (docs.github.com/actions,
 events that trigger workflows, schedule)."""
+
+
+_UNSYNCED = Alarm(
+    "shopcat-secrets-not-synced",
+    "External Secrets fails on a secret of production's, in each of two half hours",
+    {"failures": WatchedMetric(METRICS_NAMESPACE, UNSYNCED_METRIC, "Sum", {})},
+    "GreaterThanThreshold",
+    threshold=0,
+    datapoints=2,
+    periods=2,
+    period_seconds=HOUR_SECONDS // 2,
+)
+"""It tries again after 1000 s at most (sigs.k8s.io/controller-runtime, DefaultTypedControllerRateLimiter), so that each half hour
+of a failure has one."""
 
 
 def _of_balancer(name: str, statistic: str, watched: WatchedResources) -> WatchedMetric:

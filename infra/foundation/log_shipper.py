@@ -7,6 +7,7 @@
   gives its pods `nodes/proxy`, with which they may run commands in any pod (templates/clusterrole.yaml), and no value takes
   that away. These pods have no right in the cluster and no token: the name of each stream has namespace, pod and container.
 * **Nothing waits for it.** A release does not fail because a log can't be sent, so the update does not wait for the pods either.
+* **A secret that is not synced** is counted in the log of External Secrets; infra/foundation/alarms.py has the alarm.
 * Its room is counted by infra/capacity.py. Its rights are two calls on one log group, which this program makes and AWS empties
   after `retentionDays`.
 """
@@ -25,7 +26,7 @@ from infra.access import addon_policies, boundary
 from infra.foundation.addon_isolation import CONTROLLER_NAMESPACE, HTTPS, OPERATOR, addon_policy_spec
 from infra.foundation.addons import let_identity_settle, requests
 from infra.foundation.cluster import assume
-from infra.names import DATABASE_NAMESPACE, POD_LOGS_GROUP, SHOP_NAMESPACE
+from infra.names import DATABASE_NAMESPACE, METRICS_NAMESPACE, POD_LOGS_GROUP, SHOP_NAMESPACE, UNSYNCED_METRIC
 
 if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
@@ -63,8 +64,16 @@ def shipper_config(region: str) -> str:
     Match             *
     region            {region}
     log_group_name    {POD_LOGS_GROUP}
+    log_key           log
     log_stream_prefix pods.
 """
+
+
+UNSYNCED_PATTERN = (
+    f'{{ $.msg = "Reconciler error" && $.controller = "externalsecret" && $.namespace = "{SHOP_NAMESPACE}*" }}'
+)
+"""What External Secrets logs each time it fails on an ExternalSecret of production's (docs.aws.amazon.com/AmazonCloudWatch/
+latest/logs/FilterAndPatternSyntaxForMetricFilters.html); previews' namespaces begin otherwise."""
 
 
 class LogShipper(pulumi.ComponentResource):
@@ -84,6 +93,16 @@ class LogShipper(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         after = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
         group = aws.cloudwatch.LogGroup(SHIPPER, name=POD_LOGS_GROUP, retention_in_days=logs.retention_days, opts=child)
+        aws.cloudwatch.LogMetricFilter(
+            "unsynced-secrets",
+            name="shopcat-unsynced-secrets",
+            log_group_name=group.name,
+            pattern=UNSYNCED_PATTERN,
+            metric_transformation=aws.cloudwatch.LogMetricFilterMetricTransformationArgs(
+                namespace=METRICS_NAMESPACE, name=UNSYNCED_METRIC, value="1"
+            ),
+            opts=child,
+        )
         role = aws.iam.Role(
             SHIPPER,
             assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"),

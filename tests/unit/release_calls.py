@@ -52,6 +52,9 @@ CALLS = {
         "logs", arn("logs", "log-group:/aws/eks/shopcat/cluster"), "CreateLogGroup", "DeleteLogGroup",
         "PutRetentionPolicy DeleteRetentionPolicy AssociateKmsKey DisassociateKmsKey", tags="TagResource UntagResource",
     ),
+    "cloudwatch.LogMetricFilter": Calls(
+        "logs", arn("logs", "log-group:/shopcat/pods"), "PutMetricFilter", "DeleteMetricFilter", "PutMetricFilter"
+    ),
     "cloudwatch.MetricAlarm": Calls(
         "cloudwatch", arn("cloudwatch", "alarm:shopcat-live-targets"), "PutMetricAlarm", "DeleteAlarms", "PutMetricAlarm",
         tags="TagResource UntagResource",

@@ -34,7 +34,8 @@ DAY, WEEK = 86_400, 7 * 86_400
 
 def monitored(**changes: Any) -> Settings:
     """The committed settings with alarms by mail, and a repository whose previews are cleaned up."""
-    watched = {"monitoring": {"email": "ops@example.com"}, "github": {"repository": "octo/shop"}}
+    logs = {"image": f"example.com/fluent-bit@sha256:{'a' * 64}"}
+    watched = {"monitoring": {"email": "ops@example.com", "logs": logs}, "github": {"repository": "octo/shop"}}
     return settings.read_settings({**committed(), **watched, **changes})
 
 
@@ -90,8 +91,10 @@ def test_the_numbers_of_the_database_follow_its_settings() -> None:
     assert "shopcat-database-credits" not in found, "only classes db.t have credits"
 
 
-def test_nobody_waits_for_a_clean_up_that_no_workflow_does() -> None:
+def test_no_alarm_waits_for_what_nobody_writes() -> None:
     assert set(ALARMS) - set(named(monitored(github={}))) == {"shopcat-clean-up"}
+    unread = monitored(monitoring={"email": "ops@example.com"})
+    assert set(ALARMS) - set(named(unread)) == {"shopcat-secrets-not-synced"}
 
 
 def test_only_a_watched_clean_up_may_write_its_metric_and_no_other_namespace() -> None:

@@ -13,6 +13,7 @@ from infra.errors import ShopCatError
 from infra.foundation import log_shipper
 from infra.settings import Settings
 from tests.iam import Request, decide
+from tests.unit.test_alarms import ALARMS
 from tests.unit.test_settings import committed
 
 SCOPE = AwsScope("123456789012", "eu-central-1", "shopcat", "shopcat-releases")
@@ -134,3 +135,12 @@ def test_an_image_without_a_digest_is_refused(image: str) -> None:
 def test_another_aws_than_aws_s_own_is_refused_by_name() -> None:
     with pytest.raises(ShopCatError, match=r"monitoring\.logs: what sends the logs reaches AWS's own CloudWatch alone"):
         logging(awsEndpoint="http://localhost:4566")
+
+
+def test_only_production_s_secrets_are_counted_and_as_the_alarm_reads_it() -> None:
+    recorded = recorded_stacks.record_production(logging(), SCOPE.region, SCOPE.account)
+    (found,) = [each.inputs for each in recorded if each.pulumi_type.endswith(":LogMetricFilter")]
+    assert '$.namespace = "shopcat*"' in found["pattern"]
+    assert found["metricTransformation"] == {"namespace": "ShopCat", "name": "SecretsNotSynced", "value": "1"}
+    (metric,) = ALARMS["shopcat-secrets-not-synced"].metrics.values()
+    assert (metric.namespace, metric.name) == ("ShopCat", "SecretsNotSynced")

@@ -154,6 +154,7 @@ CASES: Mapping[str, tuple[list[Data], list[Data]]] = {
             {"healthy_blue": None, "unhealthy_blue": None, "healthy_green": 3, "unhealthy_green": 0},
         ],
     ),
+    "shopcat-secrets-not-synced": ([{"failures": 1}], [{"failures": 0}, {"failures": None}]),
     "shopcat-unschedulable-pods": ([{"pods": 1}], [{"pods": 0}, {"pods": None}]),
     "shopcat-clean-up": ([{"unclosed": 1}, {"unclosed": None}], [{"unclosed": 0}]),
     "shopcat-database-cpu": ([{"value": 95}], [{"value": 90}, {"value": None}]),
