@@ -95,6 +95,10 @@ SECRET_KEYS: Mapping[str, str] = {
 }
 """Environment variable of the pods → key in the release's Secret; the keys are those of the JSON in Secrets Manager."""
 
+METRICS_NAMESPACE = "ShopCat"
+"""Namespace in CloudWatch of this program's own metrics."""
+UNCLOSED_METRIC = "PreviewsNotClosed"
+"""Previews that one run of the reaper could not close (pipeline/reaper.py); 0 says that it ran to its end."""
 ALARMS_KEY = "alarms"
 """Logical name of the KMS key of the alarms' topic: it encrypts messages under way and keeps nothing."""
 

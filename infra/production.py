@@ -179,6 +179,7 @@ class Production(pulumi.ComponentResource):
             scope=scope,
             listener_arn=self.load_balancers.previews.listener.arn,
             in_our_cluster=settings.cluster.existing is None,
+            is_monitored=settings.monitoring is not None,
             depends_on=confined,
             opts=inner,
         )

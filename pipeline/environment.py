@@ -40,6 +40,15 @@ def region() -> str:
     return check_region(stack_file.read_stack_file(PRODUCTION_FILE)["config"].get("aws:region"), PRODUCTION_FILE.name)
 
 
+def is_monitored() -> bool:
+    """Return true if Pulumi.prod.yaml has `shopcat:monitoring`, by which the clean-up role may write its metric.
+
+    Raises:
+        ShopCatError: that file can't be read.
+    """
+    return bool(stack_file.read_stack_file(PRODUCTION_FILE)["config"].get("shopcat:monitoring"))
+
+
 def aws_clients() -> AwsClients:
     """Return clients of AWS with the job's own credentials."""
     return AwsClients(region())

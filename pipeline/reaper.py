@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.clients.aws import AwsClients
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients.aws import AwsClients, explain
 from infra.errors import ShopCatError
+from infra.names import METRICS_NAMESPACE, UNCLOSED_METRIC
 from infra.previews import slots
 from infra.previews.slots import Leftovers, PreviewSlot, number_of_stack
 from pipeline import comment, plan, preview, stack, state
-from pipeline.environment import aws_clients
+from pipeline.environment import aws_clients, is_monitored
 from pipeline.errors import PipelineError, StackLockedError
 from pipeline.github import Github
 from pipeline.plan import PullRequest
@@ -100,7 +103,7 @@ def is_to_stay(github: Github, files: Files, number: int) -> bool:
 
 
 def reap(environment: Mapping[str, str]) -> int:
-    """Close the previews that were missed; return how many could not be closed.
+    """Close the previews that were missed; return how many could not be closed, and tell CloudWatch where that is watched.
 
     Raises:
         ShopCatError: GitHub or the backend can't be asked.
@@ -148,4 +151,19 @@ def reap(environment: Mapping[str, str]) -> int:
         if plan.decide_job(pull_request) == "fork":
             text = plan.NO_PREVIEW_REASONS["fork"].format(number=pull_request.number)
             github.write_comment(pull_request.number, comment.COMMENT_MARKER, text)
+    if is_monitored():
+        write_metric(clients, failures)
     return failures
+
+
+def write_metric(clients: AwsClients, failures: int) -> None:
+    """Write how many previews could not be closed; infra/foundation/alarms.py has the alarm.
+
+    Raises:
+        ShopCatError: CloudWatch doesn't take it.
+    """
+    datum = {"MetricName": UNCLOSED_METRIC, "Value": failures, "Unit": "Count"}
+    try:
+        clients.get("cloudwatch").put_metric_data(Namespace=METRICS_NAMESPACE, MetricData=[datum])
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"metric {METRICS_NAMESPACE}/{UNCLOSED_METRIC}", clients.endpoint_url) from error

@@ -53,7 +53,7 @@ def bounded_policies(scope: AwsScope) -> list[str]:
     return [
         release_role.release_policy(scope, updates_platform=True),
         iam_policies.preview_policy(scope, "*", "*"),
-        iam_policies.cleanup_policy(scope, "*"),
+        iam_policies.cleanup_policy(scope, "*", is_monitored=True),
         iam_policies.secrets_policy(scope),
         addon_policies.controller_policy(scope),
         addon_policies.operator_policy(scope),

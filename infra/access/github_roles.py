@@ -56,6 +56,7 @@ class GithubRoles(pulumi.ComponentResource):
         scope: AwsScope,
         listener_arn: pulumi.Input[str],
         in_our_cluster: bool,
+        is_monitored: bool,
         depends_on: list[pulumi.Resource],
         opts: pulumi.ResourceOptions,
     ) -> None:
@@ -75,7 +76,7 @@ class GithubRoles(pulumi.ComponentResource):
                     lambda values: iam_policies.preview_policy(scope, *values)
                 ),
                 CLEANUP_ROLE: roles[PREVIEW_ROLE].unique_id.apply(
-                    lambda role_id: iam_policies.cleanup_policy(scope, role_id)
+                    lambda role_id: iam_policies.cleanup_policy(scope, role_id, is_monitored=is_monitored)
                 ),
             }
             for role, text in documents.items():

@@ -32,6 +32,7 @@ from infra.names import (
     CLEANUP_ROLE,
     CLUSTER_INFO_PARAMETER,
     MAIN_BRANCH,
+    METRICS_NAMESPACE,
     PREVIEW_REPOSITORY,
     PREVIEW_ROLE,
     PREVIEW_SECRET_PATH,
@@ -281,14 +282,18 @@ def preview_policy(scope: AwsScope, listener_arn: str, role_id: str) -> str:
     )
 
 
-def cleanup_policy(scope: AwsScope, preview_role_id: str) -> str:
+def cleanup_policy(scope: AwsScope, preview_role_id: str, *, is_monitored: bool) -> str:
     """Return the clean-up role's policy: find and delete any preview's things, images too; read no secret, no state.
+
+    With `shopcat:monitoring` it may also write this program's own metrics, for which AWS knows no resource.
 
     A pull request's own session deletes no image: its tag could be pushed again with another one, which another's preview
     might take.
     """
     owner = f"{preview_role_id}:"
     bucket = f"arn:aws:s3:::{state_bucket(PREVIEWS_BACKEND, scope.account, scope.region)}"
+    ours = {"cloudwatch:namespace": METRICS_NAMESPACE}
+    metrics = [allow(["cloudwatch:PutMetricData"], "*", StringEquals=ours)] if is_monitored else []
     return document(
         [
             allow(["ssm:GetParameter"], scope.arn("ssm", f"parameter{CLUSTER_INFO_PARAMETER}")),
@@ -298,5 +303,6 @@ def cleanup_policy(scope: AwsScope, preview_role_id: str) -> str:
             allow(["s3:DeleteObject"], f"{bucket}/{owner}*"),
             allow(["ecr:BatchDeleteImage"], scope.arn("ecr", f"repository/{PREVIEW_REPOSITORY}")),
             *_deletes(scope, f"{owner}*"),
+            *metrics,
         ]
     )

@@ -12,6 +12,9 @@ Which colour is live is not asked, since it changes with each release:
 * **Both colours** have pods during a release alone. So a release that stays open, and an update that was killed before it
   stopped the old colour, are seen without a metric of this program's own, and no identity needs a right to write one.
 
+* **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py), the only
+  one of this program's own.
+
 Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts, an ExternalSecret that is not
 synced (Container Insights and a shipper of logs would tell). Of the shop's own pods each of these shows as a target that is
 missing or unhealthy, or as a pod that finds no place. A release that ended before its pods started leaves no trace here either;
@@ -24,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from infra.names import COLOURS
+from infra.names import COLOURS, METRICS_NAMESPACE, UNCLOSED_METRIC
 
 if TYPE_CHECKING:
     import pulumi
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 MINUTE_SECONDS = 60
-DAY_SECONDS = 24 * 60 * MINUTE_SECONDS
+HOUR_SECONDS = 60 * MINUTE_SECONDS
+DAY_SECONDS = 24 * HOUR_SECONDS
 GIBIBYTE = 1 << 30
 
 BURN_PERCENT = 1.44
@@ -128,6 +132,7 @@ def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
         *_targets(settings, watched),
         *_database_alarms(settings),
         *(_certificate(which, arn) for which, arn in sorted(watched.certificates.items())),
+        *([_CLEAN_UP] if settings.github.repository else []),
         Alarm(
             "shopcat-unschedulable-pods",
             "a pod has found no place on any node for 10 minutes",
@@ -142,6 +147,21 @@ def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
 
 _UNSCHEDULABLE = "scheduler_pending_pods_UNSCHEDULABLE"
 """Written for each cluster from 1.28 on, without an add-on (docs.aws.amazon.com/eks/latest/userguide/cloudwatch.html)."""
+
+
+_CLEAN_UP = Alarm(
+    "shopcat-clean-up",
+    "for three hours no run of the reaper has closed all previews that it should",
+    {"unclosed": WatchedMetric(METRICS_NAMESPACE, UNCLOSED_METRIC, "Minimum", {})},
+    "GreaterThanThreshold",
+    threshold=0,
+    datapoints=3,
+    periods=3,
+    period_seconds=HOUR_SECONDS,
+    missing="breaching",
+)
+"""It runs each hour (.github/workflows/reaper.yml), and GitHub may start it later or leave one out (docs.github.com/actions,
+events that trigger workflows, schedule)."""
 
 
 def _of_balancer(name: str, statistic: str, watched: WatchedResources) -> WatchedMetric:

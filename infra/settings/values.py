@@ -133,7 +133,7 @@ _EXPECTED = {
 """In place of what pydantic says, which are Python's words."""
 
 
-_MAY_BE_SECRET = ("kubeconfig", "cluster.existing", "masterSecret")
+_MAY_BE_SECRET = ("kubeconfig", "cluster.existing", "masterSecret", "monitoring", "webhook")
 """Settings in whose place a person may write a secret itself."""
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -11,12 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra import settings
+from infra.access import iam_policies
 from infra.access.iam_policies import AwsScope
 from infra.commands import recorded_stacks
 from infra.errors import ShopCatError
 from infra.foundation import alarms, monitoring, providers
 from infra.foundation.alarms import Alarm, WatchedResources
 from infra.settings import Settings
+from tests.iam import Request, decide
 from tests.unit.test_settings import committed
 from twin.paths import REPOSITORY
 
@@ -30,8 +33,9 @@ DAY, WEEK = 86_400, 7 * 86_400
 
 
 def monitored(**changes: Any) -> Settings:
-    """The committed settings with alarms by mail."""
-    return settings.read_settings({**committed(), "monitoring": {"email": "ops@example.com"}, **changes})
+    """The committed settings with alarms by mail, and a repository whose previews are cleaned up."""
+    watched = {"monitoring": {"email": "ops@example.com"}, "github": {"repository": "octo/shop"}}
+    return settings.read_settings({**committed(), **watched, **changes})
 
 
 def named(chosen: Settings) -> dict[str, Alarm]:
@@ -86,6 +90,21 @@ def test_the_numbers_of_the_database_follow_its_settings() -> None:
     assert "shopcat-database-credits" not in found, "only classes db.t have credits"
 
 
+def test_nobody_waits_for_a_clean_up_that_no_workflow_does() -> None:
+    assert set(ALARMS) - set(named(monitored(github={}))) == {"shopcat-clean-up"}
+
+
+def test_only_a_watched_clean_up_may_write_its_metric_and_no_other_namespace() -> None:
+    def may(namespace: str, **choice: bool) -> bool:
+        policy = json.loads(iam_policies.cleanup_policy(SCOPE, "AROA", **choice))
+        asked = Request("cloudwatch:PutMetricData", "*", {"cloudwatch:namespace": namespace})
+        return decide([policy], asked).allowed
+
+    assert may("ShopCat", is_monitored=True)
+    assert not may("AWS/ApplicationELB", is_monitored=True)
+    assert not may("ShopCat", is_monitored=False)
+
+
 def test_slow_is_what_the_settings_call_slow() -> None:
     drain = committed()["drain"]
     slow = "shopcat-slow-answers"
@@ -101,7 +120,7 @@ def _declared(chosen: Settings) -> dict[tuple[str, str], Any]:
 
 
 def test_without_the_setting_nothing_is_declared_or_changed() -> None:
-    without, with_it = _declared(settings.read_settings(committed())), _declared(monitored())
+    without, with_it = _declared(settings.read_settings(committed())), _declared(monitored(github={}))
     assert not [key for key in without if key[0].startswith(("aws:sns", "aws:budgets", "aws:cloudwatch/metricAlarm"))]
     assert {key: with_it[key].inputs for key in without} == {key: each.inputs for key, each in without.items()}
 
@@ -158,6 +177,23 @@ def test_a_webhook_is_a_secret_and_no_message_repeats_it() -> None:
         monitored(monitoring={"webhook": "http://hooks.example.com/token-abc"})
     assert "shopcat:monitoring.webhook: is not a URL such as" in str(refused.value)
     assert "token-abc" not in str(refused.value)
+
+
+def test_an_encrypted_webhook_is_read_without_its_key(tmp_path: Path) -> None:
+    text = (REPOSITORY / "Pulumi.prod.yaml").read_text()
+    path = tmp_path / "Pulumi.prod.yaml"
+    path.write_text(f"{text}  shopcat:monitoring:\n    webhook:\n      secure: AAABAM\n")
+    found = settings.read_stack(path)[1].monitoring
+    assert found is not None
+    assert found.webhook == "[secret]"
+
+
+@pytest.mark.parametrize("wrong", ["https://hooks.example.com/token-abc", ["https://hooks.example.com/token-abc"]])
+def test_a_webhook_in_the_wrong_place_is_not_repeated(wrong: Any) -> None:
+    for values in (wrong, {"webhook": [wrong]}):
+        with pytest.raises(ShopCatError) as refused:
+            monitored(monitoring=values)
+        assert "token-abc" not in str(refused.value)
 
 
 @pytest.mark.parametrize("nobody", [{}, {"email": ""}, {"monthlyBudgetUsd": 5}])

@@ -44,6 +44,7 @@ def declared(
             scope=PLACE,
             listener_arn="arn:listener",
             in_our_cluster=in_our_cluster,
+            is_monitored=False,
             depends_on=[],
             opts=pulumi.ResourceOptions(),
         )

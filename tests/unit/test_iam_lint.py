@@ -27,7 +27,7 @@ MASTER_SECRET = PLACE.arn("secretsmanager", "secret:rds!db-0123-AbCdEf")
 POLICIES: dict[str, str] = {
     RELEASE_ROLE: release_role.release_policy(PLACE, updates_platform=True),
     PREVIEW_ROLE: iam_policies.preview_policy(PLACE, LISTENER, "AROAPREVIEW"),
-    CLEANUP_ROLE: iam_policies.cleanup_policy(PLACE, "AROAPREVIEW"),
+    CLEANUP_ROLE: iam_policies.cleanup_policy(PLACE, "AROAPREVIEW", is_monitored=True),
     PREVIEW_SECRETS_ROLE: iam_policies.secrets_policy(PLACE),
     "controller": addon_policies.controller_policy(PLACE),
     "operator": addon_policies.operator_policy(PLACE),

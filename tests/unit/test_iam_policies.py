@@ -108,7 +108,7 @@ def test_what_a_pull_request_made_is_its_own() -> None:
 
 POLICIES: dict[str, dict[str, Any]] = {
     PREVIEW_ROLE: json.loads(iam_policies.preview_policy(PLACE, LISTENER, ROLE_ID)),
-    CLEANUP_ROLE: json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID)),
+    CLEANUP_ROLE: json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID, is_monitored=True)),
     PREVIEW_SECRETS_ROLE: json.loads(iam_policies.secrets_policy(PLACE)),
 }
 ASKED_OF_WHAT_IS_GONE = ("Delete", "Describe", "Get", "List", "Modify")
@@ -207,7 +207,7 @@ def test_state_is_in_a_folder_of_ones_own() -> None:
 
 
 def test_the_clean_up_removes_every_preview_and_reads_neither_secret_nor_state() -> None:
-    policy = json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID))
+    policy = json.loads(iam_policies.cleanup_policy(PLACE, ROLE_ID, is_monitored=True))
 
     def may(action: str, resource: str, **context: Any) -> bool:
         return decide([policy], Request(action, resource, context)).allowed

@@ -100,7 +100,7 @@ def test_the_longest_names_fit_into_policies() -> None:
     listener = place.arn("elasticloadbalancing", f"listener/app/shopcat-preview/{'0' * 16}/{'0' * 16}")
     for policy in (
         iam_policies.preview_policy(place, listener, "A" * 21),
-        iam_policies.cleanup_policy(place, "A" * 21),
+        iam_policies.cleanup_policy(place, "A" * 21, is_monitored=True),
     ):
         assert len("".join(policy.split())) <= 10_240
     for trusted in iam_policies.trust("1" * 12, f"{'o' * 39}/{'n' * 100}", "e" * 255).values():

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import KubernetesUnreachableError, ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER
 from infra.previews import slots
-from pipeline import __main__, reaper, removal, state
+from pipeline import __main__, environment, reaper, removal, state
 from tests.unit.test_pipeline import write
 from tests.unit.test_pipeline_github import Served, served
 from tests.unit.test_pipeline_plan import event
@@ -133,6 +134,55 @@ def test_what_was_missed_is_closed_and_one_failure_keeps_nothing_else_open(
     assert "pr-18 stays until the next run" in said.out
     assert len(served.comments) == 1
     assert "comes from a fork" in served.comments[0]["body"]
+
+
+def written() -> list[float]:
+    """Values of the metric that the alarm of the clean-up reads."""
+    query = {
+        "Id": "m",
+        "MetricStat": {
+            "Metric": {"Namespace": "ShopCat", "MetricName": "PreviewsNotClosed"},
+            "Period": 3600,
+            "Stat": "Maximum",
+        },
+    }
+    now = datetime.now(UTC)
+    answer = (
+        AwsClients("eu-central-1")
+        .get("cloudwatch")
+        .get_metric_data(
+            MetricDataQueries=[query], StartTime=now - timedelta(minutes=30), EndTime=now + timedelta(minutes=29)
+        )
+    )
+    return list(answer["MetricDataResults"][0]["Values"])
+
+
+@pytest.mark.parametrize("values", [[2.0], []])
+def test_a_watched_run_writes_how_many_stayed(
+    served: Served, log: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, values: list[float]
+) -> None:
+    monkeypatch.setattr(reaper, "is_monitored", lambda: bool(values))
+    assert reaper.reap(job_environment(served, log)) == 2
+    assert written() == values
+
+
+def test_a_run_that_ends_early_writes_nothing(
+    served: Served, log: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then the alarm has no data, which breaches."""
+    monkeypatch.setattr(reaper, "is_monitored", lambda: True)
+    AwsClients("eu-central-1").get("dynamodb").delete_table(TableName="places")
+    with pytest.raises(ShopCatError):
+        reaper.reap(job_environment(served, log))
+    assert written() == []
+
+
+def test_watching_is_what_the_committed_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Pulumi.prod.yaml"
+    monkeypatch.setattr(environment, "PRODUCTION_FILE", path)
+    for text, is_watched in (("", False), ("  shopcat:monitoring:\n    email: a@example.com\n", True)):
+        path.write_text(f"config:\n  aws:region: eu-central-1\n{text}")
+        assert environment.is_monitored() is is_watched
 
 
 @given(st.integers(1, 60), st.data())

@@ -155,6 +155,7 @@ CASES: Mapping[str, tuple[list[Data], list[Data]]] = {
         ],
     ),
     "shopcat-unschedulable-pods": ([{"pods": 1}], [{"pods": 0}, {"pods": None}]),
+    "shopcat-clean-up": ([{"unclosed": 1}, {"unclosed": None}], [{"unclosed": 0}]),
     "shopcat-database-cpu": ([{"value": 95}], [{"value": 90}, {"value": None}]),
     "shopcat-database-connections": ([{"value": 102}], [{"value": 60}]),
     "shopcat-database-storage": ([{"value": 1.9 * GIB}], [{"value": 2 * GIB}]),

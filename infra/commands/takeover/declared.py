@@ -295,6 +295,7 @@ def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[st
         scope=scope,
         listener_arn=balancers.previews.listener.arn,
         in_our_cluster=existing is None,
+        is_monitored=settings.monitoring is not None,
         depends_on=[],
         opts=top,
     )
