@@ -240,6 +240,8 @@ class Argo:
             "spec": {
                 "replicas": 2,
                 "revisionHistoryLimit": 2,
+                # Back to one of the last two revisions without the canary's steps (features/rollback).
+                "rollbackWindow": {"revisions": 2},
                 "progressDeadlineSeconds": 120,
                 "selector": {"matchLabels": {"app": _ROLLOUT}},
                 "template": {

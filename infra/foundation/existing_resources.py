@@ -49,6 +49,12 @@ def _by_name(service: str, operation: str, argument: str, name: str, *, many: bo
     return find
 
 
+def _find_budget(clients: AwsClients, inputs: Inputs) -> str | None:
+    account, name = clients.identity()[0], str(inputs["name"])
+    clients.get("budgets").describe_budget(AccountId=account, BudgetName=name)
+    return f"{account}:{name}"
+
+
 def _by_arn(operation: str, key: str, arn: str) -> Finder:
     """Return a finder at ELBv2, of what is found by name and known by ARN."""
 
@@ -189,6 +195,7 @@ def _find_record(clients: AwsClients, inputs: Inputs) -> str | None:
 
 
 FINDERS: Mapping[str, Finder] = {
+    "aws:budgets/budget:Budget": _find_budget,
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:dynamodb/table:Table": _by_name("dynamodb", "describe_table", "TableName", "name"),
     "aws:ec2/internetGateway:InternetGateway": _in_ec2(

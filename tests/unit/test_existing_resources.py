@@ -66,6 +66,16 @@ class Account:
         address = self.make("aws:ec2/eip:Eip", domain="vpc")
         inward = {"securityGroupId": group, "ipProtocol": "tcp", "fromPort": 80, "toPort": 80, "cidrIpv4": "0.0.0.0/0"}
         return [
+            (
+                "aws:budgets/budget:Budget",
+                {
+                    "name": "shopcat-monthly",
+                    "budgetType": "COST",
+                    "timeUnit": "MONTHLY",
+                    "limitAmount": "300",
+                    "limitUnit": "USD",
+                },
+            ),
             ("aws:cloudwatch/logGroup:LogGroup", {"name": "/aws/eks/shopcat/cluster"}),
             (
                 "aws:dynamodb/table:Table",
@@ -203,7 +213,8 @@ FREE = {
     "ec2.LaunchTemplate", "eks.NodeGroup",
     # The call that makes them may be repeated.
     "acm.CertificateValidation", "ecr.LifecyclePolicy", "eks.AccessPolicyAssociation", "iam.RolePolicy",
-    "iam.RolePolicyAttachment",
+    "iam.RolePolicyAttachment", "cloudwatch.Dashboard", "cloudwatch.MetricAlarm", "sns.Topic", "sns.TopicPolicy",
+    "sns.TopicSubscription",
 }  # fmt: skip
 """Types that production declares in AWS and at which no update stops."""
 

@@ -177,8 +177,15 @@ def test_go_that_won_t_do_is_said_with_what_mends_it(answer: str, said: str) -> 
 def test_every_program_has_a_recipe_of_its_own() -> None:
     folders = {golang.part(name).directory(Path("/cache")) for name in golang.programs()}
     assert len(folders) == len(golang.programs())
-    several = programs.ALWAYS + programs.WITH_ROOT + programs.SIMULATED + programs.FOR_TESTS + programs.LINTERS
-    assert set(several) == set(golang.programs())
+    several = (
+        programs.ALWAYS,
+        programs.WITH_ROOT,
+        programs.SIMULATED,
+        programs.FOR_TESTS,
+        programs.FOR_BENCH,
+        programs.LINTERS,
+    )
+    assert {name for names in several for name in names} == set(golang.programs())
 
 
 def _changed(monkeypatch: pytest.MonkeyPatch, folder: Path, *paths: str) -> Path:

@@ -220,14 +220,14 @@ def _pair_row(pair: NodePair, first: NodePair, nodes: int) -> tuple[str, ...]:
     )
 
 
-def _disk_gibibytes(settings: Settings) -> int:
+def _node_disk_gibibytes(settings: Settings) -> int:
     existing = settings.cluster.existing
     return capacity.DISK_GIBIBYTES if existing is None else existing.nodes.disk_gibibytes
 
 
 def _nodes_part(subject: CostSubject) -> str:
     production = subject.settings.production
-    disk = _disk_gibibytes(subject.settings)
+    disk = _node_disk_gibibytes(subject.settings)
     pairs = node_pairs(production, disk, subject.prices)
     heads = ("nodes", "pod slots", "millicores", "MiB", "previews beside a full release", "per month", "more")
     table = _markdown_table(
@@ -247,7 +247,7 @@ that is there may have any of them (`shopcat:cluster.existing.nodes`)."""
 
 def _many_part(subject: CostSubject, preview: Estimate) -> str:
     production = subject.settings.production
-    (today, *_) = node_pairs(production, _disk_gibibytes(subject.settings), subject.prices)
+    (today, *_) = node_pairs(production, _node_disk_gibibytes(subject.settings), subject.prices)
     pair = cheapest_pair(production, MANY_PREVIEWS, subject.prices)
     if pair is None or pair.monthly is None or today.monthly is None:
         need = f"No {production.nodes} nodes of a shape in the price file hold {MANY_PREVIEWS} previews beside a full release."

@@ -34,7 +34,7 @@ def usable_lines(lines: Sequence[str], settings: Settings) -> tuple[list[str], l
         paths = dict(zip(_paths(kept), kept, strict=True))
         for line in wrong:
             errors.append(f"what is there can't be described: {line}")
-            setting = max((path for path in paths if path and _is_of(line, path)), key=len, default="")
+            setting = max((path for path in paths if path and _concerns(line, path)), key=len, default="")
             if not setting or paths[setting].rstrip().endswith(":"):
                 return kept, errors  # of several settings together: a person has to choose
             dropped.add(f"{setting}:")
@@ -43,7 +43,7 @@ def usable_lines(lines: Sequence[str], settings: Settings) -> tuple[list[str], l
     return kept, errors
 
 
-def _is_of(line: str, path: str) -> bool:
+def _concerns(line: str, path: str) -> bool:
     return line.startswith((f"{path}:", f"{path}."))
 
 

@@ -184,7 +184,19 @@ def _instance(aws: Aws, identifier: str) -> Properties:
     return {**_fields(instance, names), **growing, **by_iam, "vpcSecurityGroupIds": groups}
 
 
+def _budget(aws: Aws, identifier: str) -> Properties:
+    account, _, name = identifier.partition(":")
+    budget = aws("budgets").describe_budget(AccountId=account, BudgetName=name)["Budget"]
+    fields = {"name": "BudgetName", "budgetType": "BudgetType", "timeUnit": "TimeUnit"}
+    return {
+        **_fields(budget, fields),
+        "limitAmount": str(budget["BudgetLimit"]["Amount"]),
+        "limitUnit": budget["BudgetLimit"]["Unit"],
+    }
+
+
 READERS: Mapping[str, ImportReader] = {
+    "aws:budgets/budget:Budget": _budget,
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:dynamodb/table:Table": _table,
     "aws:ec2/internetGateway:InternetGateway": _internet_gateway,
