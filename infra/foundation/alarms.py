@@ -1,7 +1,8 @@
 """Alarms of CloudWatch: which there are, what each counts, and from which number on it tells a person.
 
-Plain values; infra/foundation/monitoring.py declares them. Every metric is one that AWS writes without an add-on, and none has a
-number that a release changes, so that a release changes no alarm.
+Plain values; infra/foundation/monitoring.py declares them. All but two metrics are written by AWS itself, without an add-on. No
+number follows a release, so that a release, which may change no alarm, has none to change: `release.replicas` counts only as one
+pod or more.
 
 Which colour is live is not asked, since it changes with each release:
 
@@ -11,14 +12,12 @@ Which colour is live is not asked, since it changes with each release:
   one that was never stopped is hidden for half an hour at most: then `both-colours` tells of the old one.
 * **Both colours** have pods during a release alone. So a release that stays open, and an update that was killed before it
   stopped the old colour, are seen without a metric of this program's own, and no identity needs a right to write one.
-
-* **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py), the only
-  one of this program's own.
+* **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py).
+* **A secret that is not synced** is counted in a log, where logs are sent (infra/foundation/log_shipper.py).
 
 Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts (Container Insights would
 tell). Of the shop's own pods each of these shows as a target that is missing or unhealthy, or as a pod that finds no place. A
-secret that is not synced is seen where logs are sent (infra/foundation/log_shipper.py). A release that ended before its pods
-started leaves no trace here either; the next one names it.
+release that ended before its pods started leaves no trace here either; the next one names it.
 """
 
 from __future__ import annotations
@@ -48,6 +47,9 @@ LEAST_ERRORS = 5
 """Errors of a minute below which their share says nothing: with few requests one failure is more than BURN_PERCENT."""
 ENOUGH_TARGETS = 2
 """Healthy targets of which one may go away, with its node, and the shop still answers."""
+MOVE_MINUTES = 5
+"""A pod of a drained node is replaced within the time that a release's pods take to start; meanwhile one target fewer is no alarm.
+Where no target is left users get errors, which another alarm tells sooner."""
 DATABASE_CPU_PERCENT = 90
 """Many use 80 to 90 (docs.cloudposse.com/modules/library/aws/rds-cloudwatch-sns-alarms: "unacceptable high latency" above 90)."""
 CONNECTIONS_SHARE = 0.9
@@ -243,12 +245,12 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
     return [
         Alarm(
             "shopcat-live-targets",
-            f"neither colour has {enough} healthy targets, for 3 of 3 minutes",
+            f"neither colour has {enough} healthy targets, for {MOVE_MINUTES} of {MOVE_MINUTES} minutes",
             _of_colours(healthy, "Minimum", watched),
             "LessThanThreshold",
             threshold=enough,
-            datapoints=3,
-            periods=3,
+            datapoints=MOVE_MINUTES,
+            periods=MOVE_MINUTES,
             missing="breaching",
             expression="IF(FILL(blue, 0) > FILL(green, 0), FILL(blue, 0), FILL(green, 0))",
         ),
