@@ -48,7 +48,7 @@ LEAST_ERRORS = 5
 ENOUGH_TARGETS = 2
 """Healthy targets of which one may go away, with its node, and the shop still answers."""
 MOVE_MINUTES = 5
-"""A pod of a drained node is replaced within the time that a release's pods take to start; meanwhile one target fewer is no alarm.
+"""A pod of a drained node is replaced within the time that pods take to start; meanwhile one target fewer is no alarm.
 Where no target is left users get errors, which another alarm tells sooner."""
 DATABASE_CPU_PERCENT = 90
 """Many use 80 to 90 (docs.cloudposse.com/modules/library/aws/rds-cloudwatch-sns-alarms: "unacceptable high latency" above 90)."""
