@@ -307,7 +307,7 @@ class Rehearsal:
             # Counts come in whole periods of five minutes, and late.
             time.sleep(max(0.0, moved + _BAKE_MINUTES * 60 + 300 + LATE_SECONDS - time.time()))
         with self._step("DNS: finish") as step:
-            step.note = self._dns("finish", "--bake", f"{_BAKE_MINUTES}m", kill_after=6).splitlines()[0]
+            step.note = self._dns("finish", "--bake", f"{_BAKE_MINUTES}m", kill_after=6).splitlines()[-1]
         with self._step("the record imported: dns route53") as step:
             self._settings.change(lambda settings: settings.update({"shopcat:dns": "route53"}))
             step.note = self._up(kill_after=15).splitlines()[-1] + "; " + self._nothing_to_do()
