@@ -213,8 +213,8 @@ FREE = {
     "ec2.LaunchTemplate", "eks.NodeGroup",
     # The call that makes them may be repeated.
     "acm.CertificateValidation", "ecr.LifecyclePolicy", "eks.AccessPolicyAssociation", "iam.RolePolicy",
-    "iam.RolePolicyAttachment", "cloudwatch.Dashboard", "cloudwatch.MetricAlarm", "sns.Topic", "sns.TopicPolicy",
-    "sns.TopicSubscription",
+    "iam.RolePolicyAttachment", "cloudwatch.Dashboard", "cloudwatch.LogMetricFilter", "cloudwatch.MetricAlarm",
+    "sns.Topic", "sns.TopicPolicy", "sns.TopicSubscription",
 }  # fmt: skip
 """Types that production declares in AWS and at which no update stops."""
 

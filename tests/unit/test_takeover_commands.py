@@ -43,7 +43,9 @@ from tests.unit.test_takeover_plan import (
 from twin.plugins.aws.provider import KINDS as STAND_IN
 
 TERRAFORM = {kind.pulumi_type: name for name, kind in KINDS.items() if not name.startswith("aws_alb")}
-WHOLE = settings.read_settings(committed(github={"repository": "shopcat/shopcat"}))
+LOGS = {"image": f"example.com/fluent-bit@sha256:{'a' * 64}"}
+WATCHED = {"email": "ops@example.com", "monthlyBudgetUsd": 300, "logs": LOGS}
+WHOLE = settings.read_settings(committed(github={"repository": "shopcat/shopcat"}, monitoring=WATCHED))
 """Settings with which every type is declared that can be."""
 
 

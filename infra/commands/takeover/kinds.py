@@ -213,6 +213,9 @@ _CLUSTER_TYPES = {
     ),
     "aws_kms_alias": _aws(Part.SHARED),
     "aws_kms_key_policy": _aws(Part.SHARED),
+    "aws_budgets_budget": _aws(
+        Part.SHARED, "budgets/budget:Budget", "name namePrefix accountId", names="name", import_id="{id}"
+    ),
     "aws_cloudwatch_log_group": _aws(
         Part.SHARED,
         "cloudwatch/logGroup:LogGroup",
