@@ -5,6 +5,7 @@ from functools import cache
 
 import boto3
 
+from twin import config
 from twin.config import Twin
 
 _ACTION = {
@@ -21,6 +22,8 @@ _PREFIX = {"monitoring": "cloudwatch"}
 """Services whose requests are signed by another name than IAM's."""
 _NO_PERMISSION = {"sts:GetCallerIdentity"}
 """docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html: "No permissions are required"."""
+_LOAD_BALANCERS_OWN = {"cloudwatch:DescribeAlarms", "cloudwatch:PutMetricData", "cloudwatch:SetAlarmState"}
+"""What the twin's load balancer calls in CloudWatch's place, with the key of the twin's administrator."""
 _TRANSACTION = {"dynamodb:ConditionCheckItem", "dynamodb:PutItem", "dynamodb:UpdateItem"}
 """Actions in a transaction of the ledger (infra/release/ledger.py); IAM knows no action of the whole."""
 
@@ -64,4 +67,5 @@ def needed(twin: Twin, access_key: str) -> set[str]:
             actions |= _TRANSACTION
         else:
             actions.add(f"{service}:{call[0]}")
-    return actions - _NO_PERMISSION
+    others = _LOAD_BALANCERS_OWN if access_key == config.ACCESS_KEY_ID else set()
+    return actions - _NO_PERMISSION - others
