@@ -109,7 +109,7 @@ class Unpaired:
             return Outcome.LEFT, "this program declares nothing like it"
         detail = f"{kind.pulumi_type} {', '.join(sorted(names))}"
         if kind.holds_data:
-            detail += f"; what {owned.text('name') or 'it'} holds stays there and is not copied"
+            detail += f"; what {owned.shown('name') or 'it'} holds stays there and is not copied"
         return Outcome.BESIDE, detail
 
     def _secret(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
