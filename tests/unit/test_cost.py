@@ -390,6 +390,10 @@ def test_an_unknown_price_makes_the_total_say_so(monkeypatch: pytest.MonkeyPatch
     text = command.cost_text(ROOT)
     assert "to which the unknown has to be added" in text
     assert "Not in the total, since no price has a source: NAT gateway." in text
+    (gateways,) = [line for line in text.splitlines() if line.startswith("| `vpc.natGateways")]
+    assert gateways.endswith("| unknown |"), "more of what has no price costs more than nothing"
+    (storage,) = [line for line in text.splitlines() if line.startswith("| `database.storageGibibytes")]
+    assert "+1.37" in storage
 
 
 def test_a_refusal_is_one_line(

@@ -627,6 +627,24 @@ def test_decisions_need_neither_pulumi_nor_aws() -> None:
     assert answer.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize(
+    ("type_name", "attributes", "is_alb"),
+    [
+        ("aws_elb", {}, False),
+        ("aws_lb", {"load_balancer_type": "network"}, False),
+        ("aws_alb", {"load_balancer_type": "gateway"}, False),
+        ("aws_lb", {"load_balancer_type": "application"}, True),
+        ("aws_lb", {}, True),
+    ],
+)
+def test_a_load_balancer_whose_requests_nobody_counts_is_named(
+    type_name: str, attributes: dict[str, Any], *, is_alb: bool
+) -> None:
+    (row,) = _plan([Owned(f"{type_name}.old", type_name, "", {"name": "old", **attributes})]).rows
+    assert row.outcome is Outcome.BESIDE
+    assert ("docs/takeover-traffic.md has the way by hand" in row.detail) is not is_alb
+
+
 def test_the_page_explains_every_word_of_the_table() -> None:
     page = (FOLDER.parents[3] / "docs" / "takeover.md").read_text()
     assert [str(outcome) for outcome in Outcome if f"| {outcome} |" not in page] == []

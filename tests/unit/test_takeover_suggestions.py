@@ -1,6 +1,8 @@
 """Whatever a state holds: a suggested line is one that the settings take, and what they would refuse is an error of the plan."""
 
+import copy
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from tests.unit.test_settings import committed
 from tests.unit.test_takeover_plan import ACCOUNT, MODULES, PLAIN, REGION, SETTINGS, recorded
 
 FOLDER = Path(__file__).parent / "fixtures" / "terraform"
+NAMES = st.sampled_from(
+    ["123", "1e3", "0x10", "2024-99-99", "true", "No", "null", "~", "a: b", "a # b", "[", "*x", '"', "a\nb: [", ""]
+)
+"""Names that AWS takes and YAML reads as something else, and some that would end a line of a stack file or its meaning."""
 CHANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "aws_db_instance": {
         "db_name": st.sampled_from([None, "", "shop", "9shop", "unknown"]),
@@ -39,7 +45,7 @@ CHANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "backup_retention_period": st.sampled_from([0, 7, 40]),
         "multi_az": st.sampled_from([True, None]),
     },
-    "aws_nat_gateway": {"public_ip": st.sampled_from(["", "203.0.113.9", "x"])},
+    "aws_nat_gateway": {"public_ip": st.sampled_from(["", "203.0.113.9", "x", "x: ["])},
     "aws_eks_node_group": {
         "instance_types": st.sampled_from([["t4g.medium"], ["t3.medium"], ["t3.large", "m5.large"], ["p5.48xlarge"]]),
         "scaling_config": st.integers(0, 200).map(lambda least: [{"min_size": least}]),
@@ -50,9 +56,11 @@ CHANGES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
             [[], [{"key": "a", "effect": "NO_SCHEDULE"}], [{"key": "a", "effect": "PREFER_NO_SCHEDULE"}]]
         ),
     },
+    "aws_eks_cluster": {"name": NAMES},
+    "aws_subnet": {"id": st.sampled_from(["", "subnet-0123456789abcdef0", "[", "a: b"])},
     "aws_vpc": {"cidr_block": st.sampled_from(["10.0.0.0/16", "10.0.0.1/16", "", None])},
     "aws_ecr_repository": {
-        "name": st.sampled_from(["shopcat", "Shop", "acme/shop", "shopcat-preview"]),
+        "name": st.sampled_from(["shopcat", "Shop", "acme/shop", "shopcat-preview"]) | NAMES,
         "encryption_configuration": st.sampled_from(
             [[], [{"encryption_type": "KMS", "kms_key": "alias/x"}], [{"encryption_type": "KMS", "kms_key": None}]]
         ),
@@ -106,6 +114,7 @@ def test_a_suggested_line_is_taken_or_the_plan_has_an_error(owned: list[Owned]) 
         *existing_database(instance, owned, SETTINGS),
     ]
     lines, errors = usable_lines(suggested, SETTINGS)
+    assert len(set(errors)) == len(errors)
     assert [line for line in suggested if line in lines] == lines, "lines are left out, and never changed"
     assert len(lines) == len(suggested) or errors
     refused = refusals(merged(lines))
@@ -126,6 +135,65 @@ def test_a_value_that_an_output_marks_is_in_no_line(words: str) -> None:
     assert f"# username: {HIDDEN}, since Terraform marks it" in text
     assert f'"{words}"' not in text
     assert f" {words} " not in text
+
+
+FIXTURES = {name: json.loads((FOLDER / name).read_text()) for name in ("plain.tfstate", "modules.tfstate")}
+TEXTS = [
+    (name, place, key)
+    for name, document in FIXTURES.items()
+    for place, resource in enumerate(document["resources"])
+    for key, value in resource["instances"][0]["attributes"].items()
+    if isinstance(value, str)
+]
+
+
+@generated(max_examples=40, deadline=None)
+@given(st.sets(st.sampled_from(TEXTS), min_size=1, max_size=8))
+def test_a_short_value_that_is_marked_is_printed_nowhere(places: set[tuple[str, int, str]]) -> None:
+    """In an output, since that marks it for every object; in any attribute that a row, an error or a suggestion may name."""
+    for name, fixture in FIXTURES.items():
+        document = {**copy.deepcopy(fixture), "outputs": {"marked": {"value": "qz7", "sensitive": True}}}
+        for place, key in ((place, key) for state_name, place, key in places if state_name == name):
+            document["resources"][place]["instances"][0]["attributes"][key] = "qz7"
+        state = parse_state(json.dumps(document).encode(), name)
+        plan = plan_takeover(state.owned, recorded(), SETTINGS, region=REGION, account=ACCOUNT)
+        assert not re.search("(?<![a-z0-9])qz7(?![a-z0-9])", plan_text(plan, Redactor(state.secrets)))
+
+
+def test_a_name_that_yaml_reads_as_a_number_is_in_quotes() -> None:
+    owned = [
+        replace(each, attributes={**each.attributes, "name": "0123"})
+        if each.type_name == "aws_ecr_repository"
+        else each
+        for each in PLAIN.owned
+    ]
+    lines, errors = usable_lines(list(layout.registry(owned, SETTINGS)), SETTINGS)
+    assert (lines, errors) == (["shopcat:registry:", '  repository: "0123"'], [])
+
+
+def test_every_setting_that_is_refused_is_named_at_once() -> None:
+    lines = [
+        "shopcat:registry:",
+        "  repository: Shop",
+        "shopcat:database:",
+        "  port: 80",
+        "  storageType: io1",
+        "  storageGibibytes: 20",
+    ]
+    kept, errors = usable_lines(lines, SETTINGS)
+    assert kept == ["shopcat:database:", "  storageType: io1", "  storageGibibytes: 20"]
+    reasons = [error.removeprefix("what is there can't be described: shopcat:").partition(":")[0] for error in errors]
+    assert sorted(reasons) == ["database", "database.port", "registry.repository"]
+
+
+def test_iops_of_the_settings_go_where_the_database_has_none() -> None:
+    chosen = settings.read_settings(
+        committed(database={**committed()["database"], "storageType": "io1", "iops": 3000, "storageGibibytes": 100})
+    )
+    instance = next(each for each in PLAIN.owned if each.type_name == "aws_db_instance")
+    lines, errors = usable_lines(list(existing_database(instance, PLAIN.owned, chosen)), chosen)
+    assert "  iops: 0" in lines
+    assert not [error for error in errors if "iops" in error]
 
 
 @pytest.mark.parametrize(

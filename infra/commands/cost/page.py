@@ -183,7 +183,8 @@ def _settings_part(subject: CostSubject, bill: Estimate) -> str:
     rows = []
     for change in SETTING_CHANGES:
         other = subject.monthly(change.apply(subject.settings))
-        rows.append((change.setting, _signed(other.total - bill.total)))
+        is_known = _without_price(other) == _without_price(bill)
+        rows.append((change.setting, _signed(other.total - bill.total) if is_known else "unknown"))
     extended = subject.prices.of("eks-extended-support").monthly(Decimal(1))
     cluster = subject.settings.cluster
     rows.append(
@@ -200,6 +201,11 @@ Per month, to the total above.
 
 `cluster.supportType` is {cluster.support_type} as committed. Until that day both cost the same; with STANDARD AWS
 moves the cluster to the next version instead. Interface endpoints save what their traffic would cost through NAT."""
+
+
+def _without_price(bill: Estimate) -> set[tuple[str, Decimal | None]]:
+    """Return what the total lacks, and how much of it."""
+    return {(row.what, row.count) for row in bill.fixed if row.monthly is None}
 
 
 def _signed(amount: Decimal) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from infra.commands.takeover.redaction import HIDDEN, texts_of
+from infra.commands.takeover.suggestions import setting_line
 from infra.names import DATABASE_PORT
 from infra.settings.platform import DatabaseSettings
 
@@ -46,14 +45,9 @@ def existing_database(instance: Owned, owned: Sequence[Owned], settings: Setting
     # Of "15" RDS would choose the minor version at an import; engine_version_actual is the whole one.
     version = instance.text("engine_version_actual") or instance.text("engine_version")
     values = {"engineVersion": version, **{name: instance.attributes.get(key) for name, key in _SAME.items()}}
-    values |= _where_it_differs(instance)
+    values |= _where_it_differs(instance, settings.database)
     for name, value in values.items():
-        if value is None or value == "":
-            yield f"  # {name}: the state does not say; AWS does (aws rds describe-db-instances)"
-        elif instance.secrets & set(texts_of(value)):
-            yield f"  # {name}: {HIDDEN}, since Terraform marks it; write it yourself"
-        else:
-            yield f"  {name}: {json.dumps(value)}"
+        yield setting_line(name, value, 2, (instance, *owned), elsewhere="; AWS does (aws rds describe-db-instances)")
     if settings.database.application_role == _DEFAULT_ROLE:
         yield f"  applicationRole: {NEW_ROLE}  # a role that nobody has yet"
     if _has_group(instance, owned, settings.database.security_group_name):
@@ -63,11 +57,12 @@ def existing_database(instance: Owned, owned: Sequence[Owned], settings: Setting
         yield "  masterSecret: <its whole ARN>"
 
 
-def _where_it_differs(instance: Owned) -> dict[str, Any]:
-    """Return what a state tells beyond what every database has."""
+def _where_it_differs(instance: Owned, described: DatabaseSettings) -> dict[str, Any]:
+    """Return what a state tells beyond what every database has, or beside what the settings say already."""
     attributes, values = instance.attributes, dict[str, Any]()
-    if instance.text("storage_type") in {"io1", "io2"}:
-        values["iops"] = attributes.get("iops")
+    has_iops = instance.text("storage_type") in {"io1", "io2"}
+    if has_iops or described.iops:
+        values["iops"] = attributes.get("iops") if has_iops else 0
     if instance.text("kms_key_id"):
         values["kmsKeyArn"] = instance.text("kms_key_id")
     if attributes.get("port") not in (None, DATABASE_PORT):

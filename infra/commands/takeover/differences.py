@@ -99,7 +99,8 @@ def compare(kind: TerraformType, declared: Declared, owned: Owned, resolve: Reso
             ]
     for name in sorted(kind.forces_new_if_removed):
         if owned.attributes.get(name) not in _DEFAULTS and _camel(name) not in declared.inputs:
-            differences.append(Difference(_camel(name), _cell_text(owned.attributes[name]), "nothing", Effect.REPLACES))
+            actual = _hidden_or_shown(owned.attributes[name], owned.secrets)
+            differences.append(Difference(_camel(name), actual, "nothing", Effect.REPLACES))
     order = list(Effect)
     return sorted(differences, key=lambda difference: (order.index(difference.effect), difference.argument))
 
@@ -125,10 +126,14 @@ def _judge(
         # The encryption of a cluster's secrets may be begun at any time (aws_eks_cluster, ForceNewIfChange).
         effect = Effect.IN_PLACE if top == "encryptionConfig" else Effect.UNKNOWN
     note = NOTES.get((declared.pulumi_type, path)) or NOTES.get((declared.pulumi_type, top), "")
-    shown = HIDDEN if secrets & set(texts_of(actual)) else _cell_text(actual)
+    is_forced = forced and effect is not Effect.IN_PLACE
     return Difference(
-        path, shown, _cell_text(value, resolve), effect, note, forced=forced and effect is not Effect.IN_PLACE
+        path, _hidden_or_shown(actual, secrets), _cell_text(value, resolve), effect, note, forced=is_forced
     )
+
+
+def _hidden_or_shown(actual: Any, secrets: frozenset[str]) -> str:
+    return HIDDEN if secrets & set(texts_of(actual)) else _cell_text(actual)
 
 
 def state_value(name: str, attributes: Mapping[str, Any]) -> Any:

@@ -301,6 +301,7 @@ _APPLICATION_TYPES = {
         names="name",
         import_id="{arn}",
     ),
+    "aws_elb": _aws(Part.EDGE),
     "aws_lb_target_group": _aws(
         Part.EDGE,
         "lb/targetGroup:TargetGroup",

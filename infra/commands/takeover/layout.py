@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from infra.commands.takeover import nodes
 from infra.commands.takeover.matching import block, vpc_of
+from infra.commands.takeover.suggestions import setting_line
 from infra.settings.limits import OLDEST_KUBERNETES
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
         return
     if cluster.text("name") not in {"", settings.cluster.name}:
         yield (
-            f"{cluster.address}: shopcat:cluster.name is {settings.cluster.name}, the cluster is called {cluster.text('name')}; "
+            f"{cluster.address}: shopcat:cluster.name is {settings.cluster.name}, the cluster is called {cluster.shown('name')}; "
             "set it to that"
         )
     yield from nodes.wrong_nodes(cluster, owned, existing.nodes)
@@ -94,7 +95,9 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
         return
     vpc = vpc_of(cluster)
     network = next((each for each in owned if each.type_name == "aws_vpc" and each.text("id") == vpc), None)
-    subnets = [each for each in owned if each.type_name == "aws_subnet" and each.text("vpc_id") == vpc]
+    subnets = [
+        each for each in owned if each.type_name == "aws_subnet" and each.text("id") and each.text("vpc_id") == vpc
+    ]
     public = [each.text("id") for each in subnets if _is_public(each)]
     used = _subnets_in_use(owned)
     private = [each.text("id") for each in subnets if not _is_public(each) and (not used or each.text("id") in used)]
@@ -104,26 +107,22 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
         for each in owned
         if each.type_name == "aws_nat_gateway" and not each.deposed and each.text("subnet_id") not in elsewhere
     ]
-    group = next(iter(nodes.security_groups(cluster, owned)), "")
+    known = {
+        "vpcId": vpc,
+        "vpcCidr": network.text("cidr_block") if network else "",
+        "publicSubnetIds": public,
+        "privateSubnetIds": private,
+        "securityGroupId": next(iter(nodes.security_groups(cluster, owned)), ""),
+        "natAddresses": list(filter(None, nat)),
+    }
     yield "shopcat:cluster:"
-    yield f"  name: {cluster.text('name')}"
+    yield setting_line("name", cluster.text("name"), 2, owned)
     yield "  existing:"
     yield "    # kubeconfig, a secret: pulumi config set --secret --path shopcat:cluster.existing.kubeconfig"
-    yield _known("vpcId", vpc)
-    yield _known("vpcCidr", network.text("cidr_block") if network else "")
-    yield _known("publicSubnetIds", public)
     yield "    previewSubnetIds: []  # two more public subnets of this VPC that nothing else uses"
-    yield _known("privateSubnetIds", private)
-    yield _known("securityGroupId", group)
-    yield f"    natAddresses: [{', '.join(filter(None, nat))}]"
+    for name, value in known.items():
+        yield setting_line(name, value or None, 4, owned)
     yield from nodes.node_lines(nodes.node_groups(cluster, owned))
-
-
-def _known(name: str, value: str | Sequence[str]) -> str:
-    """Return the line of a setting, or a comment where the state does not say it."""
-    if not value:
-        return f"    # {name}: the state does not say"
-    return f"    {name}: {value}" if isinstance(value, str) else f"    {name}: [{', '.join(value)}]"
 
 
 def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
@@ -140,9 +139,11 @@ def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
     key = key if isinstance(key, str) else ""
     if (repository.text("name"), key) != (settings.registry.repository, settings.registry.kms_key):
         yield "shopcat:registry:"
-        yield f"  repository: {repository.text('name')}"
+        yield setting_line("repository", repository.text("name"), 2, owned)
         if key:
-            yield f"  kmsKey: {key}"
+            yield setting_line("kmsKey", key, 2, owned)
+        elif settings.registry.kms_key and encryption.get("encryption_type") != "KMS":
+            yield '  kmsKey: ""'
 
 
 def wrong_repository(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
@@ -154,7 +155,7 @@ def wrong_repository(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     if len(there) == 1 and there[0].text("name") != named:
         yield (
             f"{there[0].address}: shopcat:registry.repository is {named}, and the shop's images are in "
-            f"{there[0].text('name')}; set it to that"
+            f"{there[0].shown('name')}; set it to that"
         )
 
 
@@ -176,7 +177,7 @@ def wrong_arns(settings: Settings, region: str, account: str) -> Iterator[str]:
 
 
 def _names(repositories: Sequence[Owned]) -> str:
-    return ", ".join(each.text("name") for each in repositories)
+    return ", ".join(each.shown("name") for each in repositories)
 
 
 def _subnets_in_use(owned: Sequence[Owned]) -> set[str]:

@@ -263,7 +263,7 @@ def _setting(pulumi_type: str, difference: Difference) -> str:
 def import_id(kind: TerraformType, owned: Owned) -> str:
     """Return the id for `pulumi import`; nothing if the state lacks a part of it."""
     names = re.findall(r"{(\w+)}", kind.import_id)
-    parts = {name: owned.text(name) for name in names}
+    parts = {name: owned.shown(name) for name in names}
     return kind.import_id.format(**parts) if all(parts.values()) else ""
 
 
@@ -354,7 +354,7 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
             continue
         if each.text("replicate_source_db"):
             yield (
-                f"{each.address}: it is a replica of {each.text('replicate_source_db')}, and an update without that would make "
+                f"{each.address}: it is a replica of {each.shown('replicate_source_db')}, and an update without that would make "
                 "it a database of its own; take over the one that it follows, or promote it first"
             )
         size = each.attributes.get("allocated_storage")
@@ -363,11 +363,11 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
                 f"{each.address}: it has {size} GiB, and RDS makes no storage smaller; set shopcat:database.storageGibibytes "
                 f"to {size}"
             )
-        version = each.text("engine_version_actual") or each.text("engine_version")
-        if _is_older(wanted.engine_version, version):
+        version = "engine_version_actual" if each.text("engine_version_actual") else "engine_version"
+        if _is_older(wanted.engine_version, each.text(version)):
             yield (
-                f"{each.address}: it runs PostgreSQL {version}, and RDS goes back to no older version; set "
-                f"shopcat:database.engineVersion to {version}"
+                f"{each.address}: it runs PostgreSQL {each.shown(version)}, and RDS goes back to no older version; set "
+                f"shopcat:database.engineVersion to {each.shown(version)}"
             )
         port = each.attributes.get("port")
         if port is not None and str(port) != str(settings.database.port):
@@ -391,7 +391,7 @@ def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]],
         counterpart = pairs.counterpart(each)
         if counterpart is not None and each.type_name == _RECORD and paired[each.address]:
             yield (
-                f"{each.address}: {each.text('name')} {each.text('type')} leads to the old load balancer, and with shopcat:dns "
+                f"{each.address}: {each.shown('name')} {each.text('type')} leads to the old load balancer, and with shopcat:dns "
                 "route53 this program would lead it to its own at once; set shopcat:dns to external"
             )
 

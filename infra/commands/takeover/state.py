@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infra.commands.takeover.redaction import secret_texts, strings_in
+from infra.commands.takeover.redaction import HIDDEN, secret_texts, strings_in
 from infra.errors import SettingsError
 
 STATE_VERSION = 4
@@ -42,6 +42,11 @@ class Owned:
         """Return an attribute if it is a text; else nothing."""
         value = self.attributes.get(name)
         return value if isinstance(value, str) else ""
+
+    def shown(self, name: str) -> str:
+        """Return an attribute as a message may have it: a secret one is hidden, however short it is."""
+        text = self.text(name)
+        return HIDDEN if text in self.secrets else text
 
     @property
     def identity(self) -> set[str]:

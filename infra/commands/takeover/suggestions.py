@@ -1,17 +1,27 @@
-"""Judge suggested lines of settings by the settings' own parser: what it would refuse is an error of the plan and no line."""
+"""Write suggested lines of settings, and judge them by the settings' own parser: what it would refuse is an error and no line.
+
+A value that Terraform marks as sensitive is in none.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from infra.commands.takeover.redaction import HIDDEN, texts_of
 from infra.errors import SettingsError
 from infra.settings import read_settings
 
 if TYPE_CHECKING:
+    from infra.commands.takeover.state import Owned
     from infra.settings import Settings
+
+_PLAIN = re.compile(r"(arn:[a-z0-9:-]+:)?[A-Za-z][A-Za-z0-9/._-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?")
+"""Texts that need no quotes in YAML, unless it reads them as a truth value or as nothing (`no`, `null`)."""
 
 PLACEHOLDERS: Mapping[str, Any] = {
     "shopcat:cluster.existing.kubeconfig": "kubeconfig",
@@ -21,6 +31,34 @@ PLACEHOLDERS: Mapping[str, Any] = {
 """Setting that a person fills in → a value in its place while the others are judged."""
 
 
+def setting_line(name: str, value: Any, indent: int, owned: Sequence[Owned], *, elsewhere: str = "") -> str:
+    """Return the line of a setting; a comment where the state does not say its value, or marks that as sensitive.
+
+    Args:
+        name: of the setting.
+        value: what the state says; None or an empty text if it says nothing.
+        indent: spaces before the name.
+        owned: everything that the state holds, with what is secret of it.
+        elsewhere: who knows what the state does not say.
+    """
+    texts = set(texts_of(value))
+    if value is None or value == "":
+        comment = f"the state does not say{elsewhere}"
+    elif any(texts & each.secrets for each in owned):
+        comment = f"{HIDDEN}, since Terraform marks it; write it yourself"
+    else:
+        return f"{' ' * indent}{name}: {_written(value)}"
+    return f"{' ' * indent}# {name}: {comment}"
+
+
+def _written(value: Any) -> str:
+    """Return a value as YAML on one line, which is read back as the same value."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_written, value))}]"
+    is_plain = isinstance(value, str) and _PLAIN.fullmatch(value) and yaml.safe_load(value) == value
+    return value if is_plain else json.dumps(value)
+
+
 def usable_lines(lines: Sequence[str], settings: Settings) -> tuple[list[str], list[str]]:
     """Return the lines that the settings take, and for each other one why nothing describes what is there.
 
@@ -28,19 +66,18 @@ def usable_lines(lines: Sequence[str], settings: Settings) -> tuple[list[str], l
         lines: of a stack file, comments among them.
         settings: that the lines are to be put into.
     """
-    kept, errors = list(lines), list[str]()
+    kept, errors = _without_empty(lines), list[str]()
     dropped: set[str] = set()
     while wrong := [line for line in _refusals(kept, settings) if not line.startswith(tuple(dropped))]:
+        errors += [f"what is there can't be described: {line}" for line in wrong]
         paths = dict(zip(_paths(kept), kept, strict=True))
-        for line in wrong:
-            errors.append(f"what is there can't be described: {line}")
-            setting = max((path for path in paths if path and _concerns(line, path)), key=len, default="")
-            if not setting or paths[setting].rstrip().endswith(":"):
-                return kept, errors  # of several settings together: a person has to choose
-            dropped.add(f"{setting}:")
-            kept = _without_empty([each for path, each in zip(_paths(kept), kept, strict=True) if path != setting])
-            paths.pop(setting)
-    return kept, errors
+        values = [path for path, line in paths.items() if path and not line.rstrip().endswith(":")]
+        refused = {path for path in values for line in wrong if _concerns(line, path)}
+        if not refused:
+            break  # of several settings together: a person has to choose
+        dropped |= {f"{path}{end}" for path in refused for end in ":."}
+        kept = _without_empty([each for path, each in zip(_paths(kept), kept, strict=True) if path not in refused])
+    return kept, list(dict.fromkeys(errors))
 
 
 def _concerns(line: str, path: str) -> bool:

@@ -109,7 +109,7 @@ class Unpaired:
             return Outcome.LEFT, "this program declares nothing like it"
         detail = f"{kind.pulumi_type} {', '.join(sorted(names))}"
         if kind.holds_data:
-            detail += f"; what {owned.text('name') or 'it'} holds stays there and is not copied"
+            detail += f"; what {owned.shown('name') or 'it'} holds stays there and is not copied"
         return Outcome.BESIDE, detail
 
     def _secret(self, owned: Owned, kind: TerraformType) -> tuple[Outcome, str]:
@@ -137,6 +137,11 @@ class Unpaired:
             if self._settings.dns == "external":
                 return Outcome.USED, "shopcat:dns is external: whoever enters names changes it"
             return Outcome.UNKNOWN, "this program declares no record of that name and type; look who uses it"
+        if owned.type_name == "aws_elb" or owned.text("load_balancer_type") in {"network", "gateway"}:
+            return Outcome.BESIDE, (
+                "the load balancer shopcat; this one is no Application Load Balancer, so if users reach the shop through it, "
+                "`make takeover-dns` can't count its requests: docs/takeover-traffic.md has the way by hand"
+            )
         return self._beside(owned, kind)
 
     @staticmethod

@@ -163,7 +163,8 @@ class MoveByHand:
         if old is None or (new and old.arn == new.arn):
             raise PreflightError(
                 f"OLD={self.old_name} is no application load balancer of this account and region besides the new one; set it to "
-                "a name or DNS name of `aws elbv2 describe-load-balancers`"
+                "a name or DNS name of `aws elbv2 describe-load-balancers`. In front of a Network or Classic Load Balancer set "
+                "the pair by hand (docs/takeover-traffic.md)"
             )
         return old, new
 

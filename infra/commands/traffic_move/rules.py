@@ -107,7 +107,8 @@ def split_refusal(records: ShopRecords, old: Edge | None, new: Edge) -> str:
     if old is None:
         return (
             f"{records.host} leads to {records.old_target}, which is no application load balancer of this account and region, "
-            "so its requests can't be counted; use the credentials and aws:region of the old one, or let the record lead to it"
+            "so its requests can't be counted; use the credentials and aws:region of the old one, or let the record lead to it. "
+            "In front of a Network or Classic Load Balancer set the pair by hand (docs/takeover-traffic.md)"
         )
     if records.ttl_seconds > LONGEST_TTL_SECONDS:
         return (
