@@ -1,4 +1,7 @@
-"""``python -m bench``: every scenario on twins of its own, then the report."""
+"""``python -m bench``: who fails requests when, on twins of its own; then figures, page and documents in docs/.
+
+A run that breaks off keeps its cells (bench/results), and the next one goes on with those that are missing.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +10,93 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from bench import load, postmortem, report, run, scenarios, workloads
+from bench import assembly, cells, load, matrix, page, postmortem, report, run, scenarios, workloads
+from bench.accidents import ACCIDENTS, Accident
+from bench.figures import as_text
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
 RESULTS = REPOSITORY / "bench" / "results"
 PUBLISHED = REPOSITORY / "docs"
+_SYSTEMS = [name for stage in matrix.STAGES for name in stage]
 
 
-def _publish(results: Path, published: Path, name: str) -> None:
-    published.mkdir(parents=True, exist_ok=True)
-    for ending in ("json", "html"):
-        shutil.copy(results / f"{name}.{ending}", published)
-
-
-def main() -> int:
-    """Run, keep the logs, report, take the twins down.
-
-    Exit code 1 if a step failed or the run proves nothing; only a run that proves something is published.
-    """
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "--full", action="store_true", help="consecutive releases with the committed settings: two hours"
+        "--all", action="store_true", help="every accident, and the curve of delays: two hours and a half"
+    )
+    parser.add_argument("--again", action="store_true", help="forget the cells of former runs")
+    parser.add_argument("--runs", type=int, default=1, help="releases for each cell; the worst is shown")
+    parser.add_argument("--systems", nargs="+", choices=_SYSTEMS, default=_SYSTEMS)
+    parser.add_argument("--accidents", nargs="+", choices=[accident.name for accident in ACCIDENTS], default=[])
+    parser.add_argument(
+        "--full", action="store_true", help="ours alone, with the committed settings: a million requests, two hours"
     )
     parser.add_argument("--releases", type=int, default=workloads.FULL_RELEASES, help="with --full; fewer proves less")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
-    parser.add_argument("--keep", action="store_true", help="leave the twins running")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def chosen_accidents(names: Sequence[str], *, every: bool) -> list[Accident]:
+    """Return the accidents with these names; without names those of the headline, or every one."""
+    return [each for each in ACCIDENTS if (each.name in names if names else every or each.headline)]
+
+
+def _run_matrix(names: Sequence[str], arguments: argparse.Namespace) -> list[str]:
+    """Run what is missing, and publish all that is known; return why it proves nothing."""
+    if arguments.again:
+        shutil.rmtree(RESULTS, ignore_errors=True)
+    accidents = chosen_accidents(arguments.accidents, every=arguments.all)
+    broken = matrix.run_all(names, arguments.systems, accidents, runs=arguments.runs, with_curve=arguments.all)
+    figures = assembly.assemble()
+    print(cells.table(cells.read(), {each.name: each.title for each in assembly.SYSTEMS}))
+    problems = [*figures["problems"], *(f"{name}: {text}" for name, text in broken.items())]
+    target = arguments.published if not problems else RESULTS
+    (target / "bench.json").write_text(as_text(figures))
+    page.main([target / "bench.json"])
+    if not problems:
+        postmortem.write(target)
+    return problems
+
+
+def _run_full(name: str, arguments: argparse.Namespace) -> list[str]:
+    """Run the million requests; publish the report if it proves something; return why it does not."""
+    with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
+        try:
+            result = scenarios.run_full(name, Path(directory), arguments.releases)
+        finally:
+            run.keep_logs(Path(directory), RESULTS / "bench-full-logs")
+    for system, outcomes in result.outcomes.items():
+        load.write(outcomes, RESULTS / f"{system}.jsonl")
+    problems = report.problems(result)
+    report.write(result, RESULTS if problems else arguments.published, "bench-full")
+    return problems
+
+
+def main() -> int:
+    """Run, report, take the twins down; 1 if a step failed or the run proves nothing, which is then not published."""
+    arguments = _arguments()
     first = os.environ.get("SHOPCAT_TWIN_NAME", "bench")
-    names = [first] if arguments.full else [first, scenarios.second_name(first)]
+    names = [first] if arguments.full else [first, f"{first}-2"]
     if reason := run.why_not(names):
         print(f"error: {reason}", file=sys.stderr)
         return 1
     run.prepare_process()
-    title = "bench-full" if arguments.full else "bench"
+    RESULTS.mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="shopcat-bench-") as directory:
-            try:
-                if arguments.full:
-                    result = scenarios.run_full(first, Path(directory), arguments.releases)
-                else:
-                    result = scenarios.run_short(first, Path(directory))
-            finally:
-                run.keep_logs(Path(directory), RESULTS / f"{title}-logs")
+        problems = _run_full(first, arguments) if arguments.full else _run_matrix(names, arguments)
     except TwinError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        if not arguments.keep:
-            run.take_down(names)
-    RESULTS.mkdir(exist_ok=True)
-    for name, outcomes in result.outcomes.items():
-        load.write(outcomes, RESULTS / f"{name.replace(' ', '-')}.jsonl")
-    report.write(result, RESULTS, title)
-    problems = report.problems(result)
-    print(f"{result.seconds:.0f} s; report: {RESULTS / title}.html")
+        run.take_down(names)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    if problems:
-        return 1
-    _publish(RESULTS, arguments.published, title)
-    if title == "bench":
-        postmortem.write(arguments.published)
-    return 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

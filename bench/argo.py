@@ -7,8 +7,10 @@ The numbers, and where they are from (argo-rollouts.readthedocs.io/en/stable/fea
 
 * `scaleDownDelaySeconds`: the load balancer's worst propagation and the longest request. traffic-management/alb says that the
   default of 30 s has to be long enough for targets to be deregistered.
-* canary: all pods of the new version first (`setCanaryScale`), then 10 % for two whole minutes of CloudWatch, then all. Ours
-  does the same.
+* canary: all pods of the new version first (`setCanaryScale`), then 10 % for an analysis long enough for two whole minutes
+  of CloudWatch, then all. Ours does the same.
+* blueGreen: the same analysis after the switch (`postPromotionAnalysis`), and the old pods kept until it is over: an abort
+  then switches back to pods that run.
 * `abortScaleDownDelaySeconds`: as long, so that an abort has left the load balancer before the pods go.
 """
 
@@ -24,9 +26,12 @@ from typing import Any
 
 import yaml
 
-from bench import pods, run
+from bench import pods, run, tools
+from bench.argo_status import final_phase
+from bench.images import Images
 from bench.system import State, Target
-from bench.systems import execute
+from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LOAD_BALANCER_CONTROLLER, IngressLoadBalancer
+from bench.tools import execute
 from infra.timeouts import METRIC_MINUTES_SECONDS, DrainBudget
 from twin import config, pulumi
 from twin.build import image_layers, programs
@@ -35,17 +40,26 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import processes
 from twin.images.registry_client import push_recipe
-from twin.loadbalancer.addresses import NodeAddresses
+from twin.paths import REPOSITORY
 from twin.scenarios import production
 
 CONTROLLER = "argo-rollouts"
 _IMAGE = f"quay.io/argoproj/argo-rollouts:v{ARGO_ROLLOUTS}"
 _ROLLOUT = "shopcat"
 _CANARY_PERCENT = 10
+_COMMON = (
+    "Image, requests, probes, preStop and grace period of the patched chart, readiness gates, progressDeadlineAbort, "
+    "rollbackWindow. Undone by `kubectl argo rollouts abort` while a release is under way, by `undo` afterwards."
+)
+_ANALYSIS = "errors"
+_LOOK_SECONDS = 10
+_ERRORS_A_MINUTE = 3
+_METRICS_LATE_SECONDS = 60
+"""CloudWatch has a minute about as late as that."""
 _READ = [f"elasticloadbalancing:Describe{what}" for what in (
     "TargetGroups", "LoadBalancers", "Listeners", "Rules", "Tags", "TargetHealth",
-)]  # fmt: skip
-"""What --aws-verify-target-group calls (features/traffic-management/alb, "Required IAM permissions")."""
+)] + ["cloudwatch:GetMetricData"]  # fmt: skip
+"""What --aws-verify-target-group calls (features/traffic-management/alb, "Required IAM permissions"), and the analysis."""
 
 
 def install_controller(twin: Twin) -> None:
@@ -97,16 +111,50 @@ def _grant(twin: Twin) -> None:
     )
 
 
+def analysis(load_balancer: str) -> dict[str, Any]:
+    """Return the AnalysisTemplate: it fails at the first minute of the load balancer (ARN) with more than a few answers of 5xx.
+
+    Errors of targets and of the load balancer itself, by GetMetricData; a minute without errors has no value
+    (analysis/cloudwatch). It looks for two minutes and the minute by which CloudWatch is late.
+    """
+    dimensions = [{"name": "LoadBalancer", "value": load_balancer.partition(":loadbalancer/")[2]}]
+    queries = [
+        {
+            "id": name.lower(),
+            "metricStat": {
+                "metric": {"namespace": "AWS/ApplicationELB", "metricName": name, "dimensions": dimensions},
+                "period": 60,
+                "stat": "Sum",
+            },
+        }
+        for name in ("HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count")
+    ]
+    looks = (METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS) // _LOOK_SECONDS
+    metric = {
+        "name": "errors",
+        "initialDelay": "30s",
+        "interval": f"{_LOOK_SECONDS}s",
+        "count": looks - 30 // _LOOK_SECONDS,
+        "failureLimit": 0,
+        "consecutiveErrorLimit": looks,
+        "successCondition": f"all(result, {{all(#.Values, {{# <= {_ERRORS_A_MINUTE}}})}})",
+        "provider": {"cloudWatch": {"interval": "2m", "metricDataQueries": queries}},
+    }
+    return {"kind": "AnalysisTemplate", "metadata": {"name": _ANALYSIS}, "spec": {"metrics": [metric]}}
+
+
 class Argo:
     """One Rollout with its Services and its Ingress; the controller is installed already."""
 
     name = ""
     title = ""
+    tuned = ""
     services: tuple[str, ...] = ()
+    controllers = (LOAD_BALANCER_CONTROLLER, (CONTROLLER, f"app.kubernetes.io/name={CONTROLLER}"))
 
-    def __init__(self, twin: Twin, directory: Path, budget: DrainBudget) -> None:
-        self._twin, self._directory, self._budget = twin, directory, budget
-        self.namespace = self.name
+    def __init__(self, twin: Twin, directory: Path, images: Images, budget: DrainBudget) -> None:
+        self._twin, self._directory, self._images, self._budget = twin, directory, images, budget
+        self.balancer = IngressLoadBalancer(twin, self.name, _ROLLOUT)
 
     def strategy(self) -> dict[str, Any]:
         """Return the Rollout's strategy."""
@@ -121,9 +169,7 @@ class Argo:
     def install(self, tag: str) -> None:
         """Make namespace, Secret, Services and Ingress; once the load balancer is there the Rollout; wait until it answers."""
         labels = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
-        self._apply(
-            {"kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}, "v1", namespaced=False
-        )
+        self._apply({"kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}, "v1", namespaced=False)
         secret = run.application_secret(self._twin)
         self._apply(
             {"kind": "Secret", "metadata": {"name": _ROLLOUT}, "stringData": {"password": secret["password"]}}, "v1"
@@ -140,10 +186,14 @@ class Argo:
             )
         self._apply(self.ingress(), "networking.k8s.io/v1")
         # Pods that are older than their binding have no readiness gate.
-        processes.wait_until(lambda: bool(self.load_balancer()), "Argo's load balancer", timeout_seconds=120)
+        self.balancer.wait()
+        self._apply(analysis(self.balancer.arn()), "argoproj.io/v1alpha1")
         self._apply(self._rollout(tag, secret), "argoproj.io/v1alpha1")
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=300)
-        processes.wait_until(lambda: bool(self.addresses()), f"{self.name}: address", timeout_seconds=60)
+
+    def push(self, tag: str, edits: dict[str, str]) -> None:
+        """Build and push to the shop's own repository, whose tags can't be changed."""
+        self._images.push(tag, edits)
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Apply the Rollout with another image, and wait until it is healthy or degraded."""
@@ -157,54 +207,32 @@ class Argo:
 
     def undo(self) -> subprocess.Popen[str]:
         """Abort what is under way, or go back to the former revision, as `kubectl argo rollouts abort` and `undo` do."""
-        state = self._read()
-        if state["status"].get("phase") in ("Progressing", "Paused"):
-            self._patch({"status": {"abort": True}}, subresource="status")
+        if final_phase(self._read()):
+            self._patch({"spec": {"template": self._former_template()}})
         else:
-            self._patch_template(self._former_template())
+            self._patch({"status": {"abort": True}}, subresource="status")
         return self._wait()
 
+    def target(self) -> Target:
+        """Return its Ingress's load balancer."""
+        return self.balancer.target()
+
     def state(self) -> State:
-        """Read what the Rollout says of itself, and which pods there are."""
+        """Read what the Rollout's status holds, and which pods there are."""
         rollout = self._read()
-        status = rollout.get("status", {})
-        listed = self._get("pods", "-l", f"app={_ROLLOUT}")["items"]
-        leaving = any(pods.is_leaving(pod) for pod in listed)
-        current = str(status.get("observedGeneration")) == str(rollout["metadata"]["generation"])
-        done = status.get("phase") in ("Healthy", "Degraded") and current
-        ready = [pod for pod in listed if pods.is_ready(pod)]
-        settled = done and not leaving and len(ready) == len(listed) == rollout["spec"]["replicas"]
-        tags = {pod["spec"]["containers"][0]["image"].rpartition(":")[2] for pod in ready}
-        serving = tags.pop() if len(tags) == 1 else ""
-        return State(serving, settled, f"{status.get('phase')}: {status.get('message', '')}")
+        phase = final_phase(rollout)
+        listed = pods.list_pods(self._twin, self.name)
+        left = f"Degraded: {rollout['status'].get('message', '')}" if phase == "Degraded" else ""
+        return State(self._images.content(listed), bool(phase) and pods.are_at_rest(listed), left)
 
     def has_ready_pod(self, tag: str) -> bool:
-        """Tell whether a pod of the tag is ready."""
-        listed = self._get("pods", "-l", f"app={_ROLLOUT}")["items"]
-        return any(pods.is_ready(pod) and pod["spec"]["containers"][0]["image"].endswith(f":{tag}") for pod in listed)
+        """Tell whether a pod of this content is ready."""
+        listed = pods.list_pods(self._twin, self.name)
+        return any(pods.is_ready(pod) and self._images.content([pod]) == tag for pod in listed)
 
-    def target(self) -> Target:
-        """Return one of its load balancer's nodes, by plain HTTP as its Ingress listens."""
-        return Target(self.addresses()[0], f"{self.name}.example.com", 80, None)
-
-    # Its load balancer ------------------------------------------------------------------------------------------------
-
-    def load_balancer(self) -> str:
-        """Return the ARN of the Ingress's load balancer; nothing while there is none."""
-        ingress = self._get("ingress", _ROLLOUT)
-        names = [
-            each["hostname"] for each in ((ingress.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-        ]
-        listed = pulumi.client(self._twin, "elbv2").describe_load_balancers()["LoadBalancers"]
-        return next((each["LoadBalancerArn"] for each in listed if each["DNSName"].lower() in names), "")
-
-    def addresses(self) -> list[str]:
-        """Return the addresses of its nodes on this machine's loopback; none while the load balancer has none."""
-        nodes = NodeAddresses(self._twin, self._twin.directory / "loadbalancer" / "ordinals.json")
-        try:
-            return list(nodes.of(self.load_balancer(), loopback=True))
-        except KeyError:
-            return []
+    def is_shifting(self, tag: str) -> bool:
+        """Tell whether the Service or group that users get has pods of it."""
+        raise NotImplementedError
 
     # Objects ----------------------------------------------------------------------------------------------------------
 
@@ -243,6 +271,7 @@ class Argo:
                 # Back to one of the last two revisions without the canary's steps (features/rollback).
                 "rollbackWindow": {"revisions": 2},
                 "progressDeadlineSeconds": 120,
+                "progressDeadlineAbort": True,
                 "selector": {"matchLabels": {"app": _ROLLOUT}},
                 "template": {
                     # By the second label this cluster's controller chooses the pods that get readiness gates.
@@ -274,7 +303,7 @@ class Argo:
     # Tools ------------------------------------------------------------------------------------------------------------
 
     def _apply(self, document: dict[str, Any], version: str, *, namespaced: bool = True) -> None:
-        where = ["-n", self.namespace] if namespaced else []
+        where = ["-n", self.name] if namespaced else []
         execute(
             self._twin,
             ["kubectl", "apply", "--server-side", "--force-conflicts", *where, "-f", "-"],
@@ -283,7 +312,7 @@ class Argo:
 
     def _get(self, *what: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(
-            execute(self._twin, ["kubectl", "get", *what, "-n", self.namespace, "-o", "json"])
+            execute(self._twin, ["kubectl", "get", *what, "-n", self.name, "-o", "json"])
         )
         return found
 
@@ -292,43 +321,28 @@ class Argo:
 
     def _patch(self, patch: dict[str, Any], *, subresource: str = "") -> None:
         more = [f"--subresource={subresource}"] if subresource else []
-        kubectl = ["kubectl", "patch", "rollouts.argoproj.io", _ROLLOUT, "-n", self.namespace, "--type=merge", *more]
+        kubectl = ["kubectl", "patch", "rollouts.argoproj.io", _ROLLOUT, "-n", self.name, "--type=merge", *more]
         execute(self._twin, [*kubectl, "-p", json.dumps(patch)])
-
-    def _patch_template(self, template: dict[str, Any]) -> None:
-        self._patch({"spec": {"template": template}})
 
     def _wait(self) -> subprocess.Popen[str]:
         """Start a process that ends when the Rollout is healthy, with 1 if it is degraded."""
-        program = (
-            "import json, subprocess, sys, time\n"
-            "while True:\n"
-            "    text = subprocess.run(sys.argv[1:], text=True, capture_output=True, check=True).stdout\n"
-            "    found = json.loads(text); status = found.get('status', {})\n"
-            "    current = str(status.get('observedGeneration')) == str(found['metadata']['generation'])\n"
-            "    if current and status.get('phase') in ('Healthy', 'Degraded'):\n"
-            "        print(status['phase'], status.get('message', '')); sys.exit(status['phase'] != 'Healthy')\n"
-            "    time.sleep(1)\n"
-        )
         time.sleep(1)  # the controller has taken up the change by then
-        kubectl = ["kubectl", "get", "rollouts.argoproj.io", _ROLLOUT, "-n", self.namespace, "-o", "json"]
-        log = (self._directory / f"{self.name}-{time.monotonic_ns()}.log").open("w")
-        return subprocess.Popen(
-            [sys.executable, "-c", program, *kubectl],
-            env=run.environment(self._twin, self._twin.directory / "Pulumi.prod.yaml"),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+        kubectl = ["kubectl", "get", "rollouts.argoproj.io", _ROLLOUT, "-n", self.name, "-o", "json"]
+        program = [sys.executable, "-P", str(REPOSITORY / "bench" / "argo_status.py")]
+        return tools.start(self._twin, [[*program, *kubectl]], self._directory, self.name)
 
 
 class ArgoCanary(Argo):
     """Canary with `pingPong` and ALB traffic routing: two Services that change roles, and weights in the Ingress's annotation."""
 
-    name = "argo-canary"
+    name = ARGO_CANARY
     title = "Argo Rollouts, canary with pingPong"
+    tuned = (
+        f"Argo Rollouts {ARGO_ROLLOUTS}: canary with pingPong and ALB traffic routing, --aws-verify-target-group; all pods "
+        "first, 10 %, three minutes of analysis by CloudWatch, then everything; old pods kept for propagation and the "
+        "longest request. "
+        f"{_COMMON}"
+    )
     services = ("ping", "pong")
 
     def strategy(self) -> dict[str, Any]:
@@ -342,12 +356,17 @@ class ArgoCanary(Argo):
                 "steps": [
                     {"setCanaryScale": {"replicas": 2}},
                     {"setWeight": _CANARY_PERCENT},
-                    {"pause": {"duration": f"{METRIC_MINUTES_SECONDS}s"}},
+                    {"analysis": {"templates": [{"templateName": _ANALYSIS}]}},
                     {"setWeight": 100},
                     {"pause": {"duration": f"{self.drained_seconds}s"}},
                 ],
             }
         }
+
+    def is_shifting(self, tag: str) -> bool:
+        """Tell whether the controller has given its pods a weight."""
+        weights = (self._read().get("status", {}).get("canary") or {}).get("weights") or {}
+        return self.has_ready_pod(tag) and int((weights.get("canary") or {}).get("weight", 0)) > 0
 
     def ingress(self) -> dict[str, Any]:
         """Return the Ingress whose backend is the annotation that the controller writes."""
@@ -362,8 +381,13 @@ class ArgoCanary(Argo):
 class ArgoBlueGreen(Argo):
     """Blue/green: the active Service's selector is switched. Documented as not safe with an ALB, and widely used."""
 
-    name = "argo-bluegreen"
+    name = ARGO_BLUE_GREEN
     title = "Argo Rollouts, blueGreen"
+    tuned = (
+        f"Argo Rollouts {ARGO_ROLLOUTS}: blueGreen with --aws-verify-target-group, which its documentation does not recommend "
+        "with an ALB; three minutes of postPromotionAnalysis by CloudWatch, old pods kept for it, propagation and the longest "
+        f"request. {_COMMON}"
+    )
     services = ("active", "preview")
 
     def strategy(self) -> dict[str, Any]:
@@ -373,10 +397,18 @@ class ArgoBlueGreen(Argo):
                 "activeService": "active",
                 "previewService": "preview",
                 "autoPromotionEnabled": True,
-                "scaleDownDelaySeconds": self.drained_seconds,
+                "postPromotionAnalysis": {"templates": [{"templateName": _ANALYSIS}]},
+                "scaleDownDelaySeconds": METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS + self.drained_seconds,
                 "abortScaleDownDelaySeconds": self.drained_seconds,
             }
         }
+
+    def is_shifting(self, tag: str) -> bool:
+        """Tell whether the active Service selects pods of it."""
+        selector = self._get("service", "active")["spec"]["selector"]
+        listed = pods.list_pods(self._twin, self.name)
+        chosen = [pod for pod in listed if selector.items() <= pod["metadata"]["labels"].items()]
+        return self._images.content(chosen) == tag
 
     def ingress(self) -> dict[str, Any]:
         """Return a plain Ingress to the active Service."""

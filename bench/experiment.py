@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import time
 import urllib.request
@@ -23,7 +21,7 @@ from bench import pods, reconcile, run, steps
 from bench.load import Load, Outcome, Stream
 from bench.measurements import Action, Measurement, ended_since, steady_summary
 from bench.steps import Step
-from bench.systems import OURS, execute, host_prefix
+from bench.systems import OURS, host_prefix
 from bench.workloads import SHORT_BUDGET, SHORT_MIX
 from infra.timeouts import DrainBudget
 from twin.config import Twin
@@ -255,41 +253,15 @@ class Bench:
                 file.write(f"# {tag}\n")
             production.push_image(self.twin, source, tag)
 
-    def abort_after_kill(self, changes: Mapping[str, Any], tag: str, *, throttled_seconds: float) -> str:
-        """Kill the engine at the canary, then abort while ModifyRule is throttled.
-
-        Raises:
-            TwinError: the release never got there, or the abort failed.
-        """
-        process, log = self.start_update(changes, {"tag": tag})
-        deadline = time.monotonic() + 300
-        while "read back (2 of 2)" not in log.read_text():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise TwinError(f"release {tag} never came to its canary:\n{log.read_text()[-2000:]}")
-            time.sleep(0.3)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
-        execute(self.twin, ["pulumi", "cancel", "-s", "prod", "--yes"])
-        self._throttle("ModifyRule", throttled_seconds)
-        return self.up(changes, {"abort": tag})
-
-    def _throttle(self, action: str, seconds: float) -> None:
-        fault = {"service": "elasticloadbalancing", "action": action, "kind": "throttle", "seconds": seconds}
+    def fault(self, kind: str, seconds: float, **more: str) -> None:
+        """Switch a fault of the ELB API on for a while (twin/aws/faults.py)."""
+        fault = {"service": "elasticloadbalancing", "kind": kind, "seconds": seconds, **more}
         data = json.dumps(fault).encode()
         request = urllib.request.Request(f"{self.twin.aws_endpoint}/twin/faults", data=data, method="POST")
         with urllib.request.urlopen(request, timeout=10):
             pass
 
     # --- pods
-
-    def evict(self, system: str, number: int) -> str:
-        """Evict pods of a system; returns once they are gone and their successors are ready.
-
-        Raises:
-            TwinError: a pod could not be evicted, or the system has not settled in time.
-        """
-        self.wait_until_settled(system, pods.evict(self.twin, system, number))
-        return f"{number} pods evicted"
 
     def wait_until_settled(self, system: str, deadline: float) -> None:
         """Wait until no pod leaves and each is ready, and note the time with the system's latest action.

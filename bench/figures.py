@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench import steps
@@ -22,14 +22,19 @@ FAILED = "failed"
 FAILURE_COLUMNS = ("due", "seconds", "stream", "failure", "step")
 
 
-def series(outcomes: Iterable[Outcome]) -> dict[str, dict[str, Any]]:
-    """Count answered requests by colour, and failures, by the two seconds in which they were due.
+def colour_of(outcome: Outcome) -> str:
+    """Return the colour that answered."""
+    return outcome.colour
+
+
+def series(outcomes: Iterable[Outcome], label: Callable[[Outcome], str] = colour_of) -> dict[str, dict[str, Any]]:
+    """Count answered requests by a label (the colour by default), and failures, by the two seconds in which they were due.
 
     Each has ``first``, the begin of its first two seconds since the epoch, and ``counts``, one for each two seconds from then.
     """
     counters: dict[str, Counter[int]] = {}
     for outcome in outcomes:
-        name = FAILED if outcome.failure else outcome.colour or "answered"
+        name = FAILED if outcome.failure else label(outcome) or "answered"
         counters.setdefault(name, Counter())[int(outcome.due) // BUCKET_SECONDS] += 1
     return {
         name: {

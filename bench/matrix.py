@@ -1,196 +1,160 @@
 """Accidents by systems: one release of each system in each accident, every request counted, a cell kept as it ends.
 
-``python -m bench.matrix`` makes a twin, installs the systems one after the other, and writes bench/results/cells/*.json. A run
-that breaks off keeps its cells, and the next one goes on with those that are missing (``--again`` begins anew). What is expected
-of ours stands in ``ACCIDENTS`` before the run.
+Two twins, three systems on each; every cell is a file in bench/results/cells. A run that breaks off keeps its cells, and the
+next one goes on with those that are missing. Systems of one twin release at the same time, but for accidents that meet the
+whole twin.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import shutil
+import os
+import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import urllib.request
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import argo, run
+from bench import argo, cells, charts, curve, pods, run, tools
+from bench.accidents import FAULT_SECONDS, Accident, Outcome
+from bench.cells import CELLS, Cell
 from bench.experiment import Bench
+from bench.figures import series
+from bench.images import Images
 from bench.load import Load
 from bench.ours import Ours
-from bench.system import System
+from bench.system import State, System
+from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED, ROLLING
 from bench.workloads import PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX, SHORT_SETTINGS, STEADY_SECONDS
 from twin import config, parts
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.paths import REPOSITORY
 from twin.scenarios import production
 
-CELLS = REPOSITORY / "bench" / "results" / "cells"
-_SETTLED_SECONDS = 900
-_PAGE = '    """The shop\'s front page, read from PostgreSQL."""\n'
-_FAILS_ONE_OF_THREE = {
-    f"async def page(request: web.Request) -> web.Response:\n{_PAGE}": (
-        "served = []\n\n\nasync def page(request: web.Request) -> web.Response:\n"
-        f"{_PAGE}    served.append(1)\n    if len(served) > 60 and len(served) % 3 == 0:\n"
-        "        return web.Response(status=500)\n"
-    )
-}
-"""One page of three is an error, from a pod's sixtieth on: smoke test and readiness see none of them."""
+FIRST_TAG = "v1.0.0"
+_TOOL_SECONDS = 900
+_SETTLED_SECONDS = 300
+"""Longest wait for a tool, and after it until nothing moves any more."""
+_PAUSE_SECONDS = 3.0
+"""Between two releases at once."""
+STAGES = ((OURS, LEGACY, ROLLING), (PATCHED, ARGO_CANARY, ARGO_BLUE_GREEN))
+"""Systems by twin: as many as two t3.medium have room for."""
 
 
-@dataclass(frozen=True)
-class Accident:
-    """What goes wrong during a release."""
-
-    name: str
-    title: str
-    expected_failed: int = 0
-    """Most requests that may fail with ours; said before the run."""
-    reason: str = ""
-    delay_ratio: float = 1.0
-    """The load balancer's worst delay ÷ what the drain budget allows for."""
-    throttle_seconds: float = 0.0
-    """The ELB API is throttled for so long once the first pod of the new version is ready."""
-    edits: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong with the new version: pieces of the application's source, and what takes their place."""
-
-
-ACCIDENTS = (
-    Accident("nothing", "nothing"),
-    Accident("slow", "the load balancer is three times slower than budgeted", delay_ratio=3.0),
-    Accident("throttled", "ELB API throttled for 60 s at the shift", throttle_seconds=60.0),
-    Accident(
-        "bad-version",
-        "the new version answers 500 on one page of three",
-        expected_failed=200,
-        reason="what the canary's users see until the weights are back",
-        edits=_FAILS_ONE_OF_THREE,
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One system in one accident.
-
-    Seconds from the start of the release until its tool or controller was done, and until no pod moved any more. ``outcome`` is
-    released, undone (the former version serves again), refused or stuck.
-    """
-
-    system: str
-    accident: str
-    sent: int
-    failed: int
-    by_failure: Mapping[str, int]
-    seconds: float
-    settled_seconds: float
-    outcome: str
-    detail: str
-    at: str
-
-
-class Matrix:
+class Stage:
     """One twin with its systems; each release has a tag of its own."""
 
-    def __init__(self, twin: Twin, directory: Path, cells: Path = CELLS) -> None:
-        self._twin, self._directory, self._cells = twin, directory, cells
+    def __init__(self, twin: Twin, directory: Path, folder: Path = CELLS) -> None:
+        self._twin, self._folder = twin, folder
         self._bench = Bench(twin, directory, SHORT_MIX)
-        self._number = 0
+        self._images = Images(twin, directory)
+        self._numbers = iter(range(1, 10_000))
+        self.broken: dict[str, str] = {}
+        """Systems that could not go on, and why."""
+        common = (twin, directory, self._images, SHORT_BUDGET)
+        self._made: dict[str, Callable[[], System]] = {
+            OURS: lambda: Ours(self._bench, self._images),
+            LEGACY: lambda: charts.Legacy(*common),
+            ROLLING: lambda: charts.Rolling(*common),
+            PATCHED: lambda: charts.Patched(*common),
+            ARGO_CANARY: lambda: argo.ArgoCanary(*common),
+            ARGO_BLUE_GREEN: lambda: argo.ArgoBlueGreen(*common),
+        }
 
-    def prepare(self) -> None:
-        """Make production with its first release, and Argo's controller."""
+    def prepare(self, names: Sequence[str]) -> list[System]:
+        """Make production with its first release, then the systems, each with its own."""
         parts.up(self._twin)
-        self._bench.first_release(SHORT_SETTINGS, "v1.0.0")
+        self._bench.up(SHORT_SETTINGS, {})
+        self._images.push(FIRST_TAG, {})
+        self._bench.up(SHORT_SETTINGS, {"tag": FIRST_TAG})
+        production.wait_until_served(self._twin, str(production.outputs(self._twin)["url"]))
         self._bench.set_delays(1.0, PROPAGATION_SECONDS)
-        argo.install_controller(self._twin)
+        if {ARGO_CANARY, ARGO_BLUE_GREEN} & set(names):
+            argo.install_controller(self._twin)
+        systems = [self._made[name]() for name in names]
+        for system in systems:
+            system.install(FIRST_TAG)
+        return systems
 
-    def systems(self) -> dict[str, System]:
-        """Return every system by its name."""
-        listed: Sequence[System] = (
-            Ours(self._bench),
-            argo.ArgoCanary(self._twin, self._directory, SHORT_BUDGET),
-            argo.ArgoBlueGreen(self._twin, self._directory, SHORT_BUDGET),
-        )
-        return {system.name: system for system in listed}
+    def run(self, systems: Sequence[System], accidents: Sequence[Accident], *, runs: int = 1) -> None:
+        """Run the systems through the accidents of which they have no cell yet; a system that can't go on is left out."""
+        for accident in accidents:
+            wanted = [each for each in systems if not cells.is_done(self._folder, each, accident)]
+            self._bench.set_delays(accident.delay_ratio, PROPAGATION_SECONDS)
+            try:
+                with ThreadPoolExecutor(1 if accident.is_exclusive else len(systems)) as pool:
+                    list(pool.map(lambda system, accident=accident: self._try(system, accident, runs), wanted))
+            finally:
+                self._bench.set_delays(1.0, PROPAGATION_SECONDS)
 
-    def run(self, system: System, accidents: Sequence[Accident]) -> None:
-        """Run a system through the accidents of which it has no cell yet.
+    def curve(self, systems: Sequence[System]) -> None:
+        """Measure what an eviction costs at each delay, for the systems that came through the accidents."""
+        left = [system for system in systems if system.name not in self.broken]
+        if left:
+            curve.run(self._bench, {system.name: self._load(system) for system in left}, left)
 
-        Raises:
-            TwinError: something failed that is no accident's doing.
-        """
-        wanted = [accident for accident in accidents if not self._path(system.name, accident.name).exists()]
-        if not wanted:
+    def _try(self, system: System, accident: Accident, runs: int) -> None:
+        if system.name in self.broken:
             return
-        system.install("v1.0.0")
-        for accident in wanted:
-            cell = self._cell(system, accident)
+        try:
+            self._cell(system, accident, runs)
+        except TwinError as error:
+            self.broken[system.name] = f"{accident.title}: {error}"
+            print(f"error: {system.name} is left out from here on: {accident.title}: {error}", flush=True)
+
+    def _cell(self, system: System, accident: Accident, runs: int) -> None:
+        done = []
+        for _ in range(runs):
+            cell = self._release(system, accident)
             print(
-                f"{accident.title:<55} {system.name:<15} {cell.failed:>5} of {cell.sent:>5} failed  "
-                f"{cell.settled_seconds:5.0f} s  {cell.outcome}  {dict(cell.by_failure) or ''}",
+                f"{accident.title:<60} {system.name:<15} {cell.failed:>5} of {cell.sent:>5} failed  "
+                f"{cell.settled_seconds:5.0f} s  {cell.outcome}  {dict(cell.by_failure) or ''} {cell.detail}",
                 flush=True,
             )
-            path = self._path(system.name, accident.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(asdict(cell), indent=2) + "\n")
+            done.append(cell)
+            cells.write(self._folder, cells.worst(done))
 
-    def _path(self, system: str, accident: str) -> Path:
-        return self._cells / f"{accident}-{system}.json"
+    # One release ------------------------------------------------------------------------------------------------------
 
-    def _push(self, edits: Mapping[str, str]) -> str:
-        self._number += 1
-        tag = f"v1.{self._number}.0"
-        source = self._directory / f"application-{tag}"
-        shutil.copytree(REPOSITORY / "twin" / "application", source)
-        path = source / "shopcat" / "__main__.py"
-        text = path.read_text()
-        for old, new in edits.items():
-            if old not in text:
-                raise TwinError(f"the application has no {old!r} any more; bench/matrix.py replaces it")
-            text = text.replace(old, new)
-        path.write_text(f"{text}# {tag}\n")
-        production.push_image(self._twin, source, tag)
+    def _push(self, system: System, accident: Accident) -> str:
+        tag = f"v1.{next(self._numbers)}.0"
+        system.push(tag, dict(accident.edits))
         return tag
 
-    def _cell(self, system: System, accident: Accident) -> Cell:
+    def _release(self, system: System, accident: Accident) -> Cell:
         before = system.state().serving
-        tag = self._push(accident.edits)
-        self._bench.set_delays(accident.delay_ratio, PROPAGATION_SECONDS)
+        tags = [self._push(system, accident) for _ in range(2 if accident.fault == "second" else 1)]
         with self._load(system) as load:
             time.sleep(STEADY_SECONDS)
-            began = time.time()
-            with self._accident(system, accident, tag):
-                process = system.start(tag)
-                ended = _end_of(process)
-                settled = self._wait_until_settled(system)
+            release = Release(self._bench, self._images, system, accident, before, tags)
+            ended = release.run()
+            state, settled = self._wait_until_settled(system)
             time.sleep(SHORT_BUDGET.longest_request_seconds + 2)
-            due = [outcome for outcome in load.stop() if outcome.due >= began]
-        failures = Counter(outcome.failure for outcome in due if outcome.failure)
-        state = system.state()
-        outcome = _outcome(tag, before, state.serving, settled=settled)
-        self._bench.set_delays(1.0, PROPAGATION_SECONDS)
-        if outcome != "released" or accident.edits:
+            outcomes = load.stop()
+        began = release.began
+        release.mark("settled" if state.settled else "still moving", settled)
+        sent, failures = cells.count(outcomes, began)
+        if state.unfinished or not state.settled or accident.edits:
             self._mend(system)
         return Cell(
             system=system.name,
             accident=accident.name,
-            sent=len(due),
+            sent=sent,
             failed=sum(failures.values()),
             by_failure=dict(failures),
             seconds=round(ended - began, 1),
-            settled_seconds=round((settled or time.time()) - began, 1),
-            outcome=outcome,
-            detail=state.detail,
+            settled_seconds=round(settled - began, 1),
+            outcome=outcome(state, before, tags),
+            detail=state.unfinished,
             at=time.strftime("%Y-%m-%d"),
+            fingerprint=cells.fingerprint(system, accident),
+            began=round(began, 2),
+            marks=release.marks,
+            series=series(outcomes, lambda each: self._images.seen(each.pod)),
+            latency=cells.latencies(outcomes, began, ended),
         )
 
     def _load(self, system: System) -> Load:
@@ -201,122 +165,165 @@ class Matrix:
             port=target.port,
             ca_file=target.ca_file,
             streams=tuple(SHORT_MIX),
-            maximum_seconds=2 * _SETTLED_SECONDS,
+            maximum_seconds=2.0 * (_TOOL_SECONDS + _SETTLED_SECONDS),
         )
 
-    def _wait_until_settled(self, system: System) -> float:
-        """Return when nothing moved any more; 0 if something still does after a quarter of an hour."""
+    def _wait_until_settled(self, system: System) -> tuple[State, float]:
+        """Return the state once nothing moves any more, or after five minutes, and the time."""
         deadline = time.monotonic() + _SETTLED_SECONDS
-        while time.monotonic() < deadline:
-            if system.state().settled:
-                return time.time()
+        while True:
+            state = system.state()
+            if state.settled or time.monotonic() > deadline:
+                return state, time.time()
             time.sleep(2)
-        return 0.0
+
+    def _mend(self, system: System) -> None:
+        """Bring the system to a good version again, so that the next accident meets a healthy one."""
+        code = system.undo().wait(_TOOL_SECONDS)
+        state, _ = self._wait_until_settled(system)
+        if not state.settled or state.unfinished:
+            raise TwinError(f"{system.name} does not come to rest after its way back (exit code {code}): {state}")
+
+
+class Release:
+    """One release with its accident, and the moments at which something happened."""
+
+    def __init__(
+        self, bench: Bench, images: Images, system: System, accident: Accident, before: str, tags: Sequence[str]
+    ) -> None:
+        self._bench, self._images, self._system, self._accident = bench, images, system, accident
+        self._before, self._tags = before, tags
+        self._processes: list[subprocess.Popen[str]] = []
+        self.began = time.time()
+        self.marks: list[dict[str, object]] = []
+
+    def mark(self, text: str, at: float = 0.0) -> None:
+        """Note what happened, now by default."""
+        self.marks.append({"at": round((at or time.time()) - self.began, 1), "text": text})
+
+    def run(self) -> float:
+        """Release, with the accident; return the time at which the last tool was done."""
+        with self._fault():
+            for number, tag in enumerate(self._tags):
+                time.sleep(_PAUSE_SECONDS if number else 0)
+                try:
+                    self._processes.append(self._system.start(tag))
+                except TwinError as error:
+                    self.mark(f"refused: {str(error)[:200]}")
+            self._wait()
+        if self._accident.fault == "kill":
+            self._processes = [self._system.go_on(self._tags[0])]
+            self._wait()
+        if self._accident.fault == "push-again":
+            self.mark("undone")
+            self._processes = [self._system.undo()]
+            self._wait()
+        return time.time()
+
+    def _wait(self) -> None:
+        for process in self._processes:
+            try:
+                code = process.wait(_TOOL_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.mark("the tool is not done")
+            else:
+                self.mark("tool done" if code == 0 else f"tool ended with {code}")
 
     @contextlib.contextmanager
-    def _accident(self, system: System, accident: Accident, tag: str) -> Iterator[None]:
-        if not accident.throttle_seconds:
+    def _fault(self) -> Iterator[None]:
+        """Watch for the moment and cause the fault then."""
+        if self._accident.fault in ("", "second"):
             yield
             return
         ended = threading.Event()
+        errors: list[TwinError] = []
 
-        def throttle() -> None:
-            while not ended.wait(0.5):
-                if system.has_ready_pod(tag):
-                    self._throttle(accident.throttle_seconds)
-                    return
+        def watch() -> None:
+            due = self._system.is_shifting if self._accident.at_shift else self._system.has_ready_pod
+            try:
+                while not (self._processes and due(self._tags[0])):
+                    if ended.wait(0.5):
+                        return
+                self.mark(self._accident.fault)
+                self._cause()
+            except TwinError as error:
+                errors.append(error)
 
-        watcher = threading.Thread(target=throttle, daemon=True)
+        watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
         try:
             yield
         finally:
             ended.set()
-            watcher.join(30)
+            watcher.join(_SETTLED_SECONDS)
+        if errors:
+            raise errors[0]
+        if not any(mark["text"] == self._accident.fault for mark in self.marks):
+            raise TwinError(f"{self._system.name} was done before the moment for {self._accident.title}")
 
-    def _throttle(self, seconds: float) -> None:
-        fault = {"service": "elasticloadbalancing", "kind": "throttle", "seconds": seconds}
-        data = json.dumps(fault).encode()
-        request = urllib.request.Request(f"{self._twin.aws_endpoint}/twin/faults", data=data, method="POST")
-        with urllib.request.urlopen(request, timeout=10):
-            pass
+    def _cause(self) -> None:
+        match self._accident.fault:
+            case "throttle" | "freeze" as kind:
+                self._bench.fault(kind, FAULT_SECONDS)
+            case "restart":
+                for namespace, selector in self._system.controllers:
+                    delete = ["kubectl", "delete", "pods", "-n", namespace, "-l", selector, "--wait=false"]
+                    tools.execute(self._bench.twin, delete)
+            case "drain":
+                pods.drain_node(self._bench.twin)
+            case "kill":
+                os.killpg(self._processes[0].pid, signal.SIGKILL)
+            case "push-again":
+                self._push_again()
 
-    def _mend(self, system: System) -> None:
-        """Bring the system to a good version again, so that the next accident meets a healthy one."""
-        system.undo().wait(_SETTLED_SECONDS)
-        if not self._wait_until_settled(system):
-            raise TwinError(f"{system.name} does not settle after {system.state().detail}")
+    def _push_again(self) -> None:
+        """Push other content under the tag that serves, and take the image from the nodes, as a new node has none."""
+        try:
+            self._images.push(f"{self._before}-again", {}, tag=self._before)
+        except TwinError as error:
+            self.mark(f"push refused: {str(error).splitlines()[0][:160]}")
 
 
-def _end_of(process: subprocess.Popen[str]) -> float:
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_SETTLED_SECONDS)
-    return time.time()
-
-
-def _outcome(tag: str, before: str, serving: str, *, settled: float) -> str:
-    """Return in one word what became of a release."""
-    if not settled:
+def outcome(state: State, before: str, tags: Sequence[str]) -> Outcome:
+    """Return in one word what became of a release; ``before`` and ``tags`` are contents."""
+    if state.serving.endswith("-again"):
+        return "wrong code"
+    if not state.settled:
         return "stuck"
-    if serving == tag:
+    if state.serving in tags:
         return "released"
-    return "undone" if serving == before else "stuck"
+    return "undone" if state.serving == before else "stuck"
 
 
-def table(cells: Sequence[Cell], accidents: Sequence[Accident], titles: Mapping[str, str]) -> str:
-    """Return the cells as a table in Markdown; a cell that was not run is said to be so."""
-    found = {(cell.accident, cell.system): cell for cell in cells}
+def run_all(
+    names: Sequence[str],
+    chosen: Sequence[str],
+    accidents: Sequence[Accident],
+    *,
+    runs: int = 1,
+    with_curve: bool = False,
+) -> dict[str, str]:
+    """Run the systems on their twins, both twins at once; return the systems that could not go on, and why.
 
-    def text(accident: str, system: str) -> str:
-        cell = found.get((accident, system))
-        if cell is None:
-            return "not run"
-        return f"{cell.failed} of {cell.sent} failed, {cell.settled_seconds:.0f} s, {cell.outcome}"
+    Raises:
+        TwinError: a twin or a system could not be made.
+    """
+    wanted = [[name for name in stage if name in chosen] for stage in STAGES]
+    broken: dict[str, str] = {}
 
-    rows = [f"| {each.title} | {' | '.join(text(each.name, name) for name in titles)} |" for each in accidents]
-    heads = " | ".join(titles.values())
-    return "\n".join([f"| during a release | {heads} |", f"|---|{'---|' * len(titles)}", *rows])
+    def run_stage(name: str, systems: Sequence[str], directory: Path) -> None:
+        if systems:
+            stage = Stage(config.load(name, simulated=False), directory / name)
+            made = stage.prepare(systems)
+            stage.run(made, accidents, runs=runs)
+            if with_curve:
+                stage.curve(made)
+            broken.update(stage.broken)
 
-
-def read_cells(folder: Path = CELLS) -> list[Cell]:
-    """Return the cells that were run."""
-    return [Cell(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json"))]
-
-
-def main() -> int:
-    """Run what is missing; 1 if a step failed, or ours lost more requests than was said before."""
-    parser = argparse.ArgumentParser(prog="python -m bench.matrix", description=__doc__)
-    parser.add_argument("--again", action="store_true", help="forget the cells of former runs")
-    parser.add_argument("--systems", default="", help="names, with commas; all by default")
-    arguments = parser.parse_args()
-    name = "matrix"
-    if reason := run.why_not([name]):
-        print(f"error: {reason}", file=sys.stderr)
-        return 1
-    run.prepare_process()
-    if arguments.again:
-        shutil.rmtree(CELLS, ignore_errors=True)
-    twin = config.load(name, simulated=False)
-    try:
-        with tempfile.TemporaryDirectory(prefix="shopcat-matrix-") as directory:
-            matrix = Matrix(twin, Path(directory))
-            matrix.prepare()
-            systems = matrix.systems()
-            for chosen in arguments.systems.split(",") if arguments.systems else systems:
-                matrix.run(systems[chosen], ACCIDENTS)
-    except TwinError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    finally:
-        run.take_down([name])
-    cells = read_cells()
-    print(table(cells, ACCIDENTS, {name: system.title for name, system in systems.items()}))
-    allowed = {accident.name: accident.expected_failed for accident in ACCIDENTS}
-    wrong = [cell for cell in cells if cell.system == Ours.name and cell.failed > allowed[cell.accident]]
-    for cell in wrong:
-        print(f"error: ours lost {cell.failed} requests in {cell.accident}", file=sys.stderr)
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory(prefix="shopcat-matrix-") as directory:
+        try:
+            with ThreadPoolExecutor(len(names)) as pool:
+                list(pool.map(run_stage, names, wanted, [Path(directory)] * len(names)))
+        finally:
+            run.keep_logs(Path(directory), CELLS.parent / "matrix-logs")
+    return broken

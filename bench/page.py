@@ -24,7 +24,6 @@ from matplotlib.figure import Figure
 from bench import steps
 from bench.figures import BUCKET_SECONDS, FAILED, measurements_of, noop_of
 from bench.measurements import Measurement
-from bench.scenarios import CURVE
 from bench.systems import LEGACY, OURS, PATCHED
 from twin.paths import REPOSITORY
 
@@ -34,6 +33,7 @@ PUBLISHED = (REPOSITORY / "docs" / "bench.json", REPOSITORY / "docs" / "bench-fu
 MAX_POINTS = 900
 """Points of a line in a plot: about one for each of its 1/72-inch pixels."""
 SHORTEST_LABELLED_SECONDS = 6
+CURVE = "eviction"
 _COLOURS = {"blue": "tab:blue", "green": "tab:green", "": "tab:gray"}
 _TITLES = {OURS: "ours", LEGACY: "legacy", PATCHED: "legacy + patches"}
 _SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "shopcat", "font.sans-serif": ["DejaVu Sans"]}

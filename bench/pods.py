@@ -6,19 +6,27 @@ import json
 import time
 from typing import Any
 
-from bench.systems import LEGACY, OURS, PATCHED, execute
+from bench.systems import OURS
+from bench.tools import execute
 from twin.config import Twin
 from twin.errors import TwinError
 
 REPLICAS = 2
-NAMESPACES = {OURS: "shopcat", LEGACY: LEGACY, PATCHED: PATCHED}
-SELECTORS = {OURS: "app.kubernetes.io/name=shopcat,shopcat/colour", LEGACY: "app=shopcat", PATCHED: "app=shopcat"}
 _EVICTION_SECONDS = 300
+
+
+def namespace(system: str) -> str:
+    """Return the namespace of a system's pods."""
+    return "shopcat" if system == OURS else system
+
+
+def _selector(system: str) -> str:
+    return "app.kubernetes.io/name=shopcat,shopcat/colour" if system == OURS else "app=shopcat"
 
 
 def list_pods(twin: Twin, system: str) -> list[dict[str, Any]]:
     """List the system's pods, those that are leaving among them."""
-    arguments = ["kubectl", "get", "pods", "-n", NAMESPACES[system], "-l", SELECTORS[system], "-o", "json"]
+    arguments = ["kubectl", "get", "pods", "-n", namespace(system), "-l", _selector(system), "-o", "json"]
     pods: list[dict[str, Any]] = json.loads(execute(twin, arguments))["items"]
     return pods
 
@@ -32,6 +40,11 @@ def is_ready(pod: dict[str, Any]) -> bool:
     """Return true while the pod's own condition says so."""
     conditions = pod["status"].get("conditions", [])
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def are_at_rest(listed: list[dict[str, Any]]) -> bool:
+    """Return true once as many pods as the shop has are ready, and no other is there."""
+    return len(listed) == REPLICAS and all(is_ready(pod) and not is_leaving(pod) for pod in listed)
 
 
 def evict(twin: Twin, system: str, number: int) -> float:
@@ -48,9 +61,9 @@ def evict(twin: Twin, system: str, number: int) -> float:
         raise TwinError(f"{len(names)} pods of {system}; {number} were to be evicted")
     deadline = time.monotonic() + _EVICTION_SECONDS
     for name in names[:number]:
-        namespace = NAMESPACES[system]
-        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": namespace}}
-        path = f"/api/v1/namespaces/{namespace}/pods/{name}/eviction"
+        where = namespace(system)
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name, "namespace": where}}
+        path = f"/api/v1/namespaces/{where}/pods/{name}/eviction"
         while True:
             try:
                 execute(twin, ["kubectl", "create", "--raw", path, "-f", "-"], stdin=json.dumps(body))
@@ -70,10 +83,10 @@ def wait_until_settled(twin: Twin, system: str, deadline: float) -> None:
     """
     while True:
         pods = list_pods(twin, system)
-        unready = [pod["metadata"]["name"] for pod in pods if is_leaving(pod) or not is_ready(pod)]
-        if len(pods) == REPLICAS and not unready:
+        if are_at_rest(pods):
             return
         if time.monotonic() > deadline:
+            unready = [pod["metadata"]["name"] for pod in pods if is_leaving(pod) or not is_ready(pod)]
             raise TwinError(f"{system} has not settled: {unready or len(pods)}")
         time.sleep(1)
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bench import run
-from bench.systems import execute
+from bench.tools import execute
 from twin import config, pulumi
 from twin.config import Twin
 from twin.errors import TwinError

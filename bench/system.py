@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 
-class UnsupportedError(Exception):
-    """The system has no documented way to do this; the text says why, and stands in the cell."""
-
-
 @dataclass(frozen=True)
 class State:
-    """What runs now, as the system's own API tells it."""
+    """What runs now, as the system's own API and its pods tell it."""
 
     serving: str
-    """Tag that all users get; empty while two versions share the traffic or none serves."""
+    """Content (:class:`bench.images.Images`) that all users get; empty while two versions share the traffic or none serves."""
     settled: bool
     """No pod starts or leaves any more, and no controller or tool of the system works on a release."""
-    detail: str = ""
+    unfinished: str = ""
+    """What is left for a person to do before the next release; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,25 @@ class System(Protocol):
     """One way to release ShopCat on the twin; each has a namespace, a host name and pods of its own.
 
     A release tool runs as a process of its own session, so that an accident can kill it. Every method raises TwinError if a
-    call that should work does not, and UnsupportedError where the system has no such thing.
+    call that should work does not.
     """
 
     name: str
-    """Key in files and host label: ``legacy``, ``rolling``, ``patched``, ``argo-canary``, ``argo-bluegreen``, ``ours``."""
+    """Key in files and namespace: ``legacy``, ``rolling``, ``patched``, ``argo-canary``, ``argo-bluegreen``, ``ours``."""
     title: str
     """Heading of its column."""
-    namespace: str
+    tuned: str
+    """How it is configured, and what undoes a release."""
+
+    @property
+    def controllers(self) -> Sequence[tuple[str, str]]:
+        """Return namespace and label selector of the pods of each controller that works on a release."""
 
     def install(self, tag: str) -> None:
         """Make everything the system needs, with a first release that answers."""
+
+    def push(self, tag: str, edits: dict[str, str]) -> None:
+        """Build the application with these pieces of its source replaced, and push it as the system's workflow does."""
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Start the release of a pushed tag the documented way; the process ends when the tool says that it is done."""
@@ -65,5 +71,8 @@ class System(Protocol):
     def has_ready_pod(self, tag: str) -> bool:
         """Tell whether a pod of this tag is ready."""
 
+    def is_shifting(self, tag: str) -> bool:
+        """Tell whether users' requests go to pods of this tag already."""
+
     def state(self) -> State:
-        """Read what serves now and whether anything still moves."""
+        """Read what serves now, whether anything still moves, and what is left to do."""

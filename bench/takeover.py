@@ -32,9 +32,10 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import pki, processes
 from twin.loadbalancer import hostnames
+from twin.loadbalancer.addresses import NodeAddresses
 from twin.paths import REPOSITORY
 from twin.scenarios import production
-from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop, node_addresses
+from twin.scenarios.old_shop import CLUSTER, NAMESPACE, OldShop
 
 NAME = "takeover"
 PAGE = REPOSITORY / "docs" / "takeover-rehearsal.md"
@@ -128,11 +129,11 @@ class Rehearsal:
     def _addresses(self, load_balancer: str) -> list[str]:
         """Return the addresses of a load balancer's nodes on this machine's loopback."""
         (balancer,) = pulumi.client(self.twin, "elbv2").describe_load_balancers(Names=[load_balancer])["LoadBalancers"]
-        return list(node_addresses(self.twin).of(balancer["LoadBalancerArn"], loopback=True))
+        return list(NodeAddresses(self.twin).of(balancer["LoadBalancerArn"], loopback=True))
 
     def _hosts(self) -> Path:
         """Write what this machine's resolver knows, and the names of this twin's load balancers, which the internet would."""
-        path, known = self._directory / "hosts", node_addresses(self.twin)
+        path, known = self._directory / "hosts", NodeAddresses(self.twin)
         lines = [hostnames.HOSTS.read_text().rstrip("\n")]
         for balancer in pulumi.client(self.twin, "elbv2").describe_load_balancers()["LoadBalancers"]:
             with contextlib.suppress(KeyError):  # the load balancer has not seen it yet

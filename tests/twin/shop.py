@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -68,13 +67,7 @@ class Shop:
     def source(self, tag: str, edits: Mapping[str, str] | None = None) -> Path:
         """Folder of the application with pieces of its source replaced; each tag is an image of its own."""
         source = self.directory / f"application-{tag}"
-        shutil.copytree(APPLICATION, source)
-        main = source / "shopcat" / "__main__.py"
-        text = main.read_text()
-        for old, new in (edits or {}).items():
-            assert old in text, old
-            text = text.replace(old, new)
-        main.write_text(f"{text}# {tag}\n")
+        production.copy_application(source, tag, edits or {})
         return source
 
     def copy(self, changes: Mapping[str, Any] | None = None) -> Path:

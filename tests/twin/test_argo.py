@@ -7,10 +7,11 @@ from collections.abc import Callable
 import pytest
 
 from bench import argo
+from bench.images import Images
 from bench.load import Load
 from bench.workloads import SHORT_BUDGET, SHORT_MIX
 from tests.tools import aws
-from tests.twin.shop import APPLICATION, DELAY_SCALE, STRAGGLERS_SECONDS
+from tests.twin.shop import DELAY_SCALE, STRAGGLERS_SECONDS
 from twin.build import golang
 from twin.config import Twin
 from twin.host import processes
@@ -33,9 +34,11 @@ NEW = "v1.1.0-argo"
 def canary(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> argo.ArgoCanary:
     """The canary with its first release, and an image that it does not run yet."""
     service.set_faults(twin, delayScale=DELAY_SCALE)
-    production.push_image(twin, APPLICATION, NEW)
+    directory = tmp_path_factory.mktemp("argo")
+    images = Images(twin, directory)
+    images.push(NEW, {})
     argo.install_controller(twin)
-    system = argo.ArgoCanary(twin, tmp_path_factory.mktemp("argo"), SHORT_BUDGET)
+    system = argo.ArgoCanary(twin, directory, images, SHORT_BUDGET)
     system.install(production.FIRST_TAG)
     return system
 
@@ -43,7 +46,7 @@ def canary(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> argo.ArgoCan
 def weights(twin: Twin, canary: argo.ArgoCanary) -> list[int]:
     """By the load balancer itself, smallest first."""
     elb = aws(twin, "elbv2")
-    (listener,) = elb.describe_listeners(LoadBalancerArn=canary.load_balancer())["Listeners"]
+    (listener,) = elb.describe_listeners(LoadBalancerArn=canary.balancer.arn())["Listeners"]
     rules = elb.describe_rules(ListenerArn=listener["ListenerArn"])["Rules"]
     (rule,) = [rule for rule in rules if not rule["IsDefault"]]
     return sorted(group["Weight"] for group in rule["Actions"][0]["ForwardConfig"]["TargetGroups"])
@@ -69,7 +72,7 @@ def test_an_abort_at_the_first_weight_gives_all_traffic_back(twin: Twin, canary:
         wait(lambda: canary.state().settled, "the end of the new pods")
         time.sleep(STRAGGLERS_SECONDS)
         outcomes = load.stop()
-    assert canary.state().serving == production.FIRST_TAG
+    assert not canary.has_ready_pod(NEW)
     assert outcomes
     assert Counter(outcome.failure for outcome in outcomes if outcome.failure) == {}
 
@@ -84,4 +87,4 @@ def test_each_pod_has_the_gate_of_a_service_of_the_canary(canary: argo.ArgoCanar
 
 
 def test_the_controller_verified_the_weight_at_the_load_balancer(canary: argo.ArgoCanary) -> None:
-    assert canary._read()["status"]["alb"]["loadBalancer"]["arn"] == canary.load_balancer()
+    assert canary._read()["status"]["alb"]["loadBalancer"]["arn"] == canary.balancer.arn()

@@ -7,25 +7,28 @@ from typing import Any
 
 import pytest
 
-from bench.argo import Argo, ArgoBlueGreen, ArgoCanary
+from bench.argo import Argo, ArgoBlueGreen, ArgoCanary, analysis
+from bench.argo_status import final_phase
+from bench.images import Images
 from bench.workloads import SHORT_BUDGET
 from twin import config
 from twin.loadbalancer.controller.ingress_model import build, unplayed
 
 
 def made(kind: type[Argo], tmp_path: Path) -> Argo:
-    return kind(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path, SHORT_BUDGET)
+    twin = config.Twin("x", 1, tmp_path, tmp_path, True)
+    return kind(twin, tmp_path, Images(twin, tmp_path), SHORT_BUDGET)
 
 
 @pytest.mark.parametrize(("kind", "weights"), [(ArgoCanary, {"ping": 100, "pong": 0}), (ArgoBlueGreen, {"active": 1})])
 def test_the_stand_in_plays_the_ingress(kind: type[Argo], weights: dict[str, int], tmp_path: Path) -> None:
     system = made(kind, tmp_path)
     ingress = system.ingress()
-    ingress["metadata"]["namespace"] = system.namespace
+    ingress["metadata"]["namespace"] = system.name
     assert unplayed(ingress) == []
     services: dict[str, Any] = {
         name: {
-            "metadata": {"name": name, "namespace": system.namespace, "uid": name},
+            "metadata": {"name": name, "namespace": system.name, "uid": name},
             "spec": {"ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
         }
         for name in system.services
@@ -52,3 +55,27 @@ def test_old_pods_stay_until_the_load_balancer_has_left_them(tmp_path: Path) -> 
         strategy = made(kind, tmp_path).strategy()[key]
         needed = SHORT_BUDGET.propagation_seconds + SHORT_BUDGET.longest_request_seconds
         assert min(strategy["scaleDownDelaySeconds"], strategy["abortScaleDownDelaySeconds"]) >= needed
+
+
+def test_the_controller_is_done_once_it_has_seen_the_newest_template() -> None:
+    def rollout(phase: str, observed: int) -> dict[str, Any]:
+        return {"metadata": {"generation": 3}, "status": {"phase": phase, "observedGeneration": str(observed)}}
+
+    assert [final_phase(rollout(phase, 3)) for phase in ("Healthy", "Degraded", "Progressing", "Paused")] == [
+        "Healthy",
+        "Degraded",
+        "",
+        "",
+    ]
+    assert final_phase(rollout("Healthy", 2)) == ""
+    assert final_phase({"metadata": {"generation": 1}}) == ""
+
+
+def test_old_pods_of_a_blue_green_outlive_its_analysis(tmp_path: Path) -> None:
+    (metric,) = analysis("arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/x/1")["spec"]["metrics"]
+    seconds = {name: int(metric[name].removesuffix("s")) for name in ("initialDelay", "interval")}
+    took = seconds["initialDelay"] + (metric["count"] - 1) * seconds["interval"]
+    assert took < made(ArgoBlueGreen, tmp_path).strategy()["blueGreen"]["scaleDownDelaySeconds"]
+    queries = metric["provider"]["cloudWatch"]["metricDataQueries"]
+    named = [query["metricStat"]["metric"]["dimensions"] for query in queries]
+    assert named == [[{"name": "LoadBalancer", "value": "app/x/1"}]] * len(queries)

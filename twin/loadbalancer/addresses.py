@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterable
-from pathlib import Path
 
 from twin.config import Twin
 
@@ -13,9 +12,9 @@ from twin.config import Twin
 class NodeAddresses:
     """Number the load balancers in a file; addresses hang on the number, so it is kept as long as the load balancer lives."""
 
-    def __init__(self, twin: Twin, file: Path) -> None:
+    def __init__(self, twin: Twin) -> None:
         self._twin = twin
-        self._file = file
+        self._file = twin.directory / "loadbalancer" / "ordinals.json"
 
     def _ordinals(self) -> dict[str, int]:
         known: dict[str, int] = json.loads(self._file.read_text()) if self._file.exists() else {}

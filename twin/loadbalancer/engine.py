@@ -61,7 +61,7 @@ class Engine:
         self._processes_run = processes_run
         self._targets_answer = targets_answer
         self._directory = twin.directory / "loadbalancer"
-        self._addresses = NodeAddresses(twin, self._directory / "ordinals.json")
+        self._addresses = NodeAddresses(twin)
         self._nodes: dict[str, tuple[NodeState, ...]] = {}
         self._groups: dict[str, TargetGroup] = {}
         self._registrations: dict[Membership, Registration] = {}

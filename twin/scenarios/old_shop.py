@@ -39,11 +39,6 @@ _POLICY_PAGE = {"Effect": "Allow", "Action": ["elasticloadbalancing:*", "ec2:*"]
 """Wider than upstream's iam_policy.json; the twin's AWS checks no policy."""
 
 
-def node_addresses(twin: Twin) -> NodeAddresses:
-    """Return the addresses of the nodes of a twin's load balancers."""
-    return NodeAddresses(twin, twin.directory / "loadbalancer" / "ordinals.json")
-
-
 class OldShop:
     """legacy/ on a twin that has no production stack yet."""
 
@@ -217,7 +212,7 @@ class OldShop:
         """Return the addresses of the old load balancer's nodes; none while there is no load balancer."""
         try:
             arns = [each["LoadBalancerArn"] for each in self.load_balancers()]
-            return [address for arn in arns for address in node_addresses(self.twin).of(arn, loopback=True)]
+            return [address for arn in arns for address in NodeAddresses(self.twin).of(arn, loopback=True)]
         except KeyError:  # the load balancer has not seen it yet
             return []
 

@@ -9,7 +9,7 @@ import ssl
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +25,22 @@ from twin.paths import REPOSITORY
 FIRST_TAG = "v1.0.0"
 _ROW = 10
 REPOSITORY_NAME = "shopcat"
+
+
+def copy_application(directory: Path, mark: str, edits: Mapping[str, str]) -> None:
+    """Copy the twin's application with pieces of its source replaced; the mark makes it another content than every other.
+
+    Raises:
+        TwinError: the source has one of the pieces not at all, or more than once.
+    """
+    shutil.copytree(REPOSITORY / "twin" / "application", directory)
+    path = directory / "shopcat" / "__main__.py"
+    text = path.read_text()
+    for old, new in edits.items():
+        if text.count(old) != 1:
+            raise TwinError(f"the application has {old!r} {text.count(old)} times; once is expected")
+        text = text.replace(old, new)
+    path.write_text(f"{text}# {mark}\n")
 
 
 def _wheels(twin: Twin, source: Path) -> Path:

@@ -1,0 +1,145 @@
+"""Cells of the matrix: one system in one accident, kept in a file as it ends, and counted only while it is asked the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench import load as loads
+from bench.accidents import ACCIDENTS, Accident
+from bench.load import Outcome
+from bench.system import System
+from bench.systems import OURS
+from bench.workloads import SHORT_BUDGET, SHORT_MIX
+from twin.paths import REPOSITORY
+
+CELLS = REPOSITORY / "bench" / "results" / "cells"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One system in one accident; of several runs the worst."""
+
+    system: str
+    accident: str
+    sent: int
+    """Requests that were due from the start of the release until nothing moved any more."""
+    failed: int
+    by_failure: Mapping[str, int]
+    seconds: float
+    """Until the release tool, or the one that went on after it, was done."""
+    settled_seconds: float
+    """Until no pod moved any more."""
+    outcome: str
+    """A :data:`bench.accidents.Outcome`."""
+    detail: str
+    """What is left for a person to do; empty if nothing is."""
+    at: str
+    """Day of the run."""
+    fingerprint: str = ""
+    began: float = 0.0
+    """Start of the release, seconds since the epoch."""
+    marks: Sequence[Mapping[str, Any]] = ()
+    """``at`` (seconds from the start) and ``text`` of what happened."""
+    series: Mapping[str, Any] = field(default_factory=dict)
+    """Requests by content and failures in two seconds each, as :func:`bench.figures.series` gives them."""
+    latency: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Seconds of good short requests before, during and after: p50, p90, p99, p999."""
+    runs: Sequence[Mapping[str, Any]] = ()
+    """``sent``, ``failed``, ``settled_seconds`` and ``outcome`` of each run."""
+
+
+def fingerprint(system: System, accident: Accident) -> str:
+    """Return what a cell was asked: accident, numbers and configuration; another question is another cell."""
+    asked = [asdict(accident), asdict(SHORT_BUDGET), [asdict(stream) for stream in SHORT_MIX], system.tuned]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def count(outcomes: Sequence[Outcome], began: float) -> tuple[int, Counter[str]]:
+    """Return how many requests were due since the start, and their failures by kind."""
+    due = [outcome for outcome in outcomes if outcome.due >= began]
+    return len(due), Counter(outcome.failure for outcome in due if outcome.failure)
+
+
+def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[str, dict[str, float]]:
+    """Return the percentiles of good short requests before the release, while its tool ran, and afterwards."""
+    parts: dict[str, list[float]] = {"before": [], "during": [], "after": []}
+    for outcome in outcomes:
+        if not outcome.failure and outcome.stream != "long":
+            part = "before" if outcome.due < began else "during" if outcome.due < ended else "after"
+            parts[part].append(outcome.latency_seconds)
+    wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+    return {
+        part: {name: round(loads.percentile(values, share), 5) for name, share in wanted.items()}
+        for part, values in parts.items()
+        if values
+    }
+
+
+def worst(cells: Sequence[Cell]) -> Cell:
+    """Return the run with most failures, an outcome that nobody wants before that, with all runs listed."""
+    bad = {"wrong code": 3, "stuck": 2, "undone": 1, "released": 0}
+    chosen = max(cells, key=lambda cell: (bad[cell.outcome], cell.failed, cell.settled_seconds))
+    listed = [
+        {name: getattr(cell, name) for name in ("sent", "failed", "settled_seconds", "outcome")} for cell in cells
+    ]
+    return replace(chosen, runs=listed)
+
+
+def path(folder: Path, system: str, accident: str) -> Path:
+    """Return the file of a cell."""
+    return folder / f"{accident}-{system}.json"
+
+
+def write(folder: Path, cell: Cell) -> None:
+    """Keep a cell."""
+    target = path(folder, cell.system, cell.accident)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(asdict(cell), indent=1) + "\n")
+
+
+def is_done(folder: Path, system: System, accident: Accident) -> bool:
+    """Tell whether a cell was run and is still what is asked."""
+    file = path(folder, system.name, accident.name)
+    return file.exists() and json.loads(file.read_text())["fingerprint"] == fingerprint(system, accident)
+
+
+def read(folder: Path = CELLS) -> list[Cell]:
+    """Return the cells that were run."""
+    return [Cell(**json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))]
+
+
+def surprises(cells: Iterable[Cell]) -> list[str]:
+    """Return each cell of ours that is worse than what was said before the run."""
+    accidents = {accident.name: accident for accident in ACCIDENTS}
+    found = []
+    for cell in cells:
+        accident = accidents.get(cell.accident)
+        if accident is None or cell.system != OURS:
+            continue
+        if cell.failed > accident.expected_failed:
+            found.append(
+                f"{accident.title}: {cell.failed} requests failed, at most {accident.expected_failed} were expected"
+            )
+        if cell.outcome != accident.expected_outcome:
+            found.append(f"{accident.title}: {cell.outcome}, {accident.expected_outcome} was expected")
+    return found
+
+
+def table(cells: Iterable[Cell], titles: Mapping[str, str]) -> str:
+    """Return the cells as a table in Markdown; a cell that was not run is said to be so."""
+    known = {(cell.accident, cell.system): cell for cell in cells}
+
+    def text(accident: str, system: str) -> str:
+        cell = known.get((accident, system))
+        if cell is None:
+            return "not run"
+        return f"{cell.failed} of {cell.sent} failed, {cell.settled_seconds:.0f} s, {cell.outcome}"
+
+    rows = [f"| {each.title} | {' | '.join(text(each.name, name) for name in titles)} |" for each in ACCIDENTS]
+    return "\n".join([f"| during a release | {' | '.join(titles.values())} |", f"|---|{'---|' * len(titles)}", *rows])

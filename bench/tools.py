@@ -1,0 +1,61 @@
+"""Programs that the bench runs in a twin's environment: to their end, or in the background as a release tool."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from twin import config, pulumi
+from twin.config import Twin
+from twin.errors import TwinError
+from twin.paths import REPOSITORY
+
+_IN_ORDER = (
+    "import json, subprocess, sys\n"
+    "for argv in json.loads(sys.argv[1]):\n"
+    "    code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode\n"
+    "    if code: sys.exit(code)\n"
+)
+
+
+def environment(twin: Twin) -> Mapping[str, str]:
+    """Return the environment of a program that talks to the twin's cluster and AWS."""
+    return {**os.environ, **pulumi.environment(twin), "AWS_DEFAULT_REGION": config.region()}
+
+
+def execute(twin: Twin, argv: Sequence[str], *, directory: Path = REPOSITORY, stdin: str = "") -> str:
+    """Run a command in the twin's environment; return its output.
+
+    Raises:
+        TwinError: it failed.
+    """
+    result = subprocess.run(
+        argv, cwd=directory, env=environment(twin), text=True, capture_output=True, check=False, input=stdin
+    )
+    if result.returncode != 0:
+        raise TwinError(f"{' '.join(argv[:4])} … failed:\n{result.stdout}{result.stderr}")
+    return result.stdout
+
+
+def start(twin: Twin, commands: Sequence[Sequence[str]], directory: Path, name: str) -> subprocess.Popen[str]:
+    """Start commands one after the other, up to the first that fails, in a session of their own; return their process.
+
+    They run in the directory, where their log goes too, under that name.
+    """
+    log = directory / f"{name}-{time.monotonic_ns()}.log"
+    with log.open("w") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", _IN_ORDER, json.dumps([list(each) for each in commands])],
+            cwd=directory,
+            env=environment(twin),
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
