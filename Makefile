@@ -119,8 +119,8 @@ test: $(READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
-bench: $(READY) ## how many requests fail at a release: legacy, legacy + patches, ours; figures and plots in docs/bench.html; FULL=1: two hours
-	@$(RUN) -m bench $(if $(call on,$(FULL)),--full)
+bench: $(READY) ## six ways to release in four accidents, every request counted; docs/bench.html; ALL=1: eleven accidents; FULL=1: a million requests
+	@$(RUN) -m bench $(if $(call on,$(FULL)),--full) $(if $(call on,$(ALL)),--all)
 
 .PHONY: bench-previews
 bench-previews: $(READY) ## as many previews as fit, opened, updated and closed while production releases under load; docs/previews.md

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import assembly, cells, load, matrix, page, postmortem, report, run, scenarios, workloads
+from bench import assembly, cells, documents, load, matrix, page, report, run, scenarios, workloads
 from bench.accidents import ACCIDENTS, Accident
 from bench.figures import as_text
 from twin.errors import TwinError
@@ -59,7 +59,7 @@ def _run_matrix(names: Sequence[str], arguments: argparse.Namespace) -> list[str
     (target / "bench.json").write_text(as_text(figures))
     page.main([target / "bench.json"])
     if not problems:
-        postmortem.write(target)
+        documents.write(target)
     return problems
 
 

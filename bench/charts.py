@@ -66,6 +66,9 @@ class Chart:
     def _install(self, tag: str) -> None:
         raise NotImplementedError
 
+    def _enter(self) -> None:
+        """Make its way in, where that comes after the first release."""
+
     def _release(self, tag: str) -> list[list[str]]:
         """Return the commands of a release."""
         raise NotImplementedError
@@ -86,6 +89,7 @@ class Chart:
         self._install(tag)
         self._run(self._release(tag))
         self._released.append(tag)
+        self._enter()
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=180)
 
     def push(self, tag: str, edits: dict[str, str]) -> None:
@@ -244,6 +248,8 @@ class Legacy(Chart):
                 "env": {"APP_DRAIN_SECONDS": str(self._budget.app_drain_seconds)},
             }
         )
+
+    def _enter(self) -> None:
         self._ingress()
 
     def push(self, tag: str, edits: dict[str, str]) -> None:

@@ -314,7 +314,11 @@ def run_all(
     def run_stage(name: str, systems: Sequence[str], directory: Path) -> None:
         if systems:
             stage = Stage(config.load(name, simulated=False), directory / name)
-            made = stage.prepare(systems)
+            try:
+                made = stage.prepare(systems)
+            except TwinError as error:
+                print(f"error: {error}", flush=True)
+                raise
             stage.run(made, accidents, runs=runs)
             if with_curve:
                 stage.curve(made)

@@ -1,4 +1,4 @@
-"""``python -m bench.postmortem``: writes the bench's figures into the post-mortem, in both of its languages.
+"""``python -m bench.documents``: writes the bench's figures into the documents that argue with them.
 
 The prose is written by hand; the table between the two markers comes from docs/bench.json alone.
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.systems import LEGACY, OURS, PATCHED
+from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED
 from twin.paths import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -46,11 +46,13 @@ _TITLES = {
         OURS: "новый",
     },
 }
-FILES = tuple(_TITLES)
+POST_MORTEMS = tuple(_TITLES)
+COMPARED = {"why-not-argo.md": (ARGO_CANARY, ARGO_BLUE_GREEN, OURS)}
+"""Documents with the whole matrix of some systems."""
 
 
-def figures(raw: Mapping[str, Any], file: str) -> str:
-    """Return the table in a document's language, from the bench's measurements.
+def post_mortem(raw: Mapping[str, Any], file: str) -> str:
+    """Return a post-mortem's table in its language.
 
     Raises:
         KeyError: the bench lacks one of the cells.
@@ -62,6 +64,33 @@ def figures(raw: Mapping[str, Any], file: str) -> str:
         entry = cells[accident, system]
         rows.append(f"| {titles[accident]}: {titles[system]} | {entry['failed']} | {entry['sent']} |")
     return "\n".join(rows)
+
+
+def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
+    """Return the matrix of these systems; an accident that none was measured in is left out."""
+    cells = {(entry["accident"], entry["system"]): entry for entry in raw["cells"]}
+    titles = {entry["name"]: entry["title"] for entry in raw["systems"]}
+
+    def text(accident: str, system: str) -> str:
+        entry = cells.get((accident, system))
+        if entry is None:
+            return "not run"
+        return f"{entry['failed']} of {entry['sent']}, {entry['settled_seconds']:.0f} s, {entry['outcome']}"
+
+    rows = [
+        f"| {each['title']} | {' | '.join(text(each['name'], system) for system in systems)} |"
+        for each in raw["accidents"]
+        if any((each["name"], system) in cells for system in systems)
+    ]
+    heads = " | ".join(titles[system] for system in systems)
+    return "\n".join([f"| failed of sent, until at rest, outcome | {heads} |", f"|---|{'---|' * len(systems)}", *rows])
+
+
+def tables(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return each document's table."""
+    return {file: post_mortem(raw, file) for file in POST_MORTEMS} | {
+        file: matrix(raw, systems) for file, systems in COMPARED.items()
+    }
 
 
 def fill(text: str, table: str) -> str:
@@ -80,9 +109,10 @@ def count_words(text: str) -> int:
 def write(directory: Path = DOCS) -> None:
     """Fill the documents that stand beside the JSON."""
     raw = json.loads((directory / "bench.json").read_text())
-    for path in (directory / file for file in FILES):
+    for file, table in tables(raw).items():
+        path = directory / file
         if path.exists():
-            path.write_text(fill(path.read_text(), figures(raw, path.name)))
+            path.write_text(fill(path.read_text(), table))
 
 
 if __name__ == "__main__":
