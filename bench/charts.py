@@ -147,14 +147,12 @@ class Chart:
         self._apply(text.replace("namespace: shopcat", f"namespace: {self.name}"))
         self._balancer.wait()
 
-    def _store(self) -> None:
-        store = {
-            "apiVersion": "external-secrets.io/v1",
-            "kind": "SecretStore",
-            "metadata": {"name": "aws"},
-            "spec": {"provider": {"aws": {"service": "SecretsManager", "region": config.region()}}},
-        }
-        self._apply(json.dumps(store), namespaced=True)
+    def _secret(self) -> None:
+        """Make the Secret that the chart's ExternalSecret would: this cluster's External Secrets writes for ours alone."""
+        (self._copy / "helm" / "shopcat" / "templates" / "externalsecret.yaml").unlink()
+        password = run.application_secret(self._twin)["password"]
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": _APP}, "stringData": {"password": password}}
+        self._apply(json.dumps(secret), namespaced=True)
 
     def _start(self, commands: Iterable[list[str]]) -> subprocess.Popen[str]:
         return tools.start(self._twin, [*commands], self._copy, self.name)
@@ -210,14 +208,10 @@ class Chart:
     def _patched_values(self) -> dict[str, Any]:
         """Return image, drain numbers and database of a chart whose secret comes by External Secrets."""
         drain = self._budget.app_drain_seconds
-        secret = {
-            "secretName": run.application_secret_name(self._twin),
-            "secretStore": {"kind": "SecretStore", "name": "aws"},
-        }
         return {
             "image": {"repository": f"{config.registry_host()}/{production.REPOSITORY_NAME}"},
             "drain": {"preStopSeconds": self._budget.pre_stop_seconds, "applicationSeconds": drain},
-            "database": {**self._database(), **secret},
+            "database": self._database(),
             "env": {"APP_DRAIN_SECONDS": str(drain)},
         }
 
@@ -283,7 +277,7 @@ class Rolling(Chart):
     def _install(self, tag: str) -> None:
         del tag
         self._set_defaults(self._patched_values())
-        self._store()
+        self._secret()
         # Before the chart: a pod that is older than its binding has no readiness gate. The Service comes with the chart.
         service = {
             "apiVersion": "v1",
@@ -336,7 +330,7 @@ class Patched(Chart):
         for colour, arn in self._groups.items():
             colours = colours.replace(f"${{{colour.upper()}_TARGET_GROUP_ARN}}", arn)
         self._apply(colours, namespaced=True)
-        self._store()
+        self._secret()
         self._set_defaults(self._patched_values())
 
     def _release(self, tag: str) -> list[list[str]]:
