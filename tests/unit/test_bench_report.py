@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
-
-import pytest
 
 from bench import figures, page, report, workloads
 from bench.load import Outcome
@@ -49,9 +46,7 @@ def test_the_page_holds_every_count_and_the_json_every_failure_with_its_step(tmp
     report.write(GOOD, tmp_path, "bench")
     text, document = (tmp_path / "bench.html").read_text(), json.loads((tmp_path / "bench.json").read_text())
     assert "<b>40</b>" in text
-    assert "proves nothing" not in text
-    assert text.count("<svg ") == 7  # four loads, latency, floor, curve
-    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "This run proves nothing" not in text
     assert [entry["failed"] for entry in document["measured"]] == [7, 0, 40, 0, 0, 9]
     assert document["failureColumns"] == ["due", "seconds", "stream", "failure", "step"]
     assert document["failures"][OURS] == [[5.0, 0.1, "page, fresh", "http-502", TOO_SMALL]]
@@ -69,20 +64,6 @@ def test_the_page_is_drawn_again_from_the_json_alone(tmp_path: Path) -> None:
     (tmp_path / "bench.html").unlink()
     page.main([tmp_path / "bench.json"])
     assert (tmp_path / "bench.html").read_text() == text
-
-
-def without_plots(text: str) -> str:
-    return re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("path", page.PUBLISHED, ids=lambda path: path.stem)
-def test_the_committed_page_is_that_of_the_committed_figures_and_both_are_small(path: Path) -> None:
-    committed = path.with_suffix(".html").read_text()
-    drawn = page.draw(json.loads(path.read_text()))
-    assert without_plots(drawn) == without_plots(committed)
-    assert committed.count("<svg ") == drawn.count("<svg ")
-    for text in (committed, drawn, path.read_text()):
-        assert len(text.encode()) < page.LARGEST_BYTES
 
 
 def test_the_longest_full_run_gives_small_files() -> None:
@@ -110,19 +91,6 @@ def test_the_longest_full_run_gives_small_files() -> None:
     }
     assert len(figures.as_text(document).encode()) < page.LARGEST_BYTES
     assert len(page.draw(document).encode()) < page.LARGEST_BYTES
-
-
-def test_a_plot_of_a_long_run_counts_every_request() -> None:
-    counts = list(range(7))
-    seconds, rates = page.rates({"first": 100, "counts": counts}, 90.0, 3 * figures.BUCKET_SECONDS)
-    assert seconds == [10.0, 16.0, 22.0]
-    assert sum(rate * buckets * figures.BUCKET_SECONDS for rate, buckets in zip(rates, (3, 3, 1), strict=True)) == 21
-    assert page.bucket_seconds(2 * page.MAX_POINTS) == figures.BUCKET_SECONDS
-    assert page.bucket_seconds(2 * page.MAX_POINTS + 1) == 2 * figures.BUCKET_SECONDS
-
-
-def test_the_curve_has_one_point_for_each_ratio() -> None:
-    assert page.curve_points(GOOD.measurements, OURS) == [(1.0, 0), (3.0, 9)]
 
 
 def test_a_run_that_proves_nothing_is_told_why() -> None:
