@@ -14,7 +14,7 @@ RATIO = 1.15
 
 
 def histogram(latencies: Iterable[float]) -> dict[str, Any]:
-    """Count latencies in seconds; the names are those of ``bench.document.Histogram``."""
+    """Count latencies in seconds; the names are those of ``bench.schema.Histogram``."""
     counter = Counter(bucket(seconds) for seconds in latencies)
     counts = [counter[number] for number in range(max(counter, default=-1) + 1)]
     return {"first": FIRST_SECONDS, "ratio": RATIO, "counts": counts}

@@ -13,8 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench import document as schema
-from bench.document import Document
+from bench import schema
 from bench.drawing.about import about_html, expectations_html
 from bench.drawing.cells import cells_html
 from bench.drawing.curve import curve_html
@@ -28,6 +27,7 @@ from bench.drawing.scenarios import over_time_html, table_html
 from bench.drawing.titles import titles_of_measured
 from bench.drawing.undoing import GOAL_SECONDS, undo_html
 from bench.figures import noop_of
+from bench.schema import Document
 from twin.paths import REPOSITORY
 
 LARGEST_BYTES = 400_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.document import Accident, Cell, Document
+from bench.schema import Accident, Cell, Document
 from bench.systems import OURS
 
 MANY_SHARE = 0.01

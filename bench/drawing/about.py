@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from bench.document import Document, System
+from bench.schema import Document, System
 from bench.systems import OURS
 from bench.verdicts import broken_expectations, was_run
 
@@ -130,5 +130,5 @@ def _again(document: Document) -> str:
     items = "".join(f"<li><code>{command}</code>: {meaning}" for command, meaning in commands)
     return (
         f"<h3>Run it again</h3><ul>{items}</ul><p>Debian, root, Python 3.11 and Go; no AWS account. "
-        "Every figure stands in the JSON beside this page; <code>bench/document.py</code> is its schema.</p>"
+        "Every figure stands in the JSON beside this page; <code>bench/schema.py</code> is its schema.</p>"
     )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
-from bench.document import Accident, Cell, Document, span
 from bench.drawing.chart import as_html
 from bench.drawing.matrix_table import SIGNS, anchor, headline, times
 from bench.drawing.timeline import timeline
+from bench.schema import Accident, Cell, Document, span
 from bench.systems import OURS
 from bench.verdicts import severity, was_run
 

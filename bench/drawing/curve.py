@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from bench.document import Document, Point
 from bench.drawing.chart import Chart, Glyph, Key, Lane, Shape, Tick, as_html, line_path
 from bench.drawing.colours import signs
 from bench.drawing.titles import title_of
+from bench.schema import Document, Point
 
 _DECADES = (1, 10, 100, 1000, 10_000, 100_000, 1_000_000)
 _ZERO = 0.06

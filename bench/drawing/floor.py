@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 
 from bench import steps
-from bench.document import Document
 from bench.drawing.release import MEANINGS
 from bench.ratios import floor_ratio, p99_ratio
+from bench.schema import Document
 
 FLOOR_MEANINGS = {
     "targets healthy": "health interval × threshold: the load balancer sends nothing to a target before",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from html import escape
 
-from bench.document import Document, System
 from bench.drawing.titles import title_of
+from bench.schema import Document, System
 from bench.systems import OURS
 from bench.verdicts import AsGood, Summary, peers_as_good, summary, was_run
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
-from bench.document import Document, Histogram, Latency
 from bench.drawing.chart import Chart, Key, Lane, Shape, Tick, as_html, axis_tick_html, box_path, line_path, step_path
 from bench.measurements import Measurement
+from bench.schema import Document, Histogram, Latency
 from bench.verdicts import QUIET
 
 _PHASES = ("before", "during", "after")

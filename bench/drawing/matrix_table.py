@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from bench.document import Accident, Cell, Document
+from bench.schema import Accident, Cell, Document
 from bench.systems import OURS
 from bench.verdicts import Severity, severity
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bench.document import Accident, Cell, Document
 from bench.drawing.chart import HEIGHT, ROW_PIXELS, WIDTH, Chart, Key, Lane, wide_labels
 from bench.drawing.matrix_table import LEGEND, SIGNS
+from bench.schema import Accident, Cell, Document
 from bench.systems import OURS
 from bench.verdicts import Severity, severity
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from html import escape
 
 from bench import steps
-from bench.document import AllSeries, Document, answered
 from bench.drawing.chart import (
     Chart,
     Key,
@@ -21,6 +20,7 @@ from bench.drawing.chart import (
 )
 from bench.drawing.timeline import answered_lane, buckets, colour_of, edges_of, failed_lane, placed
 from bench.measurements import Measurement
+from bench.schema import AllSeries, Document, answered
 
 MEANINGS = {
     "engine": "Pulumi's engine starts and compares what is declared; nothing has changed yet",

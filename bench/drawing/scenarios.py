@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from bench.document import Document, span
 from bench.drawing.chart import as_html
 from bench.drawing.timeline import timeline
 from bench.drawing.titles import title_of
 from bench.measurements import Measurement
+from bench.schema import Document, span
 
 _POINTS = 600
 

@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.document import AllSeries, Series, answered
 from bench.drawing.chart import Chart, Key, Lane, Shape, Tick, nice_ceiling, step_path, time_ticks
 from bench.figures import BUCKET_SECONDS, FAILED
+from bench.schema import AllSeries, Series, answered
 
 POINTS = 220
 """Most columns of a timeline: about one for each five pixels on a desk, two on a phone."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.document import Document
+from bench.schema import Document
 
 _TITLES = {"ours": "this program", "legacy": "old chart", "patched": "old chart, patched"}
 

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from html import escape
 
-from bench.document import Document, Undo, span
 from bench.drawing.chart import as_html
 from bench.drawing.floor import bar, parts_list
 from bench.drawing.timeline import timeline
 from bench.drawing.titles import title_of
+from bench.schema import Document, Undo, span
 
 GOAL_SECONDS = 60
 """Seconds that this program's way back may take, at production's own drain numbers."""

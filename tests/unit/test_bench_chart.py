@@ -5,10 +5,10 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.document import Series
 from bench.drawing import chart, timeline
 from bench.figures import BUCKET_SECONDS
 from bench.histogram import FIRST_SECONDS, RATIO, histogram
+from bench.schema import Series
 
 FRACTIONS = st.floats(0, 1)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import document, page
+from bench import page, schema
 from bench.drawing import about, colours
 from bench.drawing.matrix_table import anchor
 from tests.unit.bench_sample import ACCIDENTS, NOT_RUN, REASON, SYSTEMS, sample
@@ -99,7 +99,7 @@ def test_no_text_is_smaller_than_eleven_pixels() -> None:
 def test_the_matrix_holds_every_cell_and_says_which_were_not_run(missing: set[tuple[str, str]]) -> None:
     cells = [cell for cell in SAMPLE["cells"] if (cell["accident"], cell["system"]) not in missing]
     known = {(cell["accident"], cell["system"]): cell for cell in cells}
-    text = page.matrix_html(document.read({**SAMPLE, "cells": cells, "short": None}))
+    text = page.matrix_html(schema.read({**SAMPLE, "cells": cells, "short": None}))
     heads, *rows = parsed(text).rows
     assert heads == []
     assert len(rows) == len(ACCIDENTS)
@@ -221,17 +221,17 @@ def test_pictures_are_well_formed_and_say_what_they_show() -> None:
 
 
 def test_figures_of_one_run_are_a_document_of_only_these() -> None:
-    assert document.read(SHORT).short == SHORT
-    assert document.read(SHORT).is_full
+    assert schema.read(SHORT).short == SHORT
+    assert schema.read(SHORT).is_full
     with pytest.raises(pydantic.ValidationError, match="misspelt"):
-        document.read({"schema": 2, "cells": [{**SAMPLE["cells"][0], "misspelt": 1}]})
+        schema.read({"schema": 2, "cells": [{**SAMPLE["cells"][0], "misspelt": 1}]})
 
 
 @pytest.mark.parametrize("path", page.PUBLISHED, ids=lambda path: path.stem)
 def test_the_committed_page_is_that_of_the_committed_figures_and_both_are_small(path: Path) -> None:
     figures: dict[str, Any] = json.loads(path.read_text())
     assert path.with_suffix(".html").read_text() == page.draw(figures)
-    if not document.read(figures).is_full:
+    if not schema.read(figures).is_full:
         for name, text in page.pictures(figures).items():
             assert (path.parent / name).read_text() == text
 

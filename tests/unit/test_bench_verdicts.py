@@ -5,8 +5,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import document, verdicts
-from bench.document import Document
+from bench import schema, verdicts
+from bench.schema import Document
 from bench.verdicts import Severity, severity
 
 OUTCOMES = ("released", "undone", "refused", "stuck", "wrong code", "wrong code live", "unsupported")
@@ -25,7 +25,7 @@ MATRIX = st.dictionaries(st.tuples(st.sampled_from(sorted(EXPECTED)), st.sampled
 
 
 def read(cells: dict[tuple[str, str], dict[str, Any]]) -> Document:
-    return document.read(
+    return schema.read(
         {
             "schema": 2,
             "accidents": [{"name": name, "title": name, "expected_outcome": word} for name, word in EXPECTED.items()],
