@@ -26,6 +26,8 @@ Outcome = Literal["released", "undone", "refused", "stuck", "wrong code", "wrong
 ``stuck``: something still moved, or served, that should not. ``wrong code``, ``wrong code live``: what serves is not what was
 asked for. ``unsupported``: the system has no documented way to do this; nothing was run.
 """
+QUIET = "nothing"
+"""Accident that is none: a release on a quiet day."""
 CURVE = "eviction"
 """Scenario of a run's figures whose measurements are points of the curve."""
 _EPOCH_SECONDS = 1e9
@@ -275,8 +277,8 @@ class Document(_Record):
 
     @property
     def releases(self) -> list[tuple[Measurement, AllSeries]]:
-        """Releases of this program whose steps are known, with their requests; those of the matrix come first."""
-        cells = [(_release(cell), cell.series) for cell in self.cells if cell.steps and cell.outcome == "released"]
+        """Releases of this program on a quiet day whose steps are known, with their requests."""
+        cells = [(_release(cell), cell.series) for cell in self.cells if cell.accident == QUIET and cell.steps]
         return cells + [(each, self.series_of(each.load)) for each in self.measurements if each.floor]
 
     def series_of(self, load: str) -> dict[str, Series]:

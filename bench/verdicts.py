@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.schema import Accident, Cell, Document
+from bench.schema import QUIET, Accident, Cell, Document
 from bench.systems import OURS
 
 MANY_SHARE = 0.01
 """Failed ÷ sent from which on a cell counts as having lost many."""
-QUIET = "nothing"
-"""Accident that is none: a release on a quiet day."""
 _WRONG = ("stuck", "wrong code", "wrong code live")
 
 

@@ -124,7 +124,10 @@ def _again(document: Document) -> str:
     else:
         commands = [
             ("make bench", "the headline rows, at most 30 minutes on two cores"),
-            ("make bench ALL=1", "every row; a run that breaks off keeps its cells, and the next goes on"),
+            (
+                "make bench ALL=1",
+                "every row, and the curve, in hours; a run that breaks off goes on where it was",
+            ),
             ("python -m bench.page docs/bench.json", "this page once more, from the same figures"),
         ]
     items = "".join(f"<li><code>{command}</code>: {meaning}" for command, meaning in commands)

@@ -9,8 +9,7 @@ from html import escape
 
 from bench.drawing.chart import Chart, Key, Lane, Shape, Tick, as_html, axis_tick_html, box_path, line_path, step_path
 from bench.measurements import Measurement
-from bench.schema import Document, Histogram, Latency
-from bench.verdicts import QUIET
+from bench.schema import QUIET, Document, Histogram, Latency
 
 _PHASES = ("before", "during", "after")
 _CLASSES = {"before": "s0", "during": "line phase-during", "after": "line phase-after"}
