@@ -63,10 +63,11 @@ def floor_html(document: Document) -> str:
     measured = steps.parts(first.began, first.steps, first.ended)
     least = [(name, seconds) for name, seconds in first.floor]
     longest = max(first.ended - first.began, sum(seconds for _, seconds in least))
+    every = f" All {len(ratios)} releases: median {statistics.median(ratios):.2f}, most {max(ratios):.2f}."
     return (
-        f"<p>{escape(first.scenario).capitalize()}: {first.ended - first.began:.0f} s, <b>{ratios[0]:.2f} of the floor</b>. "
-        f"All {len(ratios)} releases: median {statistics.median(ratios):.2f}, most {max(ratios):.2f}. "
-        f"p99 during ÷ p99 just before, median of all releases: {p99_ratio(releases):.2f}.</p>"
+        f"<p>A release of {first.ended - first.began:.0f} s took <b>{ratios[0]:.2f} of its floor</b>."
+        f"{every if len(ratios) > 1 else ''} p99 during a release ÷ p99 just before it"
+        f"{', median of all' if len(ratios) > 1 else ''}: {p99_ratio(releases):.2f}.</p>"
         '<p class="legend"><span><i class="swatch wait"></i> waiting that safety asks for</span>'
         '<span><i class="swatch work"></i> work of Pulumi, Kubernetes and the image</span></p>'
         f"<h3>Measured: {first.ended - first.began:.0f} s</h3>"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from bench.drawing.chart import as_html
-from bench.drawing.floor import bar, parts_list
+from bench.drawing.floor import bar
 from bench.drawing.timeline import timeline
 from bench.drawing.titles import title_of
 from bench.schema import Document, Undo, span
@@ -27,7 +27,10 @@ def undo_html(document: Document) -> str:
         return ""
     longest = max(GOAL_SECONDS, *(max(undo.seconds, sum(_seconds(undo))) for undo in document.undo))
     systems = dict.fromkeys([*(system.name for system in document.systems), *(undo.system for undo in document.undo)])
-    bars = "".join(_system(document, system, longest) for system in systems)
+    bars = "".join(_way(escape(title_of(document, undo.system)), undo, longest) for undo in _ordered(document, systems))
+    measured = {undo.system for undo in document.undo}
+    if missing := [escape(title_of(document, system)) for system in systems if system not in measured]:
+        bars += f"<p>Not run: {'; '.join(missing)}.</p>"
     timelines = _timelines(document, [undo for undo in document.undo if span([undo.series])[1]])
     return f"{bars}<details><summary>Each way back over time</summary>{timelines}</details>" if timelines else bars
 
@@ -36,12 +39,8 @@ def _seconds(undo: Undo) -> list[float]:
     return [step.seconds for step in undo.steps]
 
 
-def _system(document: Document, system: str, longest: float) -> str:
-    title = escape(title_of(document, system))
-    ways = [undo for undo in document.undo if undo.system == system]
-    if not ways:
-        return f'<section class="cell"><h3>{title}: not run</h3></section>'
-    return "".join(_way(title, undo, longest) for undo in ways)
+def _ordered(document: Document, systems: Iterable[str]) -> list[Undo]:
+    return [undo for system in systems for undo in document.undo if undo.system == system]
 
 
 def _way(title: str, undo: Undo, longest: float) -> str:
@@ -50,7 +49,16 @@ def _way(title: str, undo: Undo, longest: float) -> str:
     parts = [(step.name, step.seconds) for step in undo.steps] or [("until the last request failed", undo.seconds)]
     drawn = bar(parts, longest, _classes(undo, len(parts)), GOAL_SECONDS)
     words = f"{undo.seconds:.0f} s, {undo.failed:,} of {undo.sent:,} failed"
-    return f'<section class="cell"><h3>{title}: {words}</h3>{drawn}{parts_list(parts, {})}</section>'
+    return f'<section class="cell"><h3>{title}: {words}</h3>{drawn}{_steps(parts)}</section>'
+
+
+def _steps(parts: Sequence[tuple[str, float]]) -> str:
+    begins = itertools.accumulate((seconds for _, seconds in parts), initial=0.0)
+    items = "".join(
+        f"<li><b>{escape(name)}</b> at {begin:.1f} s{f', for {seconds:.1f} s' if seconds else ''}"
+        for (name, seconds), begin in zip(parts, begins, strict=False)
+    )
+    return f'<ol class="steps">{items}</ol>'
 
 
 def _classes(undo: Undo, count: int) -> list[str]:
