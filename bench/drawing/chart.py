@@ -7,6 +7,7 @@ as on a desk. A plotting library's picture shrinks as a whole, and sixty of them
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -16,6 +17,7 @@ WIDTH, HEIGHT = 1000, 200
 _WIDE_PIXELS, _NARROW_PIXELS = 920, 300
 """Widths at which labels of marks may not touch one another: those with words, those with a number."""
 _CHARACTER_PIXELS = 7.0
+_LONGEST_CHARACTERS = 36
 ROW_PIXELS = 18
 _END = 0.03
 """Share of the horizontal axis at whose ends a label would leave the chart."""
@@ -173,9 +175,14 @@ def _percent(fraction: float) -> str:
     return f"{fraction * 100:.1f}".removesuffix(".0") + "%"
 
 
+def short(text: str) -> str:
+    """Return a mark's text as it stands in the chart; the list below has it whole."""
+    return textwrap.shorten(text, _LONGEST_CHARACTERS, placeholder="…")
+
+
 def wide_labels(marks: Sequence[Tick]) -> list[Label]:
     """Return the places of the marks' words on a chart as wide as on a desk."""
-    words = [len(mark.text) * _CHARACTER_PIXELS + 8 for mark in marks]
+    words = [len(short(mark.text)) * _CHARACTER_PIXELS + 8 for mark in marks]
     return stagger([mark.at for mark in marks], words, _WIDE_PIXELS)
 
 
@@ -195,7 +202,7 @@ def _marks_html(marks: Sequence[Tick]) -> str:
         classes = ("f" if word.flipped else "") + " " + ("g" if digit.flipped else "")
         items.append(
             f'<u class="{classes.strip()}" style="left:{_percent(mark.at)};--w:{word.row};--n:{digit.row}">'
-            f"<b>{escape(mark.text)}</b><b>{number}</b></u>".replace(' class=""', "")
+            f"<b>{escape(short(mark.text))}</b><b>{number}</b></u>".replace(' class=""', "")
         )
     return "".join(items)
 
@@ -239,11 +246,12 @@ def as_html(chart: Chart, *, legend: bool = True) -> str:
     wide, narrow = _labels(chart.marks)
     heads = f"--w:{_rows(wide) * ROW_PIXELS}px;--n:{_rows(narrow) * ROW_PIXELS}px"
     words = "".join(f"<li>{escape(mark.text)}" for mark in chart.marks)
+    always = " always" if any(short(mark.text) != mark.text for mark in chart.marks) else ""
     return (
         f'<div class="chart" role="img" aria-label="{escape(chart.summary)}" style="{heads}">'
         f'<div class="marks">{_marks_html(chart.marks)}</div>{"".join(map(_lane_html, chart.lanes))}'
         f'<div class="axis">{"".join(map(axis_tick_html, chart.x_ticks))}</div>'
         + (f'<p class="axis-title">{escape(chart.x_title)}</p>' if chart.x_title else "")
         + "</div>"
-        + (f'<ol class="words">{words}</ol>' if words and legend else "")
+        + (f'<ol class="words{always}">{words}</ol>' if words and legend else "")
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from bench.drawing.chart import HEIGHT, ROW_PIXELS, WIDTH, Chart, Key, Lane, wide_labels
+from bench.drawing.chart import HEIGHT, ROW_PIXELS, WIDTH, Chart, Key, Lane, short, wide_labels
 from bench.drawing.matrix_table import LEGEND, SIGNS
 from bench.schema import Accident, Cell, Document
 from bench.systems import OURS
@@ -67,7 +67,9 @@ def chart_picture(chart: Chart, title: str) -> str:
     for mark, label in zip(chart.marks, labels, strict=True):
         x, begin = _LEFT + mark.at * width, 44 + label.row * ROW_PIXELS
         uprights += f'<path d="M{x:.1f} {begin:.0f}V{y:.0f}" style="stroke:var(--fg);stroke-dasharray:4 3"/>'
-        texts += _text(x + (-4 if label.flipped else 4), begin + 12, mark.text, "b", "end" if label.flipped else "")
+        texts += _text(
+            x + (-4 if label.flipped else 4), begin + 12, short(mark.text), "b", "end" if label.flipped else ""
+        )
     heading = _text(16, 26, title, "b")
     content = f'{plots}{uprights}<g class="halo">{heading}{texts}{ticks}</g>'
     return _svg(y + _AXIS_PIXELS, chart.summary, content)

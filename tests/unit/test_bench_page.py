@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import page, schema
-from bench.drawing import about, colours
+from bench.drawing import about, chart, colours
 from bench.drawing.matrix_table import anchor
 from tests.unit.bench_sample import ACCIDENTS, NOT_RUN, REASON, SYSTEMS, sample
 from twin.paths import REPOSITORY
@@ -167,6 +167,16 @@ def test_every_section_is_there_and_a_document_without_figures_can_be_drawn() ->
     assert [key for key in parsed(page.draw({"schema": 2})).ids if key in keys] == ["about"]
     only_matrix = {name: SAMPLE[name] for name in ("schema", "accidents", "systems")}
     assert page.draw(only_matrix).count("not run") >= len(ACCIDENTS) * len(SYSTEMS)
+
+
+def test_a_long_mark_is_short_in_the_chart_and_whole_below_it() -> None:
+    long = "refused: " + " ".join(["a tag that was released once"] * 8)
+    cell = next(each for each in SAMPLE["cells"] if each["outcome"] == "released")
+    text = page.draw({**SAMPLE, "cells": [{**cell, "marks": [{"at": 5.0, "text": long}]}]})
+    assert f'<ol class="words always"><li>{long}</ol>' in text
+    assert text.count(long) == 1
+    assert f"<b>{chart.short(long)}</b>" in text
+    assert len(chart.short(long)) < 40
 
 
 def test_the_release_is_drawn_from_a_cell_with_its_steps() -> None:
