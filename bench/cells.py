@@ -12,6 +12,7 @@ from typing import Any
 
 from bench import load as loads
 from bench.accidents import ACCIDENTS, Accident
+from bench.histogram import histogram
 from bench.load import Outcome
 from bench.system import System
 from bench.systems import OURS
@@ -48,8 +49,12 @@ class Cell:
     """``at`` (seconds from the start) and ``text`` of what happened."""
     series: Mapping[str, Any] = field(default_factory=dict)
     """Requests by content and failures in two seconds each, as :func:`bench.figures.series` gives them."""
-    latency: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """Seconds of good short requests before, during and after: p50, p90, p99, p999."""
+    latency: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of good short requests before, during and after, as bench.schema.Latency."""
+    steps: Sequence[Mapping[str, Any]] = ()
+    """Of a release of ours, as bench.schema.Step."""
+    floor: Sequence[tuple[str, float]] = ()
+    """Least that this release of ours could take, part by part."""
     runs: Sequence[Mapping[str, Any]] = ()
     """``sent``, ``failed``, ``settled_seconds`` and ``outcome`` of each run."""
 
@@ -66,8 +71,8 @@ def count(outcomes: Sequence[Outcome], began: float) -> tuple[int, Counter[str]]
     return len(due), Counter(outcome.failure for outcome in due if outcome.failure)
 
 
-def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[str, dict[str, float]]:
-    """Return the percentiles of good short requests before the release, while its tool ran, and afterwards."""
+def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[str, dict[str, Any]]:
+    """Return percentiles and histogram of good short requests before the release, while its tool ran, and afterwards."""
     parts: dict[str, list[float]] = {"before": [], "during": [], "after": []}
     for outcome in outcomes:
         if not outcome.failure and outcome.stream != "long":
@@ -76,6 +81,7 @@ def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[s
     wanted = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
     return {
         part: {name: round(loads.percentile(values, share), 5) for name, share in wanted.items()}
+        | {"histogram": histogram(values)}
         for part, values in parts.items()
         if values
     }

@@ -151,7 +151,12 @@ class Chart:
         """Make the Secret that the chart's ExternalSecret would: this cluster's External Secrets writes for ours alone."""
         (self._copy / "helm" / "shopcat" / "templates" / "externalsecret.yaml").unlink()
         password = run.application_secret(self._twin)["password"]
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": _APP}, "stringData": {"password": password}}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": _APP},
+            "stringData": {"password": password},
+        }
         self._apply(json.dumps(secret), namespaced=True)
 
     def _start(self, commands: Iterable[list[str]]) -> subprocess.Popen[str]:

@@ -133,15 +133,16 @@ class Bench:
             steady_p50=steady.p50,
             steady_p99=steady.p99,
             steps=action.steps,
-            floor=self._floor(action),
+            floor=self.floor(action.steps),
             note=action.note,
             load=action.system + self._suffix,
             drained=action.drained,
         )
 
-    def _floor(self, action: Action) -> list[tuple[str, float]]:
-        shifted = next((step.at for step in action.steps if step.name == "shift"), None)
-        if shifted is None or not any(step.name == "live" for step in action.steps):
+    def floor(self, reached: Sequence[Step]) -> list[tuple[str, float]]:
+        """Return the least that a release with these steps could take, part by part; nothing of one that did not go live."""
+        shifted = next((step.at for step in reached if step.name == "shift"), None)
+        if shifted is None or not any(step.name == "live" for step in reached):
             return []
         known = steps.metrics_known(shifted, metrics.written(self.twin))
         return steps.floor(self.budget, shifted, known) if known else []

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 from bench import argo, cells, charts, curve, pods, run, tools
@@ -26,6 +27,7 @@ from bench.figures import series
 from bench.images import Images
 from bench.load import Load
 from bench.ours import Ours
+from bench.steps import Follower, Step
 from bench.system import State, System
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED, ROLLING
 from bench.workloads import PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX, SHORT_SETTINGS, STEADY_SECONDS
@@ -155,6 +157,8 @@ class Stage:
             marks=release.marks,
             series=series(outcomes, lambda each: self._images.seen(each.pod)),
             latency=cells.latencies(outcomes, began, ended),
+            steps=[asdict(step) for step in release.steps],
+            floor=self._bench.floor(release.steps),
         )
 
     def _load(self, system: System) -> Load:
@@ -196,6 +200,8 @@ class Release:
         self._processes: list[subprocess.Popen[str]] = []
         self.began = time.time()
         self.marks: list[dict[str, object]] = []
+        self.steps: list[Step] = []
+        """Of a release of ours."""
 
     def mark(self, text: str, at: float = 0.0) -> None:
         """Note what happened, now by default."""
@@ -203,11 +209,12 @@ class Release:
 
     def run(self) -> float:
         """Release, with the accident; return the time at which the last tool was done."""
-        with self._fault():
+        with contextlib.ExitStack() as followed, self._fault():
             for number, tag in enumerate(self._tags):
                 time.sleep(_PAUSE_SECONDS if number else 0)
                 try:
                     self._processes.append(self._system.start(tag))
+                    self._follow(followed)
                 except TwinError as error:
                     self.mark(f"refused: {str(error)[:200]}")
             self._wait()
@@ -219,6 +226,13 @@ class Release:
             self._processes = [self._system.undo()]
             self._wait()
         return time.time()
+
+    def _follow(self, stack: contextlib.ExitStack) -> None:
+        """Follow the log of an update of ours until the stack ends."""
+        if isinstance(self._system, Ours) and self._system.log and not self.steps:
+            follower = Follower(self._system.log)
+            stack.callback(lambda: self.steps.extend(follower.steps))
+            stack.enter_context(follower)
 
     def _wait(self) -> None:
         for process in self._processes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import pods, run
@@ -38,6 +39,8 @@ class Ours:
 
     def __init__(self, bench: Bench, images: Images) -> None:
         self._bench, self._images, self._twin = bench, images, bench.twin
+        self.log: Path | None = None
+        """Output of the update that was started last."""
 
     def install(self, tag: str) -> None:
         """Do nothing: the stack is there, with its first release."""
@@ -117,5 +120,5 @@ class Ours:
         return Target(front_door.address(self._twin), hostnames.domain(self._twin), 443, pki.ca_file(self._twin))
 
     def _up(self, values: dict[str, str]) -> subprocess.Popen[str]:
-        log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
-        return run.start_up(self._twin, self._bench.write_settings(SHORT_SETTINGS), log, values)
+        self.log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
+        return run.start_up(self._twin, self._bench.write_settings(SHORT_SETTINGS), self.log, values)

@@ -1,266 +1,162 @@
 """``python -m bench.page``: draws the pages in docs/ from the figures beside them (``python -m bench.page file.json`` another).
 
-A page holds what the figures hold and nothing else, so it can be drawn again without a run. It stays small however long the
-run was: a plot has at most as many points as it has pixels, and its text stays text.
+A page holds what its one file of figures holds and nothing else, so it can be drawn again without a run. It is a single HTML file
+that loads nothing. Pictures for README stand beside it.
 """
 
 from __future__ import annotations
 
-import html
-import io
 import json
-import math
-import re
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from bench import steps
-from bench.figures import BUCKET_SECONDS, FAILED, measurements_of, noop_of
-from bench.measurements import Measurement
-from bench.systems import LEGACY, OURS, PATCHED
+from bench import schema
+from bench.drawing.about import about_html, expectations_html
+from bench.drawing.cells import cells_html
+from bench.drawing.curve import curve_html
+from bench.drawing.floor import floor_html
+from bench.drawing.headline import headline_html, peers_html
+from bench.drawing.latencies import distributions_html, ranges_html
+from bench.drawing.matrix_table import matrix_html
+from bench.drawing.picture import chart_picture, matrix_picture
+from bench.drawing.release import first_release, release_html
+from bench.drawing.scenarios import over_time_html, table_html
+from bench.drawing.titles import titles_of_measured
+from bench.drawing.undoing import GOAL_SECONDS, undo_html
+from bench.figures import noop_of
+from bench.schema import Document
 from twin.paths import REPOSITORY
 
-LARGEST_BYTES = 300_000
+LARGEST_BYTES = 400_000
 """The most that a page or a file of figures in docs/ may take."""
 PUBLISHED = (REPOSITORY / "docs" / "bench.json", REPOSITORY / "docs" / "bench-full.json")
-MAX_POINTS = 900
-"""Points of a line in a plot: about one for each of its 1/72-inch pixels."""
-SHORTEST_LABELLED_SECONDS = 6
-CURVE = "eviction"
-_COLOURS = {"blue": "tab:blue", "green": "tab:green", "": "tab:gray"}
-_TITLES = {OURS: "ours", LEGACY: "legacy", PATCHED: "legacy + patches"}
-_SVG: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "shopcat", "font.sans-serif": ["DejaVu Sans"]}
-_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-_FONT = re.compile("font-family: 'DejaVu Sans', sans-serif(; )?")
-_LONG_DECIMAL = re.compile(r"-?\d+\.\d{2,}")
-_SPACES = re.compile(r"\s*\n\s*")
-_ENGINE = {
-    True: "ran only while nothing else wanted the processor (the kernel's idle class); the database, the cluster, the load "
-    "balancer and the clients took it as they needed.",
-    False: "took the processor from it here: they could not be put into the kernel's idle class (for groups: Linux 5.15).",
-}
+_STYLES = tuple(Path(__file__).parent / "drawing" / name for name in ("colours.css", "page.css"))
+_SCRIPT = (
+    "function show(){const e=document.getElementById(decodeURIComponent(location.hash.slice(1)));if(!e)return;"
+    "const d=e.closest('details');if(d)d.open=true;e.scrollIntoView()}addEventListener('hashchange',show);show()"
+)
+"""Unfolds what a link leads to; without it everything can be unfolded by hand."""
 
 
-def _title(load: str) -> str:
-    system, _, number = load.partition(" ")
-    return _TITLES[system] + (f", twin {number}" if number else "")
-
-
-# --- plots
-
-
-def _inline(figure: Figure) -> str:
-    """Return the figure as an SVG element with one decimal, a tenth of a pixel."""
-    buffer = io.StringIO()
-    with mpl.rc_context(_SVG):
-        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata=_NO_METADATA)
-    _, opening, rest = buffer.getvalue().partition("<svg")
-    short = _LONG_DECIMAL.sub(lambda number: f"{float(number[0]):.1f}".removesuffix(".0"), rest)
-    return _SPACES.sub("\n", opening + _FONT.sub("", short))
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height))
-    return figure, figure.subplots()
-
-
-def rates(series: Mapping[str, Any], start: float, bucket_seconds: int) -> tuple[list[float], list[float]]:
-    """Return seconds since the start and requests a second, in buckets of a multiple of the figures' own."""
-    counts: list[int] = series["counts"]
-    width = bucket_seconds // BUCKET_SECONDS
-    seconds = [series["first"] - start + at * BUCKET_SECONDS for at in range(0, len(counts), width)]
-    groups = [counts[at : at + width] for at in range(0, len(counts), width)]
-    return seconds, [sum(group) / (len(group) * BUCKET_SECONDS) for group in groups]
-
-
-def bucket_seconds(seconds: float) -> int:
-    """Return the width of a plot's buckets, such that so many seconds make at most MAX_POINTS of them."""
-    return BUCKET_SECONDS * -(-int(seconds) // (BUCKET_SECONDS * MAX_POINTS))
-
-
-def _upright(axes: Axes, places: Sequence[float], **style: Any) -> None:
-    """Draw upright lines over the whole height, all as one path, which is far shorter than a path for each."""
-    x = [value for place in places for value in (place, place, math.nan)]
-    axes.plot(x, [0.0, 1.0, math.nan] * len(places), color="black", transform=axes.get_xaxis_transform(), **style)
-
-
-def timeline(load: str, series: Mapping[str, Any], measurements: Sequence[Measurement]) -> str:
-    """Plot requests a second by colour, and failures, with scenarios and a release's steps marked."""
-    start = min(line["first"] for line in series.values())
-    end = max(line["first"] + len(line["counts"]) * BUCKET_SECONDS for line in series.values())
-    width = bucket_seconds(end - start)
-    figure, axes = _axes(12, 2.8)
-    for kind, line in series.items():
-        seconds, per_second = rates(line, start, width)
-        if kind == FAILED:
-            points = [(at, rate) for at, rate in zip(seconds, per_second, strict=True) if rate]
-            label = f"failed ({sum(line['counts'])})"
-            axes.plot([at for at, _ in points], [rate for _, rate in points], "x", color="tab:red", label=label)
-        else:
-            axes.plot(seconds, per_second, color=_COLOURS.get(kind), label=kind, linewidth=1)
-    top = axes.get_ylim()[1]
-    shown = [measurement for measurement in measurements if measurement.load == load]
-    for measurement in shown:
-        axes.text(measurement.began - start, top, f" {measurement.scenario}", fontsize=6, rotation=25, va="bottom")
-    _upright(axes, [measurement.began - start for measurement in shown], linewidth=0.8)
-    begun = [step for measurement in shown for step in measurement.steps]
-    for step in begun:
-        axes.text(step.at - start, top * 0.02, step.name, fontsize=4, rotation=90, va="bottom")
-    _upright(axes, [step.at - start for step in begun], linewidth=0.4, linestyle=":")
-    axes.set_xlabel("seconds")
-    axes.set_ylabel("requests/s")
-    axes.set_title(_title(load), loc="left", fontsize=9, y=1.25)
-    axes.legend(fontsize=6, loc="center right")
-    return _inline(figure)
-
-
-def latencies(measurements: Sequence[Measurement]) -> str:
-    """Plot median and 99th percentile of short requests before each scenario and during it."""
-    rows = [measurement for measurement in measurements if measurement.steady_p99]
-    figure, axes = _axes(12, 0.34 * len(rows) + 1.2)
-    for place, row in enumerate(rows):
-        for shift, p50, p99, colour in (
-            (-0.15, row.steady_p50, row.steady_p99, "tab:gray"),
-            (0.15, row.p50, row.p99, "tab:blue"),
-        ):
-            axes.plot([p50 * 1000, p99 * 1000], [place + shift] * 2, "|-", color=colour)
-    axes.set_yticks(range(len(rows)), [f"{row.scenario}, {_TITLES[row.system]}" for row in rows], fontsize=7)
-    axes.set_xscale("log")
-    axes.set_xlabel("ms, median to 99th percentile; grey: the seconds before, blue: during")
-    axes.invert_yaxis()
-    return _inline(figure)
-
-
-def against_floor(release: Measurement) -> str:
-    """Plot a release, part by part, above the least that it takes."""
-    figure, axes = _axes(10, 1.6)
-    measured = steps.parts(release.began, release.steps, release.ended)
-    for place, bars in ((0, measured), (1, list(release.floor))):
-        at = 0.0
-        for name, seconds in bars:
-            axes.barh(place, seconds, left=at, edgecolor="white")
-            if seconds >= SHORTEST_LABELLED_SECONDS:
-                axes.text(at + seconds / 2, place, f"{name}\n{seconds:.0f} s", fontsize=5, ha="center", va="center")
-            at += seconds
-    axes.set_yticks([0, 1], ["measured", "floor"])
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds")
-    return _inline(figure)
-
-
-def curve_points(measurements: Sequence[Measurement], system: str) -> list[tuple[float, int]]:
-    """Return delay ratio and failed requests of the system's evictions."""
+def _sections(document: Document) -> list[tuple[str, str, str]]:
+    """Return key, heading and content of every section, empty ones too."""
+    matrix = matrix_html(document) if document.accidents and document.systems else ""
     return [
-        (measurement.delay_ratio, measurement.failed)
-        for measurement in measurements
-        if measurement.system == system and measurement.scenario == CURVE
+        ("matrix", "Accidents and systems", f"{_MATRIX_TEXT}{matrix}" if matrix else ""),
+        ("peers", "Where a peer is as good", _with(_PEERS_TEXT, peers_html(document))),
+        ("undo", "A bad release is undone", _with(_UNDO_TEXT, undo_html(document))),
+        ("release", "One release", _with(_RELEASE_TEXT, release_html(document))),
+        ("floor", "A release against its floor", floor_html(document)),
+        ("curve", "A pod leaves while the load balancer is late", _with(_CURVE_TEXT, curve_html(document))),
+        ("latency", "Latency before, during and after a release", _latency(document)),
+        ("expected", "Said before the run", _with(_EXPECTED_TEXT, expectations_html(document))),
+        ("timelines", "Every cell over time", _with(_CELLS_TEXT, cells_html(document))),
+        (
+            "scenarios",
+            "Scenarios of the run" if document.is_full else "Scenarios without an accident",
+            _scenarios(document),
+        ),
+        ("about", "What was measured, on what, and how to run it again", about_html(document)),
     ]
 
 
-def curve(measurements: Sequence[Measurement]) -> str:
-    """Plot failed requests when a pod leaves, against the real delay ÷ the budget's propagation."""
-    figure, axes = _axes(6, 3)
-    for system, marker in ((LEGACY, "o"), (PATCHED, "s"), (OURS, "^")):
-        points = curve_points(measurements, system)
-        axes.plot([x for x, _ in points], [y for _, y in points], marker=marker, label=_TITLES[system], alpha=0.7)
-    axes.set_yscale("symlog", linthresh=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("real delay ÷ the propagation allowed for")
-    axes.set_ylabel("failed requests")
-    axes.legend(fontsize=7)
-    return _inline(figure)
+_MATRIX_TEXT = (
+    "<p>Every request that was due from the begin of a release until nothing moved any more. Seconds: until then. "
+    "A cell leads to its timeline.</p>"
+)
+_PEERS_TEXT = (
+    "<p>Accidents in which a peer failed no more requests than this program, and left nothing to mend. "
+    "Quicker: it also settled sooner.</p>"
+)
+_UNDO_TEXT = (
+    "<p>From “the live release answers 500” to “the last request failed”, by the fastest way that each system documents. "
+    f"Bars are as long as their seconds; the dashed line is at {GOAL_SECONDS} s, this program's goal. "
+    "Grey: what the tool still does once no request fails any more.</p>"
+)
+_RELEASE_TEXT = "<p>Weights and pods by the release's own log, requests as the clients counted them.</p>"
+_CURVE_TEXT = (
+    "<p>One pod is evicted while the load balancer is slower, or faster, than the drain budget allows for. Up to 1 nothing "
+    "may fail with this program; beyond, it has to: a proof that can't fail proves nothing.</p>"
+)
+_EXPECTED_TEXT = "<p>What is expected of this program; it stands in the source before a run.</p>"
+_CELLS_TEXT = "<p>Seconds count from the begin of the release. The timelines of an accident have the same axis.</p>"
 
 
-# --- text
+def _with(text: str, content: str) -> str:
+    return f"{text}{content}" if content else ""
 
 
-def table(measurements: Sequence[Measurement]) -> str:
-    """Return the counts as an HTML table."""
-    rows = [
-        f"<tr><td>{html.escape(row.scenario)}<td>{_TITLES[row.system]}<td>{row.delay_ratio:g}"
-        f"<td>{row.ended - row.began:.0f}<td>{row.requests}<td><b>{row.failed}</b>"
-        f"<td>{html.escape(', '.join(f'{kind}: {count}' for kind, count in row.by_failure.items()))}"
-        f"<td>{row.steady_p99 * 1000:.0f}<td>{row.p99 * 1000:.0f}"
-        for row in measurements
-    ]
-    head = "scenario|system|delay ÷ budget|took s|requests|failed|how|p99 before, ms|p99 during, ms".replace(
-        "|", "<th>"
-    )
-    return f"<table><tr><th>{head}{''.join(rows)}</table>"
+def _latency(document: Document) -> str:
+    ranges = ranges_html(document.measurements, titles_of_measured(document))
+    distributions = distributions_html(document)
+    if not distributions:
+        return ranges
+    text = "<p>A release on a quiet day, short requests that went well, from when each was due.</p>"
+    folded = f"<details><summary>Latency in the other scenarios</summary>{ranges}</details>" if ranges else ""
+    return f"{text}{distributions}{folded}"
 
 
-def p99_ratio(measurements: Sequence[Measurement]) -> float:
-    """Return the median, over releases of ours, of the 99th percentile during one ÷ just before it."""
-    ratios = [release.p99 / release.steady_p99 for release in measurements if release.floor and release.steady_p99]
-    return statistics.median(ratios) if ratios else 0.0
-
-
-def floor_ratio(release: Measurement) -> float:
-    """Return how long a release took ÷ the least that it takes."""
-    return (release.ended - release.began) / sum(seconds for _, seconds in release.floor)
-
-
-def _release_parts(measurements: Sequence[Measurement]) -> str:
-    releases = [measurement for measurement in measurements if measurement.floor]
-    if not releases:
+def _scenarios(document: Document) -> str:
+    if document.short is None:
         return ""
-    first, ratios = releases[0], [floor_ratio(release) for release in releases]
-    return (
-        f"<h2>A release against its floor</h2><p>{html.escape(first.scenario)}: {first.ended - first.began:.0f} s, "
-        f"{ratios[0]:.2f} of the floor (all {len(ratios)}: median {statistics.median(ratios):.2f}, most {max(ratios):.2f}). "
-        "The floor: health checks, the canary's propagation, and CloudWatch, which has the two minutes as late as it had "
-        f"them. p99 during ÷ before, median of all releases: {p99_ratio(measurements):.2f}.</p>"
-        f"{against_floor(first)}"
-    )
+    noop = noop_of(document.short)
+    nothing = f"<p>Nothing to release: {escape(str(noop))}.</p>" if noop else ""
+    over_time = f"<details><summary>Each load over time</summary>{over_time_html(document)}</details>"
+    return f"{table_html(document)}{nothing}{over_time}"
+
+
+def _verdict(problems: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(problem)}" for problem in problems)
+    return f'<div class="alarm"><h2>This run proves nothing</h2><ul>{items}</ul></div>' if items else ""
 
 
 def draw(figures: Mapping[str, Any]) -> str:
-    """Return the page of a run's figures, as HTML."""
-    measurements, noop = measurements_of(figures), noop_of(figures)
-    verdict = "".join(f"<li>{html.escape(problem)}" for problem in figures["problems"])
-    plots = [timeline(load, series, measurements) for load, series in figures["series"].items()]
-    shown_curve = curve(measurements) if curve_points(measurements, OURS) else ""
-    engine = f"Engine and AWS stand-in, which on AWS share no machine with the shop, {_ENGINE[figures['engineYields']]}"
-    retried = (
-        f"<p>An update failed and was run once more: {html.escape(text)}</p>" for text in figures["retriedUpdates"]
-    )
-    sections = [
-        f"<p>{engine}</p>" if figures["full"] else "",
-        *retried,
-        f"<h2>This run proves nothing</h2><ul>{verdict}</ul>" if verdict else "",
-        table(measurements),
-        f"<p>Nothing to release: {html.escape(str(noop))}.</p>" if noop else "",
-        f"<h2>Over time</h2>{''.join(plots)}",
-        f"<h2>Latency</h2>{latencies(measurements)}",
-        _release_parts(measurements),
-        f"<h2>A pod leaves: failed requests against real delay</h2>{shown_curve}" if shown_curve else "",
-    ]
-    command = "make bench FULL=1" if figures["full"] else "make bench"
-    return f"""<!doctype html><meta charset="utf-8"><title>ShopCat: requests that failed at a release</title>
-<style>body{{font:14px sans-serif;max-width:75em;margin:2em auto}}td,th{{padding:.2em .7em;text-align:left}}
-svg{{display:block;max-width:100%;height:auto;font-family:'DejaVu Sans',sans-serif}}</style>
-<h1>Requests that failed at a release</h1>
-<p>Made by <code>{command}</code> on the twin, not on AWS. What stands in one scenario ran at the same time, on the same
-cluster, under the same load and delays. Latencies count from when a request was due, and include this machine's noise.
-Each failure stands in the JSON beside this page, with its time, kind and step; the clients' and the load balancers' own logs
-agree on every request ({len(figures["disagreements"])} exceptions), and every acknowledged order is in PostgreSQL exactly once
-({len(figures["ordersLostOrDoubled"])} exceptions).</p>
-{chr(10).join(filter(None, sections))}
+    """Return the page of a file of figures, as HTML."""
+    document = schema.read(figures)
+    sections = [section for section in _sections(document) if section[2]]
+    links = "".join(f'<a href="#{key}">{heading}</a>' for key, heading, _ in sections)
+    body = "\n".join(f'<section id="{key}"><h2>{heading}</h2>{content}</section>' for key, heading, content in sections)
+    verdict = _verdict([*document.problems, *(document.short or {}).get("problems", ())])
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>ShopCat: requests that failed at a release</title>
+<style>{"".join(path.read_text() for path in _STYLES)}</style>
+<main><h1>Requests that failed at a release</h1>
+{verdict}{headline_html(document)}
+<nav>{links}</nav>
+{body}
+</main><script>{_SCRIPT}</script></html>
 """
 
 
+def pictures(figures: Mapping[str, Any]) -> dict[str, str]:
+    """Return README's pictures by file name: of the matrix and of a release, as far as the figures have them."""
+    document = schema.read(figures)
+    drawn = {}
+    if document.cells and document.systems:
+        drawn["matrix.svg"] = matrix_picture(document)
+    if found := first_release(document):
+        _, chart = found
+        drawn["release.svg"] = chart_picture(chart, chart.summary)
+    return drawn
+
+
+def write(path: Path) -> list[Path]:
+    """Draw the page beside a file of figures, and the pictures beside that of the short run; return what was written."""
+    figures = json.loads(path.read_text())
+    texts = {f"{path.stem}.html": draw(figures), **({} if schema.read(figures).is_full else pictures(figures))}
+    for name, text in texts.items():
+        (path.parent / name).write_text(text)
+    return [path.parent / name for name in texts]
+
+
 def main(paths: Sequence[Path]) -> int:
-    """Draw the page beside each file of figures."""
+    """Draw the page and the pictures beside each file of figures."""
     for path in paths:
-        path.with_suffix(".html").write_text(draw(json.loads(path.read_text())))
-        print(path.with_suffix(".html"))
+        print(*write(path), sep="\n")
     return 0
 
 

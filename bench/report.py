@@ -9,7 +9,7 @@ from bench import page
 from bench.figures import as_text, figures
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
-from bench.page import floor_ratio, p99_ratio
+from bench.ratios import floor_ratio, p99_ratio
 from bench.workloads import FULL_RELEASES, FULL_REQUESTS
 
 MAX_P99_RATIO = 1.2

@@ -169,6 +169,7 @@ def test_latency_is_that_of_good_short_requests() -> None:
     ]
     found = cells.latencies(sent, 4.0, 10.0)
     assert {part: values["p50"] for part, values in found.items()} == {"before": 0.1, "during": 0.2}
+    assert [sum(values["histogram"]["counts"]) for values in found.values()] == [1, 1]
 
 
 # Runs --------------------------------------------------------------------------------------------------------------

@@ -2,26 +2,23 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
-
-import pytest
 
 from bench import figures, page, report, workloads
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
-from bench.scenarios import CURVE, NEW_TAG, RELEASE, TOO_SMALL
+from bench.scenarios import RELEASE
 from bench.steps import Step
-from bench.systems import LEGACY, OURS, PATCHED
+from bench.systems import OURS
 from twin.paths import REPOSITORY
 
 STEPS = (Step(0.0, "claim"), Step(4.0, "shift"), Step(8.0, "live"))
 
 
-def measurement(scenario: str, system: str, failed: int, ratio: float = 1.0) -> Measurement:
+def measurement(scenario: str, failed: int, system: str = OURS) -> Measurement:
     kinds = {"http-502": failed} if failed else {}
-    result = Measurement(scenario, system, 0.0, 10.0, ratio, 100, failed, kinds, 0.01, 0.05, 0.01, 0.05, load=system)
-    if (scenario, system) in ((NEW_TAG, OURS), (RELEASE, OURS)):
+    result = Measurement(scenario, system, 0.0, 10.0, 1.0, 100, failed, kinds, 0.01, 0.05, 0.01, 0.05, load=system)
+    if scenario == RELEASE:
         return dataclasses.replace(result, steps=STEPS, floor=(("settle", 8.0),))
     return result
 
@@ -32,32 +29,24 @@ def outcomes(system: str) -> list[Outcome]:
 
 
 GOOD = Result(
-    measurements=[
-        measurement(TOO_SMALL, OURS, 7, 15.0),
-        *(measurement(NEW_TAG, system, failed) for system, failed in ((OURS, 0), (LEGACY, 40), (PATCHED, 0))),
-        measurement(CURVE, OURS, 0, 1.0),
-        measurement(CURVE, OURS, 9, 3.0),
-    ],
-    outcomes={name: outcomes(name) for name in (OURS, LEGACY, PATCHED, f"{OURS} 2")},
+    measurements=[measurement(RELEASE, 0), measurement("drain", 3)],
+    outcomes={OURS: outcomes(OURS), f"{OURS} 2": outcomes(OURS)},
     disagreements=[],
     orders_wrong=[],
     seconds=12.0,
+    full=True,
 )
 
 
 def test_the_page_holds_every_count_and_the_json_every_failure_with_its_step(tmp_path: Path) -> None:
     report.write(GOOD, tmp_path, "bench")
     text, document = (tmp_path / "bench.html").read_text(), json.loads((tmp_path / "bench.json").read_text())
-    assert "<b>40</b>" in text
-    assert "proves nothing" not in text
-    assert text.count("<svg ") == 7  # four loads, latency, floor, curve
-    assert "http://" not in text.replace("http://www.w3.org", "")
-    assert [entry["failed"] for entry in document["measured"]] == [7, 0, 40, 0, 0, 9]
+    assert "<b>3</b>" in text
+    assert [entry["failed"] for entry in document["measured"]] == [0, 3]
     assert document["failureColumns"] == ["due", "seconds", "stream", "failure", "step"]
-    assert document["failures"][OURS] == [[5.0, 0.1, "page, fresh", "http-502", TOO_SMALL]]
-    assert figures.step_of([measurement(NEW_TAG, OURS, 0)], OURS, 5.0) == f"{NEW_TAG}: shift"
+    assert document["failures"][OURS] == [[5.0, 0.1, "page, fresh", "http-502", f"{RELEASE}: shift"]]
     assert figures.step_of(GOOD.measurements, f"{OURS} 2", 5.0) == "before"
-    assert document["series"][LEGACY] == {
+    assert document["series"][OURS] == {
         "blue": {"first": 0, "counts": [2] * 10},
         "failed": {"first": 4, "counts": [1]},
     }
@@ -71,27 +60,13 @@ def test_the_page_is_drawn_again_from_the_json_alone(tmp_path: Path) -> None:
     assert (tmp_path / "bench.html").read_text() == text
 
 
-def without_plots(text: str) -> str:
-    return re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("path", page.PUBLISHED, ids=lambda path: path.stem)
-def test_the_committed_page_is_that_of_the_committed_figures_and_both_are_small(path: Path) -> None:
-    committed = path.with_suffix(".html").read_text()
-    drawn = page.draw(json.loads(path.read_text()))
-    assert without_plots(drawn) == without_plots(committed)
-    assert committed.count("<svg ") == drawn.count("<svg ")
-    for text in (committed, drawn, path.read_text()):
-        assert len(text.encode()) < page.LARGEST_BYTES
-
-
 def test_the_longest_full_run_gives_small_files() -> None:
     seconds, releases = int(workloads.FULL_MAX_SECONDS), workloads.FULL_MAX_RELEASES
     names = ("claim", "idle colour up", "smoke", "canary", "shift", "live", "old colour down")
     spacing = seconds / releases
     measurements = [
         dataclasses.replace(
-            measurement(RELEASE, OURS, 0),
+            measurement(RELEASE, 0),
             began=spacing * number,
             ended=spacing * (number + 1) - 20,
             steps=[Step(spacing * number + 30.123456 * (at + 1), name) for at, name in enumerate(names)],
@@ -112,36 +87,18 @@ def test_the_longest_full_run_gives_small_files() -> None:
     assert len(page.draw(document).encode()) < page.LARGEST_BYTES
 
 
-def test_a_plot_of_a_long_run_counts_every_request() -> None:
-    counts = list(range(7))
-    seconds, rates = page.rates({"first": 100, "counts": counts}, 90.0, 3 * figures.BUCKET_SECONDS)
-    assert seconds == [10.0, 16.0, 22.0]
-    assert sum(rate * buckets * figures.BUCKET_SECONDS for rate, buckets in zip(rates, (3, 3, 1), strict=True)) == 21
-    assert page.bucket_seconds(2 * page.MAX_POINTS) == figures.BUCKET_SECONDS
-    assert page.bucket_seconds(2 * page.MAX_POINTS + 1) == 2 * figures.BUCKET_SECONDS
-
-
-def test_the_curve_has_one_point_for_each_ratio() -> None:
-    assert page.curve_points(GOOD.measurements, OURS) == [(1.0, 0), (3.0, 9)]
-
-
 def test_a_run_that_proves_nothing_is_told_why() -> None:
-    assert report.problems(GOOD) == []
-    failed = [*GOOD.measurements, measurement("node drain", OURS, 1)]
-    assert report.problems(dataclasses.replace(GOOD, measurements=failed)) == ["ours failed 1 requests"]
-    within_budget = [*GOOD.measurements, measurement(CURVE, OURS, 2, 1.0)]
-    assert report.problems(dataclasses.replace(GOOD, measurements=within_budget)) == ["ours failed 2 requests"]
-    nothing_failed = [entry for entry in GOOD.measurements if entry.failed == 0]
-    assert len(report.problems(dataclasses.replace(GOOD, measurements=nothing_failed))) == 2
+    assert "3 requests failed" in report.problems(GOOD)
+    assert not any("failed" in line for line in report.problems(dataclasses.replace(GOOD, measurements=[])))
     assert "disagree" in report.problems(dataclasses.replace(GOOD, disagreements=["x"]))[0]
     assert "exactly once" in report.problems(dataclasses.replace(GOOD, orders_wrong=["k"]))[0]
 
 
 def test_a_full_run_needs_its_releases_its_requests_its_latency_and_its_time() -> None:
-    full = dataclasses.replace(GOOD, full=True, measurements=[measurement(RELEASE, OURS, 0)])
+    full = dataclasses.replace(GOOD, full=True, measurements=[measurement(RELEASE, 0)])
     problems = report.problems(full)
-    assert "1 releases and 84 requests" in problems[0]
-    assert "12 of 84 requests came while a release ran" in problems[1]
+    assert "1 releases and 42 requests" in problems[0]
+    assert "12 of 42 requests came while a release ran" in problems[1]
     assert "0 long requests in flight" in problems[2]
     assert len(problems) == 3
     slow = dataclasses.replace(full.measurements[0], p99=0.07, ended=11.0)
@@ -154,7 +111,7 @@ def test_a_full_runs_page_tells_where_the_engine_ran(tmp_path: Path) -> None:
     full = dataclasses.replace(
         GOOD, full=True, engine_yields=True, retried_updates=["smoke <failed>"], stopped_by="stopped"
     )
-    assert report.problems(full)[0] == "the run ended early: stopped"
+    assert "the run ended early: stopped" in report.problems(full)
     report.write(full, tmp_path, "full")
     text = (tmp_path / "full.html").read_text()
     assert "idle class); the database" in text
@@ -163,12 +120,10 @@ def test_a_full_runs_page_tells_where_the_engine_ran(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "full.json").read_text())["engineYields"] is True
     report.write(dataclasses.replace(full, engine_yields=False), tmp_path, "full")
     assert "could not be put into the kernel's idle class" in (tmp_path / "full.html").read_text()
-    report.write(GOOD, tmp_path, "short")
-    assert "idle class" not in (tmp_path / "short.html").read_text()
 
 
 def test_a_long_request_is_in_flight_from_when_it_is_due_until_it_ends() -> None:
-    release = measurement(RELEASE, OURS, 0)
+    release = measurement(RELEASE, 0)
     sent = [Outcome("long", "x", due, ended) for due, ended in ((1.0, 3.9), (1.0, 4.1), (4.1, 9.0))]
     assert report.long_in_flight(release, [*sent, Outcome("page, fresh", "y", 3.0, 5.0)]) == 1
     drained = dataclasses.replace(release, drained=12.0)

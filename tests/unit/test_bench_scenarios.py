@@ -131,10 +131,10 @@ def test_the_floor_counts_metrics_as_late_as_they_were(tmp_path: Path) -> None:
     bench = Bench(twin, tmp_path / "b", workloads.SHORT_MIX)
     reached = [Step(600.0, "shift"), Step(900.0, "live")]
     action = Action("new tag", OURS, 1.0, 500.0, 910.0, steps=reached)
-    assert bench._floor(action) == [], "without two minutes of metrics nothing can be said"
+    assert bench.floor(action.steps) == [], "without two minutes of metrics nothing can be said"
     twin.logs.mkdir(parents=True)
     lines = [json.dumps({"minute": minute, "written": at}) for minute, at in ((540, 650.0), (600, 777.0), (660, 888.0))]
     (twin.logs / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    assert dict(bench._floor(action))["settle and two metric minutes"] == 288.0
+    assert dict(bench.floor(action.steps))["settle and two metric minutes"] == 288.0
     action.steps = reached[:1]
-    assert bench._floor(action) == [], "a release that was taken back has none"
+    assert bench.floor(action.steps) == [], "a release that was taken back has none"

@@ -1,0 +1,103 @@
+"""Judgement of the matrix's cells, against rules written down once more."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import schema, verdicts
+from bench.schema import Document
+from bench.verdicts import Severity, severity
+
+OUTCOMES = ("released", "undone", "refused", "stuck", "wrong code", "wrong code live", "unsupported")
+SYSTEMS = ("legacy", "argo-canary", "ours")
+EXPECTED = {"nothing": "released", "bad-version": "undone"}
+
+CELL = st.fixed_dictionaries(
+    {
+        "sent": st.integers(1, 500),
+        "failed": st.integers(0, 20),
+        "settled_seconds": st.floats(1, 900),
+        "outcome": st.sampled_from(OUTCOMES),
+    }
+)
+MATRIX = st.dictionaries(st.tuples(st.sampled_from(sorted(EXPECTED)), st.sampled_from(SYSTEMS)), CELL)
+
+
+def read(cells: dict[tuple[str, str], dict[str, Any]]) -> Document:
+    return schema.read(
+        {
+            "schema": 2,
+            "accidents": [{"name": name, "title": name, "expected_outcome": word} for name, word in EXPECTED.items()],
+            "systems": [{"name": name, "title": name} for name in SYSTEMS],
+            "cells": [{"accident": accident, "system": system, **cell} for (accident, system), cell in cells.items()],
+        }
+    )
+
+
+def is_wrong(accident: str, cell: dict[str, Any]) -> bool:
+    if cell["outcome"] == "released":
+        return EXPECTED[accident] == "undone"
+    return cell["outcome"] in {"stuck", "wrong code", "wrong code live"}
+
+
+@given(MATRIX)
+def test_a_cell_is_as_bad_as_its_outcome_and_then_as_its_failures(cells: dict[tuple[str, str], dict[str, Any]]) -> None:
+    judged = read(cells)
+    for accident in judged.accidents:
+        for system in SYSTEMS:
+            cell = cells.get((accident.name, system))
+            kind = severity(judged.cell(accident.name, system), accident)
+            if cell is None:
+                assert kind is Severity.NOT_RUN
+            elif cell["outcome"] == "unsupported":
+                assert kind is Severity.UNSUPPORTED
+            elif is_wrong(accident.name, cell):
+                assert kind is Severity.WRONG
+            elif cell["failed"] == 0:
+                assert kind is Severity.FINE
+            else:
+                assert kind is (Severity.MANY if cell["failed"] / cell["sent"] >= 0.01 else Severity.FEW)
+
+
+@given(MATRIX)
+def test_a_peer_is_as_good_where_it_loses_no_more_and_leaves_nothing_to_mend(
+    cells: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    wanted = []
+    for accident in EXPECTED:
+        ours = cells.get((accident, "ours"), {"outcome": "unsupported"})
+        for system in SYSTEMS[:-1]:
+            peer = cells.get((accident, system), {"outcome": "unsupported"})
+            if "unsupported" in {ours["outcome"], peer["outcome"]} or peer["failed"] > ours["failed"]:
+                continue
+            if not is_wrong(accident, peer) or is_wrong(accident, ours):
+                wanted.append((accident, system, peer["settled_seconds"] < ours["settled_seconds"]))
+    found = [(each.accident.name, each.peer.system, each.quicker) for each in verdicts.peers_as_good(read(cells))]
+    assert found == wanted
+
+
+@given(MATRIX)
+def test_a_summary_adds_up_what_was_run(cells: dict[tuple[str, str], dict[str, Any]]) -> None:
+    for system in SYSTEMS:
+        run = {key: cell for key, cell in cells.items() if key[1] == system and cell["outcome"] != "unsupported"}
+        summary = verdicts.summary(read(cells), system)
+        assert summary.run == len(run)
+        assert summary.failed == sum(cell["failed"] for cell in run.values())
+        assert summary.sent == sum(cell["sent"] for cell in run.values())
+        assert summary.losing == sum(cell["failed"] > 0 for cell in run.values())
+        assert summary.wrong == sum(is_wrong(key[0], cell) for key, cell in run.items())
+        quiet = run.get(("nothing", system))
+        assert summary.quiet_seconds == (quiet["settled_seconds"] if quiet else None)
+
+
+@given(MATRIX)
+def test_what_was_said_before_is_broken_by_more_failures_or_another_outcome(
+    cells: dict[tuple[str, str], dict[str, Any]],
+) -> None:
+    wanted = {
+        accident
+        for (accident, system), cell in cells.items()
+        if system == "ours" and (cell["failed"] > 0 or cell["outcome"] != EXPECTED[accident])
+    }
+    assert {cell.accident for cell in verdicts.broken_expectations(read(cells))} == wanted
