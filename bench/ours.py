@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from bench import pods, run
 from bench.system import State, Target
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from bench.experiment import Bench
     from infra.release.state import LedgerState
 
-_SELECTOR = "shopcat/colour"
 _LEDGER_TABLE = str(Settings.model_fields["ledger_table"].default)
 
 
@@ -31,8 +30,11 @@ class Ours:
     title = "this program"
     namespace = "shopcat"
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench, self._twin = bench, bench.twin
+    def __init__(self, bench: Bench, changes: Mapping[str, Any] = SHORT_SETTINGS) -> None:
+        """Take the twin's production, released with these changes of its committed settings."""
+        self._bench, self._twin, self._changes = bench, bench.twin, changes
+        self.log = bench.directory / "ours-0.log"
+        """Output of the update that was started last."""
 
     def install(self, tag: str) -> None:
         """Do nothing: the stack is there, with its first release."""
@@ -69,27 +71,19 @@ class Ours:
 
     def has_ready_pod(self, tag: str) -> bool:
         """Tell whether a pod of the tag's release is ready."""
-        live = self._ledger().live
-        colour = live.colour if live else ""
-        arguments = [
-            "kubectl",
-            "get",
-            "pods",
-            "-n",
-            self.namespace,
-            "-l",
-            f"{_SELECTOR}!={colour},{_SELECTOR}",
-            "-o",
-            "json",
-        ]
-        found = json.loads(execute(self._twin, arguments))["items"]
-        del tag
-        return any(pods.is_ready(pod) and not pods.is_leaving(pod) for pod in found)
+        listed = [pod for pod in pods.list_pods(self._twin, OURS) if _release_of(pod) == tag]
+        return any(pods.is_ready(pod) and not pods.is_leaving(pod) for pod in listed)
 
     def target(self) -> Target:
         """Return where its users send requests."""
         return Target(front_door.address(self._twin), hostnames.domain(self._twin), 443, pki.ca_file(self._twin))
 
     def _up(self, values: dict[str, str]) -> subprocess.Popen[str]:
-        log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
-        return run.start_up(self._twin, self._bench.write_settings(SHORT_SETTINGS), log, values)
+        self.log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
+        return run.start_up(self._twin, self._bench.write_settings(self._changes), self.log, values)
+
+
+def _release_of(pod: Mapping[str, Any]) -> str:
+    """Return the tag that a pod of production names in its answers."""
+    variables = pod["spec"]["containers"][0].get("env") or []
+    return next((str(each.get("value", "")) for each in variables if each["name"] == "SHOPCAT_RELEASE"), "")
