@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench import pods, run
 from bench.images import Images
@@ -37,8 +38,9 @@ class Ours:
     )
     controllers = (LOAD_BALANCER_CONTROLLER,)
 
-    def __init__(self, bench: Bench, images: Images) -> None:
-        self._bench, self._images, self._twin = bench, images, bench.twin
+    def __init__(self, bench: Bench, images: Images, changes: Mapping[str, Any] = SHORT_SETTINGS) -> None:
+        """Take the twin's production, released with these changes of its committed settings."""
+        self._bench, self._images, self._twin, self._changes = bench, images, bench.twin, changes
         self.log: Path | None = None
         """Output of the update that was started last."""
 
@@ -121,4 +123,4 @@ class Ours:
 
     def _up(self, values: dict[str, str]) -> subprocess.Popen[str]:
         self.log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
-        return run.start_up(self._twin, self._bench.write_settings(SHORT_SETTINGS), self.log, values)
+        return run.start_up(self._twin, self._bench.write_settings(self._changes), self.log, values)

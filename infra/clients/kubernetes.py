@@ -44,7 +44,8 @@ _API_TIMEOUT = urllib3.Timeout(connect=5, read=20)
 class KubernetesClient:
     """Client of one cluster's API: GET, DELETE, and server-side apply of what Pulumi does not write.
 
-    That is what Helm leaves out (infra/foundation/crds.py) and what somebody deleted by hand; all else is Pulumi's.
+    That is what Helm leaves out (infra/foundation/crds.py), what somebody deleted by hand, and a colour that is emptied right
+    before Pulumi fills it anew; all else is Pulumi's.
     """
 
     def __init__(self, server: str, context: ssl.SSLContext, token: Callable[[], str], *, name: str) -> None:
@@ -69,7 +70,8 @@ class KubernetesClient:
         Raises:
             KubernetesUnreachableError: no answer, or a refusal.
         """
-        return self._request("PATCH", path, {"fieldManager": manager, "force": "true"}, json.dumps(manifest))
+        query = {"fieldManager": manager, "force": "true"}
+        return self._request("PATCH", path, query, json.dumps(manifest), "application/apply-patch+yaml")
 
     def delete(self, path: str) -> Any | None:
         """Ask for the deletion of the object at an API path; `None` if there is none.
@@ -79,10 +81,12 @@ class KubernetesClient:
         """
         return self._request("DELETE", path, {})
 
-    def _request(self, method: str, path: str, query: Mapping[str, str], body: str | None = None) -> Any | None:
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str], body: str | None = None, content_type: str = ""
+    ) -> Any | None:
         headers = {"Accept": "application/json", "Authorization": f"Bearer {self._token()}"}
         if body is not None:
-            headers["Content-Type"] = "application/apply-patch+yaml"
+            headers["Content-Type"] = content_type
         url = f"{self._server}{path}" + (f"?{urlencode(query)}" if query else "")
         try:
             response = self._pool.request(method, url, headers=headers, body=body)
@@ -103,6 +107,11 @@ class KubernetesClient:
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Deployment, or `None`."""
         return self.release_object("Deployment", namespace, name)
+
+    def stop_pods(self, namespace: str, name: str) -> None:
+        """Set a Deployment's replicas to 0; its pods leave as their grace period says, and nobody waits for them."""
+        path, body = _release_path("Deployment", namespace, name), json.dumps({"spec": {"replicas": 0}})
+        self._request("PATCH", path, {"fieldManager": FIELD_MANAGER}, body, "application/merge-patch+json")
 
     def job(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Job, or `None`."""

@@ -12,6 +12,8 @@ Which colour is live is not asked, since it changes with each release:
   one that was never stopped is hidden for half an hour at most: then `both-colours` tells of the old one.
 * **Both colours** have pods during a release alone. So a release that stays open, and an update that was killed before it
   stopped the old colour, are seen without a metric of this program's own, and no identity needs a right to write one.
+* **With `shopcat:keepFormer`** the idle colour has pods as well. Then the live colour is the one with more requests, and both
+  colours are told of only while both get requests: a release that stays open before its canary, or after its shift, is not seen.
 * **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py).
 * **A secret that is not synced** is counted in a log, where logs are sent (infra/foundation/log_shipper.py).
 
@@ -23,7 +25,7 @@ release that ended before its pods started leaves no trace here either; the next
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from infra.names import COLOURS, METRICS_NAMESPACE, UNCLOSED_METRIC, UNSYNCED_METRIC
@@ -242,18 +244,46 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
         **_of_colours(unhealthy, "Maximum", watched, "unhealthy_"),
     }
     blue, green = (f"FILL(healthy_{colour}, 0) + FILL(unhealthy_{colour}, 0)" for colour in COLOURS)
+    live_targets = Alarm(
+        "shopcat-live-targets",
+        f"neither colour has {enough} healthy targets, for {MOVE_MINUTES} of {MOVE_MINUTES} minutes",
+        _of_colours(healthy, "Minimum", watched),
+        "LessThanThreshold",
+        threshold=enough,
+        datapoints=MOVE_MINUTES,
+        periods=MOVE_MINUTES,
+        missing="breaching",
+        expression="IF(FILL(blue, 0) > FILL(green, 0), FILL(blue, 0), FILL(green, 0))",
+    )
+    both_colours = Alarm(
+        "shopcat-both-colours",
+        f"both colours have pods for {OPEN_MINUTES} minutes: a release is still open, or the old colour was not stopped",
+        per_colour,
+        "GreaterThanThreshold",
+        threshold=0,
+        datapoints=OPEN_MINUTES,
+        periods=OPEN_MINUTES,
+        expression=f"IF({blue} > 0, {green}, 0)",
+    )
+    if settings.keep_former:
+        requests = _of_colours("RequestCount", "Sum", watched, "requests_")
+        blue, green = (f"FILL(requests_{colour}, 0)" for colour in COLOURS)
+        live_targets = replace(
+            live_targets,
+            summary=f"the colour with more requests has fewer than {enough} healthy targets, for {MOVE_MINUTES} of "
+            f"{MOVE_MINUTES} minutes",
+            metrics={**live_targets.metrics, **requests},
+            expression=f"IF({blue} > {green}, FILL(blue, 0), IF({green} > {blue}, FILL(green, 0), "
+            f"{live_targets.expression}))",
+        )
+        both_colours = replace(
+            both_colours,
+            summary=f"both colours get requests for {OPEN_MINUTES} minutes: a release is still open",
+            metrics=requests,
+            expression=f"IF({blue} > 0, {green}, 0)",
+        )
     return [
-        Alarm(
-            "shopcat-live-targets",
-            f"neither colour has {enough} healthy targets, for {MOVE_MINUTES} of {MOVE_MINUTES} minutes",
-            _of_colours(healthy, "Minimum", watched),
-            "LessThanThreshold",
-            threshold=enough,
-            datapoints=MOVE_MINUTES,
-            periods=MOVE_MINUTES,
-            missing="breaching",
-            expression="IF(FILL(blue, 0) > FILL(green, 0), FILL(blue, 0), FILL(green, 0))",
-        ),
+        live_targets,
         Alarm(
             "shopcat-unhealthy-targets",
             "a target is unhealthy, for 10 of 10 minutes",
@@ -264,16 +294,7 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
             periods=10,
             expression="FILL(blue, 0) + FILL(green, 0)",
         ),
-        Alarm(
-            "shopcat-both-colours",
-            f"both colours have pods for {OPEN_MINUTES} minutes: a release is still open, or the old colour was not stopped",
-            per_colour,
-            "GreaterThanThreshold",
-            threshold=0,
-            datapoints=OPEN_MINUTES,
-            periods=OPEN_MINUTES,
-            expression=f"IF({blue} > 0, {green}, 0)",
-        ),
+        both_colours,
     ]
 
 

@@ -14,6 +14,9 @@ A release is these steps; each begins once the one before it is done. An abort o
     10 live          one conditional write in the ledger    "
     11 stop          the old colour, to no pods             Hooks.guard_deployment, before its Deployment is written
 
+A rollback has no step 7. With `shopcat:keepFormer` step 11 leaves the old colour its pods, and step 4 of the next release sends
+them away first; after a rollback none are kept.
+
 What is guaranteed meanwhile:
 
 * A colour is declared from its record and nothing else; no output of another resource can enter a pod template.
@@ -326,6 +329,8 @@ class BlueGreen(pulumi.ComponentResource):
             TEMPLATE_ANNOTATION: fingerprint(template),
             # `kubectl scale` makes somebody else the owner of `replicas`; the hook has looked at what stands there.
             "pulumi.com/patchForce": "true",
+            # Pods that serve nobody hold up no update.
+            **({"pulumi.com/skipAwait": "true"} if each.is_kept else {}),
         }
         name = workload_name(colour)
         deployment: pulumi.Resource = kubernetes.apps.v1.Deployment(

@@ -50,6 +50,8 @@ class ColourPlan:
     replicas: int
     changes_last: bool
     """The colour that is left: declared once the live pointer stands."""
+    is_kept: bool = False
+    """Its pods stay without weight, for a rollback; nothing waits for them."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +153,14 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
             f"everything back on {live.colour}"
         )
+    notes += _notes_of_former(settings, room, decision, state)
     notes += settings_differ(settings, clients, view, state, decision)
     standing = read_standing(state, kubernetes, notes)
     return Plan(
         decision=decision,
         state=state,
         session=Session(ledger, state, decision),
-        colours=_colours(decision, state),
+        colours=_colours(decision, state, keeps_former=settings.keep_former and room.holds_former),
         checks=_checks(decision, state),
         intent=_intent(decision, state),
         pointer=_pointer(decision, state),
@@ -176,8 +179,14 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
 # What is declared: plain functions of the decision --------------------------------------------------------------------
 
 
-def _colours(decision: Decision, state: LedgerState) -> dict[Colour, ColourPlan]:
-    """Return record and replicas of each colour; nothing before the first release."""
+def _colours(decision: Decision, state: LedgerState, *, keeps_former: bool = False) -> dict[Colour, ColourPlan]:
+    """Return record and replicas of each colour; nothing before the first release.
+
+    Args:
+        decision: of this update.
+        state: the ledger.
+        keeps_former: the former release's pods stay without weight, until the next release begins.
+    """
     records: dict[Colour, Record] = {colour: state.release(name).record for colour, name in state.occupants.items()}
     if decision.open and decision.record:
         records[decision.open.colour] = decision.record
@@ -188,13 +197,42 @@ def _colours(decision: Decision, state: LedgerState) -> dict[Colour, ColourPlan]
     if decision.action in ("release", "resume") and decision.open:
         carrying = decision.open.colour
         left = other_colour(carrying)
+    kept = _kept_colour(decision, state) if keeps_former else None
     plans = {}
     for colour in COLOURS:
         # A colour that nothing was ever put into is declared empty, from the other one's record.
         record = records.get(colour) or records[other_colour(colour)]
-        replicas = record.template.replicas if colour == carrying else 0
-        plans[colour] = ColourPlan(colour, record, replicas, changes_last=colour == left or colour not in records)
+        replicas = record.template.replicas if colour in (carrying, kept) else 0
+        is_last = colour == left or colour not in records
+        plans[colour] = ColourPlan(colour, record, replicas, changes_last=is_last, is_kept=colour == kept)
     return plans
+
+
+def _kept_colour(decision: Decision, state: LedgerState) -> Colour | None:
+    """Return the colour whose pods stay without weight: by this update's end, what `LedgerState.kept_former` is."""
+    if state.live is None or decision.action in ("platform", "abort"):
+        return None
+    if decision.open is None:
+        return other_colour(state.live.colour) if state.kept_former else None
+    return state.live.colour if decision.open.kind == "release" else None
+
+
+def _notes_of_former(
+    settings: Settings, room: capacity.CapacityPlan, decision: Decision, state: LedgerState
+) -> list[str]:
+    """Return what becomes of the former release's pods, where they are to be kept."""
+    if not settings.keep_former or decision.action != "stay":
+        return []
+    if not room.holds_former:
+        why = "with one node drained a release would find no room beside the former release's pods while they leave"
+        return [
+            f"shopcat:keepFormer keeps nothing: {why}; lower shopcat:release.replicas, cpu or memory, or leave it off"
+        ]
+    former, live = state.kept_former, state.live
+    if former is None or live is None:
+        return []
+    back = up_command("rollback", f"{live.tag}->{former.record.tag}")
+    return [f"{former.name} keeps its pods in {former.colour} without weight until the next release; back: {back}"]
 
 
 def _timing(budget: DrainBudget) -> Timing:

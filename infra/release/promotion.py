@@ -34,13 +34,14 @@ from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
 from infra.release.record import Record
-from infra.release.traffic_shift import Traffic
+from infra.release.traffic_shift import Mode, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from infra.clients.aws import AwsClients
     from infra.release.plan import Plan
+    from infra.release.state import Kind
 
 GOING_SECONDS = 300
 """Longest time that a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
@@ -82,6 +83,11 @@ def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] |
     return bool(
         drift.object_differences(declared["spec"]["template"], ((standing or {}).get("spec") or {}).get("template"))
     )
+
+
+def _mode(kind: Kind) -> Mode:
+    """Return the way in which traffic moves from a live release."""
+    return "canary" if kind == "release" else "rollback"
 
 
 class Hooks:
@@ -215,6 +221,19 @@ class Hooks:
                 seconds = self._plan.colours[colour].record.template.drain.grace_seconds
                 self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
             await self.guard(colour, ", ".join(lost))
+            if opened and opened.colour == colour and lost == ["template"]:
+                await self._make_room(colour)
+        elif opened and self._plan.colours[colour].is_kept:
+            self._log(f"{len(pods)} pods stay in {colour} without weight until the next release: a rollback finds them")
+
+    async def _make_room(self, colour: Colour) -> None:
+        """Send away the pods of another release that are still in the idle colour, so that all new ones start at once.
+
+        A rolling update would start one after the other. They have had no weight since their release was left, and leave by
+        the drain arithmetic, beside the new ones.
+        """
+        self._log(f"{colour}: the pods of the release before leave; they carry no weight")
+        await threads.in_thread(self._plan.kubernetes().stop_pods, SHOP_NAMESPACE, workload_name(colour))
 
     async def make_again(self, declared: Mapping[str, Any]) -> None:
         """Make an object again that somebody deleted; whatever stands is left to the provider.
@@ -293,7 +312,7 @@ class Hooks:
             await threads.in_thread(session.refuse_overtaken)
             await self._traffic.shift_all_traffic(
                 opened.colour,
-                mode="immediate" if session.state.live is None else "canary",
+                mode=_mode(opened.kind) if session.state.live else "immediate",
                 readiness=lambda: self._reasons_not_ready(record, opened.colour, attempt=True),
                 timing=self._plan.timing,
                 prober=self._prober,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from infra.errors import LedgerUnavailableError
-from infra.names import Colour
+from infra.names import Colour, other_colour
 from infra.release.record import Record, release_name
 
 if TYPE_CHECKING:
@@ -123,6 +123,21 @@ class LedgerState:
     def live_record(self) -> Record | None:
         """Return the record of the live release."""
         return self.release(self.live.name).record if self.live else None
+
+    @property
+    def kept_former(self) -> Release | None:
+        """Return the release whose pods may stay without weight, so that a rollback to it starts none.
+
+        It was live right before the live one and still stands in its colour. What a rollback has left is not kept, since
+        something is wrong with it; nor is what an aborted rollback has emptied.
+        """
+        if self.live is None:
+            return None
+        former = self.releases.get(self.occupants.get(other_colour(self.live.colour), ""))
+        outcomes = [attempt.outcome for attempt in self.release(self.live.name).attempts]
+        if former is None or former.state != "former" or outcomes.count("live") != 1:
+            return None
+        return former if former.attempts[-1].outcome == "live" else None
 
     def revisions(self, tag: str) -> list[Release]:
         """Return all revisions of a tag, oldest first."""

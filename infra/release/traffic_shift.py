@@ -36,10 +36,12 @@ class Tally:
 
 Readiness = Callable[[], Awaitable[list[str]]]
 """Lists what keeps a colour from carrying traffic; empty if nothing does."""
-Mode = Literal["canary", "immediate", "restore"]
+Mode = Literal["canary", "rollback", "immediate", "restore"]
 """The way in which traffic moves.
 
 * canary: users are on the other colour, so a tenth goes first, then all, each watched.
+* rollback: all at once, watched. A person has decided that the live release must go, and this one has served everybody before;
+  a canary would leave nine users of ten with the bad one for longer.
 * immediate: nobody is served yet, so there is nothing to compare with.
 * restore: the colour served before and the other one is in trouble: all at once, and nothing puts it back.
 """
@@ -94,26 +96,34 @@ class Traffic(ListenerWeights):
         elif mode == "restore":
             await self._restore(colour, timing, prober)
         else:
-            await self._shift_by_canary(view, colour, readiness, timing, prober)
+            await self._shift_watched(view, colour, readiness, timing, prober, has_canary=mode == "canary")
 
     def _begin_shift(self, colour: Colour, timing: Timing) -> None:
         read_back = f"until all traffic is there, read back twice, at most {timing.write_deadline_seconds:.0f} s"
         self._progress.begin(ReleaseStep.SHIFT, colour, read_back)
 
-    async def _shift_by_canary(
-        self, view: View, colour: Colour, readiness: Readiness, timing: Timing, prober: Prober | None
+    async def _shift_watched(
+        self,
+        view: View,
+        colour: Colour,
+        readiness: Readiness,
+        timing: Timing,
+        prober: Prober | None,
+        *,
+        has_canary: bool,
     ) -> None:
-        """Shift a tenth, then all; then watch the settle time and whole minutes of metrics.
+        """Shift a tenth unless it is a rollback, then all; then watch the settle time and whole minutes of metrics.
 
         What is measured is the colour, not the one it takes over from: failures before the shift are no reason against
         it, and where most requests fail already there is no canary, which would only prolong that.
         """
         # After a kill the colour may have more than a canary already: that is never taken away, and no measure of before.
         is_resumed = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
-        before = 0.0 if is_resumed else await self._failure_rate_before(view, colour, timing, prober)
+        pause = timing.probe_seconds / 5 if has_canary else 0
+        before = 0.0 if is_resumed else await self._failure_rate_before(view, colour, timing, prober, pause)
         canary_from = None
         try:
-            if not is_resumed and before < 0.5:
+            if has_canary and not is_resumed and before < 0.5:
                 canary_from = await self._aws_time(timing)
                 tenth = f"{timing.canary_weight} % of the traffic, watched for {timing.canary_seconds:.0f} s"
                 self._progress.begin(ReleaseStep.CANARY, colour, tenth)
@@ -152,7 +162,9 @@ class Traffic(ListenerWeights):
             self._log(f"everything is on {colour}, as it was before; still: {error}")
             raise TrafficError(f"{error}\neverything is on {colour} (read back twice); run it again") from error
 
-    async def _failure_rate_before(self, view: View, colour: Colour, timing: Timing, prober: Prober | None) -> float:
+    async def _failure_rate_before(
+        self, view: View, colour: Colour, timing: Timing, prober: Prober | None, pause: float
+    ) -> float:
         """Return failed requests per request before anything moves to the colour: of the present, not of the past.
 
         Raises:
@@ -165,7 +177,7 @@ class Traffic(ListenerWeights):
             while len(probes) < PROBES_BEFORE and len(failures) < FAILURES_BEFORE:
                 probes.append(await prober())
                 failures = [each for each in probes if not each.ok]
-                await self._sleep(timing.probe_seconds / 5)
+                await self._sleep(pause)
             if not any(each.reached for each in probes):
                 raise TrafficError(
                     f"our own requests don't reach the load balancer before any traffic is moved: {failures[-1].what}; "

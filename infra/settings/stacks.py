@@ -173,6 +173,9 @@ class Settings(Model):
     """URL of every AWS API, for a private or simulated AWS; handed to every client and provider."""
     chart_mirror: ChartMirror = ChartMirror()
     ledger_table: str = "shopcat-releases"
+    keep_former: Switch = False
+    """Keep the former release's pods, without weight, until the next release begins: a rollback to it starts no pods. Only where
+    they have room (infra/capacity.py). Two alarms follow it, so an administrator turns it on."""
     protection: Switch = True
     """Guards what holds data or traffic against deletion; false, then one `up`, is the first step of taking all down."""
     vpc: Vpc = Vpc()

@@ -301,21 +301,31 @@ def rollback(shop: Shop, tag: str) -> str:
     return "former record, all steps"
 
 
-def rollback_in_an_outage(shop: Shop, tag: str) -> str:
-    """Make a release that worked answer every page with an error, and roll back to the former one."""
-    before = live(shop)
-    shop.push(tag, BREAKS_LATER)
-    update_succeeds(shop, tag=tag)
-    for name in pods(shop, colours(shop)[0]):
-        command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
-    since = time.time()
-    output = update_succeeds(shop, rollback=f"{tag}->{before}")
-    assert live(shop) == before
-    moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", output)
-    assert moved
-    late = [failure for failure in shop.failed(since) if failure.release != tag]
-    assert not late, "the former release fails nothing"
-    return moved[0]
+def rollback_in_an_outage(*, kept: bool) -> Callable[[Shop, str], str]:
+    """Make a release that worked answer every page with an error, and roll back to the former one, whose pods may be kept."""
+    changes = {"shopcat:keepFormer": True} if kept else {}
+
+    def act(shop: Shop, tag: str) -> str:
+        before = live(shop)
+        shop.push(tag, BREAKS_LATER)
+        update_succeeds(shop, changes, tag=tag)
+        broken_colour, former_colour = colours(shop)
+        former_pods = pods(shop, former_colour)
+        assert len(former_pods) == (2 if kept else 0)
+        for name in pods(shop, broken_colour):
+            command(shop.twin, ["kubectl", "exec", "-n", "shopcat", name, "--", "touch", "/dev/shm/broken"])
+        since = time.time()
+        output = update_succeeds(shop, changes, rollback=f"{tag}->{before}")
+        assert live(shop) == before
+        assert (shop.replicas(former_colour), shop.replicas(broken_colour)) == (2, 0)
+        assert set(former_pods) <= set(pods(shop, former_colour)), "they were not made anew"
+        moved = re.search(r"\d+ of \d+ own requests fail before the shift: .*", output)
+        assert moved
+        late = [failure for failure in shop.failed(since) if failure.release != tag]
+        assert not late, "the former release fails nothing"
+        return moved[0]
+
+    return act
 
 
 def weights_moved_by_hand(shop: Shop, tag: str) -> str:
@@ -522,10 +532,18 @@ CELLS = (
     Cell("rollback", rollback, "-"),
     Cell(
         "rollback while the live release answers 500",
-        rollback_in_an_outage,
+        rollback_in_an_outage(kept=False),
         "-",
         16 * 300,
         "broken on purpose: its pages, until the former release has started, is proven and each node has followed",
+        ("http-500",),
+    ),
+    Cell(
+        "rollback while the live release answers 500, the former pods kept",
+        rollback_in_an_outage(kept=True),
+        "-",
+        16 * 150,
+        "broken on purpose: its pages, until the former release is proven and each node has followed",
         ("http-500",),
     ),
     Cell(

@@ -76,6 +76,14 @@ def test_no_release_changes_an_alarm(tag: str, replicas: int, cpu: str) -> None:
     assert named(monitored(tag=tag, release=release)) == ALARMS
 
 
+def test_a_kept_former_hides_no_live_pod_that_is_lost() -> None:
+    kept = named(monitored(keepFormer=True))
+    changed = {name for name, alarm in kept.items() if alarm != ALARMS[name]}
+    assert changed == {"shopcat-live-targets", "shopcat-both-colours"}
+    for name in changed:
+        test_an_alarm_stays_within_what_cloudwatch_takes(kept[name])
+
+
 def test_one_pod_is_enough_where_there_is_one() -> None:
     one = named(monitored(release={**committed()["release"], "replicas": 1}))
     assert (one["shopcat-live-targets"].threshold, ALARMS["shopcat-live-targets"].threshold) == (1, 2)

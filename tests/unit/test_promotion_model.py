@@ -2,7 +2,8 @@
 
 The real decisions and hooks run against it. The oracle looks at the model alone, at each write of weights or of a
 Deployment: users are only ever sent to the live release or to one that passed all its checks, and no pods go that serve
-them. Whatever was done by hand, a plain update heals it while no release is open, and an abort does while one is.
+them. Whatever was done by hand, a plain update heals it while no release is open, and an abort does while one is. In half of
+the worlds the former release keeps its pods.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class World:
         self.kinds: dict[str, str] = {}
         """What a digest is like: good, fails its smoke test, or is never ready."""
         self.version = 0
+        self.keeps_former = False
         self.log: list[str] = []
 
     def pods(self, colour: Colour) -> list[dict[str, Any]]:
@@ -100,6 +102,12 @@ class Kubernetes:
 
     def __init__(self, world: World, write: Callable[[Colour, dict[str, Any]], None]) -> None:
         self._world, self._write = world, write
+
+    def stop_pods(self, namespace: str, name: str) -> None:
+        declared = self.deployment(namespace, name)
+        assert declared
+        declared["spec"]["replicas"] = 0
+        self._write(name.removeprefix("shopcat-"), declared)  # type: ignore[arg-type]
 
     def recreate(self, manifest: dict[str, Any]) -> bool:
         self._write(manifest["metadata"]["name"].removeprefix("shopcat-"), manifest)
@@ -188,7 +196,7 @@ class Update:
             decision=decision,
             state=seen,
             session=self.session,
-            colours=release_plan._colours(decision, seen),
+            colours=release_plan._colours(decision, seen, keeps_former=world.keeps_former),
             checks=release_plan._checks(decision, seen),
             intent=release_plan._intent(decision, seen),
             pointer=release_plan._pointer(decision, seen),
@@ -343,7 +351,8 @@ class Update:
                 raise UpdateError("the provider updates only what is there")
         self.write_deployment(colour, declared)
         image = declared["spec"]["template"]["spec"]["containers"][0]["image"]
-        if declared["spec"]["replicas"] and self.world.kinds.get(image.rpartition("@")[2]) == "never ready":
+        awaited = declared["spec"]["replicas"] and not self.plan.colours[colour].is_kept
+        if awaited and self.world.kinds.get(image.rpartition("@")[2]) == "never ready":
             raise UpdateError("timed out waiting for the Deployment")
         self.tick()
         self.state[colour] = declared
@@ -366,11 +375,12 @@ class Update:
 class Interference(RuleBasedStateMachine):
     """Updates, kills, two at once, and a person with kubectl."""
 
-    @initialize(seed=st.integers(0, 2**16))
-    def start(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**16), keeps_former=st.booleans())
+    def start(self, seed: int, *, keeps_former: bool) -> None:
         self.random = random.Random(seed)  # noqa: S311 - it orders calls
         self.person_acted = False
         self.world = World()
+        self.world.keeps_former = keeps_former
         for number, _ in enumerate(TAGS, start=1):
             self.world.kinds[digest(number)] = "good"
         self.state: dict[str, Any] = {}
@@ -553,10 +563,23 @@ class Interference(RuleBasedStateMachine):
         assert self.world.weights == all_on(live)
         assert self.world.is_whole(live, state.live.name)
         assert len(self.world.pods(live)) == state.releases[state.live.name].record.template.replicas
-        assert self.world.pods(idle) == []
+        self.only_the_former_stays(idle)
         again = Update(self.world, self.state, Nothing())
         assert self.go(again)
         assert again.made == 0, "a second update writes again"
+
+    def only_the_former_stays(self, idle: Colour) -> None:
+        """The idle colour is empty, or has the pods of the release that was live right before, all of them."""
+        state = self.world.ledger
+        former = next((each for each in state.releases.values() if each.state == "former"), None)
+        pods = self.world.pods(idle)
+        if not pods:
+            return
+        assert self.world.keeps_former
+        assert former is not None
+        assert state.occupants[idle] == former.name
+        assert {pod["spec"]["containers"][0]["image"] for pod in pods} == {former.record.template.image}
+        assert len(pods) == former.record.template.replicas
 
     @invariant()
     def live_release_stays_in_its_colour(self) -> None:
@@ -571,11 +594,11 @@ Interference.TestCase.settings = settings(
 TestInterference = Interference.TestCase
 
 
-@given(seed=st.integers(0, 2**16))
+@given(seed=st.integers(0, 2**16), keeps_former=st.booleans())
 @settings(max_examples=10, deadline=None)
-def test_with_nobody_in_between_releases_rollbacks_and_aborts_go_through(seed: int) -> None:
+def test_with_nobody_in_between_releases_rollbacks_and_aborts_go_through(seed: int, *, keeps_former: bool) -> None:
     model = Interference()
-    model.start(seed=seed)
+    model.start(seed=seed, keeps_former=keeps_former)
     model.world.kinds[digest(3)] = "fails its smoke test"
     assert model.up(Tag("v2", template(2)))
     assert model.up(Rollback("v2", "v1"))
@@ -584,3 +607,46 @@ def test_with_nobody_in_between_releases_rollbacks_and_aborts_go_through(seed: i
     live = model.world.ledger.live
     assert live is not None
     assert live.tag == "v1"
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_a_kept_former_stays_until_the_next_release_or_its_own_rollback(seed: int) -> None:
+    model = Interference()
+    model.start(seed=seed, keeps_former=True)
+    world = model.world
+
+    def images() -> dict[Colour, set[str]]:
+        return {one: {pod["spec"]["containers"][0]["image"][-1] for pod in world.pods(one)} for one in COLOURS}
+
+    assert images() == {"green": {"1"}, "blue": set()}
+    assert model.up(Tag("v2", template(2)))
+    assert images() == {"green": {"1"}, "blue": {"2"}}
+    model.healed()
+    assert model.up(Tag("v3", template(3)))
+    assert images() == {"green": {"3"}, "blue": {"2"}}, "the older one made room"
+    assert model.up(Rollback("v3", "v2"))
+    assert images() == {"green": set(), "blue": {"2"}}, "what a rollback leaves is not kept"
+    assert not any("deployment blue: 0" in line for line in world.log), "the rollback started nothing anew"
+    model.healed()
+    assert model.up(Tag("v4", template(4)))
+    assert images() == {"green": {"4"}, "blue": {"2"}}
+    assert model.up(Rollback("v4", "v1"))
+    assert images() == {"green": set(), "blue": {"1"}}, "one that is older still comes back as well"
+
+
+@given(seed=st.integers(0, 2**16), writes=st.integers(1, 12))
+@settings(max_examples=examples(60), deadline=None)
+def test_a_rollback_to_a_kept_former_that_breaks_off_goes_on_or_back(seed: int, writes: int) -> None:
+    for end in (Rollback("v2", "v1"), Abort("v1"), Nothing()):
+        model = Interference()
+        model.start(seed=seed, keeps_former=True)
+        assert model.up(Tag("v2", template(2)))
+        model.up(Rollback("v2", "v1"), writes)
+        opened = model.world.ledger.open
+        if opened:
+            assert model.up(end)
+        model.healed()
+        idle = other_colour(model.world.ledger.live.colour)  # type: ignore[union-attr]
+        if opened:
+            assert model.world.pods(idle) == [], "neither what was left nor what an abort has emptied is kept"

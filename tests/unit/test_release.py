@@ -94,13 +94,13 @@ class Books:
         return self.state
 
 
-def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None) -> Plan:
+def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None, *, keeps_former: bool = False) -> Plan:
     decision = decide(wanted, state)
     return Plan(
         decision=decision,
         state=state,
         session=Session(Books(state), state, decision),  # type: ignore[arg-type]
-        colours=release_plan._colours(decision, state),
+        colours=release_plan._colours(decision, state, keeps_former=keeps_former),
         checks=release_plan._checks(decision, state),
         intent=release_plan._intent(decision, state),
         pointer=release_plan._pointer(decision, state),
@@ -113,7 +113,9 @@ def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None) -> Plan:
     )
 
 
-def declare(state: LedgerState, wanted: Wanted) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def declare(
+    state: LedgerState, wanted: Wanted, *, keeps_former: bool = False
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """All resources of a decision, and the outputs."""
     from infra.release.blue_green import BlueGreen
 
@@ -125,7 +127,7 @@ def declare(state: LedgerState, wanted: Wanted) -> tuple[dict[str, dict[str, Any
     def program() -> Any:
         release = BlueGreen(
             "shopcat",
-            plan=plan(state, wanted),
+            plan=plan(state, wanted, keeps_former=keeps_former),
             clients=AwsClients(REGION),
             target_group_arns={"blue": pulumi.Output.from_input("arn:blue"), "green": "arn:green"},
             load_balancer_cidrs=["10.64.0.0/19"],
@@ -319,6 +321,45 @@ def test_a_rollback_declares_the_former_record_in_the_idle_colour() -> None:
     assert one(resources, "deployment-blue")["spec"]["replicas"] == 0
 
 
+def pods_of(state: LedgerState, wanted: Wanted) -> dict[str, tuple[int, str, bool]]:
+    """By colour: replicas, the last digit of the digest, and that nothing waits for the pods; with the former kept."""
+    resources, _ = declare(state, wanted, keeps_former=True)
+    found = {colour: one(resources, f"deployment-{colour}") for colour in ("blue", "green")}
+    return {
+        colour: (
+            each["spec"]["replicas"],
+            each["spec"]["template"]["spec"]["containers"][0]["image"][-1],
+            each["metadata"]["annotations"].get("pulumi.com/skipAwait") == "true",
+        )
+        for colour, each in found.items()
+    }
+
+
+def test_a_kept_former_has_its_pods_from_the_release_that_leaves_it_to_the_next() -> None:
+    kept = {"green": (2, "1", True), "blue": (2, "2", False)}
+    opened = claim(FIRST, tag("v1.1.0", 2))
+    assert pods_of(FIRST, tag("v1.1.0", 2)) == pods_of(opened, Nothing()) == pods_of(SECOND, Nothing()) == kept
+    assert pods_of(SECOND, tag("v1.2.0", 3)) == {"green": (2, "3", False), "blue": (2, "2", True)}
+
+
+def test_a_kept_former_s_pods_are_the_rollback_s_and_what_it_leaves_is_not_kept() -> None:
+    done = {"green": (2, "1", False), "blue": (0, "2", False)}
+    back = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
+    assert pods_of(SECOND, Rollback("v1.1.0", "v1.0.0")) == pods_of(back, Nothing()) == done
+    assert pods_of(gone_live(back), Nothing()) == done
+    after = gone_live(claim(gone_live(back), tag("v1.2.0", 3)))
+    assert pods_of(after, Nothing()) == {"green": (2, "1", True), "blue": (2, "3", False)}
+
+
+def test_nothing_is_kept_before_there_is_a_former_nor_after_an_abort() -> None:
+    assert pods_of(FIRST, Nothing())["blue"][0] == 0
+    for opened, name in ((claim(FIRST, tag("v1.1.0", 2)), "v1.1.0"), (claim(SECOND, tag("v1.2.0", 3)), "v1.2.0")):
+        idle = opened.open.colour if opened.open else ""
+        assert pods_of(opened, Abort(name))[idle][0] == pods_of(aborted(opened), Nothing())[idle][0] == 0
+    back = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
+    assert pods_of(back, Abort("v1.0.0"))["green"][0] == pods_of(aborted(back), Nothing())["green"][0] == 0
+
+
 def test_a_rollback_does_not_migrate_again() -> None:
     def migrations(state: LedgerState, wanted: Wanted) -> list[str]:
         return [key.partition("::")[2] for key in declare(state, wanted)[0] if "::migrate-" in key]
@@ -392,6 +433,7 @@ class FakeTraffic:
         self.weights = weights
         self.found = targets or []
         self.moved: list[str] = []
+        self.modes: list[str] = []
         self.meanwhile: dict[str, int] = {}
 
     def deadline(self, _: Any) -> float:
@@ -409,6 +451,7 @@ class FakeTraffic:
         reasons = await readiness()
         if reasons:
             raise ShopCatError("; ".join(reasons))
+        self.modes.append(mode)
         self.moved.append(f"{colour}{'' if mode == 'immediate' else ' watched'}")
         self.weights = self.meanwhile or {colour: 100, "green" if colour == "blue" else "blue": 0}
 
@@ -422,6 +465,10 @@ class Cluster:
     def __init__(self, number: int, colour: str, *, pods: int = 2, smoke: bool = True, replicas: int = 0) -> None:
         self.number, self.colour, self.count, self.smoke = number, colour, pods, smoke
         self.stands: dict[str, Any] | None = {"spec": {"replicas": replicas}}
+        self.stopped: list[str] = []
+
+    def stop_pods(self, _: str, name: str) -> None:
+        self.stopped.append(name)
 
     def pods(self, *_: Any) -> list[dict[str, Any]]:
         gate = f"target-health.elbv2.k8s.aws/shopcat-{self.colour}"
@@ -614,6 +661,32 @@ def test_a_colour_without_weight_may_lose_its_pods() -> None:
     made = hooks(SECOND, Nothing(), {"blue": 100, "green": 0})
     run(made.guard_deployment("green", EMPTIED))
     assert made._traffic.moved == []
+
+
+def test_pods_of_the_release_before_make_room_only_once_the_slot_is_taken_and_without_weight() -> None:
+    for weights, wanted in (({"blue": 100, "green": 0}, tag("v1.2.0", 3)), ({"blue": 90, "green": 10}, Nothing())):
+        cluster = Cluster(1, "green")
+        cluster.stands = CHANGED
+        made = hooks(SECOND, wanted, weights, cluster)
+        if made._plan.decision.open:
+            run(made.guard_deployment("green", FULL))
+            assert made._plan.session.state.open.name == "v1.2.0-r1"
+            assert cluster.stopped == ["shopcat-green"]
+            continue
+        with pytest.raises(ShopCatError):
+            run(made.guard_deployment("green", FULL))
+        assert cluster.stopped == []
+
+
+def test_a_rollback_keeps_the_pods_that_it_finds() -> None:
+    cluster = Cluster(1, "green")
+    cluster.stands = FULL
+    made = hooks(SECOND, Rollback("v1.1.0", "v1.0.0"), {"blue": 100, "green": 0}, cluster)
+    run(made.guard_deployment("green", FULL))
+    run(made.promote())
+    assert cluster.stopped == []
+    assert made._traffic.moved == ["green watched"]
+    assert made._traffic.modes == ["rollback"]
 
 
 def test_a_checkout_with_an_older_state_writes_what_is_there_already() -> None:

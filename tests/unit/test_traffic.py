@@ -17,7 +17,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError, TrafficError
 from infra.release.listener_weights import Timing, all_on
 from infra.release.probes import HttpsProber, Probe
-from infra.release.traffic_shift import Mode, Traffic
+from infra.release.traffic_shift import PROBES_BEFORE, Mode, Traffic
 from tests.unit.cloudwatch import NO_TARGET, START, CloudWatch
 from tests.unit.releases import REGION, client, run
 
@@ -267,6 +267,44 @@ def test_a_second_time_nothing_is_written_but_it_is_watched_again(stage: Stage) 
     stage.move("green")
     assert stage.ill.calls.count("modify_rule") == 0
     assert stage.weights() == GREEN
+
+
+@pytest.mark.parametrize("every", [0, 3, 1])
+def test_a_rollback_moves_everything_at_once_and_is_watched_like_a_release(stage: Stage, every: int) -> None:
+    stage.move("green", prober=Shop(stage, blue=every), mode="rollback")
+    assert stage.weights() == GREEN
+    assert not any("blue 90 / green 10" in line for line in stage.lines)
+    assert stage.ill.calls.count("modify_rule") == 2, "two listeners, one step"
+    steps = ["6 of 11: check", "8 of 11: shift", "9 of 11: watch"]
+    assert numbered(stage.lines) == [f"step {each} (green)" for each in steps]
+    assert stage.clock.now >= TIMING.settle_seconds
+
+
+def test_a_rollback_asks_for_the_share_of_failures_without_a_pause(stage: Stage) -> None:
+    shop, before = Shop(stage), list[float]()
+
+    async def prober() -> Probe:
+        if stage.share("green") == 0:
+            before.append(stage.clock.now)
+        return await shop()
+
+    stage.move("green", prober=prober, mode="rollback")
+    assert len(before) == PROBES_BEFORE
+    assert before[-1] < 1
+
+
+def test_a_rollback_to_what_fails_more_is_put_back(stage: Stage) -> None:
+    with pytest.raises(TrafficError, match=r"everything is back on blue \(read back twice\)"):
+        stage.move("green", prober=Shop(stage, green=1), mode="rollback")
+    assert stage.weights() == BLUE
+
+
+def test_a_rollback_to_what_is_not_ready_moves_nothing(stage: Stage) -> None:
+    stage.proof = ["1 of 2 pods"]
+    with pytest.raises(TrafficError, match="1 of 2 pods"):
+        stage.move("green", prober=Shop(stage, blue=1), mode="rollback")
+    assert stage.weights() == BLUE
+    assert stage.ill.calls.count("modify_rule") == 0
 
 
 def test_nobody_to_protect_moves_at_once(stage: Stage) -> None:

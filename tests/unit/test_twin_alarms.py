@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.foundation.alarms import Alarm, WatchedMetric
-from tests.unit.test_alarms import ALARMS
+from tests.unit.test_alarms import ALARMS, monitored, named
 from twin.errors import TwinError
 from twin.loadbalancer.alarms import Series, calculate, evaluate, judge
 from twin.plugins.aws.monitoring import MetricAlarm
@@ -245,6 +245,34 @@ def test_an_alarm_fires_on_bad_data_and_is_quiet_on_good(cloudwatch: Any, name: 
     _put_data(cloudwatch, alarm, data, alarm.periods)
     assert evaluate(cloudwatch, NOW) == {name: state}
     assert _state(cloudwatch) == state
+
+
+def _kept(blue: tuple[float | None, float | None], green: tuple[float | None, float | None]) -> Data:
+    """Requests and healthy targets of each colour."""
+    return {"requests_blue": blue[0], "blue": blue[1], "requests_green": green[0], "green": green[1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "state"),
+    [
+        ("shopcat-live-targets", _kept((900, 1), (None, 2)), "ALARM"),
+        ("shopcat-live-targets", _kept((3, 2), (900, 0)), "ALARM"),
+        ("shopcat-live-targets", _kept((900, 2), (None, None)), "OK"),
+        ("shopcat-live-targets", _kept((None, 1), (900, 2)), "OK"),
+        ("shopcat-live-targets", _kept((None, 1), (None, 2)), "OK"),
+        ("shopcat-live-targets", _kept((None, 1), (None, None)), "ALARM"),
+        ("shopcat-both-colours", {"requests_blue": 900, "requests_green": 100}, "ALARM"),
+        ("shopcat-both-colours", {"requests_blue": 900, "requests_green": None}, "OK"),
+        ("shopcat-both-colours", {"requests_blue": None, "requests_green": 900}, "OK"),
+    ],
+)
+def test_with_a_kept_former_the_live_colour_is_the_one_with_more_requests(
+    cloudwatch: Any, name: str, data: Data, state: str
+) -> None:
+    alarm = named(monitored(keepFormer=True))[name]
+    _put_alarm(cloudwatch, alarm)
+    _put_data(cloudwatch, alarm, data, alarm.periods)
+    assert evaluate(cloudwatch, NOW) == {name: state}
 
 
 @pytest.mark.parametrize("name", CASES)
