@@ -78,8 +78,8 @@ _UNDO_TEXT = (
 )
 _RELEASE_TEXT = "<p>Weights and pods by the release's own log, requests as the clients counted them.</p>"
 _CURVE_TEXT = (
-    "<p>One pod is evicted while the load balancer is slower, or faster, than the drain budget allows for. Up to 1 nothing "
-    "may fail with this program; beyond, it has to: a proof that can't fail proves nothing.</p>"
+    "<p>One pod is evicted while the load balancer is slower, or faster, than the drain budget allows for. Up to 1 &times; no "
+    "request of this program's users may fail. Beyond it some are expected to: the budget is too small then.</p>"
 )
 _EXPECTED_TEXT = "<p>What is expected of this program; it stands in the source before a run.</p>"
 _CELLS_TEXT = "<p>Seconds count from the begin of the release. The timelines of an accident have the same axis.</p>"

@@ -123,10 +123,10 @@ def _again(document: Document) -> str:
         commands = [("make bench FULL=1", "twenty releases and a million requests, two hours")]
     else:
         commands = [
-            ("make bench", "the headline rows, at most 30 minutes on two cores"),
+            ("make bench", "the headline rows"),
             (
                 "make bench ALL=1",
-                "every row, and the curve, in hours; a run that breaks off goes on where it was",
+                "every row, and the curve; a run that breaks off goes on where it was",
             ),
             ("python -m bench.page docs/bench.json", "this page once more, from the same figures"),
         ]

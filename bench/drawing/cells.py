@@ -7,6 +7,7 @@ from html import escape
 from bench.drawing.chart import as_html
 from bench.drawing.matrix_table import SIGNS, anchor, headline, times
 from bench.drawing.timeline import timeline
+from bench.figures import BUCKET_SECONDS
 from bench.schema import Accident, Cell, Document, span
 from bench.systems import OURS
 from bench.verdicts import severity, was_run
@@ -25,7 +26,10 @@ def _accident(document: Document, accident: Accident) -> str:
     if not cells:
         return ""
     shown = [cell for cell in cells if was_run(cell) and cell.series]
-    before = min(_BEFORE_SECONDS, max((cell.began - span([cell.series])[0] for cell in shown), default=0.0))
+    # The first bucket of a load is not whole, so the axis begins after it.
+    begins = (span([cell.series])[0] + BUCKET_SECONDS for cell in shown)
+    before = min((cell.began - begin for cell, begin in zip(shown, begins, strict=True)), default=0.0)
+    before = max(min(before, _BEFORE_SECONDS), 0.0)
     after = max((span([cell.series])[1] - cell.began for cell in shown), default=0.0)
     figures = "".join(_cell(document, accident, cell, -before, after) for cell in cells)
     return f"<details><summary>{escape(accident.title)}</summary>{figures}</details>"

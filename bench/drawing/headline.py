@@ -50,7 +50,7 @@ def _matrix(document: Document) -> str:
         f"<th scope=col>{text}"
         for text in (
             "",
-            "accidents with failed requests",
+            "cases with failed requests",
             "ended stuck or wrong",
             "failed of all requests",
             "a quiet release takes",
@@ -65,7 +65,9 @@ def _matrix(document: Document) -> str:
 
 def _sentence(document: Document, ours: Summary) -> str:
     clean = ours.run - ours.losing
-    parts = [f"This program failed <b>no request in {clean} of {ours.run} accidents</b>."]
+    missing = len(document.accidents) - ours.run
+    more = f" ({missing} more were not run)" if missing else ""
+    parts = [f"This program failed <b>no request in {clean} of {ours.run} cases</b>{more}."]
     for accident in document.accidents:
         cell = document.cell(accident.name, OURS)
         if cell is not None and cell.failed:

@@ -103,28 +103,33 @@ def _key(key: Key, x: float, y: float) -> str:
 
 # --- the matrix
 
-_FIRST, _ROW, _HEAD = 178, 70, 96
+_FIRST, _ROW, _HEAD = 178, 70, 116
 _SECONDS = re.compile(r"(\d) s\b")
 """A number and its unit, which stay on one line."""
 _FIRST_CHARACTERS, _HEAD_CHARACTERS = 22, 16
 
 
 def matrix_picture(document: Document) -> str:
-    """Return the matrix as a picture."""
+    """Return the matrix as a picture; accidents of which no cell was run are only counted."""
+    run = {cell.accident for cell in document.cells}
+    accidents = [accident for accident in document.accidents if accident.name in run]
     width = (PIXELS - _FIRST - 16) / max(len(document.systems), 1)
     content = _text(16, 26, "Requests that failed in a release, by what went wrong meanwhile", "b") + _legend()
     for column, system in enumerate(document.systems):
-        content += _lines(
-            _FIRST + column * width + 8, _HEAD - 18, textwrap.wrap(system.title, _HEAD_CHARACTERS)[-2:], "b"
-        )
-    for row, accident in enumerate(document.accidents):
+        title = textwrap.wrap(system.title, _HEAD_CHARACTERS)[:3]
+        content += _lines(_FIRST + column * width + 8, _HEAD + 18 - 16 * len(title), title, "b")
+    for row, accident in enumerate(accidents):
         y = _HEAD + 16 + row * _ROW
         words = textwrap.wrap(_SECONDS.sub("\\1\u00a0s", accident.title), _FIRST_CHARACTERS)[:4]
         content += _lines(16, y + 38 - 8 * len(words), words)
         for column, system in enumerate(document.systems):
             cell = document.cell(accident.name, system.name)
             content += _cell(cell, accident, _FIRST + column * width, y, width, own=system.name == OURS)
-    return _svg(_HEAD + 24 + len(document.accidents) * _ROW, "Accidents and systems, failed requests", content)
+    bottom = _HEAD + 24 + len(accidents) * _ROW
+    if left := len(document.accidents) - len(accidents):
+        content += _text(16, bottom + 8, f"Not run: {left} more.", "m")
+        bottom += 20
+    return _svg(bottom, "Accidents and systems, failed requests", content)
 
 
 def _legend() -> str:

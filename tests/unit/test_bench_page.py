@@ -233,6 +233,14 @@ def test_pictures_are_well_formed_and_say_what_they_show() -> None:
         assert all(0 <= place <= width for place in places)
 
 
+def test_the_picture_counts_the_accidents_that_were_not_run() -> None:
+    cells = [cell for cell in SAMPLE["cells"] if cell["accident"] in {"nothing", "slow"}]
+    text = page.pictures({**SAMPLE, "cells": cells})["matrix.svg"]
+    assert f"Not run: {len(ACCIDENTS) - 2} more." in text
+    assert "Not run" not in page.pictures(SAMPLE)["matrix.svg"]
+    assert text.count("not run") == sum(accident in {"nothing", "slow"} for accident, _ in NOT_RUN)
+
+
 def test_figures_of_one_run_are_a_document_of_only_these() -> None:
     assert schema.read(SHORT).short == SHORT
     assert schema.read(SHORT).is_full
