@@ -21,7 +21,7 @@ from pipeline.comment import PreviewComment
 from pipeline.environment import aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.github import Github
-from pipeline.stack import Stack
+from pipeline.stack import POLICY_PACK, Stack
 from pipeline.steps import BUDGET_SECONDS, Step, Steps, steps_table
 
 ANSWER_SECONDS = 90
@@ -198,9 +198,13 @@ def close(
 
 
 def _bring_up(job: PreviewJob, pr_stack: Stack, sha: str) -> None:
-    """Run `pulumi up`; jobs of one pull request queue (preview.yml), so any lock is a killed update's."""
+    """Run `pulumi up`; jobs of one pull request queue (preview.yml), so any lock is a killed update's.
+
+    A rule of the policy pack that is broken ends it before the resource is made.
+    """
     deadline = job.deadline_seconds(time.time())
-    finished = pr_stack.show("up", "-c", f"shopcat:tag={sha}", unlock=True, deadline_seconds=deadline)
+    judged = ["up", "--policy-pack", POLICY_PACK, "-c", f"shopcat:tag={sha}"]
+    finished = pr_stack.show(*judged, unlock=True, deadline_seconds=deadline)
     if finished.code != 0:
         raise PipelineError(_failure(finished.text, interrupted=finished.interrupted))
 
