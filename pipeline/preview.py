@@ -32,6 +32,8 @@ _AFTER_PULUMI_SECONDS = 45
 _LEAST_SECONDS = 30
 _COMMENT_SECONDS = 20
 """Time kept of the job's limit for the comment, whether the URL has answered or not."""
+_BROKEN_RULE = "[mandatory]"
+"""With it the engine names a rule of the policy pack that stops the update; which, it says before everything else."""
 _INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?\s*KeyboardInterrupt\n", re.MULTILINE)
 """Traceback of the program when Pulumi ends it because another resource has failed."""
 
@@ -217,7 +219,7 @@ def _failure(text: str, *, interrupted: bool) -> str:
             "from there"
         )
     text = _INTERRUPTED.sub("", text)
-    start = text.find("Diagnostics:")
+    start = text.find("Policies:" if _BROKEN_RULE in text else "Diagnostics:")
     return (text[start:] if start >= 0 else text[-2000:]).strip()
 
 

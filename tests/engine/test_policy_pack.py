@@ -74,12 +74,8 @@ EVERYBODY = json.dumps({"Statement": [{"Effect": "Allow", "Principal": "*", "Act
 POD = {"restartPolicy": "Never", "containers": [{"name": "main", "image": "shop:latest"}]}
 BROKEN: Mapping[str, tuple[str, dict[str, Any]]] = {
     "public-access": (
-        "aws:ec2/securityGroup:SecurityGroup",
-        {
-            "name": "broken",
-            "description": "broken",
-            "ingress": [{"cidrBlocks": ["0.0.0.0/0"], "protocol": "tcp", "fromPort": 5432, "toPort": 5432}],
-        },
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+        {"cidrIpv4": "0.0.0.0/0", "ipProtocol": "tcp", "fromPort": 5432, "toPort": 5432, "securityGroupId": "a group"},
     ),
     "unencrypted-storage": ("aws:sns/topic:Topic", {"name": "broken"}),
     "wildcard-principal": ("aws:iam/role:Role", {"name": "broken", "assumeRolePolicy": EVERYBODY}),
@@ -121,6 +117,13 @@ class Program:
         return self.run(*arguments, "-s", self._stack, "--policy-pack", str(REPOSITORY / "policy"))
 
 
+def _group(twin: Twin) -> dict[str, Any]:
+    """The first of the account's security groups that is its network's default."""
+    found = aws(twin, "ec2").describe_security_groups(Filters=[{"Name": "group-name", "Values": ["default"]}])
+    group: dict[str, Any] = min(found["SecurityGroups"], key=lambda one: one["GroupId"])
+    return group
+
+
 def _exists(twin: Twin, rule: str) -> bool:
     """Tell whether the resource that breaks the rule was made."""
     if rule == "mutable-image":
@@ -129,7 +132,9 @@ def _exists(twin: Twin, rule: str) -> bool:
         )
     try:
         found = {
-            "public-access": lambda: aws(twin, "ec2").describe_security_groups(GroupNames=["broken"])["SecurityGroups"],
+            "public-access": lambda: [
+                opening for opening in _group(twin)["IpPermissions"] if opening.get("FromPort") == 5432
+            ],
             "unencrypted-storage": lambda: [
                 topic for topic in aws(twin, "sns").list_topics()["Topics"] if topic["TopicArn"].endswith(":broken")
             ],
@@ -148,6 +153,8 @@ def test_there_is_a_program_for_each_rule() -> None:
 @pytest.mark.parametrize("rule", BROKEN)
 def test_a_rule_stops_an_update_before_the_resource_is_made(shop: tuple[Twin, str], tmp_path: Path, rule: str) -> None:
     kind, arguments = BROKEN[rule]
+    if "securityGroupId" in arguments:
+        arguments = {**arguments, "securityGroupId": _group(shop[0])["GroupId"]}
     program = Program(shop[0], tmp_path, "pr-1")
     program.declare((kind, "broken", arguments, False))
     for verb in (["preview"], ["up", "--yes", "--skip-preview"]):

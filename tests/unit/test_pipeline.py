@@ -530,6 +530,21 @@ def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_progra
     assert found.endswith("error: no room")
 
 
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ("    ❌ shopcat@v0.0.1\n        - [mandatory]  mutable-image  (kubernetes:core/v1:Pod: a)\n", "Policies:"),
+        ("    ✅ shopcat@v0.0.1\n        - [advisory]  accepted-by-setting  (aws:rds:Instance: a)\n", "Diagnostics:"),
+    ],
+)
+def test_a_broken_rule_is_said_and_one_that_stopped_nothing_is_not(policies: str, expected: str) -> None:
+    """As the engine prints both: the policies first."""
+    said = f"@ updating....\nPolicies:\n{policies}\nDiagnostics:\n  Deployment:\n    error: no room\n"
+    found = preview._failure(said, interrupted=False)
+    assert found.startswith(expected)
+    assert found.endswith("error: no room")
+
+
 def test_a_program_that_is_missing_is_one_clear_error() -> None:
     with pytest.raises(ShopCatError, match="PATH"):
         process.show(["no-such-program-anywhere"])
