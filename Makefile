@@ -5,6 +5,10 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 REQUIREMENTS ?= requirements-dev.txt
 READY := $(VENV)/.ready-$(shell cat $(REQUIREMENTS) 2>/dev/null | sha256sum | cut -c1-12)
+# The policy pack's own packages: its protobuf is another than the program's. policy/PulumiPolicy.yaml names the folder.
+PACK := .venv-policy
+PACK_READY := $(PACK)/.ready-$(shell cat policy/requirements.txt 2>/dev/null | sha256sum | cut -c1-12)
+FROM_WHEELS = $(if $(WHEELS),$(if $(wildcard $(WHEELS)/*.whl),--no-compile --no-index --find-links=$(WHEELS)))
 
 # A switch is on unless it is empty, 0, no or false.
 on = $(filter-out 0 no false,$(1))
@@ -18,7 +22,12 @@ help: ## this list
 $(READY): | $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; name it with make PYTHON=python3.x'; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --require-hashes $(if $(WHEELS),$(if $(wildcard $(WHEELS)/*.whl),--no-compile --no-index --find-links=$(WHEELS))) --requirement $(REQUIREMENTS)
+	$(VENV)/bin/pip install --quiet --require-hashes $(FROM_WHEELS) --requirement $(REQUIREMENTS)
+	@touch $@
+
+$(PACK_READY): policy/requirements.txt
+	$(PYTHON) -m venv $(PACK)
+	$(PACK)/bin/pip install --quiet --require-hashes $(FROM_WHEELS) --requirement policy/requirements.txt
 	@touch $@
 
 .PHONY: wheels pins
@@ -51,19 +60,19 @@ build: $(READY) ## build every program the twin needs into its cache
 image: $(READY) ## build APP_SRC and push it to the twin's ECR: make image TAG=v1.2.0
 	@$(RUN) -m twin image $(TAG)
 
-release: $(READY) ## rehearse a release of main on the twin: version, git tag, image, up; TAG=v1.2.0 releases a pushed tag
+release: $(READY) $(PACK_READY) ## rehearse a release of main on the twin: version, git tag, image, up; TAG=v1.2.0 releases a pushed tag
 	@$(RUN) -m twin release $(TAG) $(if $(value MESSAGE),--message="$$RELEASE_MESSAGE")
 # The message as it was given: a shell or make would read quotes, `$` and backslashes in it.
 release: export RELEASE_MESSAGE = $(value MESSAGE)
 unexport MESSAGE
 
-pr: $(READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
+pr: $(READY) $(PACK_READY) ## open or update a preview on the twin: make pr PR=123; TAG=sha takes a pushed image, FRESH=1 no cached layer
 	@$(RUN) -m twin.scenarios.preview up $(PR) $(if $(TAG),--tag $(TAG)) $(if $(call on,$(FRESH)),--fresh)
 
 pr-close: $(READY) ## destroy a preview on the twin: make pr-close PR=123
 	@$(RUN) -m twin.scenarios.preview close $(PR)
 
-pr-times: $(READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
+pr-times: $(READY) $(PACK_READY) ## open, update and close previews on the twin; writes each step's seconds into docs/pipeline.md
 	@$(RUN) -m twin.scenarios.pipeline_times
 
 releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
@@ -80,9 +89,11 @@ aws-check: $(READY) ## before the first update of an AWS account: quotas, plan, 
 takeover-plan: $(READY) ## what a takeover from Terraform and Helm would do: make takeover-plan STATE=terraform.tfstate; HELM=file, OFFLINE=1; changes nothing
 	@$(RUN) -m infra.commands.takeover_plan $(if $(HELM),--helm "$(HELM)") $(if $(call on,$(OFFLINE)),--offline) "$(STATE)"
 
-.PHONY: policy
+.PHONY: policy policy-pack
 policy: $(READY) ## judge what production and a preview declare by the rules in policy/; asks AWS nothing
-	@$(RUN) -m policy
+	@$(RUN) -m policy.check
+
+policy-pack: $(PACK_READY) ## the policy pack's packages, for pulumi preview --policy-pack policy
 
 .PHONY: cost
 cost: $(READY) ## write docs/cost.md: what the settings cost, from prices with sources (infra/commands/cost); asks AWS nothing
@@ -115,7 +126,7 @@ unit: $(READY)
 	SHOPCAT_QUICK=1 $(VENV)/bin/pytest -q -n 4 tests/unit
 
 # Files begin in the order of the folders, which is the longest first.
-test: $(READY) ## everything it needs, then all tests
+test: $(READY) $(PACK_READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
@@ -123,7 +134,7 @@ bench: $(READY) ## six ways to release in four accidents, every request counted;
 	@$(RUN) -m bench $(if $(call on,$(FULL)),--full) $(if $(call on,$(ALL)),--all)
 
 .PHONY: bench-previews
-bench-previews: $(READY) ## as many previews as fit, opened, updated and closed while production releases under load; docs/previews.md
+bench-previews: $(READY) $(PACK_READY) ## as many previews as fit, opened, updated and closed while production releases under load; docs/previews.md
 	@$(RUN) -m bench.previews
 
 .PHONY: isolation

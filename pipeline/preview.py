@@ -21,7 +21,7 @@ from pipeline.comment import PreviewComment
 from pipeline.environment import aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.github import Github
-from pipeline.stack import Stack
+from pipeline.stack import POLICY_PACK, Stack
 from pipeline.steps import BUDGET_SECONDS, Step, Steps, steps_table
 
 ANSWER_SECONDS = 90
@@ -32,6 +32,8 @@ _AFTER_PULUMI_SECONDS = 45
 _LEAST_SECONDS = 30
 _COMMENT_SECONDS = 20
 """Time kept of the job's limit for the comment, whether the URL has answered or not."""
+_BROKEN_RULE = "[mandatory]"
+"""With it the engine names a rule of the policy pack that stops the update; which, it says before everything else."""
 _INTERRUPTED = re.compile(r"^\s*Traceback \(most recent call last\):\n(?:.*\n)*?\s*KeyboardInterrupt\n", re.MULTILINE)
 """Traceback of the program when Pulumi ends it because another resource has failed."""
 
@@ -198,9 +200,13 @@ def close(
 
 
 def _bring_up(job: PreviewJob, pr_stack: Stack, sha: str) -> None:
-    """Run `pulumi up`; jobs of one pull request queue (preview.yml), so any lock is a killed update's."""
+    """Run `pulumi up`; jobs of one pull request queue (preview.yml), so any lock is a killed update's.
+
+    A rule of the policy pack that is broken ends it before the resource is made.
+    """
     deadline = job.deadline_seconds(time.time())
-    finished = pr_stack.show("up", "-c", f"shopcat:tag={sha}", unlock=True, deadline_seconds=deadline)
+    judged = ["up", "--policy-pack", POLICY_PACK, "-c", f"shopcat:tag={sha}"]
+    finished = pr_stack.show(*judged, unlock=True, deadline_seconds=deadline)
     if finished.code != 0:
         raise PipelineError(_failure(finished.text, interrupted=finished.interrupted))
 
@@ -213,7 +219,7 @@ def _failure(text: str, *, interrupted: bool) -> str:
             "from there"
         )
     text = _INTERRUPTED.sub("", text)
-    start = text.find("Diagnostics:")
+    start = text.find("Policies:" if _BROKEN_RULE in text else "Diagnostics:")
     return (text[start:] if start >= 0 else text[-2000:]).strip()
 
 

@@ -20,7 +20,7 @@ from pipeline import image, stack
 from pipeline.environment import REPOSITORY, aws_clients, source_directory
 from pipeline.errors import PipelineError
 from pipeline.history import check_complete, check_contains_live, check_on_main
-from pipeline.stack import Stack
+from pipeline.stack import POLICY_PACK, Stack
 from pipeline.steps import Steps
 from pipeline.version import check_version
 
@@ -77,7 +77,23 @@ def release(job: ReleaseJob, tag: str, *, pushed: bool = False) -> None:
     after = compare_with_live(job) if job.environment.get("GITHUB_ACTIONS") else ""
     if not pushed:
         push(job, tag)
+    refuse_broken_rules(job, tag, {AFTER_VARIABLE: after})
     _up_or_abort(job, "tag", tag, tag, {AFTER_VARIABLE: after})
+
+
+def refuse_broken_rules(job: ReleaseJob, tag: str, more: Mapping[str, str]) -> None:
+    """Preview the release, judged by the policy pack; an update would be stopped by it in the middle.
+
+    Raises:
+        ShopCatError: a rule is broken, or the preview failed; nothing was touched.
+    """
+    production_stack = job.stack(more)
+    with job.steps.timed("pulumi preview"):
+        finished = production_stack.show("preview", "--policy-pack", POLICY_PACK, "-c", f"shopcat:tag={tag}")
+    if finished.code != 0:
+        reason = reason_not_to_abort(read_ledger(production_stack), tag)
+        open_still = "it stays open; run this again, or the workflow `rollback` with `abort`"
+        raise PipelineError(f"tag {tag} failed: {reason or open_still}")
 
 
 def compare_with_live(job: ReleaseJob, history: Path = REPOSITORY) -> str:

@@ -143,6 +143,10 @@ def stack_names(backend: Backend) -> list[str]:
     return [str(stack["name"]).rpartition("/")[2] for stack in stacks]
 
 
+POLICY_PACK = "policy"
+"""The rules that no stack may break (policy/), for Pulumi's `--policy-pack`; a folder of this repository."""
+
+
 def _is_locked(finished: Finished) -> bool:
     return finished.code != 0 and "the stack is currently locked by" in finished.text
 
@@ -178,7 +182,7 @@ class Stack:
             process.capture(command, environment=self.backend.environment, cwd=Path(folder))
 
     def show(self, *arguments: str, unlock: bool = False, deadline_seconds: float | None = None) -> Finished:
-        """Run `pulumi` on the stack and print its output as it comes.
+        """Run `pulumi` on the stack and print its output as it comes; nobody is asked, and only `preview` previews.
 
         Args:
             arguments: the command and its own options.
@@ -188,7 +192,8 @@ class Stack:
         Raises:
             StackLockedError: the stack is locked.
         """
-        command = ["pulumi", *arguments, "-s", self.name, "--yes", "--skip-preview", "--non-interactive"]
+        unasked = [] if arguments[0] == "preview" else ["--yes", "--skip-preview"]
+        command = ["pulumi", *arguments, "-s", self.name, *unasked, "--non-interactive"]
         with self._environment() as environment:
             run = partial(
                 process.show, command, environment=environment, cwd=REPOSITORY, deadline_seconds=deadline_seconds

@@ -1,37 +1,13 @@
-"""Judge what production and a preview declare with the settings in the stack files (``make policy``); nothing is asked of AWS.
+"""Entry of the policy pack, which Pulumi's engine starts with `--policy-pack policy`; `make policy` is policy/check.py."""
 
-PULUMI_OPTION_CONFIG_FILE names another stack file than Pulumi.prod.yaml, as for pulumi itself.
-"""
-
-from __future__ import annotations
-
-import os
 import sys
 from pathlib import Path
 
-from infra.commands.recorded_stacks import record_preview, record_production
-from infra.errors import ShopCatError
-from infra.settings import read_preview, read_stack
-from policy.rules import RULES, violations
+# Pulumi runs this folder with the folder itself first on the path, where a file of ours would stand in the way of any library
+# that has its name. What is imported from here on begins with `policy.` and `infra.`.
+HERE = Path(__file__).resolve().parent
+sys.path[:] = [str(HERE.parent), *(entry for entry in sys.path if Path(entry).resolve() != HERE)]
 
+from policy.pack import start  # noqa: E402 - after the lines above
 
-def main() -> int:
-    """Run ``python -m policy``; 1 if a rule is broken."""
-    try:
-        region, settings = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
-        _, preview = read_preview(Path("Pulumi.pr.yaml"), {"shopcat:tag": "v0"})
-    except ShopCatError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    declared = [*record_production(settings, region, "000000000000"), *record_preview(preview, region)]
-    broken = violations(declared)
-    for line in broken:
-        print(f"error: {line}", file=sys.stderr)
-    print(
-        f"{len(declared)} resources of production and of a preview, {len(RULES)} rules: {len(broken) or 'none'} broken"
-    )
-    return 1 if broken else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+start()

@@ -219,7 +219,9 @@ settings = os.environ["PULUMI_OPTION_CONFIG_FILE"]
 open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replace("\\n", " ") + "\\n")
 if sys.argv[1] == "stack" and os.environ.get("ANSWERS"):
     print({{"output": '{{"url": "u"}}', "history": '[{{"resourceChanges": {{"create": 2}}}}]'}}[sys.argv[2]])
-if sys.argv[1] == "up":
+if sys.argv[1] == "preview" and os.environ.get("BROKEN"):
+    sys.exit(255)
+if sys.argv[1] in ("preview", "up"):
     open(settings, "a").write("  shopcat:tag: written\\n")
     cancelled = any("cancel" in line for line in open(log)) and not os.environ.get("STAYS_LOCKED")
     if not cancelled and os.environ.get("LOCKED"):
@@ -248,6 +250,16 @@ def test_each_command_gets_settings_that_nobody_wrote_into(pulumi: Path) -> None
     for _ in range(2):
         assert preview_7().show("up", "-c", "shopcat:tag=x").code == 0
     assert "written" not in pulumi.read_text()
+
+
+def test_only_a_command_that_changes_something_goes_on_without_asking(pulumi: Path) -> None:
+    """`pulumi preview` knows neither option."""
+    for verb in ("preview", "up"):
+        assert preview_7().show(verb, "--policy-pack", stack.POLICY_PACK).code == 0
+    preview, up = pulumi.read_text().splitlines()
+    assert preview.startswith("preview --policy-pack policy -s pr-7 --non-interactive|")
+    assert up.startswith("up --policy-pack policy -s pr-7 --yes --skip-preview --non-interactive|")
+    assert (environment.REPOSITORY / stack.POLICY_PACK / "PulumiPolicy.yaml").is_file()
 
 
 def test_outputs_and_changes_of_a_stack_with_and_without_an_update(
@@ -518,6 +530,21 @@ def test_what_the_engine_says_of_a_failure_is_kept_without_the_end_of_the_progra
     assert found.endswith("error: no room")
 
 
+@pytest.mark.parametrize(
+    ("policies", "expected"),
+    [
+        ("    ❌ shopcat@v0.0.1\n        - [mandatory]  mutable-image  (kubernetes:core/v1:Pod: a)\n", "Policies:"),
+        ("    ✅ shopcat@v0.0.1\n        - [advisory]  accepted-by-setting  (aws:rds:Instance: a)\n", "Diagnostics:"),
+    ],
+)
+def test_a_broken_rule_is_said_and_one_that_stopped_nothing_is_not(policies: str, expected: str) -> None:
+    """As the engine prints both: the policies first."""
+    said = f"@ updating....\nPolicies:\n{policies}\nDiagnostics:\n  Deployment:\n    error: no room\n"
+    found = preview._failure(said, interrupted=False)
+    assert found.startswith(expected)
+    assert found.endswith("error: no room")
+
+
 def test_a_program_that_is_missing_is_one_clear_error() -> None:
     with pytest.raises(ShopCatError, match="PATH"):
         process.show(["no-such-program-anywhere"])
@@ -765,15 +792,32 @@ def attempt_of(outcome: str) -> Attempt:
     return Attempt(1, "ann", "abc", "1", "2026-11-24T10:00:00+00:00", outcome)
 
 
-@pytest.mark.parametrize(
-    ("state", "words"),
-    [
-        (LedgerState(live=LIVE, open=Open("v1.1.0", 1, 1, "green", "release")), ""),
-        (LedgerState(live=Live("v1.1.0", 1, "green")), "v1.1.0-r1 is live"),
-        (LedgerState(live=LIVE, open=Open("v1.0.5", 1, 1, "green", "release")), "while release v1.0.5-r1 is open"),
-        (LedgerState(live=LIVE), "before anything was touched"),
-    ],
-)
+OF_V1_1_0 = [
+    (LedgerState(live=LIVE, open=Open("v1.1.0", 1, 1, "green", "release")), ""),
+    (LedgerState(live=Live("v1.1.0", 1, "green")), "v1.1.0-r1 is live"),
+    (LedgerState(live=LIVE, open=Open("v1.0.5", 1, 1, "green", "release")), "while release v1.0.5-r1 is open"),
+    (LedgerState(live=LIVE), "before anything was touched"),
+]
+"""What the ledger may say, and why nothing of v1.1.0 is then to be aborted."""
+
+
+@pytest.mark.parametrize(("state", "words"), OF_V1_1_0)
+def test_a_release_that_breaks_a_rule_is_refused_before_it_begins(
+    state: LedgerState, words: str, pulumi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Backend("file:///s", "passphrase")
+    monkeypatch.setattr(release.ReleaseJob, "stack", lambda *_: Stack("prod", backend, {"config": {"shopcat:env": {}}}))
+    monkeypatch.setattr(release, "read_ledger", lambda _: state)
+    job = release.ReleaseJob({}, Steps())
+    release.refuse_broken_rules(job, "v1.1.0", {})
+    monkeypatch.setenv("BROKEN", "1")
+    with pytest.raises(ShopCatError, match=words or "it stays open"):
+        release.refuse_broken_rules(job, "v1.1.0", {})
+    judged = "preview --policy-pack policy -c shopcat:tag=v1.1.0 -s prod --non-interactive|"
+    assert all(line.startswith(judged) for line in pulumi.read_text().splitlines())
+
+
+@pytest.mark.parametrize(("state", "words"), OF_V1_1_0)
 def test_only_a_release_that_is_open_is_aborted(state: LedgerState, words: str) -> None:
     found = release.reason_not_to_abort(state, "v1.1.0")
     assert bool(found) is bool(words)

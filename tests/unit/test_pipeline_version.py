@@ -318,10 +318,12 @@ def test_a_release_that_is_refused_builds_nothing_and_what_was_compared_reaches_
 
     monkeypatch.setattr(release, "compare_with_live", compare)
     monkeypatch.setattr(release, "push", lambda *_: done.append("pushed"))
+    monkeypatch.setattr(release, "refuse_broken_rules", lambda *arguments: done.append(("judged", arguments[-1])))
     monkeypatch.setattr(release, "_up_or_abort", lambda *arguments: done.append(arguments[-1]))
     job = release.ReleaseJob({"GITHUB_ACTIONS": "true"}, Steps())
     release.release(job, "v1.2.0")
-    assert done == ["compared", "pushed", {AFTER_VARIABLE: "v1.1.0-r1"}]
+    after = {AFTER_VARIABLE: "v1.1.0-r1"}
+    assert done == ["compared", "pushed", ("judged", after), after]
     with pytest.raises(ShopCatError, match="behind"):
         release.release(job, "v1.2.0")
-    assert len(done) == 3
+    assert len(done) == 4

@@ -10,6 +10,7 @@ from twin.paths import REPOSITORY
 OTHERS_WORDS = {
     "is not authorized to perform:": "AWS",
     "shopcat-release": "AWS",
+    "The 'virtualenv' option in PulumiPolicy.yaml is set to": "Pulumi's language host",
     "policy/shopcat-boundary does not exist or is not attachable": "AWS",
     "'shopcat-operator-secrets'": "the API server, of a policy of ours",
     "denied request": "the API server",

@@ -333,3 +333,36 @@ def test_a_layer_of_the_same_tree_is_the_same_to_the_byte(tmp_path: Path) -> Non
         os.utime(tmp_path / name / "folder" / "file", (len(name), 1000 if name == "one" else 2000))
         image_layers.tar_tree(tmp_path / name, tmp_path / f"{name}.tar.gz")
     assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+
+
+def _language_host(folder: Path, *texts: str) -> None:
+    """A copy of what upstream's language host is made of, with these texts in it."""
+    host = folder / "cmd" / "pulumi-language-python"
+    host.mkdir(parents=True)
+    (host / "main.go").write_text("\n".join(texts))
+    for name in ("python.go", "shim_unix.go", "shim_windows.go"):
+        (folder / name).write_text("package python")
+
+
+def test_the_language_host_is_upstreams_with_the_protocol_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = zip(*golang._LANGUAGE_HOST_CHANGES, strict=True)
+    _language_host(tmp_path / "upstream", "package main", *before)
+    monkeypatch.setattr(golang, "_language_host_source", lambda: tmp_path / "upstream")
+    wrapper = tmp_path / "wrapper"
+    wrapper.mkdir()
+    golang._copy_language_host(tmp_path, wrapper)
+    assert (wrapper / "main.go").read_text().splitlines() == ["package main", *after]
+    assert len(list((wrapper / "python").iterdir())) == 3
+
+
+@pytest.mark.parametrize("missing", range(len(golang._LANGUAGE_HOST_CHANGES)))
+def test_a_language_host_with_another_text_is_not_changed_by_halves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    texts = [before for before, _ in golang._LANGUAGE_HOST_CHANGES]
+    _language_host(tmp_path / "upstream", *texts[:missing], *texts[missing + 1 :])
+    monkeypatch.setattr(golang, "_language_host_source", lambda: tmp_path / "upstream")
+    with pytest.raises(TwinError, match="to be changed"):
+        golang._copy_language_host(tmp_path, tmp_path)

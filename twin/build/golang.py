@@ -23,7 +23,7 @@ from twin.build.cache import BuiltPart, Step
 from twin.errors import TwinError
 
 PULUMI = "3.250.0"
-LANGUAGE_HOST = "3.79.0"
+LANGUAGE_HOST = "3.79.0"  # the last of which the Go module proxy has the source
 KUBERNETES_PLUGIN = "4.25.0"
 _KUBERNETES_PLUGIN_REVISION = "v4.0.0-20260115033456-f47bc2d6f199"  # the commit of upstream's tag v4.25.0
 KUBERNETES = "1.35.4"
@@ -62,6 +62,8 @@ class Program:
     """Files of the module, by their path in it, that are compiled with this text instead of their own."""
     ldflags: str = ""
     links: tuple[str, ...] = ()
+    changes: tuple[tuple[str, str], ...] = ()
+    """What `before` changes in upstream's text."""
     before: Callable[[Path, Path], None] | None = None
     """Called with the module's folder and the wrapper's."""
     after: Callable[[Step, Path], None] | None = None
@@ -115,10 +117,27 @@ def _kubernetes_replaces() -> tuple[str, ...]:
     return tuple(f"{name} => {name} {published}" for name in staging)
 
 
-def _copy_language_host_script(step: Step, wrapper: Path) -> None:
-    source = _go(["list", "-m", "-f", "{{.Dir}}", "github.com/pulumi/pulumi/sdk/v3"], wrapper).strip()
+def _language_host_source() -> Path:
+    return Path(module("github.com/pulumi/pulumi/sdk/v3", f"v{LANGUAGE_HOST}")["Dir"]) / "python"
+
+
+def _copy_language_host(_: Path, wrapper: Path) -> None:
+    """Copy upstream's host, and the package that it uses, to be compiled with the CLI's own protocol and packs.go."""
+    source = _language_host_source()
+    text = (source / "cmd" / "pulumi-language-python" / "main.go").read_text()
+    for before, after in _LANGUAGE_HOST_CHANGES:
+        if before not in text:
+            raise TwinError(f"the language host {LANGUAGE_HOST} has no {before!r} to be changed")
+        text = text.replace(before, after)
+    (wrapper / "main.go").write_text(text)
+    (wrapper / "python").mkdir()
+    for name in ("python.go", "shim_unix.go", "shim_windows.go"):
+        shutil.copyfile(source / name, wrapper / "python" / name)
+
+
+def _copy_language_host_script(step: Step, _: Path) -> None:
     script = step.directory / "bin" / "pulumi-language-python-exec"
-    shutil.copy(Path(source) / "python/cmd/pulumi-language-python-exec", script)
+    shutil.copyfile(_language_host_source() / "cmd" / script.name, script)
     script.chmod(0o755)
 
 
@@ -145,6 +164,15 @@ def _copy_argo_manifests(step: Step, _: Path) -> None:
         path.chmod(0o755 if path.is_dir() or path.parent.name == "bin" else 0o644)
 
 
+_CLIPBOARD = "github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e"
+_LANGUAGE_HOST_CHANGES = (
+    ('"github.com/pulumi/pulumi/sdk/v3/python"', f'"{_MODULE}/pulumi-language-python/python"'),
+    ("if logging.V(5) {", "if logging.V(5).Enabled() {"),
+    ("if logging.V(9) {", "if logging.V(9).Enabled() {"),
+    (") About(ctx context.Context, req *pbempty.Empty)", ") About(ctx context.Context, req *pulumirpc.AboutRequest)"),
+    (") RunPlugin(", ") runOtherPlugin("),
+)
+"""Where the protocol has moved since, and the method that packs.go puts itself before."""
 _VERSION = "k8s.io/component-base/version"
 _EXTERNAL_SECRETS_OF_AWS = {
     # Upstream registers some forty providers, whose SDKs take long to build. It says by name what it lacks.
@@ -175,17 +203,18 @@ def programs() -> dict[str, Program]:
             "github.com/pulumi/pulumi/pkg/v3",
             package="github.com/pulumi/pulumi/pkg/v3/cmd/pulumi",
             binary="pulumi",
-            replaces=(
-                "github.com/atotto/clipboard => github.com/tgummerer/clipboard v0.0.0-20241001131231-d02d263e614e",
-            ),
+            replaces=(_CLIPBOARD,),
             ldflags=f"-X github.com/pulumi/pulumi/sdk/v3/go/common/version.Version={PULUMI}",
         ),
         Program(
             "pulumi-language-python",
             LANGUAGE_HOST,
-            "github.com/pulumi/pulumi/sdk/v3",
-            package="github.com/pulumi/pulumi/sdk/v3/python/cmd/pulumi-language-python",
+            "github.com/pulumi/pulumi/pkg/v3",  # the CLI's module, so that both are compiled with the same packages
+            revision=f"v{PULUMI}",
             binary="pulumi-language-python",
+            replaces=(_CLIPBOARD,),
+            changes=_LANGUAGE_HOST_CHANGES,
+            before=_copy_language_host,
             after=_copy_language_host_script,
         ),
         Program(
@@ -363,7 +392,7 @@ def downloading_ahead(names: Sequence[str]) -> Iterator[None]:
 def part(name: str) -> BuiltPart:
     """The cache entry of one Go program."""
     program = programs()[name]
-    instead = [text for both in program.instead.items() for text in both]
+    instead = [text for both in (*program.instead.items(), *program.changes) for text in both]
     own = program.files().values() or [""]
     sources = (program.module, program.package, *program.replaces, *instead, *own)
     revision = [program.revision] if program.revision else []
