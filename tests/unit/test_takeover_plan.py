@@ -281,10 +281,9 @@ def test_another_account_or_region_is_refused(options: Mapping[str, str], messag
 @pytest.mark.parametrize(
     ("changes", "argument", "effect"),
     [
-        ({"engine_version": "16.4"}, "engineVersion", None),
-        ({"engine_version": "16"}, "engineVersion", None),
-        ({"engine_version": "160"}, "engineVersion", Effect.IN_PLACE),
-        ({"engine_version": "15.8"}, "engineVersion", Effect.IN_PLACE),
+        ({"engine_version_actual": "16.4", "parameter_group_name": "mine"}, "engineVersion", None),
+        ({"engine_version_actual": "16", "parameter_group_name": "mine"}, "engineVersion", None),
+        ({"engine_version_actual": "15.8"}, "engineVersion", Effect.IN_PLACE),
         ({"identifier": "orders"}, "identifier", Effect.REPLACES),
         ({"db_name": "orders"}, "dbName", Effect.REPLACES),
         ({"storage_encrypted": None}, "storageEncrypted", Effect.UNKNOWN),

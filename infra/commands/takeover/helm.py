@@ -85,7 +85,7 @@ def parse_secrets(secrets: Sequence[Mapping[str, Any]], namespace: str) -> HelmR
 
 def _release(text: str, name: str, namespace: str) -> HelmRelease:
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=yaml.BaseLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{name} is no YAML ({type(error).__name__}); {_ASK}") from error
     objects = [each for each in documents if isinstance(each, dict) and isinstance(each.get("kind"), str)]

@@ -7,11 +7,11 @@ such file is refused with what it seems to be, since a plan, an older state and 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infra.commands.takeover.redaction import HIDDEN, secret_texts, strings_in
+from infra.commands.takeover.redaction import HIDDEN, marked_texts, scalars_in, secret_texts
 from infra.errors import SettingsError
 
 STATE_VERSION = 4
@@ -45,13 +45,17 @@ class Owned:
 
     def shown(self, name: str) -> str:
         """Return an attribute as a message may have it: a secret one is hidden, however short it is."""
-        text = self.text(name)
-        return HIDDEN if text in self.secrets else text
+        return masked(self.text(name), [self])
 
     @property
     def identity(self) -> set[str]:
         """Every text by which another object may refer to this one."""
         return {self.text(name) for name in ("id", "arn", "name", "identifier", "key_id", "self_link")} - {""}
+
+
+def masked(value: str | int, owned: Iterable[Owned]) -> str:
+    """Return a value as a message may have it: hidden if any of these objects has it marked."""
+    return HIDDEN if any(str(value) in each.secrets for each in owned) else str(value)
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def parse_state(content: bytes, name: str) -> TerraformState:
                 address = ".".join(part for part in (module, type_name, title) if part)
                 owned.append(replace(_owned_object(address, type_name, module, instance), secrets=frozenset(hidden)))
     # A value that is marked anywhere, in an output perhaps, is one wherever it is a whole value.
-    marked = [replace(each, secrets=each.secrets | (secrets & set(strings_in(each.attributes)))) for each in owned]
+    marked = [replace(each, secrets=each.secrets | (secrets & set(scalars_in(each.attributes)))) for each in owned]
     version = document.get("terraform_version")
     return TerraformState(
         tuple(marked), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
@@ -204,4 +208,4 @@ def _index(key: Any) -> str:
 def _secret_outputs(outputs: Any) -> Iterator[str]:
     for output in outputs.values() if isinstance(outputs, dict) else []:
         if isinstance(output, dict) and output.get("sensitive"):
-            yield from secret_texts("", {"password": output.get("value")}, None)
+            yield from marked_texts(output.get("value"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from infra.commands.takeover.redaction import HIDDEN, texts_of
+from infra.commands.takeover.redaction import HIDDEN, scalars_in, texts_of
 from infra.errors import SettingsError
 from infra.settings import read_settings
 
@@ -41,7 +41,7 @@ def setting_line(name: str, value: Any, indent: int, owned: Sequence[Owned], *, 
         owned: everything that the state holds, with what is secret of it.
         elsewhere: who knows what the state does not say.
     """
-    texts = set(texts_of(value))
+    texts = {*texts_of(value), *scalars_in(value)}
     if value is None or value == "":
         comment = f"the state does not say{elsewhere}"
     elif any(texts & each.secrets for each in owned):
