@@ -21,6 +21,7 @@ from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.commands.takeover.state import masked
 from infra.commands.takeover.suggestions import usable_lines
 from infra.commands.takeover.unpaired import Unpaired
+from infra.foundation.database_fit import storage_refusal, version_refusal
 from infra.foundation.import_commands import import_command, provider_urn
 from infra.names import COLOURS, PRODUCTION_STACK, PROJECT, SHOP_NAMESPACE, workload_name
 
@@ -379,17 +380,14 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
                 "it a database of its own; take over the one that it follows, or promote it first"
             )
         size = each.attributes.get("allocated_storage")
-        if isinstance(size, int) and size > wanted.storage_gibibytes:
-            yield (
-                f"{each.address}: it has {masked(size, [each])} GiB, and RDS makes no storage smaller; set "
-                f"shopcat:database.storageGibibytes to {masked(size, [each])}"
-            )
         version = str(state_value("engineVersion", each.attributes) or "")
-        if _is_older(wanted.engine_version, version):
-            yield (
-                f"{each.address}: it runs PostgreSQL {masked(version, [each])}, and RDS goes back to no older version; set "
-                f"shopcat:database.engineVersion to {masked(version, [each])}"
-            )
+        reasons = {
+            str(size): storage_refusal(size, wanted) if isinstance(size, int) else "",
+            version: version_refusal(version, wanted),
+        }
+        for value, reason in reasons.items():
+            if reason:
+                yield f"{each.address}: {reason.replace(value, masked(value, [each]))}"
         port = each.attributes.get("port")
         if port is not None and str(port) != str(settings.database.port):
             shown = masked(port, [each])
@@ -397,14 +395,6 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
                 f"{each.address}: it answers at port {shown}, and pods would be let in and led to {settings.database.port}; "
                 f"set shopcat:database.port to {shown}"
             )
-
-
-def _is_older(wanted: str, present: str) -> bool:
-    """Tell whether a version is older than the one that is there, as far as both say."""
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", present):
-        return False
-    pairs = zip(wanted.split("."), present.split("."), strict=False)
-    return next((int(one) < int(other) for one, other in pairs if one != other), False)
 
 
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:
