@@ -627,21 +627,21 @@ def test_decisions_need_neither_pulumi_nor_aws() -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_name", "attributes", "is_alb"),
+    ("type_name", "attributes", "outcome", "word"),
     [
-        ("aws_elb", {}, False),
-        ("aws_lb", {"load_balancer_type": "network"}, False),
-        ("aws_alb", {"load_balancer_type": "gateway"}, False),
-        ("aws_lb", {"load_balancer_type": "application"}, True),
-        ("aws_lb", {}, True),
+        ("aws_elb", {}, Outcome.BESIDE, "counts its requests"),
+        ("aws_lb", {"load_balancer_type": "network"}, Outcome.BESIDE, "counts its connections"),
+        ("aws_alb", {"load_balancer_type": "gateway"}, Outcome.UNKNOWN, "can't count it"),
+        ("aws_lb", {"load_balancer_type": "application"}, Outcome.BESIDE, "aws:lb/loadBalancer:LoadBalancer"),
+        ("aws_lb", {}, Outcome.BESIDE, "aws:lb/loadBalancer:LoadBalancer"),
     ],
 )
-def test_a_load_balancer_whose_requests_nobody_counts_is_named(
-    type_name: str, attributes: dict[str, Any], *, is_alb: bool
+def test_each_kind_of_load_balancer_has_its_way_on(
+    type_name: str, attributes: dict[str, Any], outcome: Outcome, word: str
 ) -> None:
     (row,) = _plan([Owned(f"{type_name}.old", type_name, "", {"name": "old", **attributes})]).rows
-    assert row.outcome is Outcome.BESIDE
-    assert ("docs/takeover-traffic.md has the way by hand" in row.detail) is not is_alb
+    assert row.outcome is outcome
+    assert word in row.detail
 
 
 def test_the_page_explains_every_word_of_the_table() -> None:
