@@ -106,6 +106,11 @@ def documents(draw: st.DrawFn) -> tuple[dict[str, Any], list[Any]]:
     return document, marked
 
 
+def _suggested(text: str) -> list[str]:
+    """Lines of settings as they are printed."""
+    return text.partition("settings that describe what is there:\n")[2].partition("\n\n")[0].splitlines()
+
+
 @generated(max_examples=120, deadline=None)
 @given(documents())
 def test_whatever_stands_in_a_state_the_plan_is_whole_and_shows_nothing_that_is_marked(
@@ -119,7 +124,7 @@ def test_whatever_stands_in_a_state_the_plan_is_whole_and_shows_nothing_that_is_
     for value in marked:
         assert not re.search(rf"(?<![A-Za-z0-9]){value}(?![A-Za-z0-9])", text)
     assert all(character.isprintable() or character == "\n" for character in text)
-    lines = "\n".join(f"  {line}" for line in plan.suggestion)
+    lines = "\n".join(_suggested(text))
     parsed = stack_file.parse(f"config:\n  a: b\n{lines}\n".encode(), "s")["config"]
     assert set(parsed) <= {"shopcat:a", "shopcat:cluster", "shopcat:registry", "shopcat:database"}
 
@@ -327,3 +332,35 @@ def test_the_way_that_modules_lie_changes_no_error() -> None:
     flat = [replace(each, module="") for each in MODULES.owned]
     assert _planned(flat).errors == _planned(MODULES.owned).errors
     assert layout.account_of(flat) == ACCOUNT
+
+
+@pytest.mark.parametrize("password", ["postgres", "database", "registry", "subnet-0", "existing"])
+def test_a_password_that_is_a_part_of_names_breaks_no_line(password: str) -> None:
+    """Such as `postgres`, which is in `default.postgres15`: a line with half of its value would say something else."""
+    document = copy.deepcopy(DOCUMENTS["plain.tfstate"])
+    for resource in document["resources"]:
+        if resource["type"] == "aws_db_instance":
+            resource["instances"][0]["attributes"]["password"] = password
+    state = parse_state(json.dumps(document).encode(), "s")
+    lines = _suggested(plan_text(_planned(state.owned), Redactor(state.secrets)))
+    whole = _suggested(plan_text(_planned(state.owned), Redactor([])))
+    assert {line for line in lines if "#" not in line} <= set(whole)
+    assert {line.split(":")[0].strip(" #") for line in whole} == {line.split(":")[0].strip(" #") for line in lines}
+    values = [line for line in lines if not line.lstrip().startswith("#")]
+    assert not any(password in line.partition(": ")[2] for line in values)
+
+
+def test_a_comment_with_an_odd_name_in_it_ends_nothing() -> None:
+    owned = [
+        replace(
+            each,
+            address="a\nb: [",
+            attributes={**each.attributes, "instance_types": ["\x1b[31m", "x"], "ami_type": ami},
+        )
+        if each.type_name == "aws_eks_node_group"
+        else each
+        for ami in ("AL2_x86_64",)
+        for each in PLAIN.owned
+    ]
+    text = plan_text(_planned(owned), Redactor([]))
+    assert any("# nodes: the state has" in line for line in _suggested(text))
