@@ -194,9 +194,9 @@ def test_who_may_not_read_it_may_not_change_it_either(code: str, *, is_error: bo
 
 
 def test_an_update_reads_it_before_anything_is_declared(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = SimpleNamespace(decision=SimpleNamespace(action="stay"))
-    monkeypatch.setattr(production.release_plan, "make_plan", lambda *_: plan)
-    monkeypatch.setattr(production.upgrade, "refuse_unfit_version", lambda *_: None)
+    plan: Any = SimpleNamespace(decision=SimpleNamespace(action="stay"))
+    monkeypatch.setattr("infra.production.release_plan.make_plan", lambda *_: plan)
+    monkeypatch.setattr("infra.production.upgrade.refuse_unfit_version", lambda *_: None)
     wanted = settings.read_settings(committed(dns="external"))
     assert production._read(wanted, clients).plan is plan
     made(clients, AllocatedStorage=500)

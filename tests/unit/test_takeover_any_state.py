@@ -131,7 +131,7 @@ def test_whatever_stands_in_a_state_the_plan_is_whole_and_shows_nothing_that_is_
 
 # What the settings allow is not refused -------------------------------------------------------------------------------
 
-_TERRAFORM = {kind.pulumi_type: name for name, kind in reversed(KINDS.items()) if kind.pulumi_type}
+_TERRAFORM = {kind.pulumi_type: name for name, kind in reversed(list(KINDS.items())) if kind.pulumi_type}
 
 
 def _snake(name: str) -> str:

@@ -698,6 +698,24 @@ def test_a_wrong_file_of_helm_is_one_error(tmp_path: Path, capsys: pytest.Captur
     assert "error: helm.yaml holds no Kubernetes objects" in capsys.readouterr().err
 
 
+def test_everything_that_can_t_be_read_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name: tmp_path / name for name in ("state", "settings", "helm")}
+    for path in names.values():
+        path.mkdir()
+    monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", str(names["settings"]))
+    assert _run(str(names["state"]), "--offline", "--helm", str(names["helm"])) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in lines] == [True] * 3
+    assert all(any(str(path) in line for line in lines) for path in names.values())
+
+
+def test_a_state_that_powershell_has_written_is_read() -> None:
+    text = (FOLDER / "plain.tfstate").read_text()
+    assert parse_state(text.encode("utf-16"), "s") == PLAIN
+
+
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = (FOLDER / "plain.tfstate").read_bytes()
     (tmp_path / "terraform.tfstate").write_bytes(content)

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from infra.commands.takeover.redaction import secret_texts
-from infra.commands.takeover.state import Owned
+from infra.commands.takeover.state import Owned, decoded
 from infra.errors import SettingsError
 
 TYPE = "helm"
@@ -46,7 +46,7 @@ def parse_text(content: bytes, name: str, namespace: str) -> HelmRelease:
         SettingsError: it holds no manifests.
     """
     try:
-        text = content.decode("utf-8-sig")
+        text = decoded(content)
     except UnicodeDecodeError as error:
         raise SettingsError(f"{name} is not UTF-8 text; {_ASK}") from error
     head, marker, rest = f"\n{text}".partition("\nMANIFEST:")

@@ -6,6 +6,7 @@ such file is refused with what it seems to be, since a plan, an older state and 
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -138,13 +139,22 @@ def _owned_object(address: str, type_name: str, module: str, instance: Mapping[s
     )
 
 
+def decoded(content: bytes) -> str:
+    """Return a file's text: UTF-8, or UTF-16 with its mark, as `>` of Windows PowerShell 5 writes what a program prints.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return content.decode("utf-16" if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig")
+
+
 def _document(content: bytes, name: str) -> dict[str, Any]:
     if content.startswith(b"PK\x03\x04"):
         raise SettingsError(f"{name} is an archive, as `terraform plan -out` writes a plan; {_PULL}")
     if not content.strip():
         raise SettingsError(f"{name} is empty; {_PULL}")
     try:
-        document = json.loads(content.decode("utf-8-sig"))
+        document = json.loads(decoded(content))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{name} is not UTF-8 text ({error.reason}), so no state; {_PULL}") from error
     except json.JSONDecodeError as error:
