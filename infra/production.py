@@ -13,7 +13,15 @@ from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import threads
 from infra.clients.aws import AwsClients
-from infra.foundation import availability_zones, dns, existing_namespace, existing_network, existing_resources, upgrade
+from infra.foundation import (
+    availability_zones,
+    dns,
+    existing_database,
+    existing_namespace,
+    existing_network,
+    existing_resources,
+    upgrade,
+)
 from infra.foundation.addons import Addons
 from infra.foundation.alarms import WatchedResources
 from infra.foundation.cluster import Cluster
@@ -95,6 +103,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
             availability_zones.refuse_unusable(clients, settings.vpc.zones)
         for name in names:
             dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
+    existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
     existing = settings.cluster.existing
     if existing is None:
         upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)

@@ -10,9 +10,10 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from infra.clients import kubernetes
 from infra.clients.aws import AwsClients
@@ -28,6 +29,7 @@ from infra.settings import read_stack
 if TYPE_CHECKING:
     from infra.settings import Settings
 
+T = TypeVar("T")
 UNKNOWN_ACCOUNT = "000000000000"
 """In ARNs of what is declared, if neither AWS nor the state says which account it is."""
 
@@ -39,10 +41,58 @@ def _read_file(path: Path, what: str) -> bytes:
         raise SettingsError(f"{what} {path} can't be read ({error.strerror or error})") from error
 
 
-def _helm(path: Path | None, state: TerraformState, settings: Settings, clients: AwsClients | None) -> helm.HelmRelease:
-    """Return what Helm owns: from the file, else from the cluster if it can be reached."""
-    if path is not None:
-        return helm.parse_text(_read_file(path, "Helm's output"), path.name, SHOP_NAMESPACE)
+@dataclass(frozen=True)
+class _Inputs:
+    """What the command is given."""
+
+    state: TerraformState
+    region: str
+    settings: Settings
+    release: helm.HelmRelease | None
+    """What the file of Helm's output holds; None if none is named."""
+
+
+def _read_inputs(arguments: argparse.Namespace) -> _Inputs:
+    """Read state, settings and Helm's output.
+
+    Raises:
+        SettingsError: one error with a line for each of them that can't be read.
+    """
+    errors: list[str] = []
+
+    def attempt(read: Callable[[], T]) -> T | None:
+        try:
+            return read()
+        except SettingsError as error:
+            errors.append(str(error))
+            return None
+
+    state = attempt(lambda: _read_state(arguments.state))
+    stack = attempt(lambda: read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))))
+    release = attempt(lambda: _read_release(arguments.helm)) if arguments.helm else None
+    if state is None or stack is None or errors:
+        raise SettingsError("\nerror: ".join(errors))
+    return _Inputs(state, *stack, release)
+
+
+def _read_state(path: Path) -> TerraformState:
+    if path == Path():
+        raise SettingsError(
+            "no state is named: make takeover-plan STATE=terraform.tfstate (`terraform state pull` writes it)"
+        )
+    return parse_state(_read_file(path, "Terraform's state"), path.name)
+
+
+def _read_release(path: Path) -> helm.HelmRelease:
+    return helm.parse_text(_read_file(path, "Helm's output"), path.name, SHOP_NAMESPACE)
+
+
+def _ask_cluster(state: TerraformState, settings: Settings, clients: AwsClients | None) -> helm.HelmRelease:
+    """Return what Helm owns in the cluster, if that can be reached.
+
+    Raises:
+        ShopCatError: it can't, or a release there can't be read.
+    """
     client = None
     cluster = layout.production_cluster(state.owned, settings)
     if clients is not None and cluster is not None and cluster.text("name"):
@@ -53,12 +103,8 @@ def _helm(path: Path | None, state: TerraformState, settings: Settings, clients:
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
-    if arguments.state == Path():
-        raise SettingsError(
-            "no state is named: make takeover-plan STATE=terraform.tfstate (`terraform state pull` writes it)"
-        )
-    state = parse_state(_read_file(arguments.state, "Terraform's state"), arguments.state.name)
-    region, settings = read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml")))
+    inputs = _read_inputs(arguments)
+    state, region, settings = inputs.state, inputs.region, inputs.settings
     redactor = Redactor(state.secrets)
     heading = f"Terraform {state.terraform_version}, {arguments.state.name}; nothing is changed by this"
     print(cell(heading, redactor))
@@ -71,15 +117,13 @@ def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
         except ShopCatError as error:
             clients = None
             print(cell(f"AWS was not asked, so all values are the state's: {error}", redactor))
-    release = helm.HelmRelease()
-    if arguments.helm is None and arguments.offline:
+    release = inputs.release or helm.HelmRelease()
+    if inputs.release is None and arguments.offline:
         print("Helm was not asked; HELM=<file> names what `helm get all` prints")
-    else:
+    elif inputs.release is None:
         try:
-            release = _helm(arguments.helm, state, settings, clients)
+            release = _ask_cluster(state, settings, clients)
         except ShopCatError as error:
-            if arguments.helm is not None:
-                raise
             print(cell(f"Helm was not asked: {error}", redactor))
     print(flush=True)
     plan = plan_takeover(

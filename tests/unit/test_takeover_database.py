@@ -60,7 +60,6 @@ def test_with_the_suggested_lines_it_is_taken_over_and_nobody_is_shut_out(name: 
     assert {each.argument for each in row.differences} == {
         "copyTagsToSnapshot",
         "deletionProtection",
-        "engineVersion",  # the state's text; the import takes note of the whole version, which is the declared one
         "vpcSecurityGroupIds",
     }
     assert all(each.effect is Effect.IN_PLACE for each in row.differences)

@@ -26,7 +26,7 @@ from infra.commands import takeover_dns
 from infra.commands.traffic_move import by_hand, reads, rules
 from infra.commands.traffic_move.by_hand import MoveByHand, hand_records, leads_to
 from infra.commands.traffic_move.move import TrafficMove
-from infra.commands.traffic_move.records import Shape, plain_name
+from infra.commands.traffic_move.records import EdgeKind, Shape, plain_name
 from infra.commands.traffic_move.rules import BAKE_MINUTES, LiveRelease, RequestCounts
 from infra.errors import AwsError, LedgerUnavailableError, PreflightError, SettingsError
 from infra.release.ledger import Ledger, table_definition
@@ -73,6 +73,86 @@ def test_requests_of_the_window_are_counted_and_periods_without_any_report_are_s
         used = reads.read_counts(world.clients, world.old, NOW, 60)
         assert used == RequestCounts(2, 3, 12, 12)
         assert "counted 5 requests" in rules.counts_refusal(used, 4, 60)
+
+
+def flows(
+    world: TrafficWorld, namespace: str, dimension: tuple[str, str], metric: str, at: datetime, value: float
+) -> None:
+    name, of = dimension
+    world.real["cloudwatch"].put_metric_data(
+        Namespace=namespace,
+        MetricData=[
+            {"MetricName": metric, "Dimensions": [{"Name": name, "Value": of}], "Timestamp": at, "Value": value}
+        ],
+    )
+
+
+def test_a_network_load_balancer_s_connections_are_counted_and_those_that_are_open_still() -> None:
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        world = TrafficWorld(patch)
+        elbv2 = world.real["elbv2"]
+        made = elbv2.create_load_balancer(Name="old-nlb", Subnets=world.subnets, Type="network")["LoadBalancers"][0]
+        group = elbv2.create_target_group(Name="nlb", Protocol="TCP", Port=443, VpcId=world.vpc, TargetType="ip")
+        forward = {"Type": "forward", "TargetGroupArn": group["TargetGroups"][0]["TargetGroupArn"]}
+        elbv2.create_listener(
+            LoadBalancerArn=made["LoadBalancerArn"], Protocol="TCP", Port=443, DefaultActions=[forward]
+        )
+        edge = reads.find_edge(world.clients, made["DNSName"])
+        assert edge is not None
+        assert (edge.name, edge.kind, edge.scheme) == ("old-nlb", EdgeKind.NETWORK, "https")
+        assert "no proof of 0" in rules.counts_refusal(reads.read_counts(world.clients, edge, NOW, 60), 0, 60)
+        start, end = reads.count_window(NOW, 60)
+        of = ("LoadBalancer", edge.arn.partition(":loadbalancer/")[2])
+        for minute in range(60):
+            flows(
+                world,
+                "AWS/NetworkELB",
+                of,
+                "ActiveFlowCount",
+                start + timedelta(minutes=minute),
+                9.0 if minute < 55 else 0,
+            )
+        quiet = reads.read_counts(world.clients, edge, NOW, 60)
+        assert (quiet.total, quiet.reported, rules.counts_refusal(quiet, 0, 60)) == (0, 12, "")
+        flows(world, "AWS/NetworkELB", of, "NewFlowCount", start + timedelta(minutes=2), 4)
+        flows(world, "AWS/NetworkELB", of, "ActiveFlowCount", end - timedelta(minutes=1), 2)
+        used = rules.counts_refusal(reads.read_counts(world.clients, edge, NOW, 60), 5, 60)
+        assert "counted 6 connections in the last 1 hours (2 open still), 5 are accepted" in used
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port", "scheme"), [("HTTP", 80, "http"), ("TCP", 443, "https"), ("SSL", 443, "https")]
+)
+def test_a_classic_load_balancer_s_requests_are_counted(protocol: str, port: int, scheme: str) -> None:
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        world = TrafficWorld(patch)
+        listener = {"Protocol": protocol, "LoadBalancerPort": port, "InstanceProtocol": "TCP", "InstancePort": 30080}
+        made = world.real["elb"].create_load_balancer(
+            LoadBalancerName="old-classic", Listeners=[listener], Subnets=world.subnets[:1]
+        )
+        edge = reads.find_edge(world.clients, made["DNSName"].upper())
+        assert edge is not None
+        assert (edge.name, edge.kind, edge.scheme, edge.arn) == ("old-classic", EdgeKind.CLASSIC, scheme, "")
+        start, _ = reads.count_window(NOW, 60)
+        of = ("LoadBalancerName", "old-classic")
+        for minute in range(0, 60, 5):
+            flows(world, "AWS/ELB", of, "UnHealthyHostCount", start + timedelta(minutes=minute), 0)
+        quiet = reads.read_counts(world.clients, edge, NOW, 60)
+        assert rules.counts_refusal(quiet, 0, 60) == ""
+        flows(world, "AWS/ELB", of, "RequestCount", start + timedelta(minutes=7), 2)
+        flows(world, "AWS/ELB", of, "HTTPCode_ELB_5XX", start + timedelta(minutes=8), 3)
+        used = rules.counts_refusal(reads.read_counts(world.clients, edge, NOW, 60), 4, 60)
+        assert "counted 5 requests in the last 1 hours (3 without a target)" in used
+
+
+def test_only_an_application_load_balancer_is_this_program_s_own() -> None:
+    with mock_aws(), pytest.MonkeyPatch.context() as patch:
+        world = TrafficWorld(patch)
+        world.delete_new()
+        listener = {"Protocol": "HTTP", "LoadBalancerPort": 80, "InstanceProtocol": "HTTP", "InstancePort": 30080}
+        world.real["elb"].create_load_balancer(LoadBalancerName=NEW, Listeners=[listener], Subnets=world.subnets[:1])
+        assert reads.find_new_edge(world.clients) is None
+        assert reads.find_edge(world.clients, NEW) is not None
 
 
 class Failing:

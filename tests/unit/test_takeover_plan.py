@@ -231,7 +231,8 @@ def _of(address: str) -> Owned:
 
 def _adoptable() -> list[Owned]:
     owned = _with(PLAIN.owned, "aws_eks_cluster.shopcat", version="1.33")
-    return _with(tuple(owned), "aws_db_instance.shopcat", username="shopcat_admin", storage_encrypted=True)
+    said = {"username": "shopcat_admin", "storage_encrypted": True, "engine_version_actual": "16.4"}
+    return _with(tuple(owned), "aws_db_instance.shopcat", **said, parameter_group_name="shop-pg16")
 
 
 def test_with_the_suggested_settings_the_cluster_is_used_as_it_is() -> None:
@@ -281,10 +282,8 @@ def test_another_account_or_region_is_refused(options: Mapping[str, str], messag
 @pytest.mark.parametrize(
     ("changes", "argument", "effect"),
     [
-        ({"engine_version": "16.4"}, "engineVersion", None),
-        ({"engine_version": "16"}, "engineVersion", None),
-        ({"engine_version": "160"}, "engineVersion", Effect.IN_PLACE),
-        ({"engine_version": "15.8"}, "engineVersion", Effect.IN_PLACE),
+        ({"engine_version_actual": "16.4", "parameter_group_name": "mine"}, "engineVersion", None),
+        ({"engine_version_actual": "16", "parameter_group_name": "mine"}, "engineVersion", None),
         ({"identifier": "orders"}, "identifier", Effect.REPLACES),
         ({"db_name": "orders"}, "dbName", Effect.REPLACES),
         ({"storage_encrypted": None}, "storageEncrypted", Effect.UNKNOWN),
@@ -628,21 +627,21 @@ def test_decisions_need_neither_pulumi_nor_aws() -> None:
 
 
 @pytest.mark.parametrize(
-    ("type_name", "attributes", "is_alb"),
+    ("type_name", "attributes", "outcome", "word"),
     [
-        ("aws_elb", {}, False),
-        ("aws_lb", {"load_balancer_type": "network"}, False),
-        ("aws_alb", {"load_balancer_type": "gateway"}, False),
-        ("aws_lb", {"load_balancer_type": "application"}, True),
-        ("aws_lb", {}, True),
+        ("aws_elb", {}, Outcome.BESIDE, "counts its requests"),
+        ("aws_lb", {"load_balancer_type": "network"}, Outcome.BESIDE, "counts its connections"),
+        ("aws_alb", {"load_balancer_type": "gateway"}, Outcome.UNKNOWN, "can't count it"),
+        ("aws_lb", {"load_balancer_type": "application"}, Outcome.BESIDE, "aws:lb/loadBalancer:LoadBalancer"),
+        ("aws_lb", {}, Outcome.BESIDE, "aws:lb/loadBalancer:LoadBalancer"),
     ],
 )
-def test_a_load_balancer_whose_requests_nobody_counts_is_named(
-    type_name: str, attributes: dict[str, Any], *, is_alb: bool
+def test_each_kind_of_load_balancer_has_its_way_on(
+    type_name: str, attributes: dict[str, Any], outcome: Outcome, word: str
 ) -> None:
     (row,) = _plan([Owned(f"{type_name}.old", type_name, "", {"name": "old", **attributes})]).rows
-    assert row.outcome is Outcome.BESIDE
-    assert ("docs/takeover-traffic.md has the way by hand" in row.detail) is not is_alb
+    assert row.outcome is outcome
+    assert word in row.detail
 
 
 def test_the_page_explains_every_word_of_the_table() -> None:
@@ -665,7 +664,7 @@ def test_the_command_ends_with_1_if_something_is_refused(capsys: pytest.CaptureF
     assert "nothing is changed by this" in out
     assert "refused               aws_db_instance.shopcat" in out
     assert "error: aws_vpc.shopcat: cidrBlock is 10.0.0.0/16" in out
-    assert out.rstrip().endswith("0 more are only read; 5 errors")
+    assert out.rstrip().endswith("0 more are only read; 6 errors")
 
 
 def test_an_empty_state_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -697,6 +696,24 @@ def test_a_wrong_file_of_helm_is_one_error(tmp_path: Path, capsys: pytest.Captur
     path.write_text("nothing")
     assert _run(str(FOLDER / "plain.tfstate"), "--offline", "--helm", str(path)) == 1
     assert "error: helm.yaml holds no Kubernetes objects" in capsys.readouterr().err
+
+
+def test_everything_that_can_t_be_read_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name: tmp_path / name for name in ("state", "settings", "helm")}
+    for path in names.values():
+        path.mkdir()
+    monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", str(names["settings"]))
+    assert _run(str(names["state"]), "--offline", "--helm", str(names["helm"])) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.startswith("error: ") for line in lines] == [True] * 3
+    assert all(any(str(path) in line for line in lines) for path in names.values())
+
+
+def test_a_state_that_powershell_has_written_is_read() -> None:
+    text = (FOLDER / "plain.tfstate").read_text()
+    assert parse_state(text.encode("utf-16"), "s") == PLAIN
 
 
 def test_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

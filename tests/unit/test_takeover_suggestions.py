@@ -212,7 +212,7 @@ def test_nodes_that_pods_can_t_run_on_are_no_room(changes: dict[str, Any], reaso
     ]
     cluster = layout.production_cluster(owned, SETTINGS)
     assert cluster is not None
-    lines = list(nodes.node_lines(nodes.node_groups(cluster, owned)))
+    lines = list(nodes.node_lines(nodes.node_groups(cluster, owned), owned))
     assert any(reason in line for line in lines)
     assert not any("count:" in line for line in lines)
     described = settings.read_settings(merged(list(layout.existing_cluster(PLAIN.owned, SETTINGS)))).cluster.existing

@@ -29,7 +29,7 @@ from tests.unit.test_settings import committed
 HOST, ZONE = "shop.example.com", "example.com"
 OLD, NEW = "k8s-shopcat-shopcat-1f2e3d4c5b", "shopcat"
 GONE = "a load balancer that is gone"
-SERVICES = ("route53", "elbv2", "cloudwatch", "ec2", "acm", "dynamodb")
+SERVICES = ("route53", "elbv2", "elb", "cloudwatch", "ec2", "acm", "dynamodb")
 EXTERNAL = settings.read_settings({**committed(), "domain": HOST, "dns": "external"})
 
 

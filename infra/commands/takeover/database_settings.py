@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from infra.commands.takeover.differences import state_value
 from infra.commands.takeover.suggestions import setting_line
 from infra.names import DATABASE_PORT
 from infra.settings.platform import DatabaseSettings
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 _DEFAULT_ROLE = DatabaseSettings().application_role
-NEW_ROLE = "shopcat_app"
-"""The application's role where the settings name none: the default is likely to be somebody's already."""
+NEW_ROLES = ("shopcat_app", "shopcat_web")
+"""The application's role where the settings name none, since the default is likely to be somebody's already: the first that is
+not the master user."""
 NEW_GROUP = "shopcat-database-pods"
 """This program's own security group where the default's name is taken."""
 _SAME = {
     "identifier": "identifier",
-    "dbName": "db_name",
     "username": "username",
     "instanceClass": "instance_class",
     "storageGibibytes": "allocated_storage",
@@ -42,14 +43,15 @@ def existing_database(instance: Owned, owned: Sequence[Owned], settings: Setting
     What the committed settings say besides (the pool's size) has to stay beside them.
     """
     yield "shopcat:database:"
-    # Of "15" RDS would choose the minor version at an import; engine_version_actual is the whole one.
-    version = instance.text("engine_version_actual") or instance.text("engine_version")
-    values = {"engineVersion": version, **{name: instance.attributes.get(key) for name, key in _SAME.items()}}
+    # Of "15" RDS would choose the minor version at an import; the state has the whole one too.
+    values = {name: state_value(name, instance.attributes) for name in ("engineVersion", "dbName")}
+    values |= {name: instance.attributes.get(key) for name, key in _SAME.items()}
     values |= _where_it_differs(instance, settings.database)
     for name, value in values.items():
         yield setting_line(name, value, 2, (instance, *owned), elsewhere="; AWS does (aws rds describe-db-instances)")
     if settings.database.application_role == _DEFAULT_ROLE:
-        yield f"  applicationRole: {NEW_ROLE}  # a role that nobody has yet"
+        role = next(role for role in NEW_ROLES if role != instance.text("username"))
+        yield f"  applicationRole: {role}  # a role that nobody has yet"
     if _has_group(instance, owned, settings.database.security_group_name):
         yield f"  securityGroupName: {NEW_GROUP}"
     if not settings.database.master_secret:

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from infra.commands.takeover.declaration import is_computed, reference
-from infra.commands.takeover.redaction import HIDDEN, texts_of
+from infra.commands.takeover.redaction import HIDDEN, scalars_in, texts_of
 
 if TYPE_CHECKING:
     from infra.commands.takeover.declaration import Declared
@@ -60,6 +60,8 @@ _ABSENT: tuple[Any, ...] = (None, "", [], {})
 _DEFAULTS: tuple[Any, ...] = (*_ABSENT, False, 0)
 """Declared values that say the same as nothing in the state."""
 _NEW = "one that is made anew"
+NOTHING = "nothing"
+"""In a cell, in place of a value that is not there."""
 _RDS, _EKS = "aws:rds/instance:Instance", "aws:eks/cluster:Cluster"
 NOTES: Mapping[tuple[str, str], str] = {
     (_RDS, "manageMasterUserPassword"): (
@@ -68,7 +70,10 @@ NOTES: Mapping[tuple[str, str], str] = {
     (_RDS, "backupRetentionPeriod"): "from 0 on and to 0 the database is out for some seconds up to minutes",
     (_RDS, "parameterGroupName"): "at the next restart; this program's own shuts out who connects without TLS",
     (_RDS, "publiclyAccessible"): "whoever connects from outside the network is shut out",
-    (_RDS, "engineVersion"): "RDS takes no lower version, and a higher major one only if that is allowed explicitly",
+    (_RDS, "engineVersion"): (
+        "RDS takes no lower version, and a higher major one only if that is allowed explicitly; the database is out meanwhile"
+    ),
+    (_RDS, "instanceClass"): "the database is out meanwhile, for some minutes",
     (_RDS, "allocatedStorage"): "RDS never makes storage smaller",
     (_RDS, "dbSubnetGroupName"): "RDS may refuse another group of the same VPC",
     (_EKS, "version"): "EKS takes one minor version at a time, and none back",
@@ -133,11 +138,18 @@ def _judge(
 
 
 def _hidden_or_shown(actual: Any, secrets: frozenset[str]) -> str:
-    return HIDDEN if secrets & set(texts_of(actual)) else _cell_text(actual)
+    return HIDDEN if secrets & {*texts_of(actual), *scalars_in(actual)} else _cell_text(actual)
+
+
+_SAID_BY = {"engineVersion": ("engine_version_actual", "engine_version"), "dbName": ("db_name", "name")}
+"""Argument → attributes that say it, the first that holds anything: `engine_version` is what a person wrote ("15"), and before
+version 4 of the provider a database's name was `name`."""
 
 
 def state_value(name: str, attributes: Mapping[str, Any]) -> Any:
     """Return the state's value of an argument: Pulumi's plurals are Terraform's blocks of the singular name."""
+    if name in _SAID_BY:
+        return next((value for key in _SAID_BY[name] if (value := attributes.get(key)) not in _ABSENT), None)
     snake = _snake(name)
     for candidate in (snake, snake.removesuffix("s"), snake.removesuffix("es")):
         if candidate in attributes:
@@ -221,7 +233,7 @@ def _cell_text(value: Any, resolve: Resolve | None = None) -> str:
         is_there = resolve is not None and resolve(target)
         return f"{target[0].rpartition(':')[2]} {target[1]}" if is_there else _NEW
     if value in _ABSENT:
-        return "nothing"
+        return NOTHING
     if isinstance(value, dict):
         return ", ".join(f"{key}={each}" for key, each in sorted(value.items()))
     if isinstance(value, list):

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from infra.commands.takeover.redaction import secret_texts
-from infra.commands.takeover.state import Owned
+from infra.commands.takeover.state import Owned, decoded
 from infra.errors import SettingsError
 
 TYPE = "helm"
@@ -46,7 +46,7 @@ def parse_text(content: bytes, name: str, namespace: str) -> HelmRelease:
         SettingsError: it holds no manifests.
     """
     try:
-        text = content.decode("utf-8-sig")
+        text = decoded(content)
     except UnicodeDecodeError as error:
         raise SettingsError(f"{name} is not UTF-8 text; {_ASK}") from error
     head, marker, rest = f"\n{text}".partition("\nMANIFEST:")
@@ -85,7 +85,7 @@ def parse_secrets(secrets: Sequence[Mapping[str, Any]], namespace: str) -> HelmR
 
 def _release(text: str, name: str, namespace: str) -> HelmRelease:
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=yaml.BaseLoader))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{name} is no YAML ({type(error).__name__}); {_ASK}") from error
     objects = [each for each in documents if isinstance(each, dict) and isinstance(each.get("kind"), str)]

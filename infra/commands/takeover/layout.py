@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from infra.commands.takeover import nodes
 from infra.commands.takeover.matching import block, vpc_of
+from infra.commands.takeover.state import masked
 from infra.commands.takeover.suggestions import setting_line
 from infra.settings.limits import OLDEST_KUBERNETES
 
@@ -39,6 +40,29 @@ def account_of(owned: Sequence[Owned]) -> str:
     return next((match[2] for match in matches if match), "")
 
 
+def places_elsewhere(owned: Sequence[Owned], region: str, account: str) -> dict[str, str]:
+    """Return address → place of what is in another region or account than the settings, if a part of the shop is in theirs.
+
+    A state may hold a replica or a repository elsewhere. Only a state with nothing here is the wrong one.
+    """
+    places = {each.address: _place(each) for each in owned}
+    away = {
+        address: f"{place}, account {owner}" if owner else place
+        for address, (place, owner) in places.items()
+        if (region and place not in {"", region}) or (account and owner not in {"", account})
+    }
+    is_shop_here = any(owner and address not in away for address, (_, owner) in places.items())
+    return away if is_shop_here else {}
+
+
+def _place(owned: Owned) -> tuple[str, str]:
+    """Return region and account of an object; the region alone from version 6 of the provider on, nothing if neither is known."""
+    match = _ARN.fullmatch(owned.text("arn"))
+    if match:
+        return match[1], match[2]
+    return (owned.text("region"), "") if owned.type_name.startswith("aws_") else ("", "")
+
+
 def wrong_place(owned: Sequence[Owned], region: str, account: str) -> Iterator[str]:
     """Yield that the state is of another account or region than the settings; the first object that shows it."""
     for each in owned:
@@ -58,8 +82,11 @@ def wrong_place(owned: Sequence[Owned], region: str, account: str) -> Iterator[s
 
 def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:
     """Yield which settings speak of another cluster than the state, and that its Kubernetes is too old."""
-    cluster = production_cluster(owned, settings)
+    cluster, existing = production_cluster(owned, settings), settings.cluster.existing
     if cluster is None:
+        names = [each.shown("name") for each in owned if each.type_name == "aws_eks_cluster" and not each.deposed]
+        if existing is not None and names:
+            yield f"shopcat:cluster.name is {settings.cluster.name}, the clusters are {', '.join(names)}; set it to the shop's"
         return
     version = re.match(r"([0-9]{1,4})\.([0-9]{1,4})", cluster.text("version"))
     if version and (int(version[1]), int(version[2])) < OLDEST_KUBERNETES:
@@ -68,7 +95,6 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
             f"{cluster.address} runs Kubernetes {version[0]}, and {oldest} is the oldest that this program runs on; bring it "
             "there with Terraform first, one minor version at a time"
         )
-    existing = settings.cluster.existing
     if existing is None:
         return
     if cluster.text("name") not in {"", settings.cluster.name}:
@@ -79,12 +105,15 @@ def wrong_references(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     yield from nodes.wrong_nodes(cluster, owned, existing.nodes)
     vpc = vpc_of(cluster)
     if vpc not in {"", existing.vpc_id}:
-        yield f"{cluster.address}: shopcat:cluster.existing.vpcId is {existing.vpc_id}, the cluster has {vpc}; set it to that"
+        yield (
+            f"{cluster.address}: shopcat:cluster.existing.vpcId is {existing.vpc_id}, the cluster has {masked(vpc, owned)}; set "
+            "it to that"
+        )
     groups = nodes.security_groups(cluster, owned)
     if groups and existing.security_group_id not in groups:
         yield (
             f"{cluster.address}: shopcat:cluster.existing.securityGroupId is {existing.security_group_id}, its nodes are in "
-            f"{' and '.join(groups)}; set it to that"
+            f"{' and '.join(masked(group, owned) for group in groups)}; set it to that"
         )
 
 
@@ -122,7 +151,7 @@ def existing_cluster(owned: Sequence[Owned], settings: Settings) -> Iterator[str
     yield "    previewSubnetIds: []  # two more public subnets of this VPC that nothing else uses"
     for name, value in known.items():
         yield setting_line(name, value or None, 4, owned)
-    yield from nodes.node_lines(nodes.node_groups(cluster, owned))
+    yield from nodes.node_lines(nodes.node_groups(cluster, owned), owned)
 
 
 def registry(owned: Sequence[Owned], settings: Settings) -> Iterator[str]:

@@ -40,17 +40,26 @@ def _read_database(clients: AwsClients, owned: Owned) -> Attributes | None:
         "DBInstances"
     ]
     names = {
-        "engine": "Engine", "engine_version": "EngineVersion", "instance_class": "DBInstanceClass",
+        "engine": "Engine", "engine_version_actual": "EngineVersion", "instance_class": "DBInstanceClass",
         "allocated_storage": "AllocatedStorage", "storage_type": "StorageType", "storage_encrypted": "StorageEncrypted",
         "username": "MasterUsername", "multi_az": "MultiAZ", "backup_retention_period": "BackupRetentionPeriod",
-        "deletion_protection": "DeletionProtection", "publicly_accessible": "PubliclyAccessible",
+        "deletion_protection": "DeletionProtection", "publicly_accessible": "PubliclyAccessible", "db_name": "DBName",
+        "kms_key_id": "KmsKeyId", "iops": "Iops", "max_allocated_storage": "MaxAllocatedStorage",
+        "iam_database_authentication_enabled": "IAMDatabaseAuthenticationEnabled",
     }  # fmt: skip
-    return _picked(description, names)
+    endpoint = description.get("Endpoint") or {}
+    return {**_picked(description, names), **_picked(endpoint, {"port": "Port"})}
 
 
 def _read_repository(clients: AwsClients, owned: Owned) -> Attributes | None:
     (description,) = clients.get("ecr").describe_repositories(repositoryNames=[owned.text("name")])["repositories"]
-    return _picked(description, {"image_tag_mutability": "imageTagMutability"})
+    attributes = _picked(description, {"image_tag_mutability": "imageTagMutability"})
+    encryption = description.get("encryptionConfiguration") or {}
+    if encryption:
+        attributes["encryption_configuration"] = [
+            {"encryption_type": encryption.get("encryptionType"), "kms_key": encryption.get("kmsKey", "")}
+        ]
+    return attributes
 
 
 def _read_cluster(clients: AwsClients, owned: Owned) -> Attributes | None:

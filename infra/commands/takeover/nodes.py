@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from infra.capacity import NODE_SHAPES, has_room_of
 from infra.commands.takeover.matching import block
+from infra.commands.takeover.state import masked
+from infra.commands.takeover.suggestions import setting_line
 from infra.settings.platform import DEFAULT_DISK_GIBIBYTES
 
 if TYPE_CHECKING:
@@ -107,7 +109,7 @@ def _least_type(groups: Sequence[NodeGroup]) -> str:
     return least[0].name if least and len(known) == len(shapes) else ""
 
 
-def node_lines(groups: Sequence[NodeGroup]) -> Iterator[str]:
+def node_lines(groups: Sequence[NodeGroup], owned: Sequence[Owned]) -> Iterator[str]:
     """Yield lines of `shopcat:cluster.existing.nodes` that describe the nodes, as far as the state tells."""
     for group in groups:
         if group.unfit:
@@ -115,13 +117,17 @@ def node_lines(groups: Sequence[NodeGroup]) -> Iterator[str]:
     groups = [group for group in groups if not group.unfit]
     least = _least_type(groups)
     if least:
+        values = {
+            "instanceType": least,
+            "count": sum(group.count for group in groups),
+            "diskGibibytes": min(group.disk_gibibytes for group in groups),
+        }
         yield "    nodes:"
-        yield f"      instanceType: {least}"
-        yield f"      count: {sum(group.count for group in groups)}"
-        yield f"      diskGibibytes: {min(group.disk_gibibytes for group in groups)}"
+        for name, value in values.items():
+            yield setting_line(name, value, 6, owned)
     else:
         types = (
-            ", ".join(sorted({name for group in groups for name in group.instance_types}))
+            ", ".join(sorted({masked(name, owned) for group in groups for name in group.instance_types}))
             or "no managed node group that has room for production"
         )
         yield f"    # nodes: the state has {types}; name a type of infra/capacity.py that has no more room than any of them"
@@ -133,20 +139,21 @@ def wrong_nodes(cluster: Owned, owned: Sequence[Owned], nodes: ExistingNodes) ->
     groups = [group for group in known if not group.unfit]
     for group in groups:
         for name in group.instance_types:
-            shape = NODE_SHAPES.get(name)
+            shape, shown = NODE_SHAPES.get(name), masked(name, owned)
             if shape is None:
                 yield (
-                    f"{group.address}: nobody has worked out how much room a node of {name} has (infra/capacity.py); use "
+                    f"{group.address}: nobody has worked out how much room a node of {shown} has (infra/capacity.py); use "
                     f"{', '.join(NODE_SHAPES)}"
                 )
             elif not has_room_of(shape, nodes.shape):
                 yield (
-                    f"{group.address}: its nodes are {name}, and {setting}.instanceType is {nodes.instance_type}, which has more "
-                    "room; set it to that"
+                    f"{group.address}: its nodes are {shown}, and {setting}.instanceType is {nodes.instance_type}, which has "
+                    "more room; set it to that"
                 )
         if group.disk_gibibytes < nodes.disk_gibibytes:
             yield (
-                f"{group.address}: {setting}.diskGibibytes is {nodes.disk_gibibytes}, its nodes have {group.disk_gibibytes}; "
+                f"{group.address}: {setting}.diskGibibytes is {nodes.disk_gibibytes}, its nodes have "
+                f"{masked(group.disk_gibibytes, owned)}; "
                 "set it to that"
             )
     count = sum(group.count for group in groups)

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from infra.commands.takeover import layout
 from infra.commands.takeover.database_settings import existing_database
-from infra.commands.takeover.differences import Difference, Effect, compare
+from infra.commands.takeover.differences import NOTHING, Difference, Effect, compare, state_value
 from infra.commands.takeover.helm import TYPE as HELM_TYPE
 from infra.commands.takeover.kinds import KINDS, Part, TerraformType, documentation_page, kubernetes_kind
 from infra.commands.takeover.matching import Pairs, block, may_be_shops, vpc_of
 from infra.commands.takeover.rows import Outcome, TakeoverRow
+from infra.commands.takeover.state import masked
 from infra.commands.takeover.suggestions import usable_lines
 from infra.commands.takeover.unpaired import Unpaired
+from infra.foundation.database_fit import storage_refusal, version_refusal
 from infra.foundation.import_commands import import_command, provider_urn
 from infra.names import COLOURS, PRODUCTION_STACK, PROJECT, SHOP_NAMESPACE, workload_name
 
@@ -35,6 +37,7 @@ _RECORD = "aws_route53_record"
 _INSTANCE = "aws:rds/instance:Instance"
 EXISTING = "shopcat:cluster.existing"
 NO_SETTING = "no setting of this version describes that, so it can't be taken over yet"
+ASK = "run the plan without OFFLINE=1, so that AWS is asked, or refresh the state (`terraform apply -refresh-only`)"
 SETTINGS: Mapping[tuple[str, str], str] = {
     (_VPC, "cidrBlock"): f"shopcat:vpc.cidr or {EXISTING}",
     ("aws:ec2/subnet:Subnet", "availabilityZone"): f"shopcat:vpc.zones or {EXISTING}",
@@ -77,6 +80,7 @@ SETTINGS: Mapping[tuple[str, str], str] = {
     ("kubernetes:helm.sh/v3:Release", "version"): "shopcat:charts",
 }
 """Setting that decides an argument (infra/settings)."""
+LOOK = "look who uses it"
 DOUBLE_ENCRYPTION = "KMS_DSSE"
 """A repository's encryption in two layers, which the provider can make and no setting names."""
 UNGUARDED = (
@@ -119,6 +123,8 @@ def plan_takeover(
         account: that the credentials belong to; empty if nobody was asked.
         notes: address → what AWS says of it that the state does not.
     """
+    everything, elsewhere = owned, layout.places_elsewhere(owned, region, account)
+    owned = [each for each in owned if each.address not in elsewhere]
     pairs = Pairs(declared, owned)
     paired = {
         each.address: compare(KINDS[each.type_name], counterpart, each, pairs.resolve)
@@ -131,15 +137,19 @@ def plan_takeover(
         *layout.wrong_repository(owned, settings),
         *layout.wrong_arns(settings, region, account),
     ]
-    losses = list(_losses(owned, paired, pairs))
+    losses = list(_losses(owned, paired, pairs, is_asked=bool(account)))
     cluster_fits = not any(is_cluster for is_cluster, _ in losses)
     errors += [text for _, text in losses]
-    errors += _several_databases(owned, pairs)
+    errors += _several_databases(owned, pairs, settings)
     errors += _disturbed_database(owned, pairs, settings)
     errors += _taken_names(owned, paired, pairs)
     unpaired = Unpaired(owned, pairs, declared, settings)
     rows = [
-        _row(
+        TakeoverRow(
+            each.address, Outcome.UNKNOWN, f"it is in {elsewhere[each.address]}, not where the settings are; {LOOK}"
+        )
+        if each.address in elsewhere
+        else _row(
             each,
             pairs,
             paired.get(each.address),
@@ -147,7 +157,7 @@ def plan_takeover(
             cluster_fits=cluster_fits,
             note=(notes or {}).get(each.address, ""),
         )
-        for each in owned
+        for each in everything
     ]
     suggestion = [
         *(() if cluster_fits else layout.existing_cluster(owned, settings)),
@@ -270,7 +280,9 @@ def import_id(kind: TerraformType, owned: Owned) -> str:
 # Refusals -------------------------------------------------------------------------------------------------------------
 
 
-def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[tuple[bool, str]]:
+def _losses(
+    owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs, *, is_asked: bool
+) -> Iterator[tuple[bool, str]]:
     """Yield why taking something over would lose it: whether that is the cluster or its network, and the message."""
     for each in owned:
         declared, kind = pairs.counterpart(each), KINDS.get(each.type_name)
@@ -280,11 +292,19 @@ def _losses(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pair
         for difference in paired[each.address]:
             if difference.forced or difference.effect is Effect.REPLACES:
                 setting = _setting(declared.pulumi_type, difference) or (EXISTING if is_cluster else "")
-                is_describable = setting and difference.actual != DOUBLE_ENCRYPTION
-                mend = f"set {setting} to what is there" if is_describable else NO_SETTING
+                mend = (
+                    f"set {setting} to what is there" if setting and not _is_beyond_settings(difference) else NO_SETTING
+                )
+                if difference.effect is Effect.UNKNOWN and not is_asked:
+                    mend = ASK
                 yield is_cluster, f"{each.address}: {_loss(kind, difference)}; {mend}"
     for text in _moved_cluster(owned, pairs):
         yield True, text
+
+
+def _is_beyond_settings(difference: Difference) -> bool:
+    """Tell whether a value is one that its setting can't have: no name of a database is not an empty name."""
+    return difference.actual == DOUBLE_ENCRYPTION or (difference.argument, difference.actual) == ("dbName", NOTHING)
 
 
 def _loss(kind: TerraformType, difference: Difference) -> str:
@@ -299,8 +319,8 @@ def _moved_cluster(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
     cluster, anew = pairs.only(_EKS_CLUSTER), {each.pulumi_type for each in pairs.anew()}
     if cluster is not None and _VPC in anew:
         yield (
-            f"{cluster.address}: its network {vpc_of(cluster) or 'unknown'} is not in this state, and this program would make "
-            f"another, where the cluster can't go; set {EXISTING} to what is there"
+            f"{cluster.address}: its network {masked(vpc_of(cluster), owned) or 'unknown'} is not in this state, and this "
+            f"program would make another, where the cluster can't go; set {EXISTING} to what is there"
         )
     subnets = layout.subnets_of(cluster, owned) if cluster is not None else []
     left = ", ".join(subnet.address for subnet in subnets if pairs.counterpart(subnet) is None)
@@ -326,13 +346,15 @@ def _what(kind: TerraformType) -> str:
     }.get(kind.part, "it, and all that it holds,")
 
 
-def _several_databases(owned: Sequence[Owned], pairs: Pairs) -> Iterator[str]:
+def _several_databases(owned: Sequence[Owned], pairs: Pairs, settings: Settings) -> Iterator[str]:
     """Yield why this program would make an empty database beside those that hold the orders."""
+    chosen = pairs.only(_INSTANCE)
+    is_named = chosen is not None and chosen.text("identifier") == settings.database.identifier
     for each in owned:
-        if each.type_name == "aws_rds_cluster" and not each.deposed:
+        if each.type_name == "aws_rds_cluster" and not each.deposed and not is_named:
             yield f"{each.address}: a cluster of RDS can't be taken over, this program declares one instance; {NO_SETTING}"
     left = [each for each in owned if each.type_name == "aws_db_instance" and not each.deposed and may_be_shops(each)]
-    if left and pairs.only(_INSTANCE) is None:
+    if left and chosen is None:
         names = ", ".join(each.address for each in left)
         yield (
             f"{names}: can't say which is the shop's, and this program would make an empty database beside it; set "
@@ -358,31 +380,21 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
                 "it a database of its own; take over the one that it follows, or promote it first"
             )
         size = each.attributes.get("allocated_storage")
-        if isinstance(size, int) and size > wanted.storage_gibibytes:
-            yield (
-                f"{each.address}: it has {size} GiB, and RDS makes no storage smaller; set shopcat:database.storageGibibytes "
-                f"to {size}"
-            )
-        version = "engine_version_actual" if each.text("engine_version_actual") else "engine_version"
-        if _is_older(wanted.engine_version, each.text(version)):
-            yield (
-                f"{each.address}: it runs PostgreSQL {each.shown(version)}, and RDS goes back to no older version; set "
-                f"shopcat:database.engineVersion to {each.shown(version)}"
-            )
+        version = str(state_value("engineVersion", each.attributes) or "")
+        reasons = {
+            str(size): storage_refusal(size, wanted) if isinstance(size, int) else "",
+            version: version_refusal(version, wanted),
+        }
+        for value, reason in reasons.items():
+            if reason:
+                yield f"{each.address}: {reason.replace(value, masked(value, [each]))}"
         port = each.attributes.get("port")
         if port is not None and str(port) != str(settings.database.port):
+            shown = masked(port, [each])
             yield (
-                f"{each.address}: it answers at port {port}, and pods would be let in and led to {settings.database.port}; set "
-                f"shopcat:database.port to {port}"
+                f"{each.address}: it answers at port {shown}, and pods would be let in and led to {settings.database.port}; "
+                f"set shopcat:database.port to {shown}"
             )
-
-
-def _is_older(wanted: str, present: str) -> bool:
-    """Tell whether a version is older than the one that is there, as far as both say."""
-    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", present):
-        return False
-    pairs = zip(wanted.split("."), present.split("."), strict=False)
-    return next((int(one) < int(other) for one, other in pairs if one != other), False)
 
 
 def _taken_names(owned: Sequence[Owned], paired: Mapping[str, list[Difference]], pairs: Pairs) -> Iterator[str]:

@@ -54,7 +54,7 @@ def secret_texts(type_name: str, attributes: Mapping[str, Any], paths: Any) -> I
         yield from texts_of(attributes)
         return
     for path in steps:
-        yield from texts_of(_value_at(attributes, path))
+        yield from marked_texts(_value_at(attributes, path))
 
 
 def _read_paths(paths: Any) -> list[list[Any]] | None:
@@ -105,16 +105,33 @@ def texts_of(value: Any) -> Iterator[str]:
         yield from _below(_embedded_document(text), is_secret_name)
 
 
+def marked_texts(value: Any) -> Iterator[str]:
+    """Yield every text of a value that Terraform itself marks, and every number as the text that a message would have."""
+    yield from texts_of(value)
+    yield from scalars_in(value)
+
+
+def scalars_in(value: Any) -> Iterator[str]:
+    """Yield every text and every number in the maps and lists of a value; an empty text hides nothing."""
+    for each in _scalars(value):
+        if each != "" and not isinstance(each, bool):
+            yield str(int(each)) if isinstance(each, float) and each.is_integer() else str(each)
+
+
 def strings_in(value: Any) -> Iterator[str]:
     """Yield every text in the maps and lists of a value, as it stands there."""
-    if isinstance(value, str):
+    return (each for each in _scalars(value) if isinstance(each, str))
+
+
+def _scalars(value: Any) -> Iterator[str | int | float]:
+    if isinstance(value, str | int | float):
         yield value
     elif isinstance(value, Mapping):
         for each in value.values():
-            yield from strings_in(each)
+            yield from _scalars(each)
     elif isinstance(value, list):
         for each in value:
-            yield from strings_in(each)
+            yield from _scalars(each)
 
 
 def _embedded_document(text: str) -> Any:

@@ -8,6 +8,7 @@ from infra.commands.takeover.differences import Difference
 from infra.commands.takeover.plan import TakeoverPlan
 from infra.commands.takeover.redaction import Redactor
 from infra.commands.takeover.rows import Outcome, TakeoverRow
+from infra.commands.takeover.suggestions import without_secret
 
 LONGEST = 3000
 """Characters of one cell: a command has two URNs and an import id that may be two ARNs, and has to be whole."""
@@ -27,7 +28,7 @@ def plan_text(plan: TakeoverPlan, redactor: Redactor, *, data_sources: int = 0) 
         lines += [cell(f"  {pulumi_type}: {', '.join(names)}", redactor) for pulumi_type, names in plan.anew.items()]
     if plan.suggestion:
         lines += ["", "settings that describe what is there:"]
-        lines += [cell(f"  {line}", redactor) for line in plan.suggestion]
+        lines += [f"  {printable(without_secret(line, redactor))}" for line in plan.suggestion]
     if any(row.detail.startswith("pulumi import ") for row in plan.rows):
         lines += ["", IMPORT_ORDER]
     lines += ["", *(cell(f"error: {error}", redactor) for error in plan.errors)]
@@ -63,7 +64,10 @@ def _difference(difference: Difference, redactor: Redactor) -> str:
 
 def cell(text: str, redactor: Redactor, *, longest: int = LONGEST) -> str:
     """Return a text on one line, without secrets and without what a terminal would obey."""
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in redactor.hide(text)
-    )
+    shown = printable(redactor.hide(text))
     return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+
+
+def printable(text: str) -> str:
+    """Return a text without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

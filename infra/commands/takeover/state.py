@@ -6,12 +6,13 @@ such file is refused with what it seems to be, since a plan, an older state and 
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from infra.commands.takeover.redaction import HIDDEN, secret_texts, strings_in
+from infra.commands.takeover.redaction import HIDDEN, marked_texts, scalars_in, secret_texts
 from infra.errors import SettingsError
 
 STATE_VERSION = 4
@@ -45,13 +46,17 @@ class Owned:
 
     def shown(self, name: str) -> str:
         """Return an attribute as a message may have it: a secret one is hidden, however short it is."""
-        text = self.text(name)
-        return HIDDEN if text in self.secrets else text
+        return masked(self.text(name), [self])
 
     @property
     def identity(self) -> set[str]:
         """Every text by which another object may refer to this one."""
         return {self.text(name) for name in ("id", "arn", "name", "identifier", "key_id", "self_link")} - {""}
+
+
+def masked(value: str | int, owned: Iterable[Owned]) -> str:
+    """Return a value as a message may have it: hidden if any of these objects has it marked."""
+    return HIDDEN if any(str(value) in each.secrets for each in owned) else str(value)
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def parse_state(content: bytes, name: str) -> TerraformState:
                 address = ".".join(part for part in (module, type_name, title) if part)
                 owned.append(replace(_owned_object(address, type_name, module, instance), secrets=frozenset(hidden)))
     # A value that is marked anywhere, in an output perhaps, is one wherever it is a whole value.
-    marked = [replace(each, secrets=each.secrets | (secrets & set(strings_in(each.attributes)))) for each in owned]
+    marked = [replace(each, secrets=each.secrets | (secrets & set(scalars_in(each.attributes)))) for each in owned]
     version = document.get("terraform_version")
     return TerraformState(
         tuple(marked), data_sources, frozenset(secrets), version if isinstance(version, str) else "unknown"
@@ -134,13 +139,22 @@ def _owned_object(address: str, type_name: str, module: str, instance: Mapping[s
     )
 
 
+def decoded(content: bytes) -> str:
+    """Return a file's text: UTF-8, or UTF-16 with its mark, as `>` of Windows PowerShell 5 writes what a program prints.
+
+    Raises:
+        UnicodeDecodeError: it is neither.
+    """
+    return content.decode("utf-16" if content[:2] in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE} else "utf-8-sig")
+
+
 def _document(content: bytes, name: str) -> dict[str, Any]:
     if content.startswith(b"PK\x03\x04"):
         raise SettingsError(f"{name} is an archive, as `terraform plan -out` writes a plan; {_PULL}")
     if not content.strip():
         raise SettingsError(f"{name} is empty; {_PULL}")
     try:
-        document = json.loads(content.decode("utf-8-sig"))
+        document = json.loads(decoded(content))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{name} is not UTF-8 text ({error.reason}), so no state; {_PULL}") from error
     except json.JSONDecodeError as error:
@@ -204,4 +218,4 @@ def _index(key: Any) -> str:
 def _secret_outputs(outputs: Any) -> Iterator[str]:
     for output in outputs.values() if isinstance(outputs, dict) else []:
         if isinstance(output, dict) and output.get("sensitive"):
-            yield from secret_texts("", {"password": output.get("value")}, None)
+            yield from marked_texts(output.get("value"))

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from infra.commands.takeover.redaction import HIDDEN, texts_of
+from infra.commands.takeover.redaction import HIDDEN, scalars_in, texts_of
 from infra.errors import SettingsError
 from infra.settings import read_settings
 
 if TYPE_CHECKING:
+    from infra.commands.takeover.redaction import Redactor
     from infra.commands.takeover.state import Owned
     from infra.settings import Settings
 
+_MARKED = f"{HIDDEN}, since Terraform marks it; write it yourself"
 _PLAIN = re.compile(r"(arn:[a-z0-9:-]+:)?[A-Za-z][A-Za-z0-9/._-]*|[0-9]{1,3}(\.[0-9]{1,3}){3}(/[0-9]{1,2})?")
 """Texts that need no quotes in YAML, unless it reads them as a truth value or as nothing (`no`, `null`)."""
 
@@ -41,14 +43,25 @@ def setting_line(name: str, value: Any, indent: int, owned: Sequence[Owned], *, 
         owned: everything that the state holds, with what is secret of it.
         elsewhere: who knows what the state does not say.
     """
-    texts = set(texts_of(value))
+    texts = {*texts_of(value), *scalars_in(value)}
     if value is None or value == "":
         comment = f"the state does not say{elsewhere}"
     elif any(texts & each.secrets for each in owned):
-        comment = f"{HIDDEN}, since Terraform marks it; write it yourself"
+        comment = _MARKED
     else:
         return f"{' ' * indent}{name}: {_written(value)}"
     return f"{' ' * indent}# {name}: {comment}"
+
+
+def without_secret(line: str, redactor: Redactor) -> str:
+    """Return a line as it may be printed: a value with a secret in it is left out, since half of it is another value."""
+    name, _, value = line.partition(": ")
+    if name.lstrip().startswith("#"):
+        return redactor.hide(line)
+    if not value or redactor.hide(value) == value:
+        return line
+    text = name.lstrip()
+    return f"{name.removesuffix(text)}# {text}: {_MARKED}"
 
 
 def _written(value: Any) -> str:
@@ -112,7 +125,8 @@ def _without_empty(lines: Sequence[str]) -> list[str]:
 def _refusals(lines: Sequence[str], settings: Settings) -> list[str]:
     """Return what the settings say against the lines in place of their own."""
     values = settings.model_dump(mode="json", by_alias=True)
-    suggested = yaml.safe_load("\n".join(lines)) or {}
+    # A comment may have an address in it, and so a line break or what no YAML has.
+    suggested = yaml.safe_load("\n".join(line for line in lines if not line.lstrip().startswith("#"))) or {}
     for key, section in suggested.items():
         name = key.removeprefix("shopcat:")
         values[name] = {**(values.get(name) or {}), **section}

@@ -137,10 +137,20 @@ class Unpaired:
             if self._settings.dns == "external":
                 return Outcome.USED, "shopcat:dns is external: whoever enters names changes it"
             return Outcome.UNKNOWN, "this program declares no record of that name and type; look who uses it"
-        if owned.type_name == "aws_elb" or owned.text("load_balancer_type") in {"network", "gateway"}:
-            return Outcome.BESIDE, (
-                "the load balancer shopcat; this one is no Application Load Balancer, so if users reach the shop through it, "
-                "`make takeover-dns` can't count its requests: docs/takeover-traffic.md has the way by hand"
+        if owned.type_name == "aws_elb":
+            return (
+                Outcome.BESIDE,
+                "the load balancer shopcat; `make takeover-dns` moves its users and counts its requests",
+            )
+        if owned.text("load_balancer_type") == "network":
+            return (
+                Outcome.BESIDE,
+                "the load balancer shopcat; `make takeover-dns` moves its users and counts its connections",
+            )
+        if owned.text("load_balancer_type") == "gateway":
+            return (
+                Outcome.UNKNOWN,
+                "it hands traffic to appliances, and `make takeover-dns` can't count it; look who uses it",
             )
         return self._beside(owned, kind)
 

@@ -83,7 +83,7 @@ class MoveByHand:
                 self.say(f"  {name}  no load balancer {LOAD_BALANCER} in this account and region")
                 continue
             counts = read_counts(self.clients, edge, self.clock.now(), 60)
-            self.say(f"  {name}  {edge.name}: {ask_some(self.ask, edge)}; {counts.total} requests in an hour")
+            self.say(f"  {name}  {edge.name}: {ask_some(self.ask, edge)}; {counts} in an hour")
 
     def split(self) -> None:
         """Print how the record gets a short TTL.
@@ -140,7 +140,7 @@ class MoveByHand:
         counts = read_counts(self.clients, old, self.clock.now(), minutes)
         refuse(rules.counts_refusal(counts, accepted, minutes))
         refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
-        self.say(f"the old load balancer counted {counts.total} requests in the last {rules.span(minutes)}")
+        self.say(f"the old load balancer counted {counts} in the last {rules.span(minutes)}")
         self.say(
             "next: leave shopcat:dns external, since the record is yours; then the old Deployment (docs/takeover-traffic.md)"
         )
@@ -162,9 +162,9 @@ class MoveByHand:
         old = find_edge(self.clients, self.old_name)
         if old is None or (new and old.arn == new.arn):
             raise PreflightError(
-                f"OLD={self.old_name} is no application load balancer of this account and region besides the new one; set it to "
-                "a name or DNS name of `aws elbv2 describe-load-balancers`. In front of a Network or Classic Load Balancer set "
-                "the pair by hand (docs/takeover-traffic.md)"
+                f"OLD={self.old_name} is no load balancer of this account and region besides the new one; set it to a name or "
+                "DNS name of `aws elbv2 describe-load-balancers` or, for a Classic Load Balancer, `aws elb "
+                "describe-load-balancers`"
             )
         return old, new
 

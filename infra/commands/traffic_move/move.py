@@ -142,7 +142,7 @@ class TrafficMove:
             counts = read_counts(self.clients, old, self.clock.now(), minutes) if old else rules.RequestCounts(0)
             refuse(rules.counts_refusal(counts, accepted, minutes))
             refuse(rules.new_refusal(ask_some(self.ask, new), read_live(self.clients, self.settings)))
-            self.say(f"the old load balancer counted {counts.total} requests in the last {rules.span(minutes)}")
+            self.say(f"the old load balancer counted {counts} in the last {rules.span(minutes)}")
         change = self.zone.write(records, new, None)
         watched = self._watch(change, records, None, new, 100)
         if watched.verdict:
@@ -178,7 +178,7 @@ class TrafficMove:
             return f"{name}: no load balancer of this account and region" if name else "none"
         counts = read_counts(self.clients, edge, self.clock.now(), 60)
         asked = str(ask_some(self.ask, edge)) if ask else "not asked at 100 %, since that would count"
-        return f"{edge.name}: {asked}; {counts.total} requests in an hour"
+        return f"{edge.name}: {asked}; {counts} in an hour"
 
     def _watch(self, change: str, records: ShopRecords, old: Edge | None, new: Edge | None, percent: int) -> Watched:
         """Watch a change that stands; whatever interrupts that leaves the weights as they were written.

@@ -11,7 +11,17 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import AwsClients, error_code, explain, is_transient
-from infra.commands.traffic_move.records import Edge, RecordSet, ShopRecords, plain_name, read_shape, stands, swap_batch
+from infra.commands.traffic_move.counting import PERIOD_SECONDS, metric_queries
+from infra.commands.traffic_move.records import (
+    Edge,
+    EdgeKind,
+    RecordSet,
+    ShopRecords,
+    plain_name,
+    read_shape,
+    stands,
+    swap_batch,
+)
 from infra.commands.traffic_move.rules import LiveRelease, RequestCounts
 from infra.errors import PreflightError
 from infra.foundation import dns
@@ -20,9 +30,7 @@ from infra.release.ledger import Ledger
 from infra.release.metrics import LATE_SECONDS
 from infra.settings import Settings
 
-PERIOD_SECONDS = 300
-"""CloudWatch keeps periods of five minutes for 63 days (API reference, GetMetricData)."""
-_NAMESPACE = "AWS/ApplicationELB"
+HTTPS_PORT = 443
 
 
 @contextmanager
@@ -122,20 +130,26 @@ def find_shop_zone(clients: AwsClients, settings: Settings) -> ShopZone | None:
 
 
 def find_edge(clients: AwsClients, name: str) -> Edge | None:
-    """Return the load balancer that has a name or DNS name; None if there is none.
+    """Return the load balancer of any kind that has a name or DNS name; None if there is none.
 
     Raises:
         AwsError: AWS can't be asked.
     """
+    return _find_edge(clients, name, frozenset(EdgeKind))
+
+
+def _find_edge(clients: AwsClients, name: str, kinds: frozenset[EdgeKind]) -> Edge | None:
     wanted = plain_name(name)
     with _explained(clients, "load balancers"):
         for page in clients.get("elbv2").get_paginator("describe_load_balancers").paginate():
             for each in page["LoadBalancers"]:
-                if each["Type"] == "application" and wanted in {
-                    each["LoadBalancerName"].lower(),
-                    plain_name(each["DNSName"]),
-                }:
+                if each["Type"] in kinds and wanted in {each["LoadBalancerName"].lower(), plain_name(each["DNSName"])}:
                     return _edge(clients, each)
+        if EdgeKind.CLASSIC in kinds:
+            for page in clients.get("elb").get_paginator("describe_load_balancers").paginate():
+                for each in page["LoadBalancerDescriptions"]:
+                    if wanted in {each["LoadBalancerName"].lower(), plain_name(each["DNSName"])}:
+                        return _classic_edge(each)
     return None
 
 
@@ -143,7 +157,7 @@ def _edge(clients: AwsClients, balancer: Mapping[str, Any]) -> Edge | None:
     arn = str(balancer["LoadBalancerArn"])
     pages = clients.get("elbv2").get_paginator("describe_listeners").paginate(LoadBalancerArn=arn)
     try:
-        protocols = {listener["Protocol"] for page in pages for listener in page["Listeners"]}
+        listeners = [(listener["Protocol"], listener["Port"]) for page in pages for listener in page["Listeners"]]
     except ClientError as error:
         if error_code(error) == "LoadBalancerNotFound":  # deleted since it was listed
             return None
@@ -154,8 +168,26 @@ def _edge(clients: AwsClients, balancer: Mapping[str, Any]) -> Edge | None:
         str(balancer["DNSName"]),
         str(balancer["CanonicalHostedZoneId"]),
         has_ipv6=str(balancer.get("IpAddressType", "")).startswith("dualstack"),
-        scheme="https" if "HTTPS" in protocols else "http",
+        scheme=_scheme(listeners),
+        kind=EdgeKind(balancer["Type"]),
     )
+
+
+def _classic_edge(balancer: Mapping[str, Any]) -> Edge:
+    listeners = [each["Listener"] for each in balancer["ListenerDescriptions"]]
+    return Edge(
+        str(balancer["LoadBalancerName"]),
+        "",
+        str(balancer["DNSName"]),
+        str(balancer.get("CanonicalHostedZoneNameID", "")),
+        scheme=_scheme([(listener["Protocol"], listener["LoadBalancerPort"]) for listener in listeners]),
+        kind=EdgeKind.CLASSIC,
+    )
+
+
+def _scheme(listeners: Sequence[tuple[str, int]]) -> str:
+    """Return how the shop is asked: a Network or Classic Load Balancer may hand TLS on to the pods as TCP."""
+    return "https" if any(protocol == "HTTPS" or port == HTTPS_PORT for protocol, port in listeners) else "http"
 
 
 def find_new_edge(clients: AwsClients) -> Edge | None:
@@ -164,7 +196,7 @@ def find_new_edge(clients: AwsClients) -> Edge | None:
     Raises:
         AwsError: AWS can't be asked.
     """
-    return find_edge(clients, LOAD_BALANCER)
+    return _find_edge(clients, LOAD_BALANCER, frozenset({EdgeKind.APPLICATION}))
 
 
 def read_live(clients: AwsClients, settings: Settings) -> LiveRelease:
@@ -194,16 +226,12 @@ def count_window(now: datetime, minutes: int) -> tuple[datetime, datetime]:
 def read_counts(clients: AwsClients, edge: Edge, now: datetime, minutes: int) -> RequestCounts:
     """Read a load balancer's requests of the last minutes (a multiple of 5), and in how many periods it reported anything.
 
-    ConsumedLCUs and a target group's host counts are reported without requests too; every other metric only if it is not 0
-    (docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html, reporting criteria).
-
     Raises:
         AwsError: AWS can't be asked.
     """
     start, end = count_window(now, minutes)
     with _explained(clients, f"counts of load balancer {edge.name}"):
-        groups = clients.get("elbv2").describe_target_groups(LoadBalancerArn=edge.arn)["TargetGroups"]
-        queries = _queries(edge, [str(group["TargetGroupArn"]) for group in groups])
+        queries = metric_queries(edge, _target_groups(clients, edge))
         values: dict[str, dict[datetime, float]] = {name: {} for name in queries}
         status = dict.fromkeys(queries, "no answer")
         notes: list[str] = []
@@ -215,34 +243,20 @@ def read_counts(clients: AwsClients, edge: Edge, now: datetime, minutes: int) ->
                 points = zip(result["Timestamps"], result["Values"], strict=True)
                 values[result["Id"]].update({at: value for at, value in points if start <= at < end})
     reported = {at for points in values.values() for at in points}
+    open_by_time = values.get("open") or {end: 0.0}
     return RequestCounts(
         requests=round(sum(values["requests"].values())),
-        without_target=round(sum(values["without_target"].values())),
+        without_target=round(sum(values.get("without_target", {}).values())),
+        connections=round(open_by_time[max(open_by_time)]),
         periods=minutes * 60 // PERIOD_SECONDS,
         reported=len(reported),
         incomplete=(*notes, *(f"{name}: {code}" for name, code in status.items() if code != "Complete")),
+        unit="connections" if edge.kind is EdgeKind.NETWORK else "requests",
     )
 
 
-def _queries(edge: Edge, groups: Sequence[str]) -> dict[str, dict[str, Any]]:
-    balancer = {"Name": "LoadBalancer", "Value": edge.arn.partition(":loadbalancer/")[2]}
-    metrics: dict[str, tuple[str, str, list[dict[str, str]]]] = {
-        "requests": ("RequestCount", "Sum", [balancer]),
-        "without_target": ("HTTPCode_ELB_503_Count", "Sum", [balancer]),
-        "capacity": ("ConsumedLCUs", "Sum", [balancer]),
-    }
-    for number, arn in enumerate(groups):
-        group = {"Name": "TargetGroup", "Value": arn.rpartition(":")[2]}
-        for metric in ("HealthyHostCount", "UnHealthyHostCount"):
-            metrics[f"{metric[0].lower()}{number}"] = (metric, "Maximum", [balancer, group])
-    return {
-        name: {
-            "Id": name,
-            "MetricStat": {
-                "Metric": {"Namespace": _NAMESPACE, "MetricName": metric, "Dimensions": dimensions},
-                "Period": PERIOD_SECONDS,
-                "Stat": statistic,
-            },
-        }
-        for name, (metric, statistic, dimensions) in metrics.items()
-    }
+def _target_groups(clients: AwsClients, edge: Edge) -> list[str]:
+    if edge.kind is not EdgeKind.APPLICATION:
+        return []
+    groups = clients.get("elbv2").describe_target_groups(LoadBalancerArn=edge.arn)["TargetGroups"]
+    return [str(group["TargetGroupArn"]) for group in groups]

@@ -36,18 +36,28 @@ _OTHER_ROUTING = ("Region", "GeoLocation", "Failover", "MultiValueAnswer", "Cidr
                   "TrafficPolicyInstanceId")  # fmt: skip
 
 
+class EdgeKind(StrEnum):
+    """Kinds of load balancers whose requests CloudWatch counts, as ELB's API names them."""
+
+    APPLICATION = "application"
+    NETWORK = "network"
+    CLASSIC = "classic"
+
+
 @dataclass(frozen=True)
 class Edge:
     """A load balancer that answers for the shop."""
 
     name: str
     arn: str
+    """Empty of a Classic Load Balancer, which has none."""
     dns_name: str
     zone_id: str
     """Hosted zone of its DNS name, for an alias."""
     has_ipv6: bool = False
     scheme: str = "https"
-    """`http` if it has no HTTPS listener."""
+    """`http` if it has no listener for HTTPS."""
+    kind: EdgeKind = EdgeKind.APPLICATION
 
 
 class Shape(StrEnum):

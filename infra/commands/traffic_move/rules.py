@@ -61,20 +61,34 @@ class RequestCounts:
     """Requests that CloudWatch counted at one load balancer."""
 
     requests: int
-    """RequestCount: a target was chosen."""
+    """RequestCount: a target was chosen; NewFlowCount of a Network Load Balancer."""
     without_target: int = 0
-    """HTTPCode_ELB_503_Count: RequestCount leaves these out, and an old Deployment of no pods gives no others."""
+    """The load balancer's own 503: RequestCount leaves these out, and an old Deployment of no pods gives no others."""
     periods: int = 0
     """Whole periods of the window."""
     reported: int = 0
     """Periods in which the load balancer reported anything at all."""
     incomplete: Sequence[str] = ()
     """Metrics of which the answer was not complete."""
+    connections: int = 0
+    """Of a Network Load Balancer: those that are open still, since a client may keep one for days."""
+    unit: str = "requests"
+    """What is counted: a Network Load Balancer knows connections alone."""
 
     @property
     def total(self) -> int:
         """Return the number of all requests."""
-        return self.requests + self.without_target
+        return self.requests + self.without_target + self.connections
+
+    def __str__(self) -> str:
+        """Return the number and what it is of."""
+        return f"{self.total} {self.unit}"
+
+    @property
+    def remark(self) -> str:
+        """Return what of the number is a part that a person may overlook."""
+        is_flow = self.unit == "connections"
+        return f"{self.connections} open still" if is_flow else f"{self.without_target} without a target"
 
 
 @dataclass(frozen=True)
@@ -106,9 +120,8 @@ def split_refusal(records: ShopRecords, old: Edge | None, new: Edge) -> str:
         return f"{records.host} leads to the new load balancer alone, so there is nothing to split; run STEP=status"
     if old is None:
         return (
-            f"{records.host} leads to {records.old_target}, which is no application load balancer of this account and region, "
-            "so its requests can't be counted; use the credentials and aws:region of the old one, or let the record lead to it. "
-            "In front of a Network or Classic Load Balancer set the pair by hand (docs/takeover-traffic.md)"
+            f"{records.host} leads to {records.old_target}, which is no load balancer of this account and region, so its "
+            "requests can't be counted; use the credentials and aws:region of the old one, or let the record lead to it"
         )
     if records.ttl_seconds > LONGEST_TTL_SECONDS:
         return (
@@ -216,8 +229,8 @@ def counts_refusal(counts: RequestCounts, accepted: int, minutes: int) -> str:
         )
     if counts.total > accepted:
         return (
-            f"the old load balancer counted {counts.total} requests in the last {span(minutes)} ({counts.without_target} without "
-            f"a target), {accepted} are accepted: users may still reach it. Wait; if its access logs show scanners and no "
+            f"the old load balancer counted {counts} in the last {span(minutes)} ({counts.remark}), {accepted} are accepted: "
+            "users may still reach it. Wait; if its access logs show scanners and no "
             f"shop's users, set ACCEPT={counts.total}"
         )
     return ""

@@ -1,0 +1,57 @@
+"""The database that is there, checked before an update changes anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from infra.clients.aws import error_code, explain
+from infra.errors import PreflightError
+from infra.foundation.database_fit import LiveDatabase, database_refusals
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from infra.clients.aws import AwsClients
+    from infra.settings.platform import DatabaseSettings
+
+
+def live_database(description: Mapping[str, Any]) -> LiveDatabase:
+    """Return a database from what RDS answers (DescribeDBInstances)."""
+    endpoint = description.get("Endpoint") or {}
+    return LiveDatabase(
+        engine=str(description["Engine"]),
+        version=str(description["EngineVersion"]),
+        storage_gibibytes=int(description["AllocatedStorage"]),
+        db_name=str(description.get("DBName") or ""),
+        username=str(description["MasterUsername"]),
+        is_encrypted=bool(description.get("StorageEncrypted")),
+        kms_key_arn=str(description.get("KmsKeyId") or ""),
+        port=int(endpoint.get("Port") or description.get("DbInstancePort") or 0),
+    )
+
+
+def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, protect: bool) -> None:
+    """Check the database that has the settings' identifier; one that is not there, or not made yet, takes any settings.
+
+    Credentials that may not read it, such as those of a release, may not change it either (infra/access/release_role.py).
+
+    Raises:
+        PreflightError: the settings describe it otherwise than it is; the message has every reason.
+        AwsError: RDS can't be asked.
+    """
+    try:
+        listed = clients.get("rds").describe_db_instances(DBInstanceIdentifier=wanted.identifier)["DBInstances"]
+    except (BotoCoreError, ClientError) as error:
+        if any(word in error_code(error) for word in ("NotFound", "AccessDenied")):
+            return
+        raise explain(error, f"database {wanted.identifier}", clients.endpoint_url) from error
+    if not listed or not listed[0].get("Endpoint"):
+        return
+    reasons = database_refusals(live_database(listed[0]), wanted, protect=protect)
+    if reasons:
+        raise PreflightError(
+            f"database {wanted.identifier} is not as the settings describe it, and nothing was changed:\n"
+            + "\n".join(f"  - {reason}" for reason in reasons)
+        )
