@@ -1,4 +1,4 @@
-"""Alarms of CloudWatch: which there are, what each counts, and from which number on it tells a person.
+"""The list of CloudWatch alarms: what each counts, and from which number on it tells a person.
 
 Plain values; infra/foundation/monitoring.py declares them. All but two metrics are written by AWS itself, without an add-on. No
 number follows a release, so that a release, which may change no alarm, has none to change: `release.replicas` counts only as one

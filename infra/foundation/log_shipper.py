@@ -1,4 +1,4 @@
-"""Logs of production's pods and of the add-ons, in CloudWatch: AWS's build of Fluent Bit on each node.
+"""The log shipper: AWS's build of Fluent Bit on each node sends logs of production's pods and of the add-ons to CloudWatch.
 
 * **What is sent**: containers of this program's own namespaces and of kube-system. Not previews': a pull request's code could
   write as much as it likes, and CloudWatch charges for each byte.
@@ -22,10 +22,10 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from infra import capacity
-from infra.access import addon_policies, boundary
+from infra.access import addon_policies
 from infra.foundation.addon_isolation import CONTROLLER_NAMESPACE, HTTPS, OPERATOR, addon_policy_spec
 from infra.foundation.addons import let_identity_settle, requests
-from infra.foundation.cluster import assume
+from infra.foundation.pod_role import pod_role
 from infra.names import DATABASE_NAMESPACE, METRICS_NAMESPACE, POD_LOGS_GROUP, SHOP_NAMESPACE, UNSYNCED_METRIC
 
 if TYPE_CHECKING:
@@ -103,22 +103,14 @@ class LogShipper(pulumi.ComponentResource):
             ),
             opts=child,
         )
-        role = aws.iam.Role(
+        identity = pod_role(
             SHIPPER,
-            assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"),
-            permissions_boundary=boundary.boundary_arn(scope.account),
-            opts=child,
-        )
-        allowed = aws.iam.RolePolicy(
-            SHIPPER, role=role.name, policy=addon_policies.log_shipper_policy(scope), opts=child
-        )
-        association = aws.eks.PodIdentityAssociation(
-            SHIPPER,
-            cluster_name=settings.cluster.name,
+            addon_policies.log_shipper_policy(scope),
+            scope=scope,
+            cluster=settings.cluster.name,
             namespace=CONTROLLER_NAMESPACE,
-            service_account=SHIPPER,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, allowed]),
+            parent=self,
+            depends_on=depends_on,
         )
         meta = kubernetes.meta.v1.ObjectMetaArgs(name=SHIPPER, namespace=CONTROLLER_NAMESPACE)
         account = kubernetes.core.v1.ServiceAccount(
@@ -136,7 +128,7 @@ class LogShipper(pulumi.ComponentResource):
             shipper_config(scope.region),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[group, association, account, network, config],
+                depends_on=[group, identity.association, account, network, config],
                 hooks=pulumi.ResourceHookBinding(before_create=[settled]),
             ),
         )

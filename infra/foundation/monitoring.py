@@ -1,4 +1,4 @@
-"""What tells a person: the alarms of infra/foundation/alarms.py, one encrypted topic, a dashboard and a budget.
+"""The component that tells a person: the alarms of infra/foundation/alarms.py, one encrypted topic, a dashboard and a budget.
 
 * Only this account's CloudWatch alarms and budgets may publish to the topic and use its key.
 * Each alarm tells also when it is over.
