@@ -23,7 +23,16 @@ _ALARM = {
 _WHOLE = ("EvaluationPeriods", "DatapointsToAlarm")
 
 
-class MetricAlarm(Kind):
+class PutKind(Kind):
+    """A resource whose one call both makes it and changes it, by name; so an update puts it again."""
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier, state
+        if changed:
+            self.create(aws, new)
+
+
+class MetricAlarm(PutKind):
     """aws_cloudwatch_metric_alarm by metric queries; the id is the name."""
 
     token = "aws:cloudwatch/metricAlarm:MetricAlarm"
@@ -47,11 +56,6 @@ class MetricAlarm(Kind):
         for alarm in aws("cloudwatch").describe_alarms(AlarmNames=[identifier])["MetricAlarms"]:
             return {"arn": alarm["AlarmArn"], **{name: alarm[key] for key, name in _ALARM.items() if key in alarm}}
         return None
-
-    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
-        del identifier, state
-        if changed:
-            self.create(aws, new)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -77,7 +81,7 @@ def _query(declared: Properties) -> dict[str, Any]:
     return query
 
 
-class Dashboard(Kind):
+class Dashboard(PutKind):
     """aws_cloudwatch_dashboard; the id is the name."""
 
     token = "aws:cloudwatch/dashboard:Dashboard"
@@ -92,11 +96,6 @@ class Dashboard(Kind):
         del state
         dashboard = aws("cloudwatch").get_dashboard(DashboardName=identifier)
         return {"dashboardArn": dashboard["DashboardArn"], "dashboardBody": dashboard["DashboardBody"]}
-
-    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
-        del identifier, state
-        if changed:
-            self.create(aws, new)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
