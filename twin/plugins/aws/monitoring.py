@@ -102,6 +102,38 @@ class Dashboard(PutKind):
         aws("cloudwatch").delete_dashboards(DashboardNames=[identifier])
 
 
+class LogMetricFilter(PutKind):
+    """aws_cloudwatch_log_metric_filter; the id is the name. moto stores it and counts nothing."""
+
+    token = "aws:cloudwatch/logMetricFilter:LogMetricFilter"
+    inputs = frozenset({"name", "logGroupName", "pattern", "metricTransformation"})
+    replaces = frozenset({"name", "logGroupName"})
+    name_property = "name"
+    name_limit = 512
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        metric = inputs["metricTransformation"]
+        aws("logs").put_metric_filter(
+            filterName=inputs["name"],
+            logGroupName=inputs["logGroupName"],
+            filterPattern=inputs["pattern"],
+            metricTransformations=[
+                {"metricName": metric["name"], "metricNamespace": metric["namespace"], "metricValue": metric["value"]}
+            ],
+        )
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = aws("logs").describe_metric_filters(logGroupName=state["logGroupName"], filterNamePrefix=identifier)
+        for live in found["metricFilters"]:
+            if live["filterName"] == identifier:
+                return {"name": identifier, "logGroupName": live["logGroupName"], "pattern": live["filterPattern"]}
+        return None
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        aws("logs").delete_metric_filter(logGroupName=state["logGroupName"], filterName=identifier)
+
+
 class Topic(Kind):
     """aws_sns_topic; the id is the ARN."""
 
