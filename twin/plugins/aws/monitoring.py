@@ -113,6 +113,8 @@ class LogMetricFilter(PutKind):
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         metric = inputs["metricTransformation"]
+        if self.read(aws, inputs["name"], inputs):
+            self.delete(aws, inputs["name"], inputs)  # AWS's call replaces it, moto's adds another
         aws("logs").put_metric_filter(
             filterName=inputs["name"],
             logGroupName=inputs["logGroupName"],
