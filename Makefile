@@ -160,5 +160,9 @@ kills: $(READY) ## updates killed after each call of AWS, and production's secon
 upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an hour; docs/upgrades.md
 	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
 
+.PHONY: alarms
+alarms: $(READY) ## a fault for each alarm under load, and a release that no alarm tells of; half an hour; docs/alarms.md
+	SHOPCAT_ALARMS=1 $(VENV)/bin/pytest tests/twin/test_alarms.py
+
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

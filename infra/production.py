@@ -123,6 +123,8 @@ class _Platform:
     kubeconfig: pulumi.Output[str]
     security_group: pulumi.Input[str]
     ready: list[pulumi.Resource]
+    control_plane_logs: pulumi.Input[str] | None = None
+    """Name of the log group; None where the cluster is somebody else's."""
 
 
 class Production(pulumi.ComponentResource):
@@ -173,7 +175,14 @@ class Production(pulumi.ComponentResource):
         )
         if settings.monitoring:
             watched = WatchedResources.of(self.load_balancers)
-            Monitoring("monitoring", settings, scope=scope, watched=watched, opts=child)
+            Monitoring(
+                "monitoring",
+                settings,
+                scope=scope,
+                watched=watched,
+                control_plane_logs=platform.control_plane_logs,
+                opts=child,
+            )
             if settings.monitoring.logs:
                 LogShipper(
                     "logs", settings, settings.monitoring.logs, scope=scope, depends_on=platform.ready, opts=inner
@@ -239,7 +248,9 @@ class Production(pulumi.ComponentResource):
             components=guard.components,
             opts=child,
         )
-        return _Platform(network, cluster.kubeconfig, cluster.security_group_id, cluster.ready)
+        return _Platform(
+            network, cluster.kubeconfig, cluster.security_group_id, cluster.ready, cluster.control_plane_logs
+        )
 
     def _confine_previews(
         self, scope: AwsScope, known: _Known, addons: Addons, opts: pulumi.ResourceOptions

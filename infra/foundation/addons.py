@@ -31,8 +31,8 @@ from infra.clients.kubernetes import cluster_of
 from infra.foundation import addon_isolation, crds
 from infra.foundation.addon_isolation import CONTROLLER, CONTROLLER_NAMESPACE, OPERATOR, OPERATOR_ROLE
 from infra.foundation.admission import bound_policy
-from infra.foundation.cluster import assume
 from infra.foundation.cluster_roles import cluster_role, cluster_role_binding
+from infra.foundation.pod_role import PodRole, pod_role
 from infra.names import APPLICATION, POD_SECURITY, POD_SECURITY_LABEL, PREVIEW_SECRETS_ROLE
 
 if TYPE_CHECKING:
@@ -168,18 +168,25 @@ class Addons(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:addons:Addons", name, None, opts)
-        self._cluster = settings.cluster.name
-        self._boundary = boundary.boundary_arn(scope.account)
         for line in unpinned(settings):
             pulumi.log.warn(line, self)
         region = scope.region
         self.secrets_role = scope.role(PREVIEW_SECRETS_ROLE)
-        _, controller = self._identity(
-            CONTROLLER, CONTROLLER_NAMESPACE, CONTROLLER, addon_policies.controller_policy(scope), depends_on
-        )
-        self.operator, secrets = self._identity(
-            OPERATOR, OPERATOR, OPERATOR, addon_policies.operator_policy(scope), depends_on
-        )
+
+        def identity(name: str, namespace: str, policy: str) -> PodRole:
+            return pod_role(
+                name,
+                policy,
+                scope=scope,
+                cluster=settings.cluster.name,
+                namespace=namespace,
+                parent=self,
+                depends_on=depends_on,
+            )
+
+        controller = identity(CONTROLLER, CONTROLLER_NAMESPACE, addon_policies.controller_policy(scope))
+        operator = identity(OPERATOR, OPERATOR, addon_policies.operator_policy(scope))
+        self.operator = operator.role
         reader = self._preview_secrets(scope)
         within = self._isolation(settings, kubeconfig, depends_on)
         mirror, versions, digests = settings.chart_mirror, settings.charts, settings.chart_digests
@@ -213,7 +220,7 @@ class Addons(pulumi.ComponentResource):
             mirror.load_balancer_controller,
             versions.load_balancer_controller,
             controller_values(settings, vpc_id, region),
-            [*depends_on, controller, *within],
+            [*depends_on, controller.association, *within],
             pulumi.ResourceHookBinding(before_create=[settled, defined], before_update=[defined]),
         )
         self.external_secrets = self._chart(
@@ -222,7 +229,7 @@ class Addons(pulumi.ComponentResource):
             mirror.external_secrets,
             versions.external_secrets,
             external_secrets_values(settings),
-            [*depends_on, secrets, *within],
+            [*depends_on, operator.association, *within],
             pulumi.ResourceHookBinding(before_create=[settled, compared], before_update=[compared]),
         )
         self.ready: list[pulumi.Resource] = [self.controller, self.external_secrets, reader]
@@ -273,38 +280,16 @@ class Addons(pulumi.ComponentResource):
         name = PREVIEW_SECRETS_ROLE
         trusted = self.operator.arn.apply(iam_policies.secrets_trust)
         role = aws.iam.Role(
-            name, name=name, assume_role_policy=trusted, permissions_boundary=self._boundary, opts=child
+            name,
+            name=name,
+            assume_role_policy=trusted,
+            permissions_boundary=boundary.boundary_arn(scope.account),
+            opts=child,
         )
         policy: pulumi.Resource = aws.iam.RolePolicy(
             name, name=name, role=role.name, policy=iam_policies.secrets_policy(scope), opts=child
         )
         return policy
-
-    def _identity(
-        self,
-        name: str,
-        namespace: str,
-        service_account: str,
-        policy: str,
-        depends_on: list[pulumi.Resource],
-    ) -> tuple[aws.iam.Role, aws.eks.PodIdentityAssociation]:
-        child = pulumi.ResourceOptions(parent=self)
-        role = aws.iam.Role(
-            name,
-            assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"),
-            permissions_boundary=self._boundary,
-            opts=child,
-        )
-        allowed = aws.iam.RolePolicy(name, role=role.name, policy=policy, opts=child)
-        association = aws.eks.PodIdentityAssociation(
-            name,
-            cluster_name=self._cluster,
-            namespace=namespace,
-            service_account=service_account,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, allowed]),
-        )
-        return role, association
 
     def _chart(
         self,

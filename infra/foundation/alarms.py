@@ -1,8 +1,8 @@
-"""Alarms of CloudWatch: which there are, what each counts, and from which number on it tells a person.
+"""The list of CloudWatch alarms: what each counts, and from which number on it tells a person.
 
-Plain values; infra/foundation/monitoring.py declares them. All but two metrics are written by AWS itself, without an add-on. No
-number follows a release, so that a release, which may change no alarm, has none to change: `release.replicas` counts only as one
-pod or more.
+Plain values; infra/foundation/monitoring.py declares them. No add-on is needed for the metrics: AWS writes them by itself or
+counts them in logs, and the clean-up of previews writes one. No number follows a release, so that a release, which may change no
+alarm, has none to change: `release.replicas` counts only as one pod or more.
 
 Which colour is live is not asked, since it changes with each release:
 
@@ -15,11 +15,13 @@ Which colour is live is not asked, since it changes with each release:
 * **With `shopcat:keepFormer`** the idle colour has pods as well. Then the live colour is the one with more requests, and both
   colours are told of only while both get requests: a release that stays open before its canary, or after its shift, is not seen.
 * **The clean-up of previews** leaves no trace in AWS if it never runs, so it writes one metric (pipeline/reaper.py).
-* **A secret that is not synced** is counted in a log, where logs are sent (infra/foundation/log_shipper.py).
+* **A node that is not ready** has no metric without an agent on each node (Container Insights: two pod slots, an operator, and a
+  price for each observation). The control plane's own log tells of it every few seconds, and EKS sends that log to CloudWatch as
+  it is, so a filter counts it. A kubelet that still reports, and reports that it is not ready, is not in these lines.
+* **A container that keeps failing** and **a secret that is not synced** are counted in logs of the nodes, where those are sent
+  (infra/foundation/log_shipper.py).
 
-Not seen without one more add-on: a node that is not ready, a container of an add-on that restarts (Container Insights would
-tell). Of the shop's own pods each of these shows as a target that is missing or unhealthy, or as a pod that finds no place. A
-release that ended before its pods started leaves no trace here either; the next one names it.
+A release that ended before its pods started leaves no trace here; the next one names it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from infra.names import COLOURS, METRICS_NAMESPACE, UNCLOSED_METRIC, UNSYNCED_METRIC
+from infra.names import (
+    COLOURS,
+    METRICS_NAMESPACE,
+    RESTART_METRIC,
+    SILENT_NODE_METRIC,
+    UNCLOSED_METRIC,
+    UNSYNCED_METRIC,
+)
 
 if TYPE_CHECKING:
     import pulumi
@@ -137,7 +146,8 @@ def alarms(settings: Settings, watched: WatchedResources) -> list[Alarm]:
         *_database_alarms(settings),
         *(_certificate(which, arn) for which, arn in sorted(watched.certificates.items())),
         *([_CLEAN_UP] if settings.github.repository else []),
-        *([_UNSYNCED] if settings.is_logging else []),
+        *([_SILENT_NODE] if settings.cluster.existing is None else []),
+        *([_UNSYNCED, _RESTARTS] if settings.is_logging else []),
         Alarm(
             "shopcat-unschedulable-pods",
             "a pod has found no place on any node for 10 minutes",
@@ -181,6 +191,39 @@ _UNSYNCED = Alarm(
 )
 """It tries again after 1000 s at most (sigs.k8s.io/controller-runtime, DefaultTypedControllerRateLimiter), so that each half hour
 of a failure has one."""
+
+
+SILENT_NODE_PATTERN = '"Node hasn\'t been updated"'
+"""Written by the control plane every five seconds, at verbosity 2, while a node is silent for longer than its grace period
+(kubernetes/kubernetes, pkg/controller/nodelifecycle/node_lifecycle_controller.go, tryUpdateNodeHealth)."""
+
+_SILENT_NODE = Alarm(
+    "shopcat-node-not-ready",
+    f"a node has not reported to the cluster, for {MOVE_MINUTES} of {MOVE_MINUTES} minutes",
+    {"lines": WatchedMetric(METRICS_NAMESPACE, SILENT_NODE_METRIC, "Sum", {})},
+    "GreaterThanThreshold",
+    threshold=0,
+    datapoints=MOVE_MINUTES,
+    periods=MOVE_MINUTES,
+)
+"""A node that an update replaces is silent for the seconds between the end of its machine and the end of its object."""
+
+RESTART_PATTERN = '"Error syncing pod, skipping" "CrashLoopBackOff"'
+"""Written by a kubelet each time it looks at a pod of which it puts a container off (kubernetes/kubernetes, pkg/kubelet/
+pod_workers.go); both terms have to be in the line."""
+
+_RESTARTS = Alarm(
+    "shopcat-restart-loop",
+    "a container of production or an add-on fails again and again, in each of three periods of 5 minutes",
+    {"lines": WatchedMetric(METRICS_NAMESPACE, RESTART_METRIC, "Sum", {})},
+    "GreaterThanThreshold",
+    threshold=0,
+    datapoints=3,
+    periods=3,
+    period_seconds=5 * MINUTE_SECONDS,
+)
+"""A container is put off for five minutes at most (kubelet.go, MaxCrashLoopBackOff), and the kubelet looks at it more than once
+meanwhile. One that fails twice and then runs is no alarm."""
 
 
 def _of_balancer(name: str, statistic: str, watched: WatchedResources) -> WatchedMetric:

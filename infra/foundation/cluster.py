@@ -133,6 +133,7 @@ class Cluster(pulumi.ComponentResource):
                 transforms=[components, one_kubernetes_plugin, bounded(boundary)],
             ),
         )
+        self.control_plane_logs: pulumi.Input[str] = logs.name
         self.security_group_id = cluster.eks_cluster.vpc_config.cluster_security_group_id
         network_addon = self._addon("vpc-cni", [cluster])
         group = self._nodes(nodes, network, [network_addon])

@@ -1,4 +1,4 @@
-"""Logs of production's pods and of the add-ons, in CloudWatch: AWS's build of Fluent Bit on each node.
+"""The log shipper: AWS's build of Fluent Bit on each node sends logs of production's pods and of the add-ons to CloudWatch.
 
 * **What is sent**: containers of this program's own namespaces and of kube-system. Not previews': a pull request's code could
   write as much as it likes, and CloudWatch charges for each byte.
@@ -7,7 +7,8 @@
   gives its pods `nodes/proxy`, with which they may run commands in any pod (templates/clusterrole.yaml), and no value takes
   that away. These pods have no right in the cluster and no token: the name of each stream has namespace, pod and container.
 * **Nothing waits for it.** A release does not fail because a log can't be sent, so the update does not wait for the pods either.
-* **A secret that is not synced** is counted in the log of External Secrets; infra/foundation/alarms.py has the alarm.
+* **Of the kubelet's log** the lines alone that tell of a container that keeps failing in those namespaces.
+* **Counted in them**, for infra/foundation/alarms.py: failures on a secret of production's, and a container that keeps failing.
 * Its room is counted by infra/capacity.py. Its rights are two calls on one log group, which this program makes and AWS empties
   after `retentionDays`.
 """
@@ -22,11 +23,13 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from infra import capacity
-from infra.access import addon_policies, boundary
+from infra.access import addon_policies
 from infra.foundation.addon_isolation import CONTROLLER_NAMESPACE, HTTPS, OPERATOR, addon_policy_spec
 from infra.foundation.addons import let_identity_settle, requests
-from infra.foundation.cluster import assume
-from infra.names import DATABASE_NAMESPACE, METRICS_NAMESPACE, POD_LOGS_GROUP, SHOP_NAMESPACE, UNSYNCED_METRIC
+from infra.foundation.alarms import RESTART_PATTERN
+from infra.foundation.log_metric import log_metric
+from infra.foundation.pod_role import pod_role
+from infra.names import DATABASE_NAMESPACE, POD_LOGS_GROUP, RESTART_METRIC, SHOP_NAMESPACE, UNSYNCED_METRIC
 
 if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
@@ -39,12 +42,14 @@ _LABELS = {"app.kubernetes.io/name": SHIPPER}
 
 
 def shipper_config(region: str) -> str:
-    """Return Fluent Bit's configuration (docs.fluentbit.io/manual: inputs/tail, outputs/cloudwatch).
+    """Return Fluent Bit's configuration (docs.fluentbit.io/manual: inputs/tail and systemd, filters/grep, outputs/cloudwatch).
 
     The kubelet names a log <pod>_<namespace>_<container>-<id>.log. Where it stopped reading is kept on the node, so a new pod
-    neither repeats nor misses a line.
+    neither repeats nor misses a line. The kubelet itself writes into the node's journal, as AWS's own configuration reads it
+    (aws-samples/amazon-cloudwatch-container-insights, fluent-bit.yaml).
     """
     paths = ",".join(f"/var/log/containers/*_{namespace}_*.log" for namespace in SHIPPED_NAMESPACES)
+    restarts = f'CrashLoopBackOff.*pod="({"|".join(SHIPPED_NAMESPACES)})/'
     return f"""[SERVICE]
     Flush             5
     Log_Level         warn
@@ -58,6 +63,24 @@ def shipper_config(region: str) -> str:
     Mem_Buf_Limit     5MB
     Skip_Long_Lines   On
     Refresh_Interval  10
+
+[INPUT]
+    Name              systemd
+    Tag               kubelet
+    Path              /var/log/journal
+    Systemd_Filter    _SYSTEMD_UNIT=kubelet.service
+    DB                /var/log/shopcat-{SHIPPER}-journal.db
+    Read_From_Tail    On
+
+[FILTER]
+    Name              grep
+    Match             kubelet
+    Regex             MESSAGE {restarts}
+
+[FILTER]
+    Name              modify
+    Match             kubelet
+    Rename            MESSAGE log
 
 [OUTPUT]
     Name              cloudwatch_logs
@@ -93,32 +116,19 @@ class LogShipper(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         after = pulumi.ResourceOptions(parent=self, depends_on=depends_on)
         group = aws.cloudwatch.LogGroup(SHIPPER, name=POD_LOGS_GROUP, retention_in_days=logs.retention_days, opts=child)
-        aws.cloudwatch.LogMetricFilter(
-            "unsynced-secrets",
-            name="shopcat-unsynced-secrets",
-            log_group_name=group.name,
-            pattern=UNSYNCED_PATTERN,
-            metric_transformation=aws.cloudwatch.LogMetricFilterMetricTransformationArgs(
-                namespace=METRICS_NAMESPACE, name=UNSYNCED_METRIC, value="1"
-            ),
-            opts=child,
-        )
-        role = aws.iam.Role(
+        for title, pattern, metric in (
+            ("unsynced-secrets", UNSYNCED_PATTERN, UNSYNCED_METRIC),
+            ("restarts", RESTART_PATTERN, RESTART_METRIC),
+        ):
+            log_metric(title, group.name, pattern, metric, child)
+        identity = pod_role(
             SHIPPER,
-            assume_role_policy=assume("pods.eks.amazonaws.com", "sts:AssumeRole", "sts:TagSession"),
-            permissions_boundary=boundary.boundary_arn(scope.account),
-            opts=child,
-        )
-        allowed = aws.iam.RolePolicy(
-            SHIPPER, role=role.name, policy=addon_policies.log_shipper_policy(scope), opts=child
-        )
-        association = aws.eks.PodIdentityAssociation(
-            SHIPPER,
-            cluster_name=settings.cluster.name,
+            addon_policies.log_shipper_policy(scope),
+            scope=scope,
+            cluster=settings.cluster.name,
             namespace=CONTROLLER_NAMESPACE,
-            service_account=SHIPPER,
-            role_arn=role.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=[*depends_on, allowed]),
+            parent=self,
+            depends_on=depends_on,
         )
         meta = kubernetes.meta.v1.ObjectMetaArgs(name=SHIPPER, namespace=CONTROLLER_NAMESPACE)
         account = kubernetes.core.v1.ServiceAccount(
@@ -136,7 +146,7 @@ class LogShipper(pulumi.ComponentResource):
             shipper_config(scope.region),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[group, association, account, network, config],
+                depends_on=[group, identity.association, account, network, config],
                 hooks=pulumi.ResourceHookBinding(before_create=[settled]),
             ),
         )

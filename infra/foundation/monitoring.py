@@ -1,4 +1,4 @@
-"""What tells a person: the alarms of infra/foundation/alarms.py, one encrypted topic, a dashboard and a budget.
+"""The component that tells a person: the alarms of infra/foundation/alarms.py, one encrypted topic, a dashboard and a budget.
 
 * Only this account's CloudWatch alarms and budgets may publish to the topic and use its key.
 * Each alarm tells also when it is over.
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import pulumi
 import pulumi_aws as aws
 
-from infra.foundation.alarms import MINUTE_SECONDS, WatchedResources, alarms
-from infra.names import ALARMS_KEY, COLOURS
+from infra.foundation.alarms import MINUTE_SECONDS, SILENT_NODE_PATTERN, WatchedResources, alarms
+from infra.foundation.log_metric import log_metric
+from infra.names import ALARMS_KEY, COLOURS, SILENT_NODE_METRIC
 
 if TYPE_CHECKING:
     from infra.access.iam_policies import AwsScope
@@ -112,13 +113,22 @@ class Monitoring(pulumi.ComponentResource):
     """Topic, alarms, dashboard and budget; declared only where `shopcat:monitoring` is set."""
 
     def __init__(
-        self, name: str, settings: Settings, *, scope: AwsScope, watched: WatchedResources, opts: pulumi.ResourceOptions
+        self,
+        name: str,
+        settings: Settings,
+        *,
+        scope: AwsScope,
+        watched: WatchedResources,
+        control_plane_logs: pulumi.Input[str] | None,
+        opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:monitoring:Monitoring", name, None, opts)
         if settings.monitoring is None:
             raise ValueError("Monitoring is declared only with settings.monitoring")
         self._child = pulumi.ResourceOptions(parent=self)
         self.topic = self._topic(scope, settings.monitoring.email, settings.monitoring.webhook)
+        if control_plane_logs is not None:
+            log_metric("silent-nodes", control_plane_logs, SILENT_NODE_PATTERN, SILENT_NODE_METRIC, self._child)
         declared = [self._alarm(alarm) for alarm in alarms(settings, watched)]
         aws.cloudwatch.Dashboard(
             "shopcat",

@@ -102,7 +102,7 @@ def test_the_numbers_of_the_database_follow_its_settings() -> None:
 def test_no_alarm_waits_for_what_nobody_writes() -> None:
     assert set(ALARMS) - set(named(monitored(github={}))) == {"shopcat-clean-up"}
     unread = monitored(monitoring={"email": "ops@example.com"})
-    assert set(ALARMS) - set(named(unread)) == {"shopcat-secrets-not-synced"}
+    assert set(ALARMS) - set(named(unread)) == {"shopcat-secrets-not-synced", "shopcat-restart-loop"}
 
 
 def test_only_a_watched_clean_up_may_write_its_metric_and_no_other_namespace() -> None:

@@ -1,6 +1,7 @@
 """Logs in CloudWatch: what is sent, what the pods that send may do, the room they take, and where they are refused."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -68,9 +69,9 @@ def test_another_configuration_makes_other_pods(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_what_is_sent_is_production_s_and_the_add_ons() -> None:
-    lines = dict(
-        line.split(maxsplit=1) for line in log_shipper.shipper_config("eu-west-1").splitlines() if line[:1] == " "
-    )
+    before_the_journal, _, after = log_shipper.shipper_config("eu-west-1").partition("    Name              systemd")
+    text = before_the_journal + after.partition("[OUTPUT]")[2]
+    lines = dict(line.split(maxsplit=1) for line in text.splitlines() if line[:1] == " ")
     assert {path.split("*")[1].strip("_") for path in lines["Path"].split(",")} == {
         "shopcat",
         "shopcat-database",
@@ -137,10 +138,35 @@ def test_another_aws_than_aws_s_own_is_refused_by_name() -> None:
         logging(awsEndpoint="http://localhost:4566")
 
 
-def test_only_production_s_secrets_are_counted_and_as_the_alarm_reads_it() -> None:
+def test_what_is_counted_in_the_logs_is_what_the_alarms_read() -> None:
     recorded = recorded_stacks.record_production(logging(), SCOPE.region, SCOPE.account)
-    (found,) = [each.inputs for each in recorded if each.pulumi_type.endswith(":LogMetricFilter")]
-    assert '$.namespace = "shopcat*"' in found["pattern"]
-    assert found["metricTransformation"] == {"namespace": "ShopCat", "name": "SecretsNotSynced", "value": "1"}
-    (metric,) = ALARMS["shopcat-secrets-not-synced"].metrics.values()
-    assert (metric.namespace, metric.name) == ("ShopCat", "SecretsNotSynced")
+    filters = {each.name: each.inputs for each in recorded if each.pulumi_type.endswith(":LogMetricFilter")}
+    assert '$.namespace = "shopcat*"' in filters["unsynced-secrets"]["pattern"]
+    read_by = {
+        "unsynced-secrets": "shopcat-secrets-not-synced",
+        "restarts": "shopcat-restart-loop",
+        "silent-nodes": "shopcat-node-not-ready",
+    }
+    assert set(filters) == set(read_by)
+    for title, alarm in read_by.items():
+        (metric,) = ALARMS[alarm].metrics.values()
+        written = {"namespace": metric.namespace, "name": metric.name, "value": "1"}
+        assert filters[title]["metricTransformation"] == written
+        assert metric.dimensions == {}
+
+
+def test_of_the_kubelet_s_log_only_restarts_in_these_namespaces_are_sent() -> None:
+    (pattern,) = re.findall(r"Regex +MESSAGE (.+)", log_shipper.shipper_config("eu-west-1"))
+    failing = (
+        'E1129 10:00:00.000000 1 pod_workers.go:1324] "Error syncing pod, skipping" err="failed to \\"StartContainer\\" for '
+        '\\"x\\" with CrashLoopBackOff: \\"back-off 10s restarting failed container=x pod=x_{0}(1)\\"" pod="{0}/x" podUID="1"'
+    )
+    assert [
+        name
+        for name in ("shopcat", "kube-system", "pr-12", "shopcat-x", "x")
+        if re.search(pattern, failing.format(name))
+    ] == [
+        "shopcat",
+        "kube-system",
+    ]
+    assert not re.search(pattern, 'I1129 kubelet.go:1] "SyncLoop ADD" source="api" pods=["shopcat/x"]')

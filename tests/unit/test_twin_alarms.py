@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +15,8 @@ from moto import mock_aws
 from infra.foundation.alarms import Alarm, WatchedMetric
 from tests.unit.test_alarms import ALARMS, monitored, named
 from twin.errors import TwinError
-from twin.loadbalancer.alarms import Series, calculate, evaluate, judge
+from twin.loadbalancer.alarms import Series, calculate, declared, evaluate, judge, percentile_name, shortened, values_of
+from twin.loadbalancer.metrics import slowest_share
 from twin.plugins.aws.monitoring import MetricAlarm
 
 NOW = dt.datetime(2026, 11, 24, 10, 0, 30, tzinfo=dt.UTC)
@@ -156,6 +158,9 @@ CASES: Mapping[str, tuple[list[Data], list[Data]]] = {
     ),
     "shopcat-secrets-not-synced": ([{"failures": 1}], [{"failures": 0}, {"failures": None}]),
     "shopcat-unschedulable-pods": ([{"pods": 1}], [{"pods": 0}, {"pods": None}]),
+    "shopcat-slow-answers": ([{"seconds": 31.0}], [{"seconds": 30.0}, {"seconds": None}]),
+    "shopcat-node-not-ready": ([{"lines": 48}], [{"lines": None}]),
+    "shopcat-restart-loop": ([{"lines": 1}], [{"lines": None}]),
     "shopcat-clean-up": ([{"unclosed": 1}, {"unclosed": None}], [{"unclosed": 0}]),
     "shopcat-database-cpu": ([{"value": 95}], [{"value": 90}, {"value": None}]),
     "shopcat-database-connections": ([{"value": 102}], [{"value": 60}]),
@@ -165,11 +170,10 @@ CASES: Mapping[str, tuple[list[Data], list[Data]]] = {
     "shopcat-certificate-previews": ([{"days": 0}], [{"days": 300}]),
 }
 """Alarm → data that make it fire, and data that keep it quiet."""
-PERCENTILE = "shopcat-slow-answers"
 
 
 def test_every_alarm_has_data_that_make_it_fire_and_data_that_do_not() -> None:
-    assert {*CASES, PERCENTILE} == set(ALARMS)
+    assert set(CASES) == set(ALARMS)
     assert all(firing and quiet for firing, quiet in CASES.values())
 
 
@@ -210,12 +214,12 @@ def _put_alarm(client: Any, alarm: Alarm) -> None:
     MetricAlarm().create(lambda _: client, inputs)  # type: ignore[arg-type]
 
 
-def _put_data(client: Any, alarm: Alarm, data: Data, periods: int) -> None:
-    end = int(NOW.timestamp()) // alarm.period_seconds * alarm.period_seconds
+def _put_data(client: Any, alarm: Alarm, data: Data, periods: int, now: dt.datetime = NOW) -> None:
+    end = int(now.timestamp()) // alarm.period_seconds * alarm.period_seconds
     for name, value in data.items():
         metric = alarm.metrics[name]
         entry = {
-            "MetricName": metric.name,
+            "MetricName": percentile_name(metric.name, "p99") if metric.statistic == "p99" else metric.name,
             "Dimensions": [{"Name": key, "Value": str(each)} for key, each in metric.dimensions.items()],
             "Value": value,
         }
@@ -325,16 +329,47 @@ def test_a_metric_of_one_colour_is_none_of_the_whole_load_balancer(cloudwatch: A
     assert evaluate(cloudwatch, NOW) == {alarm.name: "OK"}
 
 
-def test_a_percentile_is_refused_by_name_and_the_others_are_put(cloudwatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("namespace", "name", "statistic", "seconds"),
+    [
+        ("AWS/ApplicationELB", "TargetResponseTime", "p95", 60),
+        ("AWS/ApplicationELB", "TargetResponseTime", "p99", 300),
+        ("AWS/ApplicationELB", "RequestCount", "p99", 60),
+        ("AWS/RDS", "TargetResponseTime", "p99", 60),
+    ],
+)
+def test_a_percentile_that_nobody_writes_is_refused_by_name_and_the_others_are_put(
+    cloudwatch: Any, namespace: str, name: str, statistic: str, seconds: int
+) -> None:
     other = ALARMS["shopcat-database-cpu"]
-    for alarm in (ALARMS[PERCENTILE], other):
+    unread = {"v": WatchedMetric(namespace, name, statistic, {})}
+    for alarm in (Alarm("unread", "", unread, "GreaterThanThreshold", 1, 1, 1, period_seconds=seconds), other):
         _put_alarm(cloudwatch, alarm)
     _put_data(cloudwatch, other, {"value": 99.0}, other.periods)
-    with pytest.raises(TwinError, match="alarm shopcat-slow-answers: the statistic p99 is not evaluated here"):
+    with pytest.raises(TwinError, match=f"alarm unread: the statistic {statistic} is not evaluated here"):
         evaluate(cloudwatch, NOW)
     states = {each["AlarmName"]: each["StateValue"] for each in cloudwatch.describe_alarms()["MetricAlarms"]}
     assert states[other.name] == "ALARM"
-    assert states[PERCENTILE] != "ALARM"
+    assert states["unread"] != "ALARM"
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=300), st.integers(1, 100))
+def test_a_percentile_is_the_smallest_value_that_so_many_do_not_exceed(took: list[float], percent: int) -> None:
+    found = slowest_share(took, percent)
+    assert found in took
+    assert sum(each <= found for each in took) * 100 >= percent * len(took)
+    assert sum(each < found for each in took) * 100 < percent * len(took)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_shortened_alarm_fires_on_the_same_data_within_as_many_minutes(cloudwatch: Any, name: str) -> None:
+    _put_alarm(cloudwatch, ALARMS[name])
+    for index, (data, state) in enumerate([(CASES[name][0][0], "ALARM"), (CASES[name][1][0], "OK")]):
+        minute = replace(ALARMS[name], period_seconds=60)
+        now = NOW + dt.timedelta(minutes=5 * index)
+        _put_data(cloudwatch, minute, data, 2, now)
+        cut = shortened(declared(cloudwatch)[0], 2)
+        assert judge(values_of(cloudwatch, cut, now), cut) == state
 
 
 def test_an_alarm_that_compares_two_series_is_refused(cloudwatch: Any) -> None:

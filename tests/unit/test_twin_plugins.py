@@ -166,11 +166,15 @@ def test_what_monitoring_needs_is_made_changed_and_deleted() -> None:
     budget = {"name": "b", "budgetType": "COST", "timeUnit": "MONTHLY", "limitAmount": "5", "limitUnit": "USD"}
     told = {"comparisonOperator": "GREATER_THAN", "notificationType": "ACTUAL", "threshold": 100.0}
     told |= {"thresholdType": "PERCENTAGE", "subscriberSnsTopicArns": [arn]}
+    aws("logs").create_log_group(logGroupName="group")
+    counted: dict[str, Any] = {"name": "f", "logGroupName": "group", "pattern": '"a"'}
+    counted |= {"metricTransformation": {"namespace": "n", "name": "m", "value": "1"}}
     cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("aws:cloudwatch/metricAlarm:MetricAlarm", alarm, {"threshold": 2.5}),
         ("aws:cloudwatch/dashboard:Dashboard", {"dashboardName": "d", "dashboardBody": '{"widgets": []}'}, {}),
         ("aws:sns/topicSubscription:TopicSubscription", {"topic": arn, "protocol": "email", "endpoint": "a@b.ch"}, {}),
         ("aws:budgets/budget:Budget", {**budget, "notifications": [told]}, {}),
+        ("aws:cloudwatch/logMetricFilter:LogMetricFilter", counted, {"pattern": '"b"'}),
     ]
     for token, inputs, change in cases:
         kind = KINDS[token]

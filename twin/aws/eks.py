@@ -1,7 +1,7 @@
-"""EKS as moto lacks it: add-ons, access entries, pod identity associations, versions, the local cluster in descriptions.
+"""EKS as moto lacks it: add-ons, access entries, pod identity associations, the local cluster in descriptions.
 
 A recorded stand-in: answers have the fields of AWS's API reference (docs.aws.amazon.com/eks/latest/APIReference), nothing
-behind them is EKS. What isn't listed here is refused by name.
+behind them is EKS. What isn't listed here is refused by name. Updates of versions are in twin/aws/eks_versions.py.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from twin.config import ACCOUNT_ID, Twin, region
+from twin.aws.eks_state import ClusterState, EksError, Entry, Machines, arn, missing
+from twin.aws.eks_versions import Versions
+from twin.config import Twin
 from twin.host import pki
 
 Answer = tuple[int, dict[str, Any]]
@@ -25,23 +26,6 @@ SESSION_NAME = "{{SessionName}}"
 _RESERVED = ("system:", "eks:", "aws:", "amazon:", "iam:")
 _MOTO_REMOTE_ACCESS = {"ec2SshKey": "eksKeypair"}
 POLICY_PREFIX = "arn:aws:eks::aws:cluster-access-policy/"
-
-
-class EksError(Exception):
-    """An error as EKS answers it."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
-def _missing(what: str, name: str) -> EksError:
-    return EksError(404, "ResourceNotFoundException", f"No {what} found: {name}.")
-
-
-def _arn(kind: str, *parts: str) -> str:
-    return f"arn:aws:eks:{region()}:{ACCOUNT_ID}:{kind}/{'/'.join(parts)}"
 
 
 def default_username(principal: str) -> str:
@@ -59,64 +43,33 @@ def username_refusal(username: str, kind: str) -> str | None:
     return None
 
 
-@dataclass
-class Entry:
-    """A principal's access to the cluster, and its associated policies by ARN."""
-
-    record: dict[str, Any]
-    policies: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-@dataclass
-class ClusterState:
-    """The state of a cluster that moto does not keep."""
-
-    access: dict[str, Any]
-    vpc_id: str = ""
-    security_group_id: str = ""
-    addons: dict[str, dict[str, Any]] = field(default_factory=dict)
-    entries: dict[str, Entry] = field(default_factory=dict)
-    associations: dict[str, dict[str, Any]] = field(default_factory=dict)
-    version: str = ""
-    node_groups: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By name what an update has changed of what moto keeps."""
-    updates: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-class Machines(Protocol):
-    """What EKS does to the machines; each call returns once it is done, and raises TwinError if it can't be."""
-
-    def change_addon(self, name: str, *, present: bool, version: str) -> None:
-        """Make an add-on's pods run, those of another version in place of the former; or delete them."""
-
-    def replace_nodes(self) -> None:
-        """Drain and replace each node."""
-
-    def restart_control_plane(self) -> None:
-        """Restart the API server."""
-
-    def deprecated_apis(self, removed_in: str) -> list[str]:
-        """Return the APIs in use that a version of Kubernetes has no more."""
-
-
 class EksStandIn:
     """Routes EKS requests that moto has no answer to."""
 
     def __init__(self, twin: Twin, machines: Machines) -> None:
         self._twin = twin
         self._machines = machines
+        self._versions = Versions(machines)
         self._lock = threading.RLock()
         self.clusters: dict[str, ClusterState] = {}
+
+        def on_state(handler: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+            return lambda cluster, *rest: handler(self._cluster(cluster), *rest)
+
         self._routes: list[tuple[str, re.Pattern[str], Callable[..., dict[str, Any]]]] = [
             ("POST", re.compile(r"/clusters/([^/]+)/addons"), self._create_addon),
             ("GET", re.compile(r"/clusters/([^/]+)/addons"), self._list_addons),
             ("GET", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._describe_addon),
-            ("POST", re.compile(r"/clusters/([^/]+)/addons/([^/]+)/update"), self._update_addon),
+            ("POST", re.compile(r"/clusters/([^/]+)/addons/([^/]+)/update"), on_state(self._versions.update_addon)),
             ("DELETE", re.compile(r"/clusters/([^/]+)/addons/([^/]+)"), self._delete_addon),
-            ("POST", re.compile(r"/clusters/([^/]+)/updates"), self._update_cluster_version),
-            ("GET", re.compile(r"/clusters/([^/]+)/updates/([^/]+)"), self._describe_update),
-            ("POST", re.compile(r"/clusters/([^/]+)/insights"), self._list_insights),
-            ("POST", re.compile(r"/clusters/([^/]+)/node-groups/([^/]+)/update-version"), self._update_node_group),
+            ("POST", re.compile(r"/clusters/([^/]+)/updates"), on_state(self._versions.update_cluster)),
+            ("GET", re.compile(r"/clusters/([^/]+)/updates/([^/]+)"), on_state(self._versions.describe_update)),
+            ("POST", re.compile(r"/clusters/([^/]+)/insights"), on_state(self._versions.list_insights)),
+            (
+                "POST",
+                re.compile(r"/clusters/([^/]+)/node-groups/([^/]+)/update-version"),
+                on_state(self._versions.update_node_group),
+            ),
             ("POST", re.compile(r"/clusters/([^/]+)/access-entries"), self._create_entry),
             ("GET", re.compile(r"/clusters/([^/]+)/access-entries"), self._list_entries),
             ("GET", re.compile(r"/clusters/([^/]+)/access-entries/([^/]+)"), self._describe_entry),
@@ -193,16 +146,10 @@ class EksStandIn:
 
     def _cluster(self, name: str) -> ClusterState:
         if name not in self.clusters:
-            raise _missing("cluster", name)
+            raise missing("cluster", name)
         return self.clusters[name]
 
     # Add-ons. They are real pods (or placeholders of the same size) in kube-system; see twin/kubernetes/cluster_addons.py.
-
-    def _addon(self, cluster: str, name: str) -> dict[str, Any]:
-        addon = self._cluster(cluster).addons.get(name)
-        if addon is None:
-            raise _missing("addon", name)
-        return addon
 
     def _create_addon(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
         name = body["addonName"]
@@ -218,7 +165,7 @@ class EksStandIn:
             "status": "CREATING",
             "addonVersion": body.get("addonVersion", ""),
             "health": {"issues": []},
-            "addonArn": _arn("addon", cluster, name, str(uuid.uuid4())),
+            "addonArn": arn("addon", cluster, name, str(uuid.uuid4())),
             "createdAt": now,
             "modifiedAt": now,
             "tags": body.get("tags", {}),
@@ -227,146 +174,27 @@ class EksStandIn:
             if body.get(key):
                 addon[key] = body[key]
         state.addons[name] = addon
-        self._settle(addon)
+        self._versions.settle(addon)
         return {"addon": dict(addon)}
-
-    def _settle(self, addon: dict[str, Any], version: str = "") -> None:
-        def work() -> None:
-            try:
-                self._machines.change_addon(addon["addonName"], present=True, version=version)
-                addon["status"] = "ACTIVE"
-            except Exception as error:
-                addon["status"] = "DEGRADED"
-                issue = {"code": "ClusterUnreachable", "message": str(error), "resourceIds": []}
-                addon["health"] = {"issues": [issue]}
-
-        threading.Thread(target=work, daemon=True).start()
 
     def _list_addons(self, cluster: str, _: dict[str, Any]) -> dict[str, Any]:
         return {"addons": sorted(self._cluster(cluster).addons)}
 
     def _describe_addon(self, cluster: str, name: str, _: dict[str, Any]) -> dict[str, Any]:
-        return {"addon": self._addon(cluster, name)}
-
-    def _update_addon(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        addon = self._addon(cluster, name)
-        before = addon["addonVersion"]
-        for key in ("addonVersion", "serviceAccountRoleArn", "configurationValues"):
-            if key in body:
-                addon[key] = body[key]
-        addon["modifiedAt"] = time.time()
-        if addon["addonVersion"] != before:
-            addon["status"] = "UPDATING"
-            self._settle(addon, addon["addonVersion"])
-        update = {"id": str(uuid.uuid4()), "status": "Successful", "type": "AddonUpdate", "params": [], "errors": []}
-        return {"update": {**update, "createdAt": time.time()}}
+        return {"addon": self._cluster(cluster).addon(name)}
 
     def _delete_addon(self, cluster: str, name: str, _: dict[str, Any]) -> dict[str, Any]:
-        addon = self._addon(cluster, name)
+        addon = self._cluster(cluster).addon(name)
         self._machines.change_addon(name, present=False, version="")
         del self._cluster(cluster).addons[name]
         return {"addon": {**addon, "status": "DELETING"}}
-
-    # Versions of the control plane and of nodes. The twin has one version of Kubernetes: a new one is recorded, and the API
-    # server restarts or the nodes are replaced.
-
-    def _update_cluster_version(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
-        state = self._cluster(cluster)
-        version = body["version"]
-        if not re.fullmatch(r"1\.\d+", version):
-            raise EksError(400, "InvalidParameterException", f"unsupported Kubernetes version {version}")
-
-        def work() -> None:
-            self._machines.restart_control_plane()
-            state.version = version
-
-        return self._begin(state, "VersionUpdate", {"Version": version}, work)
-
-    def _list_insights(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Answer with one insight for each version asked for: what the API server counts of removed APIs."""
-        self._cluster(cluster)
-        wanted = body.get("filter") or {}
-        if wanted.get("categories") != ["UPGRADE_READINESS"] or not wanted.get("kubernetesVersions"):
-            raise EksError(400, "InvalidParameterException", "twin: other insights are not implemented by the stand-in")
-        now = time.time()
-        insights = []
-        for version in wanted["kubernetesVersions"]:
-            called = self._machines.deprecated_apis(version)
-            status = {"status": "ERROR", "reason": f"called: {', '.join(called)}"} if called else {"status": "PASSING"}
-            insights.append(
-                {
-                    "id": str(uuid.uuid4()),
-                    "name": f"Deprecated APIs removed in Kubernetes v{version}",
-                    "category": "UPGRADE_READINESS",
-                    "kubernetesVersion": version,
-                    "lastRefreshTime": now,
-                    "lastTransitionTime": now,
-                    "description": "Checks for usage of deprecated APIs",
-                    "insightStatus": status,
-                }
-            )
-        return {"insights": insights}
-
-    def _update_node_group(self, cluster: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        state = self._cluster(cluster)
-        keys = ("version", "releaseVersion", "launchTemplate")
-        changed = {key: body[key] for key in keys if body.get(key)}
-        if body.get("force"):
-            raise EksError(400, "InvalidParameterException", "twin: force is not implemented by the stand-in")
-        overlay = state.node_groups.setdefault(name, {})
-        if overlay.get("status") == "UPDATING":
-            raise EksError(409, "ResourceInUseException", f"Nodegroup {name} is being updated")
-        overlay["status"] = "UPDATING"
-
-        def work() -> None:
-            try:
-                self._machines.replace_nodes()
-                overlay.update(changed)
-            finally:
-                overlay["status"] = "ACTIVE"
-
-        params = {
-            key[0].upper() + key[1:]: value if isinstance(value, str) else str(value) for key, value in changed.items()
-        }
-        return self._begin(state, "VersionUpdate", params, work)
-
-    def _begin(
-        self, state: ClusterState, kind: str, params: dict[str, str], work: Callable[[], None]
-    ) -> dict[str, Any]:
-        update: dict[str, Any] = {
-            "id": str(uuid.uuid4()),
-            "status": "InProgress",
-            "type": kind,
-            "params": [{"type": key, "value": value} for key, value in params.items()],
-            "createdAt": time.time(),
-            "errors": [],
-        }
-        state.updates[update["id"]] = update
-
-        def run() -> None:
-            try:
-                work()
-                update["status"] = "Successful"
-            except Exception as error:
-                code = "PodEvictionFailure" if "PodEvictionFailure" in str(error) else "Unknown"
-                update["errors"] = [{"errorCode": code, "errorMessage": str(error), "resourceIds": []}]
-                update["status"] = "Failed"
-
-        threading.Thread(target=run, daemon=True).start()
-        return {"update": dict(update)}
-
-    def _describe_update(self, cluster: str, identifier: str, _: dict[str, Any]) -> dict[str, Any]:
-        update = self._cluster(cluster).updates.get(identifier)
-        if update is None:
-            raise _missing("update", identifier)
-        return {"update": dict(update)}
 
     # Access entries.
 
     def _entry(self, cluster: str, principal: str) -> Entry:
         entry = self._cluster(cluster).entries.get(principal)
         if entry is None:
-            raise _missing("accessEntry", principal)
+            raise missing("accessEntry", principal)
         return entry
 
     def _create_entry(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -384,7 +212,7 @@ class EksStandIn:
             "clusterName": cluster,
             "principalArn": principal,
             "kubernetesGroups": body.get("kubernetesGroups", []),
-            "accessEntryArn": _arn("access-entry", cluster, str(uuid.uuid4())),
+            "accessEntryArn": arn("access-entry", cluster, str(uuid.uuid4())),
             "createdAt": now,
             "modifiedAt": now,
             "tags": body.get("tags", {}),
@@ -427,7 +255,7 @@ class EksStandIn:
 
     def _disassociate_policy(self, cluster: str, principal: str, policy: str, _: dict[str, Any]) -> dict[str, Any]:
         if self._entry(cluster, principal).policies.pop(policy, None) is None:
-            raise _missing("access policy association", policy)
+            raise missing("access policy association", policy)
         return {}
 
     # Pod identity.
@@ -435,7 +263,7 @@ class EksStandIn:
     def _association(self, cluster: str, identifier: str) -> dict[str, Any]:
         association = self._cluster(cluster).associations.get(identifier)
         if association is None:
-            raise _missing("association", identifier)
+            raise missing("association", identifier)
         return association
 
     def _create_association(self, cluster: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -450,7 +278,7 @@ class EksStandIn:
             "namespace": body["namespace"],
             "serviceAccount": body["serviceAccount"],
             "roleArn": body["roleArn"],
-            "associationArn": _arn("podidentityassociation", cluster, identifier),
+            "associationArn": arn("podidentityassociation", cluster, identifier),
             "associationId": identifier,
             "tags": body.get("tags", {}),
             "createdAt": now,

@@ -277,6 +277,8 @@ def _start_controller_manager(twin: Twin) -> processes.Process:
             "--allocate-node-cidrs=false",
             f"--flex-volume-plugin-dir={twin.directory / 'volume-plugins'}",
             "--profiling=false",
+            # An alarm counts lines of its log that are written from here on (infra/foundation/alarms.py).
+            "--v=2",
         ],
     )
 

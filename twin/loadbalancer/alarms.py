@@ -7,7 +7,9 @@ As CloudWatch does it (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Al
 * `breaching` and `notBreaching` count a missing period so. `ignore` leaves the alarm as it is where a missing period decides.
   `missing` does the same, and is INSUFFICIENT_DATA where none of the periods has data.
 * A metric alarm by metric queries: one metric, or one expression over metrics. The expression's subset is FILL with a number, IF,
-  + - * /, comparisons, numbers. Anything else is refused by name, as is a percentile: moto keeps no distribution.
+  + - * /, comparisons, numbers. Anything else is refused by name.
+* moto keeps no distribution. So the percentile of a minute of what PERCENTILES lists is a metric of its own, which the load
+  balancer writes (`percentile_name`); any other percentile is refused by name.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ _BREACHES: Mapping[str, Callable[[float, float], bool]] = {
     "LessThanThreshold": operator.lt,
     "LessThanOrEqualToThreshold": operator.le,
 }
+PERCENTILES = {"AWS/ApplicationELB": ("TargetResponseTime", "p99")}
+"""Namespace → the metric and the percentile of it that is written (twin/loadbalancer/metrics.py)."""
+PERIOD_SECONDS = 60
 _STATISTICS = ("Sum", "Average", "Minimum", "Maximum", "SampleCount")
 
 
@@ -121,6 +126,12 @@ def judge(values: Series, alarm: Mapping[str, Any]) -> State:
     return "OK"
 
 
+def declared(cloudwatch: Any) -> list[dict[str, Any]]:
+    """Return every metric alarm as DescribeAlarms has it."""
+    pages = cloudwatch.get_paginator("describe_alarms").paginate()
+    return [alarm for page in pages for alarm in page["MetricAlarms"]]
+
+
 def evaluate(cloudwatch: Any, now: dt.datetime) -> dict[str, State]:
     """Put the state of every metric alarm as of now, and return the states by the alarms' names.
 
@@ -133,26 +144,45 @@ def evaluate(cloudwatch: Any, now: dt.datetime) -> dict[str, State]:
     """
     states: dict[str, State] = {}
     refused: list[str] = []
-    for page in cloudwatch.get_paginator("describe_alarms").paginate():
-        for alarm in page["MetricAlarms"]:
-            try:
-                values = _values_of(cloudwatch, alarm, now)
-            except TwinError as error:
-                refused.append(str(error))
-                continue
-            state = judge(values, alarm)
-            states[alarm["AlarmName"]] = state
-            if state != alarm["StateValue"]:
-                cloudwatch.set_alarm_state(
-                    AlarmName=alarm["AlarmName"], StateValue=state, StateReason=f"the last periods have {list(values)}"
-                )
+    for alarm in declared(cloudwatch):
+        try:
+            values = values_of(cloudwatch, alarm, now)
+        except TwinError as error:
+            refused.append(str(error))
+            continue
+        state = judge(values, alarm)
+        states[alarm["AlarmName"]] = state
+        if state != alarm["StateValue"]:
+            cloudwatch.set_alarm_state(
+                AlarmName=alarm["AlarmName"], StateValue=state, StateReason=f"the last periods have {list(values)}"
+            )
     if refused:
         raise TwinError("; ".join(refused))
     return states
 
 
-def _values_of(cloudwatch: Any, alarm: Mapping[str, Any], now: dt.datetime) -> Series:
-    """Return what an alarm compares in each of its periods."""
+def shortened(alarm: Mapping[str, Any], periods: int) -> dict[str, Any]:
+    """Return an alarm that looks at fewer periods, each of a minute: for a rehearsal, where a window of hours is too long."""
+    cut = min(periods, int(alarm["EvaluationPeriods"]))
+    needed = min(cut, int(alarm.get("DatapointsToAlarm") or alarm["EvaluationPeriods"]))
+    metrics = [
+        {**query, "MetricStat": {**query["MetricStat"], "Period": PERIOD_SECONDS}} if query.get("MetricStat") else query
+        for query in alarm.get("Metrics") or []
+    ]
+    return {**alarm, "EvaluationPeriods": cut, "DatapointsToAlarm": needed, "Metrics": metrics}
+
+
+def percentile_name(metric: str, statistic: str) -> str:
+    """Return the name under which a percentile of each minute is written; CloudWatch has no such metric."""
+    return f"{metric} {statistic}"
+
+
+def values_of(cloudwatch: Any, alarm: Mapping[str, Any], now: dt.datetime) -> Series:
+    """Return what an alarm compares in each of its periods, the last of which is the last whole one.
+
+    Raises:
+        TwinError: the alarm has something that is not evaluated here.
+    """
     queries = alarm.get("Metrics") or []
     metrics = {query["Id"]: query["MetricStat"] for query in queries if query.get("MetricStat")}
     expressions = [query["Expression"] for query in queries if query.get("Expression")]
@@ -161,14 +191,23 @@ def _values_of(cloudwatch: Any, alarm: Mapping[str, Any], now: dt.datetime) -> S
         raise TwinError(
             f"alarm {alarm['AlarmName']}: only one metric, or one expression over metrics of one period, is evaluated here"
         )
-    for metric in metrics.values():
-        if metric["Stat"] not in _STATISTICS:
-            raise TwinError(f"alarm {alarm['AlarmName']}: the statistic {metric['Stat']} is not evaluated here")
+    metrics = {name: _readable(metric, str(alarm["AlarmName"])) for name, metric in metrics.items()}
     (seconds,) = lengths
     series = _read(cloudwatch, metrics, seconds, int(alarm["EvaluationPeriods"]), now)
     if expressions:
         return calculate(expressions[0], series, int(alarm["EvaluationPeriods"]))
     return next(iter(series.values()))
+
+
+def _readable(stat: Mapping[str, Any], alarm: str) -> Mapping[str, Any]:
+    """Return a metric as moto can answer it: a percentile that is written by itself is read under its own name."""
+    if stat["Stat"] in _STATISTICS:
+        return stat
+    metric = stat["Metric"]
+    if PERCENTILES.get(metric["Namespace"]) != (metric["MetricName"], stat["Stat"]) or stat["Period"] != PERIOD_SECONDS:
+        raise TwinError(f"alarm {alarm}: the statistic {stat['Stat']} is not evaluated here")
+    name = percentile_name(metric["MetricName"], stat["Stat"])
+    return {**stat, "Stat": "Maximum", "Metric": {**metric, "MetricName": name}}
 
 
 def _read(

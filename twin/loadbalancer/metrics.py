@@ -5,6 +5,9 @@ minutes with requests ("Elastic Load Balancing reports metrics to CloudWatch onl
 load balancer"), and error counts only where they are not zero ("Reporting criteria: There is a nonzero value"). A minute's
 errors have a delay of their own, so they come before or after its requests: AWS doesn't say that they come together. The
 counts of healthy and unhealthy targets come every minute for a group that has targets, with or without requests.
+
+Of the time that targets take to answer there is one number, the 99th percentile of each minute and load balancer (nearest rank;
+CloudWatch interpolates), under a name of its own: moto keeps no distribution (twin/loadbalancer/alarms.py).
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import asyncio
 import datetime as dt
 import json
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -29,6 +33,7 @@ from twin.loadbalancer.engine import Engine
 _log = logging.getLogger(__name__)
 
 CLOUDWATCH_NAMESPACE = "AWS/ApplicationELB"
+RESPONSE_TIME, PERCENTILE = alarms.PERCENTILES[CLOUDWATCH_NAMESPACE]
 _READ_SECONDS = 2.0
 _WRITTEN = "metrics.jsonl"
 """Log of the minutes written to CloudWatch, each with the time of writing."""
@@ -72,7 +77,13 @@ def count(requests: Iterable[Request], load_balancer: str, groups: Mapping[str, 
     return counts
 
 
-def metric_data(counts: Counts, minute: int) -> list[dict[str, Any]]:
+def slowest_share(seconds: Sequence[float], percent: int) -> float:
+    """Return a percentile by nearest rank: the smallest value that so many in a hundred values don't exceed."""
+    ordered = sorted(seconds)
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
+
+
+def metric_data(counts: Mapping[tuple[str, Dimensions], float], minute: int) -> list[dict[str, Any]]:
     """PutMetricData's entries for one whole minute (minutes since the epoch)."""
     timestamp = dt.datetime.fromtimestamp(minute * 60, dt.UTC)
     return [
@@ -81,7 +92,7 @@ def metric_data(counts: Counts, minute: int) -> list[dict[str, Any]]:
             "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions],
             "Timestamp": timestamp,
             "Value": float(value),
-            "Unit": "Count",
+            "Unit": "Seconds" if name.startswith(RESPONSE_TIME) else "Count",
         }
         for (name, dimensions), value in sorted(counts.items())
     ]
@@ -97,6 +108,8 @@ class Metrics:
         self._random = random.Random(seed + 1)  # noqa: S311 - delays, not secrets
         self._tails: dict[str, Tail] = {}
         self._minutes: dict[int, Counts] = {}
+        self._seconds: dict[tuple[int, Dimensions], list[float]] = {}
+        """Minute and load balancer → the time that each answer of a target took."""
         self._due: dict[tuple[int, bool], float] = {}
         self._hosts_minute = 0
 
@@ -130,6 +143,9 @@ class Metrics:
                 # A request belongs to the minute in which it ended.
                 minute = (request.received_ms + max(0, request.total_ms)) // 60_000
                 self._minutes.setdefault(minute, Counter()).update(count([request], load_balancer, groups))
+                if request.by_target:
+                    whole: Dimensions = (("LoadBalancer", load_balancer),)
+                    self._seconds.setdefault((minute, whole), []).append(request.response_ms / 1000)
         self._take_hosts(int(now) // 60, hosts)
         for minute in sorted(self._minutes):
             for errors in (False, True):
@@ -161,14 +177,21 @@ class Metrics:
             self._due[minute, errors] = (minute + 1) * 60 + max(delay, 2 * _READ_SECONDS)
         if now < self._due[minute, errors]:
             return
-        data = metric_data(counts, minute)
+        data = metric_data(counts, minute) + ([] if errors else self._percentiles(minute))
         for start in range(0, len(data), 100):
             self._cloudwatch.put_metric_data(Namespace=CLOUDWATCH_NAMESPACE, MetricData=data[start : start + 100])
         for key in counts:
             del self._minutes[minute][key]
         if not errors:
+            self._seconds = {key: each for key, each in self._seconds.items() if key[0] != minute}
             with (self._twin.logs / _WRITTEN).open("a") as known:
                 known.write(json.dumps({"minute": minute * 60, "written": now}) + "\n")
+
+    def _percentiles(self, minute: int) -> list[dict[str, Any]]:
+        name = alarms.percentile_name(RESPONSE_TIME, PERCENTILE)
+        percent = int(PERCENTILE.removeprefix("p"))
+        took = {scope: seconds for (of, scope), seconds in self._seconds.items() if of == minute}
+        return metric_data({(name, scope): slowest_share(each, percent) for scope, each in took.items()}, minute)
 
 
 def _is_error(metric: str) -> bool:

@@ -91,7 +91,7 @@ def up(twin: Twin) -> None:
     processes.wait_until(
         lambda: _get(twin, "/status")["api"] == "ok",
         "the load balancer to read the AWS API",
-        timeout_seconds=30,
+        timeout_seconds=120,
         process=process,
     )
 

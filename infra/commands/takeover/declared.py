@@ -258,9 +258,10 @@ def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[st
             components=lambda _: None,
             opts=top,
         )
-        security_group = own.security_group_id
+        security_group, control_plane_logs = own.security_group_id, own.control_plane_logs
     else:
         network, security_group = ExistingNetwork.of(existing), existing.security_group_id
+        control_plane_logs = None
     addons = Addons(
         "addons",
         settings,
@@ -281,7 +282,14 @@ def _declare(settings: Settings, region: str, account: str, zone_ids: Mapping[st
         opts=top,
     )
     if settings.monitoring:
-        Monitoring("monitoring", settings, scope=scope, watched=WatchedResources.of(balancers), opts=top)
+        Monitoring(
+            "monitoring",
+            settings,
+            scope=scope,
+            watched=WatchedResources.of(balancers),
+            control_plane_logs=control_plane_logs,
+            opts=top,
+        )
         if settings.monitoring.logs:
             LogShipper("logs", settings, settings.monitoring.logs, scope=scope, depends_on=[], opts=top)
     database.declare(

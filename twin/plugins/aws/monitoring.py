@@ -23,7 +23,16 @@ _ALARM = {
 _WHOLE = ("EvaluationPeriods", "DatapointsToAlarm")
 
 
-class MetricAlarm(Kind):
+class PutKind(Kind):
+    """A resource whose one call both makes it and changes it, by name; so an update puts it again."""
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        del identifier, state
+        if changed:
+            self.create(aws, new)
+
+
+class MetricAlarm(PutKind):
     """aws_cloudwatch_metric_alarm by metric queries; the id is the name."""
 
     token = "aws:cloudwatch/metricAlarm:MetricAlarm"
@@ -47,11 +56,6 @@ class MetricAlarm(Kind):
         for alarm in aws("cloudwatch").describe_alarms(AlarmNames=[identifier])["MetricAlarms"]:
             return {"arn": alarm["AlarmArn"], **{name: alarm[key] for key, name in _ALARM.items() if key in alarm}}
         return None
-
-    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
-        del identifier, state
-        if changed:
-            self.create(aws, new)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
@@ -77,7 +81,7 @@ def _query(declared: Properties) -> dict[str, Any]:
     return query
 
 
-class Dashboard(Kind):
+class Dashboard(PutKind):
     """aws_cloudwatch_dashboard; the id is the name."""
 
     token = "aws:cloudwatch/dashboard:Dashboard"
@@ -93,14 +97,43 @@ class Dashboard(Kind):
         dashboard = aws("cloudwatch").get_dashboard(DashboardName=identifier)
         return {"dashboardArn": dashboard["DashboardArn"], "dashboardBody": dashboard["DashboardBody"]}
 
-    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
-        del identifier, state
-        if changed:
-            self.create(aws, new)
-
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
         del state
         aws("cloudwatch").delete_dashboards(DashboardNames=[identifier])
+
+
+class LogMetricFilter(PutKind):
+    """aws_cloudwatch_log_metric_filter; the id is the name. moto stores it and counts nothing."""
+
+    token = "aws:cloudwatch/logMetricFilter:LogMetricFilter"
+    inputs = frozenset({"name", "logGroupName", "pattern", "metricTransformation"})
+    replaces = frozenset({"name", "logGroupName"})
+    name_property = "name"
+    name_limit = 512
+
+    def create(self, aws: Aws, inputs: Properties) -> str:
+        metric = inputs["metricTransformation"]
+        if self.read(aws, inputs["name"], inputs):
+            self.delete(aws, inputs["name"], inputs)  # AWS's call replaces it, moto's adds another
+        aws("logs").put_metric_filter(
+            filterName=inputs["name"],
+            logGroupName=inputs["logGroupName"],
+            filterPattern=inputs["pattern"],
+            metricTransformations=[
+                {"metricName": metric["name"], "metricNamespace": metric["namespace"], "metricValue": metric["value"]}
+            ],
+        )
+        return str(inputs["name"])
+
+    def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
+        found = aws("logs").describe_metric_filters(logGroupName=state["logGroupName"], filterNamePrefix=identifier)
+        for live in found["metricFilters"]:
+            if live["filterName"] == identifier:
+                return {"name": identifier, "logGroupName": live["logGroupName"], "pattern": live["filterPattern"]}
+        return None
+
+    def delete(self, aws: Aws, identifier: str, state: Properties) -> None:
+        aws("logs").delete_metric_filter(logGroupName=state["logGroupName"], filterName=identifier)
 
 
 class Topic(Kind):
