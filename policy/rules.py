@@ -25,7 +25,7 @@ PUBLIC_PORTS = frozenset({80, 443})
 """Ports that anybody may reach: those of the load balancers."""
 _NARROW = {4: 8, 6: 16}
 """IP version → shortest prefix that is no large part of the internet; 10.0.0.0/8 is the largest private network of IPv4."""
-_PRIVATE = ipaddress.ip_network("fc00::/7")
+_PRIVATE = ipaddress.IPv6Network("fc00::/7")
 _TCP = frozenset({"tcp", "6"})
 EVERYBODY = frozenset(
     {"system:anonymous", "system:unauthenticated", "system:authenticated", "system:serviceaccounts"}

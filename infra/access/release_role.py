@@ -77,6 +77,8 @@ def release_statements(scope: AwsScope) -> list[Statement]:
         # Of a cluster that is there already: where its load balancers are (infra/foundation/existing_network.py).
         allow(["ec2:DescribeSubnets"], "*"),
         allow(["route53:ListHostedZones"], "*"),  # the zone is found by its name
+        # Whether the database is as the settings describe it (infra/foundation/existing_database.py).
+        allow(["rds:DescribeDBInstances"], scope.arn("rds", "db:*")),
     ]
 
 

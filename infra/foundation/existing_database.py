@@ -35,7 +35,7 @@ def live_database(description: Mapping[str, Any]) -> LiveDatabase:
 def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, protect: bool) -> None:
     """Check the database that has the settings' identifier; one that is not there, or not made yet, takes any settings.
 
-    Credentials that may not read it, such as those of a release, may not change it either (infra/access/release_role.py).
+    Credentials that may not read it may not change it either: those of a release from before it was read here.
 
     Raises:
         PreflightError: the settings describe it otherwise than it is; the message has every reason.

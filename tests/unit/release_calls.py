@@ -258,7 +258,6 @@ READS = {
     "kms:DescribeKey",
     "kms:ListResourceTags",
     "logs:DescribeLogGroups",
-    "rds:DescribeDBInstances",
     "rds:DescribeDBParameterGroups",
     "rds:DescribeDBSubnetGroups",
     "route53:GetHostedZone",

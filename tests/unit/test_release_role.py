@@ -78,6 +78,7 @@ MUST = [
     ("cloudwatch:GetMetricData", "*"),
     ("eks:DescribeCluster", arn("eks", "cluster/shopcat")),
     ("route53:ListHostedZones", "*"),
+    ("rds:DescribeDBInstances", arn("rds", "db:shopcat")),
 ]
 MUST_NOT = [
     # Who may do what.

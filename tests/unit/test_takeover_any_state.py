@@ -232,9 +232,10 @@ def test_what_is_elsewhere_is_named_and_hinders_nothing() -> None:
     rows = {row.address: row for row in plan.rows}
     assert [rows[address].outcome for address in (*away, "aws_vpc.far")] == [Outcome.UNKNOWN] * 3
     assert f"it is in {REGION}, account 210987654321" in rows["aws_ecr_repository.builds"].detail
-    assert any("aws:region is" in error for error in _planned([others[1]], wanted).errors), (
-        "nothing of the shop is here"
-    )
+    arn = f"arn:aws:ecr:{REGION}:{ACCOUNT}:repository/shopcat"
+    repository = Owned("aws_ecr_repository.shopcat", "aws_ecr_repository", "", {"arn": arn})
+    for owned in ([others[1]], [others[1], repository]):
+        assert any("aws:region is" in error for error in _planned(owned, wanted).errors), "no database is here"
 
 
 def test_a_cluster_of_rds_beside_the_database_that_the_settings_name_is_somebody_else_s() -> None:

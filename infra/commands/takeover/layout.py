@@ -41,9 +41,10 @@ def account_of(owned: Sequence[Owned]) -> str:
 
 
 def places_elsewhere(owned: Sequence[Owned], region: str, account: str) -> dict[str, str]:
-    """Return address → place of what is in another region or account than the settings, if a part of the shop is in theirs.
+    """Return address → place of what is in another region or account than the settings, if the shop is in theirs.
 
-    A state may hold a replica or a repository elsewhere. Only a state with nothing here is the wrong one.
+    A state may hold a replica or a repository elsewhere. With all of its clusters or databases elsewhere, the settings are of the
+    wrong place: then nothing is returned, and `wrong_place` says so.
     """
     places = {each.address: _place(each) for each in owned}
     away = {
@@ -51,8 +52,9 @@ def places_elsewhere(owned: Sequence[Owned], region: str, account: str) -> dict[
         for address, (place, owner) in places.items()
         if (region and place not in {"", region}) or (account and owner not in {"", account})
     }
-    is_shop_here = any(owner and address not in away for address, (_, owner) in places.items())
-    return away if is_shop_here else {}
+    here = {each.type_name for each in owned if places[each.address][1] and each.address not in away}
+    lost = {each.type_name for each in owned if each.address in away} & {"aws_eks_cluster", "aws_db_instance"} - here
+    return away if here and not lost else {}
 
 
 def _place(owned: Owned) -> tuple[str, str]:
