@@ -222,8 +222,8 @@ _RESTARTS = Alarm(
     periods=3,
     period_seconds=5 * MINUTE_SECONDS,
 )
-"""A container is put off for five minutes at most (kubelet.go, MaxCrashLoopBackOff), and the kubelet looks at it more than once
-meanwhile. One that fails twice and then runs is no alarm."""
+"""A container is put off for five minutes at most (kubelet.go, MaxCrashLoopBackOff), and its kubelet looks at it again within a
+minute and a half (pod_workers.go, completeWork). One that fails twice and then runs is no alarm."""
 
 
 def _of_balancer(name: str, statistic: str, watched: WatchedResources) -> WatchedMetric:

@@ -102,21 +102,25 @@ def dead_target(shop: Shop, _: Watch) -> Iterator[None]:
     elb.deregister_targets(TargetGroupArn=arn, Targets=targets)
 
 
-def _pod(name: str, container: Mapping[str, Any]) -> Begin:
-    """Run a pod beside the add-ons, from the shop's own image."""
+def pods(name: str, count: int, container: Mapping[str, Any]) -> Begin:
+    """Run pods beside the add-ons, from the shop's own image."""
 
     @contextlib.contextmanager
     def begin(shop: Shop, _: Watch) -> Iterator[None]:
         deployment = kubectl(shop.twin, "get", "deployment", f"shopcat-{live_colour(shop)}", "-n", NAMESPACE)
         image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-        manifest = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": "kube-system"},
-            "spec": {"containers": [{"name": name, "image": image, **container}], "terminationGracePeriodSeconds": 0},
-        }
+        spec = {"containers": [{"name": name, "image": image, **container}], "terminationGracePeriodSeconds": 0}
+        items = [
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": f"{name}-{index}", "namespace": "kube-system"},
+                "spec": spec,
+            }
+            for index in range(count)
+        ]
         path = shop.directory / f"{name}.json"
-        path.write_text(json.dumps(manifest))
+        path.write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
         command(shop.twin, ["kubectl", "apply", "-f", str(path)])
         yield
         command(shop.twin, ["kubectl", "delete", "-f", str(path), "--wait=false"])
@@ -194,14 +198,15 @@ FAULTS = (
     Fault("shopcat-unhealthy-targets", "a target of the live colour that answers nobody", dead_target, 2),
     Fault(
         "shopcat-restart-loop",
-        "a container in kube-system that ends at once; lines of the real kubelet",
-        _pod("restarts", {"command": ["python", "-c", "raise SystemExit(1)"]}),
+        "containers in kube-system that end at once; lines of the real kubelets",
+        # A kubelet may be silent on one of them for a minute and a half, which is most of a window here.
+        pods("restarts", 4, {"command": ["false"]}),
         2,
     ),
     Fault(
         "shopcat-unschedulable-pods",
         "a pod that wants 100 CPUs; the real scheduler's verdict, written as EKS would",
-        _pod("no-room", {"resources": {"requests": {"cpu": "100"}}}),
+        pods("no-room", 1, {"resources": {"requests": {"cpu": "100"}}}),
         2,
     ),
     _injected("database-connections", "RDS writes 10 000 connections", 10_000, 2),

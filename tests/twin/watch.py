@@ -90,8 +90,10 @@ class Watch:
     states: dict[str, str] = field(default_factory=dict)
     changes: list[tuple[float, str, str]] = field(default_factory=list)
     """Time, alarm and its new state."""
+    long_now: set[str] = field(default_factory=set)
+    """Alarms that are in ALARM with their own windows, by the load balancer's evaluation each minute."""
     long_alarms: set[str] = field(default_factory=set)
-    """Alarms that were in ALARM with their own windows, by the load balancer's evaluation."""
+    """Alarms that were so at any time since this was emptied."""
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -214,4 +216,5 @@ class Watch:
                 self.states[name] = state
                 self.changes.append((time.time(), name, state))
         answers = self.cloudwatch.describe_alarms(StateValue="ALARM")["MetricAlarms"]
-        self.long_alarms |= {alarm["AlarmName"] for alarm in answers}
+        self.long_now = {alarm["AlarmName"] for alarm in answers}
+        self.long_alarms |= self.long_now
