@@ -29,7 +29,7 @@ from infra.settings import read_stack
 if TYPE_CHECKING:
     from infra.settings import Settings
 
-T = TypeVar("T")
+Read = TypeVar("Read")
 UNKNOWN_ACCOUNT = "000000000000"
 """In ARNs of what is declared, if neither AWS nor the state says which account it is."""
 
@@ -60,7 +60,7 @@ def _read_inputs(arguments: argparse.Namespace) -> _Inputs:
     """
     errors: list[str] = []
 
-    def attempt(read: Callable[[], T]) -> T | None:
+    def attempt(read: Callable[[], Read]) -> Read | None:
         try:
             return read()
         except SettingsError as error:
@@ -69,7 +69,7 @@ def _read_inputs(arguments: argparse.Namespace) -> _Inputs:
 
     state = attempt(lambda: _read_state(arguments.state))
     stack = attempt(lambda: read_stack(Path(os.environ.get("PULUMI_OPTION_CONFIG_FILE", "Pulumi.prod.yaml"))))
-    release = attempt(lambda: _read_release(arguments.helm)) if arguments.helm else None
+    release = attempt(lambda: _read_helm_release(arguments.helm)) if arguments.helm else None
     if state is None or stack is None or errors:
         raise SettingsError("\nerror: ".join(errors))
     return _Inputs(state, *stack, release)
@@ -83,7 +83,7 @@ def _read_state(path: Path) -> TerraformState:
     return parse_state(_read_file(path, "Terraform's state"), path.name)
 
 
-def _read_release(path: Path) -> helm.HelmRelease:
+def _read_helm_release(path: Path) -> helm.HelmRelease:
     return helm.parse_text(_read_file(path, "Helm's output"), path.name, SHOP_NAMESPACE)
 
 

@@ -51,7 +51,7 @@ def storage_refusal(size: int, wanted: DatabaseSettings) -> str:
     return f"it has {size} GiB, and RDS makes no storage smaller; set {SECTION}.storageGibibytes to {size}"
 
 
-def version_refusal(version: str, wanted: DatabaseSettings) -> str:
+def engine_refusal(version: str, wanted: DatabaseSettings) -> str:
     """Return why the database can't run the version of the settings; empty if it can, or if what it runs is not known.
 
     RDS goes to another major version only where that is asked for (docs.aws.amazon.com/AmazonRDS/latest/APIReference/
@@ -95,7 +95,7 @@ def database_refusals(live: LiveDatabase, wanted: DatabaseSettings, *, protect: 
         wanted: the settings.
         protect: the database is protected; without that a person has chosen to lose it.
     """
-    reasons = [storage_refusal(live.storage_gibibytes, wanted), version_refusal(live.version, wanted)]
+    reasons = [storage_refusal(live.storage_gibibytes, wanted), engine_refusal(live.version, wanted)]
     if wanted.port not in {DATABASE_PORT, live.port}:  # the usual one is not declared, so it changes nothing
         reasons.append(
             f"it answers at port {live.port}, and would be moved to {wanted.port}, away from all who use it; set {SECTION}.port "

@@ -21,7 +21,7 @@ from infra.commands.takeover.rows import Outcome, TakeoverRow
 from infra.commands.takeover.state import masked
 from infra.commands.takeover.suggestions import usable_lines
 from infra.commands.takeover.unpaired import Unpaired
-from infra.foundation.database_fit import storage_refusal, version_refusal
+from infra.foundation.database_fit import engine_refusal, storage_refusal
 from infra.foundation.import_commands import import_command, provider_urn
 from infra.names import COLOURS, PRODUCTION_STACK, PROJECT, SHOP_NAMESPACE, workload_name
 
@@ -383,7 +383,7 @@ def _disturbed_database(owned: Sequence[Owned], pairs: Pairs, settings: Settings
         version = str(state_value("engineVersion", each.attributes) or "")
         reasons = {
             str(size): storage_refusal(size, wanted) if isinstance(size, int) else "",
-            version: version_refusal(version, wanted),
+            version: engine_refusal(version, wanted),
         }
         for value, reason in reasons.items():
             if reason:

@@ -231,7 +231,7 @@ def read_counts(clients: AwsClients, edge: Edge, now: datetime, minutes: int) ->
     """
     start, end = count_window(now, minutes)
     with _explained(clients, f"counts of load balancer {edge.name}"):
-        queries = metric_queries(edge, _target_groups(clients, edge))
+        queries = metric_queries(edge, _groups_behind(clients, edge))
         values: dict[str, dict[datetime, float]] = {name: {} for name in queries}
         status = dict.fromkeys(queries, "no answer")
         notes: list[str] = []
@@ -255,7 +255,7 @@ def read_counts(clients: AwsClients, edge: Edge, now: datetime, minutes: int) ->
     )
 
 
-def _target_groups(clients: AwsClients, edge: Edge) -> list[str]:
+def _groups_behind(clients: AwsClients, edge: Edge) -> list[str]:
     if edge.kind is not EdgeKind.APPLICATION:
         return []
     groups = clients.get("elbv2").describe_target_groups(LoadBalancerArn=edge.arn)["TargetGroups"]
