@@ -24,6 +24,7 @@ from infra.release.reads import (
     read_load_balancer,
     read_standing,
     read_wanted,
+    refuse_former_database,
     refuse_gone_image,
     refuse_lost_ledger,
     refuse_unserved,
@@ -100,6 +101,8 @@ class Plan:
     probe_address: str = ""
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
+    is_held: bool = False
+    """`shopcat:holdTraffic`: the release stops before traffic moves."""
     is_traffic_misplaced: bool = False
     """No release is open, and not all weight is on the live colour: at its end this update puts it there."""
     notes: tuple[str, ...] = field(default=())
@@ -140,6 +143,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
         refuse_gone_image(clients, settings.registry.repository, decision.record)
+        refuse_former_database(clients, settings.database, decision.record)
     live = state.live if decision.action == "stay" else None
     is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
     notes = [decision.message, room.describe(settings.production), *rollback_notes]
@@ -167,6 +171,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         load_balancer=LOAD_BALANCER,
         kubernetes=kubernetes,
         room=room,
+        is_held=settings.hold_traffic,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),
         standing=standing,

@@ -11,6 +11,11 @@ from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
+from infra.foundation.secret_versions import (
+    current_version,
+    refuse_other_database,
+    refuse_rollback_to_other_database,
+)
 from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
@@ -23,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from infra.clients.kubernetes import KubernetesClient
+    from infra.settings.platform import DatabaseSettings
 
 
 def read_load_balancer(clients: AwsClients, load_balancer: str) -> View:
@@ -106,7 +112,9 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
         # The record is what counts; only the digest is compared.
         known = state.release(opened.name).record.template
         return Tag(settings.tag, replace(known, image=image), by)
-    return Tag(settings.tag, template_of(settings, view, image, _secret_version(clients)), by)
+    version, stages = _secret_version(clients)
+    refuse_other_database(stages, settings.database.serving_restored)
+    return Tag(settings.tag, template_of(settings, view, image, version), by)
 
 
 def template_of(settings: Settings, view: View, image: str, secret_version: str) -> TemplateInput:
@@ -187,6 +195,17 @@ def refuse_gone_image(clients: AwsClients, name: str, record: Record) -> None:
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
+def refuse_former_database(clients: AwsClients, database: DatabaseSettings, record: Record) -> None:
+    """Refuse a rollback whose pods would use another database than releases use now."""
+    template = record.template
+    try:
+        secret = clients.get("secretsmanager").describe_secret(SecretId=template.secret_id)
+    except (BotoCoreError, ClientError) as error:
+        raise explain(error, f"secret {template.secret_id}", clients.endpoint_url) from error
+    stages = secret.get("VersionIdsToStages", {}).get(template.secret_version, [])
+    refuse_rollback_to_other_database(record.name, stages, database.serving_restored)
+
+
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     """Return the ten youngest tags."""
     tags: list[tuple[Any, str]] = []
@@ -197,8 +216,8 @@ def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     return [tag for _, tag in sorted(tags, key=lambda pair: str(pair[0]), reverse=True)[:10]]
 
 
-def _secret_version(clients: AwsClients) -> str:
-    """Return the id of the version that is current now; a release keeps it for good."""
+def _secret_version(clients: AwsClients) -> tuple[str, list[str]]:
+    """Return id and labels of the version that is current now; a release keeps it for good."""
     try:
         secret = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)
     except (BotoCoreError, ClientError) as error:
@@ -208,9 +227,9 @@ def _secret_version(clients: AwsClients) -> str:
                 "platform up first: pulumi up -s prod, without a tag"
             ) from error
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
-    for version, stages in secret.get("VersionIdsToStages", {}).items():
-        if "AWSCURRENT" in stages:
-            return str(version)
+    version, stages = current_version(secret)
+    if version:
+        return version, stages
     raise PreflightError(f"secret {APPLICATION_SECRET} has no current version; run pulumi up -s prod without a tag")
 
 
@@ -222,7 +241,7 @@ def settings_differ(
     if decision.action != "stay" or live is None:
         return []
     try:
-        version = _secret_version(clients)
+        version, _ = _secret_version(clients)
     except ShopCatError as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
     wanted = template_of(settings, view, live.template.image, version)

@@ -144,6 +144,43 @@ def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
 
 
+def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform: AwsClients) -> None:
+    """A release that came in while a restored database is tried would move everybody to it; a rollback would lose what is new."""
+    manager = client("secretsmanager")
+
+    def lead_to(*labels: str) -> None:
+        text = json.dumps({"host": labels[0] if labels else "first"})
+        manager.put_secret_value(
+            SecretId="shopcat/application", SecretString=text, VersionStages=["AWSCURRENT", *labels]
+        )
+
+    at = {"at": "2026-11-29T10:00:00Z"}
+    serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    refused(platform, "leads to the first database, and the settings want the restored", tag="v1.1.0", **serving)
+    lead_to("restored:shopcat-restored:1")
+    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0")
+    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0", **standing)
+    assert read(platform).decision.action == "stay"
+    same = release(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving)
+    assert same.decision.open is not None
+    assert same.decision.open.name == "v1.0.0-r2", "the same image, and the other database"
+    back = {"rollback": "v1.0.0-r2->v1.0.0-r1"}
+    refused(
+        platform,
+        "v1.0.0-r1: its pods would use the first database, and the settings want the restored",
+        **serving,
+        **back,
+    )
+    lead_to()
+    for settings_after in (standing, {}):
+        record = read(platform, **settings_after, **back).decision.record
+        assert record is not None
+        assert record.name == "v1.0.0-r1"
+
+
 def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:
     push("v1.0.0", 1)
     push("v1.1.0", 2)
