@@ -30,7 +30,14 @@ from infra.errors import PreflightError
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
 from infra.foundation.secret_versions import current_version, restored_instance, restored_label
-from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, EXTERNAL_SECRETS_API, RUNTIME_USER
+from infra.names import (
+    APPLICATION_SECRET,
+    DATABASE_NAMESPACE,
+    DATABASE_PORT,
+    DATABASE_RESTORED_JOB,
+    EXTERNAL_SECRETS_API,
+    RUNTIME_USER,
+)
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -39,7 +46,6 @@ if TYPE_CHECKING:
 
 APPLICATION_PASSWORD_LENGTH = 40
 DATABASE_ROLES_JOB = "database-roles"
-DATABASE_RESTORED_JOB = "database-restored"
 _STORE = "database"
 
 

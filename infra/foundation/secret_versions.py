@@ -56,11 +56,11 @@ def refuse_other_database(stages: Sequence[str], wanted: str) -> None:
         )
 
 
-def refuse_rollback_to_other_database(name: str, stages: Sequence[str], wanted: str) -> None:
-    """Refuse a rollback to a release that began with another database: orders written since would be missing there.
+def refuse_record_of_other_database(name: str, stages: Sequence[str], wanted: str) -> None:
+    """Refuse to bring up a release that began with another database: orders written since would be missing there.
 
     Args:
-        name: of the release that would come back.
+        name: of the release that would get traffic.
         stages: labels of the secret's version that it began with.
         wanted: name of the restored instance that serves by the settings; empty for the first instance.
 
@@ -70,9 +70,28 @@ def refuse_rollback_to_other_database(name: str, stages: Sequence[str], wanted: 
     former = restored_instance(stages)
     if former != wanted:
         raise PreflightError(
-            f"rollback to {name}: its pods would use {_named(former)}, and the settings want {_named(wanted)}. To go back to "
-            "that database set shopcat:database.restore.serves accordingly and run `pulumi up -s prod` without a tag first "
-            "(docs/restore.md); else push its image under a new tag and release that"
+            f"{name} would bring its users to {_named(former)}, and the settings want {_named(wanted)}. To go to that database "
+            "set shopcat:database.restore.serves accordingly and run `pulumi up -s prod` without a tag first "
+            "(docs/restore.md); an open release can be aborted; a former one's image can be pushed under a new tag"
+        )
+
+
+def refuse_forgotten_restore(name: str, stages: Sequence[str], *, is_set: bool) -> None:
+    """Refuse settings that know nothing of the restored database that the live release uses.
+
+    Args:
+        name: of the live release.
+        stages: labels of the secret's version that it began with.
+        is_set: the settings have `database.restore`.
+
+    Raises:
+        PreflightError: they don't, and it does.
+    """
+    restored = restored_instance(stages)
+    if restored and not is_set:
+        raise PreflightError(
+            f"live {name} uses {_named(restored)}, and shopcat:database.restore is not set: this update would lead the next "
+            "release to the first database. Put the setting back as it was when that release was made (docs/restore.md)"
         )
 
 

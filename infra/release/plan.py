@@ -24,7 +24,7 @@ from infra.release.reads import (
     read_load_balancer,
     read_standing,
     read_wanted,
-    refuse_former_database,
+    refuse_database_misfit,
     refuse_gone_image,
     refuse_lost_ledger,
     refuse_unserved,
@@ -137,13 +137,13 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{decision.message}: load balancer {LOAD_BALANCER} has no listener that forwards to both colours; bring "
             "the platform up first: pulumi up -s prod, without a tag"
         )
+    refuse_database_misfit(clients, settings.database, state, decision)
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
         refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
         refuse_gone_image(clients, settings.registry.repository, decision.record)
-        refuse_former_database(clients, settings.database, decision.record)
     live = state.live if decision.action == "stay" else None
     is_traffic_misplaced = live is not None and not view.agree(all_on(live.colour))
     notes = [decision.message, room.describe(settings.production), *rollback_notes]

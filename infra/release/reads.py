@@ -13,8 +13,9 @@ from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
 from infra.foundation.secret_versions import (
     current_version,
+    refuse_forgotten_restore,
     refuse_other_database,
-    refuse_rollback_to_other_database,
+    refuse_record_of_other_database,
 )
 from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
@@ -195,15 +196,33 @@ def refuse_gone_image(clients: AwsClients, name: str, record: Record) -> None:
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
-def refuse_former_database(clients: AwsClients, database: DatabaseSettings, record: Record) -> None:
-    """Refuse a rollback whose pods would use another database than releases use now."""
+def refuse_database_misfit(
+    clients: AwsClients, database: DatabaseSettings, state: LedgerState, decision: Decision
+) -> None:
+    """Refuse an update whose settings name another database than the live release uses, or than one that gets traffic would.
+
+    A release that is made now is compared in `read_wanted`. Nothing is asked before the first release.
+    """
+    if state.live_record is None:
+        return
+    live = state.live_record
+    refuse_forgotten_restore(live.name, _labels(clients, live), is_set=database.restore is not None)
+    record = decision.record
+    is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind == "rollback")
+    if record is not None and is_former and decision.action in ("release", "resume"):
+        refuse_record_of_other_database(record.name, _labels(clients, record), database.serving_restored)
+
+
+def _labels(clients: AwsClients, record: Record) -> list[str]:
+    """Return the labels of the secret's version that a release began with; none of one that has lost all of them."""
     template = record.template
     try:
         secret = clients.get("secretsmanager").describe_secret(SecretId=template.secret_id)
     except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return []
         raise explain(error, f"secret {template.secret_id}", clients.endpoint_url) from error
-    stages = secret.get("VersionIdsToStages", {}).get(template.secret_version, [])
-    refuse_rollback_to_other_database(record.name, stages, database.serving_restored)
+    return list(secret.get("VersionIdsToStages", {}).get(template.secret_version, []))
 
 
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:

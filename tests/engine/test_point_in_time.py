@@ -69,7 +69,7 @@ class Database:
 @pytest.fixture(scope="module")
 def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     # PostgreSQL runs as an account that may not enter pytest's own folder.
-    state = Path("/tmp") / f"shopcat-restore-{time.time_ns()}"  # noqa: S108
+    state = Path("/tmp") / f"shopcat-restore-{time.time_ns()}"
     loaded = config.load("restored", simulated=True)
     twin = Twin(loaded.name, loaded.index, loaded.cache, state, simulated=True)
     twin.directory.mkdir(parents=True)

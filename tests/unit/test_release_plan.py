@@ -170,15 +170,35 @@ def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform:
     back = {"rollback": "v1.0.0-r2->v1.0.0-r1"}
     refused(
         platform,
-        "v1.0.0-r1: its pods would use the first database, and the settings want the restored",
+        "v1.0.0-r1 would bring its users to the first database, and the settings want the restored",
         **serving,
         **back,
     )
     lead_to()
-    for settings_after in (standing, {}):
-        record = read(platform, **settings_after, **back).decision.record
-        assert record is not None
-        assert record.name == "v1.0.0-r1"
+    record = read(platform, **standing, **back).decision.record
+    assert record is not None
+    assert record.name == "v1.0.0-r1"
+    for wanted in ({}, {"tag": "v1.1.0"}, back):
+        refused(platform, "live v1.0.0-r2 uses the restored database shopcat-restored, and .*is not set", **wanted)
+
+
+def test_an_open_release_on_a_restored_database_goes_on_only_by_its_settings(platform: AwsClients) -> None:
+    """A drill holds one: a plain update, a person's or a workflow's, must not bring users to it."""
+    manager = client("secretsmanager")
+    push("v1.0.0", 1)
+    release(platform, tag="v1.0.0")
+    manager.put_secret_value(
+        SecretId="shopcat/application",
+        SecretString='{"host": "b"}',
+        VersionStages=["AWSCURRENT", "restored:shopcat-restored:1"],
+    )
+    at = {"at": "2026-11-29T10:00:00Z"}
+    serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
+    read(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving).session.take()
+    for settings_meanwhile in ({}, standing):
+        refused(platform, "v1.0.0-r2 would bring its users to the restored database", **settings_meanwhile)
+        assert read(platform, abort="v1.0.0", **settings_meanwhile).decision.action == "abort"
+    assert read(platform, **serving).decision.action == "resume"
 
 
 def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:

@@ -31,13 +31,24 @@ def test_a_release_and_a_rollback_use_the_database_of_the_settings_or_none(curre
     stages = ["AWSCURRENT", *([secret_versions.restored_label(current)] if current else [])]
     if current == wanted:
         secret_versions.refuse_other_database(stages, wanted)
-        secret_versions.refuse_rollback_to_other_database("v1.0.0-r1", stages, wanted)
+        secret_versions.refuse_record_of_other_database("v1.0.0-r1", stages, wanted)
         return
     for name in filter(None, (current, wanted)):
         with pytest.raises(PreflightError, match=f"the restored database {re.escape(name)}"):
             secret_versions.refuse_other_database(stages, wanted)
         with pytest.raises(PreflightError, match=f"v1.0.0-r1.*the restored database {re.escape(name)}"):
-            secret_versions.refuse_rollback_to_other_database("v1.0.0-r1", stages, wanted)
+            secret_versions.refuse_record_of_other_database("v1.0.0-r1", stages, wanted)
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+@given(st.one_of(st.just(""), IDENTIFIERS))
+def test_settings_may_not_forget_the_database_of_the_live_release(*, is_set: bool, current: str) -> None:
+    stages = [secret_versions.restored_label(current)] if current else []
+    if is_set or not current:
+        secret_versions.refuse_forgotten_restore("v1.0.0-r1", stages, is_set=is_set)
+        return
+    with pytest.raises(PreflightError, match=f"live v1.0.0-r1 uses the restored database {re.escape(current)}, and"):
+        secret_versions.refuse_forgotten_restore("v1.0.0-r1", stages, is_set=is_set)
 
 
 def test_the_current_version_is_the_one_that_says_so() -> None:
