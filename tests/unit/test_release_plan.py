@@ -25,6 +25,7 @@ from infra.settings import Settings, read_settings
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
+from twin.aws import secrets_manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,6 +145,15 @@ def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
 
 
+@pytest.fixture
+def labels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Secrets Manager, and not as in moto; the twin mends that the same way."""
+    secret = secrets_manager.models.FakeSecret
+    monkeypatch.setattr(secret, "reset_default_version", secret.reset_default_version)
+    secrets_manager.patch_labels()
+
+
+@pytest.mark.usefixtures("labels_stay")
 def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform: AwsClients) -> None:
     """A release that came in while a restored database is tried would move everybody to it; a rollback would lose what is new."""
     manager = client("secretsmanager")

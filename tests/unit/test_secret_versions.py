@@ -41,7 +41,7 @@ def test_a_release_and_a_rollback_use_the_database_of_the_settings_or_none(curre
 
 
 @pytest.mark.parametrize("is_set", [True, False])
-@given(st.one_of(st.just(""), IDENTIFIERS))
+@given(current=st.one_of(st.just(""), IDENTIFIERS))
 def test_settings_may_not_forget_the_database_of_the_live_release(*, is_set: bool, current: str) -> None:
     stages = [secret_versions.restored_label(current)] if current else []
     if is_set or not current:

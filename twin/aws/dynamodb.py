@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections import defaultdict
+from datetime import UTC, datetime
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from moto.core.exceptions import JsonRESTError
 from moto.core.responses import ActionResult
@@ -34,12 +35,13 @@ class Journal:
     """Items of each table with point-in-time recovery after each of its writes, with the time."""
 
     def __init__(self) -> None:
-        self._states: dict[str, list[tuple[float, Items]]] = defaultdict(list)
+        # By the table itself: another one may be made under a name that was deleted.
+        self._states: WeakKeyDictionary[Any, list[tuple[float, Items]]] = WeakKeyDictionary()
 
     def record(self, tables: Any) -> None:
         """Keep the items of every table that has recovery and has changed."""
         for table in tables.values():
-            states = self._states[table.table_arn]
+            states = self._states.setdefault(table, [])
             if not _is_recoverable(table):
                 states.clear()
             elif not states or states[-1][1] != table.items:
@@ -47,7 +49,7 @@ class Journal:
 
     def window(self, table: Any) -> tuple[float, float]:
         """Return the first and the last moment that can be restored; the first is later while there is none yet."""
-        states = self._states[table.table_arn]
+        states = self._states.setdefault(table, [])
         return (states[0][0] if states else float("inf")), time.time() - LATEST_SECONDS
 
     def at(self, table: Any, moment: float) -> Items:
@@ -61,13 +63,20 @@ class Journal:
             raise RestoreError(
                 "InvalidRestoreTimeException", f"the table can be restored between {first:.0f} and {last:.0f}"
             )
-        kept = [items for then, items in self._states[table.table_arn] if then <= moment]
+        kept = [items for then, items in self._states.setdefault(table, []) if then <= moment]
         return copy.deepcopy(kept[-1])
 
 
 def _is_recoverable(table: Any) -> bool:
     recovery = table.continuous_backups["PointInTimeRecoveryDescription"]
     return bool(recovery["PointInTimeRecoveryStatus"] == "ENABLED")
+
+
+def _seconds(moment: Any) -> float:
+    """Return seconds since the epoch; moto's parser makes a time in UTC without a zone of them."""
+    if isinstance(moment, datetime):
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return float(moment)
 
 
 def patch_recovery() -> None:
@@ -111,7 +120,8 @@ def patch_recovery() -> None:
             )
         if not _is_recoverable(source):
             raise RestoreError("PointInTimeRecoveryUnavailableException", "point-in-time recovery is not enabled")
-        moment = journal.window(source)[1] if body.get("UseLatestRestorableTime") else float(body["RestoreDateTime"])
+        latest = journal.window(source)[1]
+        moment = latest if body.get("UseLatestRestorableTime") else _seconds(body["RestoreDateTime"])
         items = journal.at(source, moment)
         restored = tables.restore_table_to_point_in_time(body["TargetTableName"], body["SourceTableName"])
         restored.items = items
