@@ -211,6 +211,10 @@ class Drill:
         )
         if finished.code != 0 and HELD in finished.text:
             return "started, smoke test passed, targets healthy, no weight"
+        if finished.code == 0:
+            raise PipelineError(
+                f'{tag} was not held: users are on the restored database. Go back by docs/restore.md, "Damaged data", step 7'
+            )
         with suppress(ShopCatError):
             self._up({**restore, "serves": "true"}, "-c", f"shopcat:abort={tag}")
         raise PipelineError(
