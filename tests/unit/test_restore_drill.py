@@ -214,7 +214,7 @@ def test_a_step_that_fails_ends_it_and_points_to_the_way_back(account: AwsClient
 
 def test_a_release_that_was_not_held_is_no_success(account: AwsClients) -> None:
     calls: list[str] = []
-    with pytest.raises(PipelineError, match="v1.0.0 was not held: users are on the restored database"):
+    with pytest.raises(PipelineError, match=r"v1\.0\.0 was not held: users are on the restored database"):
         drill(account, FakeStack(calls, held=False)).run()
     assert calls == ORDER[:3], "what is live can't be aborted"
 
