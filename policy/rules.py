@@ -181,6 +181,10 @@ HOLDS_DATA: Mapping[str, str] = {
 
 
 def _is_throw_away(resource: Declared) -> bool:
+    if resource.pulumi_type == "aws:rds/instance:Instance" and resource.inputs.get("restoreToPointInTime"):
+        # A copy that no release uses yet: what is in it is in its source's backups. One that serves is declared protected.
+        guards = resource.protect or resource.inputs.get("deletionProtection")
+        return not guards and resource.inputs.get("skipFinalSnapshot") is False
     name = str(resource.inputs.get("name", ""))
     if resource.key == ("aws:kms/key:Key", ALARMS_KEY):
         return True

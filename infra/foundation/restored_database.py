@@ -92,6 +92,7 @@ def declare_restored_instance(
         vpc_security_group_ids=source.vpc_security_group_ids,
         publicly_accessible=False,
         multi_az=config.multi_zone,
+        backup_retention_period=config.backup_retention_days,
         copy_tags_to_snapshot=True,
         auto_minor_version_upgrade=True,
         deletion_protection=protected,

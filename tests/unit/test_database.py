@@ -311,7 +311,14 @@ def test_a_restored_instance_stands_beside_the_first_with_what_a_restore_can_be_
     inputs = found[RESTORED].inputs
     assert inputs["identifier"] == "shopcat-restored"
     assert inputs["restoreToPointInTime"]["restoreTime"] == MOMENT["at"]
-    same = {"instanceClass", "storageEncrypted", "storageType", "maxAllocatedStorage", "publiclyAccessible"}
+    same = {
+        "backupRetentionPeriod",
+        "instanceClass",
+        "storageEncrypted",
+        "storageType",
+        "maxAllocatedStorage",
+        "publiclyAccessible",
+    }
     assert {name: inputs[name] for name in same} == {name: before[INSTANCE].inputs[name] for name in same}
     assert not {"dbName", "username", "engine", "engineVersion", "allocatedStorage"} & set(inputs), "its source's own"
     assert inputs["deletionProtection"] is False
