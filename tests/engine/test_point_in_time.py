@@ -1,6 +1,8 @@
 """RDS's point-in-time recovery on the twin: a second instance as the first was at a moment, and not as it is now."""
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,14 +15,27 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from infra.commands.takeover.declared import record_declared
+from infra.settings import read_settings
+from tests.unit.test_settings import committed
 from twin import config
 from twin.aws import point_in_time, postgres
 from twin.aws.postgres import Server
 from twin.aws.rds import patch_rds
+from twin.build import programs
 from twin.config import Twin
 from twin.host import pki
 
 pytestmark = pytest.mark.engine
+
+
+NUMBERED = """
+CREATE ROLE shopcat LOGIN;
+CREATE TABLE parcels (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, sent timestamptz NOT NULL);
+ALTER TABLE parcels OWNER TO shopcat;
+INSERT INTO parcels (sent) SELECT timestamptz '2026-01-01 00:00Z' + n * interval '1 day' FROM generate_series(0, 8) AS n;
+ALTER TABLE orders OWNER TO shopcat;
+"""
 
 
 @dataclass
@@ -87,6 +102,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
             )  # fmt: skip
             made.wait("shopcat")
             postgres.sql(Server(twin), "CREATE TABLE orders (key int PRIMARY KEY);", database="shopcat")
+            postgres.sql(Server(twin), NUMBERED, database="shopcat")
             while point_in_time.earliest(Server(twin)) is None:
                 time.sleep(0.1)
             for key in range(40):
@@ -125,6 +141,58 @@ def test_holds_what_was_committed_by_then_and_nothing_later(database: Database, 
         assert instance["DBName"] == "shopcat"
     finally:
         database.rds.delete_db_instance(DBInstanceIdentifier="shopcat-restored", SkipFinalSnapshot=True)
+
+
+def test_the_job_looks_at_it_as_the_application_s_role_and_leaves_out_numbers(database: Database) -> None:
+    """The very script of the Job, over TLS, with the master password that RDS keeps."""
+    database.restore("shopcat-restored", RestoreTime=database.moments[2])
+    try:
+        instance = database.wait("shopcat-restored")
+        managed = database.rds.modify_db_instance(
+            DBInstanceIdentifier="shopcat-restored", ManageMasterUserPassword=True, ApplyImmediately=True
+        )["DBInstance"]
+        run = Script(database.twin, instance["Endpoint"]["Port"], managed["MasterUserSecret"]["SecretArn"])
+        for _ in range(2):  # it may run again
+            result = run()
+            assert result.returncode == 0, result.stderr
+        assert "orders: rows|30" in result.stdout
+        assert "parcels: rows|9" in result.stdout
+        assert "parcels.sent: newest|2026-01-09" in result.stdout
+        insert = "INSERT INTO parcels (sent) VALUES (now()) RETURNING id;"
+        numbers = [int(postgres.sql(Server(database.twin, place), insert, database="shopcat")) for place in (0, 1)]
+        assert numbers[0] == 10
+        assert numbers[1] >= 1_000_000
+        postgres.sql(Server(database.twin, 1), "DROP TABLE parcels, orders;", database="shopcat")
+        empty = run()
+        assert empty.returncode != 0
+        assert "the restored database has no table in schema public" in empty.stderr
+    finally:
+        database.rds.delete_db_instance(DBInstanceIdentifier="shopcat-restored", SkipFinalSnapshot=True)
+
+
+class Script:
+    """What the Job of a restored database runs, as this program declares it."""
+
+    def __init__(self, twin: Twin, port: int, secret_arn: str) -> None:
+        database = {**committed()["database"], "restore": {"at": "2026-11-29T10:00:00Z"}}
+        declared = record_declared(read_settings(committed(database=database)), "eu-central-1", "123456789012")
+        (job,) = [each for each in declared if each.key == ("kubernetes:batch/v1:Job", "database-restored")]
+        (container,) = job.inputs["spec"]["template"]["spec"]["containers"]
+        self._command: list[str] = container["command"]
+        make: Any = boto3.client
+        manager = make("secretsmanager", region_name="eu-central-1", aws_access_key_id="x", aws_secret_access_key="x")
+        secret = json.loads(manager.get_secret_value(SecretId=secret_arn)["SecretString"])
+        programs_of_debian = programs.debian_environment(twin)
+        self._env = {
+            **os.environ,
+            **programs_of_debian,
+            "PATH": f"{programs.debian_program(twin, 'psql').parent}{os.pathsep}{os.environ['PATH']}",
+            "PGHOST": twin.host_ip, "PGPORT": str(port), "PGDATABASE": "shopcat", "PGUSER": "shopcat_admin",
+            "PGSSLMODE": "require", "PGPASSWORD": secret["password"], "APP_USER": "shopcat", "APP_PASSWORD": "only-here",
+        }  # fmt: skip
+
+    def __call__(self) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(self._command, env=self._env, text=True, capture_output=True, check=False)
 
 
 def test_goes_on_from_there_by_itself(database: Database) -> None:
