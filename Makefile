@@ -164,5 +164,15 @@ upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an
 alarms: $(READY) ## a fault for each alarm under load, and a release that no alarm tells of; half an hour; docs/alarms.md
 	SHOPCAT_ALARMS=1 $(VENV)/bin/pytest tests/twin/test_alarms.py
 
+.PHONY: restore-drill restore state-versions
+restore-drill: $(READY) ## backups restored beside production, tried by a release that no user reaches, taken away; AT=moment; docs/restore.md
+	@$(RUN) -m pipeline.restore_drill $(if $(AT),"$(AT)")
+
+restore: $(READY) ## the same on a twin of its own under load, then users moved to a restored database and back; docs/restore.md
+	@$(RUN) -m bench.restore $(if $(call on,$(DRILL)),--drill)
+
+state-versions: $(READY) ## the versions of production's state file; VERSION=id makes one the present one
+	@$(RUN) -m infra.commands.state_versions $(if $(VERSION),"$(VERSION)")
+
 faults: $(READY) ## the fault matrix under load, hours; CELL=text for the cells whose name holds it; table in docs/faults.md
 	SHOPCAT_FAULTS="$(or $(CELL),all)" $(VENV)/bin/pytest tests/twin/test_faults.py

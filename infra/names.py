@@ -84,6 +84,8 @@ def check_tag(tag: str) -> str:
 
 DATABASE_PORT = 5432
 DATABASE_NAMESPACE = "shopcat-database"
+DATABASE_RESTORED_JOB = "database-restored"
+"""Job that looks at a restored database; its log says what is in it."""
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
 """The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
 SECRET_KEYS: Mapping[str, str] = {

@@ -263,8 +263,18 @@ HOLDS_DATA: Mapping[str, str] = {
 _THROW_AWAY_NAMES = frozenset({PREVIEW_REPOSITORY, PREVIEW_SLOTS_TABLE})
 
 
+def _is_unused_copy(resource: Declared) -> bool:
+    """Tell whether a database is a restored copy that no release uses yet: what is in it is in its source's backups."""
+    if resource.pulumi_type != DATABASE or not resource.inputs.get("restoreToPointInTime"):
+        return False
+    guards = resource.protect or resource.inputs.get("deletionProtection")
+    return not guards and resource.inputs.get("skipFinalSnapshot") is False
+
+
 def _holds_data(resource: Declared) -> bool:
     """Tell whether data would be lost with a resource that is not a preview's."""
+    if _is_unused_copy(resource):
+        return False
     name = str(resource.inputs.get("name", ""))
     is_throw_away = name in _THROW_AWAY_NAMES or name.startswith(f"{PREVIEW_SECRET_PATH}/")
     return resource.pulumi_type in HOLDS_DATA and not is_throw_away and resource.key != (KEY, ALARMS_KEY)

@@ -344,7 +344,7 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
 def _database_alarms(settings: Settings) -> list[Alarm]:
     """Return what is about to stop the database, or to cost more."""
     database = settings.database
-    dimensions = {"DBInstanceIdentifier": database.identifier}
+    dimensions = {"DBInstanceIdentifier": database.serving_identifier}
 
     def metric(name: str, statistic: str = "Average") -> dict[str, WatchedMetric]:
         return {"value": WatchedMetric("AWS/RDS", name, statistic, dimensions)}

@@ -28,7 +28,16 @@ from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
 from infra.foundation.database_roles import role_sql
-from infra.names import APPLICATION_SECRET, DATABASE_NAMESPACE, DATABASE_PORT, EXTERNAL_SECRETS_API, RUNTIME_USER
+from infra.foundation.restored_database import declare_restored_instance, restored_sql
+from infra.foundation.secret_versions import current_version, restored_instance, restored_label
+from infra.names import (
+    APPLICATION_SECRET,
+    DATABASE_NAMESPACE,
+    DATABASE_PORT,
+    DATABASE_RESTORED_JOB,
+    EXTERNAL_SECRETS_API,
+    RUNTIME_USER,
+)
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -69,6 +78,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
 def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
+    The version is labelled where it leads to a restored database: a release reads no value, and goes by the label.
     A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
     the database is is written anew.
 
@@ -78,6 +88,7 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
     """
     address, role = {"dbname": database.db_name, "host": host, "port": port}, database.application_role
     fields = {"username": role, **address}
+    manager, restored = clients.get("secretsmanager"), database.serving_restored
     text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH)
     try:
         value = json.loads(text)
@@ -87,9 +98,12 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
                 f"secret {APPLICATION_SECRET} is of the role {renewed.get('username')}, and shopcat:database.applicationRole is "
                 f"{role}; set it to the secret's, or delete the secret's value's version and run `pulumi up -s prod` again"
             )
-        if renewed != value:
-            clients.get("secretsmanager").put_secret_value(
-                SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed)
+        _, stages = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
+        if renewed != value or restored_instance(stages) != restored:
+            manager.put_secret_value(
+                SecretId=APPLICATION_SECRET,
+                SecretString=json.dumps(renewed),
+                VersionStages=["AWSCURRENT", *([restored_label(restored)] if restored else [])],
             )
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
@@ -210,16 +224,31 @@ class Database(pulumi.ComponentResource):
             apply_immediately=True,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
-        master = config.master_secret or self.instance.master_user_secrets.apply(managed_secret)
+        self.restored = (
+            declare_restored_instance(config, config.restore, self.instance, protect=settings.protection, parent=self)
+            if config.restore
+            else None
+        )
+        master, *masters = [
+            config.master_secret or instance.master_user_secrets.apply(managed_secret)
+            for instance in (self.instance, self.restored)
+            if instance is not None
+        ]
         reading = aws.iam.RolePolicy(
             "database-secrets",
             role=operator.name,
-            policy=pulumi.Output.all(self._secret.arn, master).apply(addon_policies.operator_reads),
+            policy=pulumi.Output.all(self._secret.arn, master, *masters).apply(addon_policies.operator_reads),
             opts=child,
         )
-        job = self._role_job(cluster, master, [*depends_on, reading])
+        jobs = self._role_jobs(cluster, [master, *masters], [*depends_on, reading])
         self.register_outputs({"address": self.instance.address})
-        return [self.instance, self._secret, job]
+        return [self.instance, self._secret, *jobs]
+
+    @property
+    def _serving(self) -> aws.rds.Instance:
+        """Return the instance that releases use."""
+        restore = self._settings.database.restore
+        return self.restored if self.restored is not None and restore and restore.serves else self.instance
 
     def _subnet_group(self, subnet_ids: list[pulumi.Input[str]]) -> aws.rds.SubnetGroup:
         own = pulumi.ResourceOptions(parent=self)
@@ -236,9 +265,11 @@ class Database(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
 
-    def _role_job(
-        self, cluster: kubernetes.Provider, master_arn: pulumi.Input[str], depends_on: list[pulumi.Resource]
-    ) -> kubernetes.batch.v1.Job:
+    def _role_jobs(
+        self, cluster: kubernetes.Provider, master_arns: Sequence[pulumi.Input[str]], depends_on: list[pulumi.Resource]
+    ) -> list[pulumi.Resource]:
+        """Declare the Job that makes the application's role, and a second one for a restored database."""
+
         def inside(*depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
             return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **options)
 
@@ -264,70 +295,92 @@ class Database(pulumi.ComponentResource):
         master = _external_secret(
             "master",
             {"password": "password"},
-            master_arn,
+            master_arns[0],
             {},
             inside(store, custom_timeouts=waited),
         )
-        filled = pulumi.ResourceHookBinding(before_create=[self._value_hook()])
+        value, serving = self._value_hook(), self._serving
+        filled = pulumi.ResourceHookBinding(before_create=[value], before_update=[value])
         application = _external_secret(
             "application",
             {"username": "username", "password": "password"},
             self._secret.name,
             {
-                "shopcat/database-host": self.instance.address,
-                "shopcat/database-port": self.instance.port.apply(str),
+                "shopcat/database-host": serving.address,
+                "shopcat/database-port": serving.port.apply(str),
             },
-            inside(store, self.instance, custom_timeouts=waited, hooks=filled),
-        )
-        template = core.PodTemplateSpecArgs(
-            metadata=meta.ObjectMetaArgs(
-                labels={"app.kubernetes.io/name": DATABASE_ROLES_JOB},
-                # With the setting the Job goes and runs once more: pods of before may have made something since.
-                annotations={"shopcat/master-secret": secret} if secret else None,
-            ),
-            spec=core.PodSpecArgs(
-                restart_policy="Never",
-                automount_service_account_token=False,
-                security_context=core.PodSecurityContextArgs(
-                    run_as_non_root=True,
-                    run_as_user=RUNTIME_USER,
-                    seccomp_profile=core.SeccompProfileArgs(type="RuntimeDefault"),
-                ),
-                containers=[self._psql()],
-            ),
-        )
-        return batch.Job(
-            DATABASE_ROLES_JOB,
-            metadata=_metadata(DATABASE_ROLES_JOB, {"pulumi.com/replaceUnready": "true"}),
-            spec=batch.JobSpecArgs(backoff_limit=3, active_deadline_seconds=300, template=template),
-            opts=inside(
-                master,
-                application,
-                custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m"),
-            ),
+            inside(store, serving, custom_timeouts=waited, hooks=filled),
         )
 
-    def _psql(self) -> kubernetes.core.v1.ContainerArgs:
-        """Return the container that makes the application's role."""
+        def job(
+            name: str, container: kubernetes.core.v1.ContainerArgs, *depends_on: pulumi.Resource
+        ) -> pulumi.Resource:
+            template = core.PodTemplateSpecArgs(
+                metadata=meta.ObjectMetaArgs(
+                    labels={"app.kubernetes.io/name": name},
+                    # With the setting the Job goes and runs once more: pods of before may have made something since.
+                    annotations={"shopcat/master-secret": secret} if secret else None,
+                ),
+                spec=core.PodSpecArgs(
+                    restart_policy="Never",
+                    automount_service_account_token=False,
+                    security_context=core.PodSecurityContextArgs(
+                        run_as_non_root=True,
+                        run_as_user=RUNTIME_USER,
+                        seccomp_profile=core.SeccompProfileArgs(type="RuntimeDefault"),
+                    ),
+                    containers=[container],
+                ),
+            )
+            declared: pulumi.Resource = batch.Job(
+                name,
+                metadata=_metadata(name, {"pulumi.com/replaceUnready": "true"}),
+                spec=batch.JobSpecArgs(backoff_limit=3, active_deadline_seconds=300, template=template),
+                opts=inside(*depends_on, application, custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m")),
+            )
+            return declared
+
+        jobs = [job(DATABASE_ROLES_JOB, self._psql(self.instance, "master"), master)]
+        if self.restored is not None:
+            name = "master-restored"
+            password = _external_secret(
+                name, {"password": "password"}, master_arns[1], {}, inside(store, custom_timeouts=waited)
+            )
+            container = self._psql(self.restored, name, then=restored_sql())
+            jobs.append(job(DATABASE_RESTORED_JOB, container, password))
+        return jobs
+
+    def _psql(self, instance: aws.rds.Instance, master: str, then: str = "") -> kubernetes.core.v1.ContainerArgs:
+        """Return the container that makes the application's role.
+
+        Args:
+            instance: where it does so.
+            master: name of the Secret with the master user's password.
+            then: what the application's role runs there afterwards.
+        """
         core, memory = kubernetes.core.v1, capacity.JOB_POD.memory_mebibytes
         config = self._settings.database
         sql = role_sql(taken_over=config.is_taken_over)
         values: dict[str, pulumi.Input[str]] = {
-            "PGHOST": self.instance.address,
-            "PGPORT": self.instance.port.apply(str),
+            "PGHOST": instance.address,
+            "PGPORT": instance.port.apply(str),
             "PGDATABASE": config.db_name,
             "PGUSER": config.username,
             "PGSSLMODE": "require",
         }
         secrets = {
-            "PGPASSWORD": ("master", "password"),
+            "PGPASSWORD": (master, "password"),
             "APP_USER": ("application", "username"),
             "APP_PASSWORD": ("application", "password"),
         }
+        script = f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{sql}SQL"
+        if then:
+            as_role = 'PGUSER="$APP_USER" PGPASSWORD="$APP_PASSWORD"'
+            script = f"set -e\n{script}\n{as_role} psql -v ON_ERROR_STOP=1 -At <<'SQL'\n{then}SQL"
         return core.ContainerArgs(
             name="psql",
             image=self._settings.images.database,
-            command=["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{sql}SQL"],
+            command=["sh", "-c", script],
             env=[
                 *(core.EnvVarArgs(name=name, value=value) for name, value in values.items()),
                 *(

@@ -24,6 +24,7 @@ from infra.release.reads import (
     read_load_balancer,
     read_standing,
     read_wanted,
+    refuse_database_misfit,
     refuse_gone_image,
     refuse_lost_ledger,
     refuse_unserved,
@@ -102,6 +103,8 @@ class Plan:
     probe_address: str = ""
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
+    is_held: bool = False
+    """`shopcat:holdTraffic`: the release stops before traffic moves."""
     is_traffic_misplaced: bool = False
     """No release is open, and not all weight is on the live colour: at its end this update puts it there."""
     notes: tuple[str, ...] = field(default=())
@@ -136,6 +139,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{decision.message}: load balancer {LOAD_BALANCER} has no listener that forwards to both colours; bring "
             "the platform up first: pulumi up -s prod, without a tag"
         )
+    refuse_database_misfit(clients, settings.database, state, decision)
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
     if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
@@ -170,6 +174,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         load_balancer=LOAD_BALANCER,
         kubernetes=kubernetes,
         room=room,
+        is_held=settings.hold_traffic,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),
         standing=standing,

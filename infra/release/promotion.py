@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from infra.clients import threads
 from infra.errors import LedgerConflictError, ReleaseError, TrafficError
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from infra.clients.aws import AwsClients
     from infra.release.plan import Plan
-    from infra.release.state import Kind
+    from infra.release.state import Kind, Open
 
 GOING_SECONDS = 300
 """Longest time that a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
@@ -310,6 +310,8 @@ class Hooks:
             return
         async with self._deciding:
             await threads.in_thread(session.refuse_overtaken)
+            if self._plan.is_held:
+                await self._hold(opened, record)
             await self._traffic.shift_all_traffic(
                 opened.colour,
                 mode=_mode(opened.kind) if session.state.live else "immediate",
@@ -322,6 +324,16 @@ class Hooks:
             self.begin(ReleaseStep.LIVE, opened.colour, "one conditional write in the ledger")
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
+
+    async def _hold(self, opened: Open, record: Record) -> NoReturn:
+        """End the update where traffic would move, with every check passed and no weight written."""
+        if missing := await self._reasons_not_ready(record, opened.colour, attempt=True):
+            raise ReleaseError(f"{opened.name} can't carry traffic: {'; '.join(missing)}; {go_on_or_abort(opened)}")
+        view = await self._read_weights()
+        raise ReleaseError(
+            f"{opened.name} has passed every check in {opened.colour} and is held before traffic moves, as "
+            f"shopcat:holdTraffic asks ({view.describe()}); {go_on_or_abort(opened)}"
+        )
 
     async def restore(self) -> None:
         """While no release is open, move everything to the live colour, whoever moved it away.

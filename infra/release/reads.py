@@ -11,6 +11,12 @@ from infra import capacity
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
+from infra.foundation.secret_versions import (
+    current_version,
+    refuse_forgotten_restore,
+    refuse_other_database,
+    refuse_record_of_other_database,
+)
 from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from infra.clients.kubernetes import KubernetesClient
+    from infra.settings.platform import DatabaseSettings
 
 
 def read_load_balancer(clients: AwsClients, load_balancer: str) -> View:
@@ -106,7 +113,9 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
         # The record is what counts; only the digest is compared.
         known = state.release(opened.name).record.template
         return Tag(settings.tag, replace(known, image=image), by)
-    return Tag(settings.tag, template_of(settings, view, image, _secret_version(clients)), by)
+    version, stages = _secret_version(clients)
+    refuse_other_database(stages, settings.database.serving_restored)
+    return Tag(settings.tag, template_of(settings, view, image, version), by)
 
 
 def template_of(settings: Settings, view: View, image: str, secret_version: str) -> TemplateInput:
@@ -187,6 +196,35 @@ def refuse_gone_image(clients: AwsClients, name: str, record: Record) -> None:
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
+def refuse_database_misfit(
+    clients: AwsClients, database: DatabaseSettings, state: LedgerState, decision: Decision
+) -> None:
+    """Refuse an update whose settings name another database than the live release uses, or than one that gets traffic would.
+
+    A release that is made now is compared in `read_wanted`. Nothing is asked before the first release.
+    """
+    if state.live_record is None:
+        return
+    live = state.live_record
+    refuse_forgotten_restore(live.name, _labels(clients, live), is_set=database.restore is not None)
+    record = decision.record
+    is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind == "rollback")
+    if record is not None and is_former and decision.action in ("release", "resume"):
+        refuse_record_of_other_database(record.name, _labels(clients, record), database.serving_restored)
+
+
+def _labels(clients: AwsClients, record: Record) -> list[str]:
+    """Return the labels of the secret's version that a release began with; none of one that has lost all of them."""
+    template = record.template
+    try:
+        secret = clients.get("secretsmanager").describe_secret(SecretId=template.secret_id)
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return []
+        raise explain(error, f"secret {template.secret_id}", clients.endpoint_url) from error
+    return list(secret.get("VersionIdsToStages", {}).get(template.secret_version, []))
+
+
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     """Return the ten youngest tags."""
     tags: list[tuple[Any, str]] = []
@@ -197,8 +235,8 @@ def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     return [tag for _, tag in sorted(tags, key=lambda pair: str(pair[0]), reverse=True)[:10]]
 
 
-def _secret_version(clients: AwsClients) -> str:
-    """Return the id of the version that is current now; a release keeps it for good."""
+def _secret_version(clients: AwsClients) -> tuple[str, list[str]]:
+    """Return id and labels of the version that is current now; a release keeps it for good."""
     try:
         secret = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)
     except (BotoCoreError, ClientError) as error:
@@ -208,9 +246,9 @@ def _secret_version(clients: AwsClients) -> str:
                 "platform up first: pulumi up -s prod, without a tag"
             ) from error
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
-    for version, stages in secret.get("VersionIdsToStages", {}).items():
-        if "AWSCURRENT" in stages:
-            return str(version)
+    version, stages = current_version(secret)
+    if version:
+        return version, stages
     raise PreflightError(f"secret {APPLICATION_SECRET} has no current version; run pulumi up -s prod without a tag")
 
 
@@ -222,7 +260,7 @@ def settings_differ(
     if decision.action != "stay" or live is None:
         return []
     try:
-        version = _secret_version(clients)
+        version, _ = _secret_version(clients)
     except ShopCatError as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
     wanted = template_of(settings, view, live.template.image, version)

@@ -280,6 +280,12 @@ LIMITS: Mapping[str, Limit] = {
     "database.identifier": Text(
         "[a-z](-?[a-z0-9])*", "an instance such as shopcat, in small letters", _CREATE_DATABASE, most=63
     ),
+    "database.restore.identifier": Text(
+        "([a-z](-?[a-z0-9])*)?", "an instance such as shopcat-restored, in small letters", _CREATE_DATABASE, most=63
+    ),
+    "database.restore.at": Text(
+        "[0-9TZ:-]*", "a moment such as 2026-11-29T10:00:00Z, in UTC", f"{_RDS_GUIDE}/USER_PIT.html", most=20
+    ),
     "database.dbName": Text("[A-Za-z_][A-Za-z0-9_]*", "a database such as shopcat", _CREATE_DATABASE, most=63),
     "database.username": Text(
         "(?!rdsadmin$|pg_)[A-Za-z_][A-Za-z0-9_]*", "a user such as shopcat_admin", _CREATE_DATABASE, most=63

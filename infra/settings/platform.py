@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -260,6 +261,30 @@ class RegistrySettings(Model):
         return value
 
 
+class Restore(Model):
+    """A second instance, as the database was at a moment (docs/restore.md)."""
+
+    section = "database.restore."
+
+    at: str
+    """The moment, in UTC and whole seconds: "2026-11-29T10:00:00Z". RDS keeps `backupRetentionDays`, up to five minutes ago
+    (`aws rds describe-db-instances`, LatestRestorableTime)."""
+    identifier: str = ""
+    """Name of the second instance; empty is the first one's with `-restored` behind it."""
+    serves: Switch = False
+    """Releases from now on use the second instance. Those that serve stay with the one that they began with; a release of the
+    same tag moves the application over."""
+
+    @field_validator("at")
+    @classmethod
+    def _is_moment(cls, value: str) -> str:
+        try:
+            datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        except ValueError as error:
+            raise ValueError(f"{value[:40]!r} is no moment such as 2026-11-29T10:00:00Z, in UTC") from error
+        return value
+
+
 class DatabaseSettings(Model):
     """RDS for PostgreSQL: one that this program makes, or one that is there and is imported (docs/takeover.md).
 
@@ -320,6 +345,7 @@ class DatabaseSettings(Model):
     made."""
     pool_size: Whole = 5
     """Connections of one pod."""
+    restore: Restore | None = None
 
     @field_validator("instance_class")
     @classmethod
@@ -333,7 +359,7 @@ class DatabaseSettings(Model):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DatabaseSettings:
-        if lines := [*self._wrong_storage(), *self._wrong_takeover()]:
+        if lines := [*self._wrong_storage(), *self._wrong_takeover(), *self._wrong_restore()]:
             raise ValueError("\n".join(lines))
         return self
 
@@ -370,6 +396,30 @@ class DatabaseSettings(Model):
                 "taken over; set at least 1"
             )
 
+    def _wrong_restore(self) -> Iterator[str]:
+        """Yield what keeps a second instance from being made."""
+        if self.restore is None:
+            return
+        if self.restored_identifier == self.identifier:
+            yield f"restore.identifier is {self.identifier}, the instance that is restored from; name another"
+        if not self.backup_retention_days:
+            yield "restore: backupRetentionDays is 0, so there is no backup to restore from; remove restore"
+
+    @property
+    def restored_identifier(self) -> str:
+        """Return the name of the second instance, also while there is none."""
+        return (self.restore and self.restore.identifier) or f"{self.identifier}-restored"
+
+    @property
+    def serving_restored(self) -> str:
+        """Return the name of the restored instance that releases use; empty while they use the first one."""
+        return self.restored_identifier if self.restore and self.restore.serves else ""
+
+    @property
+    def serving_identifier(self) -> str:
+        """Return the name of the instance that releases use."""
+        return self.serving_restored or self.identifier
+
     @property
     def max_connections(self) -> int:
         """Return how many connections the instance class allows."""
@@ -396,6 +446,9 @@ class DatabaseSettings(Model):
                 self.parameter_group
             ),
             "backupRetentionDays is 0: there is no backup": not self.backup_retention_days,
+            f"restore: {self.restored_identifier} is a second database and costs as much as the first": bool(
+                self.restore
+            ),
             "masterSecret is set: remove it once no pod of before runs, and RDS keeps the master password": bool(
                 self.master_secret
             ),

@@ -190,6 +190,9 @@ class Settings(Model):
     abort: str = ""
     rollback: str = ""
     accept_unserved: str = ""
+    hold_traffic: Switch = False
+    """A release stops once it has passed every check, before any traffic moves. For one run, as `tag` is; the next goes on or
+    aborts."""
 
     @field_validator("api_access_cidrs", "admin_cidrs")
     @classmethod

@@ -15,11 +15,13 @@ from moto import mock_aws
 
 from infra import settings
 from infra.clients.aws import AwsClients
+from infra.commands.takeover import declared as recorder
 from infra.commands.takeover.declaration import Declared
 from infra.commands.takeover.declared import record_declared
 from infra.errors import PreflightError, ShopCatError
 from infra.foundation.database import ensure_application_secret, final_snapshot, managed_secret
 from infra.foundation.database_roles import role_sql
+from infra.foundation.restored_database import restored_sql
 from infra.names import APPLICATION_SECRET
 from infra.settings.platform import MAX_CONNECTIONS, DatabaseSettings
 from tests.unit.test_settings import committed
@@ -270,3 +272,117 @@ def test_storage_that_is_accepted_may_grow_or_never_does(size: int, largest: int
     else:
         found = chosen.largest_storage_gibibytes
         assert found == 0 or size <= found <= 65_536
+
+
+RESTORED = "aws:rds/instance:Instance", "database-restored"
+MOMENT = {"at": "2026-11-29T10:00:00Z"}
+
+
+def environment(job: Declared) -> dict[str, Any]:
+    """Plain values of a Job's container, and for secret ones the Secret's name."""
+    (container,) = job.inputs["spec"]["template"]["spec"]["containers"]
+    return {
+        each["name"]: each["value"] if "value" in each else each["valueFrom"]["secretKeyRef"]["name"]
+        for each in container["env"]
+    }
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each instance a host of its own, which the recorder of declarations doesn't."""
+    resolve = recorder._Recorder.new_resource
+
+    def new_resource(self: Any, args: Any) -> Any:
+        mark, outputs = resolve(self, args)
+        return mark, {**outputs, "address": args.name} if args.typ == INSTANCE[0] else outputs
+
+    monkeypatch.setattr(recorder._Recorder, "new_resource", new_resource)
+    _declared.cache_clear()
+
+
+def test_without_the_setting_nothing_is_restored() -> None:
+    assert RESTORED not in declared()
+    assert OWN.serving_identifier == "shopcat"
+
+
+def test_a_restored_instance_stands_beside_the_first_with_what_a_restore_can_be_told() -> None:
+    found, before = declared(restore=MOMENT), declared()
+    assert {key: each.inputs for key, each in found.items() if key == INSTANCE} == {INSTANCE: before[INSTANCE].inputs}
+    inputs = found[RESTORED].inputs
+    assert inputs["identifier"] == "shopcat-restored"
+    assert inputs["restoreToPointInTime"]["restoreTime"] == MOMENT["at"]
+    same = {
+        "backupRetentionPeriod",
+        "instanceClass",
+        "storageEncrypted",
+        "storageType",
+        "maxAllocatedStorage",
+        "publiclyAccessible",
+    }
+    assert {name: inputs[name] for name in same} == {name: before[INSTANCE].inputs[name] for name in same}
+    assert not {"dbName", "username", "engine", "engineVersion", "allocatedStorage"} & set(inputs), "its source's own"
+    assert inputs["deletionProtection"] is False
+    assert inputs["skipFinalSnapshot"] is False
+
+
+@pytest.mark.usefixtures("addresses")
+def test_the_restored_database_is_checked_as_the_application_s_role() -> None:
+    found = declared(restore=MOMENT)
+    job = found["kubernetes:batch/v1:Job", "database-restored"]
+    roles = found["kubernetes:batch/v1:Job", "database-roles"]
+    assert roles.inputs == declared()["kubernetes:batch/v1:Job", "database-roles"].inputs
+    assert environment(job)["PGPASSWORD"] == "master-restored"
+    assert (environment(roles)["PGHOST"], environment(job)["PGHOST"]) == ("database", "database-restored")
+    (container,) = job.inputs["spec"]["template"]["spec"]["containers"]
+    script = container["command"][2]
+    assert script.index(role_sql(taken_over=False)) < script.index('PGUSER="$APP_USER"') < script.index(restored_sql())
+    policy = json.loads(found["aws:iam/rolePolicy:RolePolicy", "database-secrets"].inputs["policy"])
+    assert len(policy["Statement"][0]["Resource"]) == 3
+
+
+@pytest.mark.usefixtures("addresses")
+def test_releases_use_the_restored_instance_only_where_it_serves() -> None:
+    key = "kubernetes:external-secrets.io/v1:ExternalSecret", "database-application"
+    hosts = [
+        declared(**settings)[key].inputs["metadata"]["annotations"]["shopcat/database-host"]
+        for settings in ({}, {"restore": MOMENT}, {"restore": {**MOMENT, "serves": True}})
+    ]
+    assert hosts == ["database", "database", "database-restored"]
+    inputs = declared(restore={**MOMENT, "serves": True})[RESTORED].inputs
+    assert inputs["deletionProtection"] is True, "orders are in it"
+
+
+def test_a_restored_instance_that_goes_leaves_a_snapshot_of_its_own() -> None:
+    names = {declared(restore={"at": at})[RESTORED].inputs["finalSnapshotIdentifier"] for at in (
+        MOMENT["at"], "2026-11-29T10:00:01Z")}  # fmt: skip
+    assert len(names) == 2
+    assert all(re.fullmatch("[a-z](-?[a-z0-9])*", name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"restore": {"at": "yesterday"}}, "restore.at"),
+        ({"restore": {"at": "2026-11-29T10:00:00"}}, "no moment such as 2026-11-29T10:00:00Z"),
+        ({"restore": {"at": "2026-02-30T10:00:00Z"}}, "no moment such as 2026-11-29T10:00:00Z"),
+        ({"restore": {}}, "restore.at"),
+        ({"restore": {**MOMENT, "identifier": "shopcat"}}, "restore.identifier is shopcat, the instance that is restored"),
+        ({"restore": MOMENT, "backupRetentionDays": 0, "masterSecret": SECRET}, "no backup to restore from"),
+    ],
+)  # fmt: skip
+def test_a_restore_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ShopCatError, match=re.escape(message)):
+        settings.read_settings(committed(database={**committed()["database"], **changes}))
+
+
+def test_the_application_s_secret_moves_to_the_serving_database_and_back(clients: AwsClients) -> None:
+    manager, versions = clients.get("secretsmanager"), []
+    for host in ("first", "first", "restored", "first"):
+        ensure_application_secret(clients, OWN, host, "5432")
+        value = manager.get_secret_value(SecretId=APPLICATION_SECRET)
+        versions.append((value["VersionId"], json.loads(value["SecretString"])))
+    assert [value["host"] for _, value in versions] == ["first", "first", "restored", "first"]
+    assert len({version for version, _ in versions}) == 3, "a new version for each move, none without one"
+    assert len({value["password"] for _, value in versions}) == 1
+    former = manager.get_secret_value(SecretId=APPLICATION_SECRET, VersionId=versions[2][0])
+    assert json.loads(former["SecretString"])["host"] == "restored", "a release that serves keeps its own"

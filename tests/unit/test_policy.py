@@ -224,6 +224,28 @@ def test_a_protected_database_keeps_its_own_guards_too(argument: str, value: Any
     assert problem.startswith(f"{argument} must")
 
 
+def test_a_restored_copy_is_free_to_go_until_releases_use_it() -> None:
+    rule, copy = RULES["unguarded-data"], {"restoreToPointInTime": {"restoreTime": "2026-11-29T10:00:00Z"}}
+    unused = {**GUARDED, **copy, "deletionProtection": False}
+    assert rule(Declared(INSTANCE, "database-restored", unused)) == []
+    assert rule(Declared(INSTANCE, "database-restored", {**GUARDED, **copy}, protect=True)) == []
+    for inputs, protect in (
+        ({**unused, "skipFinalSnapshot": True}, False),
+        (unused, True),
+        ({**GUARDED, **copy}, False),
+        ({**unused, "restoreToPointInTime": None}, False),
+    ):
+        assert rule(Declared(INSTANCE, "database-restored", inputs, protect=protect)), inputs
+
+
+@pytest.mark.parametrize("serves", [False, True])
+def test_a_restore_breaks_no_rule(serves: bool) -> None:  # noqa: FBT001
+    database = {**committed()["database"], "restore": {"at": "2026-11-29T10:00:00Z", "serves": serves}}
+    declared = _production(database=database)
+    assert "database-restored" in {each.name for each in declared}
+    assert violations(declared) == []
+
+
 @pytest.mark.parametrize("kind", sorted(set(HOLDS_DATA) - {INSTANCE, rules.DATABASE_CLUSTER}))
 def test_what_is_protected_or_stays_in_aws_is_guarded(kind: str) -> None:
     rule = RULES["unguarded-data"]

@@ -647,6 +647,29 @@ def test_what_is_not_proven_does_not_go_live(cluster: Cluster, words: str) -> No
     assert made._traffic.moved == []
 
 
+def test_a_release_that_is_held_moves_nothing_and_goes_on_later() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
+    plan, made._plan = made._plan, replace(made._plan, is_held=True)
+    with pytest.raises(
+        ShopCatError, match=r"passed every check in blue and is held before traffic moves.*go on: .*abort: "
+    ):
+        run(made.promote())
+    assert made._traffic.moved == []
+    assert made._plan.session.state.open.name == "v1.1.0-r1"
+    made._plan = plan
+    run(made.promote())
+    assert made._traffic.moved == ["blue watched"]
+    assert made._plan.session.state.live.name == "v1.1.0-r1"
+
+
+def test_a_release_that_is_held_says_what_a_check_has_found() -> None:
+    made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue", smoke=False))
+    made._plan = replace(made._plan, is_held=True)
+    with pytest.raises(ShopCatError, match=r"can't carry traffic: smoke test smoke-v1\.1\.0-r1-a1 has not passed"):
+        run(made.promote())
+    assert made._traffic.moved == []
+
+
 def test_who_lost_the_slot_moves_nothing() -> None:
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue"))
     run(made.claim())

@@ -25,6 +25,7 @@ from infra.settings import Settings, read_settings
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
+from twin.aws import secrets_manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,6 +143,72 @@ def test_the_image_and_what_is_printed_are_of_the_repository_of_the_settings(pla
 def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients) -> None:
     push("v0.9.0")
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
+
+
+@pytest.fixture
+def labels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in Secrets Manager, and not as in moto; the twin mends that the same way."""
+    secret = secrets_manager.models.FakeSecret
+    monkeypatch.setattr(secret, "reset_default_version", secret.reset_default_version)
+    secrets_manager.patch_labels()
+
+
+@pytest.mark.usefixtures("labels_stay")
+def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform: AwsClients) -> None:
+    """A release that came in while a restored database is tried would move everybody to it; a rollback would lose what is new."""
+    manager = client("secretsmanager")
+
+    def lead_to(*labels: str) -> None:
+        text = json.dumps({"host": labels[0] if labels else "first"})
+        manager.put_secret_value(
+            SecretId="shopcat/application", SecretString=text, VersionStages=["AWSCURRENT", *labels]
+        )
+
+    at = {"at": "2026-11-29T10:00:00Z"}
+    serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    refused(platform, "leads to the first database, and the settings want the restored", tag="v1.1.0", **serving)
+    lead_to("restored:shopcat-restored:1")
+    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0")
+    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0", **standing)
+    assert read(platform).decision.action == "stay"
+    same = release(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving)
+    assert same.decision.open is not None
+    assert same.decision.open.name == "v1.0.0-r2", "the same image, and the other database"
+    back = {"rollback": "v1.0.0-r2->v1.0.0-r1"}
+    refused(
+        platform,
+        "v1.0.0-r1 would bring its users to the first database, and the settings want the restored",
+        **serving,
+        **back,
+    )
+    lead_to()
+    record = read(platform, **standing, **back).decision.record
+    assert record is not None
+    assert record.name == "v1.0.0-r1"
+    for wanted in ({}, {"tag": "v1.1.0"}, back):
+        refused(platform, "live v1.0.0-r2 uses the restored database shopcat-restored, and .*is not set", **wanted)
+
+
+def test_an_open_release_on_a_restored_database_goes_on_only_by_its_settings(platform: AwsClients) -> None:
+    """A drill holds one: a plain update, a person's or a workflow's, must not bring users to it."""
+    manager = client("secretsmanager")
+    push("v1.0.0", 1)
+    release(platform, tag="v1.0.0")
+    manager.put_secret_value(
+        SecretId="shopcat/application",
+        SecretString='{"host": "b"}',
+        VersionStages=["AWSCURRENT", "restored:shopcat-restored:1"],
+    )
+    at = {"at": "2026-11-29T10:00:00Z"}
+    serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
+    read(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving).session.take()
+    for settings_meanwhile in ({}, standing):
+        refused(platform, "v1.0.0-r2 would bring its users to the restored database", **settings_meanwhile)
+        assert read(platform, abort="v1.0.0", **settings_meanwhile).decision.action == "abort"
+    assert read(platform, **serving).decision.action == "resume"
 
 
 def test_a_used_tag_is_refused_in_preview(platform: AwsClients) -> None:

@@ -1,7 +1,10 @@
-"""A real PostgreSQL behind the endpoint of the twin's RDS instance.
+"""A real PostgreSQL behind the endpoint of each of the twin's RDS instances.
 
 It is made when the RDS instance is made, with the instance's database, master user and master password; TLS comes from the
 twin's authority, and ``rds.force_ssl`` of the parameter group decides whether a connection without TLS is let in.
+
+Its write-ahead log is archived as RDS does it (twin/aws/point_in_time.py), so that another instance can be made of it as it was
+at a moment.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from twin.build import programs
@@ -19,7 +23,12 @@ from twin.errors import TwinError
 from twin.host import pki, processes
 from twin.paths import is_root
 
-PROCESS = "postgres"
+MOST_SERVERS = 3
+"""Instances at a time: production's, one that is restored, and one more."""
+SEGMENT_SECONDS = 30
+"""Time after which a segment of the log is archived although it isn't full. RDS does it every five minutes
+(docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_PIT.html), a tenth of that keeps a rehearsal short."""
+_SEGMENT_MEBIBYTES = 1
 _ACCOUNT = "nobody"  # PostgreSQL refuses to run as root
 _MEMORY_BYTES = {"db.t4g.micro": 1 << 30, "db.t4g.small": 2 << 30, "db.t4g.medium": 4 << 30}
 
@@ -39,9 +48,38 @@ def maximum_connections(instance_class: str) -> int:
     return min(_MEMORY_BYTES[instance_class] // 9531392, 5000)
 
 
-def data_directory(twin: Twin) -> Path:
-    """Folder of the cluster's files."""
-    return twin.directory / "postgres"
+@dataclass(frozen=True)
+class Server:
+    """One PostgreSQL: where its files are and how it is reached."""
+
+    twin: Twin
+    place: int = 0
+    """0 is the first instance; each other one has a port and a folder of its own."""
+
+    @property
+    def process(self) -> str:
+        """Name of its process."""
+        return f"postgres-{self.place}" if self.place else "postgres"
+
+    @property
+    def data(self) -> Path:
+        """Folder of the cluster's files."""
+        return self.twin.directory / self.process
+
+    @property
+    def backup(self) -> Path:
+        """Folder of its base backup and of its archived log."""
+        return self.twin.directory / f"{self.process}-backup"
+
+    @property
+    def port(self) -> int:
+        """TCP port on the twin's address."""
+        return self.twin.postgres_port if self.place == 0 else self.twin.port(12 + self.place)
+
+
+def servers(twin: Twin) -> list[Server]:
+    """All that a twin may have, whether or not they are there."""
+    return [Server(twin, place) for place in range(MOST_SERVERS)]
 
 
 def endpoint_name(twin: Twin, identifier: str, region: str) -> str:
@@ -49,7 +87,12 @@ def endpoint_name(twin: Twin, identifier: str, region: str) -> str:
     return f"{identifier}.c{twin.index:02d}twintwin.{region}.rds.amazonaws.com"
 
 
-def _tool(twin: Twin, name: str, *arguments: str, stdin: str = "") -> str:
+def tool(twin: Twin, name: str, *arguments: str, stdin: str = "") -> str:
+    """Run one of PostgreSQL's programs as the account that owns the files; return its output.
+
+    Raises:
+        TwinError: it failed, with its message.
+    """
     account = pwd.getpwnam(_ACCOUNT) if is_root() else None
     result = subprocess.run(
         [programs.debian_program(twin, name), *arguments],
@@ -68,11 +111,28 @@ def _tool(twin: Twin, name: str, *arguments: str, stdin: str = "") -> str:
     return result.stdout
 
 
-def sql(twin: Twin, text: str, *, database: str = "postgres") -> str:
+def own(path: Path) -> None:
+    """Give a file or folder to the account that PostgreSQL runs as."""
+    if is_root():
+        account = pwd.getpwnam(_ACCOUNT)
+        os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that PostgreSQL's account alone may enter."""
+    path.mkdir(mode=0o700)
+    own(path)
+
+
+def local(server: Server) -> list[str]:
+    """Options with which a client program comes in over the local socket, as PostgreSQL's own superuser."""
+    return ["-h", str(server.data), "-p", str(server.port), "-U", "rdsadmin"]
+
+
+def sql(server: Server, text: str, *, database: str = "postgres") -> str:
     """Run SQL as PostgreSQL's own superuser over the local socket."""
-    socket = str(data_directory(twin))
-    flags = ["-h", socket, "-p", str(twin.postgres_port), "-U", "rdsadmin", "-d", database]
-    return _tool(twin, "psql", *flags, "-v", "ON_ERROR_STOP=1", "-At", "-q", stdin=text)
+    flags = [*local(server), "-d", database]
+    return tool(server.twin, "psql", *flags, "-v", "ON_ERROR_STOP=1", "-At", "-q", stdin=text)
 
 
 def _quote(value: str) -> str:
@@ -84,7 +144,7 @@ def _identifier(value: str) -> str:
 
 
 def create(
-    twin: Twin,
+    server: Server,
     *,
     hostname: str,
     database: str,
@@ -100,50 +160,54 @@ def create(
     Raises:
         TwinError: PostgreSQL did not start; names its log.
     """
-    data = data_directory(twin)
+    twin, data = server.twin, server.data
     if not data.exists():
-        data.mkdir(mode=0o700)
-        if is_root():
-            account = pwd.getpwnam(_ACCOUNT)
-            os.chown(data, account.pw_uid, account.pw_gid)
-        _tool(twin, "initdb", "-D", str(data), "-U", "rdsadmin", "--auth-local=trust", "--auth-host=scram-sha-256")
-        _write_settings(twin, hostname, instance_class, force_ssl=force_ssl)
-    start(twin)
-    sql(twin, f"CREATE ROLE {_identifier(user)} LOGIN CREATEROLE CREATEDB PASSWORD {_quote(password)};")
-    sql(twin, f"CREATE DATABASE {_identifier(database)} OWNER {_identifier(user)};")
+        make_folder(data)
+        initial = ["-D", str(data), "-U", "rdsadmin", "--auth-local=trust", "--auth-host=scram-sha-256"]
+        tool(twin, "initdb", *initial, f"--wal-segsize={_SEGMENT_MEBIBYTES}")
+        write_settings(server, hostname, instance_class, force_ssl=force_ssl)
+    start(server)
+    sql(server, f"CREATE ROLE {_identifier(user)} LOGIN CREATEROLE CREATEDB PASSWORD {_quote(password)};")
+    sql(server, f"CREATE DATABASE {_identifier(database)} OWNER {_identifier(user)};")
 
 
-def _write_settings(twin: Twin, hostname: str, instance_class: str, *, force_ssl: bool) -> None:
-    data = data_directory(twin)
-    files = pki.server_files(twin, "postgres", [hostname], [twin.host_ip, "127.0.0.1"])
+def write_settings(server: Server, hostname: str, instance_class: str, *, force_ssl: bool) -> None:
+    """Write what the instance's own settings say: address, TLS, connections, and where its log is archived."""
+    twin, data = server.twin, server.data
+    files = pki.server_files(twin, f"postgres-{hostname.partition('.')[0]}", [hostname], [twin.host_ip, "127.0.0.1"])
     for source, name in ((files.certificate, "server.crt"), (files.key, "server.key")):
         target = data / name
         shutil.copy(source, target)
         target.chmod(0o600)
-        if is_root():
-            account = pwd.getpwnam(_ACCOUNT)
-            os.chown(target, account.pw_uid, account.pw_gid)
+        own(target)
+    archive = server.backup / "log"
+    for folder in (server.backup, archive):
+        if not folder.exists():
+            make_folder(folder)
     addresses = ",".join(sorted({"127.0.0.1", twin.host_ip}))
     with (data / "postgresql.conf").open("a") as settings:
         settings.write(
             f"listen_addresses = '{addresses}'\n"
-            f"port = {twin.postgres_port}\n"
+            f"port = {server.port}\n"
             f"unix_socket_directories = '{data}'\n"
             f"max_connections = {maximum_connections(instance_class)}\n"
             "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\n"
             "log_connections = off\nlog_statement = none\n"
+            f"archive_mode = on\narchive_timeout = {SEGMENT_SECONDS}\n"
+            # With the time of its last write, which says up to when the archive reaches.
+            f"archive_command = 'test ! -f {archive}/%f && cp -p %p {archive}/%f'\n"
         )
     remote = "hostssl" if force_ssl else "host"
-    (data / "pg_hba.conf").write_text(f"local all rdsadmin trust\n{remote} all all all scram-sha-256\n")
+    (data / "pg_hba.conf").write_text(f"local all,replication rdsadmin trust\n{remote} all all all scram-sha-256\n")
 
 
-def start(twin: Twin) -> None:
+def start(server: Server) -> None:
     """Start the cluster; returns when it takes connections."""
-    data = data_directory(twin)
+    twin = server.twin
     process = processes.start(
         twin,
-        PROCESS,
-        [programs.debian_program(twin, "postgres"), "-D", data],
+        server.process,
+        [programs.debian_program(twin, "postgres"), "-D", server.data],
         env=programs.debian_environment(twin),
         user=_ACCOUNT if is_root() else None,
         cwd=Path("/"),
@@ -151,38 +215,42 @@ def start(twin: Twin) -> None:
 
     def answers() -> bool:
         try:
-            return sql(twin, "SELECT 1;").strip() == "1"
+            return sql(server, "SELECT NOT pg_is_in_recovery();").strip() == "t"
         except TwinError:
             return False
 
-    processes.wait_until(answers, "PostgreSQL answers", timeout_seconds=30, process=process)
+    processes.wait_until(answers, "PostgreSQL answers", timeout_seconds=60, process=process)
 
 
-def _stop(twin: Twin) -> None:
+def _stop(server: Server) -> None:
     """Stop the server by its fast shutdown (SIGINT): SIGTERM would wait for clients to leave, and those of a pool never do."""
-    processes.stop(twin, PROCESS, grace_seconds=60, by=signal.SIGINT)
+    processes.stop(server.twin, server.process, grace_seconds=60, by=signal.SIGINT)
 
 
 def restart(twin: Twin) -> None:
-    """Restart the server, like RDS's reboot: connections are cut, data stays."""
-    _stop(twin)
-    start(twin)
+    """Restart the first instance's server, like RDS's reboot: connections are cut, data stays."""
+    _stop(Server(twin))
+    start(Server(twin))
 
 
-def set_password(twin: Twin, user: str, password: str) -> None:
+def set_password(server: Server, user: str, password: str) -> None:
     """Change a role's password in the database, like RDS when it rotates the master secret."""
-    sql(twin, f"ALTER ROLE {_identifier(user)} PASSWORD {_quote(password)};")
+    sql(server, f"ALTER ROLE {_identifier(user)} PASSWORD {_quote(password)};")
 
 
-def destroy(twin: Twin) -> None:
-    """Stop the cluster and delete its files."""
-    _stop(twin)
-    shutil.rmtree(data_directory(twin), ignore_errors=True)
+def destroy(server: Server) -> None:
+    """Stop the cluster and delete its files, those of its backup too."""
+    _stop(server)
+    for folder in (server.data, server.backup):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def status(twin: Twin) -> list[PartStatus]:
-    """Report whether PostgreSQL runs; without an RDS instance it needn't."""
-    if not data_directory(twin).exists():
-        return [PartStatus("PostgreSQL", ok=True, detail="no RDS instance yet")]
-    running = processes.find(twin, PROCESS) is not None
-    return [PartStatus("PostgreSQL", ok=running, detail=f"port {twin.postgres_port}" if running else "not running")]
+    """Report whether each instance's PostgreSQL runs; without an RDS instance none needs to."""
+    lines = []
+    for server in servers(twin):
+        if server.data.exists():
+            running = processes.find(twin, server.process) is not None
+            detail = f"port {server.port}" if running else "not running"
+            lines.append(PartStatus("PostgreSQL", ok=running, detail=detail))
+    return lines or [PartStatus("PostgreSQL", ok=True, detail="no RDS instance yet")]

@@ -1,7 +1,9 @@
 """AWS on the twin: moto's server with what it lacks put around it (``python -m twin.aws.server``).
 
 * EKS add-ons, access entries, pod identity: twin/aws/eks.py answers instead of moto.
-* RDS: a real PostgreSQL is started, restarted, re-keyed and deleted with the instance.
+* RDS: a real PostgreSQL is started, restarted, re-keyed, restored to a moment and deleted with the instance.
+* Secrets Manager: a version keeps its labels.
+* DynamoDB: a table with point-in-time recovery is restored as it was at the moment.
 * ELBv2: target health comes from the load balancer stand-in; weights over 999 are refused; groups that a rule names stay
   attached to their load balancer.
 * ``/twin/faults`` slows, fails or kills for a while (twin/aws/faults.py).
@@ -28,11 +30,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from twin import config
+from twin.aws.dynamodb import patch_recovery
 from twin.aws.eks import EksStandIn
 from twin.aws.elbv2 import patch_load_balancing
 from twin.aws.faults import Faults
 from twin.aws.rds import patch_rds
 from twin.aws.route53 import patch_names
+from twin.aws.secrets_manager import patch_labels
 from twin.config import Twin
 from twin.errors import TwinError
 
@@ -295,6 +299,8 @@ def main() -> None:
     twin = config.load()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     patch_rds(twin)
+    patch_recovery()
+    patch_labels()
     patch_load_balancing(twin)
     patch_names()
     application = Application(twin)

@@ -50,7 +50,8 @@ def down(twin: Twin) -> None:
     """Stop both and the database behind RDS."""
     processes.stop(twin, AUTHENTICATOR)
     processes.stop(twin, SERVER)
-    postgres.destroy(twin)
+    for server in postgres.servers(twin):
+        postgres.destroy(server)
     (twin.directory / "aws-started").unlink(missing_ok=True)
 
 
