@@ -59,7 +59,6 @@ FAULT_SECONDS = 60.0
 ACCIDENTS = (
     Accident("nothing", "nothing", headline=True),
     Accident("slow", "the load balancer is three times slower than budgeted", delay_ratio=3.0, headline=True),
-    Accident("throttled", "ELB API throttled for 60 s as the shift begins", "throttle", headline=True),
     Accident(
         "bad-version",
         "the new version answers 500 on one page of three",
@@ -69,6 +68,7 @@ ACCIDENTS = (
         edits=_FAILS_ONE_OF_THREE,
         headline=True,
     ),
+    Accident("throttled", "ELB API throttled for 60 s as the shift begins", "throttle", headline=True),
     Accident("frozen", "ELB API frozen for 60 s as the shift begins", "freeze"),
     Accident("restarted", "controllers restarted as the shift begins", "restart"),
     Accident("drained", "a node drained as the shift begins", "drain"),

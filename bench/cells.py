@@ -35,7 +35,7 @@ class Cell:
     seconds: float
     """Until the release tool, or the one that went on after it, was done."""
     settled_seconds: float
-    """Until no pod moved any more."""
+    """Until no pod moved and no request failed any more."""
     outcome: str
     """A :data:`bench.accidents.Outcome`."""
     detail: str

@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from bench import argo, cells, charts, curve, pods, run, tools
 from bench.accidents import FAULT_SECONDS, Accident, Outcome
 from bench.cells import CELLS, Cell
@@ -40,6 +42,8 @@ FIRST_TAG = "v1.0.0"
 _TOOL_SECONDS = 900
 _SETTLED_SECONDS = 300
 """Longest wait for a tool, and after it until nothing moves any more."""
+_QUIET_SECONDS = 10.0
+"""Without a failed request, until a release is over for its users."""
 _PAUSE_SECONDS = 3.0
 """Between two releases at once."""
 STAGES = ((OURS, LEGACY, ROLLING), (PATCHED, ARGO_CANARY, ARGO_BLUE_GREEN))
@@ -103,7 +107,7 @@ class Stage:
             return
         try:
             self._cell(system, accident, runs)
-        except TwinError as error:
+        except (TwinError, BotoCoreError, ClientError) as error:
             self.broken[system.name] = f"{accident.title}: {error}"
             print(f"error: {system.name} is left out from here on: {accident.title}: {error}", flush=True)
 
@@ -133,7 +137,7 @@ class Stage:
             time.sleep(STEADY_SECONDS)
             release = Release(self._bench, self._images, system, accident, before, tags)
             ended = release.run()
-            state, settled = self._wait_until_settled(system)
+            state, settled = self._wait_until_settled(system, load)
             time.sleep(SHORT_BUDGET.longest_request_seconds + 2)
             outcomes = load.stop()
         began = release.began
@@ -172,13 +176,16 @@ class Stage:
             maximum_seconds=2.0 * (_TOOL_SECONDS + _SETTLED_SECONDS),
         )
 
-    def _wait_until_settled(self, system: System) -> tuple[State, float]:
-        """Return the state once nothing moves any more, or after five minutes, and the time."""
+    def _wait_until_settled(self, system: System, load: Load | None = None) -> tuple[State, float]:
+        """Return the state and the time from which on no pod moved and no request failed, or those after five minutes."""
         deadline = time.monotonic() + _SETTLED_SECONDS
+        since = 0.0
         while True:
             state = system.state()
-            if state.settled or time.monotonic() > deadline:
-                return state, time.time()
+            since = since or time.time() if state.settled else 0.0
+            failed = max((each.ended for each in load.failures), default=0.0) if load else 0.0
+            if (since and time.time() - failed > _QUIET_SECONDS) or time.monotonic() > deadline:
+                return state, max(since or time.time(), failed)
             time.sleep(2)
 
     def _mend(self, system: System) -> None:
@@ -200,6 +207,7 @@ class Release:
         self._processes: list[subprocess.Popen[str]] = []
         self.began = time.time()
         self.marks: list[dict[str, object]] = []
+        self._fault_ends = 0.0
         self.steps: list[Step] = []
         """Of a release of ours."""
 
@@ -208,7 +216,7 @@ class Release:
         self.marks.append({"at": round((at or time.time()) - self.began, 1), "text": text})
 
     def run(self) -> float:
-        """Release, with the accident; return the time at which the last tool was done."""
+        """Release, with the accident to its end; return the time at which the last tool was done."""
         with contextlib.ExitStack() as followed, self._fault():
             for number, tag in enumerate(self._tags):
                 time.sleep(_PAUSE_SECONDS if number else 0)
@@ -225,7 +233,10 @@ class Release:
             self.mark("undone")
             self._processes = [self._system.undo()]
             self._wait()
-        return time.time()
+        ended = time.time()
+        # Whoever looks at the load balancer from here on is not to meet the fault.
+        time.sleep(max(0.0, self._fault_ends - ended))
+        return ended
 
     def _follow(self, stack: contextlib.ExitStack) -> None:
         """Follow the log of an update of ours until the stack ends."""
@@ -279,6 +290,7 @@ class Release:
         match self._accident.fault:
             case "throttle" | "freeze" as kind:
                 self._bench.fault(kind, FAULT_SECONDS)
+                self._fault_ends = time.time() + FAULT_SECONDS + 1
             case "restart":
                 for namespace, selector in self._system.controllers:
                     delete = ["kubectl", "delete", "pods", "-n", namespace, "-l", selector, "--wait=false"]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from bench import run
+from infra.foundation.secret_versions import current_version
 from tests.tools import aws, command, settings_file, summary
 from twin import pulumi
 from twin.aws import point_in_time
@@ -110,14 +111,8 @@ def test_a_restored_database_that_serves_is_refused_to_everybody_else_and_kept(
     code, output = up(twin, serving)
     assert code == 0, output
     assert run.application_secret(twin)["host"] == instances(twin)["shopcat-restored"]
-    (label,) = [
-        stage
-        for stages in aws(twin, "secretsmanager")
-        .describe_secret(SecretId="shopcat/application")["VersionIdsToStages"]
-        .values()
-        for stage in stages
-        if stage.startswith("restored:")
-    ]
+    _, labels = current_version(aws(twin, "secretsmanager").describe_secret(SecretId="shopcat/application"))
+    (label,) = [each for each in labels if each.startswith("restored:")]
     assert label.startswith("restored:shopcat-restored:")
     code, output = up(twin, plain, "-c", f"shopcat:tag={tag}")
     assert code != 0

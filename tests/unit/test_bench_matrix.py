@@ -200,7 +200,7 @@ def test_a_run_that_broke_off_goes_on_with_the_cells_that_are_missing(
     assert "killed" in first.broken[OURS], "a system that can't go on is left out, and it is said"
     second = stage(tmp_path, monkeypatch, run)
     second.run([system], ACCIDENTS[:3])
-    assert done == ["nothing", "slow", "slow", "throttled"]
+    assert done == ["nothing", "slow", "slow", ACCIDENTS[2].name]
     second.run([system], ACCIDENTS[:3])
     assert len(done) == 4
 
