@@ -7,8 +7,8 @@ The numbers, and where they are from (argo-rollouts.readthedocs.io/en/stable/fea
 
 * `scaleDownDelaySeconds`: the load balancer's worst propagation and the longest request. traffic-management/alb says that the
   default of 30 s has to be long enough for targets to be deregistered.
-* canary: all pods of the new version first (`setCanaryScale`), then 10 % for an analysis long enough for two whole minutes
-  of CloudWatch, then all. Ours does the same.
+* canary: all pods of the new version first (`setCanaryScale`), then 10 % for the propagation, then all, with an analysis long
+  enough for two whole minutes of CloudWatch while the old pods still run. Ours does the same.
 * blueGreen: the same analysis after the switch (`postPromotionAnalysis`), and the old pods kept until it is over: an abort
   then switches back to pods that run.
 * `abortScaleDownDelaySeconds`: as long, so that an abort has left the load balancer before the pods go.
@@ -339,14 +339,14 @@ class ArgoCanary(Argo):
     title = "Argo Rollouts, canary with pingPong"
     tuned = (
         f"Argo Rollouts {ARGO_ROLLOUTS}: canary with pingPong and ALB traffic routing, --aws-verify-target-group; all pods "
-        "first, 10 %, three minutes of analysis by CloudWatch, then everything; old pods kept for propagation and the "
-        "longest request. "
+        "first, 10 % for the propagation, then everything with three minutes of analysis by CloudWatch; old pods kept for it, "
+        "propagation and the longest request. "
         f"{_COMMON}"
     )
     services = ("ping", "pong")
 
     def strategy(self) -> dict[str, Any]:
-        """Return all pods first, 10 % for two whole minutes of metrics, then everything."""
+        """Return all pods first, 10 % for the propagation, then everything and its analysis."""
         return {
             "canary": {
                 "pingPong": {"pingService": "ping", "pongService": "pong"},
@@ -356,9 +356,9 @@ class ArgoCanary(Argo):
                 "steps": [
                     {"setCanaryScale": {"replicas": 2}},
                     {"setWeight": _CANARY_PERCENT},
-                    {"analysis": {"templates": [{"templateName": _ANALYSIS}]}},
+                    {"pause": {"duration": f"{int(self._budget.propagation_seconds)}s"}},
                     {"setWeight": 100},
-                    {"pause": {"duration": f"{self.drained_seconds}s"}},
+                    {"analysis": {"templates": [{"templateName": _ANALYSIS}]}},
                 ],
             }
         }
