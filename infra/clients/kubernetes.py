@@ -114,6 +114,18 @@ class KubernetesClient:
         manifest: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
         return manifest
 
+    def jobs(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """List the Jobs with all of these labels."""
+        answer = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs", labelSelector=_selector(labels))
+        return list(answer["items"]) if answer else []
+
+    def stop_pods(self, namespace: str, name: str) -> None:
+        """Scale a Deployment that stands to no pods; the provider takes the field back when it writes the Deployment."""
+        path = _release_path("Deployment", namespace, name)
+        metadata = {"name": name, "namespace": namespace}
+        manifest = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata, "spec": {"replicas": 0}}
+        self.apply(path, manifest, f"{FIELD_MANAGER}-stop")
+
     def recreate(self, manifest: Mapping[str, Any]) -> bool:
         """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
         kind, metadata = manifest["kind"], manifest["metadata"]
@@ -122,8 +134,7 @@ class KubernetesClient:
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """List the pods with all of these labels."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_selector(labels))
         return list(answer["items"]) if answer else []
 
     def release_objects(self, namespace: str) -> dict[str, dict[str, Any]]:
@@ -133,6 +144,10 @@ class KubernetesClient:
             for kind, path in _RELEASE_KINDS.items()
             for each in (self.get(path.format(namespace=namespace)) or {"items": []})["items"]
         }
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def _release_path(kind: str, namespace: str, name: str) -> str:

@@ -3,7 +3,7 @@
 A release is these steps; each begins once the one before it is done. An abort or a rollback takes the same path.
 
     1  claim         tag and slot in the ledger             Hooks.claim, before the release's first object is written
-    2  secret        the release's own Secret               ExternalSecret
+    2  secret        a password of its own, and its Secret  Hooks.renew_login, Job, ExternalSecret (logins.py)
     3  migrate       if the settings name a command         Job
     4  start         the idle colour, until available       Deployment
     5  smoke test    against the idle colour                Job
@@ -52,6 +52,7 @@ from infra.names import (
     workload_name,
 )
 from infra.release import drift
+from infra.release.login_job import declare_login
 from infra.release.manifests import (
     SERVICE_PORT,
     deployment_spec,
@@ -71,7 +72,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from infra.clients.aws import AwsClients
+    from infra.foundation.database_jobs import DatabaseJobs
     from infra.release.plan import Checks, ColourPlan, Plan
+    from infra.release.record import Record
 
 SHOP_PRIORITY = 100_000
 POINTER = "shopcat-live"
@@ -88,6 +91,7 @@ class BlueGreen(pulumi.ComponentResource):
         clients: AwsClients,
         target_group_arns: Mapping[Colour, pulumi.Input[str]],
         load_balancer_cidrs: Sequence[str],
+        database: DatabaseJobs,
         platform: Sequence[pulumi.Resource] = (),
         protect: bool = True,
         is_shared: bool = False,
@@ -101,6 +105,7 @@ class BlueGreen(pulumi.ComponentResource):
             clients: AWS.
             target_group_arns: of each colour.
             load_balancer_cidrs: networks that production's load balancer has its addresses in.
+            database: where the colours' passwords are set.
             platform: what a release needs.
             protect: guard what serves against deletion.
             is_shared: pods that another program made still serve in the namespace, and must be able to start again.
@@ -110,6 +115,7 @@ class BlueGreen(pulumi.ComponentResource):
         self._plan = plan
         self._protected = protect
         self._platform = list(platform)
+        self._database = database
         self.hooks = Hooks(plan, clients, pulumi.log.info)
         self._changed_by_hand: list[str] = []
 
@@ -118,6 +124,7 @@ class BlueGreen(pulumi.ComponentResource):
             self.hooks.begin_object(args.name)
 
         self._claim = pulumi.ResourceHook("claim", claim)
+        self._renew_login = pulumi.ResourceHook("renew-login", lambda _: self.hooks.renew_login())
         self._again = pulumi.ResourceHook("make-again", lambda args: self.hooks.make_again(args.new_inputs or {}))
 
         namespace = kubernetes.core.v1.Namespace(
@@ -248,12 +255,33 @@ class BlueGreen(pulumi.ComponentResource):
             name: declare_release_secret(
                 record,
                 self._metadata,
-                self._secret_options([store], name),
+                self._secret_options([store, *self._login(record, [store])], name),
                 awaited=self._awaits_secret(name),
                 is_expected=name in plan.state.releases,
             )
             for name, record in sorted(records.items())
         }
+
+    def _login(self, record: Record, depends_on: list[pulumi.Resource]) -> list[pulumi.Resource]:
+        """Declare what sets the password of a release that is being made live, or was when its colour was last claimed.
+
+        An abort, and what follows it, sets none: it waits for nothing of what it takes back.
+        """
+        decision, known = self._plan.decision, self._plan.state.releases.get(record.name)
+        is_open = decision.open is not None and decision.open.name == record.name
+        is_going_on = is_open and decision.action in ("release", "resume")
+        if record.login is None or not (is_going_on or (known and known.attempts[-1].outcome == "live")):
+            return []
+        hooks: list[pulumi.ResourceHook | pulumi.ResourceHookFunction] = [self._renew_login] if is_going_on else []
+        return [
+            declare_login(
+                record.login,
+                self._database,
+                self._plan.database_owner,
+                self._options(depends_on=depends_on),
+                pulumi.ResourceHookBinding(before_create=hooks, before_update=hooks),
+            )
+        ]
 
     def _migrate(self, secrets: Mapping[str, pulumi.Resource]) -> list[pulumi.Resource]:
         """Declare step 3: the migration, if the release has one."""

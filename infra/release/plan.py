@@ -64,8 +64,8 @@ class Checks:
 
     @property
     def migrates(self) -> bool:
-        """Check for a migration to run: not again for a release that was live, since migrations are not undone."""
-        return bool(self.record.template.migrate) and not self.again
+        """Check for a migration to run: not again for pods that were live, since migrations are not undone."""
+        return bool(self.record.template.migrate) and not self.again and not self.record.renews
 
     @property
     def smoke_name(self) -> str:
@@ -94,6 +94,8 @@ class Plan:
     timing: Timing
     public_url: str
     load_balancer: str
+    database_owner: str
+    """The role that owns the tables; a colour's role is named after it."""
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises ShopCatError."""
     room: capacity.CapacityPlan
@@ -136,7 +138,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         )
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
-    if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
+    if decision.action == "release" and decision.open and decision.open.kind != "rollback" and state.live:
         refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
         refuse_gone_image(clients, settings.registry.repository, decision.record)
@@ -165,6 +167,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         public_url=settings.url,
         probe_address=view.dns_name if settings.dns == "external" else "",
         load_balancer=LOAD_BALANCER,
+        database_owner=settings.database.application_role,
         kubernetes=kubernetes,
         room=room,
         is_traffic_misplaced=is_traffic_misplaced,

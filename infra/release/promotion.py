@@ -14,6 +14,7 @@ before the write:
    before the write (`guard`). So at any moment at most one colour may lose pods, and it isn't the live one.
 5. A release goes on only from weights that invariant 1 allows; others are put back on the live release first (`_settle`).
 6. An update that was overtaken in the ledger writes neither weights nor pods.
+7. A colour's password changes only while no pod of it, leaving ones included, holds another one (`renew_login`).
 
 Where nothing has ever been live, nobody is served yet: then the weights move at once.
 """
@@ -26,14 +27,21 @@ from typing import TYPE_CHECKING, Any
 
 from infra.clients import threads
 from infra.errors import LedgerConflictError, ReleaseError, TrafficError
-from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
-from infra.release import drift, health
+from infra.names import (
+    DATABASE_NAMESPACE,
+    SHOP_NAMESPACE,
+    Colour,
+    colour_selector,
+    other_colour,
+    workload_name,
+)
+from infra.release import drift, health, logins
 from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
-from infra.release.record import Record
+from infra.release.record import Login, Record
 from infra.release.traffic_shift import Traffic
 
 if TYPE_CHECKING:
@@ -92,6 +100,7 @@ class Hooks:
     ) -> None:
         self._plan = plan
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
+        self._clients = clients
         self._log = log
         self._progress = Progress(log)
         self._prober = prober or (HttpsProber(plan.public_url, address=plan.probe_address) if plan.public_url else None)
@@ -166,7 +175,7 @@ class Hooks:
         if name in jobs:
             step, seconds = jobs[name]
             self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
-        elif name == f"secret-{record.name}":
+        elif name == record.secret_resource and record.login is None:
             self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
 
     async def claim(self) -> None:
@@ -188,6 +197,63 @@ class Hooks:
             )
             if decision.action != "abort":
                 await self._settle()
+
+    async def renew_login(self) -> None:
+        """Make the open release's password, once no pod of its colour holds another one and no Job sets another one.
+
+        Raises:
+            ShopCatError: somebody else has the slot, pods don't end, or Secrets Manager says no.
+        """
+        await self.claim()
+        checks = self._plan.checks
+        login = checks.record.login if checks else None
+        if checks is None or login is None or self._plan.decision.action not in ("release", "resume"):
+            return
+        self.begin(
+            ReleaseStep.SECRET,
+            checks.colour,
+            f"until its password holds and its Secret is written, {SECRET_SECONDS} s each",
+        )
+        await self._empty(checks.colour, checks.record.secret_name, login)
+        await threads.in_thread(self._plan.session.refuse_overtaken)
+        if await threads.in_thread(
+            logins.make_password, self._clients, login, self._plan.database_owner, checks.colour
+        ):
+            self._log(f"{login.secret_id}: made version {login.version} for {login.claim}")
+
+    async def _empty(self, colour: Colour, secret_name: str, login: Login) -> None:
+        """Wait until no pod of the colour holds another password; pods that are there to stay are stopped first."""
+        client, name = self._plan.kubernetes(), workload_name(colour)
+        await threads.in_thread(self._plan.session.refuse_overtaken)
+        standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, name)
+        if logins.keeps_another(standing, secret_name):
+            live = self._plan.session.state.live
+            if live and live.colour == colour:
+                raise ReleaseError(f"{live.name} is live in {colour}; its password is not changed under its pods")
+            await self.guard(colour, "its password is renewed")
+            self._log(f"{name} has pods with the colour's former password; they are stopped first")
+            await threads.in_thread(client.stop_pods, SHOP_NAMESPACE, name)
+        until, wait = time.monotonic() + GOING_SECONDS, self._progress.wait(GOING_SECONDS)
+        while left := await self._holding_up(colour, secret_name, login):
+            if time.monotonic() > until:
+                raise ReleaseError(
+                    f"{', '.join(left)}: still there after {GOING_SECONDS} s, and the password of {colour} is not changed "
+                    "before they have ended; see what holds them, then run pulumi up -s prod again"
+                )
+            wait.report(f"{', '.join(left)}: to end before the password of {colour} changes", change=left)
+            await asyncio.sleep(2)
+
+    async def _holding_up(self, colour: Colour, secret_name: str, login: Login) -> list[str]:
+        """Name what still needs, or sets, another password of the colour."""
+        client = self._plan.kubernetes()
+        standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
+        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
+        jobs = await threads.in_thread(client.jobs, DATABASE_NAMESPACE, logins.JOB_LABELS)
+        return [
+            *(f"pod {name}" for name in logins.holders_of_another(pods, secret_name)),
+            *(f"Job {name}" for name in logins.unfinished_jobs(jobs, login)),
+            *([f"Deployment {workload_name(colour)}"] if logins.has_yet_to_stop(standing, secret_name) else []),
+        ]
 
     async def guard_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
         """Claim the slot for the colour that is about to change, and keep the pods that serve.

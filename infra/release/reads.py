@@ -13,7 +13,7 @@ from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import LedgerUnavailableError, PreflightError, ShopCatError
 from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
 from infra.release.record import AFTER_VARIABLE, DrainNumbers, Provenance, Record, TemplateInput, template_differences
 from infra.release.state import LedgerState
@@ -97,7 +97,7 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
     if settings.rollback:
         return Rollback.parse(settings.rollback, by)
     if not settings.tag:
-        return Nothing()
+        return Rotate(settings.rotate, by) if settings.rotate else Nothing()
     image, absent = _image_of_tag(settings, clients)
     if not image:
         return Tag(settings.tag, None, by, absent)

@@ -348,6 +348,7 @@ LIMITS: Mapping[str, Limit] = {
     "release.migrateMemory": replace(_MEMORY, pattern=f"({_MEMORY.pattern})?"),
     "release.migrateDeadline": Number(10, LONGEST_WAIT_SECONDS, "the release workflow's own 60 minutes", " s"),
     "abort": _RELEASE,
+    "rotate": _RELEASE,
     "acceptUnserved": _RELEASE,
     "rollback": Text(
         " *([a-z0-9.-]{1,63} *-> *[a-z0-9.-]{1,63})? *",

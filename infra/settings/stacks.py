@@ -186,6 +186,8 @@ class Settings(Model):
     tag: str = ""
     abort: str = ""
     rollback: str = ""
+    rotate: str = ""
+    """Name of the live release, such as v1.4.0-r1: its pods start anew in the other colour, with a new database password."""
     accept_unserved: str = ""
 
     @field_validator("api_access_cidrs", "admin_cidrs")
@@ -203,8 +205,8 @@ class Settings(Model):
     @model_validator(mode="after")
     def _together(self) -> Settings:
         wrong = [*self._wrong_access(), *self._wrong_names()]
-        if sum(bool(each) for each in (self.tag, self.abort, self.rollback)) > 1:
-            wrong.append("tag, abort and rollback: one of them at a time")
+        if sum(bool(each) for each in (self.tag, self.abort, self.rollback, self.rotate)) > 1:
+            wrong.append("tag, abort, rollback and rotate: one of them at a time")
         if self.is_logging and self.aws_endpoint:
             wrong.append(
                 "monitoring.logs: what sends the logs reaches AWS's own CloudWatch alone; remove it where awsEndpoint is set"
