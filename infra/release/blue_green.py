@@ -124,7 +124,7 @@ class BlueGreen(pulumi.ComponentResource):
             self.hooks.begin_object(args.name)
 
         self._claim = pulumi.ResourceHook("claim", claim)
-        self._renew_login = pulumi.ResourceHook("renew-login", lambda _: self.hooks.renew_login())
+        self._renew_login = pulumi.ResourceHook("renew-login", lambda args: self.hooks.renew_login(args.name))
         self._again = pulumi.ResourceHook("make-again", lambda args: self.hooks.make_again(args.new_inputs or {}))
 
         namespace = kubernetes.core.v1.Namespace(

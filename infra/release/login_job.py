@@ -9,7 +9,7 @@ import pulumi
 from infra.foundation.database_jobs import Field, external_secret
 from infra.foundation.database_roles import login_sql
 from infra.names import LOGIN_KEYS
-from infra.release.logins import JOB_LABELS, job_name
+from infra.release.logins import JOB_LABELS, job_name, secret_resource
 
 if TYPE_CHECKING:
     from infra.foundation.database_jobs import DatabaseJobs
@@ -34,7 +34,7 @@ def declare_login(
         Field("master", jobs.master_arn, "password"),
         *(Field(key, login.secret_id, key, login.version) for key in LOGIN_KEYS),
     ]
-    secret = external_secret(f"{name}-secret", name, fields, {}, own)
+    secret = external_secret(secret_resource(login), name, fields, {}, own)
     job: pulumi.Resource = jobs.job(
         name,
         login_sql(),

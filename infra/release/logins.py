@@ -54,6 +54,11 @@ def job_name(login: Login) -> str:
     return f"login-{login.claim}"
 
 
+def secret_resource(login: Login) -> str:
+    """Return the name of the resource of that Secret in the stack, the first of what sets the password."""
+    return f"{job_name(login)}-secret"
+
+
 def make_password(clients: AwsClients, login: Login, owner: str, colour: Colour) -> bool:
     """Give the colour's secret the version that the claim has chosen; true if it was not there yet.
 

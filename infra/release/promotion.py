@@ -175,7 +175,7 @@ class Hooks:
         if name in jobs:
             step, seconds = jobs[name]
             self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
-        elif name == record.secret_resource and record.login is None:
+        elif name == (logins.secret_resource(record.login) if record.login else record.secret_resource):
             self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
 
     async def claim(self) -> None:
@@ -198,8 +198,11 @@ class Hooks:
             if decision.action != "abort":
                 await self._settle()
 
-    async def renew_login(self) -> None:
+    async def renew_login(self, name: str) -> None:
         """Make the open release's password, once no pod of its colour holds another one and no Job sets another one.
+
+        Args:
+            name: of the resource that is made next.
 
         Raises:
             ShopCatError: somebody else has the slot, pods don't end, or Secrets Manager says no.
@@ -209,11 +212,7 @@ class Hooks:
         login = checks.record.login if checks else None
         if checks is None or login is None or self._plan.decision.action not in ("release", "resume"):
             return
-        self.begin(
-            ReleaseStep.SECRET,
-            checks.colour,
-            f"until its password holds and its Secret is written, {SECRET_SECONDS} s each",
-        )
+        self.begin_object(name)
         await self._empty(checks.colour, checks.record.secret_name, login)
         await threads.in_thread(self._plan.session.refuse_overtaken)
         if await threads.in_thread(

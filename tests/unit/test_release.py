@@ -13,6 +13,7 @@ import pytest
 from infra.capacity import CapacityPlan
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.database_jobs import DatabaseJobs
 from infra.release import plan as release_plan
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
 from infra.release.health import Target
@@ -22,7 +23,9 @@ from infra.release.record import DrainNumbers
 from infra.release.session import Session
 from infra.release.state import LedgerState
 from infra.release.transitions import aborted, claimed, gone_live
+from infra.settings import read_settings
 from tests.unit.releases import DRAIN, REGION, digest, run, template
+from tests.unit.test_settings import committed
 
 
 class Recorder(pulumi.runtime.Mocks):
@@ -107,6 +110,7 @@ def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None) -> Plan:
         timing=Timing(settle_seconds=120, proof_deadline_seconds=0),
         public_url="",
         load_balancer="shopcat",
+        database_owner="shopcat",
         kubernetes=lambda: kubernetes,
         room=CapacityPlan(0, 0, 0, 0, 0),
         notes=(decision.message,),
@@ -129,6 +133,7 @@ def declare(state: LedgerState, wanted: Wanted) -> tuple[dict[str, dict[str, Any
             clients=AwsClients(REGION),
             target_group_arns={"blue": pulumi.Output.from_input("arn:blue"), "green": "arn:green"},
             load_balancer_cidrs=["10.64.0.0/19"],
+            database=DatabaseJobs(read_settings(committed()), "db.rds", "5432", "arn:master"),
         )
         outputs["notes"] = release.notes
         found = pulumi.Output.all(release.live_release, release.live_colour, release.table)
@@ -205,15 +210,20 @@ def test_a_deployment_is_its_records() -> None:
 def test_each_release_has_its_own_secret_with_its_version_pinned() -> None:
     resources, _ = declare(FIRST, tag("v1.1.0", 2, secret_version="22222222-2222-2222-2222-222222222222"))
     for name, version in (("v1.0.0-r1", "1111"), ("v1.1.0-r1", "2222")):
-        secret = one(resources, f"secret-{name}")
-        assert secret["metadata"]["name"] == f"shopcat-{name}"
+        secret = one(resources, f"secret-{name}-a1")
+        assert secret["metadata"]["name"] == f"shopcat-{name}-a1"
         assert secret["metadata"]["annotations"]["pulumi.com/waitFor"] == "condition=Ready"
-        assert all(each["remoteRef"]["version"].startswith(f"uuid/{version}") for each in secret["spec"]["data"])
+        sources = {each["secretKey"]: each["remoteRef"] for each in secret["spec"]["data"]}
+        for key in ("host", "port", "dbname"):
+            assert sources[key]["key"] == "shopcat/application"
+            assert sources[key]["version"].startswith(f"uuid/{version}")
+        for key in ("username", "password"):
+            assert sources[key]["key"] == f"shopcat/login-{'green' if name == 'v1.0.0-r1' else 'blue'}"
 
 
 def test_a_secret_that_never_came_holds_up_neither_an_abort_nor_what_follows() -> None:
     def waiting(state: LedgerState, wanted: Wanted) -> dict[str, str]:
-        names = ("secret-v1.0.0-r1", "secret-v1.1.0-r1")
+        names = ("secret-v1.0.0-r1-a1", "secret-v1.1.0-r1-a1")
         found = {name: one(declare(state, wanted)[0], name)["metadata"]["annotations"] for name in names}
         return {name: ",".join(sorted(notes)) for name, notes in found.items()}
 
@@ -221,10 +231,10 @@ def test_a_secret_that_never_came_holds_up_neither_an_abort_nor_what_follows() -
     opened = claim(FIRST, tag("v1.1.0", 2))
     assert set(waiting(opened, Nothing()).values()) == {awaited}
     for state, wanted in ((opened, Abort("v1.1.0")), (aborted(opened), Nothing())):
-        assert waiting(state, wanted) == {"secret-v1.0.0-r1": awaited, "secret-v1.1.0-r1": unawaited}
+        assert waiting(state, wanted) == {"secret-v1.0.0-r1-a1": awaited, "secret-v1.1.0-r1-a1": unawaited}
     back = claim(SECOND, Rollback("v1.1.0", "v1.0.0"))
     for state, wanted in ((back, Abort("v1.0.0")), (aborted(back), Nothing())):
-        assert waiting(state, wanted) == {"secret-v1.0.0-r1": unawaited, "secret-v1.1.0-r1": awaited}
+        assert waiting(state, wanted) == {"secret-v1.0.0-r1-a1": unawaited, "secret-v1.1.0-r1-a1": awaited}
 
 
 def test_a_deployment_takes_back_what_somebody_scaled() -> None:
@@ -259,6 +269,7 @@ def test_only_what_was_written_for_this_very_intent_counts_as_changed_by_hand() 
             clients=AwsClients(REGION),
             target_group_arns={"blue": "arn:blue", "green": "arn:green"},
             load_balancer_cidrs=["10.64.0.0/19"],
+            database=DatabaseJobs(read_settings(committed()), "db.rds", "5432", "arn:master"),
         )
         notes.extend(release.notes)
 
@@ -524,7 +535,7 @@ def test_a_release_prints_its_steps() -> None:
     lines: list[str] = []
     made = hooks(FIRST, tag("v1.1.0", 2), {"green": 100, "blue": 0}, Cluster(2, "blue", replicas=2), lines.append)
     run(made.claim())
-    for name in ("secret-v1.1.0-r1", "migrate-v1.1.0-r1-a1", "smoke-v1.1.0-r1-a1", "secret-v1.0.0-r1"):
+    for name in ("login-v1.1.0-r1-a1-secret", "migrate-v1.1.0-r1-a1", "smoke-v1.1.0-r1-a1", "secret-v1.0.0-r1-a1"):
         made.begin_object(name)
     run(made.guard_deployment("blue", FULL))
     run(made.promote())
@@ -554,7 +565,7 @@ def test_the_hook_that_claims_prints_the_step_of_its_resource(monkeypatch: pytes
     lines.clear()
 
     async def act() -> None:
-        for name in ("secret-v1.0.0-r1", "migrate-v1.0.0-r1-a1", "smoke-v1.0.0-r1-a1"):
+        for name in ("secret-v1.0.0-r1-a1", "migrate-v1.0.0-r1-a1", "smoke-v1.0.0-r1-a1"):
             (hook,) = bound[name]
             await hook.callback(pulumi.ResourceHookArgs("", "", name, ""))  # type: ignore[misc]
 
@@ -562,7 +573,6 @@ def test_the_hook_that_claims_prints_the_step_of_its_resource(monkeypatch: pytes
     steps = [line.partition(" since ")[0] for line in lines if line.startswith("step ")]
     assert steps == [
         "step 1 of 11: claim (green)",
-        "step 2 of 11: secret (green)",
         "step 3 of 11: migrate (green)",
         "step 5 of 11: smoke test (green)",
     ]
