@@ -20,6 +20,7 @@ from twin.errors import TwinError
 from twin.host import pki, processes
 from twin.loadbalancer import access_log, front_door, hostnames
 from twin.paths import REPOSITORY, is_root, state_directory
+from twin.scenarios import production
 
 LOAD_BALANCER = "shopcat"
 PREVIEW_LOAD_BALANCER = "shopcat-preview"
@@ -80,12 +81,17 @@ def application_secret_name(twin: Twin) -> str:
     return str(name)
 
 
+def login_secret_name(twin: Twin) -> str:
+    """Return the name of the secret that the live colour's pods sign in with."""
+    return f"shopcat/login-{production.outputs(twin)['liveColour']}"
+
+
 def application_secret(twin: Twin) -> Mapping[str, str]:
-    """Return the secret part of the environment of the application's pods; never print it."""
+    """Return the secret part of the environment of the live colour's pods; never print it."""
     manager = pulumi.client(twin, "secretsmanager")
-    value = manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"]
-    secret: dict[str, str] = json.loads(value)
-    return secret
+    names = (application_secret_name(twin), login_secret_name(twin))
+    where, login = (json.loads(manager.get_secret_value(SecretId=name)["SecretString"]) for name in names)
+    return {**where, **login}
 
 
 def sql(twin: Twin, statement: str) -> list[list[str]]:

@@ -222,7 +222,7 @@ class Patched:
                 "port": str(secret["port"]),
                 "name": secret["dbname"],
                 "user": secret["username"],
-                "secretName": run.application_secret_name(twin),
+                "secretName": run.login_secret_name(twin),
                 "secretStore": {"kind": "SecretStore", "name": "aws"},
             },
             "env": {"APP_DRAIN_SECONDS": str(self._drain)},

@@ -272,14 +272,13 @@ class BlueGreen(pulumi.ComponentResource):
         is_going_on = is_open and decision.action in ("release", "resume")
         if record.login is None or not (is_going_on or (known and known.attempts[-1].outcome == "live")):
             return []
-        hooks: list[pulumi.ResourceHook | pulumi.ResourceHookFunction] = [self._renew_login] if is_going_on else []
         return [
             declare_login(
                 record.login,
                 self._database,
                 self._plan.database_owner,
                 self._options(depends_on=depends_on),
-                pulumi.ResourceHookBinding(before_create=hooks, before_update=hooks),
+                pulumi.ResourceHookBinding(before_create=[self._renew_login], before_update=[self._renew_login]),
             )
         ]
 

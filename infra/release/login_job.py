@@ -26,7 +26,7 @@ def declare_login(
         jobs: where they run.
         owner: the role that owns the tables.
         opts: of both.
-        hooks: run before either is made, while the claim is open.
+        hooks: run before either is made.
     """
     name = job_name(login)
     own = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(hooks=hooks))

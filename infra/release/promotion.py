@@ -45,7 +45,7 @@ from infra.release.record import Login, Record
 from infra.release.traffic_shift import Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from infra.clients.aws import AwsClients
     from infra.release.plan import Plan
@@ -104,6 +104,7 @@ class Hooks:
         self._log = log
         self._progress = Progress(log)
         self._prober = prober or (HttpsProber(plan.public_url, address=plan.probe_address) if plan.public_url else None)
+        self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self._claiming = asyncio.Lock()
         self._deciding = asyncio.Lock()
         """Held by the one that reads weights in order to write weights or to let pods go."""
@@ -201,6 +202,8 @@ class Hooks:
     async def renew_login(self, name: str) -> None:
         """Make the open release's password, once no pod of its colour holds another one and no Job sets another one.
 
+        A password that was made before is set once more only by an update that nobody has overtaken.
+
         Args:
             name: of the resource that is made next.
 
@@ -208,9 +211,10 @@ class Hooks:
             ShopCatError: somebody else has the slot, pods don't end, or Secrets Manager says no.
         """
         await self.claim()
-        checks = self._plan.checks
+        await threads.in_thread(self._plan.session.refuse_overtaken)
+        checks = self._plan.checks if self._plan.decision.action in ("release", "resume") else None
         login = checks.record.login if checks else None
-        if checks is None or login is None or self._plan.decision.action not in ("release", "resume"):
+        if checks is None or login is None or name not in (logins.secret_resource(login), logins.job_name(login)):
             return
         self.begin_object(name)
         await self._empty(checks.colour, checks.record.secret_name, login)
@@ -240,7 +244,7 @@ class Hooks:
                     "before they have ended; see what holds them, then run pulumi up -s prod again"
                 )
             wait.report(f"{', '.join(left)}: to end before the password of {colour} changes", change=left)
-            await asyncio.sleep(2)
+            await self._sleep(2)
 
     async def _holding_up(self, colour: Colour, secret_name: str, login: Login) -> list[str]:
         """Name what still needs, or sets, another password of the colour."""

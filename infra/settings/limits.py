@@ -287,8 +287,8 @@ LIMITS: Mapping[str, Limit] = {
     "database.applicationRole": Text(
         "(?!postgres$|public$|rds|pg_)[a-z_][a-z0-9_]*",
         "a role of your own such as shopcat_app, in small letters",
-        "postgresql.org/docs/current/sql-createrole.html; RDS has those that begin with rds",
-        most=63,
+        "postgresql.org/docs/current/sql-createrole.html; RDS has those that begin with rds; a colour's role is named after it",
+        most=57,
     ),
     "database.port": Number(1150, 65_535, _CREATE_DATABASE),
     "database.parameterGroup": Text(

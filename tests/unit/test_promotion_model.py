@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import random
 import unittest.mock
 from contextlib import suppress
@@ -23,14 +24,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from infra.capacity import CapacityPlan
 from infra.errors import LedgerConflictError, ShopCatError
 from infra.names import COLOURS, Colour, colour_selector, other_colour
-from infra.release import drift, metrics
+from infra.release import drift, logins, metrics
 from infra.release import plan as release_plan
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
 from infra.release.listener_weights import Timing, all_on
 from infra.release.manifests import render_pod_template
 from infra.release.plan import Plan
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
-from infra.release.record import fingerprint
+from infra.release.record import Record, fingerprint
 from infra.release.session import Session
 from infra.release.state import LedgerState
 from infra.release.traffic_shift import Traffic
@@ -65,6 +66,15 @@ class World:
         """What a digest is like: good, fails its smoke test, or is never ready."""
         self.version = 0
         self.log: list[str] = []
+        self.person_acts = False
+        self.leaving: dict[Colour, list[dict[str, Any]]] = {one: [] for one in COLOURS}
+        self.made: dict[str, list[str]] = {}
+        """Secret in Secrets Manager → ids of its versions, the current one last."""
+        self.accepted: dict[Colour, str] = {}
+        """Colour → the Secret whose password its database role accepts."""
+        self.owner_is_open = True
+        self.login_jobs: dict[str, tuple[Colour, Record]] = {}
+        """Jobs that have not ended yet."""
 
     def pods(self, colour: Colour) -> list[dict[str, Any]]:
         standing = self.deployments.get(colour)
@@ -85,6 +95,23 @@ class World:
             for index in range(int(standing["spec"]["replicas"]))
         ]
 
+    def set_password(self, job: str) -> None:
+        """Let a Job end, with the oracle's question: no pod loses the password that it holds."""
+        colour, record = self.login_jobs.pop(job)
+        assert record.login
+        assert self.made[record.login.secret_id][-1] == record.login.version, "a password that is not the current one"
+        others = [one for one in (*self.pods(colour), *self.leaving[colour]) if secret_of(one) != record.secret_name]
+        assert self.person_acts or not others, "a password changes under a pod that holds another one"
+        self.accepted[colour] = record.secret_name
+        if record.login.closes_owner:
+            held = [secret_of(one) for each in COLOURS for one in (*self.pods(each), *self.leaving[each])]
+            assert "shopcat-v0-r1" not in held, "the owner's password ends under a pod that holds it"
+            self.owner_is_open = False
+
+    def accepts(self, colour: Colour, secret_name: str) -> bool:
+        """Whether a pod that holds this Secret's password may sign in."""
+        return self.accepted.get(colour) == secret_name or (secret_name == "shopcat-v0-r1" and self.owner_is_open)
+
     def healthy(self, colour: Colour) -> list[dict[str, Any]]:
         return [pod for pod in self.pods(colour) if pod["status"]["conditions"][0]["status"] == "True"]
 
@@ -93,6 +120,12 @@ class World:
         record = self.ledger.releases[name].record
         images = [pod["spec"]["containers"][0]["image"] for pod in self.healthy(colour)]
         return len(images) >= record.template.replicas and set(images) == {record.template.image}
+
+
+def secret_of(pod: dict[str, Any]) -> str:
+    """The Secret that a pod's password is in."""
+    (variable,) = [one for one in pod["spec"]["containers"][0]["env"] if one["name"] == "DATABASE_PASSWORD"]
+    return str(variable["valueFrom"]["secretKeyRef"]["name"])
 
 
 class Kubernetes:
@@ -112,7 +145,16 @@ class Kubernetes:
         return copy.deepcopy(self._world.deployments.get(name.removeprefix("shopcat-")))  # type: ignore[call-overload]
 
     def pods(self, _: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-        return copy.deepcopy(self._world.pods(next(one for one in COLOURS if colour_selector(one) == labels)))
+        colour = next(one for one in COLOURS if colour_selector(one) == labels)
+        return copy.deepcopy([*self._world.pods(colour), *self._world.leaving[colour]])
+
+    def jobs(self, *_: Any) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": name}} for name in self._world.login_jobs]
+
+    def stop_pods(self, _: str, name: str) -> None:
+        standing = copy.deepcopy(self._world.deployments[name.removeprefix("shopcat-")])  # type: ignore[index]
+        standing["spec"]["replicas"] = 0
+        self._write(name.removeprefix("shopcat-"), standing)  # type: ignore[arg-type]
 
     def job(self, _: str, name: str) -> dict[str, Any] | None:
         return {"status": {"succeeded": int(self._world.jobs[name])}} if name in self._world.jobs else None
@@ -126,7 +168,7 @@ class LoadBalancer:
 
     endpoint_url = None
 
-    def get(self, _: str) -> LoadBalancer:
+    def get(self, _: str) -> Any:
         return self
 
     def describe_load_balancers(self, **_: Any) -> Any:
@@ -158,6 +200,29 @@ class LoadBalancer:
     def modify_rule(self, Actions: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
         tuples = Actions[0]["ForwardConfig"]["TargetGroups"]
         self._write({each["TargetGroupArn"]: each["Weight"] for each in tuples})
+
+
+class SecretsManager:
+    """Its API over the model's versions; `write` is told of each before it is made."""
+
+    endpoint_url = None
+
+    def __init__(self, world: World, write: Callable[[], None]) -> None:
+        self._world, self._write = world, write
+
+    def get(self, _: str) -> SecretsManager:
+        return self
+
+    def describe_secret(self, SecretId: str) -> Any:  # noqa: N803
+        # Only versions that have a label are listed: the current one and the one before.
+        return {"VersionIdsToStages": {one: ["label"] for one in self._world.made.get(SecretId, [])[-2:]}}
+
+    def put_secret_value(self, SecretId: str, ClientRequestToken: str, SecretString: str) -> None:  # noqa: N803
+        assert json.loads(SecretString)["username"].startswith("shop_")
+        versions = self._world.made.setdefault(SecretId, [])
+        assert ClientRequestToken not in versions, "a version is made once"
+        self._write()
+        versions.append(ClientRequestToken)
 
 
 class Unmeasured(Traffic):
@@ -195,6 +260,7 @@ class Update:
             timing=TIMING,
             public_url="",
             load_balancer="shopcat",
+            database_owner="shop",
             kubernetes=lambda: Kubernetes(world, self.write_deployment),  # type: ignore[arg-type, return-value]
             room=CapacityPlan(0, 0, 0, 0, 0),
             is_traffic_misplaced=decision.action == "stay"
@@ -276,6 +342,18 @@ class Update:
                 assert declared["spec"]["replicas"] >= record.template.replicas, "the live colour loses its pods"
             elif gone:
                 assert world.weights[colour] == 0, f"pods of {colour} go while it has weight {world.weights}"
+        before = world.pods(colour)
+        if declared["spec"]["replicas"] and not world.accepts(colour, secret_of(declared["spec"]["template"])):
+            assert world.person_acts or (state.open is None and state.live is None), (
+                "pods start with a password that is refused"
+            )
+        if standing and standing["spec"]["template"] != declared["spec"]["template"]:
+            gone = before
+        else:
+            gone = before[int(declared["spec"]["replicas"]) :]
+        for pod in gone:
+            pod["metadata"]["deletionTimestamp"] = "now"
+        world.leaving[colour] += gone
         world.version += 1
         world.log.append(f"deployment {colour}: {declared['spec']['replicas']} of {new[-4:]}")
         world.deployments[colour] = copy.deepcopy(declared)
@@ -301,7 +379,8 @@ class Update:
 
     async def run(self) -> None:
         """Everything that BlueGreen declares, in its order; what doesn't depend on each other runs side by side."""
-        hooks = Hooks(self.plan, None, self.world.log.append)  # type: ignore[arg-type]
+        manager = SecretsManager(self.world, self.tick)
+        hooks = Hooks(self.plan, manager, self.world.log.append)  # type: ignore[arg-type]
         seconds, waits = [0.0], [0]
 
         async def sleep(wanted: float) -> None:
@@ -319,6 +398,19 @@ class Update:
             sleep=sleep,
             clock=lambda: seconds[0],
         )
+
+        async def others_end(_: float) -> None:
+            """While the colour is emptied: pods go, and Jobs that another update has left end."""
+            for colour in COLOURS:
+                self.world.leaving[colour].clear()
+            for job in list(self.world.login_jobs):
+                self.world.set_password(job)
+
+        hooks._sleep = others_end
+        for each in sorted(
+            {one.record.name: one for one in self.plan.colours.values()}.values(), key=lambda one: one.colour
+        ):
+            await self._login(hooks, each.colour, each.record)
         first = [one for one, each in self.plan.colours.items() if not each.changes_last]
         await asyncio.gather(*(self._deployment(hooks, one) for one in first))
         if self.plan.checks:
@@ -348,6 +440,26 @@ class Update:
         self.tick()
         self.state[colour] = declared
 
+    async def _login(self, hooks: Hooks, colour: Colour, record: Record) -> None:
+        """Declare what sets a password, as BlueGreen does."""
+        decision, known = self.plan.decision, self.plan.state.releases.get(record.name)
+        is_going_on = (
+            decision.open is not None and decision.open.name == record.name and decision.action in ("release", "resume")
+        )
+        if record.login is None or not (is_going_on or (known and known.attempts[-1].outcome == "live")):
+            return
+        name = logins.job_name(record.login)
+        if self.state.get(name):
+            return
+        await hooks.renew_login(logins.secret_resource(record.login))
+        self.tick()
+        self.world.login_jobs[name] = (colour, record)
+        self.tick()
+        if name in self.world.login_jobs:  # another update's wait may have seen it end
+            self.world.set_password(name)
+        self.tick()
+        self.state[name] = True
+
     async def _smoke(self, hooks: Hooks) -> None:
         checks = self.plan.checks
         assert checks is not None
@@ -366,17 +478,22 @@ class Update:
 class Interference(RuleBasedStateMachine):
     """Updates, kills, two at once, and a person with kubectl."""
 
-    @initialize(seed=st.integers(0, 2**16))
-    def start(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 2**16), is_moved=st.booleans())
+    def start(self, seed: int, *, is_moved: bool = True) -> None:
         self.random = random.Random(seed)  # noqa: S311 - it orders calls
         self.person_acted = False
         self.world = World()
         for number, _ in enumerate(TAGS, start=1):
             self.world.kinds[digest(number)] = "good"
+        self.world.kinds[digest(0)] = "good"
         self.state: dict[str, Any] = {}
         self.yesterday: dict[str, Any] = {}
         self.waiting: list[Update] = []
-        self.up(Tag("v1", template(1)))
+        if is_moved:
+            self.up(Tag("v1", template(1)))
+            return
+        with unittest.mock.patch("infra.release.decide._with_new_login", lambda record, *_: record):
+            assert self.up(Tag("v0", template(0)))
 
     async def in_turn(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """In place of a thread: the same calls in an order that depends on the seed alone."""
@@ -441,7 +558,8 @@ class Interference(RuleBasedStateMachine):
         st.just(Nothing()),
         st.builds(lambda number: Tag(TAGS[number - 1], template(number)), st.integers(1, len(TAGS))),
         st.builds(Abort, st.sampled_from(TAGS)),
-        st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(TAGS)),
+        st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(("v0", *TAGS))),
+        st.builds(lambda tag, revision: Rotate(f"{tag}-r{revision}"), st.sampled_from(TAGS), st.integers(1, 3)),
     )
     ends = st.one_of(st.just(10**9), st.integers(0, 12))
 
@@ -460,9 +578,9 @@ class Interference(RuleBasedStateMachine):
             self.scaled_by_hand("green", green)
 
         update.meanwhile = {wait: act, **({wait + 3: act} if twice else {})}
-        self.person_acted = True
+        self.person_acted = self.world.person_acts = True
         self.go(update)
-        self.person_acted = False
+        self.person_acted = self.world.person_acts = False
 
     @rule(wanted=wishes)
     def an_update_reads_and_waits(self, wanted: Wanted) -> None:
@@ -481,6 +599,16 @@ class Interference(RuleBasedStateMachine):
         if len(updates) == 2:
             updates[1].state = copy.deepcopy(self.state)  # of another backend
             self.go(*updates, writes)
+
+    @rule(job=st.integers(0, 3))
+    def a_job_that_was_left_ends(self, job: int) -> None:
+        if self.world.login_jobs:
+            names = sorted(self.world.login_jobs)
+            self.world.set_password(names[job % len(names)])
+
+    @rule(colour=st.sampled_from(COLOURS))
+    def pods_that_leave_are_gone(self, colour: Colour) -> None:
+        self.world.leaving[colour].clear()
 
     @rule(number=st.integers(2, len(TAGS)), kind=st.sampled_from(["good", "fails its smoke test", "never ready"]))
     def an_image_is_pushed(self, number: int, kind: str) -> None:
