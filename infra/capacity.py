@@ -178,7 +178,7 @@ PLATFORM: tuple[Workload, ...] = (
 """Everything the platform runs; foundation/addons.py sets the requests of the two that Helm installs from these."""
 
 JOB_POD = PodRequest(50, 64)
-"""The database and smoke Jobs; they run one after the other, and a migration before both."""
+"""The database's Jobs and the smoke test; they run one after the other. A migration runs between them, before the pods start."""
 
 APPLICATION_DISK_MEBIBYTES = 128
 """Disk of production's application: 64 MiB of /tmp and five log files of 10 MiB, as the kubelet keeps them."""

@@ -257,7 +257,7 @@ class BlueGreen(pulumi.ComponentResource):
                 self._metadata,
                 self._secret_options([store, *self._login(record, [store])], name),
                 awaited=self._awaits_secret(name),
-                is_expected=name in plan.state.releases,
+                is_expected=name in plan.state.releases and plan.state.releases[name].record.login == record.login,
             )
             for name, record in sorted(records.items())
         }

@@ -236,11 +236,15 @@ class Hooks:
             await self.guard(colour, "its password is renewed")
             self._log(f"{name} has pods with the colour's former password; they are stopped first")
             await threads.in_thread(client.stop_pods, SHOP_NAMESPACE, name)
-        until, wait = time.monotonic() + GOING_SECONDS, self._progress.wait(GOING_SECONDS)
+        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
+        seconds = GOING_SECONDS + max(
+            (pod["spec"].get("terminationGracePeriodSeconds") or 0 for pod in pods), default=0
+        )
+        until, wait = time.monotonic() + seconds, self._progress.wait(seconds)
         while left := await self._holding_up(colour, secret_name, login):
             if time.monotonic() > until:
                 raise ReleaseError(
-                    f"{', '.join(left)}: still there after {GOING_SECONDS} s, and the password of {colour} is not changed "
+                    f"{', '.join(left)}: still there after {seconds} s, and the password of {colour} is not changed "
                     "before they have ended; see what holds them, then run pulumi up -s prod again"
                 )
             wait.report(f"{', '.join(left)}: to end before the password of {colour} changes", change=left)

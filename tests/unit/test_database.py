@@ -220,6 +220,8 @@ def test_the_secret_of_rds_is_unknown_while_a_preview_would_turn_it_on(monkeypat
         ({"storageGibibytes": 100, "maxStorageGibibytes": 109}, "set it to at least 110, or to 0"),
         ({"username": "shopcat"}, "applicationRole and username are both shopcat"),
         ({"applicationRole": "shopcat_admin"}, "applicationRole and username are both shopcat_admin"),
+        ({"username": "shop_green", "applicationRole": "shop"}, "username shop_green is the role of a colour"),
+        ({"applicationRole": "s" * 58}, "the most is 57"),
         ({"applicationRole": "rds_superuser"}, "applicationRole: 'rds_superuser' is not a role of your own"),
         ({"parameterGroup": "default.postgres15"}, "parameterGroup default.postgres15 is not of engineVersion 16"),
         ({"backupRetentionDays": 0}, "no backup is only accepted while masterSecret stands"),

@@ -15,7 +15,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation.database_jobs import DatabaseJobs
 from infra.release import plan as release_plan
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
 from infra.release.health import Target
 from infra.release.listener_weights import Timing
 from infra.release.plan import Plan
@@ -576,6 +576,120 @@ def test_the_hook_that_claims_prints_the_step_of_its_resource(monkeypatch: pytes
         "step 3 of 11: migrate (green)",
         "step 5 of 11: smoke test (green)",
     ]
+
+
+class Colour(Cluster):
+    """A colour in which a former claim's pods are still on their way out; each wait lets one of them end."""
+
+    def __init__(self, leaving: int, **kept: Any) -> None:
+        super().__init__(1, "blue", pods=0, **kept)
+        self.leaving = leaving
+        self.stopped: list[str] = []
+
+    def pods(self, *_: Any) -> list[dict[str, Any]]:
+        source = {"secretKeyRef": {"name": "shopcat-v0.9.0-r1-a1", "key": "password"}}
+        spec = {"containers": [{"env": [{"name": "DATABASE_PASSWORD", "valueFrom": source}]}]}
+        marks = {"deletionTimestamp": "2026-11-24T10:00:00Z"}
+        return [{"metadata": {"name": f"pod-{index}", **marks}, "spec": spec} for index in range(self.leaving)]
+
+    def jobs(self, *_: Any) -> list[dict[str, Any]]:
+        return []
+
+    def stop_pods(self, _: str, name: str) -> None:
+        self.stopped.append(name)
+        assert self.stands is not None
+        self.stands["spec"]["replicas"] = 0
+
+    async def one_ends(self, _: float) -> None:
+        self.leaving -= 1
+
+
+def renewed(cluster: Colour, weights: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], Any]:
+    """What was printed, and the hooks that were asked for v1.1.0's password."""
+    lines: list[str] = []
+    made = hooks(FIRST, tag("v1.1.0", 2), weights, cluster, lines.append)
+    made._sleep = cluster.one_ends
+
+    def make_password(_: Any, login: Any, owner: str, colour: str) -> bool:
+        assert cluster.leaving == 0, "the password is made under a pod"
+        lines.append(f"made {login.claim} of {owner}_{colour}")
+        return True
+
+    monkeypatch.setattr("infra.release.promotion.logins.make_password", make_password)
+    run(made.renew_login("login-v1.1.0-r1-a1-secret"))
+    return lines, made
+
+
+def test_a_password_is_made_once_the_colour_s_former_pods_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Colour(leaving=3)
+    cluster.stands = None
+    lines, made = renewed(cluster, {"green": 100, "blue": 0}, monkeypatch)
+    assert "pod pod-0, pod pod-1, pod pod-2: to end before the password of blue changes" in "\n".join(lines)
+    assert "made v1.1.0-r1-a1 of shopcat_blue" in lines
+    assert made._plan.session.state.open.name == "v1.1.0-r1"
+
+
+@pytest.mark.parametrize("weights", [{"green": 100, "blue": 0}, {"green": 90, "blue": 10}])
+def test_pods_that_a_killed_update_left_are_stopped_without_weight(
+    weights: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Colour(leaving=1)
+    source = {"secretKeyRef": {"name": "shopcat-v0.9.0-r1-a1", "key": "password"}}
+    containers = [{"env": [{"name": "DATABASE_PASSWORD", "valueFrom": source}]}]
+    template = {"spec": {"containers": containers}}
+    cluster.stands = {"metadata": {}, "spec": {"replicas": 2, "template": template}, "status": {}}
+    if weights["blue"]:
+        with pytest.raises(ShopCatError, match="2 pods"):
+            renewed(cluster, weights, monkeypatch)
+        assert cluster.stopped == [], "the live release could not be proven"
+        return
+    lines, _ = renewed(cluster, weights, monkeypatch)
+    assert cluster.stopped == ["shopcat-blue"]
+    assert lines.index("shopcat-blue has pods with the colour's former password; they are stopped first") < lines.index(
+        "made v1.1.0-r1-a1 of shopcat_blue"
+    )
+
+
+def test_the_password_of_the_live_colour_and_of_an_abort_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def make_password(*_: Any) -> bool:
+        raise AssertionError("a password is made")
+
+    monkeypatch.setattr("infra.release.promotion.logins.make_password", make_password)
+    opened = claim(FIRST, tag("v1.1.0", 2))
+    for state, wanted, name in (
+        (FIRST, Nothing(), "login-v1.0.0-r1-a1"),
+        (FIRST, tag("v1.1.0", 2), "login-v1.0.0-r1-a1"),
+        (opened, Abort("v1.1.0"), "login-v1.1.0-r1-a1"),
+    ):
+        run(hooks(state, wanted, {"green": 100, "blue": 0}, Colour(leaving=1)).renew_login(name))
+
+
+def test_what_sets_a_password_stays_declared_and_a_release_s_secret_waits_for_it() -> None:
+    for state, wanted in ((FIRST, tag("v1.1.0", 2)), (SECOND, Nothing())):
+        resources, _ = declare(state, wanted)
+        for each in ("v1.0.0-r1-a1", "v1.1.0-r1-a1"):
+            job, secret = one(resources, f"login-{each}"), one(resources, f"login-{each}-secret")
+            assert job["metadata"]["namespace"] == secret["metadata"]["namespace"] == "shopcat-database"
+            assert job["spec"]["template"]["metadata"]["labels"] == {"app.kubernetes.io/name": "database-login"}
+    opened = claim(FIRST, tag("v1.1.0", 2))
+    for state, wanted in ((opened, Abort("v1.1.0")), (aborted(opened), Nothing())):
+        names = {key.partition("::")[2] for key in declare(state, wanted)[0]}
+        assert "login-v1.0.0-r1-a1" in names
+        assert "login-v1.1.0-r1-a1" not in names, "an abort waits for nothing of what it takes back"
+
+
+def test_a_rotation_does_not_migrate() -> None:
+    first = gone_live(claim(EMPTY, tag("v1.0.0", 1, migrate=("migrate",))))
+    for state, wanted in (
+        (first, Rotate("v1.0.0-r1")),
+        (claim(first, Rotate("v1.0.0-r1")), Nothing()),
+        (gone_live(claim(first, Rotate("v1.0.0-r1"))), Nothing()),
+    ):
+        resources, _ = declare(state, wanted)
+        assert not [key for key in resources if "::migrate-" in key]
+        pods = one(resources, "deployment-blue")["spec"]["template"]
+        assert pods["spec"]["containers"][0]["image"].endswith(digest(1))
+        assert "shopcat-v1.0.0-r2-a1" in json.dumps(pods)
 
 
 def test_an_abort_and_a_plain_update_print_no_steps() -> None:
