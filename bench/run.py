@@ -82,8 +82,9 @@ def application_secret_name(twin: Twin) -> str:
 
 
 def login_secret_name(twin: Twin) -> str:
-    """Return the name of the secret that the live colour's pods sign in with."""
-    return f"shopcat/login-{production.outputs(twin)['liveColour']}"
+    """Return the name of the secret that the live colour's pods sign in with; the application's own before any release."""
+    colour = production.outputs(twin)["liveColour"]
+    return f"shopcat/login-{colour}" if colour else application_secret_name(twin)
 
 
 def application_secret(twin: Twin) -> Mapping[str, str]:

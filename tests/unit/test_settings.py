@@ -45,7 +45,7 @@ def existing(**changes: Any) -> dict[str, Any]:
 
 def test_the_committed_stack_file_is_valid_and_asks_for_no_release() -> None:
     found = settings.read_settings(committed())
-    assert (found.tag, found.abort, found.rollback) == ("", "", "")
+    assert (found.tag, found.abort, found.rollback, found.rotate) == ("", "", "", "")
     assert found.drain.budget.app_drain_seconds == 60
     assert found.database.max_connections == 112
 
