@@ -293,7 +293,7 @@ class Passwords(RuleBasedStateMachine):
         self.pods: dict[Colour, set[tuple[str, str]]] = {"blue": set(), "green": set()}
         """Role and password of what runs in each colour."""
         self.leaving: dict[Colour, set[tuple[str, str]]] = {"blue": set(), "green": set()}
-        self.number = 1
+        self.ended: set[str] = set()
         self.update(Tag("v1", template(1)), 99)
         if not is_moved:
             self.ledger = without_logins(self.ledger)
@@ -348,6 +348,9 @@ class Passwords(RuleBasedStateMachine):
 
     def set_password(self, colour: Colour, login: Login | None) -> None:
         assert login is not None
+        assert login.secret_id == login_secret(colour), "a password of the other colour's"
+        assert login.version not in self.ended, "a password that has ended comes back"
+        self.ended |= self.accepted[colour] - {login.version}
         self.accepted[colour] = {login.version}
         if login.closes_owner:
             self.accepted["owner"] = set()
