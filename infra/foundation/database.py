@@ -329,7 +329,7 @@ class Database(pulumi.ComponentResource):
     def _application_secret(self, cluster: kubernetes.Provider, store: pulumi.Resource) -> pulumi.Resource:
         """Declare what reads the application's secret, which is given a value first."""
         value, serving = self._value_hook(), self._serving
-        return external_secret(
+        reader: pulumi.Resource = external_secret(
             "database-application",
             "application",
             [Field(key, self._secret.name, key) for key in LOGIN_KEYS],
@@ -340,6 +340,7 @@ class Database(pulumi.ComponentResource):
                 hooks=pulumi.ResourceHookBinding(before_create=[value], before_update=[value]),
             ),
         )
+        return reader
 
     @property
     def _serving(self) -> aws.rds.Instance:
@@ -360,7 +361,7 @@ class Database(pulumi.ComponentResource):
         master = external_secret(
             f"database-{name}", name, [database.master_password], {}, self._inside(cluster, [store])
         )
-        return database.job(
+        job: pulumi.Resource = database.job(
             DATABASE_RESTORED_JOB if database.place else DATABASE_ROLES_JOB,
             f"{sql}{restored_sql()}" if database.place else sql,
             {
@@ -372,6 +373,7 @@ class Database(pulumi.ComponentResource):
             # With the setting the Job goes and runs once more: pods of before may have made something since.
             annotations={**({"shopcat/master-secret": secret} if secret else {}), **(database.notes or {})} or None,
         )
+        return job
 
     def _inside(
         self, cluster: kubernetes.Provider, depends_on: list[pulumi.Resource], **options: Any
