@@ -16,6 +16,7 @@ from typing import IO
 import pytest
 
 from infra.foundation.database_roles import login_sql, role_sql
+from infra.foundation.restored_database import SEQUENCE_GAP, restored_sql
 from infra.names import COLOURS, Colour, login_role
 
 MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
@@ -379,6 +380,27 @@ def test_the_owner_s_own_password_ends_with_the_claim_that_closes_it(server: Ser
         server.sql(APPLICATION, "SELECT 1")
 
 
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_a_restored_copy_is_looked_at_as_the_owner_who_may_not_sign_in_any_more(
+    server: Server, *, taken_over: bool
+) -> None:
+    server.job(taken_over=taken_over)
+    server.login("blue", "b1", closes_owner=True)
+    server.as_colour(
+        "blue", "b1", "CREATE TABLE orders (id serial, at timestamptz); INSERT INTO orders (at) VALUES (now())"
+    )
+    variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
+    for _ in range(2):  # it may run again
+        script = role_sql(taken_over=taken_over) + restored_sql()
+        lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=script, **variables).splitlines()
+    assert "orders: rows|1" in lines
+    assert any(line.startswith("orders.at: newest|20") for line in lines)
+    number = server.as_colour("blue", "b1", "INSERT INTO orders (at) VALUES (now()) RETURNING id")
+    assert int(number[0]) > 2 * SEQUENCE_GAP
+    with pytest.raises(AssertionError, match="not permitted to log in"):
+        server.sql(APPLICATION, "SELECT 1")
+
+
 def test_a_colour_s_role_that_somebody_else_made_is_refused_before_it_is_touched(server: Server) -> None:
     server.job(taken_over=False)
     server.sql("rdsadmin", f"CREATE ROLE {LOGINS['blue']} LOGIN PASSWORD 'theirs'", "postgres")
@@ -390,6 +412,6 @@ def test_a_colour_s_role_that_somebody_else_made_is_refused_before_it_is_touched
 
 
 def test_no_quote_is_one_that_kubernetes_would_change() -> None:
-    for sql in (role_sql(taken_over=True), role_sql(taken_over=False), login_sql()):
+    for sql in (role_sql(taken_over=True), role_sql(taken_over=False), login_sql(), restored_sql()):
         assert "$$" not in sql
         assert "$(" not in sql
