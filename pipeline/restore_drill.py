@@ -110,7 +110,7 @@ def compared(restored: LedgerState, present: LedgerState) -> str:
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredStep:
     """One step of a drill."""
 
     title: str
@@ -118,7 +118,7 @@ class Row:
     seen: str = ""
 
 
-def section(rows: list[Row], where: str) -> str:
+def section(rows: list[MeasuredStep], where: str) -> str:
     """Return the table of a drill, as it stands in docs/restore.md."""
     lines = [f"| {row.title} | {row.seconds:.0f} | {row.seen or '-'} |" for row in rows]
     total = sum(row.seconds for row in rows)
@@ -151,7 +151,7 @@ class Drill:
     settings: Settings
     clients: AwsClients
     asked: str = ""
-    rows: list[Row] = field(default_factory=list)
+    rows: list[MeasuredStep] = field(default_factory=list)
     now: Callable[[], float] = time.monotonic
 
     def run(self) -> None:
@@ -191,7 +191,7 @@ class Drill:
         print(f"--- {title}", flush=True)
         began = self.now()
         seen = act()
-        self.rows.append(Row(title, self.now() - began, seen))
+        self.rows.append(MeasuredStep(title, self.now() - began, seen))
         print(f"    {self.rows[-1].seconds:.0f} s{f': {seen}' if seen else ''}", flush=True)
 
     def _up(self, restore: Mapping[str, Any] | None, *options: str) -> str:

@@ -23,7 +23,7 @@ from infra.clients.aws import AwsClients, explain
 from infra.errors import PreflightError, ShopCatError
 from infra.names import PRODUCTION_STACK, PROJECT, state_bucket
 
-KEY = f".pulumi/stacks/{PROJECT}/{PRODUCTION_STACK}.json"
+STATE_KEY = f".pulumi/stacks/{PROJECT}/{PRODUCTION_STACK}.json"
 """Name of the file (pulumi/pulumi, pkg/backend/diy/store.go, projectReferenceStore)."""
 SHOWN = 10
 
@@ -68,7 +68,7 @@ def choose(versions: list[Version], wanted: str) -> Version:
     return found[0]
 
 
-def lines(versions: list[Version]) -> list[str]:
+def version_lines(versions: list[Version]) -> list[str]:
     """Return one line for each version, newest first."""
     return [
         f"{each.identifier}  {each.written.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC  {each.resources:>4} resources"
@@ -91,20 +91,20 @@ class StateVersions:
             ShopCatError: S3 says no, or there is no version at all.
         """
         try:
-            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=KEY)
-            listed = [each for page in pages for each in page.get("Versions", []) if each["Key"] == KEY]
+            pages = self._s3.get_paginator("list_object_versions").paginate(Bucket=self._bucket, Prefix=STATE_KEY)
+            listed = [each for page in pages for each in page.get("Versions", []) if each["Key"] == STATE_KEY]
             listed.sort(key=lambda each: (each["LastModified"], each["IsLatest"]), reverse=True)
             found = [self._version(each) for each in listed[:most]]
         except (BotoCoreError, ClientError) as error:
-            raise explain(error, f"versions of s3://{self._bucket}/{KEY}", self._clients.endpoint_url) from error
+            raise explain(error, f"versions of s3://{self._bucket}/{STATE_KEY}", self._clients.endpoint_url) from error
         if not found:
             raise PreflightError(
-                f"s3://{self._bucket} has no version of {KEY}; without one the state is rebuilt by imports (docs/restore.md)"
+                f"s3://{self._bucket} has no version of {STATE_KEY}; the state is then rebuilt by imports (docs/restore.md)"
             )
         return found
 
     def _version(self, listed: Mapping[str, Any]) -> Version:
-        body = self._s3.get_object(Bucket=self._bucket, Key=KEY, VersionId=listed["VersionId"])["Body"].read()
+        body = self._s3.get_object(Bucket=self._bucket, Key=STATE_KEY, VersionId=listed["VersionId"])["Body"].read()
         return Version(
             str(listed["VersionId"]), listed["LastModified"], count_resources(body), bool(listed["IsLatest"])
         )
@@ -115,11 +115,11 @@ class StateVersions:
         Raises:
             ShopCatError: S3 says no.
         """
-        source = {"Bucket": self._bucket, "Key": KEY, "VersionId": version.identifier}
+        source = {"Bucket": self._bucket, "Key": STATE_KEY, "VersionId": version.identifier}
         try:
-            self._s3.copy_object(Bucket=self._bucket, Key=KEY, CopySource=source)
+            self._s3.copy_object(Bucket=self._bucket, Key=STATE_KEY, CopySource=source)
         except (BotoCoreError, ClientError) as error:
-            raise explain(error, f"s3://{self._bucket}/{KEY}", self._clients.endpoint_url) from error
+            raise explain(error, f"s3://{self._bucket}/{STATE_KEY}", self._clients.endpoint_url) from error
 
 
 def main() -> int:
@@ -131,7 +131,7 @@ def main() -> int:
         versions = StateVersions(clients, state_bucket(PRODUCTION_STACK, clients.identity()[0], region))
         newest = versions.newest()
         if len(sys.argv) == 1:
-            print("\n".join(lines(newest)))
+            print("\n".join(version_lines(newest)))
             return 0
         chosen = choose(newest, sys.argv[1])
         versions.put_back(chosen)

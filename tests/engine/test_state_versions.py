@@ -14,7 +14,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
-from infra.commands.state_versions import KEY
+from infra.commands.state_versions import STATE_KEY
 from infra.names import state_bucket
 from twin.build import programs
 from twin.config import ACCOUNT_ID, Twin
@@ -84,7 +84,7 @@ def test_a_deleted_state_file_comes_back_from_its_versions(endpoint: str, tmp_pa
     (tmp_path / "deployment.json").write_text(json.dumps(exported))
     run("pulumi", "stack", "import", "-s", "prod", "--file", "deployment.json")
     before = json.loads(run("pulumi", "stack", "export", "-s", "prod"))
-    s3.delete_object(Bucket=BUCKET, Key=KEY)
+    s3.delete_object(Bucket=BUCKET, Key=STATE_KEY)
     assert '"prod"' not in run("pulumi", "stack", "ls", "--json")
     newest = versions().splitlines()[0]
     assert "1 resources" in newest

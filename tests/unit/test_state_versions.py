@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
-from infra.commands.state_versions import KEY, StateVersions, Version, choose, count_resources, lines
+from infra.commands.state_versions import STATE_KEY, StateVersions, Version, choose, count_resources, version_lines
 from infra.errors import PreflightError, ShopCatError
 
 BUCKET = "shopcat-state-prod-123456789012-eu-central-1"
@@ -39,18 +39,18 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[AwsClients, Any]]:
 def test_a_file_that_was_deleted_is_put_back_as_it_was(s3: tuple[AwsClients, Any]) -> None:
     clients, client = s3
     for resources in (3, 7):
-        client.put_object(Bucket=BUCKET, Key=KEY, Body=state(resources))
-    client.put_object(Bucket=BUCKET, Key=f"{KEY}.bak", Body=state(99))
-    client.delete_object(Bucket=BUCKET, Key=KEY)
+        client.put_object(Bucket=BUCKET, Key=STATE_KEY, Body=state(resources))
+    client.put_object(Bucket=BUCKET, Key=f"{STATE_KEY}.bak", Body=state(99))
+    client.delete_object(Bucket=BUCKET, Key=STATE_KEY)
     versions = StateVersions(clients, BUCKET)
     found = versions.newest()
     assert [each.resources for each in found] == [7, 3]
     assert not any(each.is_current for each in found)
     versions.put_back(choose(found, found[0].identifier))
-    assert client.get_object(Bucket=BUCKET, Key=KEY)["Body"].read() == state(7)
+    assert client.get_object(Bucket=BUCKET, Key=STATE_KEY)["Body"].read() == state(7)
     assert len(versions.newest()) == 3, "none is deleted"
     versions.put_back(choose(found, found[1].identifier))
-    assert client.get_object(Bucket=BUCKET, Key=KEY)["Body"].read() == state(3)
+    assert client.get_object(Bucket=BUCKET, Key=STATE_KEY)["Body"].read() == state(3)
 
 
 def test_a_bucket_without_any_version_says_what_is_left(s3: tuple[AwsClients, Any]) -> None:
@@ -80,6 +80,6 @@ def test_what_is_no_state_is_not_put_back(text: bytes) -> None:
 
 
 def test_the_list_says_which_is_the_present_one() -> None:
-    first, second = lines([Version("a", NOW, 7, is_current=True), Version("b", NOW, 0, is_current=False)])
+    first, second = version_lines([Version("a", NOW, 7, is_current=True), Version("b", NOW, 0, is_current=False)])
     assert first == "a  2026-11-29 10:00:00 UTC     7 resources  the present one"
     assert second.endswith("0 resources")

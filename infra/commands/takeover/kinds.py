@@ -229,7 +229,7 @@ _APPLICATION_TYPES = {
         Part.DATABASE,
         "rds/instance:Instance",
         "identifier identifierPrefix engine dbName username storageEncrypted kmsKeyId availabilityZone characterSetName "
-        "snapshotIdentifier timezone customIamInstanceProfile",
+        "snapshotIdentifier timezone customIamInstanceProfile restoreToPointInTime",
         names="identifier",
         removed="custom_iam_instance_profile restore_to_point_in_time s3_import",
         import_id="{identifier}",
