@@ -161,7 +161,7 @@ upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an
 	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
 
 .PHONY: alarms
-alarms: $(READY) ## a fault for each alarm under load, and a release that no alarm tells of; half an hour; docs/alarms.md
+alarms: $(READY) ## a fault for each alarm under load, and a release that no alarm tells of; docs/alarms.md
 	SHOPCAT_ALARMS=1 $(VENV)/bin/pytest tests/twin/test_alarms.py
 
 .PHONY: restore-drill restore state-versions

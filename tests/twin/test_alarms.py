@@ -1,6 +1,6 @@
 """Each alarm of production made to fire once by a fault under load, and quiet during a good release.
 
-It takes half an hour, so it runs only when it is asked for: `make alarms`, which writes docs/alarms.md.
+It takes long, so it runs only when it is asked for: `make alarms`, which writes docs/alarms.md.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from twin.plugins.aws.monitoring import LogMetricFilter, MetricAlarm
 
 pytestmark = [
     pytest.mark.twin,
-    pytest.mark.skipif(not os.environ.get("SHOPCAT_ALARMS"), reason="half an hour; `make alarms` runs it"),
+    pytest.mark.skipif(not os.environ.get("SHOPCAT_ALARMS"), reason="takes long; `make alarms` runs it"),
 ]
 
 MONITORED = {"shopcat:monitoring": {"email": "ops@example.com", "slowestSeconds": 10}}
