@@ -26,9 +26,7 @@ _SYSTEMS = [name for stage in matrix.STAGES for name in stage]
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument(
-        "--all", action="store_true", help="every accident, and the curve of delays: two hours and a half"
-    )
+    parser.add_argument("--all", action="store_true", help="every accident, and the curve of delays: hours")
     parser.add_argument("--again", action="store_true", help="forget the cells of former runs")
     parser.add_argument("--runs", type=int, default=1, help="releases for each cell; the worst is shown")
     parser.add_argument("--systems", nargs="+", choices=_SYSTEMS, default=_SYSTEMS)

@@ -1,4 +1,4 @@
-"""What goes wrong during a release, and what is expected of ours: said here, before any run."""
+"""The accidents during a release, and the outcome that is expected of ours: fixed here, before any run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Accident:
     at_shift: bool = False
     """The fault comes once users' requests go to the new version; otherwise as soon as its first pod is ready."""
     expected_outcome: Outcome = "released"
-    """Of ours."""
+    """Outcome that is expected of ours."""
     expected_failed: int = 0
     """Most requests that may fail with ours."""
     reason: str = ""
@@ -44,7 +44,7 @@ class Accident:
     delay_ratio: float = 1.0
     """The load balancer's worst delay ÷ what the drain budget allows for."""
     edits: Mapping[str, str] = field(default_factory=dict)
-    """What is wrong with the new version: pieces of the application's source, and what takes their place."""
+    """Pieces of the application's source that the new version has otherwise, and what takes their place."""
     headline: bool = False
     """Part of `make bench`; the others run with ALL=1."""
 

@@ -59,7 +59,7 @@ _METRICS_LATE_SECONDS = 60
 _READ = [f"elasticloadbalancing:Describe{what}" for what in (
     "TargetGroups", "LoadBalancers", "Listeners", "Rules", "Tags", "TargetHealth",
 )] + ["cloudwatch:GetMetricData"]  # fmt: skip
-"""What --aws-verify-target-group calls (features/traffic-management/alb, "Required IAM permissions"), and the analysis."""
+"""Calls of --aws-verify-target-group (features/traffic-management/alb, "Required IAM permissions"), and of the analysis."""
 
 
 def install_controller(twin: Twin) -> None:
@@ -194,6 +194,10 @@ class Argo:
     def push(self, tag: str, edits: dict[str, str]) -> None:
         """Build and push to the shop's own repository, whose tags can't be changed."""
         self._images.push(tag, edits)
+
+    def push_again(self, content: str) -> None:
+        """Push other content under this one's tag."""
+        self._images.push_again(content)
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Apply the Rollout with another image, and wait until it is healthy or degraded."""

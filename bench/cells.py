@@ -39,7 +39,7 @@ class Cell:
     outcome: str
     """A :data:`bench.accidents.Outcome`."""
     detail: str
-    """What is left for a person to do; empty if nothing is."""
+    """Work that is left for a person; empty if none is."""
     at: str
     """Day of the run."""
     fingerprint: str = ""
@@ -50,9 +50,9 @@ class Cell:
     series: Mapping[str, Any] = field(default_factory=dict)
     """Requests by content and failures in two seconds each, as :func:`bench.figures.series` gives them."""
     latency: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of good short requests before, during and after, as bench.schema.Latency."""
+    """Latency of good short requests before, during and after, as bench.schema.Latency."""
     steps: Sequence[Mapping[str, Any]] = ()
-    """Of a release of ours, as bench.schema.Step."""
+    """Steps of ours that were reached, as bench.schema.Step."""
     floor: Sequence[tuple[str, float]] = ()
     """Least that this release of ours could take, part by part."""
     runs: Sequence[Mapping[str, Any]] = ()

@@ -96,6 +96,10 @@ class Chart:
         """Build and push to the shop's own repository, whose tags can't be changed."""
         self._images.push(tag, edits)
 
+    def push_again(self, content: str) -> None:
+        """Push other content under this one's tag."""
+        self._images.push_again(content)
+
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Start the workflow's commands."""
         self._released.append(tag)
@@ -254,6 +258,10 @@ class Legacy(Chart):
     def push(self, tag: str, edits: dict[str, str]) -> None:
         """Build and push over `latest`, as its workflow does."""
         self._images.push(tag, edits, tag="latest", repository=self._repository)
+
+    def push_again(self, content: str) -> None:
+        """Push other content over `latest`."""
+        self._images.push_again(content, tag="latest", repository=self._repository)
 
     def undo(self) -> subprocess.Popen[str]:
         """Push the former source over `latest`, then start `helm upgrade`."""

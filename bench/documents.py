@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED
+from pipeline.marked_text import fill
+from twin.errors import TwinError
 from twin.paths import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
@@ -91,11 +93,13 @@ def tables(raw: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def fill(text: str, table: str) -> str:
-    """Return the document with the table between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+def filled(text: str, table: str, name: str) -> str:
+    """Return a document with the table between its marks.
+
+    Raises:
+        TwinError: the marks are gone.
+    """
+    return fill(text, BEGIN, END, table, name=name, error=TwinError)
 
 
 def count_words(text: str) -> int:
@@ -110,7 +114,7 @@ def write(directory: Path = DOCS) -> None:
     for file, table in tables(raw).items():
         path = directory / file
         if path.exists():
-            path.write_text(fill(path.read_text(), table))
+            path.write_text(filled(path.read_text(), table, file))
 
 
 if __name__ == "__main__":

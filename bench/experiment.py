@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -28,17 +27,14 @@ from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import cgroups
 from twin.loadbalancer import metrics, parameters, service
-from twin.paths import REPOSITORY
 from twin.scenarios import production
 
 
 class Bench:
     """One twin, the loads on its systems, and the actions under them."""
 
-    def __init__(
-        self, twin: Twin, directory: Path, mix: Sequence[Stream], log: Callable[[str], None] = print, suffix: str = ""
-    ) -> None:
-        self.twin, self.directory, self._mix, self._log, self._suffix = twin, directory, tuple(mix), log, suffix
+    def __init__(self, twin: Twin, directory: Path, mix: Sequence[Stream], log: Callable[[str], None] = print) -> None:
+        self.twin, self.directory, self._mix, self._log = twin, directory, tuple(mix), log
         self.loads: dict[str, Load] = {}
         self._actions: list[Action] = []
         self._steps: list[Step] = []
@@ -135,7 +131,7 @@ class Bench:
             steps=action.steps,
             floor=self.floor(action.steps),
             note=action.note,
-            load=action.system + self._suffix,
+            load=action.system,
             drained=action.drained,
         )
 
@@ -166,7 +162,7 @@ class Bench:
     @property
     def outcomes_by_load(self) -> dict[str, list[Outcome]]:
         """Every request so far."""
-        return {f"{system}{self._suffix}": load.outcomes for system, load in self.loads.items()}
+        return {system: load.outcomes for system, load in self.loads.items()}
 
     def contradictions(self, since: float) -> tuple[list[str], list[str]]:
         """Compare clients with load balancers and database.
@@ -234,14 +230,14 @@ class Bench:
         self.up(changes, values)
         return f"{time.monotonic() - started:.0f} s, run twice"
 
-    def first_release(self, changes: Mapping[str, Any], tag: str) -> None:
-        """Make platform, image and first release, as `make up` does, with these settings.
+    def first_release(self, changes: Mapping[str, Any], tag: str, push: Callable[[str], object] | None = None) -> None:
+        """Make platform, image and first release, as `make up` does, with these settings; ``push`` pushes the image.
 
         Raises:
             TwinError: an update failed, or the shop doesn't answer.
         """
         self.up(changes, {})
-        self.push_images(tag)
+        (push or self.push_images)(tag)
         self.up(changes, {"tag": tag})
         production.wait_until_served(self.twin, str(production.outputs(self.twin)["url"]))
 
@@ -249,9 +245,7 @@ class Bench:
         """Push an image of its own under each tag."""
         for tag in tags:
             source = self.directory / f"application-{tag}"
-            shutil.copytree(REPOSITORY / "twin" / "application", source)
-            with (source / "shopcat" / "__main__.py").open("a") as file:
-                file.write(f"# {tag}\n")
+            production.copy_application(source, tag, {})
             production.push_image(self.twin, source, tag)
 
     def fault(self, kind: str, seconds: float, **more: str) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from bench import steps
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
-from bench.noop import NoOp
 from bench.steps import Step
 
 BUCKET_SECONDS = 2
@@ -84,7 +83,6 @@ def figures(result: Result, problems: Sequence[str]) -> dict[str, Any]:
         "requests": {load: len(outcomes) for load, outcomes in result.outcomes.items()},
         "engineYields": result.engine_yields,
         "retriedUpdates": list(result.retried_updates),
-        "noop": dataclasses.asdict(result.noop) if result.noop else None,
         "disagreements": result.disagreements,
         "ordersLostOrDoubled": result.orders_wrong,
         "problems": list(problems),
@@ -99,11 +97,6 @@ def measurement_of(entry: Mapping[str, Any]) -> Measurement:
 def measurements_of(document: Mapping[str, Any]) -> list[Measurement]:
     """Read the measurements back."""
     return [measurement_of(entry) for entry in document["measured"]]
-
-
-def noop_of(document: Mapping[str, Any]) -> NoOp | None:
-    """Read the no-op's seconds back; none if the run didn't measure them."""
-    return NoOp(**document["noop"]) if document["noop"] else None
 
 
 def as_text(document: Mapping[str, Any]) -> str:

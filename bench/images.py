@@ -11,6 +11,9 @@ from bench import pods
 from twin.config import Twin
 from twin.scenarios import production
 
+AGAIN = "-again"
+"""End of the name of a content that was pushed over another one."""
+
 
 class Images:
     """The images of one twin; a content's name is the tag it was built for."""
@@ -45,6 +48,14 @@ class Images:
         self._contents[digest] = content
         self._edits[content] = dict(edits)
         return digest
+
+    def push_again(self, content: str, *, tag: str = "", repository: str = production.REPOSITORY_NAME) -> None:
+        """Push other content, named ``<content>-again``, under a content's tag.
+
+        Raises:
+            TwinError: the registry refuses the tag.
+        """
+        self.push(f"{content}{AGAIN}", {}, tag=tag or content, repository=repository)
 
     def edits(self, content: str) -> Mapping[str, str]:
         """Return what a content has replaced."""

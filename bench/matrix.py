@@ -26,7 +26,7 @@ from bench.accidents import FAULT_SECONDS, Accident, Outcome
 from bench.cells import CELLS, Cell
 from bench.experiment import Bench
 from bench.figures import series
-from bench.images import Images
+from bench.images import AGAIN, Images
 from bench.load import Load
 from bench.ours import Ours
 from bench.steps import Follower, Step
@@ -36,7 +36,6 @@ from bench.workloads import PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX, SHORT_
 from twin import config, parts
 from twin.config import Twin
 from twin.errors import TwinError
-from twin.scenarios import production
 
 FIRST_TAG = "v1.0.0"
 _TOOL_SECONDS = 900
@@ -73,10 +72,7 @@ class Stage:
     def prepare(self, names: Sequence[str]) -> list[System]:
         """Make production with its first release, then the systems, each with its own."""
         parts.up(self._twin)
-        self._bench.up(SHORT_SETTINGS, {})
-        self._images.push(FIRST_TAG, {})
-        self._bench.up(SHORT_SETTINGS, {"tag": FIRST_TAG})
-        production.wait_until_served(self._twin, str(production.outputs(self._twin)["url"]))
+        self._bench.first_release(SHORT_SETTINGS, FIRST_TAG, lambda tag: self._images.push(tag, {}))
         self._bench.set_delays(1.0, PROPAGATION_SECONDS)
         if {ARGO_CANARY, ARGO_BLUE_GREEN} & set(names):
             argo.install_controller(self._twin)
@@ -135,7 +131,7 @@ class Stage:
         tags = [self._push(system, accident) for _ in range(2 if accident.fault == "second" else 1)]
         with self._load(system) as load:
             time.sleep(STEADY_SECONDS)
-            release = Release(self._bench, self._images, system, accident, before, tags)
+            release = Release(self._bench, system, accident, before, tags)
             ended = release.run()
             state, settled = self._wait_until_settled(system, load)
             time.sleep(SHORT_BUDGET.longest_request_seconds + 2)
@@ -166,15 +162,7 @@ class Stage:
         )
 
     def _load(self, system: System) -> Load:
-        target = system.target()
-        return Load(
-            target.address,
-            target.host,
-            port=target.port,
-            ca_file=target.ca_file,
-            streams=tuple(SHORT_MIX),
-            maximum_seconds=2.0 * (_TOOL_SECONDS + _SETTLED_SECONDS),
-        )
+        return system.target().load(SHORT_MIX, 2.0 * (_TOOL_SECONDS + _SETTLED_SECONDS))
 
     def _wait_until_settled(self, system: System, load: Load | None = None) -> tuple[State, float]:
         """Return the state and the time from which on no pod moved and no request failed, or those after five minutes."""
@@ -199,17 +187,15 @@ class Stage:
 class Release:
     """One release with its accident, and the moments at which something happened."""
 
-    def __init__(
-        self, bench: Bench, images: Images, system: System, accident: Accident, before: str, tags: Sequence[str]
-    ) -> None:
-        self._bench, self._images, self._system, self._accident = bench, images, system, accident
+    def __init__(self, bench: Bench, system: System, accident: Accident, before: str, tags: Sequence[str]) -> None:
+        self._bench, self._system, self._accident = bench, system, accident
         self._before, self._tags = before, tags
         self._processes: list[subprocess.Popen[str]] = []
         self.began = time.time()
         self.marks: list[dict[str, object]] = []
         self._fault_ends = 0.0
         self.steps: list[Step] = []
-        """Of a release of ours."""
+        """Steps of ours that were reached."""
 
     def mark(self, text: str, at: float = 0.0) -> None:
         """Note what happened, now by default."""
@@ -303,16 +289,22 @@ class Release:
                 self._push_again()
 
     def _push_again(self) -> None:
-        """Push other content under the tag that serves, and take the image from the nodes, as a new node has none."""
+        """Push other content under the tag that serves; a registry that keeps tags refuses it.
+
+        Raises:
+            TwinError: the push failed for another reason.
+        """
         try:
-            self._images.push(f"{self._before}-again", {}, tag=self._before)
+            self._system.push_again(self._before)
         except TwinError as error:
-            self.mark(f"push refused: {str(error).splitlines()[0][:160]}")
+            if "immutable" not in str(error):
+                raise
+            self.mark("the registry refuses the push: its tags are immutable")
 
 
 def outcome(state: State, before: str, tags: Sequence[str]) -> Outcome:
     """Return in one word what became of a release; ``before`` and ``tags`` are contents."""
-    if state.serving.endswith("-again"):
+    if state.serving.endswith(AGAIN):
         return "wrong code"
     if not state.settled:
         return "stuck"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from bench import load
 from bench.load import Outcome
-from bench.noop import NoOp
 from bench.steps import Step
 from bench.workloads import RECKONING_SECONDS, STEADY_SECONDS
 
@@ -52,7 +51,6 @@ class Result:
     orders_wrong: list[str]
     seconds: float
     full: bool = False
-    noop: NoOp | None = None
     engine_yields: bool = False
     """The engine and the AWS stand-in ran only while the shop left them the processor."""
     retried_updates: Sequence[str] = ()

@@ -26,7 +26,6 @@ from bench.drawing.release import first_release, release_html
 from bench.drawing.scenarios import over_time_html, table_html
 from bench.drawing.titles import titles_of_measured
 from bench.drawing.undoing import GOAL_SECONDS, undo_html
-from bench.figures import noop_of
 from bench.schema import Document
 from twin.paths import REPOSITORY
 
@@ -102,10 +101,8 @@ def _latency(document: Document) -> str:
 def _scenarios(document: Document) -> str:
     if document.short is None:
         return ""
-    noop = noop_of(document.short)
-    nothing = f"<p>Nothing to release: {escape(str(noop))}.</p>" if noop else ""
     over_time = f"<details><summary>Each load over time</summary>{over_time_html(document)}</details>"
-    return f"{table_html(document)}{nothing}{over_time}"
+    return f"{table_html(document)}{over_time}"
 
 
 def _verdict(problems: Sequence[str]) -> str:

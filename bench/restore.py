@@ -26,6 +26,7 @@ import yaml
 
 from bench import run
 from bench.load import Load, Outcome, Stream
+from pipeline.marked_text import fill
 from pipeline.restore_drill import PAGE, with_restore
 from twin import config, parts, pulumi
 from twin.aws import point_in_time, postgres
@@ -131,11 +132,7 @@ def written(page: str, text: str) -> str:
     Raises:
         TwinError: the marks are gone.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise TwinError(f"{PAGE.name} has lost its marks {BEGIN} and {END}; restore it from git")
-    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+    return fill(page, BEGIN, END, text, name=PAGE.name, error=TwinError)
 
 
 class Rehearsal:
@@ -146,6 +143,8 @@ class Rehearsal:
         self.settings = directory / "Pulumi.prod.yaml"
         self.steps: list[Step] = []
         self.orders: dict[str, Orders] = {}
+        self._before: set[str] = set()
+        """Orders that the restored database began with."""
         self.load: Load
 
     def _step(self, name: str, act: Callable[[], str]) -> None:
@@ -196,8 +195,6 @@ class Rehearsal:
         keys = [each.key for each in self.load.outcomes if each.key and not each.failure and each.due <= end]
         both = self._stored(1) if restored else {}
         self.orders[title] = place_orders(keys, self._stored(0), both, self._before)
-
-    _before: set[str] = frozenset()  # type: ignore[assignment]
 
     # The steps --------------------------------------------------------------------------------------------------------
 

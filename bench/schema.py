@@ -12,20 +12,16 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from bench import steps
+from bench import accidents, steps
 from bench.figures import BUCKET_SECONDS, FAILED, measurements_of
 from bench.measurements import Measurement
 
 SCHEMA: Final = 2
 """Number of this schema; it grows when a name is taken away or means something else."""
 
-Outcome = Literal["released", "undone", "refused", "stuck", "wrong code", "wrong code live", "unsupported"]
-"""What became of a release.
-
-``released``: the new version serves. ``undone``: the former version serves again. ``refused``: the system did not begin.
-``stuck``: something still moved, or served, that should not. ``wrong code``, ``wrong code live``: what serves is not what was
-asked for. ``unsupported``: the system has no documented way to do this; nothing was run.
-"""
+Outcome = accidents.Outcome | Literal["unsupported"]
+"""Outcome of a release: one of :data:`bench.accidents.Outcome`, or ``unsupported`` where the system has no documented way to do
+this and nothing was run."""
 QUIET = "nothing"
 """Accident that is none: a release on a quiet day."""
 CURVE = "eviction"
@@ -136,7 +132,7 @@ class Cell(_Record):
     latency: Mapping[str, Latency] = {}
     """By phase: ``before`` the release, ``during`` it (until its tool was done), and ``after``."""
     steps: Sequence[Step] = ()
-    """Of a release of this program."""
+    """Steps of this program that were reached."""
     floor: Sequence[tuple[str, float]] = ()
     """Parts of the least that this release can take, with their seconds: ``bench.steps.floor``."""
 
@@ -199,7 +195,7 @@ class Accident(_Record):
     reason: str = ""
     """Why any may fail, or why this program does not release."""
     expected_outcome: Outcome = "released"
-    """Of this program; stands in the source before the run."""
+    """Outcome that is expected of this program; stands in the source before the run."""
     headline: bool = False
     """Run by ``make bench`` alone; the others need ALL=1."""
     fault: str = ""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bench.load import Load, Stream
+
 
 @dataclass(frozen=True)
 class State:
@@ -30,6 +32,17 @@ class Target:
     port: int
     ca_file: Path | None
     """Authority of its certificate; None for plain HTTP."""
+
+    def load(self, streams: Sequence[Stream], maximum_seconds: float = 3600.0) -> Load:
+        """Return a load on it; it isn't started yet."""
+        return Load(
+            self.address,
+            self.host,
+            port=self.port,
+            ca_file=self.ca_file,
+            streams=streams,
+            maximum_seconds=maximum_seconds,
+        )
 
 
 class System(Protocol):
@@ -55,6 +68,9 @@ class System(Protocol):
 
     def push(self, tag: str, edits: dict[str, str]) -> None:
         """Build the application with these pieces of its source replaced, and push it as the system's workflow does."""
+
+    def push_again(self, content: str) -> None:
+        """Push other content under the tag by which the cluster pulls this one; TwinError if the registry refuses it."""
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Start the release of a pushed tag the documented way; the process ends when the tool says that it is done."""

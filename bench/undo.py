@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from bench import argo, charts, pods, run, steps
 from bench.experiment import Bench
 from bench.figures import series
 from bench.images import Images
-from bench.load import MIX, Load, Outcome
+from bench.load import MIX, Outcome
 from bench.ours import Ours
 from bench.system import System
 from bench.systems import OURS
@@ -36,9 +36,9 @@ from infra.timeouts import DrainBudget
 from twin import config, parts
 from twin.config import Twin
 from twin.errors import TwinError
+from twin.host import processes
 from twin.loadbalancer import parameters
 from twin.paths import REPOSITORY
-from twin.scenarios import production
 
 RESULTS = REPOSITORY / "bench" / "results" / "undo"
 FORMER = "v1.0.0"
@@ -127,10 +127,7 @@ class UndoBench:
     def prepare(self, *, with_argo: bool) -> None:
         """Make production with its first release, and Argo's controller if it is wanted."""
         parts.up(self._twin)
-        self.bench.up({}, {})
-        self._images.push(FORMER, {})
-        self.bench.up({}, {"tag": FORMER})
-        production.wait_until_served(self._twin, str(production.outputs(self._twin)["url"]))
+        self.bench.first_release({}, FORMER, lambda tag: self._images.push(tag, {}))
         propagation_seconds = DrainBudget.derive().propagation_seconds
         worst_seconds = parameters.load().deregistration_seconds.maximum
         self.bench.set_delays(worst_seconds / propagation_seconds, propagation_seconds)
@@ -160,8 +157,10 @@ class UndoBench:
         tag = self._push(system)
         _end(system.start(tag), f"release of {tag} by {system.name}")
         if not self._soon:
-            _wait_until(lambda: system.state().settled, f"{system.name} settles")
-        with self._load(system) as load:
+            processes.wait_until(
+                lambda: system.state().settled, f"{system.name}: rest", timeout_seconds=_LONGEST_SECONDS
+            )
+        with system.target().load(MIX) as load:
             time.sleep(STEADY_SECONDS)
             marks = [Mark(time.time(), "the live release answers 500")]
             self._break_pages(system)
@@ -187,43 +186,21 @@ class UndoBench:
 
     def _break_pages(self, system: System) -> None:
         """Write the file in every pod; a former version's pods don't look for it."""
-        names = execute(self._twin, ["kubectl", "get", "pods", "-n", pods.namespace(system.name), "-o", "name"]).split()
+        where = ["-n", pods.namespace(system.name)]
+        names = execute(self._twin, ["kubectl", "get", "pods", *where, "-o", "name"]).split()
 
         def write(name: str) -> None:
-            command = [
-                "kubectl",
-                "exec",
-                "-n",
-                pods.namespace(system.name),
-                name,
-                "-c",
-                "shopcat",
-                "--",
-                "touch",
-                _BREAK_FILE,
-            ]
+            command = ["kubectl", "exec", *where, name, "-c", "shopcat", "--", "touch", _BREAK_FILE]
             with contextlib.suppress(TwinError):  # a Job's pod has ended, a former pod is on its way out
                 execute(self._twin, command)
 
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(write, names))
 
-    def _load(self, system: System) -> Load:
-        target = system.target()
-        return Load(target.address, target.host, port=target.port, ca_file=target.ca_file, streams=MIX)
-
 
 def _end(process: subprocess.Popen[str], what: str) -> None:
     if process.wait(_LONGEST_SECONDS) != 0:
         raise TwinError(f"{what} failed; its log is kept in bench/results/undo/logs")
-
-
-def _wait_until(is_so: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _LONGEST_SECONDS
-    while not is_so():
-        if time.monotonic() > deadline:
-            raise TwinError(f"{what}: not within {_LONGEST_SECONDS} s")
-        time.sleep(2)
 
 
 @contextlib.contextmanager

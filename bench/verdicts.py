@@ -10,7 +10,7 @@ from bench.systems import OURS
 
 MANY_SHARE = 0.01
 """Failed ÷ sent from which on a cell counts as having lost many."""
-_WRONG = ("stuck", "wrong code", "wrong code live")
+_WRONG = ("stuck", "wrong code")
 
 
 class Severity(StrEnum):

@@ -16,8 +16,6 @@ STEADY_SECONDS = 20.0
 """Quiet time before an action, to compare with."""
 RECKONING_SECONDS = 5.0
 """Begin of the quiet time, which doesn't count: the clients wait while their process evaluates the scenario before."""
-TOO_SMALL_SECONDS = 1
-"""Propagation and controller lag of a budget that is too small on purpose."""
 DELAY_RATIOS = (0.25, 0.5, 1.0, 2.0, 3.0)
 """Points of the curve: real delay of the load balancer ÷ the propagation that the budget allows for."""
 FULL_RELEASES = 20
@@ -40,35 +38,25 @@ FULL_MIX = (
 """30 long requests are in flight at any moment; a million requests take a little over an hour and a half."""
 
 
-def drain_inputs(propagation_seconds: float, controller_lag_seconds: float) -> DrainInputs:
-    """Return the short budget's inputs with these two numbers."""
-    return DrainInputs(
-        app_drain_seconds=APP_DRAIN_SECONDS,
-        longest_request_seconds=LONGEST_REQUEST_SECONDS,
-        propagation_seconds=propagation_seconds,
-        controller_lag_seconds=controller_lag_seconds,
-    )
-
-
-def drain_settings(drain: DrainInputs) -> dict[str, Any]:
-    """Return the stack's settings of a release with these drain numbers."""
-    return {
-        "shopcat:drain": {
-            "appDrain": drain.app_drain_seconds,
-            "longestRequest": drain.longest_request_seconds,
-            "propagation": drain.propagation_seconds,
-            "controllerLag": drain.controller_lag_seconds,
-            "appKeepAlive": drain.app_keep_alive_seconds,
-        },
-        "shopcat:release": {
-            "replicas": 2,
-            "cpu": "200m",
-            "memory": "384Mi",
-            "env": {"APP_DRAIN_SECONDS": str(APP_DRAIN_SECONDS)},
-        },
-    }
-
-
-SHORT_INPUTS = drain_inputs(PROPAGATION_SECONDS, CONTROLLER_LAG_SECONDS)
+SHORT_INPUTS = DrainInputs(
+    app_drain_seconds=APP_DRAIN_SECONDS,
+    longest_request_seconds=LONGEST_REQUEST_SECONDS,
+    propagation_seconds=PROPAGATION_SECONDS,
+    controller_lag_seconds=CONTROLLER_LAG_SECONDS,
+)
 SHORT_BUDGET = DrainBudget.derive(SHORT_INPUTS)
-SHORT_SETTINGS = drain_settings(SHORT_INPUTS)
+SHORT_SETTINGS: dict[str, Any] = {
+    "shopcat:drain": {
+        "appDrain": SHORT_INPUTS.app_drain_seconds,
+        "longestRequest": SHORT_INPUTS.longest_request_seconds,
+        "propagation": SHORT_INPUTS.propagation_seconds,
+        "controllerLag": SHORT_INPUTS.controller_lag_seconds,
+        "appKeepAlive": SHORT_INPUTS.app_keep_alive_seconds,
+    },
+    "shopcat:release": {
+        "replicas": 2,
+        "cpu": "200m",
+        "memory": "384Mi",
+        "env": {"APP_DRAIN_SECONDS": str(APP_DRAIN_SECONDS)},
+    },
+}

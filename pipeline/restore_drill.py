@@ -27,6 +27,7 @@ from infra.settings import Settings, read_settings, stack_file
 from pipeline import process
 from pipeline.environment import REPOSITORY, aws_clients, aws_errors
 from pipeline.errors import PipelineError
+from pipeline.marked_text import fill
 from pipeline.release import ReleaseJob
 from pipeline.stack import Stack
 from pipeline.steps import Steps
@@ -133,11 +134,7 @@ def written(page: str, text: str) -> str:
     Raises:
         PipelineError: the marks are gone.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise PipelineError(f"{PAGE.name} has lost its marks {BEGIN} and {END}; restore it from git")
-    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+    return fill(page, BEGIN, END, text, name=PAGE.name, error=PipelineError)
 
 
 # The steps ------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What was said before the run, what was measured on what, how each system is configured, and how to run it again."""
+"""Expectations from before the run, the machine, each system's configuration, and how to run it again."""
 
 from __future__ import annotations
 

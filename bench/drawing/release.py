@@ -34,7 +34,7 @@ MEANINGS = {
     "live": "the ledger calls the release live; both colours still run",
     "old colour down": "the former pods leave; no request goes to them any more",
 }
-"""What each step does and what it waits for."""
+"""Step → work that it does and what it waits for."""
 _BEFORE_SECONDS, _AFTER_SECONDS = 20.0, 10.0
 _WEIGHTS = {"canary": 0.1, "shift": 1.0, "taken back": 0.0}
 

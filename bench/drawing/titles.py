@@ -1,4 +1,4 @@
-"""What systems are called on the page."""
+"""Names of the systems on the page."""
 
 from __future__ import annotations
 

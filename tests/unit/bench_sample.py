@@ -118,7 +118,7 @@ def _cells() -> list[dict[str, Any]]:
             if accident == "bad-version":
                 failed, outcome = {"ours": (37, "undone"), "argo-canary": (60, "undone")}.get(system, (900, "released"))
             elif (accident, system) == ("same-tag", "legacy"):
-                outcome = "wrong code live"
+                outcome = "wrong code"
             elif accident == "never-ready":
                 outcome = "undone" if system == "ours" else "stuck"
             cells.append(cell(accident, system, failed, seconds, outcome))

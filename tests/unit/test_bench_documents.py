@@ -11,7 +11,7 @@ def test_the_figures_are_those_of_the_bench(file: str) -> None:
     text = (DOCS / file).read_text()
     table = documents.tables(json.loads((DOCS / "bench.json").read_text()))[file]
     assert table in text
-    assert documents.fill(text, table) == text
+    assert documents.filled(text, table, file) == text
 
 
 @pytest.mark.parametrize("file", POST_MORTEMS)
@@ -20,9 +20,9 @@ def test_a_post_mortem_is_short(file: str) -> None:
 
 
 def test_only_what_stands_between_the_markers_changes() -> None:
-    once = documents.fill(f"a {BEGIN} old {END} b", "new")
+    once = documents.filled(f"a {BEGIN} old {END} b", "new", "a")
     assert once == f"a {BEGIN}\nnew\n{END} b"
-    assert documents.fill(once, "newer") == once.replace("new", "newer")
+    assert documents.filled(once, "newer", "a") == once.replace("new", "newer")
 
 
 def test_words_are_counted_with_headings_and_without_marks() -> None:

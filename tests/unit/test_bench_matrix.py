@@ -49,6 +49,7 @@ class FakeSystem:
     def __init__(self, *, is_ready: bool = True, code: int = 0) -> None:
         self.is_ready, self.code = is_ready, code
         self.calls: list[str] = []
+        self.push_error = ""
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         self.calls.append(f"start {tag}")
@@ -62,6 +63,11 @@ class FakeSystem:
         self.calls.append("undo")
         return self._process()
 
+    def push_again(self, content: str) -> None:
+        self.calls.append(f"push {content} again")
+        if self.push_error:
+            raise TwinError(self.push_error)
+
     def has_ready_pod(self, tag: str) -> bool:
         del tag
         return self.is_ready
@@ -74,8 +80,7 @@ class FakeSystem:
 
 
 def release(system: FakeSystem, accident: Accident, *tags: str) -> Release:
-    nothing = cast("Any", None)
-    return Release(nothing, nothing, cast("Any", system), accident, "v1.0.0", tags or ("v1.1.0",))
+    return Release(cast("Any", None), cast("Any", system), accident, "v1.0.0", tags or ("v1.1.0",))
 
 
 def test_a_bad_version_is_the_application_with_some_pieces_replaced(tmp_path: Path) -> None:
@@ -244,3 +249,23 @@ def test_two_releases_are_two_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_accident_that_never_came_is_no_cell() -> None:
     with pytest.raises(TwinError, match="before the moment"):
         release(FakeSystem(is_ready=False), replace(QUIET, fault="throttle")).run()
+
+
+PUSHED_AGAIN = replace(QUIET, fault="push-again")
+
+
+@pytest.mark.parametrize("error", ["", "tag invalid: it can't be overwritten, since the repository is immutable."])
+def test_a_tag_that_serves_is_pushed_again_and_the_release_undone(error: str) -> None:
+    system = FakeSystem()
+    system.push_error = error
+    found = release(system, PUSHED_AGAIN)
+    found.run()
+    assert system.calls == ["start v1.1.0", "push v1.0.0 again", "undo"]
+    assert any("immutable" in str(mark["text"]) for mark in found.marks) == bool(error)
+
+
+def test_a_push_that_fails_for_another_reason_is_no_refusal() -> None:
+    system = FakeSystem()
+    system.push_error = "the registry does not answer"
+    with pytest.raises(TwinError, match="does not answer"):
+        release(system, PUSHED_AGAIN).run()

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.marked_text import fill
 from pipeline.steps import BUDGET_SECONDS
 from twin import config
 from twin.config import Twin
@@ -46,11 +47,7 @@ def written(page: str, text: str) -> str:
     Raises:
         TwinError: the marks are gone.
     """
-    head, begin, rest = page.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise TwinError(f"{PAGE} has lost its marks {BEGIN} and {END}; restore it from git")
-    return f"{head}{BEGIN}\n{text}\n{END}{tail}"
+    return fill(page, BEGIN, END, text, name=str(PAGE), error=TwinError)
 
 
 def measure(twin: Twin) -> dict[str, dict[str, float]]:
