@@ -27,6 +27,7 @@ from bench.experiment import Bench
 from bench.figures import series
 from bench.images import Images
 from bench.load import MIX, Outcome
+from bench.matrix import STAGES
 from bench.ours import Ours
 from bench.system import System
 from bench.systems import OURS
@@ -44,6 +45,7 @@ RESULTS = REPOSITORY / "bench" / "results" / "undo"
 FORMER = "v1.0.0"
 KEPT = f"{OURS}-kept"
 """Ours once more, with another setting."""
+NAMES = (*(name for stage in STAGES for name in stage), KEPT)
 _LONGEST_SECONDS = 1800
 _BREAK_FILE = "/dev/shm/broken"  # noqa: S108 - inside the container, where nothing else can be written
 _PAGE = (
@@ -246,11 +248,11 @@ def write(result: Undone, name: str) -> Path:
 def main() -> int:
     """Measure each system; 1 if a step failed."""
     parser = argparse.ArgumentParser(prog="python -m bench.undo", description=__doc__)
-    parser.add_argument("--systems", default=OURS, help="names, with commas; ours by default")
+    parser.add_argument("--systems", nargs="+", choices=NAMES, default=[OURS], help="ours by default")
     parser.add_argument("--soon", action="store_true", help="the release fails as soon as its tool is done")
     parser.add_argument("--rounds", type=int, default=1, help="undos of each system")
     arguments = parser.parse_args()
-    names = arguments.systems.split(",")
+    names = arguments.systems
     twin_name = "undo"
     if reason := run.why_not([twin_name]):
         print(f"error: {reason}", file=sys.stderr)

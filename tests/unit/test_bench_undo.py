@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.load import Outcome
-from bench.undo import BREAKS_WHEN_TOLD, Mark, undone
+from bench.undo import BREAKS_WHEN_TOLD, NAMES, Mark, UndoBench, undone
+from twin import config
 from twin.scenarios import production
 
 requests = st.lists(st.tuples(st.floats(0, 100), st.booleans()), max_size=30)
@@ -48,3 +49,8 @@ def test_the_version_that_breaks_is_the_application_with_a_line_more(tmp_path: P
     source = (tmp_path / "v1" / "shopcat" / "__main__.py").read_text()
     compile(source, "main", "exec")
     assert "import os\n" in source
+
+
+def test_each_name_that_may_be_given_is_a_system(tmp_path: Path) -> None:
+    bench = UndoBench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "undo", soon=False)
+    assert set(bench.systems()) == set(NAMES)
