@@ -136,7 +136,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[TakeoverPlan, Redactor, int]:
         account=account,
         notes=known.notes,
     )
-    return plan, Redactor([*state.secrets, *release.secrets]), state.data_sources
+    return plan, Redactor(state.secrets | (release.secrets - state.open_texts)), state.data_sources
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import settings as generated
 from hypothesis import strategies as st
@@ -665,6 +666,24 @@ def test_the_command_ends_with_1_if_something_is_refused(capsys: pytest.CaptureF
     assert "refused               aws_db_instance.shopcat" in out
     assert "error: aws_vpc.shopcat: cidrBlock is 10.0.0.0/16" in out
     assert out.rstrip().endswith("0 more are only read; 6 errors")
+
+
+def test_what_a_chart_keeps_in_a_secret_hides_nothing_that_terraform_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Charts keep address, name and user of the database beside its password; the plan is the same as with the password alone."""
+    path, password = tmp_path / "helm.yaml", "fixture-chart-database-password"
+    texts = sorted(PLAIN.open_texts)
+    printed = []
+    for values in ({}, {f"value{number}": text for number, text in enumerate(texts)}):
+        secret = {"kind": "Secret", "metadata": {"name": "shopcat"}, "stringData": {"password": password, **values}}
+        path.write_text(yaml.safe_dump(secret))
+        assert _run(str(FOLDER / "plain.tfstate"), "--offline", "--helm", str(path)) == 1
+        printed.append(capsys.readouterr().out)
+    assert {"shopcat", "5432"} <= set(texts)
+    assert not PLAIN.open_texts & PLAIN.secrets
+    assert printed[0] == printed[1]
+    assert password not in printed[0]
 
 
 def test_an_empty_state_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,11 @@ class TerraformState:
     secrets: frozenset[str]
     terraform_version: str
 
+    @property
+    def open_texts(self) -> frozenset[str]:
+        """Return every whole value that is not secret in it: Terraform itself prints these, so no other source hides them."""
+        return frozenset(text for each in self.owned for text in scalars_in(each.attributes)) - self.secrets
+
 
 def parse_state(content: bytes, name: str) -> TerraformState:
     """Return what a state file holds.
