@@ -9,8 +9,8 @@ The numbers, and where they are from (argo-rollouts.readthedocs.io/en/stable/fea
   default of 30 s has to be long enough for targets to be deregistered.
 * canary: all pods of the new version first (`setCanaryScale`), then 10 % for the propagation, then all, with an analysis long
   enough for two whole minutes of CloudWatch while the old pods still run. Ours does the same.
-* blueGreen: the same analysis after the switch (`postPromotionAnalysis`), and the old pods kept until it is over: an abort
-  then switches back to pods that run.
+* blueGreen: the same analysis after the switch (`postPromotionAnalysis`). Only after it has succeeded `scaleDownDelaySeconds`
+  begins (features/bluegreen, "Sequence of Events", and seen so): an abort switches back to pods that run.
 * `abortScaleDownDelaySeconds`: as long, so that an abort has left the load balancer before the pods go.
 """
 
@@ -389,8 +389,8 @@ class ArgoBlueGreen(Argo):
     title = "Argo Rollouts, blueGreen"
     tuned = (
         f"Argo Rollouts {ARGO_ROLLOUTS}: blueGreen with --aws-verify-target-group, which its documentation does not recommend "
-        "with an ALB; three minutes of postPromotionAnalysis by CloudWatch, old pods kept for it, propagation and the longest "
-        f"request. {_COMMON}"
+        "with an ALB; three minutes of postPromotionAnalysis by CloudWatch, then the old pods kept for propagation and the "
+        f"longest request. {_COMMON}"
     )
     services = ("active", "preview")
 
@@ -402,7 +402,7 @@ class ArgoBlueGreen(Argo):
                 "previewService": "preview",
                 "autoPromotionEnabled": True,
                 "postPromotionAnalysis": {"templates": [{"templateName": _ANALYSIS}]},
-                "scaleDownDelaySeconds": METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS + self.drained_seconds,
+                "scaleDownDelaySeconds": self.drained_seconds,
                 "abortScaleDownDelaySeconds": self.drained_seconds,
             }
         }
