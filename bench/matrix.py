@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -325,6 +326,7 @@ def run_all(
 
     Raises:
         TwinError: a twin or a system could not be made.
+        KeyboardInterrupt: threads may still be at work.
     """
     wanted = [[name for name in stage if name in chosen] for stage in STAGES]
     broken: dict[str, str] = {}
@@ -342,10 +344,12 @@ def run_all(
                 stage.curve(made)
             broken.update(stage.broken)
 
-    with tempfile.TemporaryDirectory(prefix="shopcat-matrix-") as directory:
+    with tempfile.TemporaryDirectory(prefix="shopcat-matrix-", ignore_cleanup_errors=True) as directory:
+        pool = ThreadPoolExecutor(len(names))
         try:
-            with ThreadPoolExecutor(len(names)) as pool:
-                list(pool.map(run_stage, names, wanted, [Path(directory)] * len(names)))
+            list(pool.map(run_stage, names, wanted, [Path(directory)] * len(names)))
         finally:
+            # What is wrong with one twin ends nothing on the other; an interrupt does, hours before its last cell.
+            pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt), cancel_futures=True)
             run.keep_logs(Path(directory), CELLS.parent / "matrix-logs")
     return broken

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ _IN_ORDER = (
     "    code = subprocess.run(argv, stdin=subprocess.DEVNULL).returncode\n"
     "    if code: sys.exit(code)\n"
 )
+
+_started: list[subprocess.Popen[str]] = []
 
 
 def environment(twin: Twin) -> Mapping[str, str]:
@@ -49,7 +53,7 @@ def start(twin: Twin, commands: Sequence[Sequence[str]], directory: Path, name: 
     """
     log = directory / f"{name}-{time.monotonic_ns()}.log"
     with log.open("w") as out:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", _IN_ORDER, json.dumps([list(each) for each in commands])],
             cwd=directory,
             env=environment(twin),
@@ -59,3 +63,13 @@ def start(twin: Twin, commands: Sequence[Sequence[str]], directory: Path, name: 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    _started.append(process)
+    return process
+
+
+def kill_started() -> None:
+    """Kill what was started and has not ended, with all that it has started itself."""
+    for process in _started:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from bench.system import State
 from bench.systems import OURS
 from twin import config
 from twin.errors import TwinError
+from twin.paths import REPOSITORY
 from twin.scenarios import production
 
 CELL = Cell(
@@ -269,3 +272,37 @@ def test_a_push_that_fails_for_another_reason_is_no_refusal() -> None:
     system.push_error = "the registry does not answer"
     with pytest.raises(TwinError, match="does not answer"):
         release(system, PUSHED_AGAIN).run()
+
+
+def test_an_interrupt_takes_the_twins_down_while_cells_still_run(tmp_path: Path) -> None:
+    """Their threads would go on for hours, and their tools have sessions of their own."""
+    script = """
+import subprocess, sys, time
+from bench import __main__ as command, matrix, run, tools
+
+class Stage:
+    broken = {}
+    def __init__(self, *_): ...
+    def prepare(self, names): return names
+    def run(self, *_, **__):
+        tool = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        tools._started.append(tool)
+        print(tool.pid, flush=True)
+        tool.wait()
+        time.sleep(600)
+
+matrix.Stage, run.why_not, run.prepare_process = Stage, lambda names: "", lambda: None
+run.take_down = lambda names: print("down", names, flush=True)
+sys.argv = ["bench", "--systems", "ours"]
+command.main()
+"""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", script], cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        tool = int(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stdout.read() == "down ['bench', 'bench-2']\n"
+    assert not Path(f"/proc/{tool}").exists() or "Z" in Path(f"/proc/{tool}/stat").read_text().split()[2]
