@@ -55,7 +55,7 @@ from infra.names import (
     workload_name,
 )
 from infra.release import drift
-from infra.release.login_job import declare_login
+from infra.release.login_job import declare_logins
 from infra.release.manifests import (
     SERVICE_PORT,
     deployment_spec,
@@ -77,7 +77,6 @@ if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
     from infra.foundation.database_jobs import DatabaseJobs
     from infra.release.plan import Checks, ColourPlan, Plan
-    from infra.release.record import Record
 
 SHOP_PRIORITY = 100_000
 POINTER = "shopcat-live"
@@ -254,51 +253,18 @@ class BlueGreen(pulumi.ComponentResource):
         records = {each.record.name: each.record for each in plan.colours.values()}
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
-        logins = {name: self._login(record, [store]) for name, record in sorted(records.items())}
+        renew = pulumi.ResourceHookBinding(before_create=[self._renew_login], before_update=[self._renew_login])
+        logins = declare_logins(plan, records, self._databases, self._options(depends_on=[store], hooks=renew))
         return {
             name: declare_release_secret(
                 record,
                 self._metadata,
-                self._secret_options([store, *self._set_before(name, logins)], name),
+                self._secret_options([store, *logins[name]], name),
                 awaited=self._awaits_secret(name),
                 is_expected=name in plan.state.releases and plan.state.releases[name].record.login == record.login,
             )
             for name, record in sorted(records.items())
         }
-
-    def _set_before(self, name: str, logins: Mapping[str, list[pulumi.Resource]]) -> list[pulumi.Resource]:
-        """Return what sets the passwords that must stand before a release's own Secret: its own ones.
-
-        Beside a restored database those of the other colour as well, so that no release uses a database with passwords of before.
-        """
-        decision = self._plan.decision
-        is_going_on = decision.open and decision.open.name == name and decision.action in ("release", "resume")
-        if is_going_on and any(each.place for each in self._databases):
-            return [each for resources in logins.values() for each in resources]
-        return logins[name]
-
-    def _login(self, record: Record, depends_on: list[pulumi.Resource]) -> list[pulumi.Resource]:
-        """Declare what sets the password of a release that is being made live, or was when its colour was last claimed.
-
-        In each database that its pods, or those of a later release, may use (logins.py).
-
-        An abort, and what follows it, sets none: it waits for nothing of what it takes back.
-        """
-        decision, known = self._plan.decision, self._plan.state.releases.get(record.name)
-        is_open = decision.open is not None and decision.open.name == record.name
-        is_going_on = is_open and decision.action in ("release", "resume")
-        if record.login is None or not (is_going_on or (known and known.attempts[-1].outcome == "live")):
-            return []
-        return [
-            declare_login(
-                record.login,
-                database,
-                self._plan.database_owner,
-                self._options(depends_on=depends_on),
-                pulumi.ResourceHookBinding(before_create=[self._renew_login], before_update=[self._renew_login]),
-            )
-            for database in self._databases
-        ]
 
     def _migrate(self, secrets: Mapping[str, pulumi.Resource]) -> list[pulumi.Resource]:
         """Declare step 3: the migration, if the release has one."""

@@ -7,7 +7,7 @@ rollback, rotation and whatever goes on with one of them:
 | step | carried by | the colour's role accepts | its pods hold |
 |---|---|---|---|
 | claim | `Hooks.claim` | the password of the colour's former claim | that one: pods that are left over, or on their way out |
-| empty the colour | `Hooks.renew_login`: no weight, then no pods | as before | - |
+| empty the colour | `LoginRenewal`: no weight, then no pods | as before | - |
 | make the password | `make_password`, nothing if the version is there | as before | - |
 | set it | Job `login-<claim>` | the new one alone | - |
 | Secret | ExternalSecret, pinned to the version | the new one | - |
@@ -19,15 +19,14 @@ of the aborted claim, which no pod holds, until the next claim. A rollback to th
 password, whose pods may still run; any other rollback is given a new one.
 
 So at any moment the password of each running pod is accepted, and a colour's role accepts one password and no other: what
-leaked ends with the second release after it.
- The owner's own password, which pods of releases from before sign in with, ends
+leaked ends with the second release after it. The owner's own password, which pods of releases from before sign in with, ends
 with the first claim beside which no such release is left (`Login.closes_owner`).
 
 A restored database (`shopcat:database.restore`) has the passwords of its moment. So each claim has a Job in the database that
 releases use and one in the restored database (`DatabaseSettings.login_identifiers`): the claim that goes on, and the one that was
 last in each colour if it went live. Before a pod uses a database, the role of each colour accepts there the password of its last
 claim and no other: the live colour's since the update that leads releases there, or since the release's own, which waits for it
-(`BlueGreen._set_before`), the other one's since the claim. A claim has the same password in each database, so a Job that runs
+(`declare_logins`), the other one's since the claim. A claim has the same password in each database, so a Job that runs
 again shuts no pod out. A database that no release uses any more keeps the passwords that it had; an update that leads releases
 back there sets those of then.
 """

@@ -28,25 +28,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from infra.clients import threads
 from infra.errors import LedgerConflictError, ReleaseError, TrafficError
-from infra.names import (
-    DATABASE_NAMESPACE,
-    SHOP_NAMESPACE,
-    Colour,
-    colour_selector,
-    other_colour,
-    workload_name,
-)
+from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
 from infra.release import drift, health, logins
 from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
+from infra.release.login_renewal import LoginRenewal
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
-from infra.release.record import Login, Record
+from infra.release.record import Record
 from infra.release.traffic_shift import Mode, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from infra.clients.aws import AwsClients
     from infra.release.plan import Plan
@@ -112,14 +106,11 @@ class Hooks:
     ) -> None:
         self._plan = plan
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
-        self._clients = clients
         self._log = log
         self._progress = Progress(log)
+        self._renewal = LoginRenewal(plan, clients, log, self._progress, guard=self.guard)
         self._prober = prober or (HttpsProber(plan.public_url, address=plan.probe_address) if plan.public_url else None)
-        self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
         self._claiming = asyncio.Lock()
-        self._renewing = asyncio.Lock()
-        """Held by the one that empties a colour and makes its password."""
         self._is_secret_begun = False
         self._deciding = asyncio.Lock()
         """Held by the one that reads weights in order to write weights or to let pods go."""
@@ -233,51 +224,7 @@ class Hooks:
         if checks is None or login is None or name not in logins.resource_names(login):
             return
         self.begin_object(name)
-        async with self._renewing:  # each database has a Job of its own
-            await self._empty(checks.colour, checks.record.secret_name, login)
-            await threads.in_thread(self._plan.session.refuse_overtaken)
-            if await threads.in_thread(
-                logins.make_password, self._clients, login, self._plan.database_owner, checks.colour
-            ):
-                self._log(f"{login.secret_id}: made version {login.version} for {login.claim}")
-
-    async def _empty(self, colour: Colour, secret_name: str, login: Login) -> None:
-        """Wait until no pod of the colour holds another password; pods that are there to stay are stopped first."""
-        client, name = self._plan.kubernetes(), workload_name(colour)
-        await threads.in_thread(self._plan.session.refuse_overtaken)
-        standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, name)
-        if logins.keeps_another(standing, secret_name):
-            live = self._plan.session.state.live
-            if live and live.colour == colour:
-                raise ReleaseError(f"{live.name} is live in {colour}; its password is not changed under its pods")
-            await self.guard(colour, "its password is renewed")
-            self._log(f"{name} has pods with the colour's former password; they are stopped first")
-            await threads.in_thread(client.stop_pods, SHOP_NAMESPACE, name)
-        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
-        seconds = GOING_SECONDS + max(
-            (pod["spec"].get("terminationGracePeriodSeconds") or 0 for pod in pods), default=0
-        )
-        until, wait = time.monotonic() + seconds, self._progress.wait(seconds)
-        while left := await self._holding_up(colour, secret_name, login):
-            if time.monotonic() > until:
-                raise ReleaseError(
-                    f"{', '.join(left)}: still there after {seconds} s, and the password of {colour} is not changed "
-                    "before they have ended; see what holds them, then run pulumi up -s prod again"
-                )
-            wait.report(f"{', '.join(left)}: to end before the password of {colour} changes", change=left)
-            await self._sleep(2)
-
-    async def _holding_up(self, colour: Colour, secret_name: str, login: Login) -> list[str]:
-        """Name what still needs, or sets, another password of the colour."""
-        client = self._plan.kubernetes()
-        standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
-        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
-        jobs = await threads.in_thread(client.jobs, DATABASE_NAMESPACE, logins.JOB_LABELS)
-        return [
-            *(f"pod {name}" for name in logins.holders_of_another(pods, secret_name)),
-            *(f"Job {name}" for name in logins.unfinished_jobs(jobs, login)),
-            *([f"Deployment {workload_name(colour)}"] if logins.has_yet_to_stop(standing, secret_name) else []),
-        ]
+        await self._renewal.make(checks, login)
 
     async def guard_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
         """Claim the slot for the colour that is about to change, and keep the pods that serve.

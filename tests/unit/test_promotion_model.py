@@ -413,7 +413,7 @@ class Update:
             for job in list(self.world.login_jobs):
                 self.world.set_password(job)
 
-        hooks._sleep = others_end
+        hooks._renewal.sleep = others_end
         for each in sorted(
             {one.record.name: one for one in self.plan.colours.values()}.values(), key=lambda one: one.colour
         ):

@@ -661,14 +661,14 @@ def renewed(cluster: Colour, weights: dict[str, int], monkeypatch: pytest.Monkey
     """What was printed, and the hooks that were asked for v1.1.0's password."""
     lines: list[str] = []
     made = hooks(FIRST, tag("v1.1.0", 2), weights, cluster, lines.append)
-    made._sleep = cluster.one_ends
+    made._renewal.sleep = cluster.one_ends
 
     def make_password(_: Any, login: Any, owner: str, colour: str) -> bool:
         assert cluster.leaving == 0, "the password is made under a pod"
         lines.append(f"made {login.claim} of {owner}_{colour}")
         return True
 
-    monkeypatch.setattr("infra.release.promotion.logins.make_password", make_password)
+    monkeypatch.setattr("infra.release.login_renewal.logins.make_password", make_password)
     run(made.renew_login("login-v1.1.0-r1-a1-secret"))
     return lines, made
 
@@ -707,7 +707,7 @@ def test_the_password_of_the_live_colour_and_of_an_abort_is_left_alone(monkeypat
     def make_password(*_: Any) -> bool:
         raise AssertionError("a password is made")
 
-    monkeypatch.setattr("infra.release.promotion.logins.make_password", make_password)
+    monkeypatch.setattr("infra.release.login_renewal.logins.make_password", make_password)
     opened = claim(FIRST, tag("v1.1.0", 2))
     for state, wanted, name in (
         (FIRST, Nothing(), "login-v1.0.0-r1-a1"),
