@@ -28,7 +28,7 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
-from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, external_secret, job_metadata
+from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
 from infra.foundation.secret_versions import current_version, restored_instance, restored_label
@@ -329,7 +329,7 @@ class Database(pulumi.ComponentResource):
     def _application_secret(self, cluster: kubernetes.Provider, store: pulumi.Resource) -> pulumi.Resource:
         """Declare what reads the application's secret, which is given a value first."""
         value, serving = self._value_hook(), self._serving
-        reader: pulumi.Resource = external_secret(
+        reader: pulumi.Resource = declare_external_secret(
             "database-application",
             "application",
             [Field(key, self._secret.name, key) for key in LOGIN_KEYS],
@@ -358,7 +358,7 @@ class Database(pulumi.ComponentResource):
         """Declare the Job that makes the application's role in a database."""
         secret, name = self._settings.database.master_secret, f"master{database.place}"
         sql = role_sql(taken_over=self._settings.database.is_taken_over)
-        master = external_secret(
+        master = declare_external_secret(
             f"database-{name}", name, [database.master_password], {}, self._inside(cluster, [store])
         )
         job: pulumi.Resource = database.job(

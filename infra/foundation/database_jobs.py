@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 STORE = "database"
-JOB_LABEL = "app.kubernetes.io/name"
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Field:
     """Id of the version; empty takes the current one."""
 
 
-def external_secret(
+def declare_external_secret(
     resource: str,
     name: str,
     fields: Sequence[Field],
@@ -120,7 +119,7 @@ class DatabaseJobs:
         """
         batch, core, meta = kubernetes.batch.v1, kubernetes.core.v1, kubernetes.meta.v1
         template = core.PodTemplateSpecArgs(
-            metadata=meta.ObjectMetaArgs(labels=labels or {JOB_LABEL: name}, annotations=annotations),
+            metadata=meta.ObjectMetaArgs(labels=labels or {"app.kubernetes.io/name": name}, annotations=annotations),
             spec=core.PodSpecArgs(
                 restart_policy="Never",
                 automount_service_account_token=False,

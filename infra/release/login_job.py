@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pulumi
 
-from infra.foundation.database_jobs import Field, external_secret
+from infra.foundation.database_jobs import Field, declare_external_secret
 from infra.foundation.database_roles import login_sql
 from infra.names import LOGIN_KEYS
-from infra.release.logins import JOB_LABELS, job_name, secret_resource
+from infra.release.logins import LOGIN_JOB_LABELS, job_name, secret_resource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def _declare_login(login: Login, jobs: DatabaseJobs, owner: str, opts: pulumi.Re
         Field("master", jobs.master_arn, "password"),
         *(Field(key, login.secret_id, key, login.version) for key in LOGIN_KEYS),
     ]
-    secret = external_secret(secret_resource(login, jobs.place), name, fields, {}, opts)
+    secret = declare_external_secret(secret_resource(login, jobs.place), name, fields, {}, opts)
     job: pulumi.Resource = jobs.job(
         name,
         login_sql(),
@@ -79,6 +79,6 @@ def _declare_login(login: Login, jobs: DatabaseJobs, owner: str, opts: pulumi.Re
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[secret])),
         values={"APP_OWNER": owner, "CLOSES_OWNER": str(login.closes_owner).lower()},
         annotations=jobs.notes,
-        labels=JOB_LABELS,
+        labels=LOGIN_JOB_LABELS,
     )
     return job

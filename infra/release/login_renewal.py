@@ -91,7 +91,7 @@ class LoginRenewal:
         client = self._plan.kubernetes()
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
         pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
-        jobs = await threads.in_thread(client.jobs, DATABASE_NAMESPACE, logins.JOB_LABELS)
+        jobs = await threads.in_thread(client.jobs, DATABASE_NAMESPACE, logins.LOGIN_JOB_LABELS)
         return [
             *(f"pod {name}" for name in logins.holders_of_another(pods, secret_name)),
             *(f"Job {name}" for name in logins.unfinished_jobs(jobs, login)),

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from infra.names import Colour
     from infra.release.record import Login
 
-JOB_LABELS = {"app.kubernetes.io/name": "database-login"}
+LOGIN_JOB_LABELS = {"app.kubernetes.io/name": "database-login"}
 """Of the Jobs that set a password."""
 PASSWORD_LENGTH = 40
 _CHARACTERS = string.ascii_letters + string.digits
