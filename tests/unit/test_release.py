@@ -725,8 +725,9 @@ def test_what_sets_a_password_stays_declared_and_a_release_s_secret_waits_for_it
             assert job["metadata"]["namespace"] == secret["metadata"]["namespace"] == "shopcat-database"
             assert job["spec"]["template"]["metadata"]["labels"] == {"app.kubernetes.io/name": "database-login"}
     opened = claim(FIRST, tag("v1.1.0", 2))
-    for state, wanted in ((opened, Abort("v1.1.0")), (aborted(opened), Nothing())):
-        names = {key.partition("::")[2] for key in declare(state, wanted)[0]}
+    left: list[tuple[LedgerState, Wanted]] = [(opened, Abort("v1.1.0")), (aborted(opened), Nothing())]
+    for before, taken_back in left:
+        names = {key.partition("::")[2] for key in declare(before, taken_back)[0]}
         assert "login-v1.0.0-r1-a1" in names
         assert "login-v1.1.0-r1-a1" not in names, "an abort waits for nothing of what it takes back"
 
