@@ -184,7 +184,9 @@ class Hooks:
             self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
         elif name in _first_secrets(record) and not self._is_secret_begun:
             self._is_secret_begun = True
-            self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
+            written = f"until its Secret is written, at most {SECRET_SECONDS} s"
+            renewed = "until its password is set and its Secret is written"
+            self.begin(ReleaseStep.SECRET, checks.colour, renewed if record.login else written)
 
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.

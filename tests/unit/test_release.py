@@ -596,7 +596,7 @@ def test_a_release_prints_its_steps() -> None:
     steps = [(line.partition(" since ")[0], line.partition(" UTC; ")[2]) for line in lines if line.startswith("step ")]
     assert steps == [
         ("step 1 of 11: claim (blue)", "one conditional write in the ledger"),
-        ("step 2 of 11: secret (blue)", "until its Secret is written, at most 180 s"),
+        ("step 2 of 11: secret (blue)", "until its password is set and its Secret is written"),
         ("step 3 of 11: migrate (blue)", "until Job migrate-v1.1.0-r1-a1 has ended, at most 300 s"),
         ("step 5 of 11: smoke test (blue)", "until Job smoke-v1.1.0-r1-a1 has ended, at most 190 s"),
         ("step 4 of 11: start (blue)", "until 2 pods are available, at most 190 s"),
