@@ -170,7 +170,7 @@ class Argo:
         """Make namespace, Secret, Services and Ingress; once the load balancer is there the Rollout; wait until it answers."""
         labels = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
         self._apply({"kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}, "v1", namespaced=False)
-        secret = run.application_secret(self._twin)
+        secret = run.others_secret(self._twin)
         self._apply(
             {"kind": "Secret", "metadata": {"name": _ROLLOUT}, "stringData": {"password": secret["password"]}}, "v1"
         )
@@ -201,7 +201,7 @@ class Argo:
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Apply the Rollout with another image, and wait until it is healthy or degraded."""
-        self._apply(self._rollout(tag, run.application_secret(self._twin)), "argoproj.io/v1alpha1")
+        self._apply(self._rollout(tag, run.others_secret(self._twin)), "argoproj.io/v1alpha1")
         return self._wait()
 
     def go_on(self, tag: str) -> subprocess.Popen[str]:

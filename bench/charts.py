@@ -154,7 +154,7 @@ class Chart:
     def _secret(self) -> None:
         """Make the Secret that the chart's ExternalSecret would: this cluster's External Secrets writes for ours alone."""
         (self._copy / "helm" / "shopcat" / "templates" / "externalsecret.yaml").unlink()
-        password = run.application_secret(self._twin)["password"]
+        password = run.others_secret(self._twin)["password"]
         secret = {
             "apiVersion": "v1",
             "kind": "Secret",
@@ -198,7 +198,7 @@ class Chart:
         return str(image["imageDigest"])
 
     def _database(self) -> dict[str, str]:
-        secret = run.application_secret(self._twin)
+        secret = run.others_secret(self._twin)
         return {
             "host": secret["host"],
             "port": str(secret["port"]),
@@ -240,7 +240,7 @@ class Legacy(Chart):
         ecr = pulumi.client(self._twin, "ecr")
         ecr.create_repository(repositoryName=self._repository, imageTagMutability="MUTABLE")
         self.push(tag, {})
-        password = run.application_secret(self._twin)["password"]
+        password = run.others_secret(self._twin)["password"]
         values = self._copy / "helm" / "shopcat" / "values.yaml"
         values.touch(mode=0o600)
         values.chmod(0o600)

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -15,15 +16,21 @@ from pathlib import Path
 
 from bench.load import MIX, Load, Stream
 from twin import config, parts, pulumi
+from twin.aws import postgres
+from twin.aws.postgres import Server
 from twin.config import Twin
 from twin.errors import TwinError
 from twin.host import pki, processes
 from twin.loadbalancer import access_log, front_door, hostnames
 from twin.paths import REPOSITORY, is_root, state_directory
+from twin.scenarios import production
 
 LOAD_BALANCER = "shopcat"
 PREVIEW_LOAD_BALANCER = "shopcat-preview"
 _NICE = 10
+_OTHERS_ROLE = "bench"
+_others_passwords: dict[str, str] = {}
+"""Twin → password of that role, made once in the life of this process."""
 
 
 def why_not(names: Iterable[str]) -> str:
@@ -80,12 +87,39 @@ def application_secret_name(twin: Twin) -> str:
     return str(name)
 
 
+def login_secret_name(twin: Twin) -> str:
+    """Return the name of the secret that the live colour's pods sign in with; the application's own before any release."""
+    colour = production.outputs(twin)["liveColour"]
+    return f"shopcat/login-{colour}" if colour else application_secret_name(twin)
+
+
 def application_secret(twin: Twin) -> Mapping[str, str]:
-    """Return the secret part of the environment of the application's pods; never print it."""
+    """Return the secret part of the environment of the live colour's pods; never print it."""
     manager = pulumi.client(twin, "secretsmanager")
-    value = manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"]
-    secret: dict[str, str] = json.loads(value)
-    return secret
+    names = (application_secret_name(twin), login_secret_name(twin))
+    where, login = (json.loads(manager.get_secret_value(SecretId=name)["SecretString"]) for name in names)
+    return {**where, **login}
+
+
+def others_secret(twin: Twin) -> Mapping[str, str]:
+    """Return where the database is, and a role for systems that are compared with this program; never print it.
+
+    The role acts as the owner of the tables, as each colour's does. A colour's own password would end under their pods, with the
+    second release after it.
+    """
+    manager = pulumi.client(twin, "secretsmanager")
+    where = json.loads(manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"])
+    if twin.name not in _others_passwords:
+        _others_passwords[twin.name] = password = secrets.token_hex(20)
+        role, owner = _OTHERS_ROLE, where["username"]
+        statements = f"""
+            DROP ROLE IF EXISTS {role};
+            CREATE ROLE {role} LOGIN PASSWORD '{password}';
+            GRANT {owner} TO {role};
+            ALTER ROLE {role} SET role = {owner};
+        """
+        postgres.sql(Server(twin), statements, database=where["dbname"])
+    return {**where, "username": _OTHERS_ROLE, "password": _others_passwords[twin.name]}
 
 
 def sql(twin: Twin, statement: str) -> list[list[str]]:

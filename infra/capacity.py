@@ -5,9 +5,8 @@ Slots, CPU, memory and disk of the fullest states of N pods a release on n nodes
 * **one node drained**: live N + new N + one Job + everything the platform runs; previews yield (their priority is lower). While
   a migration runs, which comes before the new N: live N + the migration + the platform;
 * **all nodes**: live N + new N + terminating N + one Job + the platform; with a migration, live N + terminating N;
-* **the former release's pods kept beside the live one** (`shopcat:keepFormer`): no more than the above while no release runs.
-  The next release sends them away right before its own pods start, so with one node drained there are live N + leaving N +
-  new N + one Job + the platform, or live N + former N + the migration + the platform. Where that doesn't fit, none are kept;
+* **the former release's pods kept beside the live one** (`shopcat:keepFormer`): no more than any of the above. They stand where
+  a release's new N do, and are gone before the next release sets its password, migrates or starts pods;
 * **the database**: the pools of live, new and terminating N, the Jobs and what PostgreSQL keeps for itself.
 
 Sums on one node decide. It has to hold the platform, the Job and, of the shop's pods, the lesser of
@@ -181,7 +180,7 @@ PLATFORM: tuple[Workload, ...] = (
 """Everything the platform runs; foundation/addons.py sets the requests of the two that Helm installs from these."""
 
 JOB_POD = PodRequest(50, 64)
-"""The database and smoke Jobs; they run one after the other, and a migration before both."""
+"""The database's Jobs and the smoke test; they run one after the other. A migration runs between them, before the pods start."""
 
 APPLICATION_DISK_MEBIBYTES = 128
 """Disk of production's application: 64 MiB of /tmp and five log files of 10 MiB, as the kubelet keeps them."""
@@ -221,8 +220,6 @@ class CapacityPlan:
     connections: int
     previews: int
     """Previews (application and database) that fit beside a full release on all nodes, one preview being updated."""
-    holds_former: bool = False
-    """A release finds room while one node is drained and the pods of the release before the live one are still leaving."""
 
     def describe(self, production: ProductionDemand) -> str:
         """Return the arithmetic in one line, for a person."""
@@ -326,17 +323,7 @@ def plan(production: ProductionDemand) -> CapacityPlan:
         memory_mebibytes=needed.memory,
         connections=connections,
         previews=min(_previews(production.node, nodes, state) for state in states),
-        holds_former=_holds_former(production),
     )
-
-
-def _holds_former(production: ProductionDemand) -> bool:
-    """Tell whether each pod of a release finds a place while one node is drained and the former release's pods leave."""
-    count, pod, nodes, migration = production.replicas, production.pod, production.nodes, production.migration
-    fullest = [[*[pod] * most_on_a_node(3 * count, 3, count, nodes), JOB_POD]]
-    if migration:  # it comes before they leave
-        fullest.append([*[pod] * most_on_a_node(2 * count, 2, count, nodes), migration])
-    return not any(_shortages(production, pods, "", "") for pods in fullest)
 
 
 def most_on_a_node(any_order: int, releases: int, replicas: int, nodes: int) -> int:

@@ -86,8 +86,25 @@ DATABASE_PORT = 5432
 DATABASE_NAMESPACE = "shopcat-database"
 DATABASE_RESTORED_JOB = "database-restored"
 """Job that looks at a restored database; its log says what is in it."""
+RESTORED = "-restored"
+"""Ends the names of what there is once for the first database and once for a restored one."""
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
-"""The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS."""
+"""The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS: where the database is, and the role that
+owns the tables. Releases from before each colour had a password sign in as that role."""
+
+
+def login_secret(colour: Colour) -> str:
+    """Return the name of the secret of a colour's own database role; each version is one password."""
+    return f"shopcat/login-{colour}"
+
+
+def login_role(owner: str, colour: Colour) -> str:
+    """Return the database role that a colour's pods sign in as, a member of the role that owns the tables."""
+    return f"{owner}_{colour}"
+
+
+LOGIN_KEYS = ("username", "password")
+"""Keys of SECRET_KEYS that a login's secret has; the others say where the database is."""
 SECRET_KEYS: Mapping[str, str] = {
     "DATABASE_HOST": "host",
     "DATABASE_PORT": "port",

@@ -213,8 +213,9 @@ class Production(pulumi.ComponentResource):
             protect=settings.protection,
             target_group_arns={colour: group.arn for colour, group in self.load_balancers.target_groups.items()},
             load_balancer_cidrs=known.production_cidrs,
+            databases=stored.logins,
             is_shared=bool(existing_namespace.old_images(settings)),
-            platform=[*addons.ready, *confined, *self.load_balancers.ready, *stored],
+            platform=[*addons.ready, *confined, *self.load_balancers.ready, *stored.ready],
             opts=inner,
         )
         self._publish(clients, known, platform, addons, confined, inner)

@@ -45,7 +45,7 @@ class Builder(Protocol):
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
         """Build, with ``fresh`` without any cached layer; return the digest of the image's configuration."""
 
-    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: RegistryLogin) -> None:
         """Push the image whose digest the build returned.
 
         Raises:
@@ -54,7 +54,7 @@ class Builder(Protocol):
 
 
 @dataclass(frozen=True)
-class Login:
+class RegistryLogin:
     """Credentials of one registry, good for twelve hours."""
 
     registry: str
@@ -94,7 +94,7 @@ class Docker:
             )
         return str(digest)
 
-    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: RegistryLogin) -> None:
         """Push from BuildKit's cache; :func:`ensure_pushed` compares what the registry has afterwards.
 
         The log-in is in a folder of this push alone, never in the user's configuration, where it would outlive the job on a
@@ -122,7 +122,7 @@ class Docker:
         _run(command, f"{'pushing' if push else 'building'} {reference}", environment)
 
 
-def private_configuration(folder: Path, login: Login, environment: Mapping[str, str]) -> dict[str, str]:
+def private_configuration(folder: Path, login: RegistryLogin, environment: Mapping[str, str]) -> dict[str, str]:
     """Write the user's `docker` configuration with this log-in alone; return the variables that make `docker` use it.
 
     Builders, contexts and plugins stay where they are. Sources: docs.docker.com/reference/cli/docker (DOCKER_CONFIG),
@@ -144,7 +144,7 @@ def private_configuration(folder: Path, login: Login, environment: Mapping[str, 
     return {"DOCKER_CONFIG": str(folder), "BUILDX_CONFIG": environment.get("BUILDX_CONFIG") or str(usual / "buildx")}
 
 
-def _write_logins(path: Path, login: Login, more: Mapping[str, Any] | None = None) -> None:
+def _write_logins(path: Path, login: RegistryLogin, more: Mapping[str, Any] | None = None) -> None:
     """Write a file that only its owner may read, in the form that docker and buildah share."""
     path.touch(mode=0o600)
     secret = base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
@@ -169,7 +169,7 @@ class Buildah:
             _run([*command, "--file", DOCKERFILE, context], f"building {reference}")
             return identifier.read_text().strip()
 
-    def push(self, context: Path, reference: str, built: str, login: Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: RegistryLogin) -> None:
         """See :class:`Builder`."""
         del context
         with tempfile.TemporaryDirectory() as folder:
@@ -232,7 +232,7 @@ class RegistryClient:
             ) from error
         return str(answer["repositories"][0]["repositoryUri"])
 
-    def login(self, url: str) -> Login:
+    def login(self, url: str) -> RegistryLogin:
         """Return the credentials that ECR gives to this job's role.
 
         Raises:
@@ -240,7 +240,7 @@ class RegistryClient:
         """
         data = self._call("get_authorization_token")["authorizationData"][0]
         user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-        return Login(url.partition("/")[0], user, password)
+        return RegistryLogin(url.partition("/")[0], user, password)
 
     def pushed_image(self, tag: str) -> PushedImage | None:
         """Return the image under the tag; None if there is none.

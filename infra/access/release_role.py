@@ -1,7 +1,7 @@
 """Rights of the release role in AWS: a release, and on request ordinary updates of the platform; nothing else.
 
-* **A release**: push an image, write state and ledger, read both load balancers, set the weights of production's rule, and
-  publish the contract for previews.
+* **A release**: push an image, write state and ledger, read both load balancers, set the weights of production's rule, make the
+  password of a colour, and publish the contract for previews.
 * **Ordinary updates**, with `shopcat:github.updatesPlatform: true`: what changes in place when a person or Renovate moves a
   number in Pulumi.prod.yaml: versions of the cluster, its nodes and add-ons, drain times, health checks.
 * **Everything else needs an administrator's own** `pulumi up -s prod`: who may do what (IAM, access entries, pod identities,
@@ -28,6 +28,7 @@ from infra.names import (
     COLOURS,
     LOAD_BALANCER,
     PRODUCTION_STACK,
+    login_secret,
     workload_name,
 )
 
@@ -59,6 +60,11 @@ def release_statements(scope: AwsScope) -> list[Statement]:
         allow(["eks:DescribeCluster"], scope.arn("eks", f"cluster/{scope.cluster}")),
         # Its current version, which a new release pins; never its value.
         allow(["secretsmanager:DescribeSecret"], scope.arn("secretsmanager", f"secret:{APPLICATION_SECRET}-??????")),
+        # A new password of the colour that a release goes into; none is ever read back.
+        allow(
+            ["secretsmanager:DescribeSecret", "secretsmanager:PutSecretValue"],
+            [scope.arn("secretsmanager", f"secret:{login_secret(colour)}-??????") for colour in COLOURS],
+        ),
         # How many previews fit beside a release, which the release's own size decides.
         allow(
             ["ssm:GetParameter", "ssm:ListTagsForResource", "ssm:PutParameter"],

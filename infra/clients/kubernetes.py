@@ -123,6 +123,11 @@ class KubernetesClient:
         manifest: dict[str, Any] | None = self.get(_release_path(kind, namespace, name))
         return manifest
 
+    def jobs(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
+        """List the Jobs with all of these labels."""
+        answer = self.get(f"/apis/batch/v1/namespaces/{namespace}/jobs", labelSelector=_selector(labels))
+        return list(answer["items"]) if answer else []
+
     def recreate(self, manifest: Mapping[str, Any]) -> bool:
         """Apply an object of a release as the provider does, by the same manager; False if its namespace is gone."""
         kind, metadata = manifest["kind"], manifest["metadata"]
@@ -131,8 +136,7 @@ class KubernetesClient:
 
     def pods(self, namespace: str, labels: Mapping[str, str]) -> list[dict[str, Any]]:
         """List the pods with all of these labels."""
-        selector = ",".join(f"{key}={value}" for key, value in labels.items())
-        answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=selector)
+        answer = self.get(f"/api/v1/namespaces/{namespace}/pods", labelSelector=_selector(labels))
         return list(answer["items"]) if answer else []
 
     def release_objects(self, namespace: str) -> dict[str, dict[str, Any]]:
@@ -142,6 +146,10 @@ class KubernetesClient:
             for kind, path in _RELEASE_KINDS.items()
             for each in (self.get(path.format(namespace=namespace)) or {"items": []})["items"]
         }
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def _release_path(kind: str, namespace: str, name: str) -> str:

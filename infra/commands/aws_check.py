@@ -36,6 +36,7 @@ from infra.names import (
     PRODUCTION_STACK,
     PROJECT,
     RELEASE_ROLE,
+    login_secret,
     state_bucket,
     workload_name,
 )
@@ -313,8 +314,9 @@ def taken_names(settings: Settings) -> list[TakenName]:
              f"aws rds delete-db-subnet-group --db-subnet-group-name {DATABASE_INSTANCE}"),
         TakenName("parameter group", group, "rds", "describe_db_parameter_groups", {"DBParameterGroupName": group},
              f"aws rds delete-db-parameter-group --db-parameter-group-name {group}"),
-        TakenName("secret", APPLICATION_SECRET, "secretsmanager", "describe_secret", {"SecretId": APPLICATION_SECRET},
-             f"aws secretsmanager delete-secret --secret-id {APPLICATION_SECRET} --force-delete-without-recovery"),
+        *(TakenName("secret", name, "secretsmanager", "describe_secret", {"SecretId": name},
+             f"aws secretsmanager delete-secret --secret-id {name} --force-delete-without-recovery")
+          for name in (APPLICATION_SECRET, *(login_secret(colour) for colour in COLOURS))),
         TakenName("SSM parameter", CLUSTER_INFO_PARAMETER, "ssm", "get_parameter", {"Name": CLUSTER_INFO_PARAMETER},
              f"aws ssm delete-parameter --name {CLUSTER_INFO_PARAMETER}"),
         TakenName("DynamoDB table", PREVIEW_SLOTS_TABLE, "dynamodb", "describe_table", {"TableName": PREVIEW_SLOTS_TABLE},

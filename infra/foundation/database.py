@@ -1,11 +1,12 @@
-"""PostgreSQL on RDS, and the application's own role in it.
+"""PostgreSQL on RDS, and the application's own roles in it.
 
 * Private subnets, encrypted, TLS forced, backups, deletion protection; RDS keeps and rotates the master password. A database
   that is there may have less (infra/settings/platform.py, DatabaseSettings); each update says what.
-* External Secrets may read these two secrets of production, by their ARNs, and no third.
-* Pods never see the master secret. One Job in a namespace of its own uses it to make the application's role; that role's
-  password is made by a hook, straight in Secrets Manager, and is in no manifest and no state.
-* RDS rotating its master password changes nothing here: the Job has run, and the pods have a secret of their own.
+* External Secrets may read these secrets of production, by their ARNs, and no other.
+* Pods never see the master secret. Jobs in a namespace of their own use it: one to make the application's role, which owns the
+  tables, and one for each claim of a colour (infra/release/logins.py); a restored database has Jobs of its own. Passwords are
+  made by hooks, straight in Secrets Manager, and are in no manifest and no state.
+* RDS rotating its master password changes nothing here: a Job reads it when it is made, and the pods have secrets of their own.
 * While `database.masterSecret` stands, neither a password nor RDS's management of it is declared. The provider reads neither back
   and writes them only where its configuration changes (hashicorp/terraform-provider-aws, internal/service/rds/instance.go,
   resourceInstanceRead and dbInstancePopulateModify), so after an import the password stays.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pulumi
@@ -22,21 +24,24 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 from botocore.exceptions import BotoCoreError, ClientError
 
-from infra import capacity
 from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
+from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
 from infra.foundation.secret_versions import current_version, restored_instance, restored_label
 from infra.names import (
     APPLICATION_SECRET,
+    COLOURS,
     DATABASE_NAMESPACE,
     DATABASE_PORT,
     DATABASE_RESTORED_JOB,
     EXTERNAL_SECRETS_API,
-    RUNTIME_USER,
+    LOGIN_KEYS,
+    RESTORED,
+    login_secret,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +51,6 @@ if TYPE_CHECKING:
 
 APPLICATION_PASSWORD_LENGTH = 40
 DATABASE_ROLES_JOB = "database-roles"
-_STORE = "database"
 
 
 def final_snapshot(security_group_id: str) -> str:
@@ -130,8 +134,17 @@ def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) 
     return pulumi.UNKNOWN
 
 
+@dataclass(frozen=True)
+class DeclaredDatabase:
+    """What a release needs of the database."""
+
+    ready: list[pulumi.Resource]
+    logins: list[DatabaseJobs]
+    """Databases in which each claim sets its password."""
+
+
 class Database(pulumi.ComponentResource):
-    """The instance, the application's secret, and the Job that makes the application's role."""
+    """The instance, the secrets of the roles that sign in, and the Job that makes the application's role."""
 
     def __init__(
         self, name: str, settings: Settings, *, clients: AwsClients, region: str, opts: pulumi.ResourceOptions
@@ -144,8 +157,21 @@ class Database(pulumi.ComponentResource):
             name=APPLICATION_SECRET,
             description="The application's own database role; made once, read by each release at its own version",
             recovery_window_in_days=30,
-            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection, retain_on_delete=True),
+            opts=self._kept(),
         )
+        self._logins = {
+            colour: aws.secretsmanager.Secret(
+                f"login-{colour}",
+                name=login_secret(colour),
+                description=f"The database role of {colour}; each release into it makes a version of its own",
+                recovery_window_in_days=30,
+                opts=self._kept(),
+            )
+            for colour in COLOURS
+        }
+
+    def _kept(self) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, protect=self._settings.protection, retain_on_delete=True)
 
     def declare(
         self,
@@ -156,11 +182,11 @@ class Database(pulumi.ComponentResource):
         cluster_security_group_id: pulumi.Input[str],
         cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
-    ) -> list[pulumi.Resource]:
+    ) -> DeclaredDatabase:
         """Declare instance and Job.
 
         Args:
-            operator: the role of External Secrets, which reads both secrets and no other.
+            operator: the role of External Secrets, which reads these secrets and no other.
             vpc_id: where the instance is.
             subnet_ids: the same.
             cluster_security_group_id: of the pods that may reach it.
@@ -237,18 +263,28 @@ class Database(pulumi.ComponentResource):
         reading = aws.iam.RolePolicy(
             "database-secrets",
             role=operator.name,
-            policy=pulumi.Output.all(self._secret.arn, master, *masters).apply(addon_policies.operator_reads),
+            policy=pulumi.Output.all(
+                *(secret.arn for secret in (self._secret, *self._logins.values())), master, *masters
+            ).apply(addon_policies.operator_reads),
             opts=child,
         )
-        jobs = self._role_jobs(cluster, [master, *masters], [*depends_on, reading])
+        databases = {config.identifier: self._database(self.instance, master)}
+        if self.restored is not None and config.restore is not None:
+            databases[config.restored_identifier] = self._database(
+                self.restored, masters[0], place=RESTORED, moment=config.restore.at
+            )
+        jobs = self._role_jobs(cluster, list(databases.values()), [*depends_on, reading])
         self.register_outputs({"address": self.instance.address})
-        return [self.instance, self._secret, *jobs]
+        return DeclaredDatabase(
+            ready=[self.instance, self._secret, *self._logins.values(), *jobs],
+            logins=[databases[name] for name in config.login_identifiers],
+        )
 
-    @property
-    def _serving(self) -> aws.rds.Instance:
-        """Return the instance that releases use."""
-        restore = self._settings.database.restore
-        return self.restored if self.restored is not None and restore and restore.serves else self.instance
+    def _database(
+        self, instance: aws.rds.Instance, master_arn: pulumi.Input[str], place: str = "", moment: str = ""
+    ) -> DatabaseJobs:
+        port = instance.port.apply(str)
+        return DatabaseJobs(self._settings, instance.address, port, master_arn, place=place, moment=moment)
 
     def _subnet_group(self, subnet_ids: list[pulumi.Input[str]]) -> aws.rds.SubnetGroup:
         own = pulumi.ResourceOptions(parent=self)
@@ -266,143 +302,83 @@ class Database(pulumi.ComponentResource):
         )
 
     def _role_jobs(
-        self, cluster: kubernetes.Provider, master_arns: Sequence[pulumi.Input[str]], depends_on: list[pulumi.Resource]
+        self, cluster: kubernetes.Provider, databases: Sequence[DatabaseJobs], depends_on: list[pulumi.Resource]
     ) -> list[pulumi.Resource]:
-        """Declare the Job that makes the application's role, and a second one for a restored database."""
+        """Declare the Jobs' namespace, and in each database the Job that makes the application's role.
 
-        def inside(*depends_on: pulumi.Resource, **options: Any) -> pulumi.ResourceOptions:
-            return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **options)
-
-        batch, core, meta = kubernetes.batch.v1, kubernetes.core.v1, kubernetes.meta.v1
-        namespace = core.Namespace(
+        A restored one's looks at what is in it, too.
+        """
+        namespace = kubernetes.core.v1.Namespace(
             "database",
-            metadata=meta.ObjectMetaArgs(
+            metadata=kubernetes.meta.v1.ObjectMetaArgs(
                 name=DATABASE_NAMESPACE, labels={"pod-security.kubernetes.io/enforce": "restricted"}
             ),
-            opts=inside(*depends_on),
+            opts=self._inside(cluster, depends_on),
         )
         store = kubernetes.apiextensions.CustomResource(
             "database-store",
             api_version=EXTERNAL_SECRETS_API,
             kind="SecretStore",
-            metadata=_metadata(_STORE),
+            metadata=job_metadata(STORE),
             spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
-            opts=inside(namespace),
+            opts=self._inside(cluster, [namespace]),
         )
+        application = self._application_secret(cluster, store)
+        return [self._role_job(cluster, database, store, application) for database in databases]
 
-        secret = self._settings.database.master_secret
-        waited = pulumi.CustomTimeouts(create="3m", update="3m", delete="2m")
-        master = _external_secret(
-            "master",
-            {"password": "password"},
-            master_arns[0],
-            {},
-            inside(store, custom_timeouts=waited),
-        )
+    def _application_secret(self, cluster: kubernetes.Provider, store: pulumi.Resource) -> pulumi.Resource:
+        """Declare what reads the application's secret, which is given a value first."""
         value, serving = self._value_hook(), self._serving
-        filled = pulumi.ResourceHookBinding(before_create=[value], before_update=[value])
-        application = _external_secret(
+        reader: pulumi.Resource = declare_external_secret(
+            "database-application",
             "application",
-            {"username": "username", "password": "password"},
-            self._secret.name,
+            [Field(key, self._secret.name, key) for key in LOGIN_KEYS],
+            {"shopcat/database-host": serving.address, "shopcat/database-port": serving.port.apply(str)},
+            self._inside(
+                cluster,
+                [store, serving],
+                hooks=pulumi.ResourceHookBinding(before_create=[value], before_update=[value]),
+            ),
+        )
+        return reader
+
+    @property
+    def _serving(self) -> aws.rds.Instance:
+        """Return the instance that releases use."""
+        restore = self._settings.database.restore
+        return self.restored if self.restored is not None and restore and restore.serves else self.instance
+
+    def _role_job(
+        self,
+        cluster: kubernetes.Provider,
+        database: DatabaseJobs,
+        store: pulumi.Resource,
+        application: pulumi.Resource,
+    ) -> pulumi.Resource:
+        """Declare the Job that makes the application's role in a database."""
+        secret, name = self._settings.database.master_secret, f"master{database.place}"
+        sql = role_sql(taken_over=self._settings.database.is_taken_over)
+        master = declare_external_secret(
+            f"database-{name}", name, [database.master_password], {}, self._inside(cluster, [store])
+        )
+        job: pulumi.Resource = database.job(
+            DATABASE_RESTORED_JOB if database.place else DATABASE_ROLES_JOB,
+            f"{sql}{restored_sql()}" if database.place else sql,
             {
-                "shopcat/database-host": serving.address,
-                "shopcat/database-port": serving.port.apply(str),
+                "PGPASSWORD": (name, "password"),
+                "APP_USER": ("application", "username"),
+                "APP_PASSWORD": ("application", "password"),
             },
-            inside(store, serving, custom_timeouts=waited, hooks=filled),
+            self._inside(cluster, [master, application]),
+            # With the setting the Job goes and runs once more: pods of before may have made something since.
+            annotations={**({"shopcat/master-secret": secret} if secret else {}), **(database.notes or {})} or None,
         )
+        return job
 
-        def job(
-            name: str, container: kubernetes.core.v1.ContainerArgs, *depends_on: pulumi.Resource
-        ) -> pulumi.Resource:
-            template = core.PodTemplateSpecArgs(
-                metadata=meta.ObjectMetaArgs(
-                    labels={"app.kubernetes.io/name": name},
-                    # With the setting the Job goes and runs once more: pods of before may have made something since.
-                    annotations={"shopcat/master-secret": secret} if secret else None,
-                ),
-                spec=core.PodSpecArgs(
-                    restart_policy="Never",
-                    automount_service_account_token=False,
-                    security_context=core.PodSecurityContextArgs(
-                        run_as_non_root=True,
-                        run_as_user=RUNTIME_USER,
-                        seccomp_profile=core.SeccompProfileArgs(type="RuntimeDefault"),
-                    ),
-                    containers=[container],
-                ),
-            )
-            declared: pulumi.Resource = batch.Job(
-                name,
-                metadata=_metadata(name, {"pulumi.com/replaceUnready": "true"}),
-                spec=batch.JobSpecArgs(backoff_limit=3, active_deadline_seconds=300, template=template),
-                opts=inside(*depends_on, application, custom_timeouts=pulumi.CustomTimeouts(create="6m", delete="2m")),
-            )
-            return declared
-
-        jobs = [job(DATABASE_ROLES_JOB, self._psql(self.instance, "master"), master)]
-        if self.restored is not None:
-            name = "master-restored"
-            password = _external_secret(
-                name, {"password": "password"}, master_arns[1], {}, inside(store, custom_timeouts=waited)
-            )
-            container = self._psql(self.restored, name, then=restored_sql())
-            jobs.append(job(DATABASE_RESTORED_JOB, container, password))
-        return jobs
-
-    def _psql(self, instance: aws.rds.Instance, master: str, then: str = "") -> kubernetes.core.v1.ContainerArgs:
-        """Return the container that makes the application's role.
-
-        Args:
-            instance: where it does so.
-            master: name of the Secret with the master user's password.
-            then: what the application's role runs there afterwards.
-        """
-        core, memory = kubernetes.core.v1, capacity.JOB_POD.memory_mebibytes
-        config = self._settings.database
-        sql = role_sql(taken_over=config.is_taken_over)
-        values: dict[str, pulumi.Input[str]] = {
-            "PGHOST": instance.address,
-            "PGPORT": instance.port.apply(str),
-            "PGDATABASE": config.db_name,
-            "PGUSER": config.username,
-            "PGSSLMODE": "require",
-        }
-        secrets = {
-            "PGPASSWORD": (master, "password"),
-            "APP_USER": ("application", "username"),
-            "APP_PASSWORD": ("application", "password"),
-        }
-        script = f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{sql}SQL"
-        if then:
-            as_role = 'PGUSER="$APP_USER" PGPASSWORD="$APP_PASSWORD"'
-            script = f"set -e\n{script}\n{as_role} psql -v ON_ERROR_STOP=1 -At <<'SQL'\n{then}SQL"
-        return core.ContainerArgs(
-            name="psql",
-            image=self._settings.images.database,
-            command=["sh", "-c", script],
-            env=[
-                *(core.EnvVarArgs(name=name, value=value) for name, value in values.items()),
-                *(
-                    core.EnvVarArgs(
-                        name=name,
-                        value_from=core.EnvVarSourceArgs(
-                            secret_key_ref=core.SecretKeySelectorArgs(name=secret, key=key)
-                        ),
-                    )
-                    for name, (secret, key) in secrets.items()
-                ),
-            ],
-            resources=core.ResourceRequirementsArgs(
-                requests={"cpu": f"{capacity.JOB_POD.cpu_millicores}m", "memory": f"{memory}Mi"},
-                limits={"memory": f"{2 * memory}Mi"},
-            ),
-            security_context=core.SecurityContextArgs(
-                allow_privilege_escalation=False,
-                read_only_root_filesystem=True,
-                capabilities=core.CapabilitiesArgs(drop=["ALL"]),
-            ),
-        )
+    def _inside(
+        self, cluster: kubernetes.Provider, depends_on: list[pulumi.Resource], **options: Any
+    ) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions(parent=self, provider=cluster, depends_on=depends_on, **options)
 
     def _value_hook(self) -> pulumi.ResourceHook:
         """Give the secret a value before anything reads it; its host and port travel as the reader's annotations."""
@@ -413,34 +389,3 @@ class Database(pulumi.ComponentResource):
             await threads.in_thread(ensure_application_secret, self._clients, self._settings.database, host, port)
 
         return pulumi.ResourceHook("application-secret", hook)
-
-
-def _external_secret(
-    name: str,
-    keys: Mapping[str, str],
-    source: pulumi.Input[str],
-    annotations: Mapping[str, pulumi.Input[str]],
-    opts: pulumi.ResourceOptions,
-) -> kubernetes.apiextensions.CustomResource:
-    return kubernetes.apiextensions.CustomResource(
-        f"database-{name}",
-        api_version=EXTERNAL_SECRETS_API,
-        kind="ExternalSecret",
-        metadata=_metadata(name, {"pulumi.com/waitFor": "condition=Ready", **annotations}),
-        spec={
-            "refreshPolicy": "Periodic",
-            "refreshInterval": "1h0m0s",
-            "secretStoreRef": {"kind": "SecretStore", "name": _STORE},
-            "target": {"name": name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
-            "data": [
-                {"secretKey": key, "remoteRef": {"key": source, "property": field}} for key, field in keys.items()
-            ],
-        },
-        opts=opts,
-    )
-
-
-def _metadata(
-    name: str, annotations: Mapping[str, pulumi.Input[str]] | None = None
-) -> kubernetes.meta.v1.ObjectMetaArgs:
-    return kubernetes.meta.v1.ObjectMetaArgs(name=name, namespace=DATABASE_NAMESPACE, annotations=annotations)

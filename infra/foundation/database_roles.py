@@ -1,4 +1,4 @@
-"""SQL by which the database's master user makes the application's role, for psql.
+"""SQL by which the database's master user makes the application's roles, for psql.
 
 RDS's master user is no superuser: it may make roles, is a member of what it makes or can become one (PostgreSQL 16: it has the
 ADMIN option of a role that it makes, and may grant the rest to itself), and gives away what it owns to a role that it is a member
@@ -78,3 +78,37 @@ def role_sql(*, taken_over: bool) -> str:
             made is refused before it is touched.
     """
     return _REFUSE_ANOTHERS + _MAKE_ROLE + _TAKE_OVER if taken_over else _MAKE_ROLE + _KEEP_OTHERS_OUT
+
+
+_LOGIN = r"""
+\getenv owner APP_OWNER
+\getenv role LOGIN_USER
+\getenv password LOGIN_PASSWORD
+\getenv closes_owner CLOSES_OWNER
+SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role'
+  AND shobj_description(oid, 'pg_authid') IS DISTINCT FROM 'made for a colour of ShopCat') AS is_anothers \gset
+\if :is_anothers
+  DO $do$ BEGIN RAISE EXCEPTION USING MESSAGE = 'the role of a colour is there already, and no release has made it',
+    HINT = 'drop or rename it: its name is shopcat:database.applicationRole, _ and the colour'; END $do$;
+\endif
+BEGIN;
+SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('COMMENT ON ROLE %I IS %L', :'role', 'made for a colour of ShopCat') \gexec
+SELECT format('GRANT %I TO %I', :'owner', :'role') \gexec
+SELECT format('ALTER ROLE %I SET role = %L', :'role', :'owner') \gexec
+SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
+\if :closes_owner
+  SELECT format('ALTER ROLE %I NOLOGIN PASSWORD NULL', :'owner') \gexec
+\endif
+COMMIT;
+"""
+
+
+def login_sql() -> str:
+    """Return what the Job of one claim runs, as the master user: the colour's role, with the claim's password and no other.
+
+    The role is a member of the one that owns the tables, and every session of it begins as that: what a release makes is the
+    owner's, whichever colour it was in, and a migration needs nothing else. Where the claim closes the owner, nobody signs in
+    as that any more.
+    """
+    return _LOGIN

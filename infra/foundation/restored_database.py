@@ -24,6 +24,15 @@ SEQUENCE_GAP = 1_000_000
 """Numbers that the restored database leaves out: those that the first one has given to rows since the moment are among them, so
 no number means two orders."""
 
+# The owner of the tables may not sign in any more, and a copy knows it as the first database did at that moment.
+_AS_OWNER = """
+\\getenv role APP_USER
+\\set QUIET on
+\\pset format unaligned
+\\pset tuples_only on
+SELECT format('GRANT %I TO %I', :'role', current_user) \\gexec
+SET ROLE :"role";
+"""
 _CHECK = """
 SELECT count(*) = 0 AS is_empty FROM pg_catalog.pg_tables WHERE schemaname = 'public' \\gset
 \\if :is_empty
@@ -46,11 +55,11 @@ SELECT sequencename || ': goes on at', setval(format('%I.%I', schemaname, sequen
 
 
 def restored_sql() -> str:
-    """Return what the application's role runs in the restored database: what is in it, and numbers that nobody has.
+    """Return what runs in the restored database as the application's role: what is in it, and numbers that nobody has.
 
     Prints the rows of each table and the newest of each column of times. A database without a table is an error.
     """
-    return f"{_CHECK}\\set gap {SEQUENCE_GAP}{_LEAVE_OUT_NUMBERS}"
+    return f"{_AS_OWNER}{_CHECK}\\set gap {SEQUENCE_GAP}{_LEAVE_OUT_NUMBERS}"
 
 
 def last_snapshot(restore: Restore) -> str:

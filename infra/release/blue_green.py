@@ -3,7 +3,7 @@
 A release is these steps; each begins once the one before it is done. An abort or a rollback takes the same path.
 
     1  claim         tag and slot in the ledger             Hooks.claim, before the release's first object is written
-    2  secret        the release's own Secret               ExternalSecret
+    2  secret        a password of its own, and its Secret  Hooks.renew_login, Job, ExternalSecret (logins.py)
     3  migrate       if the settings name a command         Job
     4  start         the idle colour, until available       Deployment
     5  smoke test    against the idle colour                Job
@@ -14,8 +14,8 @@ A release is these steps; each begins once the one before it is done. An abort o
     10 live          one conditional write in the ledger    "
     11 stop          the old colour, to no pods             Hooks.guard_deployment, before its Deployment is written
 
-A rollback has no step 7. With `shopcat:keepFormer` step 11 leaves the old colour its pods, and step 4 of the next release sends
-them away first; after a rollback none are kept.
+A rollback has no step 7. With `shopcat:keepFormer` step 11 leaves the old colour its pods, and step 2 of the next release stops
+them and waits until they are gone, since its password is the colour's; after a rollback none are kept.
 
 What is guaranteed meanwhile:
 
@@ -55,6 +55,7 @@ from infra.names import (
     workload_name,
 )
 from infra.release import drift
+from infra.release.login_job import declare_logins
 from infra.release.manifests import (
     SERVICE_PORT,
     deployment_spec,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from infra.clients.aws import AwsClients
+    from infra.foundation.database_jobs import DatabaseJobs
     from infra.release.plan import Checks, ColourPlan, Plan
 
 SHOP_PRIORITY = 100_000
@@ -91,6 +93,7 @@ class BlueGreen(pulumi.ComponentResource):
         clients: AwsClients,
         target_group_arns: Mapping[Colour, pulumi.Input[str]],
         load_balancer_cidrs: Sequence[str],
+        databases: Sequence[DatabaseJobs],
         platform: Sequence[pulumi.Resource] = (),
         protect: bool = True,
         is_shared: bool = False,
@@ -104,6 +107,7 @@ class BlueGreen(pulumi.ComponentResource):
             clients: AWS.
             target_group_arns: of each colour.
             load_balancer_cidrs: networks that production's load balancer has its addresses in.
+            databases: where the colours' passwords are set.
             platform: what a release needs.
             protect: guard what serves against deletion.
             is_shared: pods that another program made still serve in the namespace, and must be able to start again.
@@ -113,6 +117,7 @@ class BlueGreen(pulumi.ComponentResource):
         self._plan = plan
         self._protected = protect
         self._platform = list(platform)
+        self._databases = list(databases)
         self.hooks = Hooks(plan, clients, pulumi.log.info)
         self._changed_by_hand: list[str] = []
 
@@ -121,6 +126,7 @@ class BlueGreen(pulumi.ComponentResource):
             self.hooks.begin_object(args.name)
 
         self._claim = pulumi.ResourceHook("claim", claim)
+        self._renew_login = pulumi.ResourceHook("renew-login", lambda args: self.hooks.renew_login(args.name))
         self._again = pulumi.ResourceHook("make-again", lambda args: self.hooks.make_again(args.new_inputs or {}))
 
         namespace = kubernetes.core.v1.Namespace(
@@ -247,13 +253,15 @@ class BlueGreen(pulumi.ComponentResource):
         records = {each.record.name: each.record for each in plan.colours.values()}
         if plan.checks:
             records[plan.checks.record.name] = plan.checks.record
+        renew = pulumi.ResourceHookBinding(before_create=[self._renew_login], before_update=[self._renew_login])
+        logins = declare_logins(plan, records, self._databases, self._options(depends_on=[store], hooks=renew))
         return {
             name: declare_release_secret(
                 record,
                 self._metadata,
-                self._secret_options([store], name),
+                self._secret_options([store, *logins[name]], name),
                 awaited=self._awaits_secret(name),
-                is_expected=name in plan.state.releases,
+                is_expected=name in plan.state.releases and plan.state.releases[name].record.login == record.login,
             )
             for name, record in sorted(records.items())
         }

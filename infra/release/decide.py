@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
+from uuid import NAMESPACE_OID, uuid5
 
 from infra.errors import LedgerError, LedgerUnavailableError
-from infra.names import Colour, other_colour
-from infra.release.record import Provenance, Record, TemplateInput, template_differences, validated
+from infra.names import Colour, login_secret, other_colour
+from infra.release.record import Login, Provenance, Record, TemplateInput, template_differences, validated
 from infra.release.state import ONCE_LIVE, Kind, LedgerState, Open, Release
 
 
 @dataclass(frozen=True)
 class Nothing:
-    """No tag, abort or rollback is set."""
+    """No tag, abort, rollback or rotate is set."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,15 @@ class Rollback:
         return cls(source, target, provenance or Provenance())
 
 
-Wanted: TypeAlias = Nothing | Tag | Abort | Rollback
+@dataclass(frozen=True)
+class Rotate:
+    """`shopcat:rotate`, the name of the live release, such as `v1.4.0-r1`."""
+
+    release: str
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+Wanted: TypeAlias = Nothing | Tag | Abort | Rollback | Rotate
 ReleaseAction = Literal["platform", "stay", "release", "resume", "abort"]
 
 
@@ -114,6 +123,8 @@ def decide(wanted: Wanted, state: LedgerState, unweighted: Colour = "green") -> 
         return _decide_abort(wanted, state)
     if isinstance(wanted, Rollback):
         return _decide_rollback(wanted, state)
+    if isinstance(wanted, Rotate):
+        return _decide_rotate(wanted, state)
     return _resume(state) if state.open else _stay(state)
 
 
@@ -140,6 +151,18 @@ def _claimed(
 ) -> Decision:
     opened = Open(record.tag, record.revision, attempt, colour, kind)
     return Decision("release", message, opened, validated(record), provenance)
+
+
+def _with_new_login(record: Record, attempt: int, colour: Colour, state: LedgerState) -> Record:
+    """Give the record a password that is made for this claim alone.
+
+    Its version is unlike any that was chosen before, since each version of the ledger has a writer of its own.
+    """
+    claim = Open(record.tag, record.revision, attempt, colour, "release").intent
+    version = str(uuid5(NAMESPACE_OID, f"shopcat {claim} after {state.version} by {state.writer}"))
+    beside = state.occupants.get(other_colour(colour))
+    closes_owner = beside is None or state.release(beside).record.login is not None
+    return replace(record, login=Login(login_secret(colour), version, claim, closes_owner))
 
 
 def _idle(state: LedgerState, unweighted: Colour) -> Colour:
@@ -180,13 +203,15 @@ def _decide_tag(wanted: Tag, state: LedgerState, unweighted: Colour) -> Decision
         return _stay(state)
     _same_live(wanted, state)
     colour = _idle(state, unweighted)
-    again = next((each for each in reversed(revisions) if each.record.template == wanted.template), None)
+    same = (each for each in reversed(revisions) if each.record.template == wanted.template and not each.record.renews)
+    again = next(same, None)
     if again and again.state == "aborted":
         number = again.attempts[-1].number + 1
         message = f"releases {again.name} into {colour} again, attempt {number}"
-        return _claimed(again.record, number, colour, "release", message=message, provenance=wanted.provenance)
+        record = _with_new_login(again.record, number, colour, state)
+        return _claimed(record, number, colour, "release", message=message, provenance=wanted.provenance)
     revision = revisions[-1].record.revision + 1 if revisions else 1
-    record = Record(wanted.tag, revision, wanted.template, wanted.provenance)
+    record = _with_new_login(Record(wanted.tag, revision, wanted.template, wanted.provenance), 1, colour, state)
     message = f"releases {record.name} into {colour}"
     return _claimed(record, 1, colour, "release", message=message, provenance=wanted.provenance)
 
@@ -264,12 +289,40 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
     # Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
     for each in sorted(state.releases.values(), key=lambda release: release.attempts[0].at):
         later = each is not target and each.attempts[0].at >= target.attempts[0].at
-        if later and each.record.template.contracts:
+        if later and each.record.template.contracts and not each.record.renews:
             raise LedgerError(
                 f"rollback {text}: {each.name} is marked `contracts`, its migration removed what {target.name} needs; "
                 "release a mended version instead"
             )
     number = target.attempts[-1].number + 1
     colour = other_colour(live.colour)
+    # Nobody was put into the colour since: its password still holds, and pods that use it may still run.
+    stays = state.occupants.get(colour) == target.name
+    record = target.record if stays else _with_new_login(target.record, number, colour, state)
     message = f"rolls back from {live.name} to {target.name} in {colour}"
-    return _claimed(target.record, number, colour, "rollback", message=message, provenance=wanted.provenance)
+    return _claimed(record, number, colour, "rollback", message=message, provenance=wanted.provenance)
+
+
+def _decide_rotate(wanted: Rotate, state: LedgerState) -> Decision:
+    opened, live, name = state.open, state.live, wanted.release
+    if opened:
+        if opened.kind == "rotation" and state.release(opened.name).record.renews == name:
+            return _resume(state)
+        raise LedgerError(f"rotate {name} is refused while {opened.kind} {opened.name} is open; {ways_out(state)}")
+    if live is None:
+        raise LedgerError(f"rotate {name}: nothing is live, so there is no password to renew; release a tag first")
+    current = state.release(live.name).record
+    if current.renews == name:
+        return _stay(state, f"{live.name} is live with a newer password than {name}; nothing to do")
+    if name != live.name:
+        raise LedgerError(
+            f"rotate {name}: {live.name} is live; to renew its password: {up_command('rotate', live.name)}"
+        )
+    revisions, colour = state.revisions(live.tag), other_colour(live.colour)
+    again = next((each for each in revisions if each.record.renews == name and each.state == "aborted"), None)
+    number = again.attempts[-1].number + 1 if again else 1
+    revision = again.record.revision if again else revisions[-1].record.revision + 1
+    record = Record(live.tag, revision, current.template, wanted.provenance, renews=name)
+    message = f"renews the password of {name}: the same pods as {record.name} in {colour}"
+    record = _with_new_login(record, number, colour, state)
+    return _claimed(record, number, colour, "rotation", message=message, provenance=wanted.provenance)

@@ -67,8 +67,8 @@ class Checks:
 
     @property
     def migrates(self) -> bool:
-        """Check for a migration to run: not again for a release that was live, since migrations are not undone."""
-        return bool(self.record.template.migrate) and not self.again
+        """Check for a migration to run: not again for pods that were live, since migrations are not undone."""
+        return bool(self.record.template.migrate) and not self.again and not self.record.renews
 
     @property
     def smoke_name(self) -> str:
@@ -97,6 +97,8 @@ class Plan:
     timing: Timing
     public_url: str
     load_balancer: str
+    database_owner: str
+    """The role that owns the tables; a colour's role is named after it."""
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises ShopCatError."""
     room: capacity.CapacityPlan
@@ -142,7 +144,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
     refuse_database_misfit(clients, settings.database, state, decision)
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
-    if decision.action == "release" and decision.open and decision.open.kind == "release" and state.live:
+    if decision.action == "release" and decision.open and decision.open.kind != "rollback" and state.live:
         refuse_unserved(settings, state, clients, kubernetes())
     if decision.action == "release" and decision.open and decision.open.kind == "rollback" and decision.record:
         refuse_gone_image(clients, settings.registry.repository, decision.record)
@@ -157,14 +159,14 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
             f"everything back on {live.colour}"
         )
-    notes += _notes_of_former(settings, room, decision, state)
+    notes += _notes_of_former(settings, decision, state)
     notes += settings_differ(settings, clients, view, state, decision)
     standing = read_standing(state, kubernetes, notes)
     return Plan(
         decision=decision,
         state=state,
         session=Session(ledger, state, decision),
-        colours=_colours(decision, state, keeps_former=settings.keep_former and room.holds_former),
+        colours=_colours(decision, state, keeps_former=settings.keep_former),
         checks=_checks(decision, state),
         intent=_intent(decision, state),
         pointer=_pointer(decision, state),
@@ -172,6 +174,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         public_url=settings.url,
         probe_address=view.dns_name if settings.dns == "external" else "",
         load_balancer=LOAD_BALANCER,
+        database_owner=settings.database.application_role,
         kubernetes=kubernetes,
         room=room,
         is_held=settings.hold_traffic,
@@ -219,20 +222,13 @@ def _kept_colour(decision: Decision, state: LedgerState) -> Colour | None:
         return None
     if decision.open is None:
         return other_colour(state.live.colour) if state.kept_former else None
-    return state.live.colour if decision.open.kind == "release" else None
+    return state.live.colour if decision.open.kind != "rollback" else None
 
 
-def _notes_of_former(
-    settings: Settings, room: capacity.CapacityPlan, decision: Decision, state: LedgerState
-) -> list[str]:
+def _notes_of_former(settings: Settings, decision: Decision, state: LedgerState) -> list[str]:
     """Return what becomes of the former release's pods, where they are to be kept."""
     if not settings.keep_former or decision.action != "stay":
         return []
-    if not room.holds_former:
-        why = "with one node drained a release would find no room beside the former release's pods while they leave"
-        return [
-            f"shopcat:keepFormer keeps nothing: {why}; lower shopcat:release.replicas, cpu or memory, or leave it off"
-        ]
     former, live = state.kept_former, state.live
     if former is None or live is None:
         return []

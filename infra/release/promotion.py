@@ -14,6 +14,8 @@ before the write:
    before the write (`guard`). So at any moment at most one colour may lose pods, and it isn't the live one.
 5. A release goes on only from weights that invariant 1 allows; others are put back on the live release first (`_settle`).
 6. An update that was overtaken in the ledger writes neither weights nor pods.
+7. A colour's password changes only while no pod of it, leaving ones included, holds another one (`renew_login`). Pods that
+   `shopcat:keepFormer` has kept are emptied first as well.
 
 Where nothing has ever been live, nobody is served yet: then the weights move at once.
 """
@@ -27,9 +29,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from infra.clients import threads
 from infra.errors import LedgerConflictError, ReleaseError, TrafficError
 from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
-from infra.release import drift, health
+from infra.release import drift, health, logins
 from infra.release.decide import go_on_or_abort
 from infra.release.listener_weights import View, all_on
+from infra.release.login_renewal import LoginRenewal
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
@@ -87,7 +90,12 @@ def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] |
 
 def _mode(kind: Kind) -> Mode:
     """Return the way in which traffic moves from a live release."""
-    return "canary" if kind == "release" else "rollback"
+    return "rollback" if kind == "rollback" else "canary"
+
+
+def _first_secrets(record: Record) -> Sequence[str]:
+    """Name the resources of which the first one begins the step `secret`: one for each database, or the release's own."""
+    return logins.secret_resources(record.login) if record.login else (record.secret_resource,)
 
 
 class Hooks:
@@ -100,8 +108,10 @@ class Hooks:
         self._traffic = Traffic(clients, plan.load_balancer, log, overtaken=self._overtaken, refuse=self._refuse_weight)
         self._log = log
         self._progress = Progress(log)
+        self._renewal = LoginRenewal(plan, clients, log, self._progress, guard=self.guard)
         self._prober = prober or (HttpsProber(plan.public_url, address=plan.probe_address) if plan.public_url else None)
         self._claiming = asyncio.Lock()
+        self._is_secret_begun = False
         self._deciding = asyncio.Lock()
         """Held by the one that reads weights in order to write weights or to let pods go."""
 
@@ -172,8 +182,11 @@ class Hooks:
         if name in jobs:
             step, seconds = jobs[name]
             self.begin(step, checks.colour, f"until Job {name} has ended, at most {seconds} s")
-        elif name == f"secret-{record.name}":
-            self.begin(ReleaseStep.SECRET, checks.colour, f"until its Secret is written, at most {SECRET_SECONDS} s")
+        elif name in _first_secrets(record) and not self._is_secret_begun:
+            self._is_secret_begun = True
+            written = f"until its Secret is written, at most {SECRET_SECONDS} s"
+            renewed = "until its password is set and its Secret is written"
+            self.begin(ReleaseStep.SECRET, checks.colour, renewed if record.login else written)
 
     async def claim(self) -> None:
         """Take tag and slot before anything of the release is made; the second time there is nothing left to do.
@@ -194,6 +207,26 @@ class Hooks:
             )
             if decision.action != "abort":
                 await self._settle()
+
+    async def renew_login(self, name: str) -> None:
+        """Make the open release's password, once no pod of its colour holds another one and no Job sets another one.
+
+        A password that was made before is set once more only by an update that nobody has overtaken.
+
+        Args:
+            name: of the resource that is made next.
+
+        Raises:
+            ShopCatError: somebody else has the slot, pods don't end, or Secrets Manager says no.
+        """
+        await self.claim()
+        await threads.in_thread(self._plan.session.refuse_overtaken)
+        checks = self._plan.checks if self._plan.decision.action in ("release", "resume") else None
+        login = checks.record.login if checks else None
+        if checks is None or login is None or name not in logins.resource_names(login):
+            return
+        self.begin_object(name)
+        await self._renewal.make(checks, login)
 
     async def guard_deployment(self, colour: Colour, declared: Mapping[str, Any]) -> None:
         """Claim the slot for the colour that is about to change, and keep the pods that serve.
@@ -221,19 +254,8 @@ class Hooks:
                 seconds = self._plan.colours[colour].record.template.drain.grace_seconds
                 self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
             await self.guard(colour, ", ".join(lost))
-            if opened and opened.colour == colour and lost == ["template"]:
-                await self._make_room(colour)
         elif opened and self._plan.colours[colour].is_kept:
             self._log(f"{len(pods)} pods stay in {colour} without weight until the next release: a rollback finds them")
-
-    async def _make_room(self, colour: Colour) -> None:
-        """Send away the pods of another release that are still in the idle colour, so that all new ones start at once.
-
-        A rolling update would start one after the other. They have had no weight since their release was left, and leave by
-        the drain arithmetic, beside the new ones.
-        """
-        self._log(f"{colour}: the pods of the release before leave; they carry no weight")
-        await threads.in_thread(self._plan.kubernetes().stop_pods, SHOP_NAMESPACE, workload_name(colour))
 
     async def make_again(self, declared: Mapping[str, Any]) -> None:
         """Make an object again that somebody deleted; whatever stands is left to the provider.

@@ -19,7 +19,7 @@ from infra.foundation.secret_versions import (
 )
 from infra.names import APPLICATION_SECRET, LOAD_BALANCER, SHOP_NAMESPACE, colour_selector, workload_name
 from infra.release import health
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, up_command
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, up_command
 from infra.release.listener_weights import ListenerWeights, View
 from infra.release.record import AFTER_VARIABLE, DrainNumbers, Provenance, Record, TemplateInput, template_differences
 from infra.release.state import LedgerState
@@ -104,7 +104,7 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
     if settings.rollback:
         return Rollback.parse(settings.rollback, by)
     if not settings.tag:
-        return Nothing()
+        return Rotate(settings.rotate, by) if settings.rotate else Nothing()
     image, absent = _image_of_tag(settings, clients)
     if not image:
         return Tag(settings.tag, None, by, absent)
@@ -201,14 +201,15 @@ def refuse_database_misfit(
 ) -> None:
     """Refuse an update whose settings name another database than the live release uses, or than one that gets traffic would.
 
-    A release that is made now is compared in `read_wanted`. Nothing is asked before the first release.
+    A release that is made now is compared in `read_wanted`; a rotation takes the live release's pods, and so their database.
+    Nothing is asked before the first release.
     """
     if state.live_record is None:
         return
     live = state.live_record
     refuse_forgotten_restore(live.name, _labels(clients, live), is_set=database.restore is not None)
     record = decision.record
-    is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind == "rollback")
+    is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind != "release")
     if record is not None and is_former and decision.action in ("release", "resume"):
         refuse_record_of_other_database(record.name, _labels(clients, record), database.serving_restored)
 

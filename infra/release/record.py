@@ -98,6 +98,19 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Login:
+    """The database password of one claim: a version of its colour's secret (infra/release/logins.py)."""
+
+    secret_id: str
+    version: str
+    """Its id is chosen at the claim, so that a retry finds the password which the first try has made."""
+    claim: str
+    """The attempt that it was made for, such as `v1.4.0-r1-a1`; the Secret of the pods and the Job have this name."""
+    closes_owner: bool
+    """No colour signs in as the owner of the tables any more, so that role's own password ends with this one."""
+
+
+@dataclass(frozen=True)
 class Record:
     """One revision of one tag."""
 
@@ -105,6 +118,10 @@ class Record:
     revision: int
     template: TemplateInput
     provenance: Provenance = field(default_factory=Provenance)
+    login: Login | None = None
+    """Each claim of a colour has its own; `None` in a release from before: its pods sign in as the owner of the tables."""
+    renews: str = ""
+    """Name of the release whose pods these are, with a new password: its migration has run."""
 
     @property
     def digest(self) -> str:
@@ -118,8 +135,13 @@ class Record:
 
     @property
     def secret_name(self) -> str:
-        """Return the name of the release's own ExternalSecret and Secret."""
-        return f"{APPLICATION}-{self.name}"
+        """Return the name of the ExternalSecret and Secret that the pods read."""
+        return f"{APPLICATION}-{self.login.claim if self.login else self.name}"
+
+    @property
+    def secret_resource(self) -> str:
+        """Return the name of that ExternalSecret's resource in the stack."""
+        return f"secret-{self.login.claim if self.login else self.name}"
 
     def to_json(self) -> str:
         """Return the record as text, the same for equal records."""
@@ -141,6 +163,8 @@ class Record:
                 revision=raw["revision"],
                 template=TemplateInput(**template),
                 provenance=Provenance(**raw["provenance"]),
+                login=Login(**raw["login"]) if raw.get("login") else None,
+                renews=raw.get("renews", ""),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise LedgerError(f"the ledger holds a release record that this program can't read: {error!r}") from error

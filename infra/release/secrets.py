@@ -1,8 +1,9 @@
-"""Secrets Manager → one Kubernetes Secret per release.
+"""Secrets Manager → one Kubernetes Secret per claim of a colour.
 
-An ExternalSecret is named by its release and pins the secret's version, so a pod that restarts months later, in either
-colour, finds what its release began with. No value passes through the program: the operator in the cluster reads it
-with an identity of its own. A release waits until its Secret is there.
+An ExternalSecret is named by the claim and pins versions, so a pod that restarts months later, in either colour, finds what
+its release began with: where the database is from the application's secret, role and password from its colour's. No value
+passes through the program: the operator in the cluster reads it with an identity of its own. A release waits until its Secret
+is there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.names import APPLICATION, EXTERNAL_SECRETS_API, SECRET_KEYS
+from infra.names import APPLICATION, EXTERNAL_SECRETS_API, LOGIN_KEYS, SECRET_KEYS
 from infra.release.manifests import SECRET_SECONDS
 from infra.release.record import Record
 
@@ -55,23 +56,23 @@ def declare_release_secret(
         "secretStoreRef": {"kind": "SecretStore", "name": RELEASE_STORE},
         "target": {"name": record.secret_name, "creationPolicy": "Owner", "deletionPolicy": "Retain"},
         "data": [
-            {
-                "secretKey": key,
-                "remoteRef": {
-                    "key": record.template.secret_id,
-                    "property": key,
-                    "version": f"uuid/{record.template.secret_version}",
-                },
-            }
-            for key in SECRET_KEYS.values()
+            {"secretKey": key, "remoteRef": {"property": key, **_source(record, key)}} for key in SECRET_KEYS.values()
         ],
     }
     marked = metadata("ExternalSecret", record.secret_name, spec, annotations=waiting, is_expected=is_expected)
     return kubernetes.apiextensions.CustomResource(
-        f"secret-{record.name}",
+        record.secret_resource,
         api_version=EXTERNAL_SECRETS_API,
         kind="ExternalSecret",
         metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name}},
         spec=spec,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_RESOURCE_TIMEOUTS)),
     )
+
+
+def _source(record: Record, key: str) -> dict[str, str]:
+    """Return the secret, and its version, that a key comes from."""
+    template, login = record.template, record.login
+    if login and key in LOGIN_KEYS:
+        return {"key": login.secret_id, "version": f"uuid/{login.version}"}
+    return {"key": template.secret_id, "version": f"uuid/{template.secret_version}"}

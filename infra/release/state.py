@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ReleaseState = Literal["claimed", "live", "former", "retired", "aborted"]
-Kind = Literal["release", "rollback"]
+Kind = Literal["release", "rollback", "rotation"]
 ONCE_LIVE: tuple[ReleaseState, ...] = ("live", "former", "retired")
 
 

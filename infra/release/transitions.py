@@ -20,9 +20,10 @@ def claimed(state: LedgerState, decision: Decision, at: str) -> LedgerState:
     if known:
         changed = replace(
             known,
+            record=record,
             attempts=(*known.attempts, attempt),
             colour=opened.colour,
-            state="claimed" if opened.kind == "release" else known.state,
+            state=known.state if opened.kind == "rollback" else "claimed",
         )
     else:
         changed = Release(record, "claimed", opened.colour, (attempt,))
@@ -72,7 +73,7 @@ def aborted(state: LedgerState) -> LedgerState:
     release = state.release(opened.name)
     release = replace(
         release,
-        state="aborted" if opened.kind == "release" else release.state,
+        state=release.state if opened.kind == "rollback" else "aborted",
         attempts=_attempts_ended(release, "aborted"),
     )
     return replace(

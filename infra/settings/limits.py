@@ -293,8 +293,8 @@ LIMITS: Mapping[str, Limit] = {
     "database.applicationRole": Text(
         "(?!postgres$|public$|rds|pg_)[a-z_][a-z0-9_]*",
         "a role of your own such as shopcat_app, in small letters",
-        "postgresql.org/docs/current/sql-createrole.html; RDS has those that begin with rds",
-        most=63,
+        "postgresql.org/docs/current/sql-createrole.html; RDS has those that begin with rds; a colour's role is named after it",
+        most=57,
     ),
     "database.port": Number(1150, 65_535, _CREATE_DATABASE),
     "database.parameterGroup": Text(
@@ -354,6 +354,7 @@ LIMITS: Mapping[str, Limit] = {
     "release.migrateMemory": replace(_MEMORY, pattern=f"({_MEMORY.pattern})?"),
     "release.migrateDeadline": Number(10, LONGEST_WAIT_SECONDS, "the release workflow's own 60 minutes", " s"),
     "abort": _RELEASE,
+    "rotate": _RELEASE,
     "acceptUnserved": _RELEASE,
     "rollback": Text(
         " *([a-z0-9.-]{1,63} *-> *[a-z0-9.-]{1,63})? *",

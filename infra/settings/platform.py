@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from infra import capacity
-from infra.names import DATABASE_PORT, PREVIEW_REPOSITORY, RELEASE_REPOSITORY
+from infra.names import COLOURS, DATABASE_PORT, PREVIEW_REPOSITORY, RELEASE_REPOSITORY, login_role
 from infra.settings.values import PRIVATE_NETWORKS, Model, Switch, Whole, network
 
 _CLASS_MULTIPLES = {"large": 1, "xlarge": 2, "2xlarge": 4, "4xlarge": 8, "8xlarge": 16, "12xlarge": 24, "16xlarge": 32}
@@ -341,8 +341,8 @@ class DatabaseSettings(Model):
     with the old one is shut out (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-secrets-manager.html): so remove it last,
     once no old pod runs."""
     application_role: str = "shopcat"
-    """The application's own role: it gets a new password. In a database that is there the Job refuses a role that it has not
-    made."""
+    """The role that owns the tables; each colour signs in as a member of it, named after it (shopcat_blue). In a database that
+    is there the Job refuses a role that it has not made."""
     pool_size: Whole = 5
     """Connections of one pod."""
     restore: Restore | None = None
@@ -387,6 +387,8 @@ class DatabaseSettings(Model):
                 f"applicationRole and username are both {self.username}, and pods of before sign in as that user; set "
                 "applicationRole to a role that nobody uses, such as shopcat_app"
             )
+        if self.username in {login_role(self.application_role, colour) for colour in COLOURS}:
+            yield f"username {self.username} is the role of a colour of applicationRole {self.application_role}; set another one"
         family, major = self.parameter_group.removeprefix("default.postgres"), self.engine_version.partition(".")[0]
         if family not in {self.parameter_group, major}:
             yield f"parameterGroup {self.parameter_group} is not of engineVersion {self.engine_version}; change both together"
@@ -419,6 +421,15 @@ class DatabaseSettings(Model):
     def serving_identifier(self) -> str:
         """Return the name of the instance that releases use."""
         return self.serving_restored or self.identifier
+
+    @property
+    def login_identifiers(self) -> list[str]:
+        """Return the names of the instances in which each claim sets its password: the one that releases use, and a restored one.
+
+        The first one is left alone while a restored one serves, so that releases go on where the first one is lost.
+        """
+        restored = [self.restored_identifier] if self.restore else []
+        return list(dict.fromkeys((self.serving_identifier, *restored)))
 
     @property
     def max_connections(self) -> int:

@@ -174,8 +174,8 @@ class Settings(Model):
     chart_mirror: ChartMirror = ChartMirror()
     ledger_table: str = "shopcat-releases"
     keep_former: Switch = False
-    """Keep the former release's pods, without weight, until the next release begins: a rollback to it starts no pods. Only where
-    they have room (infra/capacity.py). Two alarms follow it, so an administrator turns it on."""
+    """Keep the former release's pods, without weight, until the next release begins: a rollback to it starts no pods. The next
+    release waits until they are gone. Two alarms follow it, so an administrator turns it on."""
     protection: Switch = True
     """Guards what holds data or traffic against deletion; false, then one `up`, is the first step of taking all down."""
     vpc: Vpc = Vpc()
@@ -189,6 +189,8 @@ class Settings(Model):
     tag: str = ""
     abort: str = ""
     rollback: str = ""
+    rotate: str = ""
+    """Name of the live release, such as v1.4.0-r1: its pods start anew in the other colour, with a new database password."""
     accept_unserved: str = ""
     hold_traffic: Switch = False
     """A release stops once it has passed every check, before any traffic moves. For one run, as `tag` is; the next goes on or
@@ -209,8 +211,8 @@ class Settings(Model):
     @model_validator(mode="after")
     def _together(self) -> Settings:
         wrong = [*self._wrong_access(), *self._wrong_names()]
-        if sum(bool(each) for each in (self.tag, self.abort, self.rollback)) > 1:
-            wrong.append("tag, abort and rollback: one of them at a time")
+        if sum(bool(each) for each in (self.tag, self.abort, self.rollback, self.rotate)) > 1:
+            wrong.append("tag, abort, rollback and rotate: one of them at a time")
         if self.is_logging and self.aws_endpoint:
             wrong.append(
                 "monitoring.logs: what sends the logs reaches AWS's own CloudWatch alone; remove it where awsEndpoint is set"

@@ -7,11 +7,13 @@ import subprocess
 import time
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import run
 from tests.tools import aws, command, kubectl, summary
 from twin import config
 from twin.config import Twin
@@ -30,12 +32,9 @@ def request(twin: Twin, path: str, *, method: str = "GET", body: Any = None, **h
         return answer.status, answer.read().decode()
 
 
-def application_secret(twin: Twin) -> dict[str, str]:
-    manager = aws(twin, "secretsmanager")
-    names = [s["Name"] for s in manager.list_secrets()["SecretList"]]
-    (name,) = [n for n in names if n.endswith("/application")]
-    values: dict[str, str] = json.loads(manager.get_secret_value(SecretId=name)["SecretString"])
-    return values
+def application_secret(twin: Twin) -> Mapping[str, str]:
+    """Where the database is, and what the live colour signs in with."""
+    return run.application_secret(twin)
 
 
 def psql(twin: Twin, sql: str) -> str:

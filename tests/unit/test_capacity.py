@@ -179,23 +179,6 @@ def test_the_previews_that_are_counted_have_a_placement(production: ProductionDe
         assert has_placement(production, [*pods, *previews], production.nodes)
 
 
-@given(fitting_productions, st.randoms(use_true_random=False))
-def test_a_release_finds_room_beside_kept_pods_that_leave_whatever_node_is_drained(
-    production: ProductionDemand, order: random.Random
-) -> None:
-    plan = attempt(production)
-    if plan is None or not plan.holds_former:
-        return
-    for pods in states(production):
-        order.shuffle(pods)
-        assert is_placed_first_fit(production, pods, production.nodes - 1)
-
-
-def test_the_default_holds_the_former_release_and_what_just_fits_does_not() -> None:
-    assert capacity.plan(PRODUCTION).holds_former
-    assert not capacity.plan(tightest(PRODUCTION)).holds_former
-
-
 class _Nodes:
     """Nodes on which a release's pods are spread with a skew of 1, as Kubernetes does with DoNotSchedule."""
 

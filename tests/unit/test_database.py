@@ -222,6 +222,8 @@ def test_the_secret_of_rds_is_unknown_while_a_preview_would_turn_it_on(monkeypat
         ({"storageGibibytes": 100, "maxStorageGibibytes": 109}, "set it to at least 110, or to 0"),
         ({"username": "shopcat"}, "applicationRole and username are both shopcat"),
         ({"applicationRole": "shopcat_admin"}, "applicationRole and username are both shopcat_admin"),
+        ({"username": "shop_green", "applicationRole": "shop"}, "username shop_green is the role of a colour"),
+        ({"applicationRole": "s" * 58}, "the most is 57"),
         ({"applicationRole": "rds_superuser"}, "applicationRole: 'rds_superuser' is not a role of your own"),
         ({"parameterGroup": "default.postgres15"}, "parameterGroup default.postgres15 is not of engineVersion 16"),
         ({"backupRetentionDays": 0}, "no backup is only accepted while masterSecret stands"),
@@ -335,9 +337,36 @@ def test_the_restored_database_is_checked_as_the_application_s_role() -> None:
     assert (environment(roles)["PGHOST"], environment(job)["PGHOST"]) == ("database", "database-restored")
     (container,) = job.inputs["spec"]["template"]["spec"]["containers"]
     script = container["command"][2]
-    assert script.index(role_sql(taken_over=False)) < script.index('PGUSER="$APP_USER"') < script.index(restored_sql())
+    assert script.index(role_sql(taken_over=False)) < script.index(restored_sql()) < script.index("rows")
+    assert restored_sql().index('SET ROLE :"role"') < restored_sql().index("pg_tables"), (
+        "it may not sign in as that role"
+    )
+    assert job.inputs["spec"]["template"]["metadata"]["annotations"] == {"shopcat/restored-to": MOMENT["at"]}
     policy = json.loads(found["aws:iam/rolePolicy:RolePolicy", "database-secrets"].inputs["policy"])
-    assert len(policy["Statement"][0]["Resource"]) == 3
+    assert len(policy["Statement"][0]["Resource"]) == 5, "the application's, both colours' and both master users'"
+
+
+@pytest.mark.parametrize(
+    ("changes", "instances"),
+    [
+        ({}, ["shopcat"]),
+        ({"restore": MOMENT}, ["shopcat", "shopcat-restored"]),
+        ({"restore": {**MOMENT, "serves": True}}, ["shopcat-restored"]),
+        ({"restore": {**MOMENT, "identifier": "other", "serves": True}}, ["other"]),
+    ],
+)
+def test_passwords_are_set_where_releases_are_led_and_in_a_restored_copy(
+    changes: dict[str, Any], instances: list[str]
+) -> None:
+    assert DatabaseSettings.model_validate(changes).login_identifiers == instances
+
+
+def test_the_secrets_of_the_colours_are_guarded_like_the_application_s() -> None:
+    secrets = [each for (kind, _), each in declared().items() if kind == "aws:secretsmanager/secret:Secret"]
+    assert {"shopcat/application", "shopcat/login-blue", "shopcat/login-green"} <= {
+        each.inputs["name"] for each in secrets
+    }
+    assert all(each.protect and each.retain_on_delete for each in secrets if each.inputs["name"].startswith("shopcat/"))
 
 
 @pytest.mark.usefixtures("addresses")

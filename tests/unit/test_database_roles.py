@@ -9,14 +9,18 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import pytest
 
-from infra.foundation.database_roles import role_sql
+from infra.foundation.database_roles import login_sql, role_sql
+from infra.foundation.restored_database import SEQUENCE_GAP, restored_sql
+from infra.names import COLOURS, Colour, login_role
 
 MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
+LOGINS = {colour: login_role(APPLICATION, colour) for colour in COLOURS}
 UNPRIVILEGED = "nobody"
 
 
@@ -62,7 +66,19 @@ class Server:
         variables = self.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
         self.run("psql", "-v", "ON_ERROR_STOP=1", stdin=role_sql(taken_over=taken_over), **variables)
 
-    def session(self, user: str) -> subprocess.Popen[str]:
+    def login(self, colour: Colour, password: str, *, closes_owner: bool = False) -> None:
+        """Run what a claim's Job runs, as it runs it."""
+        values = {"APP_OWNER": APPLICATION, "LOGIN_USER": LOGINS[colour], "LOGIN_PASSWORD": password}
+        variables = self.environment(MASTER, CLOSES_OWNER=str(closes_owner).lower(), **values)
+        self.run("psql", "-v", "ON_ERROR_STOP=1", stdin=login_sql(), **variables)
+
+    def as_colour(self, colour: Colour, password: str, text: str) -> list[str]:
+        """Run SQL as a pod of the colour, which signs in with its password."""
+        flags = ("-v", "ON_ERROR_STOP=1", "-XAtq")
+        variables = self.environment(LOGINS[colour], PGPASSWORD=password)
+        return self.run("psql", *flags, stdin=text, **variables).splitlines()
+
+    def session(self, user: str, **more: str) -> subprocess.Popen[str]:
         """Start a connection that stays open."""
         account = pwd.getpwnam(UNPRIVILEGED) if os.getuid() == 0 else None
         return subprocess.Popen(
@@ -71,7 +87,7 @@ class Server:
             stdout=subprocess.PIPE,
             text=True,
             cwd="/",
-            env={"PATH": os.environ["PATH"], **self.environment(user)},
+            env={"PATH": os.environ["PATH"], **self.environment(user, **more)},
             user=account.pw_uid if account else None,
         )
 
@@ -95,6 +111,8 @@ def running(programs: Path) -> Iterator[Server]:
     data = str(folder / "data")
     try:
         server.run("initdb", "-D", data, "-U", "rdsadmin", "--auth=trust", "--no-sync")
+        access = folder / "data" / "pg_hba.conf"
+        access.write_text(f"local all {','.join(LOGINS.values())} scram-sha-256\n{access.read_text()}")
         options = f"-c listen_addresses='' -c fsync=off -k {folder}"
         server.run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-w", "-o", options, "start")
         yield server
@@ -111,7 +129,8 @@ def server(running: Server) -> Iterator[Server]:
     running.sql("rdsadmin", make, "postgres")
     running.sql("rdsadmin", f'CREATE ROLE reader LOGIN; SET ROLE {MASTER}; CREATE SCHEMA "other"; RESET ROLE;')
     yield running
-    drop = f"DROP DATABASE {DATABASE} WITH (FORCE); DROP ROLE IF EXISTS {APPLICATION}; DROP ROLE {MASTER}; DROP ROLE reader;"
+    roles = ", ".join((APPLICATION, *LOGINS.values()))
+    drop = f"DROP DATABASE {DATABASE} WITH (FORCE); DROP ROLE IF EXISTS {roles}; DROP ROLE {MASTER}; DROP ROLE reader;"
     running.sql("rdsadmin", drop, "postgres")
 
 
@@ -288,6 +307,111 @@ def test_a_role_that_somebody_else_made_keeps_its_password(server: Server) -> No
     assert server.sql("rdsadmin", stored, "postgres") == before
 
 
+# A role of each colour -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_what_one_colour_makes_is_the_owner_s_and_the_other_one_s_to_change(
+    server: Server, *, taken_over: bool
+) -> None:
+    server.sql(MASTER, OLD_SHOP)
+    server.job(taken_over=taken_over)
+    _use(server, taken_over=taken_over)
+    server.login("blue", "b1")
+    server.login("green", "it's $g1")
+    blue, green = partial(server.as_colour, "blue", "b1"), partial(server.as_colour, "green", "it's $g1")
+    blue(
+        "CREATE TABLE carts (id serial PRIMARY KEY, item text); CREATE TYPE size AS ENUM ('s');"
+        "INSERT INTO carts (item) VALUES ('b')"
+    )
+    green(
+        "ALTER TABLE carts ADD COLUMN size size; INSERT INTO carts (item) VALUES ('g'); ALTER TYPE size ADD VALUE 'm'"
+    )
+    assert blue("SELECT item FROM carts ORDER BY id") == ["b", "g"]
+    # A pod from before still signs in as the owner, and uses what a migration has made since.
+    assert server.sql(APPLICATION, "INSERT INTO carts (item) VALUES ('o'); SELECT count(*) FROM carts") == ["3"]
+    assert blue("SELECT session_user, current_user") == [f"{LOGINS['blue']}|{APPLICATION}"]
+    made = [line for line in server.sql(MASTER, OWNERS) if "carts" in line or "size" in line]
+    assert made
+    assert {line.split()[-1] for line in made} == {APPLICATION}
+
+
+def _use(server: Server, *, taken_over: bool) -> None:
+    """A shop of this program's own is made by the application itself."""
+    if not taken_over:
+        server.sql(MASTER, "DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        server.job(taken_over=False)
+
+
+def test_a_colour_has_one_password_and_what_leaked_ends_with_the_second_release(server: Server) -> None:
+    server.job(taken_over=False)
+    server.login("green", "g1")
+    server.login("blue", "b1")
+    assert server.as_colour("green", "g1", "SELECT 1") == ["1"], "the former release's pods may start again"
+    reader = server.session(LOGINS["blue"], PGPASSWORD="b1")
+    server.login("green", "g2")
+    with pytest.raises(AssertionError, match="password authentication failed"):
+        server.as_colour("green", "g1", "SELECT 1")
+    assert server.as_colour("green", "g2", "SELECT 1") == server.as_colour("blue", "b1", "SELECT 1") == ["1"]
+    _write(reader, "SELECT 'goes on';")
+    assert _read(reader) == "goes on"
+    reader.communicate(timeout=10)
+    first = server.sql("rdsadmin", RIGHTS)
+    server.login("green", "g2")
+    assert server.sql("rdsadmin", RIGHTS) == first, "the second time changes nothing"
+    assert server.as_colour("green", "g2", "SELECT 1") == ["1"]
+
+
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_the_owner_s_own_password_ends_with_the_claim_that_closes_it(server: Server, *, taken_over: bool) -> None:
+    server.job(taken_over=taken_over)
+    server.login("blue", "b1")
+    assert server.sql(APPLICATION, "SELECT 1") == ["1"]
+    server.login("green", "g1", closes_owner=True)
+    with pytest.raises(AssertionError, match="not permitted to log in"):
+        server.sql(APPLICATION, "SELECT 1")
+    stored = f"SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = '{APPLICATION}'"
+    assert server.sql("rdsadmin", stored) == ["t"]
+    for colour, password in (("blue", "b1"), ("green", "g1")):
+        made = server.as_colour(colour, password, f"CREATE TABLE of_{colour} (id int); SELECT current_user")  # type: ignore[arg-type]
+        assert made == [APPLICATION]
+    server.job(taken_over=taken_over)
+    with pytest.raises(AssertionError, match="not permitted to log in"):
+        server.sql(APPLICATION, "SELECT 1")
+
+
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_a_restored_copy_is_looked_at_as_the_owner_who_may_not_sign_in_any_more(
+    server: Server, *, taken_over: bool
+) -> None:
+    server.job(taken_over=taken_over)
+    server.login("blue", "b1", closes_owner=True)
+    server.as_colour(
+        "blue", "b1", "CREATE TABLE orders (id serial, at timestamptz); INSERT INTO orders (at) VALUES (now())"
+    )
+    variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
+    for _ in range(2):  # it may run again
+        script = role_sql(taken_over=taken_over) + restored_sql()
+        lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=script, **variables).splitlines()
+    assert "orders: rows|1" in lines
+    assert any(line.startswith("orders.at: newest|20") for line in lines)
+    number = server.as_colour("blue", "b1", "INSERT INTO orders (at) VALUES (now()) RETURNING id")
+    assert int(number[0]) > 2 * SEQUENCE_GAP
+    with pytest.raises(AssertionError, match="not permitted to log in"):
+        server.sql(APPLICATION, "SELECT 1")
+
+
+def test_a_colour_s_role_that_somebody_else_made_is_refused_before_it_is_touched(server: Server) -> None:
+    server.job(taken_over=False)
+    server.sql("rdsadmin", f"CREATE ROLE {LOGINS['blue']} LOGIN PASSWORD 'theirs'", "postgres")
+    with pytest.raises(AssertionError, match="no release has made it"):
+        server.login("blue", "b1", closes_owner=True)
+    assert server.sql(APPLICATION, "SELECT 1") == ["1"]
+    with pytest.raises(AssertionError, match="password authentication failed"):
+        server.as_colour("blue", "b1", "SELECT 1")
+
+
 def test_no_quote_is_one_that_kubernetes_would_change() -> None:
-    assert "$$" not in role_sql(taken_over=True)
-    assert "$(" not in role_sql(taken_over=True)
+    for sql in (role_sql(taken_over=True), role_sql(taken_over=False), login_sql(), restored_sql()):
+        assert "$$" not in sql
+        assert "$(" not in sql

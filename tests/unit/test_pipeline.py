@@ -618,7 +618,7 @@ def test_docker_is_asked_for_a_repeatable_image_and_pushes_what_it_built(
     (cache / "index.json").touch()
     maker.build(tmp_path, "r/shopcat:x", fresh=False)
     maker.build(tmp_path, "r/shopcat:x", fresh=True)
-    maker.push(tmp_path, "r/shopcat:x", "sha256:1", image.Login("r", "AWS", "secret"))
+    maker.push(tmp_path, "r/shopcat:x", "sha256:1", image.RegistryLogin("r", "AWS", "secret"))
     lines = [line.partition("|") for line in (tmp_path / "log").read_text().splitlines()]
     cold, warm, fresh, push = (said for said, _, _ in lines)
     *before, saw = (json.loads(seen) for _, _, seen in lines)
@@ -662,7 +662,7 @@ def test_buildah_pushes_the_image_that_it_built_whoever_has_its_tag_by_now(
     on_path(tmp_path, monkeypatch, "buildah", BUILDAH)
     maker = image.choose_builder({"SHOPCAT_BUILDER": "buildah"})
     built = maker.build(tmp_path, "r/shopcat:x", fresh=False)
-    maker.push(tmp_path, "r/shopcat:x", built, image.Login("r", "AWS", "secret"))
+    maker.push(tmp_path, "r/shopcat:x", built, image.RegistryLogin("r", "AWS", "secret"))
     _, push = (tmp_path / "log").read_text().splitlines()
     assert push.startswith("push --authfile ")
     assert push.endswith(" 12 docker://r/shopcat:x")
@@ -678,7 +678,7 @@ class Layers:
     def build(self, context: Path, reference: str, *, fresh: bool) -> str:
         return self.built
 
-    def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
+    def push(self, context: Path, reference: str, built: str, login: image.RegistryLogin) -> None:
         self.pushes += 1
         manifest = {
             "schemaVersion": 2,
@@ -722,7 +722,7 @@ def test_a_tag_that_another_job_took_meanwhile(clients: AwsClients, tmp_path: Pa
     registry = image.RegistryClient(clients, PREVIEW_REPOSITORY)
 
     class Late(Layers):
-        def push(self, context: Path, reference: str, built: str, login: image.Login) -> None:
+        def push(self, context: Path, reference: str, built: str, login: image.RegistryLogin) -> None:
             Layers(registry, clients, f"sha256:{'1' * 64}").push(context, reference, built, login)
             raise ShopCatError("the tag is immutable")
 
@@ -751,7 +751,7 @@ def test_as_many_images_are_deleted_as_there_are(clients: AwsClients, many: int)
     maker, asked = Layers(registry, clients, f"sha256:{'1' * 64}"), 0
     tags = [f"{number:040x}" for number in range(many)]
     for tag in tags:
-        maker.push(Path(), f"x:{tag}", "", image.Login("", "", ""))
+        maker.push(Path(), f"x:{tag}", "", image.RegistryLogin("", "", ""))
 
     def count(params: dict[str, Any], **_: Any) -> None:
         nonlocal asked

@@ -1,15 +1,17 @@
 """Releases in a world where anybody interferes at any time: a model of cluster, load balancer, state and ledger.
 
-The real decisions and hooks run against it. The oracle looks at the model alone, at each write of weights or of a
-Deployment: users are only ever sent to the live release or to one that passed all its checks, and no pods go that serve
-them. Whatever was done by hand, a plain update heals it while no release is open, and an abort does while one is. In half of
-the worlds the former release keeps its pods.
+The real decisions and hooks run against it. The oracle looks at the model alone, at each write of weights, of a Deployment or a
+password: users are only ever sent to the live release or to one that passed all its checks, no pods go that serve them, and none
+loses the password that it holds. Whatever was done by hand, a plain update heals it while no release is open, and an abort does
+while one is. In half of the worlds the former release keeps its pods; some have a restored database beside the first, or serve
+from it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import random
 import unittest.mock
 from contextlib import suppress
@@ -23,24 +25,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from infra.capacity import CapacityPlan
 from infra.errors import LedgerConflictError, ShopCatError
-from infra.names import COLOURS, Colour, colour_selector, other_colour
-from infra.release import drift, metrics
+from infra.names import COLOURS, RESTORED, Colour, colour_selector, other_colour
+from infra.release import drift, logins, metrics
 from infra.release import plan as release_plan
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Tag, Wanted, decide
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
 from infra.release.listener_weights import Timing, all_on
 from infra.release.manifests import render_pod_template
 from infra.release.plan import Plan
 from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
-from infra.release.record import fingerprint
+from infra.release.record import Record, fingerprint
 from infra.release.session import Session
-from infra.release.state import LedgerState
+from infra.release.state import ONCE_LIVE, LedgerState
 from infra.release.traffic_shift import Traffic
 from infra.release.transitions import aborted, claimed, gone_live
 from tests.examples import examples
 from tests.unit.releases import digest, run, template
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 TAGS = ("v1", "v2", "v3", "v4")
 TIMING = Timing(settle_seconds=10, proof_deadline_seconds=2000)
@@ -67,6 +69,17 @@ class World:
         self.version = 0
         self.keeps_former = False
         self.log: list[str] = []
+        self.person_acts = False
+        self.leaving: dict[Colour, list[dict[str, Any]]] = {one: [] for one in COLOURS}
+        self.made: dict[str, list[str]] = {}
+        """Secret in Secrets Manager → ids of its versions, the current one last."""
+        self.databases: Sequence[str] = ("",)
+        """Where passwords are set, as the ends of names; pods use the first."""
+        self.accepted: dict[tuple[str, Colour], str] = {}
+        """Database and colour → the Secret whose password the colour's role accepts there."""
+        self.owner_is_open = True
+        self.login_jobs: dict[str, tuple[str, Colour, Record]] = {}
+        """Jobs that have not ended yet."""
 
     def pods(self, colour: Colour) -> list[dict[str, Any]]:
         standing = self.deployments.get(colour)
@@ -87,6 +100,24 @@ class World:
             for index in range(int(standing["spec"]["replicas"]))
         ]
 
+    def set_password(self, job: str) -> None:
+        """Let a Job end, with the oracle's question: no pod loses the password that it holds."""
+        database, colour, record = self.login_jobs.pop(job)
+        assert record.login
+        assert self.made[record.login.secret_id][-1] == record.login.version, "a password that is not the current one"
+        others = [one for one in (*self.pods(colour), *self.leaving[colour]) if secret_of(one) != record.secret_name]
+        assert self.person_acts or not others, "a password changes under a pod that holds another one"
+        self.accepted[database, colour] = record.secret_name
+        if record.login.closes_owner:
+            held = [secret_of(one) for each in COLOURS for one in (*self.pods(each), *self.leaving[each])]
+            assert "shopcat-v0-r1" not in held, "the owner's password ends under a pod that holds it"
+            self.owner_is_open = False
+
+    def accepts(self, colour: Colour, secret_name: str) -> bool:
+        """Whether a pod that holds this Secret's password may sign in."""
+        accepted = self.accepted.get((self.databases[0], colour))
+        return accepted == secret_name or (secret_name == "shopcat-v0-r1" and self.owner_is_open)
+
     def healthy(self, colour: Colour) -> list[dict[str, Any]]:
         return [pod for pod in self.pods(colour) if pod["status"]["conditions"][0]["status"] == "True"]
 
@@ -95,6 +126,12 @@ class World:
         record = self.ledger.releases[name].record
         images = [pod["spec"]["containers"][0]["image"] for pod in self.healthy(colour)]
         return len(images) >= record.template.replicas and set(images) == {record.template.image}
+
+
+def secret_of(pod: dict[str, Any]) -> str:
+    """The Secret that a pod's password is in."""
+    (variable,) = [one for one in pod["spec"]["containers"][0]["env"] if one["name"] == "DATABASE_PASSWORD"]
+    return str(variable["valueFrom"]["secretKeyRef"]["name"])
 
 
 class Kubernetes:
@@ -120,7 +157,11 @@ class Kubernetes:
         return copy.deepcopy(self._world.deployments.get(name.removeprefix("shopcat-")))  # type: ignore[call-overload]
 
     def pods(self, _: str, labels: dict[str, str]) -> list[dict[str, Any]]:
-        return copy.deepcopy(self._world.pods(next(one for one in COLOURS if colour_selector(one) == labels)))
+        colour = next(one for one in COLOURS if colour_selector(one) == labels)
+        return copy.deepcopy([*self._world.pods(colour), *self._world.leaving[colour]])
+
+    def jobs(self, *_: Any) -> list[dict[str, Any]]:
+        return [{"metadata": {"name": name}} for name in self._world.login_jobs]
 
     def job(self, _: str, name: str) -> dict[str, Any] | None:
         return {"status": {"succeeded": int(self._world.jobs[name])}} if name in self._world.jobs else None
@@ -134,7 +175,7 @@ class LoadBalancer:
 
     endpoint_url = None
 
-    def get(self, _: str) -> LoadBalancer:
+    def get(self, _: str) -> Any:
         return self
 
     def describe_load_balancers(self, **_: Any) -> Any:
@@ -166,6 +207,29 @@ class LoadBalancer:
     def modify_rule(self, Actions: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
         tuples = Actions[0]["ForwardConfig"]["TargetGroups"]
         self._write({each["TargetGroupArn"]: each["Weight"] for each in tuples})
+
+
+class SecretsManager:
+    """Its API over the model's versions; `write` is told of each before it is made."""
+
+    endpoint_url = None
+
+    def __init__(self, world: World, write: Callable[[], None]) -> None:
+        self._world, self._write = world, write
+
+    def get(self, _: str) -> SecretsManager:
+        return self
+
+    def describe_secret(self, SecretId: str) -> Any:  # noqa: N803
+        # Only versions that have a label are listed: the current one and the one before.
+        return {"VersionIdsToStages": {one: ["label"] for one in self._world.made.get(SecretId, [])[-2:]}}
+
+    def put_secret_value(self, SecretId: str, ClientRequestToken: str, SecretString: str) -> None:  # noqa: N803
+        assert json.loads(SecretString)["username"].startswith("shop_")
+        versions = self._world.made.setdefault(SecretId, [])
+        assert ClientRequestToken not in versions, "a version is made once"
+        self._write()
+        versions.append(ClientRequestToken)
 
 
 class Unmeasured(Traffic):
@@ -203,6 +267,7 @@ class Update:
             timing=TIMING,
             public_url="",
             load_balancer="shopcat",
+            database_owner="shop",
             kubernetes=lambda: Kubernetes(world, self.write_deployment),  # type: ignore[arg-type, return-value]
             room=CapacityPlan(0, 0, 0, 0, 0),
             is_traffic_misplaced=decision.action == "stay"
@@ -284,6 +349,18 @@ class Update:
                 assert declared["spec"]["replicas"] >= record.template.replicas, "the live colour loses its pods"
             elif gone:
                 assert world.weights[colour] == 0, f"pods of {colour} go while it has weight {world.weights}"
+        before = world.pods(colour)
+        if declared["spec"]["replicas"] and not world.accepts(colour, secret_of(declared["spec"]["template"])):
+            assert world.person_acts or (state.open is None and state.live is None), (
+                "pods start with a password that is refused"
+            )
+        if standing and standing["spec"]["template"] != declared["spec"]["template"]:
+            gone = before
+        else:
+            gone = before[int(declared["spec"]["replicas"]) :]
+        for pod in gone:
+            pod["metadata"]["deletionTimestamp"] = "now"
+        world.leaving[colour] += gone
         world.version += 1
         world.log.append(f"deployment {colour}: {declared['spec']['replicas']} of {new[-4:]}")
         world.deployments[colour] = copy.deepcopy(declared)
@@ -309,7 +386,8 @@ class Update:
 
     async def run(self) -> None:
         """Everything that BlueGreen declares, in its order; what doesn't depend on each other runs side by side."""
-        hooks = Hooks(self.plan, None, self.world.log.append)  # type: ignore[arg-type]
+        manager = SecretsManager(self.world, self.tick)
+        hooks = Hooks(self.plan, manager, self.world.log.append)  # type: ignore[arg-type]
         seconds, waits = [0.0], [0]
 
         async def sleep(wanted: float) -> None:
@@ -327,6 +405,19 @@ class Update:
             sleep=sleep,
             clock=lambda: seconds[0],
         )
+
+        async def others_end(_: float) -> None:
+            """While the colour is emptied: pods go, and Jobs that another update has left end."""
+            for colour in COLOURS:
+                self.world.leaving[colour].clear()
+            for job in list(self.world.login_jobs):
+                self.world.set_password(job)
+
+        hooks._renewal.sleep = others_end
+        for each in sorted(
+            {one.record.name: one for one in self.plan.colours.values()}.values(), key=lambda one: one.colour
+        ):
+            await asyncio.gather(*(self._login(hooks, each.colour, each.record, one) for one in self.world.databases))
         first = [one for one, each in self.plan.colours.items() if not each.changes_last]
         await asyncio.gather(*(self._deployment(hooks, one) for one in first))
         if self.plan.checks:
@@ -357,6 +448,26 @@ class Update:
         self.tick()
         self.state[colour] = declared
 
+    async def _login(self, hooks: Hooks, colour: Colour, record: Record, database: str) -> None:
+        """Declare what sets a password in a database, as BlueGreen does."""
+        decision, known = self.plan.decision, self.plan.state.releases.get(record.name)
+        is_going_on = (
+            decision.open is not None and decision.open.name == record.name and decision.action in ("release", "resume")
+        )
+        if record.login is None or not (is_going_on or (known and known.attempts[-1].outcome == "live")):
+            return
+        name = logins.job_name(record.login, database)
+        if self.state.get(name):
+            return
+        await hooks.renew_login(logins.secret_resource(record.login, database))
+        self.tick()
+        self.world.login_jobs[name] = (database, colour, record)
+        self.tick()
+        if name in self.world.login_jobs:  # another update's wait may have seen it end
+            self.world.set_password(name)
+        self.tick()
+        self.state[name] = True
+
     async def _smoke(self, hooks: Hooks) -> None:
         checks = self.plan.checks
         assert checks is not None
@@ -375,18 +486,31 @@ class Update:
 class Interference(RuleBasedStateMachine):
     """Updates, kills, two at once, and a person with kubectl."""
 
-    @initialize(seed=st.integers(0, 2**16), keeps_former=st.booleans())
-    def start(self, seed: int, *, keeps_former: bool) -> None:
+    @initialize(
+        seed=st.integers(0, 2**16),
+        keeps_former=st.booleans(),
+        is_moved=st.booleans(),
+        databases=st.sampled_from([("",), ("", RESTORED), (RESTORED,)]),
+    )
+    def start(
+        self, seed: int, *, keeps_former: bool = False, is_moved: bool = True, databases: Sequence[str] = ("",)
+    ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - it orders calls
         self.person_acted = False
         self.world = World()
         self.world.keeps_former = keeps_former
+        self.world.databases = databases
         for number, _ in enumerate(TAGS, start=1):
             self.world.kinds[digest(number)] = "good"
+        self.world.kinds[digest(0)] = "good"
         self.state: dict[str, Any] = {}
         self.yesterday: dict[str, Any] = {}
         self.waiting: list[Update] = []
-        self.up(Tag("v1", template(1)))
+        if is_moved:
+            self.up(Tag("v1", template(1)))
+            return
+        with unittest.mock.patch("infra.release.decide._with_new_login", lambda record, *_: record):
+            assert self.up(Tag("v0", template(0)))
 
     async def in_turn(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """In place of a thread: the same calls in an order that depends on the seed alone."""
@@ -451,13 +575,37 @@ class Interference(RuleBasedStateMachine):
         st.just(Nothing()),
         st.builds(lambda number: Tag(TAGS[number - 1], template(number)), st.integers(1, len(TAGS))),
         st.builds(Abort, st.sampled_from(TAGS)),
-        st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(TAGS)),
+        st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(("v0", *TAGS))),
+        st.builds(lambda tag, revision: Rotate(f"{tag}-r{revision}"), st.sampled_from(TAGS), st.integers(1, 3)),
     )
     ends = st.one_of(st.just(10**9), st.integers(0, 12))
 
     @rule(wanted=wishes, writes=ends)
     def update(self, wanted: Wanted, writes: int) -> None:
         self.up(wanted, writes)
+
+    @rule()
+    def the_next_release_goes_through(self) -> None:
+        """Rollbacks to older ones need a row of releases, which chance alone rarely makes."""
+        state = self.world.ledger
+        if state.open:
+            self.up(Abort(state.open.tag))
+        once = {each.record.tag for each in state.releases.values() if each.state in ONCE_LIVE}
+        number = next((number for number, tag in enumerate(TAGS, start=1) if tag not in once), None)
+        if number:
+            self.world.kinds[digest(number)] = "good"
+            self.up(Tag(TAGS[number - 1], template(number)))
+
+    @rule(number=st.integers(0, 9), writes=ends)
+    def what_was_live_comes_back(self, number: int, writes: int) -> None:
+        state = self.world.ledger
+        if state.live is None:
+            return
+        former = sorted(
+            name for name, each in state.releases.items() if each.state in ONCE_LIVE and name != state.live.name
+        )
+        if former:
+            self.up(Rollback(state.live.name, former[number % len(former)]), writes)
 
     @rule(wanted=wishes, wait=st.integers(1, 12), blue=st.integers(0, 3), green=st.integers(0, 3), twice=st.booleans())
     def update_while_somebody_scales(self, wanted: Wanted, wait: int, blue: int, green: int, *, twice: bool) -> None:
@@ -470,9 +618,9 @@ class Interference(RuleBasedStateMachine):
             self.scaled_by_hand("green", green)
 
         update.meanwhile = {wait: act, **({wait + 3: act} if twice else {})}
-        self.person_acted = True
+        self.person_acted = self.world.person_acts = True
         self.go(update)
-        self.person_acted = False
+        self.person_acted = self.world.person_acts = False
 
     @rule(wanted=wishes)
     def an_update_reads_and_waits(self, wanted: Wanted) -> None:
@@ -491,6 +639,16 @@ class Interference(RuleBasedStateMachine):
         if len(updates) == 2:
             updates[1].state = copy.deepcopy(self.state)  # of another backend
             self.go(*updates, writes)
+
+    @rule(job=st.integers(0, 3))
+    def a_job_that_was_left_ends(self, job: int) -> None:
+        if self.world.login_jobs:
+            names = sorted(self.world.login_jobs)
+            self.world.set_password(names[job % len(names)])
+
+    @rule(colour=st.sampled_from(COLOURS))
+    def pods_that_leave_are_gone(self, colour: Colour) -> None:
+        self.world.leaving[colour].clear()
 
     @rule(number=st.integers(2, len(TAGS)), kind=st.sampled_from(["good", "fails its smoke test", "never ready"]))
     def an_image_is_pushed(self, number: int, kind: str) -> None:
@@ -564,9 +722,20 @@ class Interference(RuleBasedStateMachine):
         assert self.world.is_whole(live, state.live.name)
         assert len(self.world.pods(live)) == state.releases[state.live.name].record.template.replicas
         self.only_the_former_stays(idle)
+        self.every_pod_may_sign_in()
         again = Update(self.world, self.state, Nothing())
         assert self.go(again)
         assert again.made == 0, "a second update writes again"
+
+    def every_pod_may_sign_in(self) -> None:
+        """In the database that they use; the live colour's password is set in each, before releases are led there."""
+        world, live = self.world, self.world.ledger.live
+        for colour in COLOURS:
+            for pod in world.pods(colour):
+                assert world.accepts(colour, secret_of(pod)), f"a pod of {colour} is refused"
+        record = world.ledger.live_record
+        if record and live and record.login:
+            assert {world.accepted[each, live.colour] for each in world.databases} == {record.secret_name}
 
     def only_the_former_stays(self, idle: Colour) -> None:
         """The idle colour is empty, or has the pods of the release that was live right before, all of them."""

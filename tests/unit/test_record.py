@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.errors import ShopCatError
-from infra.names import APPLICATION_PORT, COLOURS, check_tag, colour_selector
+from infra.names import APPLICATION_PORT, COLOURS, check_tag, colour_selector, login_secret
+from infra.release.logins import job_name
 from infra.release.manifests import SMOKE_SCRIPT, render_migration, render_pod_template, render_smoke
-from infra.release.record import Provenance, Record, assert_plain, fingerprint, template_differences, validated
+from infra.release.record import Login, Provenance, Record, assert_plain, fingerprint, template_differences, validated
 from tests.unit.releases import DRAIN, digest, record, template
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def test_a_tag_that_is_taken_names_objects(tag: str) -> None:
     except ShopCatError:
         return
     named = Record(tag, 999_999, template())
-    for name in (named.secret_name, f"migrate-{named.name}-a999", f"smoke-{named.name}-a999"):
+    login = Login(login_secret("blue"), "1", f"{named.name}-a999", closes_owner=True)
+    secret = replace(named, login=login).secret_name
+    for name in (secret, named.secret_name, job_name(login), f"migrate-{named.name}-a999", f"smoke-{named.name}-a999"):
         assert SUBDOMAIN.fullmatch(name)
         assert len(name) <= 63, "a Job's name is a label of its pods"
     assert re.fullmatch(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", tag), "docs.docker.com, docker image tag"
@@ -294,3 +297,15 @@ def test_a_node_that_never_does_fails_the_smoke_test(smoke: Callable[..., tuple[
 
 def test_the_service_has_no_second_try(smoke: Callable[..., tuple[int, list[str]]]) -> None:
     assert smoke(broken="http://shopcat-green.shopcat/") == (1, [])
+
+
+def test_a_record_keeps_its_password_s_version_and_one_from_before_its_pods() -> None:
+    login = Login(login_secret("blue"), "22222222-2222-5222-8222-222222222222", "v1.0.0-r1-a2", closes_owner=True)
+    moved = replace(record(), login=login, renews="v0.9.0-r1")
+    assert Record.from_json(moved.to_json()) == moved
+    before = json.loads(record().to_json())
+    del before["login"], before["renews"]
+    read = Record.from_json(json.dumps(before))
+    assert read == record()
+    assert render_pod_template(read, "blue") == render_pod_template(record(), "blue")
+    assert (read.secret_name, moved.secret_name) == ("shopcat-v1.0.0-r1", "shopcat-v1.0.0-r1-a2")

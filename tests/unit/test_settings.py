@@ -45,7 +45,7 @@ def existing(**changes: Any) -> dict[str, Any]:
 
 def test_the_committed_stack_file_is_valid_and_asks_for_no_release() -> None:
     found = settings.read_settings(committed())
-    assert (found.tag, found.abort, found.rollback) == ("", "", "")
+    assert (found.tag, found.abort, found.rollback, found.rotate) == ("", "", "", "")
     assert found.drain.budget.app_drain_seconds == 60
     assert found.database.max_connections == 112
 
@@ -132,6 +132,8 @@ LONG_PREVIEWS = f"{'a' * 51}.example.net"
         ({"tag": "v1.-2"}, ["shopcat:tag", "v1.-2"]),
         ({"tag": "latest"}, ["shopcat:tag", "latest"]),
         ({"rollback": "v1"}, ["shopcat:rollback", "v1.4.0->v1.3.0"]),
+        ({"rotate": "v1.4.0->v1.3.0"}, ["shopcat:rotate", "v1.4.0-r1"]),
+        ({"rotate": "v1.4.0-r1", "tag": "v1.5.0"}, ["tag, abort, rollback and rotate: one of them at a time"]),
         # URLs
         ({"awsEndpoint": "localhost"}, ["localhost", "URL"]),
         ({"awsEndpoint": "http://local host"}, ["awsEndpoint", "URL"]),

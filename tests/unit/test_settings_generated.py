@@ -60,6 +60,7 @@ VALID: dict[str, list[Any]] = {
     "ledgerTable": ["shopcat-releases", "a.b_c-D", "x" * 255, "abc"],
     "protection": [True, False, "true", "false"],
     "abort": ["", "v1.4.0", "v1.4.0-r2"],
+    "rotate": ["", "v1.4.0-r1"],
     "rollback": ["", "v1.4.0->v1.3.0", "v1.4.0 -> v1.3.0-r1"],
     "tag": ["", "v1.0.0", "a" * 40, "1.2-3.x"],
     "vpc.cidr": ["10.64.0.0/16", "172.16.0.0/20", "192.168.0.0/17"],
