@@ -159,9 +159,7 @@ class UndoBench:
         tag = self._push(system)
         _end(system.start(tag), f"release of {tag} by {system.name}")
         if not self._soon:
-            processes.wait_until(
-                lambda: system.state().settled, f"{system.name}: rest", timeout_seconds=_LONGEST_SECONDS
-            )
+            self._wait_for_rest(system)
         with system.target().load(MIX) as load:
             time.sleep(STEADY_SECONDS)
             marks = [Mark(time.time(), "the live release answers 500")]
@@ -174,11 +172,15 @@ class UndoBench:
             marks.append(Mark(time.time(), "the tool is done"))
             time.sleep(max(stream.timeout_seconds for stream in MIX))
             outcomes = load.stop()
+        self._wait_for_rest(system)
         serving = system.state().serving
         if not serving or self._images.edits(serving):
             raise TwinError(f"{system.name} serves {serving or 'two versions'} after its way back")
         name = system.title if isinstance(system, OursKept) else system.name
         return undone(name, outcomes, marks, time.strftime("%Y-%m-%d"))
+
+    def _wait_for_rest(self, system: System) -> None:
+        processes.wait_until(lambda: system.state().settled, f"{system.name}: rest", timeout_seconds=_LONGEST_SECONDS)
 
     def _push(self, system: System) -> str:
         self._number += 1
