@@ -31,7 +31,7 @@ from infra.errors import PreflightError
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
-from infra.foundation.secret_versions import current_version, restored_instance, restored_label
+from infra.foundation.secret_versions import current_version, restored_instance, restored_version
 from infra.names import (
     APPLICATION_SECRET,
     COLOURS,
@@ -82,7 +82,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
 def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
-    The version is labelled where it leads to a restored database: a release reads no value, and goes by the label.
+    The id of a version that leads to a restored database says so: a release reads no value, and goes by the id.
     A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
     the database is is written anew.
 
@@ -102,13 +102,10 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
                 f"secret {APPLICATION_SECRET} is of the role {renewed.get('username')}, and shopcat:database.applicationRole is "
                 f"{role}; set it to the secret's, or delete the secret's value's version and run `pulumi up -s prod` again"
             )
-        _, stages = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
-        if renewed != value or restored_instance(stages) != restored:
-            manager.put_secret_value(
-                SecretId=APPLICATION_SECRET,
-                SecretString=json.dumps(renewed),
-                VersionStages=["AWSCURRENT", *([restored_label(restored)] if restored else [])],
-            )
+        current = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
+        if renewed != value or restored_instance(current) != restored:
+            token = {"ClientRequestToken": restored_version(restored)} if restored else {}
+            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **token)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:

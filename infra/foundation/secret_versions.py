@@ -1,53 +1,55 @@
 """Versions of the application's secret: which is current, and which database it leads to.
 
-A release reads no value (its role may not), so a version that leads to a restored database carries a staging label that says so
-(docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html, "staging labels").
+A release reads no value (its role may not), so the id of a version that leads to a restored database says so. Nobody can change
+an id or take it away, and each release's record holds it. A staging label is neither: a secret has at most 20, and a version
+without any is described no more (docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from secrets import token_hex
 from typing import Any
 
 from infra.errors import PreflightError
 from infra.names import APPLICATION_SECRET
 
-RESTORED_LABEL = "restored:"
-"""Begin of the label; the instance's name follows, then letters of the version's own: a label that two versions share would move
-from one to the other."""
+_VERSION_LENGTH = 64
+"""The longest that Secrets Manager takes (docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html,
+ClientRequestToken, which becomes the version's id)."""
+_RESTORED = re.compile("restored-(.+)-[0-9a-f]{8,}")
 
 
-def restored_label(identifier: str) -> str:
-    """Return a new label for a version that leads to a restored instance."""
-    return f"{RESTORED_LABEL}{identifier}:{token_hex(4)}"
+def restored_version(identifier: str) -> str:
+    """Return the id of a new version that leads to a restored instance, whose name is no longer than settings let it be."""
+    begin = f"restored-{identifier}-"
+    return begin + token_hex(_VERSION_LENGTH)[: _VERSION_LENGTH - len(begin)]
 
 
-def current_version(secret: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """Return id and labels of the current version, from DescribeSecret's answer; empty if there is none."""
-    for version, stages in secret.get("VersionIdsToStages", {}).items():
-        if "AWSCURRENT" in stages:
-            return str(version), sorted(stages)
-    return "", []
+def current_version(secret: Mapping[str, Any]) -> str:
+    """Return the id of the current version, from DescribeSecret's answer; empty if there is none."""
+    versions = secret.get("VersionIdsToStages", {}).items()
+    return next((str(version) for version, stages in versions if "AWSCURRENT" in stages), "")
 
 
-def restored_instance(stages: Sequence[str]) -> str:
+def restored_instance(version: str) -> str:
     """Return the name of the restored instance that a version leads to; empty for the first instance."""
-    labels = [stage.removeprefix(RESTORED_LABEL) for stage in stages if stage.startswith(RESTORED_LABEL)]
-    return labels[0].partition(":")[0] if labels else ""
+    match = _RESTORED.fullmatch(version)
+    return match[1] if match else ""
 
 
-def refuse_other_database(stages: Sequence[str], wanted: str) -> None:
+def refuse_other_database(version: str, wanted: str) -> None:
     """Refuse a release that would use another database than the settings say.
 
     Args:
-        stages: labels of the current version.
+        version: id of the current one.
         wanted: name of the restored instance that serves by the settings; empty for the first instance.
 
     Raises:
         PreflightError: they differ.
     """
-    current = restored_instance(stages)
+    current = restored_instance(version)
     if current != wanted:
         raise PreflightError(
             f"secret {APPLICATION_SECRET} leads to {_named(current)}, and the settings want {_named(wanted)}: a restore is under "
@@ -56,18 +58,18 @@ def refuse_other_database(stages: Sequence[str], wanted: str) -> None:
         )
 
 
-def refuse_record_of_other_database(name: str, stages: Sequence[str], wanted: str) -> None:
+def refuse_record_of_other_database(name: str, version: str, wanted: str) -> None:
     """Refuse to bring up a release that began with another database: orders written since would be missing there.
 
     Args:
         name: of the release that would get traffic.
-        stages: labels of the secret's version that it began with.
+        version: of the secret, that it began with.
         wanted: name of the restored instance that serves by the settings; empty for the first instance.
 
     Raises:
         PreflightError: they differ.
     """
-    former = restored_instance(stages)
+    former = restored_instance(version)
     if former != wanted:
         raise PreflightError(
             f"{name} would bring its users to {_named(former)}, and the settings want {_named(wanted)}. To go to that database "
@@ -76,18 +78,18 @@ def refuse_record_of_other_database(name: str, stages: Sequence[str], wanted: st
         )
 
 
-def refuse_forgotten_restore(name: str, stages: Sequence[str], *, is_set: bool) -> None:
+def refuse_forgotten_restore(name: str, version: str, *, is_set: bool) -> None:
     """Refuse settings that know nothing of the restored database that the live release uses.
 
     Args:
         name: of the live release.
-        stages: labels of the secret's version that it began with.
+        version: of the secret, that it began with.
         is_set: the settings have `database.restore`.
 
     Raises:
         PreflightError: they don't, and it does.
     """
-    restored = restored_instance(stages)
+    restored = restored_instance(version)
     if restored and not is_set:
         raise PreflightError(
             f"live {name} uses {_named(restored)}, and shopcat:database.restore is not set: this update would lead the next "

@@ -141,7 +141,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{decision.message}: load balancer {LOAD_BALANCER} has no listener that forwards to both colours; bring "
             "the platform up first: pulumi up -s prod, without a tag"
         )
-    refuse_database_misfit(clients, settings.database, state, decision)
+    refuse_database_misfit(settings.database, state, decision)
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
     if decision.action == "release" and decision.open and decision.open.kind != "rollback" and state.live:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
+from pydantic import ValidationError
 
 from infra import settings
 from infra.clients.aws import AwsClients
@@ -22,6 +23,7 @@ from infra.errors import PreflightError, ShopCatError
 from infra.foundation.database import ensure_application_secret, final_snapshot, managed_secret
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import restored_sql
+from infra.foundation.secret_versions import restored_instance
 from infra.names import APPLICATION_SECRET
 from infra.settings.platform import MAX_CONNECTIONS, DatabaseSettings
 from tests.unit.test_settings import committed
@@ -402,6 +404,32 @@ def test_a_restored_instance_that_goes_leaves_a_snapshot_of_its_own() -> None:
 def test_a_restore_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ShopCatError, match=re.escape(message)):
         settings.read_settings(committed(database={**committed()["database"], **changes}))
+
+
+def test_a_restored_instance_has_a_name_that_fits_into_a_version(clients: AwsClients) -> None:
+    most = {"restore": {**MOMENT, "identifier": "r" * 46, "serves": True}}
+    ensure_application_secret(clients, DatabaseSettings.model_validate(most), "restored", "5432")
+    assert restored_instance(version(clients)) == "r" * 46
+    for changes in ({"identifier": "s" * 38}, {"restore": {**MOMENT, "identifier": "r" * 47}}):
+        with pytest.raises(ValidationError, match="46"):
+            DatabaseSettings.model_validate({"restore": MOMENT, **changes})
+
+
+def test_however_often_a_database_is_restored_each_version_tells_where_it_leads(clients: AwsClients) -> None:
+    """Secrets Manager has room for 20 staging labels, and describes no version without one."""
+    led: dict[str, str] = {}
+    for number in range(30):
+        restore = {"restore": {**MOMENT, "serves": True}} if number % 2 else {}
+        chosen = DatabaseSettings.model_validate(restore)
+        for _ in range(2):  # an update that was killed, and the next one
+            ensure_application_secret(clients, chosen, chosen.serving_identifier, "5432")
+        led[version(clients)] = chosen.serving_restored
+    assert len(led) == 30
+    for made, instance in led.items():
+        assert restored_instance(made) == instance
+    described = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)["VersionIdsToStages"]
+    labels = {label for stages in described.values() for label in stages}
+    assert labels == {"AWSCURRENT", "AWSPREVIOUS"}
 
 
 def test_the_application_s_secret_moves_to_the_serving_database_and_back(clients: AwsClients) -> None:
