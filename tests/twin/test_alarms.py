@@ -125,7 +125,12 @@ def put_what_the_settings_leave_out(shop: Shop) -> None:
 
 
 def put_alarm(shop: Shop, alarm: Alarm) -> None:
-    ((name, metric),) = alarm.metrics.items()
+    queries = [
+        {"id": name, "metric": query(metric, alarm.period_seconds), "returnData": not alarm.expression}
+        for name, metric in alarm.metrics.items()
+    ]
+    if alarm.expression:
+        queries.append({"id": "result", "expression": alarm.expression, "returnData": True})
     inputs = {
         "name": alarm.name,
         "comparisonOperator": alarm.comparison,
@@ -133,7 +138,7 @@ def put_alarm(shop: Shop, alarm: Alarm) -> None:
         "evaluationPeriods": alarm.periods,
         "datapointsToAlarm": alarm.datapoints,
         "treatMissingData": alarm.missing,
-        "metricQueries": [{"id": name, "metric": query(metric, alarm.period_seconds), "returnData": True}],
+        "metricQueries": queries,
     }
     MetricAlarm().create(lambda service: aws(shop.twin, service), inputs)  # type: ignore[arg-type]
 
