@@ -20,6 +20,7 @@ from typing import Any
 
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.restored_database import MAY_REPEAT
 from infra.names import DATABASE_NAMESPACE, DATABASE_RESTORED_JOB
 from infra.release.ledger import Ledger
 from infra.release.state import LedgerState
@@ -256,7 +257,8 @@ class Drill:
             lines = process.capture(command).splitlines()
         except PipelineError as error:
             return f"the Job passed; its log can't be read: {str(error)[:120]}"
-        return "; ".join(line.replace("|", " ") for line in lines if ": rows|" in line or ": newest|" in line)
+        shown = (": rows|", ": newest|", f": {MAY_REPEAT}|")
+        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in shown))
 
     def _ledger(self, present: LedgerState) -> str:
         dynamodb = self.clients.get("dynamodb")
