@@ -20,12 +20,12 @@ from typing import Any
 
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
-from infra.foundation.restored_database import MAY_REPEAT
+from infra.foundation.existing_database import has_snapshot, refuse_taken_snapshot
 from infra.names import DATABASE_NAMESPACE, DATABASE_RESTORED_JOB
 from infra.release.ledger import Ledger
 from infra.release.state import LedgerState
 from infra.settings import Settings, read_settings, stack_file
-from infra.settings.platform import MOMENT, read_moment
+from infra.settings.platform import MOMENT, Restore, read_moment
 from pipeline import process
 from pipeline.environment import REPOSITORY, aws_clients, aws_errors
 from pipeline.errors import PipelineError
@@ -39,6 +39,8 @@ PAGE = REPOSITORY / "docs" / "restore.md"
 BEGIN, END = "<!-- measured: make restore-drill -->", "<!-- measured until here -->"
 DATABASE_KEY = "shopcat:database"
 HELD = "is held before traffic moves"
+SHOWN = (": rows|", ": newest|", "may repeat")
+"""Lines of the restored database's Job that a drill shows (infra/foundation/restored_database.py)."""
 _LEDGER_SECONDS = 3600.0
 """A restored table takes minutes; DynamoDB promises no longest time."""
 
@@ -248,7 +250,12 @@ class Drill:
                 f"RDS instance {name} has no backup yet that could be restored; try again in some minutes"
             )
         retention = timedelta(days=instance["BackupRetentionPeriod"])
-        return choose_moment(instance["InstanceCreateTime"], latest, retention, self.asked)
+        moment = choose_moment(instance["InstanceCreateTime"], latest, retention, self.asked)
+        # The copy of a former drill has left the snapshot of its moment, and RDS lets no second one go under that name.
+        while not self.asked and has_snapshot(self.clients, Restore(at=moment).last_snapshot):
+            moment = f"{read_moment(moment) - timedelta(seconds=1):{MOMENT}}"
+        refuse_taken_snapshot(self.clients, database.model_copy(update={"restore": Restore(at=moment)}))
+        return moment
 
     def _rows(self) -> str:
         """Return what the Job has found in the restored database."""
@@ -257,8 +264,7 @@ class Drill:
             lines = process.capture(command).splitlines()
         except PipelineError as error:
             return f"the Job passed; its log can't be read: {str(error)[:120]}"
-        shown = (": rows|", ": newest|", f": {MAY_REPEAT}|")
-        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in shown))
+        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in SHOWN))
 
     def _ledger(self, present: LedgerState) -> str:
         dynamodb = self.clients.get("dynamodb")

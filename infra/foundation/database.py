@@ -115,6 +115,23 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
         ) from error
 
 
+def misleading_version(clients: AwsClients, database: DatabaseSettings) -> str:
+    """Return the id of the secret's current version where it leads to another database than the settings say; else nothing.
+
+    An update that was killed between the secret and what reads it has left one: then nothing else differs, and no hook would run.
+
+    Raises:
+        ShopCatError: Secrets Manager says no.
+    """
+    try:
+        current = current_version(clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET))
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return ""
+        raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+    return current if current and restored_instance(current) != database.serving_restored else ""
+
+
 def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) -> Any:
     """Return the ARN of the secret in which RDS keeps the master password; not known while a preview would turn that on.
 
@@ -179,6 +196,7 @@ class Database(pulumi.ComponentResource):
         cluster_security_group_id: pulumi.Input[str],
         cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
+        misleading: str = "",
     ) -> DeclaredDatabase:
         """Declare instance and Job.
 
@@ -189,6 +207,7 @@ class Database(pulumi.ComponentResource):
             cluster_security_group_id: of the pods that may reach it.
             cluster: the provider of what is made in the cluster.
             depends_on: what that needs.
+            misleading: version of the application's secret that is replaced (`misleading_version`).
 
         Returns:
             What a release needs of the database.
@@ -270,7 +289,7 @@ class Database(pulumi.ComponentResource):
             databases[config.restored_identifier] = self._database(
                 self.restored, masters[0], place=RESTORED, moment=config.restore.at
             )
-        jobs = self._role_jobs(cluster, list(databases.values()), [*depends_on, reading])
+        jobs = self._role_jobs(cluster, list(databases.values()), [*depends_on, reading], misleading)
         self.register_outputs({"address": self.instance.address})
         return DeclaredDatabase(
             ready=[self.instance, self._secret, *self._logins.values(), *jobs],
@@ -299,7 +318,11 @@ class Database(pulumi.ComponentResource):
         )
 
     def _role_jobs(
-        self, cluster: kubernetes.Provider, databases: Sequence[DatabaseJobs], depends_on: list[pulumi.Resource]
+        self,
+        cluster: kubernetes.Provider,
+        databases: Sequence[DatabaseJobs],
+        depends_on: list[pulumi.Resource],
+        misleading: str,
     ) -> list[pulumi.Resource]:
         """Declare the Jobs' namespace, and in each database the Job that makes the application's role.
 
@@ -320,17 +343,23 @@ class Database(pulumi.ComponentResource):
             spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
             opts=self._inside(cluster, [namespace]),
         )
-        application = self._application_secret(cluster, store)
+        application = self._application_secret(cluster, store, misleading)
         return [self._role_job(cluster, database, store, application) for database in databases]
 
-    def _application_secret(self, cluster: kubernetes.Provider, store: pulumi.Resource) -> pulumi.Resource:
+    def _application_secret(
+        self, cluster: kubernetes.Provider, store: pulumi.Resource, misleading: str
+    ) -> pulumi.Resource:
         """Declare what reads the application's secret, which is given a value first."""
         value, serving = self._value_hook(), self._serving
         reader: pulumi.Resource = external_secret(
             "database-application",
             "application",
             [Field(key, self._secret.name, key) for key in LOGIN_KEYS],
-            {"shopcat/database-host": serving.address, "shopcat/database-port": serving.port.apply(str)},
+            {
+                "shopcat/database-host": serving.address,
+                "shopcat/database-port": serving.port.apply(str),
+                **({"shopcat/replaces-version": misleading} if misleading else {}),
+            },
             self._inside(
                 cluster,
                 [store, serving],

@@ -71,12 +71,6 @@ def restored_sql() -> str:
     return f"{_AS_OWNER}{_CHECK}\\set gap {SEQUENCE_GAP}\n\\set may_repeat '{MAY_REPEAT}'{_LEAVE_OUT_NUMBERS}"
 
 
-def last_snapshot(restore: Restore) -> str:
-    """Name the snapshot that a restored instance leaves when it goes: by its moment, since each drill has another."""
-    digits = "".join(character for character in restore.at if character.isdigit())
-    return f"shopcat-final-restored-{digits}"
-
-
 def declare_restored_instance(
     config: DatabaseSettings, restore: Restore, source: aws.rds.Instance, *, protect: bool, parent: pulumi.Resource
 ) -> aws.rds.Instance:
@@ -115,7 +109,7 @@ def declare_restored_instance(
         auto_minor_version_upgrade=True,
         deletion_protection=protected,
         skip_final_snapshot=False,
-        final_snapshot_identifier=last_snapshot(restore),
+        final_snapshot_identifier=restore.last_snapshot,
         apply_immediately=True,
         opts=pulumi.ResourceOptions(
             parent=parent,

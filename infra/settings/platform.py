@@ -303,6 +303,11 @@ class Restore(Model):
         read_moment(value)
         return value
 
+    @property
+    def last_snapshot(self) -> str:
+        """Return the name of the snapshot that the second instance leaves when it goes."""
+        return f"shopcat-final-restored-{read_moment(self.at):%Y%m%d%H%M%S}"
+
 
 class DatabaseSettings(Model):
     """RDS for PostgreSQL: one that this program makes, or one that is there and is imported (docs/takeover.md).

@@ -18,8 +18,10 @@ from bench import restore as rehearsal
 from infra import settings
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.restored_database import MAY_REPEAT
 from infra.release.ledger import Ledger, table_definition
 from infra.release.state import Attempt, LedgerState, Live, Open, Release
+from infra.settings.platform import Restore
 from pipeline import restore_drill
 from pipeline.errors import PipelineError
 from pipeline.process import Finished
@@ -191,7 +193,9 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv(name, "test")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setattr(
-        restore_drill.process, "capture", lambda _: "orders: rows|12\nNOTICE\norders.created_at: newest|10:00"
+        restore_drill.process,
+        "capture",
+        lambda _: f"orders: rows|12\nNOTICE\norders.created_at: newest|10:00\nid: {MAY_REPEAT}|7",
     )
     with mock_aws():
         make: Any = boto3.client
@@ -218,7 +222,7 @@ def test_it_takes_each_step_and_leaves_the_settings_as_they_were(account: AwsCli
     assert calls == ORDER
     text = restore_drill.section(made.rows, "here:")
     assert "the same 1 releases" in text
-    assert "orders: rows 12; orders.created_at: newest 10:00" in text
+    assert f"orders: rows 12; orders.created_at: newest 10:00; id: {MAY_REPEAT} 7" in text
     assert "0 changes" in text
     assert account.get("dynamodb").list_tables()["TableNames"] == ["shopcat-releases"]
 
@@ -251,6 +255,19 @@ def test_a_drill_beside_another_restore_is_refused_before_anything_is_touched(ac
     with pytest.raises(PipelineError, match="shopcat-restored is there: somebody else's drill"):
         made.run()
     assert (calls, made.rows) == ([], [])
+
+
+def test_the_latest_moment_is_one_whose_copy_has_left_no_snapshot(account: AwsClients) -> None:
+    """RDS refuses to delete an instance whose last snapshot would have a name that is taken."""
+    made = drill(account, FakeStack([]))
+    taken = [made._moment()]
+    for _ in range(3):
+        account.get("rds").create_db_snapshot(
+            DBSnapshotIdentifier=Restore(at=taken[-1]).last_snapshot, DBInstanceIdentifier="shopcat"
+        )
+        latest = made._moment()
+        assert latest not in taken
+        taken.append(latest)
 
 
 def test_a_moment_that_cannot_be_restored_is_refused_before_anything_is_touched(account: AwsClients) -> None:
