@@ -103,7 +103,7 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
                 f"{role}; set it to the secret's, or delete the secret's value's version and run `pulumi up -s prod` again"
             )
         current = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
-        if renewed != value or restored_instance(current) != restored:
+        if renewed != value or restored_instance(current, database.identifier) != restored:
             token = {"ClientRequestToken": restored_version(restored)} if restored else {}
             manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **token)
     except (BotoCoreError, ClientError) as error:
@@ -129,7 +129,8 @@ def misleading_version(clients: AwsClients, database: DatabaseSettings) -> str:
         if error_code(error) == "ResourceNotFoundException":
             return ""
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
-    return current if current and restored_instance(current) != database.serving_restored else ""
+    leads_to = restored_instance(current, database.identifier)
+    return current if current and leads_to != database.serving_restored else ""
 
 
 def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) -> Any:

@@ -33,23 +33,29 @@ def current_version(secret: Mapping[str, Any]) -> str:
     return next((str(version) for version, stages in versions if "AWSCURRENT" in stages), "")
 
 
-def restored_instance(version: str) -> str:
-    """Return the name of the restored instance that a version leads to; empty for the first instance."""
+def restored_instance(version: str, first: str = "") -> str:
+    """Return the name of the restored instance that a version leads to; empty for the first instance.
+
+    Args:
+        version: id.
+        first: name of the first instance, which a restored one may have become (docs/restore.md).
+    """
     match = _RESTORED.fullmatch(version)
-    return match[1] if match else ""
+    return match[1] if match and match[1] != first else ""
 
 
-def refuse_other_database(version: str, wanted: str) -> None:
+def refuse_other_database(version: str, wanted: str, first: str = "") -> None:
     """Refuse a release that would use another database than the settings say.
 
     Args:
         version: id of the current one.
         wanted: name of the restored instance that serves by the settings; empty for the first instance.
+        first: name of the first instance.
 
     Raises:
         PreflightError: they differ.
     """
-    current = restored_instance(version)
+    current = restored_instance(version, first)
     if current != wanted:
         raise PreflightError(
             f"secret {APPLICATION_SECRET} leads to {_named(current)}, and the settings want {_named(wanted)}: a restore is under "
@@ -58,18 +64,19 @@ def refuse_other_database(version: str, wanted: str) -> None:
         )
 
 
-def refuse_record_of_other_database(name: str, version: str, wanted: str) -> None:
+def refuse_record_of_other_database(name: str, version: str, wanted: str, first: str = "") -> None:
     """Refuse to bring up a release that began with another database: orders written since would be missing there.
 
     Args:
         name: of the release that would get traffic.
         version: of the secret, that it began with.
         wanted: name of the restored instance that serves by the settings; empty for the first instance.
+        first: name of the first instance.
 
     Raises:
         PreflightError: they differ.
     """
-    former = restored_instance(version)
+    former = restored_instance(version, first)
     if former != wanted:
         raise PreflightError(
             f"{name} would bring its users to {_named(former)}, and the settings want {_named(wanted)}. To go to that database "
@@ -78,18 +85,19 @@ def refuse_record_of_other_database(name: str, version: str, wanted: str) -> Non
         )
 
 
-def refuse_forgotten_restore(name: str, version: str, *, is_set: bool) -> None:
+def refuse_forgotten_restore(name: str, version: str, first: str = "", *, is_set: bool) -> None:
     """Refuse settings that know nothing of the restored database that the live release uses.
 
     Args:
         name: of the live release.
         version: of the secret, that it began with.
+        first: name of the first instance.
         is_set: the settings have `database.restore`.
 
     Raises:
         PreflightError: they don't, and it does.
     """
-    restored = restored_instance(version)
+    restored = restored_instance(version, first)
     if restored and not is_set:
         raise PreflightError(
             f"live {name} uses {_named(restored)}, and shopcat:database.restore is not set: this update would lead the next "

@@ -114,7 +114,7 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
         known = state.release(opened.name).record.template
         return Tag(settings.tag, replace(known, image=image), by)
     version = _secret_version(clients)
-    refuse_other_database(version, settings.database.serving_restored)
+    refuse_other_database(version, settings.database.serving_restored, settings.database.identifier)
     return Tag(settings.tag, template_of(settings, view, image, version), by)
 
 
@@ -205,11 +205,12 @@ def refuse_database_misfit(database: DatabaseSettings, state: LedgerState, decis
     if state.live_record is None:
         return
     live = state.live_record
-    refuse_forgotten_restore(live.name, live.template.secret_version, is_set=database.restore is not None)
+    first, is_set = database.identifier, database.restore is not None
+    refuse_forgotten_restore(live.name, live.template.secret_version, first, is_set=is_set)
     record = decision.record
     is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind != "release")
     if record is not None and is_former and decision.action in ("release", "resume"):
-        refuse_record_of_other_database(record.name, record.template.secret_version, database.serving_restored)
+        refuse_record_of_other_database(record.name, record.template.secret_version, database.serving_restored, first)
 
 
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:

@@ -180,6 +180,19 @@ def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform:
         refused(platform, "live v1.0.0-r2 uses the restored database shopcat-restored, and .*is not set", **wanted)
 
 
+def test_a_restored_database_that_became_the_only_one_is_released_on(platform: AwsClients) -> None:
+    at = {"at": "2026-11-29T10:00:00Z", "serves": True}
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    lead_to(ClientRequestToken=restored_version("shopcat-restored"))
+    release(platform, tag="v1.0.0", acceptUnserved="v1.0.0", database={"restore": at})
+    only = {"database": {"identifier": "shopcat-restored"}}
+    refused(platform, "live v1.0.0-r2 uses the restored database")
+    assert read(platform, **only).decision.action == "stay"
+    assert read(platform, tag="v1.1.0", acceptUnserved="v1.0.0", **only).decision.action == "release"
+
+
 def test_an_open_release_on_a_restored_database_goes_on_only_by_its_settings(platform: AwsClients) -> None:
     """A drill holds one: a plain update, a person's or a workflow's, must not bring users to it."""
     push("v1.0.0", 1)

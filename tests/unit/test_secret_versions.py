@@ -59,6 +59,16 @@ def test_settings_may_not_forget_the_database_of_the_live_release(*, is_set: boo
         secret_versions.refuse_forgotten_restore("v1.0.0-r1", version_of(current), is_set=is_set)
 
 
+@given(IDENTIFIERS, st.booleans())
+def test_a_restored_instance_that_became_the_first_one_is_no_restored_one(name: str, is_set: bool) -> None:  # noqa: FBT001
+    version = version_of(name)
+    assert secret_versions.restored_instance(version, name) == ""
+    secret_versions.refuse_forgotten_restore("v1.0.0-r1", version, name, is_set=is_set)
+    secret_versions.refuse_other_database(version, "", name)
+    secret_versions.refuse_record_of_other_database("v1.0.0-r1", version, "", name)
+    assert secret_versions.restored_instance(version, f"{name}-first") == name
+
+
 def test_the_current_version_is_the_one_that_says_so() -> None:
     secret = {"VersionIdsToStages": {"a": ["AWSPREVIOUS"], "b": ["AWSCURRENT", "of-somebody"]}}
     assert secret_versions.current_version(secret) == "b"
