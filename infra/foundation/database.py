@@ -31,7 +31,7 @@ from infra.errors import PreflightError
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
-from infra.foundation.secret_versions import current_version, restored_instance, restored_version
+from infra.foundation.secret_versions import current_version, first_version, restored_instance, restored_version
 from infra.names import (
     APPLICATION_SECRET,
     COLOURS,
@@ -43,6 +43,7 @@ from infra.names import (
     RESTORED,
     login_secret,
 )
+from infra.settings.platform import LONGEST_RESTORED_NAME
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -58,8 +59,21 @@ def final_snapshot(security_group_id: str) -> str:
     return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
 
 
-def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, str], password_length: int) -> str:
+def ensure_database_secret(
+    clients: AwsClients,
+    name: str,
+    fields: Mapping[str, str],
+    password_length: int,
+    version: Mapping[str, str] | None = None,
+) -> str:
     """Give a secret these fields and a new password, unless it has a value; return its value.
+
+    Args:
+        clients: AWS.
+        name: of the secret.
+        fields: besides the password.
+        password_length: number of its characters.
+        version: names the version that is made, as PutSecretValue takes it.
 
     Raises:
         ShopCatError: Secrets Manager says no; the message says why.
@@ -73,7 +87,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
                 raise
         password = manager.get_random_password(PasswordLength=password_length, ExcludePunctuation=True)
         text = json.dumps({**fields, "password": password["RandomPassword"]})
-        manager.put_secret_value(SecretId=name, SecretString=text)
+        manager.put_secret_value(SecretId=name, SecretString=text, **(version or {}))
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {name}", clients.endpoint_url) from error
     return text
@@ -82,7 +96,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
 def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
-    The id of a version that leads to a restored database says so: a release reads no value, and goes by the id.
+    A version's id names the instance that it leads to: a release reads no value, and goes by the id.
     A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
     the database is is written anew.
 
@@ -93,7 +107,7 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
     address, role = {"dbname": database.db_name, "host": host, "port": port}, database.application_role
     fields = {"username": role, **address}
     manager, restored = clients.get("secretsmanager"), database.serving_restored
-    text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH)
+    text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH, _named(database))
     try:
         value = json.loads(text)
         renewed = {**value, **address}
@@ -104,8 +118,7 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
             )
         current = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
         if renewed != value or restored_instance(current, database.identifier) != restored:
-            token = {"ClientRequestToken": restored_version(restored)} if restored else {}
-            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **token)
+            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **_named(database))
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:
@@ -113,6 +126,14 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
             f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
             "delete its value's version and run `pulumi up -s prod` again"
         ) from error
+
+
+def _named(database: DatabaseSettings) -> dict[str, str]:
+    """Name a new version by the instance that releases use, if its name leaves room for that in an id."""
+    if database.serving_restored:
+        return {"ClientRequestToken": restored_version(database.serving_restored)}
+    has_room = len(database.identifier) <= LONGEST_RESTORED_NAME
+    return {"ClientRequestToken": first_version(database.identifier)} if has_room else {}
 
 
 def misleading_version(clients: AwsClients, database: DatabaseSettings) -> str:

@@ -1,8 +1,9 @@
 """Versions of the application's secret: which is current, and which database it leads to.
 
-A release reads no value (its role may not), so the id of a version that leads to a restored database says so. Nobody can change
-an id or take it away, and each release's record holds it. A staging label is neither: a secret has at most 20, and a version
-without any is described no more (docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html).
+A release reads no value (its role may not), so a version's id names the instance that it leads to. Nobody can change an id or
+take it away, and each release's record holds it. A staging label is neither: a secret has at most 20, and a version without any
+is described no more (docs.aws.amazon.com/secretsmanager/latest/userguide/reference_limits.html). A version whose id names none
+leads to the first instance: one from before this, or of a name that is too long.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from infra.names import APPLICATION_SECRET
 _VERSION_LENGTH = 64
 """The longest that Secrets Manager takes (docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html,
 ClientRequestToken, which becomes the version's id)."""
-_RESTORED = re.compile("restored-(.+)-[0-9a-f]{8,}")
+_RESTORED, _FIRST = "restored-", "leads-to-"
+_NAMED = re.compile(f"(?:{_RESTORED}|{_FIRST})(.+)-[0-9a-f]{{8,}}")
 
 
 def restored_version(identifier: str) -> str:
-    """Return the id of a new version that leads to a restored instance, whose name is no longer than settings let it be."""
-    begin = f"restored-{identifier}-"
+    """Return the id of a new version that leads to a restored instance of at most `LONGEST_RESTORED_NAME` characters."""
+    return _version(_RESTORED, identifier)
+
+
+def first_version(identifier: str) -> str:
+    """Return the id of a new version that leads to the first instance; of one with as short a name."""
+    return _version(_FIRST, identifier)
+
+
+def _version(kind: str, identifier: str) -> str:
+    begin = f"{kind}{identifier}-"
     return begin + token_hex(_VERSION_LENGTH)[: _VERSION_LENGTH - len(begin)]
 
 
@@ -34,13 +45,14 @@ def current_version(secret: Mapping[str, Any]) -> str:
 
 
 def restored_instance(version: str, first: str = "") -> str:
-    """Return the name of the restored instance that a version leads to; empty for the first instance.
+    """Return the name of the instance that a version leads to, if that is another than the first one.
 
     Args:
         version: id.
-        first: name of the first instance, which a restored one may have become (docs/restore.md).
+        first: name of the first instance, which a restored one may have become (docs/restore.md). Then the one that was
+            first before is another.
     """
-    match = _RESTORED.fullmatch(version)
+    match = _NAMED.fullmatch(version)
     return match[1] if match and match[1] != first else ""
 
 
@@ -98,7 +110,7 @@ def refuse_forgotten_restore(name: str, version: str, first: str = "", *, is_set
         PreflightError: they don't, and it does.
     """
     restored = restored_instance(version, first)
-    if restored and not is_set:
+    if version.startswith(_RESTORED) and restored and not is_set:
         raise PreflightError(
             f"live {name} uses {_named(restored)}, and shopcat:database.restore is not set: this update would lead the next "
             "release to the first database. Put the setting back as it was when that release was made (docs/restore.md)"
@@ -106,4 +118,4 @@ def refuse_forgotten_restore(name: str, version: str, first: str = "", *, is_set
 
 
 def _named(restored: str) -> str:
-    return f"the restored database {restored}" if restored else "the first database"
+    return f"the database {restored}" if restored else "the first database"

@@ -43,7 +43,7 @@ MAX_CONNECTIONS = {name: min((gibibytes << 30) // 9_531_392, 5000) for name, gib
 memory; what RDS keeps for itself takes some of it, so this is an upper bound. A parameter group may say less.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
 LONGEST_RESTORED_NAME = 46
-"""Of a restored instance: the id of the secret's version names it, with letters of its own besides, and has 64 characters
+"""Of an instance that the id of the secret's version names: an id has 64 characters, some of them its own
 (infra/foundation/secret_versions.py)."""
 DEFAULT_MASTER = "shopcat_admin"
 """Master user of a database that this program makes."""

@@ -115,7 +115,7 @@ def test_a_restored_database_that_serves_is_refused_to_everybody_else_and_kept(
     assert restored_instance(version) == "shopcat-restored"
     code, output = up(twin, plain, "-c", f"shopcat:tag={tag}")
     assert code != 0
-    assert "leads to the restored database shopcat-restored, and the settings want the first database" in output
+    assert "leads to the database shopcat-restored, and the settings want the first database" in output
     assert run.application_secret(twin)["host"] == instances(twin)["shopcat-restored"], "nothing was touched"
     code, output = up(twin, settings_file(twin, tmp_path, {}))
     assert code != 0, "what holds orders is not deleted by settings that have lost it"

@@ -286,6 +286,7 @@ def test_storage_that_is_accepted_may_grow_or_never_does(size: int, largest: int
 
 RESTORED = "aws:rds/instance:Instance", "database-restored"
 MOMENT = {"at": "2026-11-29T10:00:00Z"}
+SERVES, STANDS = {"restore": {**MOMENT, "serves": True}}, {"restore": MOMENT}
 
 
 def environment(job: Declared) -> dict[str, Any]:
@@ -416,6 +417,11 @@ def test_a_restored_instance_has_a_name_that_fits_into_a_version(clients: AwsCli
     most = {"restore": {**MOMENT, "identifier": "r" * 46, "serves": True}}
     ensure_application_secret(clients, DatabaseSettings.model_validate(most), "restored", "5432")
     assert restored_instance(version(clients)) == "r" * 46
+    long = DatabaseSettings(identifier="s" * 63)
+    ensure_application_secret(clients, long, "long", "5432")
+    assert restored_instance(version(clients)) == misleading_version(clients, long) == "", (
+        "too long, and so the first one"
+    )
     for changes in ({"identifier": "s" * 38}, {"restore": {**MOMENT, "identifier": "r" * 47}}):
         with pytest.raises(ValidationError, match="46"):
             DatabaseSettings.model_validate({"restore": MOMENT, **changes})
@@ -425,20 +431,17 @@ def test_however_often_a_database_is_restored_each_version_tells_where_it_leads(
     """Secrets Manager has room for 20 staging labels, and describes no version without one."""
     led: dict[str, str] = {}
     for number in range(30):
-        restore = {"restore": {**MOMENT, "serves": True}} if number % 2 else {}
-        chosen = DatabaseSettings.model_validate(restore)
+        chosen = DatabaseSettings.model_validate(SERVES if number % 2 else {})
         for _ in range(2):  # an update that was killed, and the next one
             ensure_application_secret(clients, chosen, chosen.serving_identifier, "5432")
-        led[version(clients)] = chosen.serving_restored
+        led[version(clients)] = chosen.serving_identifier
     assert len(led) == 30
     for made, instance in led.items():
         assert restored_instance(made) == instance
+        assert restored_instance(made, instance) == ""
     described = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)["VersionIdsToStages"]
     labels = {label for stages in described.values() for label in stages}
     assert labels == {"AWSCURRENT", "AWSPREVIOUS"}
-
-
-SERVES, STANDS = {"restore": {**MOMENT, "serves": True}}, {"restore": MOMENT}
 
 
 @given(st.lists(st.tuples(st.sampled_from([{}, STANDS, SERVES]), st.booleans()), min_size=1, max_size=6))
@@ -459,7 +462,7 @@ def test_however_updates_are_killed_the_next_whole_one_leads_releases_to_the_dat
                 written = inputs if is_whole else written
         assert value(made)["host"] == chosen.serving_identifier
         assert misleading_version(made, chosen) == ""
-        assert restored_instance(version(made)) == chosen.serving_restored
+        assert restored_instance(version(made)) == chosen.serving_identifier
 
 
 def test_the_secret_s_reader_differs_where_the_secret_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

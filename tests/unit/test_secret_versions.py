@@ -43,9 +43,9 @@ def test_a_release_and_a_rollback_use_the_database_of_the_settings_or_none(curre
         secret_versions.refuse_record_of_other_database("v1.0.0-r1", version, wanted)
         return
     for name in filter(None, (current, wanted)):
-        with pytest.raises(PreflightError, match=f"the restored database {re.escape(name)}"):
+        with pytest.raises(PreflightError, match=f"the database {re.escape(name)}"):
             secret_versions.refuse_other_database(version, wanted)
-        with pytest.raises(PreflightError, match=f"v1.0.0-r1.*the restored database {re.escape(name)}"):
+        with pytest.raises(PreflightError, match=f"v1.0.0-r1.*the database {re.escape(name)}"):
             secret_versions.refuse_record_of_other_database("v1.0.0-r1", version, wanted)
 
 
@@ -55,8 +55,19 @@ def test_settings_may_not_forget_the_database_of_the_live_release(*, is_set: boo
     if is_set or not current:
         secret_versions.refuse_forgotten_restore("v1.0.0-r1", version_of(current), is_set=is_set)
         return
-    with pytest.raises(PreflightError, match=f"live v1.0.0-r1 uses the restored database {re.escape(current)}, and"):
+    with pytest.raises(PreflightError, match=f"live v1.0.0-r1 uses the database {re.escape(current)}, and"):
         secret_versions.refuse_forgotten_restore("v1.0.0-r1", version_of(current), is_set=is_set)
+
+
+@given(IDENTIFIERS, IDENTIFIERS)
+def test_a_version_of_the_first_instance_is_another_one_s_once_it_is_first_no_more(name: str, later: str) -> None:
+    version = secret_versions.first_version(name)
+    assert len(version) == 64
+    assert secret_versions.restored_instance(version, name) == ""
+    secret_versions.refuse_forgotten_restore("v1.0.0-r1", version, later, is_set=False)
+    if name != later:
+        with pytest.raises(PreflightError, match=f"v1.0.0-r1 would bring its users to the database {re.escape(name)}"):
+            secret_versions.refuse_record_of_other_database("v1.0.0-r1", version, "", later)
 
 
 @given(IDENTIFIERS, st.booleans())
