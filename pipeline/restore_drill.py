@@ -39,7 +39,7 @@ PAGE = REPOSITORY / "docs" / "restore.md"
 BEGIN, END = "<!-- measured: make restore-drill -->", "<!-- measured until here -->"
 DATABASE_KEY = "shopcat:database"
 HELD = "is held before traffic moves"
-SHOWN = (": rows|", ": newest|", "may repeat")
+DRILL_LINES = (": rows|", ": newest|", "may repeat")
 """Lines of the restored database's Job that a drill shows (infra/foundation/restored_database.py)."""
 _LEDGER_SECONDS = 3600.0
 """A restored table takes minutes; DynamoDB promises no longest time."""
@@ -264,7 +264,7 @@ class Drill:
             lines = process.capture(command).splitlines()
         except PipelineError as error:
             return f"the Job passed; its log can't be read: {str(error)[:120]}"
-        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in SHOWN))
+        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in DRILL_LINES))
 
     def _ledger(self, present: LedgerState) -> str:
         dynamodb = self.clients.get("dynamodb")

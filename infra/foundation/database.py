@@ -107,7 +107,9 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
     address, role = {"dbname": database.db_name, "host": host, "port": port}, database.application_role
     fields = {"username": role, **address}
     manager, restored = clients.get("secretsmanager"), database.serving_restored
-    text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH, _named(database))
+    text = ensure_database_secret(
+        clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH, _version_id(database)
+    )
     try:
         value = json.loads(text)
         renewed = {**value, **address}
@@ -118,7 +120,9 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
             )
         current = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
         if renewed != value or restored_instance(current, database.identifier) != restored:
-            manager.put_secret_value(SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **_named(database))
+            manager.put_secret_value(
+                SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **_version_id(database)
+            )
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
     except (TypeError, ValueError) as error:
@@ -128,7 +132,7 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
         ) from error
 
 
-def _named(database: DatabaseSettings) -> dict[str, str]:
+def _version_id(database: DatabaseSettings) -> dict[str, str]:
     """Name a new version by the instance that releases use, if its name leaves room for that in an id."""
     if database.serving_restored:
         return {"ClientRequestToken": restored_version(database.serving_restored)}

@@ -25,15 +25,15 @@ _NAMED = re.compile(f"(?:{_RESTORED}|{_FIRST})(.+)-[0-9a-f]{{8,}}")
 
 def restored_version(identifier: str) -> str:
     """Return the id of a new version that leads to a restored instance of at most `LONGEST_RESTORED_NAME` characters."""
-    return _version(_RESTORED, identifier)
+    return _new_id(_RESTORED, identifier)
 
 
 def first_version(identifier: str) -> str:
     """Return the id of a new version that leads to the first instance; of one with as short a name."""
-    return _version(_FIRST, identifier)
+    return _new_id(_FIRST, identifier)
 
 
-def _version(kind: str, identifier: str) -> str:
+def _new_id(kind: str, identifier: str) -> str:
     begin = f"{kind}{identifier}-"
     return begin + token_hex(_VERSION_LENGTH)[: _VERSION_LENGTH - len(begin)]
 
