@@ -25,7 +25,7 @@ from infra.foundation import (
 from infra.foundation.addons import Addons
 from infra.foundation.alarms import WatchedResources
 from infra.foundation.cluster import Cluster
-from infra.foundation.database import Database
+from infra.foundation.database import Database, misleading_version
 from infra.foundation.load_balancers import LoadBalancers
 from infra.foundation.log_shipper import LogShipper
 from infra.foundation.monitoring import Monitoring
@@ -85,6 +85,8 @@ class _Known:
     production_cidrs: Sequence[str]
     """Networks that production's load balancer has its addresses in."""
     preview_cidrs: Sequence[str]
+    misleading_version: str
+    """Of the application's secret, where it leads to another database than the settings say; empty where it does not."""
 
 
 def _read(settings: Settings, clients: AwsClients) -> _Known:
@@ -104,6 +106,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         for name in names:
             dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
     existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
+    existing_database.refuse_taken_snapshot(clients, settings.database)
     existing = settings.cluster.existing
     if existing is None:
         upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)
@@ -112,7 +115,8 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         existing_network.refuse_old(plan.kubernetes())
         existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
-    return _Known(plan, zone_ids, production_cidrs, preview_cidrs)
+    misleading = misleading_version(clients, settings.database)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading)
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class Production(pulumi.ComponentResource):
             cluster_security_group_id=platform.security_group,
             cluster=provider,
             depends_on=addons.ready,
+            misleading=known.misleading_version,
         )
         # In the cluster the previews' identity is known only once it is confined.
         self.github_roles = GithubRoles(

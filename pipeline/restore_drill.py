@@ -1,9 +1,9 @@
 """``make restore-drill``: the backups are restored, looked at, run by a release that no user reaches, and taken away again.
 
-It may be run on production at any time. No user's request reaches the restored database: the release on it is held before
-traffic moves and then aborted, so every order stays where it is. A release by somebody else is refused meanwhile, by the secret's
-label or by the open release. docs/restore.md says what each step does and how to go on from one that failed; the times there are
-written by this command.
+It may be run on production at any time. No user's request reaches the restored database: no update of a drill moves traffic,
+whoever has a release open by then, and its own release is aborted. So every order stays where it is. A release by somebody else
+is refused meanwhile, by the secret's version or by the open release. docs/restore.md says what each step does and how to go on
+from one that failed; the times there are written by this command.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.existing_database import has_snapshot, refuse_taken_snapshot
 from infra.names import DATABASE_NAMESPACE, DATABASE_RESTORED_JOB
 from infra.release.ledger import Ledger
 from infra.release.state import LedgerState
 from infra.settings import Settings, read_settings, stack_file
+from infra.settings.platform import MOMENT, Restore, read_moment
 from pipeline import process
 from pipeline.environment import REPOSITORY, aws_clients, aws_errors
 from pipeline.errors import PipelineError
 from pipeline.marked_text import fill
+from pipeline.process import Finished
 from pipeline.release import ReleaseJob
 from pipeline.stack import Stack
 from pipeline.steps import Steps
@@ -36,34 +39,37 @@ PAGE = REPOSITORY / "docs" / "restore.md"
 BEGIN, END = "<!-- measured: make restore-drill -->", "<!-- measured until here -->"
 DATABASE_KEY = "shopcat:database"
 HELD = "is held before traffic moves"
+DRILL_LINES = (": rows|", ": newest|", "may repeat")
+"""Lines of the restored database's Job that a drill shows (infra/foundation/restored_database.py)."""
 _LEDGER_SECONDS = 3600.0
 """A restored table takes minutes; DynamoDB promises no longest time."""
-_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 # Decisions ------------------------------------------------------------------------------------------------------------
 
 
-def choose_moment(earliest: datetime, latest: datetime, asked: str) -> str:
+def choose_moment(made: datetime, latest: datetime, retention: timedelta, asked: str) -> str:
     """Return the moment to restore, in whole seconds: the one that is asked for, or else the latest.
 
     Args:
-        earliest: when the database was made.
+        made: when the database was made.
         latest: RDS's LatestRestorableTime.
+        retention: how long RDS keeps backups.
         asked: a moment such as 2026-11-29T10:00:00Z, or nothing.
 
     Raises:
         PipelineError: it is no moment, or RDS can't restore it.
     """
     if not asked:
-        return latest.astimezone(UTC).strftime(_MOMENT)
+        return latest.astimezone(UTC).strftime(MOMENT)
     try:
-        moment = datetime.strptime(asked, _MOMENT).replace(tzinfo=UTC)
+        moment = read_moment(asked)
     except ValueError as error:
-        raise PipelineError(f"AT={asked[:40]}: expected a moment such as 2026-11-29T10:00:00Z, in UTC") from error
+        raise PipelineError(f"AT: {error}") from error
+    earliest = max(made, latest - retention)
     if not earliest <= moment <= latest:
         raise PipelineError(
-            f"AT={asked}: RDS can restore from {earliest.astimezone(UTC):{_MOMENT}} to {latest.astimezone(UTC):{_MOMENT}}"
+            f"AT={asked}: RDS can restore from {earliest.astimezone(UTC):{MOMENT}} to {latest.astimezone(UTC):{MOMENT}}"
         )
     return asked
 
@@ -163,8 +169,8 @@ class Drill:
         live = state.live
         if live is None:  # pragma: no cover - refused above
             return
-        self._step("the ledger, from its backup into a second table, read and deleted", lambda: self._ledger(state))
         moment = self._moment()
+        self._step("the ledger, from its backup into a second table, read and deleted", lambda: self._ledger(state))
         restore = {"at": moment}
         self._step(
             f"the database as it was at {moment}, into a second instance; checked by a Job",
@@ -191,9 +197,13 @@ class Drill:
         self.rows.append(MeasuredStep(title, self.now() - began, seen))
         print(f"    {self.rows[-1].seconds:.0f} s{f': {seen}' if seen else ''}", flush=True)
 
-    def _up(self, restore: Mapping[str, Any] | None, *options: str) -> str:
+    def _show_up(self, restore: Mapping[str, Any] | None, *options: str) -> Finished:
+        """Run an update that moves no traffic, not even of a release that somebody else has open by now."""
         stack = replace(self.stack, document=with_restore(self.stack.document, restore))
-        if stack.show("up", *options).code != 0:
+        return stack.show("up", *options, "-c", "shopcat:holdTraffic=true")
+
+    def _up(self, restore: Mapping[str, Any] | None, *options: str) -> str:
+        if self._show_up(restore, *options).code != 0:
             raise PipelineError(
                 "`pulumi up -s prod` failed; its output is above. Users are served as before; how to go on or back from this "
                 'step is in docs/restore.md, "A drill that stopped"'
@@ -202,10 +212,7 @@ class Drill:
 
     def _hold(self, tag: str, restore: Mapping[str, Any]) -> str:
         """Release the live tag on the restored database; the update ends where traffic would move."""
-        document = with_restore(self.stack.document, {**restore, "serves": "true"})
-        finished = replace(self.stack, document=document).show(
-            "up", "-c", f"shopcat:tag={tag}", "-c", "shopcat:holdTraffic=true"
-        )
+        finished = self._show_up({**restore, "serves": "true"}, "-c", f"shopcat:tag={tag}")
         if finished.code != 0 and HELD in finished.text:
             return "started, smoke test passed, targets healthy, no weight"
         if finished.code == 0:
@@ -226,15 +233,29 @@ class Drill:
         return "0 changes"
 
     def _moment(self) -> str:
-        name = self.settings.database.identifier
+        database = self.settings.database
+        name, restored = database.identifier, database.restored_identifier
         with aws_errors(self.clients, f"RDS instance {name}"):
-            (instance,) = self.clients.get("rds").describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+            rds = self.clients.get("rds")
+            (instance,) = rds.describe_db_instances(DBInstanceIdentifier=name)["DBInstances"]
+            filters = [{"Name": "db-instance-id", "Values": [restored]}]
+            if rds.describe_db_instances(Filters=filters)["DBInstances"]:
+                raise PipelineError(
+                    f"RDS instance {restored} is there: somebody else's drill or restore is under way, or was left. Once nobody "
+                    "needs it, a plain `pulumi up -s prod` takes it away (docs/restore.md)"
+                )
         latest = instance.get("LatestRestorableTime")
         if latest is None:
             raise PipelineError(
                 f"RDS instance {name} has no backup yet that could be restored; try again in some minutes"
             )
-        return choose_moment(instance["InstanceCreateTime"], latest, self.asked)
+        retention = timedelta(days=instance["BackupRetentionPeriod"])
+        moment = choose_moment(instance["InstanceCreateTime"], latest, retention, self.asked)
+        # The copy of a former drill has left the snapshot of its moment, and RDS lets no second one go under that name.
+        while not self.asked and has_snapshot(self.clients, Restore(at=moment).last_snapshot):
+            moment = f"{read_moment(moment) - timedelta(seconds=1):{MOMENT}}"
+        refuse_taken_snapshot(self.clients, database.model_copy(update={"restore": Restore(at=moment)}))
+        return moment
 
     def _rows(self) -> str:
         """Return what the Job has found in the restored database."""
@@ -243,7 +264,7 @@ class Drill:
             lines = process.capture(command).splitlines()
         except PipelineError as error:
             return f"the Job passed; its log can't be read: {str(error)[:120]}"
-        return "; ".join(line.replace("|", " ") for line in lines if ": rows|" in line or ": newest|" in line)
+        return "; ".join(line.replace("|", " ") for line in lines if any(words in line for words in DRILL_LINES))
 
     def _ledger(self, present: LedgerState) -> str:
         dynamodb = self.clients.get("dynamodb")

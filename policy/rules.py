@@ -38,16 +38,53 @@ Rule = Callable[[Declared], Sequence[str]]
 
 
 def refuse_public_access(resource: Declared) -> list[str]:
-    """Refuse a database with a public address, and a security group that lets the world in to another port than 80 and 443."""
-    if resource.pulumi_type in {DATABASE, "aws:rds/clusterInstance:ClusterInstance"}:
-        value = resource.inputs.get("publiclyAccessible")
-        is_private = value is False or is_computed(value)
-        return [] if is_private else ["publiclyAccessible must be false: the database would get a public address"]
-    return [
-        f"{_ports(rule)} are open to {', '.join(world)}: name the security group or the networks that need them"
-        for rule in _openings(resource)
-        if (world := sorted(filter(_is_world, _sources(rule)))) and not _is_public_port(rule)
-    ]
+    """Refuse a database with a public address, what is shared with everybody, and a port other than 80 and 443 for the world."""
+    kind, inputs = resource.pulumi_type, resource.inputs
+    if kind.startswith("kubernetes:core/v1:Service"):
+        types = [spec.get("type") for each in _mappings(inputs) for spec in _each(each.get("spec"))]
+        is_balancer = "LoadBalancer" in types
+        return (
+            ["spec.type must not be LoadBalancer: it makes one that the whole internet reaches"] if is_balancer else []
+        )
+    return [*_public_addresses(kind, inputs), *_shares_with_everybody(kind, inputs), *_open_ports(resource)]
+
+
+def _public_addresses(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
+    value = inputs.get("publiclyAccessible")
+    has_to_say = kind in {DATABASE, "aws:rds/clusterInstance:ClusterInstance", "aws:redshift/cluster:Cluster"}
+    if value in (True, "true") or (has_to_say and value not in (False, "false") and not is_computed(value)):
+        yield "publiclyAccessible must be false: the database would get a public address"
+
+
+def _shares_with_everybody(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
+    if "all" in _list(inputs.get("sharedAccounts")):
+        yield "sharedAccounts must not hold all: everybody could restore the snapshot"
+    if inputs.get("group") == "all" and kind == "aws:ec2/amiLaunchPermission:AmiLaunchPermission":
+        yield "group must not be all: everybody could start the image"
+    acl = inputs.get("acl")
+    if isinstance(acl, str) and acl.startswith(("public-", "authenticated-")):
+        yield f"acl must not be {acl}: everybody could read the objects"
+    if kind.endswith("PublicAccessBlock"):
+        for name in ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"):
+            if _is_off(inputs.get(name)):
+                yield f"{name} must be true: S3 blocks what is public unless this resource says otherwise"
+
+
+def _open_ports(resource: Declared) -> Iterator[str]:
+    for entry in _prefixes(resource):
+        if isinstance(cidr := entry.get("cidr"), str) and _is_world(cidr):
+            yield f"the prefix list holds {cidr}: name the networks that need what it opens"
+    for rule in _openings(resource):
+        if (world := sorted(filter(_is_world, _sources(rule)))) and not _is_public_port(rule):
+            opened = f"{_ports(rule)} are open to {', '.join(world)}"
+            yield f"{opened}: name the security group or the networks that need them"
+
+
+def _prefixes(resource: Declared) -> Sequence[Mapping[str, Any]]:
+    """Return the entries of a prefix list, wherever they are declared."""
+    if resource.pulumi_type == "aws:ec2/managedPrefixList:ManagedPrefixList":
+        return _each(resource.inputs.get("entries"))
+    return [resource.inputs] if resource.pulumi_type == "aws:ec2/managedPrefixListEntry:ManagedPrefixListEntry" else []
 
 
 def _openings(resource: Declared) -> Sequence[Mapping[str, Any]]:
@@ -74,7 +111,7 @@ def _is_world(source: str) -> bool:
     try:
         network = ipaddress.ip_network(source.strip(), strict=False)
     except ValueError:
-        return False  # a value that is not known yet; AWS refuses what is no network
+        return not is_computed(source)  # another spelling, which only AWS understands
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_PRIVATE):
         return False
     return network.prefixlen < _NARROW[network.version]
@@ -97,20 +134,30 @@ def _is_public_port(rule: Mapping[str, Any]) -> bool:
 _ENCRYPTED: Mapping[str, str] = {
     DATABASE: "storageEncrypted",
     DATABASE_CLUSTER: "storageEncrypted",
+    "aws:rds/globalCluster:GlobalCluster": "storageEncrypted",
+    "aws:docdb/cluster:Cluster": "storageEncrypted",
+    "aws:neptune/cluster:Cluster": "storageEncrypted",
+    "aws:redshift/cluster:Cluster": "encrypted",
     "aws:ebs/volume:Volume": "encrypted",
     "aws:ebs/snapshotCopy:SnapshotCopy": "encrypted",
     "aws:efs/fileSystem:FileSystem": "encrypted",
     "aws:elasticache/replicationGroup:ReplicationGroup": "atRestEncryptionEnabled",
 }
 """Type → the argument that has to be true, since AWS leaves it unencrypted without."""
+_ENCRYPTS = frozenset(_ENCRYPTED.values())
+"""Arguments that must not be false in whatever has them, such as a disk of an image."""
+_MACHINES = {"aws:ec2/instance:Instance", "aws:ec2/launchConfiguration:LaunchConfiguration"}
 
 
 def refuse_unencrypted_storage(resource: Declared) -> list[str]:
     """Refuse storage that is not encrypted at rest; S3, DynamoDB, CloudWatch and Secrets Manager always encrypt theirs."""
     kind, inputs = resource.pulumi_type, resource.inputs
-    if kind in _ENCRYPTED:
-        return [f"{_ENCRYPTED[kind]} must be true"] if _is_off(inputs.get(_ENCRYPTED[kind])) else []
-    return [*_unencrypted_disks(kind, inputs), *_unencrypted_service(kind, inputs)]
+    if kind in _ENCRYPTED and _is_off(inputs.get(_ENCRYPTED[kind])):
+        return [f"{_ENCRYPTED[kind]} must be true"]
+    if problems := [*_unencrypted_disks(kind, inputs), *_unencrypted_service(kind, inputs)]:
+        return problems
+    said = {name for each in _mappings(inputs) for name in _ENCRYPTS if each.get(name) in (False, "false")}
+    return [f"{name} must be true" for name in sorted(said)] if kind.startswith("aws:") else []
 
 
 def _is_off(value: Any) -> bool:
@@ -120,11 +167,17 @@ def _is_off(value: Any) -> bool:
 
 def _unencrypted_disks(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
     if kind == "aws:ec2/launchTemplate:LaunchTemplate":
-        for mapping in _each(inputs.get("blockDeviceMappings")):
-            if mapping.get("ebs") is not None and _is_off(mapping["ebs"].get("encrypted")):
+        mappings = inputs.get("blockDeviceMappings")
+        disks = [(mapping, disk) for mapping in _each(mappings) for disk in _each(mapping.get("ebs"))]
+        for mapping, disk in disks:
+            if _is_off(disk.get("encrypted")):
                 yield f"the disk {mapping.get('deviceName')}: encrypted must be true"
-    if kind == "aws:ec2/instance:Instance":
-        for disk in [inputs.get("rootBlockDevice") or {}, *_each(inputs.get("ebsBlockDevices"))]:
+        is_known = not is_computed(mappings) and not any(is_computed(each.get("ebs")) for each in _each(mappings))
+        if not disks and is_known:
+            yield "blockDeviceMappings must name the disk that a machine starts from, encrypted"
+    if kind in _MACHINES:
+        root = inputs.get("rootBlockDevice")
+        for disk in [*([{}] if root is None else _each(root)), *_each(inputs.get("ebsBlockDevices"))]:
             if _is_off(disk.get("encrypted")):
                 yield f"the disk {disk.get('deviceName', 'it starts from')}: encrypted must be true"
     if kind == "aws:eks/nodeGroup:NodeGroup" and not inputs.get("launchTemplate"):
@@ -134,13 +187,16 @@ def _unencrypted_disks(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
 def _unencrypted_service(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
     if kind == REPOSITORY and not inputs.get("encryptionConfigurations"):
         yield "encryptionConfigurations must name AES256 or KMS"
-    if kind == CLUSTER and "secrets" not in ((inputs.get("encryptionConfig") or {}).get("resources") or ()):
-        yield "encryptionConfig must encrypt secrets with a key"
+    config = inputs.get("encryptionConfig")
+    if kind == CLUSTER and not is_computed(config):
+        resources = [each.get("resources") for each in _each(config)]
+        if not any(is_computed(each) or "secrets" in _list(each) for each in resources):
+            yield "encryptionConfig must encrypt secrets with a key"
     if kind == "aws:sns/topic:Topic" and not inputs.get("kmsMasterKeyId"):
         yield "kmsMasterKeyId must be set: a topic without one keeps its messages unencrypted"
     if (
         kind == "aws:sqs/queue:Queue"
-        and inputs.get("sqsManagedSseEnabled") is False
+        and inputs.get("sqsManagedSseEnabled") in (False, "false")
         and not inputs.get("kmsMasterKeyId")
     ):
         yield "sqsManagedSseEnabled must be true, or kmsMasterKeyId set"
@@ -148,42 +204,57 @@ def _unencrypted_service(kind: str, inputs: Mapping[str, Any]) -> Iterator[str]:
 
 def refuse_wildcard_principals(resource: Declared) -> list[str]:
     """Refuse a policy that lets everybody in, whatever its conditions, and a Kubernetes binding to everybody."""
-    if resource.pulumi_type.startswith("kubernetes:rbac."):
-        names = [subject.get("name") for subject in _each(resource.inputs.get("subjects"))]
-        return [f"the subject {name} is everybody: name a group of your own" for name in names if name in EVERYBODY]
-    if not resource.pulumi_type.startswith("aws:"):
-        return []
-    return [f"{argument} {problem}" for argument, text in _policies(resource.inputs) for problem in _wildcards(text)]
+    kind, inputs = resource.pulumi_type, resource.inputs
+    if kind.startswith("kubernetes:"):
+        subjects = [subject.get("name") for each in _mappings(inputs) for subject in _each(each.get("subjects"))]
+        everybody = [name for name in subjects if isinstance(name, str) and name in EVERYBODY]
+        return [f"the subject {name} is everybody: name a group of your own" for name in everybody]
+    return [*_wildcards(inputs, "")] if kind.startswith("aws:") else []
 
 
-def _policies(value: Any) -> Iterator[tuple[str, str | Mapping[str, Any]]]:
-    """Return the policies in a resource's arguments, however deep they are, each with its argument's name."""
+def _wildcards(value: Any, argument: str) -> Iterator[str]:
+    """Return what lets everybody in, however deep it is and also as JSON in a text: statements of a policy, and principals.
+
+    A policy is what has statements, whatever the argument is called.
+    """
+    if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            if argument.lower().endswith(("policy", "policydocument")):
+                yield f"{argument} is no JSON, so nobody knows whom it lets in ({error})"
+            return
+    if isinstance(value, str) and "*" in value and "principal" in argument.lower():
+        yield f"{argument} {_everybody(value)}"
     for inner in _list(value):
-        yield from _policies(inner)
+        yield from _wildcards(inner, argument)
     if isinstance(value, Mapping):
+        statements = _each(_lowered(value).get("statement"))
+        yield from (f"{argument} {problem}" for each in statements for problem in _open_statement(_lowered(each)))
         for name, inner in value.items():
-            is_policy = name.lower().endswith("policy") and isinstance(inner, str | Mapping)
-            yield from [(name, inner)] if is_policy else _policies(inner)
+            if name.lower() != "statement":
+                yield from _wildcards(inner, name)
 
 
-def _wildcards(policy: str | Mapping[str, Any]) -> Iterator[str]:
-    if isinstance(policy, str) and not policy.lstrip().startswith("{"):
-        return  # not IAM's: TLS, scaling and others are called policies too
-    try:
-        document = json.loads(policy) if isinstance(policy, str) else policy
-    except ValueError as error:
-        yield f"is no JSON, so nobody knows whom it lets in ({error})"
+def _lowered(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name.lower(): inner for name, inner in value.items()}
+
+
+def _open_statement(statement: Mapping[str, Any]) -> Iterator[str]:
+    if str(statement.get("effect")).lower() != "allow":
         return
-    for statement in _each(document.get("Statement")):
-        if statement.get("Effect") != "Allow":
-            continue
-        if "NotPrincipal" in statement:
-            yield "allows all principals but some (NotPrincipal): name those that need it"
-        for name in sorted({name for name in _principals(statement.get("Principal")) if "*" in name}):
-            yield f'allows the principal "{name}": name the roles or services that need it'
+    if "notprincipal" in statement:
+        yield "allows all principals but some (NotPrincipal): name those that need it"
+    for name in sorted({name for name in _names(statement.get("principal")) if "*" in name}):
+        yield _everybody(name)
 
 
-def _principals(principal: Any) -> Iterator[str]:
+def _everybody(name: str) -> str:
+    return f'allows the principal "{name}": name the roles or services that need it'
+
+
+def _names(principal: Any) -> Iterator[str]:
+    """Return the texts of a principal: of one, of a list, or of either by its kind."""
     for value in principal.values() if isinstance(principal, Mapping) else [principal]:
         yield from (name for name in ([value] if isinstance(value, str) else _list(value)) if isinstance(name, str))
 
@@ -195,32 +266,48 @@ def refuse_mutable_images(resource: Declared) -> list[str]:
     """
     kind, inputs = resource.pulumi_type, resource.inputs
     if kind == REPOSITORY:
-        return [] if inputs.get("imageTagMutability") == "IMMUTABLE" else ["imageTagMutability must be IMMUTABLE"]
+        return (
+            ["imageTagMutability must be IMMUTABLE"] if _is_other(inputs.get("imageTagMutability"), "IMMUTABLE") else []
+        )
     if kind == "kubernetes:helm.sh/v3:Release":
-        tag = ((inputs.get("values") or {}).get("image") or {}).get("tag") or "latest"
-        problems = [] if str(tag).partition("@")[0] != "latest" else ["values.image.tag must be set, and not to latest"]
-        return problems if inputs.get("version") else [*problems, "version must name the chart's version"]
+        return [*dict.fromkeys(_mutable_chart(inputs))]
     if not kind.startswith("kubernetes:"):
         return []
     return [
         f"the image {image} has no digest: write <name>@sha256:<64 hex digits>"
-        for image in _images(inputs)
+        for image in map(str, _images(inputs))
         if not _DIGEST.fullmatch(image) and not reference(image)
     ]
 
 
-def _images(value: Any) -> Iterator[str]:
+def _mutable_chart(inputs: Mapping[str, Any]) -> Iterator[str]:
+    values = inputs.get("values")
+    if not is_computed(values):
+        image = next((each.get("image") for each in _each(values)), None)
+        has_tag = is_computed(image) or any(_chart_tags({"image": image}))
+        if not has_tag or "latest" in _chart_tags(values):
+            yield "values.image.tag must be set, and not to latest"
+    if not inputs.get("version"):
+        yield "version must name the chart's version"
+
+
+def _chart_tags(values: Any) -> Iterator[str]:
+    """Return the tags in a chart's values, however deep: of `tag`, and of an image that is one text."""
+    for each in _mappings(values):
+        if each.get("tag"):
+            yield str(each["tag"]).partition("@")[0]
+        if isinstance(image := each.get("image"), str) and not is_computed(image):
+            name, _, digest = image.rpartition("/")[2].partition("@")
+            yield name.partition(":")[2] or digest or "latest"
+
+
+def _images(value: Any) -> Iterator[Any]:
     """Return the images of all containers in an object, wherever its pod template is, and those mounted as volumes."""
-    for inner in _list(value):
-        yield from _images(inner)
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if key in _CONTAINERS:
-                yield from (str(container.get("image")) for container in _each(inner))
-            elif key == "volumes":
-                yield from (str(volume["image"].get("reference")) for volume in _each(inner) if volume.get("image"))
-            else:
-                yield from _images(inner)
+    for each in _mappings(value):
+        for key in _CONTAINERS:
+            yield from (container.get("image") for container in _each(each.get(key)))
+        for volume in _each(each.get("volumes")):
+            yield from (image.get("reference") for image in _each(volume.get("image")))
 
 
 def refuse_unguarded_data(resource: Declared) -> list[str]:
@@ -231,9 +318,9 @@ def refuse_unguarded_data(resource: Declared) -> list[str]:
     if not (resource.protect or resource.retain_on_delete):
         problems.append(f"protect or retain_on_delete must be set, since it holds {HOLDS_DATA[resource.pulumi_type]}")
     if resource.pulumi_type in {DATABASE, DATABASE_CLUSTER}:
-        if inputs.get("deletionProtection") is not True:
+        if _is_other(inputs.get("deletionProtection"), "true"):
             problems.append("deletionProtection must be true")
-        if inputs.get("skipFinalSnapshot") is not False:
+        if _is_other(inputs.get("skipFinalSnapshot"), "false"):
             problems.append("skipFinalSnapshot must be false")
         if not inputs.get("backupRetentionPeriod"):
             problems.append("backupRetentionPeriod must be at least a day")
@@ -260,7 +347,7 @@ HOLDS_DATA: Mapping[str, str] = {
     "aws:s3/bucketV2:BucketV2": "objects",
 }
 """Type → what is lost with one of it."""
-_THROW_AWAY_NAMES = frozenset({PREVIEW_REPOSITORY, PREVIEW_SLOTS_TABLE})
+_THROW_AWAY = frozenset({(REPOSITORY, PREVIEW_REPOSITORY), ("aws:dynamodb/table:Table", PREVIEW_SLOTS_TABLE)})
 
 
 def _is_unused_copy(resource: Declared) -> bool:
@@ -268,16 +355,17 @@ def _is_unused_copy(resource: Declared) -> bool:
     if resource.pulumi_type != DATABASE or not resource.inputs.get("restoreToPointInTime"):
         return False
     guards = resource.protect or resource.inputs.get("deletionProtection")
-    return not guards and resource.inputs.get("skipFinalSnapshot") is False
+    return not guards and not _is_other(resource.inputs.get("skipFinalSnapshot"), "false")
 
 
 def _holds_data(resource: Declared) -> bool:
     """Tell whether data would be lost with a resource that is not a preview's."""
     if _is_unused_copy(resource):
         return False
-    name = str(resource.inputs.get("name", ""))
-    is_throw_away = name in _THROW_AWAY_NAMES or name.startswith(f"{PREVIEW_SECRET_PATH}/")
-    return resource.pulumi_type in HOLDS_DATA and not is_throw_away and resource.key != (KEY, ALARMS_KEY)
+    kind, name = resource.pulumi_type, str(resource.inputs.get("name", ""))
+    is_previews = kind == SECRET and name.startswith(f"{PREVIEW_SECRET_PATH}/")
+    is_throw_away = (kind, name) in _THROW_AWAY or is_previews or resource.key == (KEY, ALARMS_KEY)
+    return kind in HOLDS_DATA and not is_throw_away
 
 
 RULES: Mapping[str, Rule] = {
@@ -307,6 +395,19 @@ def missing_data(resources: Sequence[Declared]) -> list[tuple[str, str]]:
         for kind in KEPT
         if kind not in there
     ]
+
+
+def _is_other(value: Any, wanted: str) -> bool:
+    """Tell whether a value is known, and another one than it should be; a switch may be a text."""
+    return str(value).lower() != wanted.lower() and not is_computed(value)
+
+
+def _mappings(value: Any) -> Iterator[Mapping[str, Any]]:
+    """Return each mapping in a value, however deep, and the value itself if it is one."""
+    if isinstance(value, Mapping):
+        yield value
+    for inner in value.values() if isinstance(value, Mapping) else _list(value):
+        yield from _mappings(inner)
 
 
 def _list(value: Any) -> Sequence[Any]:

@@ -174,6 +174,9 @@ _CLEAN_UP = Alarm(
     periods=3,
     period_seconds=HOUR_SECONDS,
     missing="breaching",
+    # Where periods are missing CloudWatch judges by older ones, so that without this it would tell hours later
+    # (docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarms-and-missing-data.html).
+    expression="FILL(unclosed, 1)",
 )
 """It runs each hour (.github/workflows/reaper.yml), and GitHub may start it later or leave one out (docs.github.com/actions,
 events that trigger workflows, schedule)."""

@@ -31,7 +31,7 @@ from infra.errors import PreflightError
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
-from infra.foundation.secret_versions import current_version, restored_instance, restored_label
+from infra.foundation.secret_versions import current_version, first_version, restored_instance, restored_version
 from infra.names import (
     APPLICATION_SECRET,
     COLOURS,
@@ -43,6 +43,7 @@ from infra.names import (
     RESTORED,
     login_secret,
 )
+from infra.settings.platform import LONGEST_RESTORED_NAME
 
 if TYPE_CHECKING:
     from infra.clients.aws import AwsClients
@@ -58,8 +59,21 @@ def final_snapshot(security_group_id: str) -> str:
     return f"shopcat-final-{security_group_id.removeprefix('sg-')}"
 
 
-def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, str], password_length: int) -> str:
+def ensure_database_secret(
+    clients: AwsClients,
+    name: str,
+    fields: Mapping[str, str],
+    password_length: int,
+    version: Mapping[str, str] | None = None,
+) -> str:
     """Give a secret these fields and a new password, unless it has a value; return its value.
+
+    Args:
+        clients: AWS.
+        name: of the secret.
+        fields: besides the password.
+        password_length: number of its characters.
+        version: names the version that is made, as PutSecretValue takes it.
 
     Raises:
         ShopCatError: Secrets Manager says no; the message says why.
@@ -73,7 +87,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
                 raise
         password = manager.get_random_password(PasswordLength=password_length, ExcludePunctuation=True)
         text = json.dumps({**fields, "password": password["RandomPassword"]})
-        manager.put_secret_value(SecretId=name, SecretString=text)
+        manager.put_secret_value(SecretId=name, SecretString=text, **(version or {}))
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {name}", clients.endpoint_url) from error
     return text
@@ -82,7 +96,7 @@ def ensure_database_secret(clients: AwsClients, name: str, fields: Mapping[str, 
 def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, host: str, port: str) -> None:
     """Give the application's secret a value, once; a value it has stays, so running releases keep theirs.
 
-    The version is labelled where it leads to a restored database: a release reads no value, and goes by the label.
+    A version's id names the instance that it leads to: a release reads no value, and goes by the id.
     A secret that was kept when the stack was destroyed may name the database of then: role and password stay, and where
     the database is is written anew.
 
@@ -93,7 +107,9 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
     address, role = {"dbname": database.db_name, "host": host, "port": port}, database.application_role
     fields = {"username": role, **address}
     manager, restored = clients.get("secretsmanager"), database.serving_restored
-    text = ensure_database_secret(clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH)
+    text = ensure_database_secret(
+        clients, APPLICATION_SECRET, fields, APPLICATION_PASSWORD_LENGTH, _version_id(database)
+    )
     try:
         value = json.loads(text)
         renewed = {**value, **address}
@@ -102,12 +118,10 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
                 f"secret {APPLICATION_SECRET} is of the role {renewed.get('username')}, and shopcat:database.applicationRole is "
                 f"{role}; set it to the secret's, or delete the secret's value's version and run `pulumi up -s prod` again"
             )
-        _, stages = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
-        if renewed != value or restored_instance(stages) != restored:
+        current = current_version(manager.describe_secret(SecretId=APPLICATION_SECRET))
+        if renewed != value or restored_instance(current, database.identifier) != restored:
             manager.put_secret_value(
-                SecretId=APPLICATION_SECRET,
-                SecretString=json.dumps(renewed),
-                VersionStages=["AWSCURRENT", *([restored_label(restored)] if restored else [])],
+                SecretId=APPLICATION_SECRET, SecretString=json.dumps(renewed), **_version_id(database)
             )
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
@@ -116,6 +130,32 @@ def ensure_application_secret(clients: AwsClients, database: DatabaseSettings, h
             f"secret {APPLICATION_SECRET} holds no JSON object of host, port, dbname, username and password; mend it, or "
             "delete its value's version and run `pulumi up -s prod` again"
         ) from error
+
+
+def _version_id(database: DatabaseSettings) -> dict[str, str]:
+    """Name a new version by the instance that releases use, if its name leaves room for that in an id."""
+    if database.serving_restored:
+        return {"ClientRequestToken": restored_version(database.serving_restored)}
+    has_room = len(database.identifier) <= LONGEST_RESTORED_NAME
+    return {"ClientRequestToken": first_version(database.identifier)} if has_room else {}
+
+
+def misleading_version(clients: AwsClients, database: DatabaseSettings) -> str:
+    """Return the id of the secret's current version where it leads to another database than the settings say; else nothing.
+
+    An update that was killed between the secret and what reads it has left one: then nothing else differs, and no hook would run.
+
+    Raises:
+        ShopCatError: Secrets Manager says no.
+    """
+    try:
+        current = current_version(clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET))
+    except (BotoCoreError, ClientError) as error:
+        if error_code(error) == "ResourceNotFoundException":
+            return ""
+        raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
+    leads_to = restored_instance(current, database.identifier)
+    return current if current and leads_to != database.serving_restored else ""
 
 
 def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) -> Any:
@@ -182,6 +222,7 @@ class Database(pulumi.ComponentResource):
         cluster_security_group_id: pulumi.Input[str],
         cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
+        misleading: str = "",
     ) -> DeclaredDatabase:
         """Declare instance and Job.
 
@@ -192,6 +233,7 @@ class Database(pulumi.ComponentResource):
             cluster_security_group_id: of the pods that may reach it.
             cluster: the provider of what is made in the cluster.
             depends_on: what that needs.
+            misleading: version of the application's secret that is replaced (`misleading_version`).
 
         Returns:
             What a release needs of the database.
@@ -273,7 +315,7 @@ class Database(pulumi.ComponentResource):
             databases[config.restored_identifier] = self._database(
                 self.restored, masters[0], place=RESTORED, moment=config.restore.at
             )
-        jobs = self._role_jobs(cluster, list(databases.values()), [*depends_on, reading])
+        jobs = self._role_jobs(cluster, list(databases.values()), [*depends_on, reading], misleading)
         self.register_outputs({"address": self.instance.address})
         return DeclaredDatabase(
             ready=[self.instance, self._secret, *self._logins.values(), *jobs],
@@ -302,7 +344,11 @@ class Database(pulumi.ComponentResource):
         )
 
     def _role_jobs(
-        self, cluster: kubernetes.Provider, databases: Sequence[DatabaseJobs], depends_on: list[pulumi.Resource]
+        self,
+        cluster: kubernetes.Provider,
+        databases: Sequence[DatabaseJobs],
+        depends_on: list[pulumi.Resource],
+        misleading: str,
     ) -> list[pulumi.Resource]:
         """Declare the Jobs' namespace, and in each database the Job that makes the application's role.
 
@@ -323,17 +369,23 @@ class Database(pulumi.ComponentResource):
             spec={"provider": {"aws": {"service": "SecretsManager", "region": self._region}}},
             opts=self._inside(cluster, [namespace]),
         )
-        application = self._application_secret(cluster, store)
+        application = self._application_secret(cluster, store, misleading)
         return [self._role_job(cluster, database, store, application) for database in databases]
 
-    def _application_secret(self, cluster: kubernetes.Provider, store: pulumi.Resource) -> pulumi.Resource:
+    def _application_secret(
+        self, cluster: kubernetes.Provider, store: pulumi.Resource, misleading: str
+    ) -> pulumi.Resource:
         """Declare what reads the application's secret, which is given a value first."""
         value, serving = self._value_hook(), self._serving
         reader: pulumi.Resource = declare_external_secret(
             "database-application",
             "application",
             [Field(key, self._secret.name, key) for key in LOGIN_KEYS],
-            {"shopcat/database-host": serving.address, "shopcat/database-port": serving.port.apply(str)},
+            {
+                "shopcat/database-host": serving.address,
+                "shopcat/database-port": serving.port.apply(str),
+                **({"shopcat/replaces-version": misleading} if misleading else {}),
+            },
             self._inside(
                 cluster,
                 [store, serving],

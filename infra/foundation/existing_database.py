@@ -55,3 +55,38 @@ def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, prot
             f"database {wanted.identifier} is not as the settings describe it, and nothing was changed:\n"
             + "\n".join(f"  - {reason}" for reason in reasons)
         )
+
+
+def has_snapshot(clients: AwsClients, name: str) -> bool:
+    """Tell whether RDS has a snapshot of this name; false for credentials that may not ask, which may not restore either.
+
+    Raises:
+        AwsError: RDS can't be asked.
+    """
+    try:
+        return bool(clients.get("rds").describe_db_snapshots(DBSnapshotIdentifier=name)["DBSnapshots"])
+    except (BotoCoreError, ClientError) as error:
+        if any(word in error_code(error) for word in ("NotFound", "AccessDenied")):
+            return False
+        raise explain(error, f"snapshot {name}", clients.endpoint_url) from error
+
+
+def refuse_taken_snapshot(clients: AwsClients, database: DatabaseSettings) -> None:
+    """Refuse to restore a moment of which a copy has left its last snapshot: RDS would not let the next copy go.
+
+    A copy that is there is let be: its snapshot is made when it goes.
+
+    Raises:
+        PreflightError: the snapshot's name is taken.
+        AwsError: RDS can't be asked.
+    """
+    if database.restore is None or not has_snapshot(clients, name := database.restore.last_snapshot):
+        return
+    found = clients.get("rds").describe_db_instances(
+        Filters=[{"Name": "db-instance-id", "Values": [database.restored_identifier]}]
+    )
+    if not found["DBInstances"]:
+        raise PreflightError(
+            f"shopcat:database.restore.at is {database.restore.at}, and a copy of that moment has left snapshot {name}: choose "
+            f"another second, or first `aws rds delete-db-snapshot --db-snapshot-identifier {name}`"
+        )

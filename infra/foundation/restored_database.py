@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SEQUENCE_GAP = 1_000_000
 """Numbers that the restored database leaves out: those that the first one has given to rows since the moment are among them, so
 no number means two orders."""
+MAY_REPEAT = "numbers may repeat, as it has no room to leave so many out; it is at"
+"""Printed for a sequence that counts down, is another role's, or would have fewer numbers left than it leaves out."""
 
 # The owner of the tables may not sign in any more, and a copy knows it as the first database did at that moment.
 _AS_OWNER = """
@@ -39,33 +41,34 @@ SELECT count(*) = 0 AS is_empty FROM pg_catalog.pg_tables WHERE schemaname = 'pu
   DO $do$ BEGIN RAISE EXCEPTION USING MESSAGE = 'the restored database has no table in schema public',
     HINT = 'choose a later moment: shopcat:database.restore.at'; END $do$;
 \\endif
+SELECT tablename || ': another role''s, not looked at' FROM pg_catalog.pg_tables
+  WHERE schemaname = 'public' AND NOT has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY tablename;
 SELECT format('SELECT %L, count(*) FROM public.%I', tablename || ': rows', tablename)
-  FROM pg_catalog.pg_tables WHERE schemaname = 'public' ORDER BY tablename \\gexec
+  FROM pg_catalog.pg_tables
+  WHERE schemaname = 'public' AND has_table_privilege(format('%I.%I', schemaname, tablename), 'SELECT') ORDER BY tablename \\gexec
 SELECT format('SELECT %L, max(%I) FROM public.%I', table_name || '.' || column_name || ': newest', column_name, table_name)
   FROM information_schema.columns JOIN pg_catalog.pg_tables ON schemaname = table_schema AND tablename = table_name
-  WHERE table_schema = 'public' AND data_type LIKE 'timestamp%' ORDER BY table_name, column_name \\gexec
+  WHERE table_schema = 'public' AND data_type LIKE 'timestamp%'
+    AND has_table_privilege(format('%I.%I', table_schema, table_name), 'SELECT') ORDER BY table_name, column_name \\gexec
 """
 _LEAVE_OUT_NUMBERS = """
-SELECT sequencename || ': goes on at', setval(format('%I.%I', schemaname, sequencename)::regclass,
-    coalesce(last_value, start_value) + :gap * increment_by)
-  FROM pg_catalog.pg_sequences
-  WHERE schemaname = 'public' AND sequenceowner = current_user AND increment_by > 0
-    AND coalesce(last_value, start_value) < max_value / 2 - :gap * increment_by;
+SELECT sequencename || ': ' || CASE WHEN has_room THEN 'goes on at' ELSE :'may_repeat' END,
+    CASE WHEN has_room THEN setval(format('%I.%I', schemaname, sequencename)::regclass, present + :gap * increment_by)
+      ELSE present END
+  FROM (SELECT *, coalesce(last_value, start_value) AS present, sequenceowner = current_user AND increment_by > 0
+      AND coalesce(last_value, start_value) <= max_value - 2 * :gap * increment_by AS has_room
+    FROM pg_catalog.pg_sequences WHERE schemaname = 'public') AS numbered
+  ORDER BY sequencename;
 """
 
 
 def restored_sql() -> str:
     """Return what runs in the restored database as the application's role: what is in it, and numbers that nobody has.
 
-    Prints the rows of each table and the newest of each column of times. A database without a table is an error.
+    Prints the rows of each table, the newest of each column of times, and where each sequence goes on, or that its numbers may
+    repeat. A database without a table is an error.
     """
-    return f"{_AS_OWNER}{_CHECK}\\set gap {SEQUENCE_GAP}{_LEAVE_OUT_NUMBERS}"
-
-
-def last_snapshot(restore: Restore) -> str:
-    """Name the snapshot that a restored instance leaves when it goes: by its moment, since each drill has another."""
-    digits = "".join(character for character in restore.at if character.isdigit())
-    return f"shopcat-final-restored-{digits}"
+    return f"{_AS_OWNER}{_CHECK}\\set gap {SEQUENCE_GAP}\n\\set may_repeat '{MAY_REPEAT}'{_LEAVE_OUT_NUMBERS}"
 
 
 def declare_restored_instance(
@@ -106,7 +109,7 @@ def declare_restored_instance(
         auto_minor_version_upgrade=True,
         deletion_protection=protected,
         skip_final_snapshot=False,
-        final_snapshot_identifier=last_snapshot(restore),
+        final_snapshot_identifier=restore.last_snapshot,
         apply_immediately=True,
         opts=pulumi.ResourceOptions(
             parent=parent,

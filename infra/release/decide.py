@@ -286,14 +286,11 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
         formers = sorted({each.record.tag for each in state.releases.values() if each.state in ("former", "retired")})
         tags = ", ".join(formers) or "none"
         raise LedgerError(f"rollback {text}: {wanted.target} was never live; releases that were: {tags}")
-    # Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
-    for each in sorted(state.releases.values(), key=lambda release: release.attempts[0].at):
-        later = each is not target and each.attempts[0].at >= target.attempts[0].at
-        if later and each.record.template.contracts and not each.record.renews:
-            raise LedgerError(
-                f"rollback {text}: {each.name} is marked `contracts`, its migration removed what {target.name} needs; "
-                "release a mended version instead"
-            )
+    if contracted := state.contracted_since(target):
+        raise LedgerError(
+            f"rollback {text}: {contracted.name} is marked `contracts`, its migration removed what {target.name} needs; "
+            "release a mended version instead"
+        )
     number = target.attempts[-1].number + 1
     colour = other_colour(live.colour)
     # Nobody was put into the colour since: its password still holds, and pods that use it may still run.

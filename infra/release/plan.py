@@ -32,7 +32,7 @@ from infra.release.reads import (
 )
 from infra.release.record import Record
 from infra.release.session import Session
-from infra.release.state import LedgerState
+from infra.release.state import LedgerState, Release
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{decision.message}: load balancer {LOAD_BALANCER} has no listener that forwards to both colours; bring "
             "the platform up first: pulumi up -s prod, without a tag"
         )
-    refuse_database_misfit(clients, settings.database, state, decision)
+    refuse_database_misfit(settings.database, state, decision)
     rollback_notes = refuse_drain_misfit(wanted, decision, state, settings.drain.budget)
     kubernetes = kubernetes_on_demand(settings, clients)
     if decision.action == "release" and decision.open and decision.open.kind != "rollback" and state.live:
@@ -159,14 +159,15 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
             f"{live.name} is live in {live.colour}, but the load balancer says: {view.describe()}; this update puts "
             f"everything back on {live.colour}"
         )
-    notes += _notes_of_former(settings, decision, state)
+    colours = _colours(decision, state, keeps_former=settings.keep_former, counted=settings.production)
+    notes += _notes_of_former(settings, decision, state, colours)
     notes += settings_differ(settings, clients, view, state, decision)
     standing = read_standing(state, kubernetes, notes)
     return Plan(
         decision=decision,
         state=state,
         session=Session(ledger, state, decision),
-        colours=_colours(decision, state, keeps_former=settings.keep_former),
+        colours=colours,
         checks=_checks(decision, state),
         intent=_intent(decision, state),
         pointer=_pointer(decision, state),
@@ -187,13 +188,20 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
 # What is declared: plain functions of the decision --------------------------------------------------------------------
 
 
-def _colours(decision: Decision, state: LedgerState, *, keeps_former: bool = False) -> dict[Colour, ColourPlan]:
+def _colours(
+    decision: Decision,
+    state: LedgerState,
+    *,
+    keeps_former: bool = False,
+    counted: capacity.ProductionDemand | None = None,
+) -> dict[Colour, ColourPlan]:
     """Return record and replicas of each colour; nothing before the first release.
 
     Args:
         decision: of this update.
         state: the ledger.
         keeps_former: the former release's pods stay without weight, until the next release begins.
+        counted: what the settings count room for; larger pods are not kept.
     """
     records: dict[Colour, Record] = {colour: state.release(name).record for colour, name in state.occupants.items()}
     if decision.open and decision.record:
@@ -205,7 +213,7 @@ def _colours(decision: Decision, state: LedgerState, *, keeps_former: bool = Fal
     if decision.action in ("release", "resume") and decision.open:
         carrying = decision.open.colour
         left = other_colour(carrying)
-    kept = _kept_colour(decision, state) if keeps_former else None
+    kept = _kept_colour(decision, state, counted) if keeps_former else None
     plans = {}
     for colour in COLOURS:
         # A colour that nothing was ever put into is declared empty, from the other one's record.
@@ -216,16 +224,36 @@ def _colours(decision: Decision, state: LedgerState, *, keeps_former: bool = Fal
     return plans
 
 
-def _kept_colour(decision: Decision, state: LedgerState) -> Colour | None:
+def _kept_colour(
+    decision: Decision, state: LedgerState, counted: capacity.ProductionDemand | None = None
+) -> Colour | None:
     """Return the colour whose pods stay without weight: by this update's end, what `LedgerState.kept_former` is."""
     if state.live is None or decision.action in ("platform", "abort"):
         return None
+    former: Release | None
     if decision.open is None:
-        return other_colour(state.live.colour) if state.kept_former else None
-    return state.live.colour if decision.open.kind != "rollback" else None
+        former, colour = state.kept_former, other_colour(state.live.colour)
+    else:
+        former, colour = state.release(state.live.name), state.live.colour
+        removes = (decision.record is not None and decision.record.contracts) or state.contracted_since(former)
+        if decision.open.kind == "rollback" or removes:
+            return None
+    return colour if former and _has_room(former.record, counted) else None
 
 
-def _notes_of_former(settings: Settings, decision: Decision, state: LedgerState) -> list[str]:
+def _has_room(record: Record, counted: capacity.ProductionDemand | None) -> bool:
+    """Check that a release's pods are no more and no larger than those that the settings count room for."""
+    if counted is None:
+        return True
+    pods, pod = record.template, counted.pod
+    sizes = (pods.replicas, pods.cpu_millicores, pods.memory_mebibytes, pods.disk_mebibytes)
+    room = (counted.replicas, pod.cpu_millicores, pod.memory_mebibytes, pod.disk_mebibytes)
+    return all(size <= most for size, most in zip(sizes, room, strict=True))
+
+
+def _notes_of_former(
+    settings: Settings, decision: Decision, state: LedgerState, colours: Mapping[Colour, ColourPlan]
+) -> list[str]:
     """Return what becomes of the former release's pods, where they are to be kept."""
     if not settings.keep_former or decision.action != "stay":
         return []
@@ -233,7 +261,11 @@ def _notes_of_former(settings: Settings, decision: Decision, state: LedgerState)
     if former is None or live is None:
         return []
     back = up_command("rollback", f"{live.tag}->{former.record.tag}")
-    return [f"{former.name} keeps its pods in {former.colour} without weight until the next release; back: {back}"]
+    if any(each.is_kept for each in colours.values()):
+        return [f"{former.name} keeps its pods in {former.colour} without weight until the next release; back: {back}"]
+    return [
+        f"{former.name} keeps no pods: they are more, or larger, than those that shopcat:release counts room for; back: {back}"
+    ]
 
 
 def _timing(budget: DrainBudget) -> Timing:

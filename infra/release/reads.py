@@ -113,8 +113,8 @@ def read_wanted(settings: Settings, clients: AwsClients, state: LedgerState, vie
         # The record is what counts; only the digest is compared.
         known = state.release(opened.name).record.template
         return Tag(settings.tag, replace(known, image=image), by)
-    version, stages = _secret_version(clients)
-    refuse_other_database(stages, settings.database.serving_restored)
+    version = _secret_version(clients)
+    refuse_other_database(version, settings.database.serving_restored, settings.database.identifier)
     return Tag(settings.tag, template_of(settings, view, image, version), by)
 
 
@@ -196,34 +196,21 @@ def refuse_gone_image(clients: AwsClients, name: str, record: Record) -> None:
         raise explain(error, f"ECR repository {name}", clients.endpoint_url) from error
 
 
-def refuse_database_misfit(
-    clients: AwsClients, database: DatabaseSettings, state: LedgerState, decision: Decision
-) -> None:
+def refuse_database_misfit(database: DatabaseSettings, state: LedgerState, decision: Decision) -> None:
     """Refuse an update whose settings name another database than the live release uses, or than one that gets traffic would.
 
     A release that is made now is compared in `read_wanted`; a rotation takes the live release's pods, and so their database.
-    Nothing is asked before the first release.
+    Nothing is refused before the first release.
     """
     if state.live_record is None:
         return
     live = state.live_record
-    refuse_forgotten_restore(live.name, _labels(clients, live), is_set=database.restore is not None)
+    first, is_set = database.identifier, database.restore is not None
+    refuse_forgotten_restore(live.name, live.template.secret_version, first, is_set=is_set)
     record = decision.record
     is_former = decision.action == "resume" or (decision.open is not None and decision.open.kind != "release")
     if record is not None and is_former and decision.action in ("release", "resume"):
-        refuse_record_of_other_database(record.name, _labels(clients, record), database.serving_restored)
-
-
-def _labels(clients: AwsClients, record: Record) -> list[str]:
-    """Return the labels of the secret's version that a release began with; none of one that has lost all of them."""
-    template = record.template
-    try:
-        secret = clients.get("secretsmanager").describe_secret(SecretId=template.secret_id)
-    except (BotoCoreError, ClientError) as error:
-        if error_code(error) == "ResourceNotFoundException":
-            return []
-        raise explain(error, f"secret {template.secret_id}", clients.endpoint_url) from error
-    return list(secret.get("VersionIdsToStages", {}).get(template.secret_version, []))
+        refuse_record_of_other_database(record.name, record.template.secret_version, database.serving_restored, first)
 
 
 def _youngest_tags(ecr: Any, repository: str) -> list[str]:
@@ -236,8 +223,8 @@ def _youngest_tags(ecr: Any, repository: str) -> list[str]:
     return [tag for _, tag in sorted(tags, key=lambda pair: str(pair[0]), reverse=True)[:10]]
 
 
-def _secret_version(clients: AwsClients) -> tuple[str, list[str]]:
-    """Return id and labels of the version that is current now; a release keeps it for good."""
+def _secret_version(clients: AwsClients) -> str:
+    """Return the id of the version that is current now; a release keeps it for good."""
     try:
         secret = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)
     except (BotoCoreError, ClientError) as error:
@@ -247,9 +234,8 @@ def _secret_version(clients: AwsClients) -> tuple[str, list[str]]:
                 "platform up first: pulumi up -s prod, without a tag"
             ) from error
         raise explain(error, f"secret {APPLICATION_SECRET}", clients.endpoint_url) from error
-    version, stages = current_version(secret)
-    if version:
-        return version, stages
+    if version := current_version(secret):
+        return version
     raise PreflightError(f"secret {APPLICATION_SECRET} has no current version; run pulumi up -s prod without a tag")
 
 
@@ -261,7 +247,7 @@ def settings_differ(
     if decision.action != "stay" or live is None:
         return []
     try:
-        version, _ = _secret_version(clients)
+        version = _secret_version(clients)
     except ShopCatError as error:
         return [f"settings can't be compared with live {live.name}: {error}"]
     wanted = template_of(settings, view, live.template.image, version)

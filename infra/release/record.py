@@ -134,6 +134,11 @@ class Record:
         return release_name(self.tag, self.revision)
 
     @property
+    def contracts(self) -> bool:
+        """Check for a migration that removes what former releases need; a rotation runs none."""
+        return self.template.contracts and not self.renews
+
+    @property
     def secret_name(self) -> str:
         """Return the name of the ExternalSecret and Secret that the pods read."""
         return f"{APPLICATION}-{self.login.claim if self.login else self.name}"

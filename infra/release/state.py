@@ -129,7 +129,7 @@ class LedgerState:
         """Return the release whose pods may stay without weight, so that a rollback to it starts none.
 
         It was live right before the live one and still stands in its colour. What a rollback has left is not kept, since
-        something is wrong with it; nor is what an aborted rollback has emptied.
+        something is wrong with it; nor is what an aborted rollback has emptied, or what no rollback may bring back.
         """
         if self.live is None:
             return None
@@ -137,7 +137,20 @@ class LedgerState:
         outcomes = [attempt.outcome for attempt in self.release(self.live.name).attempts]
         if former is None or former.state != "former" or outcomes.count("live") != 1:
             return None
+        if self.contracted_since(former):
+            return None
         return former if former.attempts[-1].outcome == "live" else None
+
+    def contracted_since(self, target: Release) -> Release | None:
+        """Return the release whose migration removed what a former one needs; None if there is none.
+
+        Migrations run once, at a release's first attempt, whether or not it goes live and however often it comes back.
+        """
+        for each in sorted(self.releases.values(), key=lambda release: release.attempts[0].at):
+            is_later = each is not target and each.attempts[0].at >= target.attempts[0].at
+            if is_later and each.record.contracts:
+                return each
+        return None
 
     def revisions(self, tag: str) -> list[Release]:
         """Return all revisions of a tag, oldest first."""

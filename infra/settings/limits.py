@@ -281,7 +281,7 @@ LIMITS: Mapping[str, Limit] = {
         "[a-z](-?[a-z0-9])*", "an instance such as shopcat, in small letters", _CREATE_DATABASE, most=63
     ),
     "database.restore.identifier": Text(
-        "([a-z](-?[a-z0-9])*)?", "an instance such as shopcat-restored, in small letters", _CREATE_DATABASE, most=63
+        "([a-z](-?[a-z0-9])*)?", "an instance such as shopcat-restored, in small letters", _CREATE_DATABASE, most=46
     ),
     "database.restore.at": Text(
         "[0-9TZ:-]*", "a moment such as 2026-11-29T10:00:00Z, in UTC", f"{_RDS_GUIDE}/USER_PIT.html", most=20

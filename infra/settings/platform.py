@@ -42,6 +42,9 @@ MAX_CONNECTIONS = {name: min((gibibytes << 30) // 9_531_392, 5000) for name, gib
 """Connections that RDS for PostgreSQL allows: LEAST(DBInstanceClassMemory / 9531392, 5000), with the class's whole
 memory; what RDS keeps for itself takes some of it, so this is an upper bound. A parameter group may say less.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
+LONGEST_RESTORED_NAME = 46
+"""Of an instance that the id of the secret's version names: an id has 64 characters, some of them its own
+(infra/foundation/secret_versions.py)."""
 DEFAULT_MASTER = "shopcat_admin"
 """Master user of a database that this program makes."""
 LARGEST_STORAGE_GIBIBYTES = 65_536
@@ -261,6 +264,25 @@ class RegistrySettings(Model):
         return value
 
 
+MOMENT = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def read_moment(text: str) -> datetime:
+    """Return a moment that is written in UTC and whole seconds, with all its digits.
+
+    Raises:
+        ValueError: it is written otherwise, or there is no such moment.
+    """
+    try:
+        moment = datetime.strptime(text, MOMENT).replace(tzinfo=UTC)
+    except ValueError:
+        moment = None
+    # strptime takes one digit in place of two, and those of other scripts.
+    if moment is None or f"{moment:{MOMENT}}" != text:
+        raise ValueError(f"{text[:40]!r} is no moment such as 2026-11-29T10:00:00Z, in UTC")
+    return moment
+
+
 class Restore(Model):
     """A second instance, as the database was at a moment (docs/restore.md)."""
 
@@ -278,11 +300,13 @@ class Restore(Model):
     @field_validator("at")
     @classmethod
     def _is_moment(cls, value: str) -> str:
-        try:
-            datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-        except ValueError as error:
-            raise ValueError(f"{value[:40]!r} is no moment such as 2026-11-29T10:00:00Z, in UTC") from error
+        read_moment(value)
         return value
+
+    @property
+    def last_snapshot(self) -> str:
+        """Return the name of the snapshot that the second instance leaves when it goes."""
+        return f"shopcat-final-restored-{read_moment(self.at):%Y%m%d%H%M%S}"
 
 
 class DatabaseSettings(Model):
@@ -404,6 +428,11 @@ class DatabaseSettings(Model):
             return
         if self.restored_identifier == self.identifier:
             yield f"restore.identifier is {self.identifier}, the instance that is restored from; name another"
+        if len(self.restored_identifier) > LONGEST_RESTORED_NAME:
+            yield (
+                f"restore: {self.restored_identifier} has more than {LONGEST_RESTORED_NAME} characters; set restore.identifier "
+                "to a shorter name"
+            )
         if not self.backup_retention_days:
             yield "restore: backupRetentionDays is 0, so there is no backup to restore from; remove restore"
 

@@ -35,6 +35,7 @@ Plan = dict[str, dict[str, Any]]
 VOLATILE = {
     r"04da6b54-80e4-46f7-96ec-b56ff0331ba9": "<known after the update>",
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "<uuid>",
+    r"leads-to-shopcat-[0-9a-f]+": "<uuid>",
     r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)?": "<time>",
     r"10\.213\.\d+\.": "10.213.<twin>.",
     r"10\\?\.214\.\d+\.": "10.214.<twin>.",

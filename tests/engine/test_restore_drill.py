@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bench import run
-from infra.foundation.secret_versions import current_version
+from infra.foundation.secret_versions import current_version, restored_instance
 from tests.tools import aws, command, settings_file, summary
 from twin import pulumi
 from twin.aws import point_in_time
@@ -111,12 +111,11 @@ def test_a_restored_database_that_serves_is_refused_to_everybody_else_and_kept(
     code, output = up(twin, serving)
     assert code == 0, output
     assert run.application_secret(twin)["host"] == instances(twin)["shopcat-restored"]
-    _, labels = current_version(aws(twin, "secretsmanager").describe_secret(SecretId="shopcat/application"))
-    (label,) = [each for each in labels if each.startswith("restored:")]
-    assert label.startswith("restored:shopcat-restored:")
+    version = current_version(aws(twin, "secretsmanager").describe_secret(SecretId="shopcat/application"))
+    assert restored_instance(version) == "shopcat-restored"
     code, output = up(twin, plain, "-c", f"shopcat:tag={tag}")
     assert code != 0
-    assert "leads to the restored database shopcat-restored, and the settings want the first database" in output
+    assert "leads to the database shopcat-restored, and the settings want the first database" in output
     assert run.application_secret(twin)["host"] == instances(twin)["shopcat-restored"], "nothing was touched"
     code, output = up(twin, settings_file(twin, tmp_path, {}))
     assert code != 0, "what holds orders is not deleted by settings that have lost it"

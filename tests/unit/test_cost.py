@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -27,6 +28,7 @@ from infra.commands.cost.prices import HOURS_PER_MONTH, Price, PriceList, read_p
 from infra.commands.takeover.declaration import Declared
 from infra.errors import SettingsError
 from infra.settings import Settings
+from infra.settings.platform import Restore
 from tests.unit.test_settings import PREVIEWS, committed, existing
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +134,24 @@ def test_no_price_is_left_over() -> None:
 
 
 # What is declared -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [{}, {"multi_zone": True}, {"storage_type": "gp2"}])
+def test_a_restored_database_costs_as_much_as_the_first(changes: dict[str, Any]) -> None:
+    restore = Restore(at="2026-11-29T10:00:00Z", serves=True)
+    first = changed(SETTINGS, "database", **changes)
+    alone, both = (charges(production(each), PRICES) for each in (first, changed(first, "database", restore=restore)))
+    added = Counter(both) - Counter(alone)
+    assert added == Counter(
+        charge for charge in alone if charge.what.startswith(("database ", "storage of", "secret with"))
+    )
+    assert len(added) == 3
+
+
+def test_a_database_with_iops_of_its_own_is_not_priced_without_them() -> None:
+    chosen = changed(SETTINGS, "database", storage_gibibytes=400, iops=12_000)
+    with pytest.raises(SettingsError, match="iops is 12000"):
+        charges(production(chosen), PRICES)
 
 
 def _engine_types(name: str) -> set[str]:

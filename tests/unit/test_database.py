@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partialmethod
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from moto import mock_aws
+from pydantic import ValidationError
 
 from infra import settings
 from infra.clients.aws import AwsClients
@@ -19,9 +20,16 @@ from infra.commands.takeover import declared as recorder
 from infra.commands.takeover.declaration import Declared
 from infra.commands.takeover.declared import record_declared
 from infra.errors import PreflightError, ShopCatError
-from infra.foundation.database import ensure_application_secret, final_snapshot, managed_secret
+from infra.foundation.database import (
+    Database,
+    ensure_application_secret,
+    final_snapshot,
+    managed_secret,
+    misleading_version,
+)
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import restored_sql
+from infra.foundation.secret_versions import restored_instance
 from infra.names import APPLICATION_SECRET
 from infra.settings.platform import MAX_CONNECTIONS, DatabaseSettings
 from tests.unit.test_settings import committed
@@ -278,6 +286,7 @@ def test_storage_that_is_accepted_may_grow_or_never_does(size: int, largest: int
 
 RESTORED = "aws:rds/instance:Instance", "database-restored"
 MOMENT = {"at": "2026-11-29T10:00:00Z"}
+SERVES, STANDS = {"restore": {**MOMENT, "serves": True}}, {"restore": MOMENT}
 
 
 def environment(job: Declared) -> dict[str, Any]:
@@ -402,6 +411,77 @@ def test_a_restored_instance_that_goes_leaves_a_snapshot_of_its_own() -> None:
 def test_a_restore_that_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ShopCatError, match=re.escape(message)):
         settings.read_settings(committed(database={**committed()["database"], **changes}))
+
+
+def test_a_restored_instance_has_a_name_that_fits_into_a_version(clients: AwsClients) -> None:
+    most = {"restore": {**MOMENT, "identifier": "r" * 46, "serves": True}}
+    ensure_application_secret(clients, DatabaseSettings.model_validate(most), "restored", "5432")
+    assert restored_instance(version(clients)) == "r" * 46
+    long = DatabaseSettings(identifier="s" * 63)
+    ensure_application_secret(clients, long, "long", "5432")
+    assert restored_instance(version(clients)) == misleading_version(clients, long) == "", (
+        "too long, and so the first one"
+    )
+    for changes in ({"identifier": "s" * 38}, {"restore": {**MOMENT, "identifier": "r" * 47}}):
+        with pytest.raises(ValidationError, match="46"):
+            DatabaseSettings.model_validate({"restore": MOMENT, **changes})
+
+
+def test_however_often_a_database_is_restored_each_version_tells_where_it_leads(clients: AwsClients) -> None:
+    """Secrets Manager has room for 20 staging labels, and describes no version without one."""
+    led: dict[str, str] = {}
+    for number in range(30):
+        chosen = DatabaseSettings.model_validate(SERVES if number % 2 else {})
+        for _ in range(2):  # an update that was killed, and the next one
+            ensure_application_secret(clients, chosen, chosen.serving_identifier, "5432")
+        led[version(clients)] = chosen.serving_identifier
+    assert len(led) == 30
+    for made, instance in led.items():
+        assert restored_instance(made) == instance
+        assert restored_instance(made, instance) == ""
+    described = clients.get("secretsmanager").describe_secret(SecretId=APPLICATION_SECRET)["VersionIdsToStages"]
+    labels = {label for stages in described.values() for label in stages}
+    assert labels == {"AWSCURRENT", "AWSPREVIOUS"}
+
+
+@given(st.lists(st.tuples(st.sampled_from([{}, STANDS, SERVES]), st.booleans()), min_size=1, max_size=6))
+def test_however_updates_are_killed_the_next_whole_one_leads_releases_to_the_database_of_its_settings(
+    updates: list[tuple[dict[str, Any], bool]],
+) -> None:
+    """One that is killed after the secret's hook has not written the secret's reader, whose inputs decide about the hook."""
+    with mock_aws():
+        made = AwsClients("eu-central-1")
+        made.get("secretsmanager").create_secret(Name=APPLICATION_SECRET)
+        written: dict[str, str] = {}
+        for changes, is_whole in [*updates, (updates[-1][0], True)]:
+            chosen = DatabaseSettings.model_validate(changes)
+            misleading = misleading_version(made, chosen)
+            inputs = {"host": chosen.serving_identifier, **({"replaces": misleading} if misleading else {})}
+            if inputs != written:
+                ensure_application_secret(made, chosen, chosen.serving_identifier, "5432")
+                written = inputs if is_whole else written
+        assert value(made)["host"] == chosen.serving_identifier
+        assert misleading_version(made, chosen) == ""
+        assert restored_instance(version(made)) == chosen.serving_identifier
+
+
+def test_the_secret_s_reader_differs_where_the_secret_leads_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def annotations() -> dict[str, str]:
+        chosen = settings.read_settings(committed())
+        found = {each.key: each for each in record_declared(chosen, "eu-central-1", "123456789012")}
+        reader = found["kubernetes:external-secrets.io/v1:ExternalSecret", "database-application"]
+        noted: dict[str, str] = reader.inputs["metadata"]["annotations"]
+        return noted
+
+    before = annotations()
+    monkeypatch.setattr(Database, "declare", partialmethod(Database.declare, misleading="restored-shopcat-restored-1"))
+    assert annotations() == {**before, "shopcat/replaces-version": "restored-shopcat-restored-1"}
+
+
+def test_without_the_secret_nothing_is_misleading(clients: AwsClients) -> None:
+    assert misleading_version(clients, OWN) == "", "it has no value yet"
+    clients.get("secretsmanager").delete_secret(SecretId=APPLICATION_SECRET, ForceDeleteWithoutRecovery=True)
+    assert misleading_version(clients, OWN) == ""
 
 
 def test_the_application_s_secret_moves_to_the_serving_database_and_back(clients: AwsClients) -> None:

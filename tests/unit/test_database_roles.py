@@ -16,7 +16,7 @@ from typing import IO
 import pytest
 
 from infra.foundation.database_roles import login_sql, role_sql
-from infra.foundation.restored_database import SEQUENCE_GAP, restored_sql
+from infra.foundation.restored_database import MAY_REPEAT, SEQUENCE_GAP, restored_sql
 from infra.names import COLOURS, Colour, login_role
 
 MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
@@ -390,15 +390,43 @@ def test_a_restored_copy_is_looked_at_as_the_owner_who_may_not_sign_in_any_more(
         "blue", "b1", "CREATE TABLE orders (id serial, at timestamptz); INSERT INTO orders (at) VALUES (now())"
     )
     variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
+    server.sql("rdsadmin", f"CREATE TABLE theirs (at timestamptz); GRANT INSERT ON theirs TO {APPLICATION}")
     for _ in range(2):  # it may run again
         script = role_sql(taken_over=taken_over) + restored_sql()
         lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=script, **variables).splitlines()
     assert "orders: rows|1" in lines
+    assert [line for line in lines if "theirs" in line] == ["theirs: another role's, not looked at"]
     assert any(line.startswith("orders.at: newest|20") for line in lines)
     number = server.as_colour("blue", "b1", "INSERT INTO orders (at) VALUES (now()) RETURNING id")
     assert int(number[0]) > 2 * SEQUENCE_GAP
     with pytest.raises(AssertionError, match="not permitted to log in"):
         server.sql(APPLICATION, "SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("declared", "at"),
+    [
+        ("AS bigint", 7),
+        ("AS integer", 2_000_000_000),
+        ("AS integer", 2_147_483_647 - 2 * SEQUENCE_GAP),
+        ("AS integer", 2_147_483_648 - 2 * SEQUENCE_GAP),
+        ("AS smallint", 7),
+        ("INCREMENT -1", -7),
+        ("INCREMENT 5 MAXVALUE 9999999", 7),
+    ],
+)
+def test_a_sequence_of_a_copy_goes_on_later_or_is_named(server: Server, declared: str, at: int) -> None:
+    server.job(taken_over=False)
+    server.login("blue", "b1")
+    server.as_colour(
+        "blue", "b1", f"CREATE TABLE orders (id int); CREATE SEQUENCE number {declared}; SELECT setval('number', {at})"
+    )
+    variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="x")
+    lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=restored_sql(), **variables).splitlines()
+    (next_number,) = server.as_colour("blue", "b1", "SELECT nextval('number')")
+    has_gone_on = int(next_number) - at > SEQUENCE_GAP
+    assert has_gone_on != (f"number: {MAY_REPEAT}|{at}" in lines)
+    assert any(line.startswith("number: goes on at|") for line in lines) == has_gone_on
 
 
 def test_a_colour_s_role_that_somebody_else_made_is_refused_before_it_is_touched(server: Server) -> None:

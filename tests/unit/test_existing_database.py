@@ -17,7 +17,7 @@ from infra import production, settings
 from infra.clients.aws import AwsClients
 from infra.errors import AwsError, PreflightError
 from infra.foundation.database_fit import LiveDatabase, database_refusals
-from infra.foundation.existing_database import refuse_unfit_database
+from infra.foundation.existing_database import refuse_taken_snapshot, refuse_unfit_database
 from infra.settings.platform import DatabaseSettings
 from tests.unit.test_settings import committed
 
@@ -191,6 +191,19 @@ def test_who_may_not_read_it_may_not_change_it_either(code: str, *, is_error: bo
             refuse_unfit_database(clients, DatabaseSettings(), protect=True)
     else:
         refuse_unfit_database(clients, DatabaseSettings(), protect=True)
+
+
+def test_a_moment_whose_copy_has_left_a_snapshot_is_not_restored_again(clients: AwsClients) -> None:
+    restoring = DatabaseSettings.model_validate({"restore": {"at": "2026-11-29T10:00:00Z"}})
+    refuse_taken_snapshot(clients, restoring)
+    made(clients)
+    name = "shopcat-final-restored-20261129100000"
+    clients.get("rds").create_db_snapshot(DBSnapshotIdentifier=name, DBInstanceIdentifier="shopcat")
+    refuse_taken_snapshot(clients, DatabaseSettings())
+    with pytest.raises(PreflightError, match=f"delete-db-snapshot --db-snapshot-identifier {name}"):
+        refuse_taken_snapshot(clients, restoring)
+    made(clients, DBInstanceIdentifier="shopcat-restored")
+    refuse_taken_snapshot(clients, restoring)
 
 
 def test_an_update_reads_it_before_anything_is_declared(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:

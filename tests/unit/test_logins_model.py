@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from infra.errors import ShopCatError
-from infra.foundation.secret_versions import refuse_other_database, restored_instance, restored_label
+from infra.foundation.secret_versions import refuse_other_database, restored_instance, restored_version
 from infra.names import COLOURS, Colour, login_secret, other_colour
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
 from infra.release.reads import refuse_database_misfit
@@ -49,8 +49,8 @@ class Passwords(RuleBasedStateMachine):
     def start(self, *, is_moved: bool, keeps_former: bool) -> None:
         self.ledger, self.keeps_former = EMPTY, keeps_former
         self.database = DatabaseSettings()
-        self.versions = {"first": list[str]()}
-        """Version of the application's secret → its labels; the last one is current."""
+        self.versions = ["first"]
+        """Versions of the application's secret; the last one is current."""
         self.accepted: dict[str, Accepted] = {"shopcat": {"owner": {"owner"}, "blue": set(), "green": set()}}
         """Instance → database role → passwords it accepts."""
         self.moments: list[Accepted] = []
@@ -68,20 +68,11 @@ class Passwords(RuleBasedStateMachine):
             self.jobs.clear()
             self.pods = {"green": {Held("shopcat", "owner", "owner")}, "blue": set()}
 
-    # AWS, as the refusals ask it
-
-    def get(self, _: str) -> Any:
-        return self
-
-    def describe_secret(self, SecretId: str) -> Any:  # noqa: N803
-        assert SecretId == "shopcat/application"
-        return {"VersionIdsToStages": self.versions}
-
     def instance_of(self, version: str) -> str:
-        return restored_instance(self.versions[version]) or "shopcat"
+        return restored_instance(version) or "shopcat"
 
     def tag(self, number: int, **changes: Any) -> Tag:
-        return Tag(f"v{number}", template(number, secret_version=[*self.versions][-1], **changes))
+        return Tag(f"v{number}", template(number, secret_version=self.versions[-1], **changes))
 
     # An update
 
@@ -100,8 +91,8 @@ class Passwords(RuleBasedStateMachine):
         try:
             decision = decide(wanted, before)
             if isinstance(wanted, Tag) and decision.action == "release":
-                refuse_other_database([*self.versions.values()][-1], self.database.serving_restored)
-            refuse_database_misfit(self, self.database, before, decision)  # type: ignore[arg-type]
+                refuse_other_database(self.versions[-1], self.database.serving_restored)
+            refuse_database_misfit(self.database, before, decision)
         except ShopCatError:
             return
         if decision.action == "release":
@@ -126,8 +117,8 @@ class Passwords(RuleBasedStateMachine):
 
     def lead_releases(self) -> None:
         serving = self.database.serving_restored
-        if restored_instance([*self.versions.values()][-1]) != serving:
-            self.versions[f"version {len(self.versions)}"] = [restored_label(serving)] if serving else []
+        if restored_instance(self.versions[-1]) != serving:
+            self.versions.append(restored_version(serving) if serving else f"version {len(self.versions)}")
 
     def steps(self, decision: Decision, before: LedgerState) -> list[Callable[[], object]]:
         """List what an update does after its claim, in its order."""

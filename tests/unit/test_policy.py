@@ -37,6 +37,13 @@ DEPLOYMENT = "kubernetes:apps/v1:Deployment"
 RELEASE = "kubernetes:helm.sh/v3:Release"
 BINDING = "kubernetes:rbac.authorization.k8s.io/v1:ClusterRoleBinding"
 
+SERVICE = "kubernetes:core/v1:Service"
+PREFIXES = "aws:ec2/managedPrefixList:ManagedPrefixList"
+PREFIX = "aws:ec2/managedPrefixListEntry:ManagedPrefixListEntry"
+PUBLIC_BLOCK = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
+ENDPOINTS = "aws:ec2/vpcEndpointService:VpcEndpointService"
+_BLOCKED = dict.fromkeys(("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets"), True)
+
 GUARDED = {"deletionProtection": True, "skipFinalSnapshot": False, "backupRetentionPeriod": 14}
 
 
@@ -47,6 +54,11 @@ def _disks(*encrypted: Any) -> dict[str, Any]:
 
 def _trust(principal: Any, **more: Any) -> str:
     return json.dumps({"Statement": [{"Effect": "Allow", "Principal": principal, "Action": "sts:AssumeRole", **more}]})
+
+
+def _template(policy: str) -> str:
+    role = {"Type": "AWS::IAM::Role", "Properties": {"AssumeRolePolicyDocument": json.loads(policy)}}
+    return json.dumps({"Resources": {"one": role}})
 
 
 def _tcp(first: int, last: int | None = None) -> dict[str, Any]:
@@ -68,6 +80,36 @@ CASES: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
     ("public-access", INGRESS, {"cidrIpv4": "0.0.0.0/0", **_tcp(443), "ipProtocol": "-1"}, "are open to 0.0.0.0/0"),
     ("public-access", INGRESS, {"cidrIpv4": "0.0.0.0/0", **_tcp(443)}, ""),
     ("public-access", INGRESS, {"cidrIpv4": UNKNOWN, **_tcp(5432)}, ""),
+    ("public-access", INGRESS, {"cidrIpv4": "0/0", **_tcp(5432)}, "are open to 0/0"),
+    ("public-access", PREFIXES, {"entries": [{"cidr": "10.0.0.0/8"}, {"cidr": "0.0.0.0/0"}]}, "holds 0.0.0.0/0"),
+    ("public-access", PREFIXES, {"entries": [{"cidr": "10.0.0.0/8"}]}, ""),
+    ("public-access", PREFIX, {"cidr": "::/0"}, "holds ::/0"),
+    ("public-access", "aws:redshift/cluster:Cluster", {}, "publiclyAccessible must be false"),
+    ("public-access", "aws:mq/broker:Broker", {"publiclyAccessible": True}, "publiclyAccessible must be false"),
+    ("public-access", "aws:mq/broker:Broker", {}, ""),
+    (
+        "public-access",
+        "aws:rds/snapshot:Snapshot",
+        {"sharedAccounts": ["1", "all"]},
+        "sharedAccounts must not hold all",
+    ),
+    ("public-access", "aws:rds/snapshotCopy:SnapshotCopy", {"sharedAccounts": ["all"]}, "sharedAccounts must not"),
+    ("public-access", "aws:rds/clusterSnapshot:ClusterSnapshot", {"sharedAccounts": [ACCOUNT]}, ""),
+    ("public-access", "aws:ec2/amiLaunchPermission:AmiLaunchPermission", {"group": "all"}, "group must not be all"),
+    ("public-access", "aws:s3/bucketAcl:BucketAcl", {"acl": "public-read"}, "acl must not be public-read"),
+    ("public-access", "aws:s3/bucketAcl:BucketAcl", {"acl": "private"}, ""),
+    ("public-access", PUBLIC_BLOCK, {**_BLOCKED, "restrictPublicBuckets": False}, "restrictPublicBuckets must be true"),
+    ("public-access", PUBLIC_BLOCK, {**_BLOCKED, "blockPublicPolicy": None}, "blockPublicPolicy must be true"),
+    ("public-access", PUBLIC_BLOCK, _BLOCKED, ""),
+    (
+        "public-access",
+        SERVICE,
+        {"spec": {"type": "LoadBalancer", "ports": [{"port": 5432}]}},
+        "must not be LoadBalancer",
+    ),
+    ("public-access", f"{SERVICE}List", {"items": [{"spec": {"type": "LoadBalancer"}}]}, "must not be LoadBalancer"),
+    ("public-access", SERVICE, {"spec": {"type": "ClusterIP"}}, ""),
+    ("public-access", SERVICE, {"spec": UNKNOWN}, ""),
     ("public-access", INGRESS, {"cidrIpv4": "10.0.0.0/8", "fromPort": 5432, "toPort": 5432}, ""),
     ("public-access", INGRESS, {"referencedSecurityGroupId": "sg-1", "fromPort": 5432, "toPort": 5432}, ""),
     (
@@ -102,7 +144,19 @@ CASES: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
     ("unencrypted-storage", INSTANCE, {"storageEncrypted": True}, ""),
     ("unencrypted-storage", TEMPLATE, _disks("true", "false"), "the disk /dev/xvda: encrypted must be true"),
     ("unencrypted-storage", TEMPLATE, _disks("true", True), ""),
-    ("unencrypted-storage", TEMPLATE, {"blockDeviceMappings": [{"virtualName": "ephemeral0"}]}, ""),
+    (
+        "unencrypted-storage",
+        TEMPLATE,
+        {"blockDeviceMappings": [{"virtualName": "ephemeral0"}]},
+        "the disk that a machine",
+    ),
+    ("unencrypted-storage", TEMPLATE, {}, "the disk that a machine starts from"),
+    ("unencrypted-storage", TEMPLATE, {"blockDeviceMappings": UNKNOWN}, ""),
+    ("unencrypted-storage", TEMPLATE, {"blockDeviceMappings": [{"deviceName": "a", "ebs": UNKNOWN}]}, ""),
+    ("unencrypted-storage", "aws:ec2/ami:Ami", {"ebsBlockDevices": [{"encrypted": False}]}, "encrypted must be true"),
+    ("unencrypted-storage", "aws:docdb/cluster:Cluster", {}, "storageEncrypted must be true"),
+    ("unencrypted-storage", "aws:ec2/launchConfiguration:LaunchConfiguration", {}, "the disk it starts from"),
+    ("unencrypted-storage", "aws:eks/cluster:Cluster", {"encryptionConfig": UNKNOWN}, ""),
     ("unencrypted-storage", "aws:ebs/volume:Volume", {"encrypted": False}, "encrypted must be true"),
     ("unencrypted-storage", "aws:ebs/volume:Volume", {"encrypted": True}, ""),
     ("unencrypted-storage", INSTANCE, {"storageEncrypted": True, "storageType": "gp2"}, ""),
@@ -167,6 +221,23 @@ CASES: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
     ("wildcard-principal", "aws:sns/topicPolicy:TopicPolicy", {"policy": UNKNOWN}, ""),
     ("wildcard-principal", BINDING, {"subjects": [{"kind": "Group", "name": "system:authenticated"}]}, "is everybody"),
     ("wildcard-principal", BINDING, {"subjects": [{"kind": "Group", "name": "shopcat-previews"}]}, ""),
+    (
+        "wildcard-principal",
+        f"{BINDING}List",
+        {"items": [{"subjects": [{"kind": "User", "name": "system:anonymous"}]}]},
+        "is everybody",
+    ),
+    (
+        "wildcard-principal",
+        "aws:lambda/permission:Permission",
+        {"principal": "*"},
+        'principal allows the principal "*"',
+    ),
+    ("wildcard-principal", "aws:lambda/permission:Permission", {"principal": "sns.amazonaws.com"}, ""),
+    ("wildcard-principal", ENDPOINTS, {"allowedPrincipals": [f"arn:aws:iam::{ACCOUNT}:root", "*"]}, 'principal "*"'),
+    ("wildcard-principal", "aws:opensearch/domain:Domain", {"accessPolicies": _trust("*")}, 'principal "*"'),
+    ("wildcard-principal", "aws:cloudformation/stack:Stack", {"templateBody": _template(_trust("*"))}, 'principal "*"'),
+    ("wildcard-principal", "aws:cloudwatch/dashboard:Dashboard", {"dashboardBody": "{'widgets'"}, ""),
     ("mutable-image", REPOSITORY, {"imageTagMutability": "MUTABLE"}, "must be IMMUTABLE"),
     ("mutable-image", REPOSITORY, {}, "must be IMMUTABLE"),
     ("mutable-image", REPOSITORY, {"imageTagMutability": "IMMUTABLE"}, ""),
@@ -185,6 +256,16 @@ CASES: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
     ("mutable-image", RELEASE, {"version": "1.0.0", "values": {}}, "values.image.tag must be set"),
     ("mutable-image", RELEASE, {"values": {"image": {"tag": f"v1@{DIGEST}"}}}, "version must name"),
     ("mutable-image", RELEASE, {"version": "1.0.0", "values": {"image": {"tag": "v1.0.0"}}}, ""),
+    ("mutable-image", RELEASE, {"version": "1.0.0", "values": UNKNOWN}, ""),
+    ("mutable-image", RELEASE, {"version": "1.0.0", "values": {"image": f"shop@{DIGEST}"}}, ""),
+    ("mutable-image", RELEASE, {"version": "1.0.0", "values": {"image": "registry:5000/shop"}}, "not to latest"),
+    (
+        "mutable-image",
+        RELEASE,
+        {"version": "1.0.0", "values": {"image": {"tag": "v1"}, "webhook": {"image": {"tag": "latest"}}}},
+        "not to latest",
+    ),
+    ("mutable-image", RELEASE, {"version": "1.0.0", "values": {"image": {}, "a": {"tag": "v1"}}}, "must be set"),
     ("unguarded-data", INSTANCE, GUARDED, "protect or retain_on_delete"),
     ("unguarded-data", REPOSITORY, {"name": "shopcat"}, "the released images"),
     ("unguarded-data", REPOSITORY, {"name": "shopcat-preview", "forceDelete": True}, ""),
@@ -192,6 +273,8 @@ CASES: Sequence[tuple[str, str, Mapping[str, Any], str]] = [
     ("unguarded-data", SECRET, {"name": "shopcat-preview/pr-1/database", "recoveryWindowInDays": 0}, ""),
     ("unguarded-data", "aws:dynamodb/table:Table", {"name": "orders"}, "a table"),
     ("unguarded-data", "aws:dynamodb/table:Table", {"name": "shopcat-previews"}, ""),
+    ("unguarded-data", REPOSITORY, {"name": "shopcat-previews"}, "the released images"),
+    ("unguarded-data", "aws:eks/cluster:Cluster", {"name": "shopcat-preview/pr-1"}, "the cluster"),
     ("unguarded-data", "aws:ec2/subnet:Subnet", {}, ""),
 ]
 
@@ -206,6 +289,34 @@ def test_a_rule_finds_what_it_is_for_and_lets_the_rest_pass(
         assert words in problems[0]
     else:
         assert problems == []
+
+
+@pytest.mark.parametrize(("kind", "inputs"), [(kind, inputs) for _, kind, inputs, _ in CASES if inputs])
+def test_what_is_not_known_yet_is_not_judged(kind: str, inputs: Mapping[str, Any]) -> None:
+    resource = Declared(kind, "one", dict.fromkeys(inputs, UNKNOWN), protect=True)
+    said = [problem for rule in RULES.values() for problem in rule(resource)]
+    about = {argument for argument in inputs if any(argument in problem.split(" must ")[0] for problem in said)}
+    assert about == set(), said
+
+
+@given(st.data(), st.sampled_from(CASES))
+def test_no_value_stops_a_rule(data: st.DataObject, case: tuple[str, str, Mapping[str, Any], str]) -> None:
+    """A rule that raises would stop the whole update, or let everything pass."""
+    _, kind, inputs, _ = case
+    odd = st.sampled_from(
+        [UNKNOWN, None, "", "{", "[]", 0, 1.5, True, [], [None], {}, {"": None}, [UNKNOWN], {"a": UNKNOWN}]
+    )
+
+    def changed(value: Any) -> Any:
+        if data.draw(st.integers(0, 3)) == 0:
+            return data.draw(odd)
+        if isinstance(value, Mapping):
+            return {key: changed(inner) for key, inner in value.items()}
+        return [changed(inner) for inner in value] if isinstance(value, list) else value
+
+    resource = Declared(kind, "one", {key: changed(value) for key, value in inputs.items()})
+    for rule in RULES.values():
+        assert all(isinstance(problem, str) for problem in rule(resource))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -360,6 +471,7 @@ WRITTEN: list[Callable[[Any], Any]] = [
     json.dumps,
     lambda document: f"\n {json.dumps(document, indent=1)}",
     lambda document: document,
+    lambda document: json.dumps(document).replace('"Statement"', '"statement"').replace('"Effect"', '"effect"'),
 ]
 PLACES: list[Callable[[Any], tuple[str, dict[str, Any]]]] = [
     lambda text: (ROLE, {"assumeRolePolicy": text}),
@@ -367,7 +479,9 @@ PLACES: list[Callable[[Any], tuple[str, dict[str, Any]]]] = [
     lambda text: ("aws:kms/key:Key", {"policy": text}),
     lambda text: ("aws:ec2/vpcEndpoint:VpcEndpoint", {"policy": text}),
     lambda text: ("aws:s3/bucketPolicy:BucketPolicy", {"policy": text}),
-    lambda text: ("aws:cloudwatch/logResourcePolicy:LogResourcePolicy", {"policyDocument": text, "policy": text}),
+    lambda text: ("aws:cloudwatch/logResourcePolicy:LogResourcePolicy", {"policyDocument": text}),
+    lambda text: ("aws:opensearch/domainPolicy:DomainPolicy", {"accessPolicies": text}),
+    lambda text: ("aws:cloudformation/stack:Stack", {"templateBody": json.dumps({"Resources": [{"a": text}]})}),
 ]
 
 

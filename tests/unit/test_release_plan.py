@@ -14,6 +14,7 @@ from moto import mock_aws
 from infra.clients import kubernetes as kubernetes_client
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.secret_versions import restored_version
 from infra.names import APPLICATION_PORT
 from infra.release import plan as release_plan
 from infra.release import traffic_shift
@@ -25,7 +26,6 @@ from infra.settings import Settings, read_settings
 from tests.unit.releases import REGION, SESSION, TABLE, client, digest
 from tests.unit.test_settings import committed
 from tests.unit.test_traffic import Balancer
-from twin.aws import secrets_manager
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,9 @@ def bootstrap() -> None:
 
 
 def push(tag: str, number: int = 1) -> str:
-    manifest = {**json.loads(MANIFEST), "config": {"digest": digest(number)}}
+    # Without layers moto draws the image's digest out of a hundred.
+    layer = {"digest": digest(number)}
+    manifest = {**json.loads(MANIFEST), "config": layer, "layers": [layer]}
     image = client("ecr").put_image(repositoryName="shopcat", imageManifest=json.dumps(manifest), imageTag=tag)
     return str(image["image"]["imageId"]["imageDigest"])
 
@@ -145,34 +147,27 @@ def test_a_tag_that_is_absent_is_refused_with_what_is_there(platform: AwsClients
     refused(platform, r"tag v1\.0\.0 is not in .*/shopcat; it has: v0\.9\.0\. Push it first", tag="v1.0.0")
 
 
-@pytest.fixture
-def labels_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in Secrets Manager, and not as in moto; the twin mends that the same way."""
-    secret = secrets_manager.models.FakeSecret
-    monkeypatch.setattr(secret, "reset_default_version", secret.reset_default_version)
-    secrets_manager.patch_labels()
+def lead_to(**version: str) -> None:
+    """Make a version of the application's secret the current one."""
+    client("secretsmanager").put_secret_value(SecretId="shopcat/application", SecretString="{}", **version)
 
 
-@pytest.mark.usefixtures("labels_stay")
 def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform: AwsClients) -> None:
     """A release that came in while a restored database is tried would move everybody to it; a rollback would lose what is new."""
-    manager = client("secretsmanager")
-
-    def lead_to(*labels: str) -> None:
-        text = json.dumps({"host": labels[0] if labels else "first"})
-        manager.put_secret_value(
-            SecretId="shopcat/application", SecretString=text, VersionStages=["AWSCURRENT", *labels]
-        )
-
     at = {"at": "2026-11-29T10:00:00Z"}
     serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
     push("v1.0.0", 1)
     push("v1.1.0", 2)
     release(platform, tag="v1.0.0")
-    refused(platform, "leads to the first database, and the settings want the restored", tag="v1.1.0", **serving)
-    lead_to("restored:shopcat-restored:1")
-    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0")
-    refused(platform, "leads to the restored database shopcat-restored, .* want the first", tag="v1.1.0", **standing)
+    refused(
+        platform,
+        "leads to the first database, and the settings want the database shopcat-restored",
+        tag="v1.1.0",
+        **serving,
+    )
+    lead_to(ClientRequestToken=restored_version("shopcat-restored"))
+    refused(platform, "leads to the database shopcat-restored, .* want the first", tag="v1.1.0")
+    refused(platform, "leads to the database shopcat-restored, .* want the first", tag="v1.1.0", **standing)
     assert read(platform).decision.action == "stay"
     same = release(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving)
     assert same.decision.open is not None
@@ -180,7 +175,7 @@ def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform:
     back = {"rollback": "v1.0.0-r2->v1.0.0-r1"}
     refused(
         platform,
-        "v1.0.0-r1 would bring its users to the first database, and the settings want the restored",
+        "v1.0.0-r1 would bring its users to the first database, and the settings want the database shopcat-restored",
         **serving,
         **back,
     )
@@ -189,24 +184,32 @@ def test_a_release_and_a_rollback_keep_to_the_database_of_the_settings(platform:
     assert record is not None
     assert record.name == "v1.0.0-r1"
     for wanted in ({}, {"tag": "v1.1.0"}, back):
-        refused(platform, "live v1.0.0-r2 uses the restored database shopcat-restored, and .*is not set", **wanted)
+        refused(platform, "live v1.0.0-r2 uses the database shopcat-restored, and .*is not set", **wanted)
+
+
+def test_a_restored_database_that_became_the_only_one_is_released_on(platform: AwsClients) -> None:
+    at = {"at": "2026-11-29T10:00:00Z", "serves": True}
+    push("v1.0.0", 1)
+    push("v1.1.0", 2)
+    release(platform, tag="v1.0.0")
+    lead_to(ClientRequestToken=restored_version("shopcat-restored"))
+    release(platform, tag="v1.0.0", acceptUnserved="v1.0.0", database={"restore": at})
+    only = {"database": {"identifier": "shopcat-restored"}}
+    refused(platform, "live v1.0.0-r2 uses the database shopcat-restored")
+    assert read(platform, **only).decision.action == "stay"
+    assert read(platform, tag="v1.1.0", acceptUnserved="v1.0.0", **only).decision.action == "release"
 
 
 def test_an_open_release_on_a_restored_database_goes_on_only_by_its_settings(platform: AwsClients) -> None:
     """A drill holds one: a plain update, a person's or a workflow's, must not bring users to it."""
-    manager = client("secretsmanager")
     push("v1.0.0", 1)
     release(platform, tag="v1.0.0")
-    manager.put_secret_value(
-        SecretId="shopcat/application",
-        SecretString='{"host": "b"}',
-        VersionStages=["AWSCURRENT", "restored:shopcat-restored:1"],
-    )
+    lead_to(ClientRequestToken=restored_version("shopcat-restored"))
     at = {"at": "2026-11-29T10:00:00Z"}
     serving, standing = {"database": {"restore": {**at, "serves": True}}}, {"database": {"restore": at}}
     read(platform, tag="v1.0.0", acceptUnserved="v1.0.0", **serving).session.take()
     for settings_meanwhile in ({}, standing):
-        refused(platform, "v1.0.0-r2 would bring its users to the restored database", **settings_meanwhile)
+        refused(platform, "v1.0.0-r2 would bring its users to the database shopcat-restored", **settings_meanwhile)
         assert read(platform, abort="v1.0.0", **settings_meanwhile).decision.action == "abort"
     assert read(platform, **serving).decision.action == "resume"
 

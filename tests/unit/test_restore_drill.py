@@ -4,6 +4,7 @@ import copy
 import re
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from bench import restore as rehearsal
 from infra import settings
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
+from infra.foundation.restored_database import MAY_REPEAT
 from infra.release.ledger import Ledger, table_definition
 from infra.release.state import Attempt, LedgerState, Live, Open, Release
+from infra.settings.platform import Restore
 from pipeline import restore_drill
 from pipeline.errors import PipelineError
 from pipeline.process import Finished
@@ -34,28 +37,48 @@ HELD = f"v1.0.0-r2 has passed every check in blue and {restore_drill.HELD}, as a
 # Decisions ------------------------------------------------------------------------------------------------------------
 
 
-@given(SECONDS, SECONDS, st.one_of(st.none(), SECONDS), st.integers(0, 999_999))
-def test_the_moment_is_one_that_can_be_restored(first: int, length: int, asked: int | None, fraction: int) -> None:
-    earliest, latest = (
-        START + timedelta(seconds=first),
-        START + timedelta(seconds=first + length, microseconds=fraction),
-    )
+@given(SECONDS, SECONDS, SECONDS, st.one_of(st.none(), SECONDS), st.integers(0, 999_999))
+def test_the_moment_is_one_that_can_be_restored(
+    first: int, length: int, kept: int, asked: int | None, fraction: int
+) -> None:
+    made, latest = START + timedelta(seconds=first), START + timedelta(seconds=first + length, microseconds=fraction)
+
+    def choose(text: str) -> str:
+        return restore_drill.choose_moment(made, latest, timedelta(seconds=kept), text)
+
     if asked is None:
-        moment = datetime.fromisoformat(restore_drill.choose_moment(earliest, latest, ""))
-        assert timedelta(0) <= latest - moment < timedelta(seconds=1)
+        assert timedelta(0) <= latest - datetime.fromisoformat(choose("")) < timedelta(seconds=1)
         return
     text = f"{START + timedelta(seconds=asked):%Y-%m-%dT%H:%M:%SZ}"
-    if first <= asked <= first + length:
-        assert restore_drill.choose_moment(earliest, latest, text) == text
+    if max(first, first + length - kept + bool(fraction)) <= asked <= first + length:
+        assert choose(text) == text
         return
     with pytest.raises(PipelineError, match="RDS can restore from"):
-        restore_drill.choose_moment(earliest, latest, text)
+        choose(text)
 
 
-@pytest.mark.parametrize("asked", ["now", "2026-11-29", "2026-11-29T10:00:00+01:00", "2026-02-30T10:00:00Z"])
-def test_what_is_no_moment_is_refused(asked: str) -> None:
-    with pytest.raises(PipelineError, match="expected a moment such as"):
-        restore_drill.choose_moment(START, START + timedelta(days=9), asked)
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "now",
+        "2026-11-29",
+        "2026-11-29T10:00:00",
+        "2026-11-29T10:00:00z",
+        "2026-11-29T10:00:00+01:00",
+        "2026-11-29T10:00:00.5Z",
+        "2026-11-29T24:00:00Z",
+        "2026-11-29T10:00:60Z",
+        "2026-02-30T10:00:00Z",
+        "2026-12-1T1:0:0Z",
+        "\u0662026-12-01T10:00:00Z",
+        " 2026-12-01T10:00:00Z",
+    ],
+)
+def test_what_is_no_moment_is_refused_by_the_drill_and_by_the_settings(asked: str) -> None:
+    with pytest.raises(PipelineError, match="no moment such as"):
+        restore_drill.choose_moment(START, START + timedelta(days=9), timedelta(days=9), asked)
+    with pytest.raises(ShopCatError, match=r"restore\.at"):
+        settings.read_settings(committed(database={**committed()["database"], "restore": {"at": asked}}))
 
 
 @given(
@@ -131,7 +154,7 @@ def test_the_page_is_written_between_its_marks(write: Any, begin: str, end: str,
 
 @dataclass
 class FakeStack:
-    """Pulumi's command line: which settings each update got, and what it answers."""
+    """Pulumi's command line: which settings each update got, and what it answers. None may move traffic."""
 
     calls: list[str]
     fails_at: int = -1
@@ -141,10 +164,11 @@ class FakeStack:
     def show(self, command: str, *options: str) -> Finished:
         restore = self.document["config"]["shopcat:database"].get("restore")
         where = "first" if restore is None else "restored, serves" if restore.get("serves") else "restored"
-        self.calls.append(f"{command}: {where} {' '.join(options)}".strip())
+        assert options[-2:] == ("-c", "shopcat:holdTraffic=true")
+        self.calls.append(f"{command}: {where} {' '.join(options[:-2])}".strip())
         if len(self.calls) - 1 == self.fails_at:
             return Finished(1, "error")
-        if "shopcat:holdTraffic=true" in options:
+        if "shopcat:tag=v1.0.0" in options:
             return Finished(1, HELD) if self.held else Finished(0, "v1.0.0-r2 is live")
         return Finished(0, "")
 
@@ -155,7 +179,7 @@ class FakeStack:
 ORDER = [
     "up: restored",
     "up: restored, serves",
-    "up: restored, serves -c shopcat:tag=v1.0.0 -c shopcat:holdTraffic=true",
+    "up: restored, serves -c shopcat:tag=v1.0.0",
     "up: restored, serves -c shopcat:abort=v1.0.0",
     "up: restored",
     "up: first",
@@ -169,7 +193,9 @@ def account(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setenv(name, "test")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setattr(
-        restore_drill.process, "capture", lambda _: "orders: rows|12\nNOTICE\norders.created_at: newest|10:00"
+        restore_drill.process,
+        "capture",
+        lambda _: f"orders: rows|12\nNOTICE\norders.created_at: newest|10:00\nid: {MAY_REPEAT}|7",
     )
     with mock_aws():
         make: Any = boto3.client
@@ -196,7 +222,7 @@ def test_it_takes_each_step_and_leaves_the_settings_as_they_were(account: AwsCli
     assert calls == ORDER
     text = restore_drill.section(made.rows, "here:")
     assert "the same 1 releases" in text
-    assert "orders: rows 12; orders.created_at: newest 10:00" in text
+    assert f"orders: rows 12; orders.created_at: newest 10:00; id: {MAY_REPEAT} 7" in text
     assert "0 changes" in text
     assert account.get("dynamodb").list_tables()["TableNames"] == ["shopcat-releases"]
 
@@ -217,6 +243,80 @@ def test_a_release_that_was_not_held_is_no_success(account: AwsClients) -> None:
     with pytest.raises(PipelineError, match=r"v1\.0\.0 was not held: users are on the restored database"):
         drill(account, FakeStack(calls, held=False)).run()
     assert calls == ORDER[:3], "what is live can't be aborted"
+
+
+def test_a_drill_beside_another_restore_is_refused_before_anything_is_touched(account: AwsClients) -> None:
+    account.get("rds").create_db_instance(
+        DBInstanceIdentifier="shopcat-restored", Engine="postgres", DBInstanceClass="db.t4g.micro",
+        MasterUsername="admin_", MasterUserPassword="nobody-uses-it", AllocatedStorage=20,
+    )  # fmt: skip
+    calls: list[str] = []
+    made = drill(account, FakeStack(calls))
+    with pytest.raises(PipelineError, match="shopcat-restored is there: somebody else's drill"):
+        made.run()
+    assert (calls, made.rows) == ([], [])
+
+
+def test_the_latest_moment_is_one_whose_copy_has_left_no_snapshot(account: AwsClients) -> None:
+    """RDS refuses to delete an instance whose last snapshot would have a name that is taken."""
+    made = drill(account, FakeStack([]))
+    taken = [made._moment()]
+    for _ in range(3):
+        account.get("rds").create_db_snapshot(
+            DBSnapshotIdentifier=Restore(at=taken[-1]).last_snapshot, DBInstanceIdentifier="shopcat"
+        )
+        latest = made._moment()
+        assert latest not in taken
+        taken.append(latest)
+
+
+def test_a_moment_that_cannot_be_restored_is_refused_before_anything_is_touched(account: AwsClients) -> None:
+    calls: list[str] = []
+    made = replace(drill(account, FakeStack(calls)), asked="2020-01-01T00:00:00Z")
+    with pytest.raises(PipelineError, match="RDS can restore from"):
+        made.run()
+    assert (calls, made.rows) == ([], [])
+
+
+@dataclass
+class World:
+    """One stack, as updates leave it: where the secret leads, the release that is open, where users are."""
+
+    secret: str = "first"
+    opened: str = ""
+    users: str = "first"
+
+    def up(self, call: str, *, holds: bool) -> None:
+        """Take an update as the program does: an open release is gone on with, by whoever runs the next one."""
+        settings_of, _, option = call.removeprefix("up: ").partition(" -c shopcat:")
+        wanted = "restored" if settings_of.endswith("serves") else "first"
+        if option.startswith("abort"):
+            self.opened = ""
+        elif self.opened and self.opened != wanted:
+            return  # refused
+        elif option.startswith("tag") and not self.opened:
+            if self.secret != wanted:
+                return  # refused
+            self.opened = wanted
+        if self.opened and not holds:
+            self.users, self.opened = self.opened, ""
+        self.secret = wanted
+
+
+def _users_after(first_at: tuple[int, ...], *, holds: bool) -> str:
+    """Return where users are once two drills have run whose updates take turns."""
+    world, drills = World(), (iter(ORDER), iter(ORDER))
+    for turn in range(2 * len(ORDER)):
+        call = next(drills[turn not in first_at])
+        world.up(call, holds=holds or "tag=" in call)
+    return world.users
+
+
+def test_two_drills_at_once_move_no_user() -> None:
+    """Both may have looked before either had restored anything; Pulumi's lock holds for one update, not for a drill."""
+    turns = list(combinations(range(2 * len(ORDER)), len(ORDER)))
+    assert {_users_after(first_at, holds=True) for first_at in turns} == {"first"}
+    assert "restored" in {_users_after(first_at, holds=False) for first_at in turns}, "what holding each update is for"
 
 
 def test_the_ways_back_are_in_the_guide() -> None:

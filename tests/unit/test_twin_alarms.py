@@ -251,6 +251,18 @@ def test_an_alarm_fires_on_bad_data_and_is_quiet_on_good(cloudwatch: Any, name: 
     assert _state(cloudwatch) == state
 
 
+@pytest.mark.parametrize("name", [name for name, alarm in ALARMS.items() if alarm.missing == "breaching"])
+def test_an_alarm_about_what_is_not_there_leaves_no_period_missing(name: str) -> None:
+    """Else CloudWatch looks at older periods first, and tells that much later."""
+    alarm = ALARMS[name]
+    values = calculate(alarm.expression, {metric: [None, None] for metric in alarm.metrics}, 2)
+    assert (
+        judge(values, {"ComparisonOperator": alarm.comparison, "Threshold": alarm.threshold, "EvaluationPeriods": 2})
+        == "ALARM"
+    )
+    assert None not in values
+
+
 def _kept(blue: tuple[float | None, float | None], green: tuple[float | None, float | None]) -> Data:
     """Requests and healthy targets of each colour."""
     return {"requests_blue": blue[0], "blue": blue[1], "requests_green": green[0], "green": green[1]}

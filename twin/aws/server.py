@@ -36,7 +36,6 @@ from twin.aws.elbv2 import patch_load_balancing
 from twin.aws.faults import Faults
 from twin.aws.rds import patch_rds
 from twin.aws.route53 import patch_names
-from twin.aws.secrets_manager import patch_labels
 from twin.config import Twin
 from twin.errors import TwinError
 
@@ -300,7 +299,6 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     patch_rds(twin)
     patch_recovery()
-    patch_labels()
     patch_load_balancing(twin)
     patch_names()
     application = Application(twin)

@@ -87,21 +87,30 @@ def _vpc_endpoint(resource: Declared, _: Declarations) -> Iterable[Charge]:
         yield _by_use("traffic through interface endpoints", "interface-endpoint-traffic")
 
 
-def _database(resource: Declared, _: Declarations) -> Iterable[Charge]:
-    _expect(resource, "engine", resource.inputs.get("engine"), "postgres")
-    kind = resource.inputs.get("storageType")
+def _database(resource: Declared, declared: Declarations) -> Iterable[Charge]:
+    inputs = {**_source_of_copy(resource, declared), **resource.inputs}
+    _expect(resource, "engine", inputs.get("engine"), "postgres")
+    kind = inputs.get("storageType")
     if kind != "gp2":  # of a database that was there before
         _expect(resource, "storageType", kind, "gp3")
-    instance_class = resource.inputs["instanceClass"]
-    zones, place = ("multi", "two zones") if resource.inputs.get("multiAz") else ("single", "one zone")
+    _expect(resource, "iops", inputs.get("iops"), None)
+    instance_class = inputs["instanceClass"]
+    zones, place = ("multi", "two zones") if inputs.get("multiAz") else ("single", "one zone")
     yield _fixed(f"database {instance_class} in {place}", f"{instance_class}-{zones}")
     yield _fixed(
         f"storage of the database in {place}",
         f"database-storage{'-gp2' if kind == 'gp2' else ''}-{zones}",
-        resource.inputs["allocatedStorage"],
+        inputs["allocatedStorage"],
     )
-    if resource.inputs.get("manageMasterUserPassword"):
+    if inputs.get("manageMasterUserPassword"):
         yield _fixed("secret with the database's master password", "secret")
+
+
+def _source_of_copy(resource: Declared, declared: Declarations) -> Mapping[str, Any]:
+    """Return the arguments of the database that this one is a copy of: a restore takes from it what it does not say itself."""
+    source = (resource.inputs.get("restoreToPointInTime") or {}).get("sourceDbInstanceIdentifier")
+    others = [each.inputs for each in declared.values() if each.pulumi_type == resource.pulumi_type]
+    return next((inputs for inputs in others if source and inputs.get("identifier") == source), {})
 
 
 def _logs(resource: Declared, _: Declarations) -> Iterable[Charge]:
