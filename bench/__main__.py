@@ -27,6 +27,7 @@ _SYSTEMS = [name for stage in matrix.STAGES for name in stage]
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--all", action="store_true", help="every accident, and the curve of delays: hours")
+    parser.add_argument("--report", action="store_true", help="run nothing; publish what was kept")
     parser.add_argument("--again", action="store_true", help="forget the cells of former runs")
     parser.add_argument("--runs", type=int, default=1, help="releases for each cell; the worst is shown")
     parser.add_argument("--systems", nargs="+", choices=_SYSTEMS, default=_SYSTEMS)
@@ -49,7 +50,9 @@ def _run_matrix(names: Sequence[str], arguments: argparse.Namespace) -> list[str
     if arguments.again:
         shutil.rmtree(RESULTS, ignore_errors=True)
     accidents = chosen_accidents(arguments.accidents, every=arguments.all)
-    broken = matrix.run_all(names, arguments.systems, accidents, runs=arguments.runs, with_curve=arguments.all)
+    broken: dict[str, str] = {}
+    if not arguments.report:
+        broken = matrix.run_all(names, arguments.systems, accidents, runs=arguments.runs, with_curve=arguments.all)
     figures = assembly.assemble()
     print(cells.table(cells.read(), {each.name: each.title for each in assembly.SYSTEMS}))
     problems = [*figures["problems"], *(f"{name}: {text}" for name, text in broken.items())]
@@ -79,7 +82,7 @@ def main() -> int:
     """Run, report, take the twins down; 1 if a step failed or the run proves nothing, which is then not published."""
     arguments = _arguments()
     first = os.environ.get("SHOPCAT_TWIN_NAME", "bench")
-    names = [first] if arguments.full else [first, f"{first}-2"]
+    names = [] if arguments.report else [first] if arguments.full else [first, f"{first}-2"]
     if reason := run.why_not(names):
         print(f"error: {reason}", file=sys.stderr)
         return 1
