@@ -160,6 +160,10 @@ kills: $(READY) ## updates killed after each call of AWS, and production's secon
 upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an hour; docs/upgrades.md
 	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
 
+.PHONY: passwords
+passwords: $(READY) ## releases and a rotation under load: which passwords the database takes before and after
+	SHOPCAT_PASSWORDS=1 $(VENV)/bin/pytest tests/twin/test_passwords.py
+
 .PHONY: alarms
 alarms: $(READY) ## a fault for each alarm under load, and a release that no alarm tells of; docs/alarms.md
 	SHOPCAT_ALARMS=1 $(VENV)/bin/pytest tests/twin/test_alarms.py
