@@ -67,7 +67,7 @@ def post_mortem(raw: Mapping[str, Any], file: str) -> str:
 
 
 def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
-    """Return the matrix of these systems; an accident that none was measured in is left out."""
+    """Return the matrix of these systems, and in how many accidents each failed; one that none was measured in is left out."""
     cells = {(entry["accident"], entry["system"]): entry for entry in raw["cells"]}
     titles = {entry["name"]: entry["title"] for entry in raw["systems"]}
 
@@ -83,7 +83,19 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
         if any((each["name"], system) in cells for system in systems)
     ]
     heads = " | ".join(titles[system] for system in systems)
-    return "\n".join([f"| failed of sent, until at rest, outcome | {heads} |", f"|---|{'---|' * len(systems)}", *rows])
+    counts = []
+    for system in systems:
+        failed = [entry["failed"] for (_, name), entry in cells.items() if name == system]
+        counts.append(f"{titles[system]} {sum(count > 0 for count in failed)} of {len(failed)}")
+    return "\n".join(
+        [
+            f"| failed of sent, until at rest, outcome | {heads} |",
+            f"|---|{'---|' * len(systems)}",
+            *rows,
+            "",
+            f"Accidents in which requests failed, of those that were run: {', '.join(counts)}.",
+        ]
+    )
 
 
 def tables(raw: Mapping[str, Any]) -> dict[str, str]:
