@@ -191,7 +191,7 @@ class Argo:
         self._apply(self._rollout(tag, secret), "argoproj.io/v1alpha1")
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=300)
 
-    def push(self, tag: str, edits: dict[str, str]) -> None:
+    def push(self, tag: str, edits: Mapping[str, str]) -> None:
         """Build and push to the shop's own repository, whose tags can't be changed."""
         self._images.push(tag, edits)
 

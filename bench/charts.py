@@ -59,6 +59,7 @@ class Chart:
         self._twin, self._images, self._budget = twin, images, budget
         self._copy = directory / self.name
         self._released: list[str] = []
+        """Contents that served or were to, the newest last; without those that were undone."""
         self._balancer = IngressLoadBalancer(twin, self.name, _APP)
 
     # What differs -----------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ class Chart:
         self._enter()
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=180)
 
-    def push(self, tag: str, edits: dict[str, str]) -> None:
+    def push(self, tag: str, edits: Mapping[str, str]) -> None:
         """Build and push to the shop's own repository, whose tags can't be changed."""
         self._images.push(tag, edits)
 
@@ -112,6 +113,11 @@ class Chart:
     def undo(self) -> subprocess.Popen[str]:
         """Start `helm rollback` to the last good revision before."""
         return self._start(self._rollback(pending=False))
+
+    def _undone(self) -> str:
+        """Forget the newest content; return the one before it."""
+        newest = self._released.pop()
+        return self._released[-1] if self._released else newest
 
     def target(self) -> Target:
         """Return its Ingress's load balancer."""
@@ -255,7 +261,7 @@ class Legacy(Chart):
     def _enter(self) -> None:
         self._ingress()
 
-    def push(self, tag: str, edits: dict[str, str]) -> None:
+    def push(self, tag: str, edits: Mapping[str, str]) -> None:
         """Build and push over `latest`, as its workflow does."""
         self._images.push(tag, edits, tag="latest", repository=self._repository)
 
@@ -265,9 +271,8 @@ class Legacy(Chart):
 
     def undo(self) -> subprocess.Popen[str]:
         """Push the former source over `latest`, then start `helm upgrade`."""
-        serving = self._released.pop()
-        former = self._released[-1] if self._released else serving
-        self.push(former, dict(self._images.edits(former)))
+        former = self._undone()
+        self.push(former, self._images.edits(former))
         return self._start([*self._rollback(pending=True), self._upgrade()])
 
     def _release(self, tag: str) -> list[list[str]]:
@@ -325,6 +330,7 @@ class Patched(Chart):
     def __init__(self, twin: Twin, directory: Path, images: Images, budget: DrainBudget) -> None:
         super().__init__(twin, directory, images, budget)
         self._rule = ""
+        self._last_tag = ""
         self._groups: dict[str, str] = {}
 
     def _install(self, tag: str) -> None:
@@ -347,6 +353,7 @@ class Patched(Chart):
         self._set_defaults(self._patched_values())
 
     def _release(self, tag: str) -> list[list[str]]:
+        self._last_tag = tag
         settle = self._budget.propagation_seconds + self._budget.longest_request_seconds
         arguments = [
             "--tag", tag, "--digest", self._digest(tag), "--rule", self._rule, "--blue", self._groups["blue"],
@@ -355,12 +362,11 @@ class Patched(Chart):
         return [[sys.executable, "helm/release.py", *arguments]]
 
     def undo(self) -> subprocess.Popen[str]:
-        """Push the source of what served before under a new tag, and start its release."""
-        former = self._released[-2] if len(self._released) > 1 else self._released[-1]
-        major, minor, patch = self._released[-1].removeprefix("v").split(".")
+        """Push what served before under a new tag, and start its release."""
+        former = self._undone()
+        major, minor, patch = self._last_tag.removeprefix("v").split(".")
         tag = f"v{major}.{minor}.{int(patch) + 1}"
-        self._released.append(tag)
-        self.push(tag, dict(self._images.edits(former)))
+        self._images.push(former, self._images.edits(former), tag=tag)
         return self._start([*self._rollback(pending=True), *self._release(tag)])
 
     def target(self) -> Target:

@@ -47,7 +47,7 @@ class Ours:
     def install(self, tag: str) -> None:
         """Do nothing: the stack is there, with its first release."""
 
-    def push(self, tag: str, edits: dict[str, str]) -> None:
+    def push(self, tag: str, edits: Mapping[str, str]) -> None:
         """Build and push to the repository, whose tags can't be changed."""
         self._images.push(tag, edits)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,7 +66,7 @@ class System(Protocol):
     def install(self, tag: str) -> None:
         """Make everything the system needs, with a first release that answers."""
 
-    def push(self, tag: str, edits: dict[str, str]) -> None:
+    def push(self, tag: str, edits: Mapping[str, str]) -> None:
         """Build the application with these pieces of its source replaced, and push it as the system's workflow does."""
 
     def push_again(self, content: str) -> None:

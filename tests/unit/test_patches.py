@@ -495,8 +495,8 @@ class client:
         groups = [{"TargetGroupArn": name, "Weight": weight} for name, weight in read()["weights"].items()]
         return {"Rules": [{"Actions": [{"ForwardConfig": {"TargetGroups": groups}}]}]}
     def describe_target_health(self, TargetGroupArn):
-        state = read()["health"]
-        return {"TargetHealthDescriptions": [{"TargetHealth": {"State": state}}]}
+        states = read()["health"].split()
+        return {"TargetHealthDescriptions": [{"TargetHealth": {"State": state}} for state in states]}
     def modify_rule(self, RuleArn, Actions):
         state = read()
         state["weights"] = {one["TargetGroupArn"]: one["Weight"] for one in Actions[0]["ForwardConfig"]["TargetGroups"]}
@@ -573,6 +573,22 @@ def test_weights_stay_while_the_new_colour_is_unhealthy_and_the_next_run_goes_on
     assert (releases.state["weights"], releases.replicas()) == ({"B": 100, "G": 0}, {"blue": 2, "green": 2})
     assert releases.run("v1.1.0").returncode == 0
     assert (releases.state["weights"], releases.replicas()) == ({"B": 0, "G": 100}, {"blue": 0, "green": 2})
+
+
+@pytest.mark.parametrize(
+    ("health", "code"),
+    [
+        ("healthy healthy draining draining", 0),  # pods of the release before the last, on a way back soon after it
+        ("draining draining", 1),
+        ("healthy initial draining", 1),
+        ("healthy unhealthy", 1),
+        ("", 1),
+    ],
+)
+def test_only_targets_that_stay_are_asked_for_health(releases: Releases, health: str, code: int) -> None:
+    assert releases.run("v1.0.0").returncode == 0
+    assert releases.run("v1.1.0", health=health).returncode == code
+    assert releases.state["weights"] == ({"B": 100, "G": 0} if code else {"B": 0, "G": 100})
 
 
 def test_a_first_release_that_failed_is_not_taken_for_live(releases: Releases) -> None:
