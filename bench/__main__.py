@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import assembly, cells, documents, load, matrix, page, report, run, scenarios, tools, workloads
+from bench import assembly, cells, documents, load, matrix, page, report, run, scenarios, workloads
 from bench.accidents import ACCIDENTS, Accident
 from bench.figures import as_text
 from twin.errors import TwinError
@@ -94,7 +94,6 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        tools.kill_started()
         run.take_down(names)
         os._exit(130)  # threads that wait for what was killed would hold up an exit
     finally:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from bench import tools
 from bench.load import MIX, Load, Stream
 from twin import config, parts, pulumi
 from twin.aws import postgres
@@ -44,7 +45,8 @@ def why_not(names: Iterable[str]) -> str:
 
 
 def take_down(names: Iterable[str]) -> None:
-    """Take twins down whole; print what can't be removed, and keep that twin."""
+    """Kill what still works on them, and take twins down whole; print what can't be removed, and keep that twin."""
+    tools.kill_started()
     for name in names:
         twin = config.load(name, simulated=False)
         left = parts.down(twin)
@@ -163,29 +165,9 @@ def start_up(
     ``more`` is added to the environment. It runs at a lower priority: where there is an AWS it runs on a machine of its own.
     """
     options = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [
-                "nice",
-                "-n",
-                str(_NICE),
-                "pulumi",
-                "up",
-                "-s",
-                pulumi.STACK,
-                "--yes",
-                "--skip-preview",
-                "--non-interactive",
-                *options,
-            ],
-            cwd=REPOSITORY,
-            env={**environment(twin, settings), **(more or {})},
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    argv = ["nice", "-n", str(_NICE), "pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview"]
+    variables = {**environment(twin, settings), **(more or {})}
+    process = tools.start_session([*argv, "--non-interactive", *options], REPOSITORY, variables, log)
     # Where the kernel groups processes by session, a process's own niceness counts among its session alone.
     with contextlib.suppress(OSError):
         Path(f"/proc/{process.pid}/autogroup").write_text(str(_NICE))

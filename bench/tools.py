@@ -52,11 +52,19 @@ def start(twin: Twin, commands: Sequence[Sequence[str]], directory: Path, name: 
     They run in the directory, where their log goes too, under that name.
     """
     log = directory / f"{name}-{time.monotonic_ns()}.log"
+    argv = [sys.executable, "-c", _IN_ORDER, json.dumps([list(each) for each in commands])]
+    return start_session(argv, directory, environment(twin), log)
+
+
+def start_session(
+    argv: Sequence[str], directory: Path, variables: Mapping[str, str], log: Path
+) -> subprocess.Popen[str]:
+    """Start a command in a session of its own, its output to a log; :func:`kill_started` knows of it."""
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, "-c", _IN_ORDER, json.dumps([list(each) for each in commands])],
+            argv,
             cwd=directory,
-            env=environment(twin),
+            env=variables,
             text=True,
             stdin=subprocess.DEVNULL,
             stdout=out,

@@ -277,7 +277,8 @@ def test_a_push_that_fails_for_another_reason_is_no_refusal() -> None:
 def test_an_interrupt_takes_the_twins_down_while_cells_still_run(tmp_path: Path) -> None:
     """Their threads would go on for hours, and their tools have sessions of their own."""
     script = """
-import subprocess, sys, time
+import os, sys, time
+from pathlib import Path
 from bench import __main__ as command, matrix, run, tools
 
 class Stage:
@@ -285,14 +286,14 @@ class Stage:
     def __init__(self, *_): ...
     def prepare(self, names): return names
     def run(self, *_, **__):
-        tool = subprocess.Popen(["sleep", "600"], start_new_session=True)
-        tools._started.append(tool)
+        tool = tools.start_session(["sleep", "600"], Path("/"), {}, Path(os.devnull))
         print(tool.pid, flush=True)
         tool.wait()
         time.sleep(600)
 
 matrix.Stage, run.why_not, run.prepare_process = Stage, lambda names: "", lambda: None
-run.take_down = lambda names: print("down", names, flush=True)
+run.config.load = lambda name, **_: name
+run.parts.down = lambda twin: print("down", twin, flush=True) or ["kept"]
 sys.argv = ["bench", "--systems", "ours"]
 command.main()
 """
@@ -304,5 +305,5 @@ command.main()
         tool = int(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        assert process.stdout.read() == "down ['bench', 'bench-2']\n"
+        assert process.stdout.read() == "down bench\ndown bench-2\n"
     assert not Path(f"/proc/{tool}").exists() or "Z" in Path(f"/proc/{tool}/stat").read_text().split()[2]
