@@ -19,8 +19,8 @@ of the aborted claim, which no pod holds, until the next claim. A rollback to th
 password, whose pods may still run; any other rollback is given a new one.
 
 So at any moment the password of each running pod is accepted, and a colour's role accepts one password and no other: what
-leaked ends with the second release after it. The owner's own password, which pods of releases from before sign in with, ends
-with the first claim beside which no such release is left (`Login.closes_owner`).
+leaked ends with the second release after it, sessions that were signed in with it included. The owner's own password, which
+pods of releases from before sign in with, ends with the first claim beside which no such release is left (`Login.closes_owner`).
 
 A restored database (`shopcat:database.restore`) has the passwords of its moment. So each claim has a Job in the database that
 releases use and one in the restored database (`DatabaseSettings.login_identifiers`): the claim that goes on, and the one that was
