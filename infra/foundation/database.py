@@ -419,7 +419,7 @@ class Database(pulumi.ComponentResource):
             {
                 "PGPASSWORD": (name, "password"),
                 "APP_USER": ("application", "username"),
-                "APP_PASSWORD": ("application", "password"),
+                "NEW_PASSWORD": ("application", "password"),
             },
             self._inside(cluster, [master, application]),
             # With the setting the Job goes and runs once more: pods of before may have made something since.

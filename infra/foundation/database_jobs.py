@@ -63,6 +63,17 @@ def _remote(field: Field) -> dict[str, pulumi.Input[str]]:
     return {"key": field.source, "property": field.field, **version}
 
 
+def psql_command(sql: str) -> list[str]:
+    r"""Return the command that runs SQL, in which `\password` takes the value of the variable `NEW_PASSWORD`.
+
+    By that psql sends the role's verifier, never the password: a statement is in the server's log if it fails or `log_statement`
+    is set, and in `pg_stat_statements`. psql asks for a password twice, on its input where it has no terminal.
+    """
+    refuse_empty = """: "${NEW_PASSWORD:?is empty}\""""
+    answer = """printf '%s\\n%s\\n' "$NEW_PASSWORD" "$NEW_PASSWORD\""""
+    return ["sh", "-c", f"{refuse_empty} && {answer} | psql -v ON_ERROR_STOP=1 -f /dev/fd/3 3<<'SQL'\n{sql}SQL"]
+
+
 def job_metadata(
     name: str, annotations: Mapping[str, pulumi.Input[str]] | None = None, labels: Mapping[str, str] | None = None
 ) -> kubernetes.meta.v1.ObjectMetaArgs:
@@ -111,7 +122,7 @@ class DatabaseJobs:
         Args:
             name: of the Job and its resource.
             sql: for psql, which reads its variables from the environment.
-            secrets: variable → Secret and key; `PGPASSWORD` is the master user's password.
+            secrets: variable → Secret and key; `PGPASSWORD` is the master user's password, `NEW_PASSWORD` that of the role.
             opts: of the Job.
             values: more variables.
             annotations: of its pods.
@@ -154,7 +165,7 @@ class DatabaseJobs:
         return core.ContainerArgs(
             name="psql",
             image=self.settings.images.database,
-            command=["sh", "-c", f"psql -v ON_ERROR_STOP=1 <<'SQL'\n{sql}SQL"],
+            command=psql_command(sql),
             env=[
                 *(core.EnvVarArgs(name=name, value=value) for name, value in plain.items()),
                 *(

@@ -1,20 +1,19 @@
-"""SQL by which the database's master user makes the application's roles, for psql.
+r"""SQL by which the database's master user makes the application's roles, for psql.
 
 RDS's master user is no superuser: it may make roles, is a member of what it makes or can become one (PostgreSQL 16: it has the
 ADMIN option of a role that it makes, and may grant the rest to itself), and gives away what it owns to a role that it is a member
 of and that may make objects in the schema (postgresql.org/docs/16/role-membership.html, sql-altertable.html).
 
-Each statement may run again and then changes nothing.
+Each statement may run again and then changes nothing. `\password` takes the password from `psql_command` (database_jobs.py).
 """
 
 from __future__ import annotations
 
 _MAKE_ROLE = r"""
 \getenv role APP_USER
-\getenv password APP_PASSWORD
 \getenv database PGDATABASE
 SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
-SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
+\password :"role"
 SELECT format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO %I', :'database', :'role') \gexec
 SELECT format('GRANT USAGE, CREATE ON SCHEMA public TO %I', :'role') \gexec
 """
@@ -83,24 +82,39 @@ def role_sql(*, taken_over: bool) -> str:
 _LOGIN = r"""
 \getenv owner APP_OWNER
 \getenv role LOGIN_USER
-\getenv password LOGIN_PASSWORD
+\getenv version LOGIN_VERSION
 \getenv closes_owner CLOSES_OWNER
-SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role'
-  AND shobj_description(oid, 'pg_authid') IS DISTINCT FROM 'made for a colour of ShopCat') AS is_anothers \gset
+SELECT count(*) = 1 AND NOT bool_or(coalesce(mark, '') LIKE 'made for a colour of ShopCat%') AS is_anothers,
+    count(*) = 1 AND bool_or(mark LIKE '%: %' AND mark <> 'made for a colour of ShopCat: ' || :'version') AS is_another_claims
+  FROM (SELECT shobj_description(oid, 'pg_authid') AS mark FROM pg_roles WHERE rolname = :'role') AS known \gset
 \if :is_anothers
   DO $do$ BEGIN RAISE EXCEPTION USING MESSAGE = 'the role of a colour is there already, and no release has made it',
     HINT = 'drop or rename it: its name is shopcat:database.applicationRole, _ and the colour'; END $do$;
 \endif
 BEGIN;
-SELECT format('CREATE ROLE %I LOGIN', :'role') WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
-SELECT format('COMMENT ON ROLE %I IS %L', :'role', 'made for a colour of ShopCat') \gexec
+SELECT format('CREATE ROLE %I LOGIN', :'role'), format('COMMENT ON ROLE %I IS %L', :'role', 'made for a colour of ShopCat')
+  WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = :'role') \gexec
+SELECT format('ALTER ROLE %I LOGIN INHERIT CONNECTION LIMIT -1 VALID UNTIL %L', :'role', 'infinity'),
+  format('ALTER ROLE %I RESET ALL', :'role'), format('ALTER ROLE %I IN DATABASE %I RESET ALL', :'role', current_database()) \gexec
 SELECT format('GRANT %I TO %I', :'owner', :'role') \gexec
+SELECT format('GRANT %I, %I TO %I', :'owner', :'role', current_user) \gexec
+\password :"role"
 SELECT format('ALTER ROLE %I SET role = %L', :'role', :'owner') \gexec
-SELECT format('ALTER ROLE %I PASSWORD %L', :'role', :'password') \gexec
 \if :closes_owner
   SELECT format('ALTER ROLE %I NOLOGIN PASSWORD NULL', :'owner') \gexec
 \endif
+SELECT format('SELECT FROM set_config(%L, %L, true)', name, value),
+    format('ALTER ROLE %I %s SET %I FROM CURRENT', :'role', place, name)
+  FROM (SELECT setdatabase, CASE WHEN setdatabase > 0 THEN format('IN DATABASE %I', current_database()) END AS place,
+      split_part(setting, '=', 1) AS name, substr(setting, strpos(setting, '=') + 1) AS value
+    FROM pg_db_role_setting JOIN pg_roles ON pg_roles.oid = setrole AND rolname = :'owner', unnest(setconfig) AS setting
+    WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) AS of_owner
+  WHERE name <> 'role' AND lower(name) IN (SELECT lower(pg_settings.name) FROM pg_settings WHERE context = 'user')
+  ORDER BY setdatabase \gexec
 COMMIT;
+SELECT count(pg_terminate_backend(pid)) AS sessions_ended FROM pg_stat_activity
+  WHERE (usename = :'role' AND :'is_another_claims') OR (usename = :'owner' AND :'closes_owner');
+SELECT format('COMMENT ON ROLE %I IS %L', :'role', 'made for a colour of ShopCat: ' || :'version') \gexec
 """
 
 
@@ -108,7 +122,11 @@ def login_sql() -> str:
     """Return what the Job of one claim runs, as the master user: the colour's role, with the claim's password and no other.
 
     The role is a member of the one that owns the tables, and every session of it begins as that: what a release makes is the
-    owner's, whichever colour it was in, and a migration needs nothing else. Where the claim closes the owner, nobody signs in
-    as that any more.
+    owner's, whichever colour it was in, and a migration needs nothing else. PostgreSQL applies the settings of the role that
+    signs in, so the colour's has those of the owner that any role may set (`search_path` and the like) and no others. Whatever
+    else somebody changed in it by hand is undone. Where the claim closes the owner, nobody signs in as that any more.
+
+    Sessions outlive their password. Those of the colour's former claims are ended, and the owner's where it is closed: no pod has
+    them. The claim is written into the role's comment last, so that a Job of the same claim, whose pods may run, ends none.
     """
     return _LOGIN

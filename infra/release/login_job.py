@@ -74,10 +74,14 @@ def _declare_login(login: Login, jobs: DatabaseJobs, owner: str, opts: pulumi.Re
         {
             "PGPASSWORD": (name, "master"),
             "LOGIN_USER": (name, "username"),
-            "LOGIN_PASSWORD": (name, "password"),
+            "NEW_PASSWORD": (name, "password"),
         },
         pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[secret])),
-        values={"APP_OWNER": owner, "CLOSES_OWNER": str(login.closes_owner).lower()},
+        values={
+            "APP_OWNER": owner,
+            "CLOSES_OWNER": str(login.closes_owner).lower(),
+            "LOGIN_VERSION": login.version,
+        },
         annotations=jobs.notes,
         labels=LOGIN_JOB_LABELS,
     )

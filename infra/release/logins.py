@@ -19,8 +19,8 @@ of the aborted claim, which no pod holds, until the next claim. A rollback to th
 password, whose pods may still run; any other rollback is given a new one.
 
 So at any moment the password of each running pod is accepted, and a colour's role accepts one password and no other: what
-leaked ends with the second release after it. The owner's own password, which pods of releases from before sign in with, ends
-with the first claim beside which no such release is left (`Login.closes_owner`).
+leaked ends with the second release after it, sessions that were signed in with it included. The owner's own password, which
+pods of releases from before sign in with, ends with the first claim beside which no such release is left (`Login.closes_owner`).
 
 A restored database (`shopcat:database.restore`) has the passwords of its moment. So each claim has a Job in the database that
 releases use and one in the restored database (`DatabaseSettings.login_identifiers`): the claim that goes on, and the one that was
@@ -41,7 +41,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import error_code, explain
-from infra.names import RESTORED, login_role
+from infra.errors import ReleaseError
+from infra.names import RESTORED, SECRET_KEYS, login_role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -89,11 +90,17 @@ def make_password(clients: AwsClients, login: Login, owner: str, colour: Colour)
     it is once it is made (docs.aws.amazon.com/secretsmanager/latest/apireference/API_PutSecretValue.html).
 
     Raises:
-        ShopCatError: Secrets Manager says no; the message says why.
+        ShopCatError: the secret is gone or to be deleted, or Secrets Manager says no; the message says what mends it.
     """
     manager = clients.get("secretsmanager")
     try:
-        if login.version in manager.describe_secret(SecretId=login.secret_id).get("VersionIdsToStages", {}):
+        secret = manager.describe_secret(SecretId=login.secret_id)
+        if "DeletedDate" in secret:
+            raise ReleaseError(
+                f"secret {login.secret_id} is scheduled for deletion; aws secretsmanager restore-secret --secret-id "
+                f"{login.secret_id}, then run pulumi up -s prod again"
+            )
+        if login.version in secret.get("VersionIdsToStages", {}):
             return False
         password = "".join(secrets.choice(_CHARACTERS) for _ in range(PASSWORD_LENGTH))
         text = json.dumps({"username": login_role(owner, colour), "password": password})
@@ -101,6 +108,10 @@ def make_password(clients: AwsClients, login: Login, owner: str, colour: Colour)
     except (BotoCoreError, ClientError) as error:
         if error_code(error) == "ResourceExistsException":
             return False
+        if error_code(error) == "ResourceNotFoundException":
+            raise ReleaseError(
+                f"secret {login.secret_id} is gone; as an administrator run pulumi up --refresh -s prod, which makes it again"
+            ) from error
         raise explain(error, f"secret {login.secret_id}", clients.endpoint_url) from error
     return True
 
@@ -144,7 +155,7 @@ def has_yet_to_stop(deployment: Mapping[str, Any] | None, secret_name: str) -> b
 
 
 def reads_another(pod_spec: Mapping[str, Any], secret_name: str) -> bool:
-    """Check for a container that takes a variable from another Secret than this."""
+    """Check for a container that takes the database's password from another Secret than this; a sidecar's own is none of it."""
     return any(name != secret_name for name in _secrets_of(pod_spec))
 
 
@@ -152,5 +163,5 @@ def _secrets_of(pod_spec: Mapping[str, Any]) -> Iterator[str]:
     for container in pod_spec.get("containers") or []:
         for variable in container.get("env") or []:
             source = (variable.get("valueFrom") or {}).get("secretKeyRef")
-            if source:
+            if source and variable["name"] in SECRET_KEYS:
                 yield str(source["name"])

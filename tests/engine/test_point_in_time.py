@@ -188,11 +188,13 @@ class Script:
             **programs_of_debian,
             "PATH": f"{programs.debian_program(twin, 'psql').parent}{os.pathsep}{os.environ['PATH']}",
             "PGHOST": twin.host_ip, "PGPORT": str(port), "PGDATABASE": "shopcat", "PGUSER": "shopcat_admin",
-            "PGSSLMODE": "require", "PGPASSWORD": secret["password"], "APP_USER": "shopcat", "APP_PASSWORD": "only-here",
+            "PGSSLMODE": "require", "PGPASSWORD": secret["password"], "APP_USER": "shopcat", "NEW_PASSWORD": "only-here",
         }  # fmt: skip
 
     def __call__(self) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(self._command, env=self._env, text=True, capture_output=True, check=False)
+        return subprocess.run(
+            self._command, env=self._env, text=True, capture_output=True, check=False, start_new_session=True
+        )
 
 
 def test_goes_on_from_there_by_itself(database: Database) -> None:

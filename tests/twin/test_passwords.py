@@ -10,7 +10,7 @@ import pytest
 
 from bench import run
 from bench.reconcile import disagreements, orders_lost_or_doubled
-from tests.tools import aws
+from tests.tools import aws, command, kubectl
 from tests.twin.shop import Shop, open_shop, stop, wait_for
 from twin import pulumi
 from twin.config import Twin
@@ -45,22 +45,28 @@ def current(shop: Shop, colour: str) -> Credentials:
     return Credentials(value["username"], value["password"])
 
 
-def signs_in(shop: Shop, credentials: Credentials) -> bool:
-    """Whether PostgreSQL accepts them; any other answer than that or a refusal of the password is an error."""
+def sign_in(shop: Shop, credentials: Credentials) -> "subprocess.Popen[str]":
+    """Start psql, which runs what it is given."""
     twin = shop.twin
     where = f"host={twin.host_ip} port={twin.postgres_port} dbname=shopcat user={credentials.role} sslmode=require"
-    result = subprocess.run(
-        ["psql", where, "-At", "-c", "SELECT current_user"],
-        env={**run.environment(twin, shop.settings), **pulumi.environment(twin), "PGPASSWORD": credentials.password},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
+    return subprocess.Popen(
+        ["psql", where, "-XAt"],
+        env={**os.environ, **pulumi.environment(twin), "PGPASSWORD": credentials.password},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
     )
-    if result.returncode:
-        assert "password authentication failed" in result.stderr
+
+
+def signs_in(shop: Shop, credentials: Credentials) -> bool:
+    """Whether PostgreSQL accepts them; any other answer than that or a refusal of the password is an error."""
+    psql = sign_in(shop, credentials)
+    output, errors = psql.communicate("SELECT current_user;\n", timeout=60)
+    if psql.returncode:
+        assert "password authentication failed" in errors
         return False
-    assert result.stdout.strip() == "shopcat", "each session is the owner's"
+    assert output.strip() == "shopcat", "each session is the owner's"
     return True
 
 
@@ -83,12 +89,20 @@ def test_each_release_and_a_rotation_end_the_password_before_the_last(shop: Shop
     assert signs_in(shop, blue[0])
     assert signs_in(shop, green[0]), "the former release may come back"
 
+    leaked = sign_in(shop, green[0])
+    assert leaked.stdin is not None
+    assert leaked.stdout is not None
+    leaked.stdin.write("SELECT 'signed in';\n")
+    leaked.stdin.flush()
+    assert leaked.stdout.readline() == "signed in\n"
     shop.push("v1.2.0")
     code, output = shop.up(tag="v1.2.0")
     assert code == 0, output
     green.append(current(shop, "green"))
     assert green[0] != green[1]
     assert not signs_in(shop, green[0]), "what leaked ends with the second release"
+    leaked.communicate("SELECT 'still there';\n", timeout=60)
+    assert leaked.returncode, "a session that was signed in with it goes on"
     assert signs_in(shop, green[1])
     assert signs_in(shop, blue[0])
 
@@ -100,8 +114,11 @@ def test_each_release_and_a_rotation_end_the_password_before_the_last(shop: Shop
     assert signs_in(shop, blue[1])
     assert signs_in(shop, green[1])
     assert (shop.outputs()["liveRelease"], shop.outputs()["liveColour"]) == ("v1.2.0", "blue")
-    everything = "".join(path.read_text() for path in shop.directory.glob("up-*.log"))
-    assert not [one for one in (*blue, *green) if one.password in everything], "a password was printed"
+    passwords = {each.password for each in (*blue, *green)}
+    state = command(shop.twin, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+    manifests = json.dumps(kubectl(shop.twin, "get", "jobs,pods,deployments,externalsecrets,configmaps", "-A"))
+    for place in (*(path.read_text() for path in shop.directory.glob("up-*.log")), state, manifests):
+        assert not any(each in place for each in passwords), "a password was printed, or is in the state or a manifest"
     assert shop.failed(start) == []
 
 

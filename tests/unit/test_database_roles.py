@@ -12,12 +12,17 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
+from uuid import NAMESPACE_OID, uuid5
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from infra.foundation.database_jobs import psql_command
 from infra.foundation.database_roles import login_sql, role_sql
 from infra.foundation.restored_database import MAY_REPEAT, SEQUENCE_GAP, restored_sql
 from infra.names import COLOURS, Colour, login_role
+from tests.examples import examples
 
 MASTER, APPLICATION, DATABASE = "shopcat", "shopcat_app", "shop"
 LOGINS = {colour: login_role(APPLICATION, colour) for colour in COLOURS}
@@ -37,16 +42,17 @@ class Server:
     folder: Path
 
     def run(self, program: str, *arguments: str, stdin: str = "", **environment: str) -> str:
-        """Run a program of the server's, as a user without rights, and return what it prints."""
+        """Run a program, the server's own before others, as a user without rights or a terminal; return what it prints."""
         account = pwd.getpwnam(UNPRIVILEGED) if os.getuid() == 0 else None
         result = subprocess.run(
-            [self.programs / program, *arguments],
+            [program, *arguments],
+            start_new_session=True,
             input=stdin,
             text=True,
             capture_output=True,
             check=False,
             cwd="/",
-            env={"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **environment},
+            env={"PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}", "LC_ALL": "C.UTF-8", **environment},
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
@@ -61,16 +67,18 @@ class Server:
         flags = ("-v", "ON_ERROR_STOP=1", "-XAtq")
         return self.run("psql", *flags, stdin=text, **self.environment(user, database)).splitlines()
 
+    def script(self, sql: str, **variables: str) -> str:
+        """Run SQL as a Job's pod does; return what it prints."""
+        return self.run(*psql_command(sql), **self.environment(MASTER), **variables)
+
     def job(self, *, taken_over: bool = True) -> None:
         """Run what the Job runs, as it runs it."""
-        variables = self.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
-        self.run("psql", "-v", "ON_ERROR_STOP=1", stdin=role_sql(taken_over=taken_over), **variables)
+        self.script(role_sql(taken_over=taken_over), APP_USER=APPLICATION, NEW_PASSWORD="it's $secret")
 
     def login(self, colour: Colour, password: str, *, closes_owner: bool = False) -> None:
-        """Run what a claim's Job runs, as it runs it."""
-        values = {"APP_OWNER": APPLICATION, "LOGIN_USER": LOGINS[colour], "LOGIN_PASSWORD": password}
-        variables = self.environment(MASTER, CLOSES_OWNER=str(closes_owner).lower(), **values)
-        self.run("psql", "-v", "ON_ERROR_STOP=1", stdin=login_sql(), **variables)
+        """Run what a claim's Job runs, as it runs it; each password is a claim's own."""
+        values = {"APP_OWNER": APPLICATION, "LOGIN_USER": LOGINS[colour], "CLOSES_OWNER": str(closes_owner).lower()}
+        self.script(login_sql(), NEW_PASSWORD=password, LOGIN_VERSION=str(uuid5(NAMESPACE_OID, password)), **values)
 
     def as_colour(self, colour: Colour, password: str, text: str) -> list[str]:
         """Run SQL as a pod of the colour, which signs in with its password."""
@@ -113,7 +121,7 @@ def running(programs: Path) -> Iterator[Server]:
         server.run("initdb", "-D", data, "-U", "rdsadmin", "--auth=trust", "--no-sync")
         access = folder / "data" / "pg_hba.conf"
         access.write_text(f"local all {','.join(LOGINS.values())} scram-sha-256\n{access.read_text()}")
-        options = f"-c listen_addresses='' -c fsync=off -k {folder}"
+        options = f"-c listen_addresses='' -c fsync=off -c log_statement=all -k {folder}"
         server.run("pg_ctl", "-D", data, "-l", str(folder / "log"), "-w", "-o", options, "start")
         yield server
     finally:
@@ -165,7 +173,7 @@ SELECT defaclrole::regrole, defaclobjtype, defaclacl FROM pg_default_acl ORDER B
 SELECT roleid::regrole, member::regrole, grantor::regrole FROM pg_auth_members WHERE member = 'shopcat'::regrole ORDER BY 1, 3;
 SELECT datname, datdba::regrole, datacl FROM pg_database WHERE datname = 'shop';
 SELECT nspname, nspowner::regrole, nspacl FROM pg_namespace WHERE nspname IN ('public', 'other') ORDER BY 1;
-SELECT rolname, rolsuper, rolcreaterole, rolcanlogin FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1;
+SELECT rolname, rolsuper, rolcreaterole, rolcanlogin, rolconfig FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1;
 """
 
 
@@ -362,6 +370,34 @@ def test_a_colour_has_one_password_and_what_leaked_ends_with_the_second_release(
     assert server.as_colour("green", "g2", "SELECT 1") == ["1"]
 
 
+def _is_open(session: subprocess.Popen[str]) -> bool:
+    _write(session, "SELECT 'goes on';")
+    return _read(session) == "goes on"
+
+
+def test_sessions_of_a_former_password_end_with_it_and_no_other_ones(server: Server) -> None:
+    """What leaked may be signed in already."""
+    server.job(taken_over=False)
+    server.login("green", "g1")
+    server.login("blue", "b1")
+    blue, green = server.session(LOGINS["blue"], PGPASSWORD="b1"), server.session(LOGINS["green"], PGPASSWORD="g1")
+    owner = server.session(APPLICATION)
+    server.login("blue", "b1")
+    assert _is_open(blue), "the Job of the live claim runs again"
+    server.sql("rdsadmin", f"COMMENT ON ROLE {LOGINS['blue']} IS 'made for a colour of ShopCat'", "postgres")
+    server.login("blue", "b1")
+    assert _is_open(blue), "it was made before the comment had a claim"
+    server.login("blue", "b2")
+    assert not _is_open(blue)
+    assert _is_open(green)
+    assert _is_open(owner), "pods from before sign in as the owner"
+    server.login("blue", "b3", closes_owner=True)
+    assert not _is_open(owner)
+    assert _is_open(green)
+    for each in (blue, green, owner):
+        each.communicate(timeout=10)
+
+
 @pytest.mark.parametrize("taken_over", [True, False])
 def test_the_owner_s_own_password_ends_with_the_claim_that_closes_it(server: Server, *, taken_over: bool) -> None:
     server.job(taken_over=taken_over)
@@ -389,11 +425,10 @@ def test_a_restored_copy_is_looked_at_as_the_owner_who_may_not_sign_in_any_more(
     server.as_colour(
         "blue", "b1", "CREATE TABLE orders (id serial, at timestamptz); INSERT INTO orders (at) VALUES (now())"
     )
-    variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="it's $secret")
     server.sql("rdsadmin", f"CREATE TABLE theirs (at timestamptz); GRANT INSERT ON theirs TO {APPLICATION}")
     for _ in range(2):  # it may run again
         script = role_sql(taken_over=taken_over) + restored_sql()
-        lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=script, **variables).splitlines()
+        lines = server.script(script, APP_USER=APPLICATION, NEW_PASSWORD="it's $secret").splitlines()
     assert "orders: rows|1" in lines
     assert [line for line in lines if "theirs" in line] == ["theirs: another role's, not looked at"]
     assert any(line.startswith("orders.at: newest|20") for line in lines)
@@ -421,12 +456,95 @@ def test_a_sequence_of_a_copy_goes_on_later_or_is_named(server: Server, declared
     server.as_colour(
         "blue", "b1", f"CREATE TABLE orders (id int); CREATE SEQUENCE number {declared}; SELECT setval('number', {at})"
     )
-    variables = server.environment(MASTER, APP_USER=APPLICATION, APP_PASSWORD="x")
-    lines = server.run("psql", "-v", "ON_ERROR_STOP=1", stdin=restored_sql(), **variables).splitlines()
+    lines = server.script(restored_sql(), APP_USER=APPLICATION, NEW_PASSWORD="x").splitlines()
     (next_number,) = server.as_colour("blue", "b1", "SELECT nextval('number')")
     has_gone_on = int(next_number) - at > SEQUENCE_GAP
     assert has_gone_on != (f"number: {MAY_REPEAT}|{at}" in lines)
     assert any(line.startswith("number: goes on at|") for line in lines) == has_gone_on
+
+
+ODD = st.text(st.characters(exclude_categories=("C", "Z"), codec="utf-8"), min_size=12, max_size=30)
+QUOTES = st.text("aB1'\"\\\\$%`:;{}()&#", min_size=12, max_size=30)
+
+
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck))
+@given(password=st.one_of(ODD, QUOTES))
+def test_any_password_is_set_as_it_is_and_stands_in_no_log(server: Server, password: str) -> None:
+    server.job(taken_over=False)
+    server.login("blue", password)
+    assert server.as_colour("blue", password, "SELECT current_user") == [APPLICATION]
+    log = (server.folder / "log").read_text()
+    assert f"ALTER USER {LOGINS['blue']} PASSWORD" in log, "statements are logged"
+    assert password not in log
+    assert password.replace("'", "''") not in log
+
+
+@pytest.mark.parametrize("password", ["", "two\nlines"])
+def test_a_password_that_nobody_can_sign_in_with_is_refused(server: Server, password: str) -> None:
+    server.job(taken_over=False)
+    server.login("blue", "b1")
+    with pytest.raises(AssertionError, match=r"NEW_PASSWORD: is empty|Passwords didn't match"):
+        server.login("blue", password)
+    assert server.as_colour("blue", "b1", "SELECT 1") == ["1"]
+
+
+ROLE = LOGINS["blue"]
+BY_HAND = (
+    f"ALTER ROLE {ROLE} NOLOGIN",
+    f"ALTER ROLE {ROLE} NOINHERIT",
+    f"ALTER ROLE {ROLE} CONNECTION LIMIT 0",
+    f"ALTER ROLE {ROLE} VALID UNTIL '2020-01-01'",
+    f"ALTER ROLE {ROLE} PASSWORD NULL",
+    f"ALTER ROLE {ROLE} PASSWORD 'another'",
+    f"ALTER ROLE {ROLE} RESET ALL",
+    f"ALTER ROLE {ROLE} SET role = none",
+    f"ALTER ROLE {ROLE} SET default_transaction_read_only = on",
+    f"ALTER ROLE {ROLE} IN DATABASE {DATABASE} SET role = {ROLE}",
+    f"ALTER ROLE {ROLE} IN DATABASE {DATABASE} SET search_path = nowhere",
+    f"REVOKE {APPLICATION} FROM {ROLE}",
+    f"DROP ROLE {ROLE}",
+)
+"""What a person may do to a colour's role."""
+SHOWN = ("search_path", "statement_timeout", "timezone", "datestyle", "default_transaction_read_only")
+OF_OWNER = (
+    "SET search_path = shop, public",
+    'SET search_path = "$user", "Odd, it\'s", public',
+    "SET search_path = ''",
+    "SET statement_timeout = '7s'",
+    "SET TimeZone = 'Asia/Yekaterinburg'",
+    "SET datestyle = 'German, DMY'",
+    "SET app.tenant = 'x'",
+    "SET log_statement = 'none'",
+    "RESET search_path",
+    "RESET ALL",
+)
+"""What a shop, or a superuser, may have set for the role that it signed in as."""
+
+
+@settings(max_examples=examples(30), deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    by_hand=st.lists(st.sampled_from(BY_HAND), max_size=4, unique=True).map(
+        lambda chosen: sorted(chosen, key=BY_HAND.index)
+    ),
+    of_owner=st.lists(
+        st.tuples(st.sampled_from(["", f"IN DATABASE {DATABASE}"]), st.sampled_from(OF_OWNER)), max_size=4
+    ),
+)
+def test_a_claim_undoes_what_was_done_to_its_role_and_follows_the_owner_s_settings(
+    server: Server, by_hand: list[str], of_owner: list[tuple[str, str]]
+) -> None:
+    """A schema that is not public is found by the owner's `search_path`, which PostgreSQL applies where the owner signs in."""
+    server.job(taken_over=False)
+    server.login("blue", "b1")
+    server.sql(
+        "rdsadmin", ";".join([*by_hand, *(f"ALTER ROLE {APPLICATION} {place} {text}" for place, text in of_owner)])
+    )
+    server.login("blue", "b2")
+    show = "".join(f"SHOW {name};" for name in SHOWN)
+    assert server.as_colour("blue", "b2", f"SELECT current_user; {show}") == [
+        APPLICATION,
+        *server.sql(APPLICATION, show),
+    ]
 
 
 def test_a_colour_s_role_that_somebody_else_made_is_refused_before_it_is_touched(server: Server) -> None:

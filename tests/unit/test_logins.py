@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
 
 from infra.clients.aws import AwsClients
@@ -218,9 +219,44 @@ def test_a_version_that_aws_no_longer_lists_is_not_made_anew(clients: AwsClients
     assert stored(versions[0].version) == first
 
 
-def test_a_secret_that_is_not_there_is_one_message(clients: AwsClients) -> None:
-    with pytest.raises(ShopCatError, match="shopcat/login-red"):
+def test_a_secret_that_is_gone_or_going_is_one_message_with_the_command(clients: AwsClients) -> None:
+    """One that is to be deleted gives nobody a version that it has, either."""
+    assert make_password(clients, LOGIN, "shop", "blue")
+    with pytest.raises(ShopCatError, match=r"secret shopcat/login-red is gone.* pulumi up --refresh -s prod"):
         make_password(clients, replace(LOGIN, secret_id="shopcat/login-red"), "shop", "blue")
+    client("secretsmanager").delete_secret(SecretId=LOGIN.secret_id)
+    with pytest.raises(ShopCatError, match="restore-secret --secret-id shopcat/login-blue"):
+        make_password(clients, LOGIN, "shop", "blue")
+    client("secretsmanager").restore_secret(SecretId=LOGIN.secret_id)
+    assert not make_password(clients, LOGIN, "shop", "blue")
+
+
+def test_a_write_that_is_lost_after_it_took_effect_and_throttled_ones_make_one_password(
+    clients: AwsClients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manager = clients.get("secretsmanager")
+    put, described = manager.put_secret_value, manager.describe_secret
+    outcomes = iter(["ThrottlingException", "lost"])
+
+    def fail(**request: Any) -> Any:
+        outcome = next(outcomes)
+        if outcome == "lost":
+            put(**request)
+            raise ReadTimeoutError(endpoint_url="https://secretsmanager")
+        raise ClientError({"Error": {"Code": outcome, "Message": ""}}, "PutSecretValue")
+
+    monkeypatch.setattr(manager, "put_secret_value", fail)
+    for _ in range(2):
+        with pytest.raises(ShopCatError, match="secret shopcat/login-blue: "):
+            make_password(clients, LOGIN, "shop", "blue")
+    first = stored(LOGIN.version)
+    monkeypatch.setattr(manager, "put_secret_value", put)
+    # The listing may lag behind the write.
+    monkeypatch.setattr(
+        manager, "describe_secret", lambda **request: {**described(**request), "VersionIdsToStages": {}}
+    )
+    assert not make_password(clients, LOGIN, "shop", "blue")
+    assert stored(LOGIN.version) == first
 
 
 # Who holds which
@@ -237,6 +273,15 @@ def test_pods_on_their_way_out_still_hold_their_password() -> None:
     leaving["metadata"]["deletionTimestamp"] = "2026-11-24T10:00:00Z"
     pods = [leaving, pod("ended", "old", phase="Succeeded"), pod("own", "new", phase="Running"), pod("late", "old")]
     assert holders_of_another(pods, "new") == ["leaving", "late"]
+
+
+def test_a_sidecar_s_own_secret_is_no_password_of_the_database() -> None:
+    """Somebody's webhook puts sidecars into pods, though not into their Deployment: nobody would stop those pods."""
+    own, former = pod("own", "new", phase="Running"), pod("former", "old", phase="Running")
+    key = {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "vendor", "key": "key"}}}
+    for each in (own, former):
+        each["spec"]["containers"].insert(0, {"name": "agent", "env": [key]})
+    assert holders_of_another([own, former], "new") == ["former"]
 
 
 def deployment(secret: str, wanted: int, **status: int) -> dict[str, Any]:
