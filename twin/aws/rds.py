@@ -189,6 +189,10 @@ def _patch_backend(servers: Servers) -> None:
 
     def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
         was_managed = getattr(self.databases.get(identifier), "manage_master_user_password", False)
+        if was_managed and kwargs.get("manage_master_user_password"):
+            # What is on is turned on by nobody (docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_ModifyDBInstance.html);
+            # moto would make another secret.
+            kwargs = {key: value for key, value in kwargs.items() if key != "manage_master_user_password"}
         changed = modify(self, identifier, kwargs)
         changed.status = "available"
         # Another password, or one that RDS keeps from now on: the former one is good no more (rds-secrets-manager).
