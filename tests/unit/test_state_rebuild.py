@@ -20,7 +20,7 @@ from infra.foundation.state_rebuild import LISTERS, WRITTEN_AGAIN, find_unnamed,
 from tests.unit.releases import run
 from twin.plugins.aws import imports
 from twin.plugins.aws.kind import Aws
-from twin.plugins.aws.provider import KINDS
+from twin.plugins.aws.provider import KINDS, AwsProvider
 
 REGION = "eu-central-1"
 POLICY = '{"Version": "2012-10-17", "Statement": []}'
@@ -252,3 +252,21 @@ def test_a_state_that_can_not_be_asked_for_is_no_empty_one(monkeypatch: pytest.M
         state_rebuild.read_known_resources("prod")
     fake.write_text('#!/bin/sh\necho \'{"version": 3, "deployment": {}}\'\n')
     assert state_rebuild.read_known_resources("prod") == frozenset()
+
+
+def test_the_stand_in_takes_an_imported_name_for_one_that_was_given(account: Account) -> None:
+    """As upstream (pulumi/pulumi#9210): so the walk in tests/engine would fail without `keep_name`."""
+    provider = AwsProvider()
+    provider.configure({"region": REGION, "accessKey": "test", "secretKey": "test"})
+    kind, urn = "aws:iam/role:Role", "urn:pulumi:prod::shopcat::aws:iam/role:Role::node"
+    declared = {"assumeRolePolicy": POLICY}
+    made = provider.check(kind, urn, {}, declared, b"seed")
+    assert provider.check(kind, urn, made, declared, b"other")["name"] == made["name"]
+    account.make(kind, name="node-0a1b2c3", **declared)
+    read = provider.read(kind, "node-0a1b2c3", {}, {})
+    assert read is not None
+    _, imported, outputs = read
+    again = provider.check(kind, urn, imported, declared, b"other")
+    assert "name" in provider.difference(kind, "node-0a1b2c3", imported, outputs, again).replaces
+    kept = provider.check(kind, urn, imported, {**declared, "name": imported["name"]}, b"other")
+    assert provider.difference(kind, "node-0a1b2c3", imported, outputs, kept).replaces == []
