@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
-from infra.errors import PreflightError
+from infra.errors import PreflightError, ShopCatError
 from infra.foundation.auto_names import is_auto_name
 from infra.foundation.existing_resources import FINDERS, HELM_RELEASE, find_existing, find_helm_release
 
@@ -230,7 +230,7 @@ class StateRebuild:
         inputs = await pulumi.Output.from_input(dict(args.props)).future()
         try:
             identifier = await threads.in_thread(self._find, args.type_, args.name, inputs or {})
-        except PreflightError as error:
+        except ShopCatError as error:  # what can't be asked for is no more made than what can't be found
             return pulumi.ResourceTransformResult(args.props, self._refused(args.opts, error))
         except KeyError:
             if not pulumi.runtime.is_dry_run():
@@ -251,7 +251,7 @@ class StateRebuild:
         raise PreflightError(f"shopcat:rebuildState: this program does not know how to find {kind} {logical}")
 
     @staticmethod
-    def _refused(opts: pulumi.ResourceOptions, error: PreflightError) -> pulumi.ResourceOptions:
+    def _refused(opts: pulumi.ResourceOptions, error: ShopCatError) -> pulumi.ResourceOptions:
         """Return options with which the resource is not made; a preview, which calls no hook, says so."""
         pulumi.log.warn(str(error))
 
