@@ -14,12 +14,14 @@ from infra.access.iam_policies import AwsScope
 from infra.clients import threads
 from infra.clients.aws import AwsClients
 from infra.foundation import (
+    auto_names,
     availability_zones,
     dns,
     existing_database,
     existing_namespace,
     existing_network,
     existing_resources,
+    state_rebuild,
     upgrade,
 )
 from infra.foundation.addons import Addons
@@ -141,6 +143,11 @@ class Production(pulumi.ComponentResource):
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         guard = existing_resources.ImportGuard(clients, known.plan.kubernetes, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
+        pulumi.runtime.register_stack_transformation(auto_names.keep_name)
+        if settings.rebuild_state:
+            standing = state_rebuild.read_known_resources(stack)
+            rebuild = state_rebuild.StateRebuild(clients, known.plan.kubernetes, stack, standing)
+            pulumi.runtime.register_resource_transform(rebuild.transform)
         super().__init__(
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )

@@ -20,6 +20,8 @@ import pulumi_eks as eks
 
 from infra.capacity import DISK_GIBIBYTES, NODES
 from infra.clients.kubernetes import kubeconfig
+from infra.foundation.auto_names import keep_component_name, name_of_content
+from infra.foundation.availability_zones import zone_names
 from infra.foundation.providers import one_kubernetes_plugin
 from infra.names import CLUSTER_ADMIN_POLICY
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from infra.settings import Settings
 
 INSTANCE_TYPE = "t3.medium"
+AMI_TYPE = "AL2023_x86_64_STANDARD"
+CAPACITY_TYPE = "ON_DEMAND"
 ROOT_DEVICE = "/dev/xvda"
 """Root device of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
@@ -84,7 +88,7 @@ class Cluster(pulumi.ComponentResource):
         opts: pulumi.ResourceOptions,
     ) -> None:
         super().__init__("shopcat:cluster:Cluster", name, None, opts)
-        self._settings, self._boundary = settings, boundary
+        self._settings, self._boundary, self._region = settings, boundary, region
         config = settings.cluster
         self.name = config.name
         logs = aws.cloudwatch.LogGroup(
@@ -130,7 +134,7 @@ class Cluster(pulumi.ComponentResource):
                 parent=self,
                 protect=settings.protection,
                 depends_on=[logs],
-                transforms=[components, one_kubernetes_plugin, bounded(boundary)],
+                transforms=[components, one_kubernetes_plugin, bounded(boundary), keep_component_name],
             ),
         )
         self.control_plane_logs: pulumi.Input[str] = logs.name
@@ -180,7 +184,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _nodes(self, role: aws.iam.Role, network: Network, depends_on: list[pulumi.Resource]) -> aws.eks.NodeGroup:
         """Declare the nodes by the provider's own resource: pulumi-eks's ManagedNodeGroup (4.4.0) takes no `update_config`."""
-        config = self._settings.cluster
+        config, vpc = self._settings.cluster, self._settings.vpc
         template = aws.ec2.LaunchTemplate(
             "nodes",
             metadata_options=aws.ec2.LaunchTemplateMetadataOptionsArgs(
@@ -205,11 +209,16 @@ class Cluster(pulumi.ComponentResource):
         group: aws.eks.NodeGroup = aws.eks.NodeGroup(
             "nodes",
             cluster_name=config.name,
+            # Of all that a node group can't change: new nodes have another name and come before the old ones go, and a state
+            # that is rebuilt (state_rebuild.py) finds them by it.
+            node_group_name=name_of_content(
+                "nodes", [INSTANCE_TYPE, AMI_TYPE, CAPACITY_TYPE, vpc.cidr, *zone_names(self._region, vpc.zones)]
+            ),
             node_role_arn=role.arn,
             subnet_ids=network.private_subnet_ids,
             instance_types=[INSTANCE_TYPE],
-            ami_type="AL2023_x86_64_STANDARD",
-            capacity_type="ON_DEMAND",
+            ami_type=AMI_TYPE,
+            capacity_type=CAPACITY_TYPE,
             scaling_config=aws.eks.NodeGroupScalingConfigArgs(min_size=NODES, max_size=NODES, desired_size=NODES),
             update_config=aws.eks.NodeGroupUpdateConfigArgs(
                 max_unavailable=UNAVAILABLE_NODES, update_strategy=UPDATE_STRATEGY

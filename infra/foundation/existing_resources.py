@@ -6,8 +6,8 @@ holds data, so nothing of it is deleted or taken over by a guess: before anythin
 whether that is there, and if so the update ends with the `pulumi import` that takes it into the state. The engine calls a hook
 before a creation only of what the state doesn't know, so an update that makes nothing asks nothing.
 
-What AWS makes anew under a name of its own choice (a KMS key, a certificate, a node group) hinders no update; the engine's
-own warning of pending operations names it.
+What AWS makes anew under a name of its own choice (a KMS key, a certificate) hinders no update; the engine's own warning of
+pending operations names it.
 """
 
 from __future__ import annotations
@@ -101,6 +101,12 @@ def _find_addon(clients: AwsClients, inputs: Inputs) -> str | None:
     cluster, addon = inputs["clusterName"], inputs["addonName"]
     clients.get("eks").describe_addon(clusterName=cluster, addonName=addon)
     return f"{cluster}:{addon}"
+
+
+def _node_group(clients: AwsClients, inputs: Inputs) -> str | None:
+    cluster, name = inputs["clusterName"], inputs["nodeGroupName"]
+    clients.get("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)
+    return f"{cluster}:{name}"
 
 
 def _access_entry(clients: AwsClients, inputs: Inputs) -> str | None:
@@ -213,6 +219,7 @@ FINDERS: Mapping[str, Finder] = {
     "aws:eks/accessEntry:AccessEntry": _access_entry,
     "aws:eks/addon:Addon": _find_addon,
     "aws:eks/cluster:Cluster": _by_name("eks", "describe_cluster", "name", "name"),
+    "aws:eks/nodeGroup:NodeGroup": _node_group,
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
     "aws:iam/role:Role": _by_name("iam", "get_role", "RoleName", "name"),
     "aws:lb/listener:Listener": _listener,

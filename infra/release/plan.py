@@ -106,7 +106,7 @@ class Plan:
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
     is_held: bool = False
-    """`shopcat:holdTraffic`: the release stops before traffic moves."""
+    """`shopcat:holdTraffic`, or a state that is being rebuilt: the release stops before traffic moves."""
     is_traffic_misplaced: bool = False
     """No release is open, and not all weight is on the live colour: at its end this update puts it there."""
     notes: tuple[str, ...] = field(default=())
@@ -178,7 +178,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         database_owner=settings.database.application_role,
         kubernetes=kubernetes,
         room=room,
-        is_held=settings.hold_traffic,
+        is_held=settings.hold_traffic or settings.rebuild_state,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),
         standing=standing,

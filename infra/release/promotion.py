@@ -354,7 +354,7 @@ class Hooks:
         view = await self._read_weights()
         raise ReleaseError(
             f"{opened.name} has passed every check in {opened.colour} and is held before traffic moves, as "
-            f"shopcat:holdTraffic asks ({view.describe()}); {go_on_or_abort(opened)}"
+            f"shopcat:holdTraffic or rebuildState asks ({view.describe()}); {go_on_or_abort(opened)}"
         )
 
     async def restore(self) -> None:

@@ -195,6 +195,8 @@ class Settings(Model):
     hold_traffic: Switch = False
     """A release stops once it has passed every check, before any traffic moves. For one run, as `tag` is; the next goes on or
     aborts."""
+    rebuild_state: Switch = False
+    """The state is lost: import what is there (infra/foundation/state_rebuild.py). For one run, which releases nothing."""
 
     @field_validator("api_access_cidrs", "admin_cidrs")
     @classmethod
@@ -213,6 +215,10 @@ class Settings(Model):
         wrong = [*self._wrong_access(), *self._wrong_names()]
         if sum(bool(each) for each in (self.tag, self.abort, self.rollback, self.rotate)) > 1:
             wrong.append("tag, abort, rollback and rotate: one of them at a time")
+        if self.rebuild_state and (self.tag or self.abort or self.rollback or self.rotate):
+            wrong.append(
+                "rebuildState releases nothing; remove tag, abort, rollback and rotate until the state is whole"
+            )
         if self.is_logging and self.aws_endpoint:
             wrong.append(
                 "monitoring.logs: what sends the logs reaches AWS's own CloudWatch alone; remove it where awsEndpoint is set"

@@ -101,6 +101,16 @@ class Account:
                 "aws:eks/cluster:Cluster",
                 {"name": "c", "roleArn": "arn:aws:iam::123456789012:role/r", "vpcConfig": {"subnetIds": [first]}},
             ),
+            (
+                "aws:eks/nodeGroup:NodeGroup",
+                {
+                    "clusterName": "c",
+                    "nodeGroupName": "nodes-0123456",
+                    "nodeRoleArn": "arn:aws:iam::123456789012:role/r",
+                    "subnetIds": [first],
+                    "scalingConfig": {"minSize": 2, "maxSize": 2, "desiredSize": 2},
+                },
+            ),
             ("aws:iam/role:Role", {"name": "shopcat-release", **role}),
             (
                 "aws:lb/listener:Listener",
@@ -210,7 +220,7 @@ FREE = {
     # AWS gives them ids of its own choice.
     "acm.Certificate", "ec2.Eip", "ec2.RouteTable", "ec2.Vpc", "kms.Key",
     # The engine adds seven random digits to the name.
-    "ec2.LaunchTemplate", "eks.NodeGroup",
+    "ec2.LaunchTemplate",
     # The call that makes them may be repeated.
     "acm.CertificateValidation", "ecr.LifecyclePolicy", "eks.AccessPolicyAssociation", "iam.RolePolicy",
     "iam.RolePolicyAttachment", "cloudwatch.Dashboard", "cloudwatch.LogMetricFilter", "cloudwatch.MetricAlarm",

@@ -16,6 +16,7 @@ OTHERS_WORDS = {
     "denied request": "the API server",
     "UpdateNodegroupVersion": "AWS",
     "ResourceInUseException": "AWS",
+    "previously-imported resources that still specify an ID may not be replaced": "the engine",
     "failed to refresh cached credentials": "AWS's SDK for Go",
 }
 """Fragment → whose message it is part of."""

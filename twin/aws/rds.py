@@ -189,7 +189,7 @@ def _patch_backend(servers: Servers) -> None:
 
     def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
         was_managed = getattr(self.databases.get(identifier), "manage_master_user_password", False)
-        changed = modify(self, identifier, kwargs)
+        changed = modify(self, identifier, _without_second_secret(kwargs, was_managed=was_managed))
         changed.status = "available"
         # Another password, or one that RDS keeps from now on: the former one is good no more (rds-secrets-manager).
         if kwargs.get("master_user_password") or (changed.manage_master_user_password and not was_managed):
@@ -200,6 +200,16 @@ def _patch_backend(servers: Servers) -> None:
     backend.delete_db_instance = delete_instance
     backend.modify_db_instance = modify_instance
     backend.restore_db_instance_to_point_in_time = restore_instance
+
+
+def _without_second_secret(kwargs: dict[str, Any], *, was_managed: bool) -> dict[str, Any]:
+    """Leave out that RDS shall keep the master password where it does; moto would make another secret.
+
+    As the API's reference has it, management is turned on where it is off
+    (docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_ModifyDBInstance.html, ManageMasterUserPassword).
+    """
+    again = was_managed and kwargs.get("manage_master_user_password")
+    return {key: value for key, value in kwargs.items() if not (again and key == "manage_master_user_password")}
 
 
 def _restored_arguments(original: Any, target: str, overrides: Any) -> dict[str, Any]:

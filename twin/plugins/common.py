@@ -29,6 +29,10 @@ from pulumi.runtime.proto import (
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 """The engine's notation of a value that is not known yet (pulumi/pulumi sdk/go/common/resource/plugin/rpc.go)."""
 
+DEFAULTS = "__defaults"
+"""Upstream's list, among the inputs, of those that the provider made up. The stand-ins keep it of what was imported alone: empty,
+so that the next update takes an imported name for one that was given by hand (pulumi/pulumi#9210)."""
+
 _SIGNATURE = "4dabf18193072939515e22adb298388d"
 _SECRET = "1b47061264138c4ac30d75fd1eb44270"
 _MESSAGE_BYTES = 400 * 1024 * 1024
@@ -98,6 +102,8 @@ def differing(old: Any, new: Any, path: str = "") -> list[str]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         paths = []
         for name in [*old, *(key for key in new if key not in old)]:
+            if name == DEFAULTS:
+                continue
             inner = f"{path}.{name}" if path else str(name)
             paths += differing(old.get(name), new.get(name), inner)
         return paths

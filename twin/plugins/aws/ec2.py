@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list, upper
+from twin.plugins.aws.kind import Aws, Kind, existing, lower, pick, tag_list, upper
 from twin.plugins.common import Properties
 
 
@@ -158,6 +159,28 @@ def _device(mapping: Properties) -> dict[str, Any]:
     return {**device, "Ebs": ebs}
 
 
+def template_inputs(data: Mapping[str, Any]) -> Properties:
+    """Return what a launch template's version holds, in the provider's words."""
+    inputs: Properties = {}
+    if data.get("MetadataOptions"):
+        inputs["metadataOptions"] = lower(data["MetadataOptions"])
+    if data.get("BlockDeviceMappings"):
+        inputs["blockDeviceMappings"] = [_device_input(device) for device in data["BlockDeviceMappings"]]
+    if data.get("TagSpecifications"):
+        inputs["tagSpecifications"] = [
+            {"resourceType": each["ResourceType"], "tags": {tag["Key"]: tag["Value"] for tag in each["Tags"]}}
+            for each in data["TagSpecifications"]
+        ]
+    return {**inputs, **pick(data, instanceType="InstanceType", userData="UserData")}
+
+
+def _device_input(device: Mapping[str, Any]) -> Properties:
+    ebs = {
+        name: str(value).lower() if isinstance(value, bool) else value for name, value in lower(device["Ebs"]).items()
+    }
+    return {**lower(device), "ebs": ebs}
+
+
 class LaunchTemplate(Ec2Kind):
     """aws_launch_template: what a node group hands to its instances. A change is a new version."""
 
@@ -197,7 +220,8 @@ class LaunchTemplate(Ec2Kind):
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
         del state
-        if changed:
+        # As upstream: only what a version holds makes another one (internal/service/ec2, ec2_launch_template.go, updateKeys).
+        if changed - {"updateDefaultVersion"}:
             aws("ec2").create_launch_template_version(LaunchTemplateId=identifier, LaunchTemplateData=self._data(new))
 
     def properties(self, aws: Aws, identifier: str, description: dict[str, Any]) -> Properties:

@@ -111,7 +111,8 @@ class Cluster(_Eks):
         if "version" in changed:
             update = aws("eks").update_cluster_version(name=identifier, version=new["version"])["update"]
             _wait_for_update(aws, identifier, update["id"])
-        rest = changed - {"vpcConfig", "enabledClusterLogTypes", "deletionProtection", "version"}
+        # moto keeps no upgrade policy, at creation neither; only an import finds another one than is declared.
+        rest = changed - {"vpcConfig", "enabledClusterLogTypes", "deletionProtection", "version", "upgradePolicy"}
         super().update(aws, identifier, state, new, rest)
 
     def delete(self, aws: Aws, identifier: str, state: Properties) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from twin.plugins.aws.kind import Aws, Kind, existing, pick, tag_list
 from twin.plugins.common import Properties, ProviderError
+
+CONDITIONS = {
+    "hostHeader": ("host-header", "HostHeaderConfig"),
+    "pathPattern": ("path-pattern", "PathPatternConfig"),
+    "sourceIp": ("source-ip", "SourceIpConfig"),
+    "httpHeader": ("http-header", "HttpHeaderConfig"),
+}
+"""Conditions of a rule: the provider's name → the API's field and its configuration."""
 
 
 class _Elb(Kind):
@@ -180,6 +189,81 @@ class TargetGroup(_Elb):
         aws("elbv2").delete_target_group(TargetGroupArn=identifier)
 
 
+def load_balancer_inputs(balancer: Mapping[str, Any], attributes: Mapping[str, str]) -> Properties:
+    """Return a described load balancer in the provider's words."""
+    numbers = {"idleTimeout": "idle_timeout.timeout_seconds", "clientKeepAlive": "client_keep_alive.seconds"}
+    switches = {
+        "enableDeletionProtection": "deletion_protection.enabled",
+        "dropInvalidHeaderFields": "routing.http.drop_invalid_header_fields.enabled",
+    }
+    return {
+        **pick(balancer, name="LoadBalancerName", loadBalancerType="Type", securityGroups="SecurityGroups"),
+        "internal": balancer["Scheme"] == "internal",
+        "subnets": [zone["SubnetId"] for zone in balancer["AvailabilityZones"]],
+        **{name: int(attributes[key]) for name, key in numbers.items() if key in attributes},
+        **{name: attributes[key] == "true" for name, key in switches.items() if key in attributes},
+    }
+
+
+def target_group_inputs(group: Mapping[str, Any], attributes: Mapping[str, str]) -> Properties:
+    """Return a described target group in the provider's words, with all that upstream reads of what the stand-in takes."""
+    names = {
+        "name": "TargetGroupName", "port": "Port", "protocol": "Protocol", "protocolVersion": "ProtocolVersion",
+        "vpcId": "VpcId", "targetType": "TargetType",
+    }  # fmt: skip
+    checked = {
+        "enabled": "HealthCheckEnabled", "path": "HealthCheckPath", "port": "HealthCheckPort",
+        "protocol": "HealthCheckProtocol", "interval": "HealthCheckIntervalSeconds",
+        "timeout": "HealthCheckTimeoutSeconds", "healthyThreshold": "HealthyThresholdCount",
+        "unhealthyThreshold": "UnhealthyThresholdCount",
+    }  # fmt: skip
+    numbers = {
+        "deregistrationDelay": "deregistration_delay.timeout_seconds",
+        "slowStart": "slow_start.duration_seconds",
+    }
+    return {
+        **pick(group, **names),
+        "healthCheck": {**pick(group, **checked), "matcher": str(group["Matcher"]["HttpCode"])},
+        **{name: int(attributes[key]) for name, key in numbers.items() if key in attributes},
+        **pick(attributes, loadBalancingAlgorithmType="load_balancing.algorithm.type"),
+        "stickiness": {"enabled": attributes["stickiness.enabled"] == "true", "type": attributes["stickiness.type"]},
+    }
+
+
+def action_inputs(actions: list[dict[str, Any]]) -> list[Properties]:
+    """Return described actions in the provider's words."""
+    return [_action_input(action) for action in actions]
+
+
+def _action_input(action: dict[str, Any]) -> Properties:
+    result: Properties = {"type": action["Type"]}
+    groups = (action.get("ForwardConfig") or {}).get("TargetGroups") or []
+    if len(groups) > 1:
+        result["forward"] = {
+            "targetGroups": [{"arn": each["TargetGroupArn"], "weight": int(each.get("Weight", 1))} for each in groups]
+        }
+    elif action["Type"] == "forward":
+        result["targetGroupArn"] = action.get("TargetGroupArn") or groups[0]["TargetGroupArn"]
+    for name, key, words in (
+        ("redirect", "RedirectConfig", ("StatusCode", "Port", "Protocol")),
+        ("fixedResponse", "FixedResponseConfig", ("ContentType", "MessageBody", "StatusCode")),
+    ):
+        if action.get(key):
+            result[name] = {word[:1].lower() + word[1:]: action[key][word] for word in words if action[key].get(word)}
+    return result
+
+
+def condition_inputs(conditions: list[dict[str, Any]]) -> list[Properties]:
+    """Return described conditions in the provider's words."""
+    names = {field: (name, config) for name, (field, config) in CONDITIONS.items()}
+    result = []
+    for condition in conditions:
+        name, config = names[condition["Field"]]
+        body = condition.get(config) or {"Values": condition["Values"]}
+        result.append({name: {**pick(body, httpHeaderName="HttpHeaderName"), "values": body["Values"]}})
+    return result
+
+
 def _action(action: Properties) -> dict[str, Any]:
     """A provider action → the API's."""
     result: dict[str, Any] = {"Type": action["type"], **pick(action, Order="order", TargetGroupArn="targetGroupArn")}
@@ -270,20 +354,14 @@ class ListenerRule(_Elb):
     inputs = frozenset({"listenerArn", "priority", "actions", "conditions"})
     replaces = frozenset({"listenerArn"})
     create_before_delete = False
-    _CONDITIONS = {
-        "hostHeader": ("host-header", "HostHeaderConfig"),
-        "pathPattern": ("path-pattern", "PathPatternConfig"),
-        "sourceIp": ("source-ip", "SourceIpConfig"),
-        "httpHeader": ("http-header", "HttpHeaderConfig"),
-    }
 
     def _conditions(self, inputs: Properties) -> list[dict[str, Any]]:
         conditions = []
         for condition in inputs["conditions"]:
             for name, value in condition.items():
-                if name not in self._CONDITIONS:
+                if name not in CONDITIONS:
                     raise ProviderError(f"twin: listener condition {name} is not implemented by the stand-in")
-                field, config = self._CONDITIONS[name]
+                field, config = CONDITIONS[name]
                 body: dict[str, Any] = {"Values": value["values"]}
                 if name == "httpHeader":
                     body["HttpHeaderName"] = value["httpHeaderName"]

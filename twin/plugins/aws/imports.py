@@ -6,11 +6,13 @@ update where that is simpler. Ids have the forms of each type's section "Import"
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from twin.plugins.aws import ec2, elbv2
 from twin.plugins.aws.kind import Aws, existing
-from twin.plugins.common import Properties, ProviderError
+from twin.plugins.common import DEFAULTS, Properties, ProviderError
 
 ImportReader = Callable[[Aws, str], Properties]
 
@@ -42,6 +44,19 @@ def _log_group(aws: Aws, name: str) -> Properties:
     listed = aws("logs").describe_log_groups(logGroupNamePrefix=name)["logGroups"]
     (log_group,) = [candidate for candidate in listed if candidate["logGroupName"] == name]
     return _fields(log_group, {"name": "logGroupName", "retentionInDays": "retentionInDays"})
+
+
+def _endpoint(aws: Aws, identifier: str) -> Properties:
+    (endpoint,) = aws("ec2").describe_vpc_endpoints(VpcEndpointIds=[identifier])["VpcEndpoints"]
+    names = {
+        "vpcId": "VpcId", "serviceName": "ServiceName", "vpcEndpointType": "VpcEndpointType",
+        "routeTableIds": "RouteTableIds", "subnetIds": "SubnetIds",
+    }  # fmt: skip
+    groups = [group["GroupId"] for group in endpoint.get("Groups") or []]
+    found = {name: value for name, value in _fields(endpoint, names).items() if value}
+    is_interface = endpoint["VpcEndpointType"] == "Interface"  # moto has private names of the others, too
+    private = {"privateDnsEnabled": True} if is_interface and endpoint.get("PrivateDnsEnabled") else {}
+    return {**found, **private, **({"securityGroupIds": groups} if groups else {})}
 
 
 def _table(aws: Aws, name: str) -> Properties:
@@ -98,6 +113,8 @@ def _group_rule(aws: Aws, identifier: str) -> Properties:
 def _cluster(aws: Aws, name: str) -> Properties:
     cluster = aws("eks").describe_cluster(name=name)["cluster"]
     vpc = cluster["resourcesVpcConfig"]
+    access = ("subnetIds", "endpointPublicAccess", "endpointPrivateAccess", "publicAccessCidrs", "securityGroupIds")
+    logs = [each["types"] for each in cluster.get("logging", {}).get("clusterLogging", []) if each["enabled"]]
     encryption = [
         {"provider": {"keyArn": configuration["provider"]["keyArn"]}, "resources": configuration["resources"]}
         for configuration in cluster.get("encryptionConfig", [])
@@ -106,18 +123,19 @@ def _cluster(aws: Aws, name: str) -> Properties:
         "name": name,
         "roleArn": cluster["roleArn"],
         "version": cluster["version"],
-        "vpcConfig": {"subnetIds": vpc["subnetIds"]},
+        "vpcConfig": {key: vpc[key] for key in access if vpc.get(key)},
+        "enabledClusterLogTypes": sorted(name for types in logs for name in types),
+        **_fields(cluster, {"upgradePolicy": "upgradePolicy"}),
         **({"encryptionConfig": encryption[0]} if encryption else {}),
         "accessConfig": {"authenticationMode": "API"},
     }
 
 
-def _pair(first: str, second: str) -> ImportReader:
-    def read(_: Aws, identifier: str) -> Properties:
-        left, right = identifier.split(":", maxsplit=1)
-        return {first: left, second: right}
-
-    return read
+def _addon(aws: Aws, identifier: str) -> Properties:
+    cluster, _, name = identifier.partition(":")
+    addon = aws("eks").describe_addon(clusterName=cluster, addonName=name)["addon"]
+    names = ("clusterName", "addonName", "addonVersion", "configurationValues", "serviceAccountRoleArn")
+    return _fields(addon, {each: each for each in names})
 
 
 def _access_entry(aws: Aws, identifier: str) -> Properties:
@@ -135,16 +153,86 @@ def _pod_identity(aws: Aws, identifier: str) -> Properties:
     return {key: description[key] for key in ("clusterName", "namespace", "serviceAccount", "roleArn")}
 
 
+def _load_balancer(aws: Aws, arn: str) -> Properties:
+    (balancer,) = aws("elbv2").describe_load_balancers(LoadBalancerArns=[arn])["LoadBalancers"]
+    listed = aws("elbv2").describe_load_balancer_attributes(LoadBalancerArn=arn)["Attributes"]
+    return elbv2.load_balancer_inputs(balancer, {each["Key"]: each["Value"] for each in listed})
+
+
+def _target_group(aws: Aws, arn: str) -> Properties:
+    (group,) = aws("elbv2").describe_target_groups(TargetGroupArns=[arn])["TargetGroups"]
+    listed = aws("elbv2").describe_target_group_attributes(TargetGroupArn=arn)["Attributes"]
+    return elbv2.target_group_inputs(group, {each["Key"]: each["Value"] for each in listed})
+
+
 def _listener(aws: Aws, arn: str) -> Properties:
     (listener,) = aws("elbv2").describe_listeners(ListenerArns=[arn])["Listeners"]
-    inputs = _fields(listener, {"loadBalancerArn": "LoadBalancerArn", "port": "Port", "protocol": "Protocol"})
-    return {**inputs, "defaultActions": []}
+    names = {
+        "loadBalancerArn": "LoadBalancerArn", "port": "Port", "protocol": "Protocol", "sslPolicy": "SslPolicy",
+    }  # fmt: skip
+    certificates = [each["CertificateArn"] for each in listener.get("Certificates") or []]
+    return {
+        **_fields(listener, names),
+        **({"certificateArn": certificates[0]} if certificates else {}),
+        "defaultActions": elbv2.action_inputs(listener["DefaultActions"]),
+    }
 
 
 def _rule(aws: Aws, arn: str) -> Properties:
     (rule,) = aws("elbv2").describe_rules(RuleArns=[arn])["Rules"]
-    listener = arn.replace(":listener-rule/", ":listener/").rpartition("/")[0]
-    return {"listenerArn": listener, "priority": int(rule["Priority"]), "actions": [], "conditions": []}
+    return {
+        "listenerArn": arn.replace(":listener-rule/", ":listener/").rpartition("/")[0],
+        "priority": int(rule["Priority"]),
+        "actions": elbv2.action_inputs(rule["Actions"]),
+        "conditions": elbv2.condition_inputs(rule["Conditions"]),
+    }
+
+
+def _address(aws: Aws, identifier: str) -> Properties:
+    (address,) = aws("ec2").describe_addresses(AllocationIds=[identifier])["Addresses"]
+    return {"domain": address["Domain"]}
+
+
+def _launch_template(aws: Aws, identifier: str) -> Properties:
+    """Inputs from the newest version; which one is the default is no property of a version, and upstream reads none."""
+    answer = aws("ec2").describe_launch_template_versions(LaunchTemplateId=identifier, Versions=["$Latest"])
+    version = answer["LaunchTemplateVersions"][0]
+    return {"name": version["LaunchTemplateName"], **ec2.template_inputs(version["LaunchTemplateData"])}
+
+
+def _node_group(aws: Aws, identifier: str) -> Properties:
+    cluster, _, name = identifier.partition(":")
+    group = aws("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)["nodegroup"]
+    names = {
+        "clusterName": "clusterName", "nodeGroupName": "nodegroupName", "nodeRoleArn": "nodeRole",
+        "subnetIds": "subnets", "instanceTypes": "instanceTypes", "amiType": "amiType",
+        "capacityType": "capacityType", "releaseVersion": "releaseVersion", "version": "version",
+        "updateConfig": "updateConfig",
+    }  # fmt: skip
+    template, sizes = group.get("launchTemplate"), group["scalingConfig"]
+    return {
+        **_fields(group, names),
+        "scalingConfig": {key: sizes[key] for key in ("minSize", "maxSize", "desiredSize")},
+        **({"launchTemplate": {"id": template["id"], "version": str(template["version"])}} if template else {}),
+    }
+
+
+def _certificate(aws: Aws, arn: str) -> Properties:
+    certificate = aws("acm").describe_certificate(CertificateArn=arn)["Certificate"]
+    domain = certificate["DomainName"]
+    others = [name for name in certificate.get("SubjectAlternativeNames") or [] if name != domain]
+    methods = [option.get("ValidationMethod") for option in certificate.get("DomainValidationOptions") or []]
+    return {
+        "domainName": domain,
+        "validationMethod": next(filter(None, methods), "DNS"),
+        **({"subjectAlternativeNames": others} if others else {}),
+    }
+
+
+def _role_policy(aws: Aws, identifier: str) -> Properties:
+    role, _, name = identifier.partition(":")
+    policy = aws("iam").get_role_policy(RoleName=role, PolicyName=name)
+    return {"role": role, "name": name, "policy": json.dumps(policy["PolicyDocument"])}
 
 
 def _record(aws: Aws, identifier: str) -> Properties:
@@ -184,6 +272,12 @@ def _instance(aws: Aws, identifier: str) -> Properties:
     return {**_fields(instance, names), **growing, **by_iam, "vpcSecurityGroupIds": groups}
 
 
+def _subnet_group(aws: Aws, name: str) -> Properties:
+    (group,) = aws("rds").describe_db_subnet_groups(DBSubnetGroupName=name)["DBSubnetGroups"]
+    inputs = _fields(group, {"name": "DBSubnetGroupName", "description": "DBSubnetGroupDescription"})
+    return {**inputs, "subnetIds": [subnet["SubnetIdentifier"] for subnet in group["Subnets"]]}
+
+
 def _budget(aws: Aws, identifier: str) -> Properties:
     account, _, name = identifier.partition(":")
     budget = aws("budgets").describe_budget(AccountId=account, BudgetName=name)["Budget"]
@@ -199,12 +293,18 @@ READERS: Mapping[str, ImportReader] = {
     "aws:budgets/budget:Budget": _budget,
     "aws:cloudwatch/logGroup:LogGroup": _log_group,
     "aws:dynamodb/table:Table": _table,
+    "aws:acm/certificate:Certificate": _certificate,
+    "aws:ec2/eip:Eip": _address,
     "aws:ec2/internetGateway:InternetGateway": _internet_gateway,
+    "aws:ec2/launchTemplate:LaunchTemplate": _launch_template,
     "aws:ec2/natGateway:NatGateway": _described(
         "ec2", "describe_nat_gateways", "NatGatewayIds", "NatGateways",
         subnetId="SubnetId", allocationId="NatGatewayAddresses.0.AllocationId",
     ),
     "aws:ec2/route:Route": _route,
+    "aws:ec2/routeTable:RouteTable": _described(
+        "ec2", "describe_route_tables", "RouteTableIds", "RouteTables", vpcId="VpcId"
+    ),
     "aws:ec2/routeTableAssociation:RouteTableAssociation": _association,
     "aws:ec2/securityGroup:SecurityGroup": _described(
         "ec2", "describe_security_groups", "GroupIds", "SecurityGroups",
@@ -214,36 +314,27 @@ READERS: Mapping[str, ImportReader] = {
         "ec2", "describe_subnets", "SubnetIds", "Subnets",
         vpcId="VpcId", cidrBlock="CidrBlock", availabilityZone="AvailabilityZone",
     ),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": _described(
-        "ec2", "describe_vpc_endpoints", "VpcEndpointIds", "VpcEndpoints",
-        vpcId="VpcId", serviceName="ServiceName", vpcEndpointType="VpcEndpointType",
-    ),
+    "aws:ec2/vpc:Vpc": _described("ec2", "describe_vpcs", "VpcIds", "Vpcs", cidrBlock="CidrBlock"),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _endpoint,
     "aws:ecr/repository:Repository": _repository,
     "aws:eks/accessEntry:AccessEntry": _access_entry,
-    "aws:eks/addon:Addon": _pair("clusterName", "addonName"),
+    "aws:eks/addon:Addon": _addon,
     "aws:eks/cluster:Cluster": _cluster,
+    "aws:eks/nodeGroup:NodeGroup": _node_group,
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
     "aws:iam/role:Role": _described("iam", "get_role", "RoleName", "Role", name="RoleName", path="Path"),
+    "aws:iam/rolePolicy:RolePolicy": _role_policy,
+    "aws:kms/key:Key": _described("kms", "describe_key", "KeyId", "KeyMetadata", description="Description"),
     "aws:lb/listener:Listener": _listener,
     "aws:lb/listenerRule:ListenerRule": _rule,
-    "aws:lb/loadBalancer:LoadBalancer": _described(
-        "elbv2", "describe_load_balancers", "LoadBalancerArns", "LoadBalancers",
-        name="LoadBalancerName", loadBalancerType="Type",
-    ),
-    "aws:lb/targetGroup:TargetGroup": _described(
-        "elbv2", "describe_target_groups", "TargetGroupArns", "TargetGroups",
-        name="TargetGroupName", port="Port", protocol="Protocol", protocolVersion="ProtocolVersion", vpcId="VpcId",
-        targetType="TargetType",
-    ),
+    "aws:lb/loadBalancer:LoadBalancer": _load_balancer,
+    "aws:lb/targetGroup:TargetGroup": _target_group,
     "aws:rds/instance:Instance": _instance,
     "aws:rds/parameterGroup:ParameterGroup": _described(
         "rds", "describe_db_parameter_groups", "DBParameterGroupName", "DBParameterGroups",
         name="DBParameterGroupName", family="DBParameterGroupFamily", description="Description",
     ),
-    "aws:rds/subnetGroup:SubnetGroup": _described(
-        "rds", "describe_db_subnet_groups", "DBSubnetGroupName", "DBSubnetGroups",
-        name="DBSubnetGroupName", description="DBSubnetGroupDescription",
-    ),
+    "aws:rds/subnetGroup:SubnetGroup": _subnet_group,
     "aws:route53/record:Record": _record,
     "aws:secretsmanager/secret:Secret": _secret,
     "aws:ssm/parameter:Parameter": _described(
@@ -284,10 +375,12 @@ def state_id(aws: Aws, type_name: str, identifier: str) -> str:
 def inputs(aws: Aws, type_name: str, identifier: str) -> Properties | None:
     """Inputs of what has this import id; None if there is no such thing.
 
+    As upstream they say that none of them is a default, a name that was made up neither (`__defaults`).
+
     Raises:
         ProviderError: the stand-in imports no such type.
     """
     reader = READERS.get(type_name)
     if reader is None:
         raise ProviderError(f"twin: importing {type_name} is not implemented by the stand-in of the aws plugin")
-    return existing(lambda: reader(aws, identifier))
+    return existing(lambda: {**reader(aws, identifier), DEFAULTS: []})

@@ -116,6 +116,11 @@ def upper(value: Any) -> Any:
     return value
 
 
+def lower(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the API's description in the provider's camelCase, one level deep."""
+    return {key[:1].lower() + key[1:]: item for key, item in value.items() if item is not None}
+
+
 def tag_list(tags: Mapping[str, str] | None) -> list[dict[str, str]]:
     """Tags as most AWS APIs write them."""
     return [{"Key": key, "Value": value} for key, value in (tags or {}).items()]

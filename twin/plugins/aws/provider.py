@@ -21,6 +21,7 @@ from botocore.exceptions import (
 from twin.plugins.aws import data, domains, ec2, ecr, eks, elbv2, identity, imports, monitoring, rds, vpc
 from twin.plugins.aws.kind import Aws, Kind, gone
 from twin.plugins.common import (
+    DEFAULTS,
     UNKNOWN,
     Difference,
     Properties,
@@ -86,7 +87,7 @@ class AwsProvider(Provider):
     def check(self, type_name: str, urn: str, old: Properties, new: Properties, seed: bytes) -> Properties:
         kind = self._kind(type_name)
         allowed = {*kind.inputs, *({"tags"} if kind.tagged else set()), _REGIONAL}
-        unknown = sorted(set(new) - allowed - {"__defaults"})
+        unknown = sorted(set(new) - allowed - {DEFAULTS})
         if unknown:
             raise ProviderError(
                 f"twin: {type_name} property {', '.join(unknown)} is not implemented by the stand-in of the aws plugin"
@@ -94,13 +95,15 @@ class AwsProvider(Provider):
         region = new.get(_REGIONAL)
         if region not in (None, UNKNOWN, self.aws.region):
             raise ProviderError(f"twin: {type_name} in region {region}: a second region is not implemented")
-        inputs: Properties = {**kind.defaults, **{key: new[key] for key in new if key not in ("__defaults", _REGIONAL)}}
+        inputs: Properties = {**kind.defaults, **{key: new[key] for key in new if key not in (DEFAULTS, _REGIONAL)}}
         if kind.name_property and not inputs.get(kind.name_property):
             logical = urn.rpartition("::")[2]
-            before = old.get(kind.name_property)
+            before = None if DEFAULTS in old else old.get(kind.name_property)
             inputs[kind.name_property] = before or physical_name(logical, kind.name_limit, seed)
         if kind.tagged:
             inputs["tagsAll"] = {**self.aws.default_tags, **(inputs.get("tags") or {})}
+        if DEFAULTS in old:
+            inputs[DEFAULTS] = []
         return inputs
 
     def difference(
@@ -120,6 +123,7 @@ class AwsProvider(Provider):
     def create(self, type_name: str, urn: str, inputs: Properties, timeout: float) -> tuple[str, Properties]:
         del urn, timeout
         kind = self._kind(type_name)
+        inputs = {key: value for key, value in inputs.items() if key != DEFAULTS}
         identifier = kind.create(self.aws, inputs)
         live = kind.live(self.aws, identifier, inputs)
         if live is None:

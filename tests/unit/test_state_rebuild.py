@@ -1,0 +1,272 @@
+"""A lost state: what of this stack is found without a name, what is refused, and which types are written once more."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from moto import mock_aws
+
+from infra.clients.aws import AwsClients
+from infra.errors import PreflightError
+from infra.foundation import auto_names, state_rebuild
+from infra.foundation.existing_resources import FINDERS
+from infra.foundation.state_rebuild import LISTERS, WRITTEN_AGAIN, find_unnamed, is_listed, known_resources
+from tests.unit.releases import run
+from twin.plugins.aws import imports
+from twin.plugins.aws.kind import Aws
+from twin.plugins.aws.provider import KINDS, AwsProvider
+
+REGION = "eu-central-1"
+POLICY = '{"Version": "2012-10-17", "Statement": []}'
+ALLOWS = '{"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:GetObject", "Resource": "*"}]}'
+NAMES = st.from_regex(r"[a-z][a-z-]{0,30}", fullmatch=True)
+
+
+class Account:
+    """AWS by moto, and in it what the twin's stand-in of the provider makes for this stack or another one."""
+
+    def __init__(self) -> None:
+        self.clients = AwsClients(REGION)
+        self.aws = Aws({"region": REGION, "accessKey": "test", "secretKey": "test"})
+        self.vpc = self.make("aws:ec2/vpc:Vpc", stack="", cidrBlock="10.0.0.0/16")
+
+    def make(self, kind: str, *, stack: str = "prod", **inputs: Any) -> str:
+        made = KINDS[kind].create(self.aws, {**KINDS[kind].defaults, **inputs})
+        if stack and KINDS[kind].tagged and "eks" not in kind:
+            tags = {**(inputs.get("tags") or {}), "shopcat:stack": stack}
+            KINDS[kind].tag(self.aws, made, {}, tags, [])
+        return made
+
+    def cases(self) -> list[tuple[str, str, dict[str, Any], dict[str, Any]]]:
+        """Type, logical name, inputs as the program declares them, and what the provider adds to them."""
+        role = {"assumeRolePolicy": POLICY}
+        self.make("aws:iam/role:Role", stack="", name="owner", **role)
+        return [
+            (
+                "aws:acm/certificate:Certificate",
+                "shopcat",
+                {"domainName": "shop.example", "validationMethod": "DNS"},
+                {},
+            ),
+            ("aws:ec2/eip:Eip", "nat-0", {"domain": "vpc", "tags": {"Name": "shopcat-nat-0"}}, {}),
+            (
+                "aws:ec2/launchTemplate:LaunchTemplate",
+                "nodes",
+                {"instanceType": "t3.medium"},
+                {"name": "nodes-0a1b2c3"},
+            ),
+            ("aws:ec2/routeTable:RouteTable", "public", {"vpcId": self.vpc, "tags": {"Name": "shopcat-public"}}, {}),
+            (
+                "aws:ec2/securityGroup:SecurityGroup",
+                "endpoints",
+                {"vpcId": self.vpc, "description": "x"},
+                {"name": "endpoints-0a1b2c3"},
+            ),
+            ("aws:ec2/vpc:Vpc", "vpc", {"cidrBlock": "10.9.0.0/16", "tags": {"Name": "shopcat"}}, {}),
+            ("aws:iam/role:Role", "node", role, {"name": "node-0a1b2c3"}),
+            ("aws:iam/rolePolicy:RolePolicy", "reads", {"role": "owner", "policy": ALLOWS}, {"name": "reads-0a1b2c3"}),
+            ("aws:kms/key:Key", "secrets", {"description": "Kubernetes secrets of shopcat"}, {}),
+        ]
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield Account()
+
+
+def test_only_what_this_stack_made_is_found_and_only_if_it_is_the_only_one(account: Account) -> None:
+    cases = account.cases()
+    assert {kind for kind, *_ in cases} == set(LISTERS) - {"aws:eks/nodeGroup:NodeGroup"}
+    for kind, logical, declared, added in cases:
+        other = {key: re.sub(r"-0a1b2c3$", "-9f9f9f9", str(value)) for key, value in added.items()}
+        if kind != "aws:iam/rolePolicy:RolePolicy":  # it has no tags, and its role is this stack's own
+            account.make(kind, stack="pr-1", **declared, **other)
+        with pytest.raises(PreflightError, match=f"{kind} {logical}: none has this stack's tag"):
+            find_unnamed(account.clients, "prod", kind, logical, declared)
+        made = account.make(kind, **declared, **added)
+        found = find_unnamed(account.clients, "prod", kind, logical, declared)
+        assert found == made, kind
+        imported = imports.inputs(account.aws, kind, found)
+        assert imported is not None
+        unread = {"tags", "policy", "assumeRolePolicy", "description"}
+        assert {key: imported.get(key) for key in declared if key not in unread} == {
+            key: value for key, value in declared.items() if key not in unread
+        }, kind
+        again = {key: re.sub(r"-0a1b2c3$", "-1234567", str(value)) for key, value in added.items()}
+        account.make(kind, **declared, **again)
+        with pytest.raises(PreflightError, match=f"{kind} {logical}: 2 fit"):
+            find_unnamed(account.clients, "prod", kind, logical, declared)
+
+
+def test_a_certificate_that_a_listener_uses_is_chosen(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, declared = "aws:acm/certificate:Certificate", {"domainName": "shop.example", "validationMethod": "DNS"}
+    used, _ = account.make(kind, **declared), account.make(kind, **declared)
+    describe = account.clients.get("acm").describe_certificate
+
+    def in_use(CertificateArn: str) -> Any:  # noqa: N803 - boto3's own name
+        answer = describe(CertificateArn=CertificateArn)
+        answer["Certificate"]["InUseBy"] = ["arn:listener"] if CertificateArn == used else []
+        return answer
+
+    monkeypatch.setattr(account.clients.get("acm"), "describe_certificate", in_use)
+    assert find_unnamed(account.clients, "prod", kind, "shopcat", declared) == used
+
+
+def test_a_node_group_is_found_by_its_name(account: Account) -> None:
+    declared = {"clusterName": "shopcat", "nodeGroupName": "nodes-0123456"}
+    with pytest.raises(PreflightError, match="NodeGroup nodes: none has"):
+        find_unnamed(account.clients, "prod", "aws:eks/nodeGroup:NodeGroup", "nodes", declared)
+
+
+def test_every_type_that_production_declares_in_aws_has_its_way_back() -> None:
+    infra = Path(state_rebuild.__file__).parents[1]
+    others = [infra / "access" / "github_roles.py", infra / "previews" / "cluster_info.py"]
+    sources = [path.read_text() for path in [*(infra / "foundation").glob("*.py"), *others]]
+    declared = {found for text in sources for found in re.findall(r"\baws\.(\w+\.[A-Z]\w+)\(", text)}
+    declared = {one for one in declared if not one.endswith("Args")} | {"eks.Cluster"}
+    known = {
+        f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in {*FINDERS, *LISTERS, *WRITTEN_AGAIN}
+    }
+    assert declared == known
+    assert not WRITTEN_AGAIN & {*FINDERS, *LISTERS}
+    assert set(imports.READERS) == {*FINDERS, *LISTERS}
+
+
+def test_a_name_that_is_given_is_asked_for_and_one_that_is_made_up_must_be_found() -> None:
+    assert not is_listed("aws:iam/role:Role", {"name": "shopcat-release"})
+    assert is_listed("aws:iam/role:Role", {})
+    assert is_listed("aws:ec2/vpc:Vpc", {})
+    assert is_listed("aws:iam/rolePolicy:RolePolicy", {"name": "shopcat-release"})
+    assert not is_listed("aws:rds/instance:Instance", {"identifier": "shopcat"})
+
+
+@given(logical=NAMES, first=st.lists(st.text(), max_size=4), second=st.lists(st.text(), max_size=4))
+def test_a_name_of_content_is_one_of_the_provider_s_form_and_differs_with_the_content(
+    logical: str, first: list[str], second: list[str]
+) -> None:
+    name = auto_names.name_of_content(logical, first)
+    assert auto_names.is_auto_name(logical, name)
+    joined = ["\0".join(each) for each in (first, second)]
+    assert (name == auto_names.name_of_content(logical, second)) == (joined[0] == joined[1])
+
+
+@given(logical=NAMES, other=NAMES, digits=st.text("0123456789abcdef", min_size=5, max_size=9))
+def test_a_made_up_name_is_told_from_others_by_its_whole_form(logical: str, other: str, digits: str) -> None:
+    expected = other == logical and len(digits) == 7
+    assert auto_names.is_auto_name(logical, f"{other}-{digits}") == expected
+
+
+def test_only_a_name_that_nobody_gave_is_never_compared() -> None:
+    def ignored(kind: str, props: dict[str, Any]) -> list[str]:
+        args = SimpleNamespace(
+            type_=kind, name="x", props=props, opts=pulumi.ResourceOptions(ignore_changes=["policy"])
+        )
+        results = [auto_names.keep_name(args), auto_names.keep_component_name(args)]  # type: ignore[arg-type]
+        (found,) = {tuple(result.opts.ignore_changes) if result else () for result in results}  # type: ignore[arg-type]
+        return list(found)
+
+    assert ignored("aws:iam/role:Role", {"name": None}) == ["policy", "name"]
+    assert ignored("aws:iam/role:Role", {"name": "shopcat-release"}) == []
+    assert ignored("aws:lb/targetGroup:TargetGroup", {}) == []
+
+
+def test_known_resources_of_an_exported_state() -> None:
+    assert known_resources({"deployment": {"resources": None}}) == frozenset()
+    assert known_resources({"version": 3}) == frozenset()
+    parent = "urn:pulumi:prod::shopcat::shopcat:network:Network::shopcat"
+    one = {"type": "aws:ec2/vpc:Vpc", "urn": f"{parent.rpartition('::')[0]}$aws:ec2/vpc:Vpc::vpc", "parent": parent}
+    assert known_resources({"deployment": {"resources": [one]}}) == {("aws:ec2/vpc:Vpc", "vpc", parent)}
+
+
+def transformed(
+    monkeypatch: pytest.MonkeyPatch, kind: str, props: dict[str, Any], known: frozenset[tuple[str, str, str]]
+) -> pulumi.ResourceOptions | None:
+    """Return the options that the transform gives a resource ``x`` without parent, with a finder that finds `found`."""
+    monkeypatch.setattr(state_rebuild, "find_existing", lambda *_: "found" if props.get("name") != "absent" else None)
+
+    async def resolved(self: Any) -> Any:
+        return props
+
+    monkeypatch.setattr(pulumi.Output, "from_input", lambda _: SimpleNamespace(future=lambda: resolved(None)))
+    rebuild = state_rebuild.StateRebuild(None, lambda: None, "prod", known)  # type: ignore[arg-type, return-value]
+    args = SimpleNamespace(custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions())
+    result = run(rebuild.transform(args))  # type: ignore[arg-type]
+    return result.opts if result else None
+
+
+def test_what_is_found_is_imported_once_and_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = "aws:iam/role:Role"
+    options = transformed(monkeypatch, kind, {"name": "r"}, frozenset())
+    assert options is not None
+    assert (options.import_, options.protect) == ("found", True)
+    options = transformed(monkeypatch, kind, {"name": "r"}, frozenset({(kind, "x", "")}))
+    assert options is not None
+    assert (options.import_, options.protect) == (None, True), "what the state knows is never imported over itself"
+    assert transformed(monkeypatch, kind, {"name": "absent"}, frozenset()) is None, "nobody else has its name"
+    assert transformed(monkeypatch, "aws:sns/topic:Topic", {"name": "t"}, frozenset()) is None
+    assert transformed(monkeypatch, "kubernetes:apps/v1:Deployment", {}, frozenset()) is None
+
+
+@pytest.mark.parametrize("kind", ["aws:ec2/vpc:Vpc", "aws:sqs/queue:Queue"])
+def test_what_can_not_be_found_is_not_made(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    def nothing(*_: Any) -> str:
+        raise PreflightError("none")
+
+    monkeypatch.setattr(state_rebuild, "find_unnamed", nothing)
+    warned: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", warned.append)
+    monkeypatch.setattr(pulumi, "ResourceHook", lambda _, callback: callback)
+    monkeypatch.setattr(
+        pulumi, "ResourceHookBinding", lambda before_create: SimpleNamespace(before_create=before_create)
+    )
+    monkeypatch.setattr(
+        pulumi.ResourceOptions, "merge", staticmethod(lambda opts, more: opts if more.protect else more)
+    )
+    options = transformed(monkeypatch, kind, {}, frozenset())
+    assert options is not None
+    assert options.import_ is None
+    (refuse,) = options.hooks.before_create  # type: ignore[union-attr, misc]
+    with pytest.raises(PreflightError):
+        refuse(None)  # type: ignore[arg-type]
+    assert warned
+
+
+def test_a_state_that_can_not_be_asked_for_is_no_empty_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PreflightError, match="pulumi stack export --stack prod` can't be run"):
+        state_rebuild.read_known_resources("prod")
+    fake = tmp_path / "pulumi"
+    fake.write_text("#!/bin/sh\necho no such stack >&2\nexit 255\n")
+    fake.chmod(0o755)
+    with pytest.raises(PreflightError, match="failed: no such stack"):
+        state_rebuild.read_known_resources("prod")
+    fake.write_text('#!/bin/sh\necho \'{"version": 3, "deployment": {}}\'\n')
+    assert state_rebuild.read_known_resources("prod") == frozenset()
+
+
+def test_the_stand_in_takes_an_imported_name_for_one_that_was_given(account: Account) -> None:
+    """As upstream (pulumi/pulumi#9210): so the walk in tests/engine would fail without `keep_name`."""
+    provider = AwsProvider()
+    provider.configure({"region": REGION, "accessKey": "test", "secretKey": "test"})
+    kind, urn = "aws:iam/role:Role", "urn:pulumi:prod::shopcat::aws:iam/role:Role::node"
+    declared = {"assumeRolePolicy": POLICY}
+    made = provider.check(kind, urn, {}, declared, b"seed")
+    assert provider.check(kind, urn, made, declared, b"other")["name"] == made["name"]
+    account.make(kind, name="node-0a1b2c3", **declared)
+    read = provider.read(kind, "node-0a1b2c3", {}, {})
+    assert read is not None
+    _, imported, outputs = read
+    again = provider.check(kind, urn, imported, declared, b"other")
+    assert "name" in provider.difference(kind, "node-0a1b2c3", imported, outputs, again).replaces
+    kept = provider.check(kind, urn, imported, {**declared, "name": imported["name"]}, b"other")
+    assert provider.difference(kind, "node-0a1b2c3", imported, outputs, kept).replaces == []
