@@ -106,7 +106,7 @@ takeover-dns: $(READY) ## users from the old load balancer to the new one by wei
 github-check: $(READY) ## GitHub's settings: reviews, environment, Actions, tags, labels, variables; needs GITHUB_TOKEN; changes nothing
 	@$(RUN) -m pipeline.github_check
 
-upgrade-check: $(READY) ## what is pinned where, and the newest that is offered; changes nothing
+upgrade-check: $(READY) ## what is behind or waits, and the next step of each; changes nothing
 	@$(RUN) -m infra.commands.upgrade_check
 
 check: lint types unit ## lint, types and unit tests, fewer generated ones than in make test: two or three minutes
@@ -157,7 +157,7 @@ kills: $(READY) ## updates killed after each call of AWS, and production's secon
 	SHOPCAT_KILLS=1 $(VENV)/bin/pytest tests/engine/test_killed.py tests/twin/test_second_life.py
 
 .PHONY: upgrades
-upgrades: $(READY) ## nodes, add-ons and Kubernetes upgraded under load, half an hour; docs/upgrades.md
+upgrades: $(READY) ## nodes, add-ons, charts, Kubernetes, database and certificate upgraded under load, under an hour; docs/upgrades.md
 	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
 
 .PHONY: passwords

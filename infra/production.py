@@ -16,6 +16,7 @@ from infra.clients.aws import AwsClients
 from infra.foundation import (
     auto_names,
     availability_zones,
+    chart_upgrade,
     dns,
     existing_database,
     existing_namespace,
@@ -89,6 +90,8 @@ class _Known:
     preview_cidrs: Sequence[str]
     misleading_version: str
     """Of the application's secret, where it leads to another database than the settings say; empty where it does not."""
+    database_notes: Sequence[str]
+    """On a restart of the database that this update makes, or that is owed."""
 
 
 def _read(settings: Settings, clients: AwsClients) -> _Known:
@@ -107,8 +110,14 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
             availability_zones.refuse_unusable(clients, settings.vpc.zones)
         for name in names:
             dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
-    existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
+    for name in names:
+        dns.refuse_taken_aliases(clients, zone_ids[name.balancer], name)
+    live = existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
+    opened = plan.decision.open or plan.state.open
+    notes = existing_database.restart_notes(live, settings.database, opened.name if opened else "")
     existing_database.refuse_taken_snapshot(clients, settings.database)
+    if plan.decision.action != "platform":
+        chart_upgrade.refuse_unfit_charts(plan.kubernetes, settings)
     existing = settings.cluster.existing
     if existing is None:
         upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)
@@ -118,7 +127,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     misleading = misleading_version(clients, settings.database)
-    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, notes)
 
 
 @dataclass(frozen=True)
@@ -153,6 +162,8 @@ class Production(pulumi.ComponentResource):
         )
         if settings.preview_domain_shared:
             pulumi.log.warn(domains.domain_warning(settings.domain, settings.preview_domain), self)
+        for note in known.database_notes:
+            pulumi.log.warn(note, self)
         self._settings, self._region = settings, region
         scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table, settings.registry.repository)
         child = pulumi.ResourceOptions(parent=self)

@@ -25,7 +25,7 @@ def check_dns(settings: Settings, clients: AwsClients) -> list[Row]:
     if settings.dns == "external":
         text = "entered elsewhere (shopcat:dns is external)"
         return [*rows, Row("DNS", FindingState.LOOK, text, "the first update says what to enter")]
-    for name in dns.dns_names(settings, LOAD_BALANCER):
+    for name in (host for each in dns.dns_names(settings, LOAD_BALANCER) for host in each.each_host()):
         rows += read_rows(f"DNS {name.host}", partial(_record_row, clients, name))
     return rows
 

@@ -19,7 +19,7 @@ from infra.errors import ShopCatError
 from infra.foundation import crds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from infra.clients.aws import AwsClients
@@ -49,6 +49,10 @@ class Offer:
     offered: tuple[str, ...]
     """Every version that can still be had, in any order."""
     note: str = ""
+    step: str | None = None
+    """The version that one update goes to, where that may be another than the newest; empty: there is none."""
+    also: str = ""
+    """What is set together with it."""
 
     @property
     def newest(self) -> str:
@@ -59,6 +63,19 @@ class Offer:
 def version_order(version: str) -> tuple[int, ...]:
     """Return the numbers of a version, by which versions of one thing compare."""
     return tuple(int(number) for number in re.findall(r"\d+", version))
+
+
+def next_minor(pinned: str, offered: Iterable[str]) -> str:
+    """Return the smallest newer version, since EKS goes up one minor version at a time; empty if there is none."""
+    newer = [version for version in offered if version_order(version) > version_order(pinned)]
+    return min(newer, key=version_order, default="")
+
+
+def newest_of_major(pinned: str, offered: Iterable[str]) -> str:
+    """Return the newest version with the same first number, if it is a newer one; empty if there is none."""
+    same = [version for version in offered if version_order(version)[:1] == version_order(pinned)[:1]]
+    newest = max(same, key=version_order, default="")
+    return newest if version_order(newest) > version_order(pinned) else ""
 
 
 def judge_offer(offer: Offer) -> Row:
@@ -80,12 +97,9 @@ def judge_offer(offer: Offer) -> Row:
             f"set {offer.where} to {offer.newest}",
         )
     if newer:
-        return Row(
-            offer.subject,
-            FindingState.LOOK,
-            f"{offer.pinned}; newest: {offer.newest}{note}",
-            f"upgrade when it suits: {offer.where}",
-        )
+        step = offer.newest if offer.step is None else offer.step
+        todo = f"next step: {step} in {offer.where}{offer.also}" if step else "no newer one that an update goes to"
+        return Row(offer.subject, FindingState.LOOK, f"{offer.pinned}; newest: {offer.newest}{note}", todo)
     text = f"{offer.pinned}, the newest" if offer.pinned else f"not pinned, so {offer.newest}"
     return Row(offer.subject, FindingState.OK, f"{text}{note} ({offer.where})")
 
@@ -128,7 +142,9 @@ def support(pinned: str, known: Mapping[str, Mapping[str, Any]]) -> Row:
     end = facts.get("endOfStandardSupportDate")
     note = f"standard support until {end:%Y-%m-%d}" if end else ""
     where = f"{FILE}, shopcat:cluster.kubernetesVersion (one minor version at a time)"
-    row = judge_offer(Offer("Kubernetes", where, pinned, offered, note))
+    step = next_minor(pinned, offered)
+    also = f", with an amiReleaseVersion and addonVersions of {step}"
+    row = judge_offer(Offer("Kubernetes", where, pinned, offered, note, step, also))
     if row.state is not FindingState.CHANGE and facts.get("versionStatus") == "EXTENDED_SUPPORT":
         return Row(
             row.subject, FindingState.LOOK, f"{row.finding}; in extended support, 0.60 USD an hour", f"upgrade: {where}"
@@ -170,14 +186,14 @@ def _engine(clients: AwsClients, pinned: str) -> Row:
     ]
     offered = {*versions, *(version.partition(".")[0] for version in versions)}
     same_form = tuple(version for version in offered if ("." in version) == ("." in pinned))
-    return judge_offer(
-        Offer("PostgreSQL", f"{FILE}, shopcat:database.engineVersion (read RDS's upgrade notes)", pinned, same_form)
-    )
+    where = f"{FILE}, shopcat:database.engineVersion (it restarts the database; read RDS's notes on the version)"
+    return judge_offer(Offer("PostgreSQL", where, pinned, same_form, step=newest_of_major(pinned, same_form)))
 
 
 def _chart(chart: str, repository: str, pinned: str, key: str) -> Row:
     offered = crds.versions(repository, chart)
-    return judge_offer(Offer(f"chart {chart}", f"{FILE}, shopcat:charts.{key}", pinned, tuple(offered)))
+    also = f", together with shopcat:chartDigests.{key} and shopcat:images.{key}; read the publisher's notes on what lies between"
+    return judge_offer(Offer(f"chart {chart}", f"{FILE}, shopcat:charts.{key}", pinned, tuple(offered), also=also))
 
 
 def _pulumi(folder: Path) -> Row:

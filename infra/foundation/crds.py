@@ -25,7 +25,7 @@ from infra.clients.kubernetes import FIELD_MANAGER
 from infra.errors import PreflightError, UnreachableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from infra.clients.kubernetes import KubernetesClient
 
@@ -177,6 +177,19 @@ def bring_up_to(
         f"{chart} {version}: the API server doesn't serve {', '.join(waiting)} after {ESTABLISHED_SECONDS} s; see "
         f"`kubectl describe crd {waiting[0]}`, then run it again"
     )
+
+
+def stored_versions(kubernetes: KubernetesClient, definitions: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Return the versions that objects may be stored in, for each of these definitions that the cluster has.
+
+    Raises:
+        KubernetesUnreachableError: the API server does not answer, or refuses.
+    """
+    names = [each["metadata"]["name"] for each in definitions]
+    present = {name: kubernetes.get(f"{_PATH}/{name}") for name in names}
+    return {
+        name: list((each.get("status") or {}).get("storedVersions") or []) for name, each in present.items() if each
+    }
 
 
 def _without_status(definition: Manifest) -> Manifest:

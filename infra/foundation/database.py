@@ -28,6 +28,7 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
+from infra.foundation.database_fit import OUTAGE, apply_method, restart_command, static_changes
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
@@ -174,6 +175,11 @@ def managed_secret(secrets: Sequence[aws.rds.outputs.InstanceMasterUserSecret]) 
     return pulumi.UNKNOWN
 
 
+def _values_by_name(inputs: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return a parameter group's values by name, from its inputs as the engine hands them to a hook."""
+    return {str(each["name"]): str(each["value"]) for each in (inputs or {}).get("parameters") or []}
+
+
 @dataclass(frozen=True)
 class DeclaredDatabase:
     """What a release needs of the database."""
@@ -284,12 +290,14 @@ class Database(pulumi.ComponentResource):
             multi_az=config.multi_zone,
             backup_retention_period=config.backup_retention_days,
             copy_tags_to_snapshot=True,
-            auto_minor_version_upgrade=True,
+            # A whole version is a person's choice: RDS's own would be a version that these settings refuse as a way back.
+            auto_minor_version_upgrade="." not in config.engine_version,
+            maintenance_window=config.maintenance_window or None,
             deletion_protection=settings.protection,
             skip_final_snapshot=False,
             # Of a name of its own in each life of the stack, since the snapshot outlives it.
             final_snapshot_identifier=group.id.apply(final_snapshot),
-            apply_immediately=True,
+            apply_immediately=config.apply_immediately,
             opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
         self.restored = (
@@ -333,14 +341,30 @@ class Database(pulumi.ComponentResource):
         return aws.rds.SubnetGroup("database", name="shopcat", subnet_ids=subnet_ids, opts=own)
 
     def _parameter_group(self) -> aws.rds.ParameterGroup:
-        """Declare one that forces TLS."""
-        family = f"postgres{self._settings.database.engine_version.partition('.')[0]}"
+        """Declare one that forces TLS, with the settings' parameters; the plan says which of those wait for a restart."""
+        config = self._settings.database
+        family = f"postgres{config.engine_version.partition('.')[0]}"
+        parameters = [
+            aws.rds.ParameterGroupParameterArgs(name=name, value=value, apply_method=apply_method(name))
+            for name, value in sorted(config.parameters.items())
+        ]
+
+        async def tell(changed: pulumi.ResourceHookArgs) -> None:
+            before, after = (_values_by_name(inputs) for inputs in (changed.old_inputs, changed.new_inputs))
+            if static := static_changes(before, after):
+                pulumi.log.warn(
+                    f"shopcat:database.parameters: {', '.join(static)} will hold from the database's next restart on; "
+                    f"`{restart_command(config.identifier)}` restarts it, at a time of your choice, and {OUTAGE}",
+                    self,
+                )
+
+        hook = pulumi.ResourceHook("static-parameters", tell, pulumi.ResourceHookOptions(on_dry_run=True))
         return aws.rds.ParameterGroup(
             "database",
             name=f"shopcat-{family}",
             family=family,
-            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1")],
-            opts=pulumi.ResourceOptions(parent=self),
+            parameters=[aws.rds.ParameterGroupParameterArgs(name="rds.force_ssl", value="1"), *parameters],
+            opts=pulumi.ResourceOptions(parent=self, hooks=pulumi.ResourceHookBinding(before_update=[hook])),
         )
 
     def _role_jobs(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import explain
-from infra.errors import PreflightError
+from infra.errors import AwsError, PreflightError
 from infra.settings.limits import PREVIEW_HOSTS
 
 if TYPE_CHECKING:
@@ -40,12 +40,18 @@ class DnsName:
     """Name of the Route 53 zone that it goes into."""
     setting: str
     """The setting that names the zone."""
+    aliases: tuple[str, ...] = ()
+    """Other hosts that its certificate and records are for."""
+
+    def each_host(self) -> list[DnsName]:
+        """Return a name for each of its hosts alone, its own first."""
+        return [replace(self, host=host, aliases=()) for host in (self.host, *self.aliases)]
 
 
 def dns_names(settings: Settings, load_balancer: str) -> list[DnsName]:
     """Return the name of each load balancer: production's, and the previews', which has one of its own."""
     return [
-        DnsName(load_balancer, settings.domain, settings.zone.rstrip("."), "hostedZone"),
+        DnsName(load_balancer, settings.domain, settings.zone.rstrip("."), "hostedZone", settings.domain_aliases),
         DnsName(
             f"{load_balancer}-preview",
             f"{PREVIEW_HOSTS}{settings.preview_domain}",
@@ -147,6 +153,20 @@ def read_dns_records(clients: AwsClients, zone_id: str, wanted: DnsName) -> list
             record for record in page["ResourceRecordSets"] if record["Name"].replace("\\052", "*").rstrip(".") == name
         ]
     return records
+
+
+def refuse_taken_aliases(clients: AwsClients, zone_id: str, wanted: DnsName) -> None:
+    """Check that other names are free or lead here already; none where these credentials may not read the zone, nor change it.
+
+    Raises:
+        ShopCatError: a record of somebody else's is in the way, or Route 53 can't be asked.
+    """
+    for alias in wanted.each_host()[1:]:
+        try:
+            refuse_taken_name(clients, zone_id, alias)
+        except AwsError as error:
+            if "AccessDenied" not in error.code:
+                raise
 
 
 def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> None:

@@ -8,7 +8,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
-from infra.foundation.database_fit import LiveDatabase, database_refusals
+from infra.foundation.database_fit import (
+    OUTAGE,
+    LiveDatabase,
+    database_refusals,
+    restart_command,
+    restart_note,
+    restarts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,13 +36,21 @@ def live_database(description: Mapping[str, Any]) -> LiveDatabase:
         is_encrypted=bool(description.get("StorageEncrypted")),
         kms_key_arn=str(description.get("KmsKeyId") or ""),
         port=int(endpoint.get("Port") or description.get("DbInstancePort") or 0),
+        instance_class=str(description.get("DBInstanceClass") or ""),
+        backup_retention_days=int(description.get("BackupRetentionPeriod") or 0),
+        backup_window=str(description.get("PreferredBackupWindow") or ""),
+        waits_for_restart=any(
+            group.get("ParameterApplyStatus") == "pending-reboot"
+            for group in description.get("DBParameterGroups") or []
+        ),
     )
 
 
-def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, protect: bool) -> None:
-    """Check the database that has the settings' identifier; one that is not there, or not made yet, takes any settings.
+def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, protect: bool) -> LiveDatabase | None:
+    """Check the database that has the settings' identifier, and return it; one that is not made yet takes any settings.
 
-    Credentials that may not read it may not change it either: those of a release from before it was read here.
+    `None` where nothing was checked: there is none, or these credentials may not read it. Such credentials, of a release from
+    before it was read here, may not change it either.
 
     Raises:
         PreflightError: the settings describe it otherwise than it is; the message has every reason.
@@ -45,16 +60,44 @@ def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, prot
         listed = clients.get("rds").describe_db_instances(DBInstanceIdentifier=wanted.identifier)["DBInstances"]
     except (BotoCoreError, ClientError) as error:
         if any(word in error_code(error) for word in ("NotFound", "AccessDenied")):
-            return
+            return None
         raise explain(error, f"database {wanted.identifier}", clients.endpoint_url) from error
     if not listed or not listed[0].get("Endpoint"):
-        return
-    reasons = database_refusals(live_database(listed[0]), wanted, protect=protect)
+        return None
+    live = live_database(listed[0])
+    reasons = database_refusals(live, wanted, protect=protect)
     if reasons:
         raise PreflightError(
             f"database {wanted.identifier} is not as the settings describe it, and nothing was changed:\n"
             + "\n".join(f"  - {reason}" for reason in reasons)
         )
+    return live
+
+
+def restart_notes(live: LiveDatabase | None, wanted: DatabaseSettings, release: str) -> list[str]:
+    """Return what the plan says of a restart of the database: one that this update makes, and one that is owed.
+
+    Args:
+        live: the database; `None` if it is not known.
+        wanted: the settings.
+        release: the release that is open, or that this update begins or takes back; empty if there is none.
+
+    Raises:
+        PreflightError: a restart within this update would fail that release.
+    """
+    if live is None:
+        return []
+    changes = restarts(live, wanted)
+    if changes and wanted.apply_immediately and release:
+        raise PreflightError(
+            f"{', '.join(changes)}: RDS would restart the database in the middle of release {release}. Nothing was changed; set "
+            "it back until that release is live or aborted, or set shopcat:database.applyImmediately to false"
+        )
+    owed = (
+        f"database {wanted.identifier} has static parameters that hold only from its next restart on: `"
+        f"{restart_command(wanted.identifier)}` restarts it, and {OUTAGE}"
+    )
+    return [*filter(None, [restart_note(changes, wanted)]), *([owed] if live.waits_for_restart else [])]
 
 
 def has_snapshot(clients: AwsClients, name: str) -> bool:

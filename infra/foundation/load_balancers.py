@@ -37,11 +37,12 @@ VALIDATION_MINUTES = 75
 
 
 def to_enter(records: list[dict[str, str]]) -> str:
-    """Describe in one line what a person enters at another DNS: the certificate's record first, then the names."""
-    validation, *names = (f"{record['name']} {record['type']} {record['value']}" for record in records)
+    """Describe in one line what a person enters at another DNS: the certificate's records, as many names after them."""
+    lines = [f"{record['name']} {record['type']} {record['value']}" for record in records]
+    validation, names = lines[: len(lines) // 2], lines[len(lines) // 2 :]
     return (
-        f"shopcat:dns is external: enter {validation}, for which an update waits up to {VALIDATION_MINUTES} minutes, and "
-        f"{', '.join(names)} (an ALIAS or ANAME where that is the apex of its zone)"
+        f"shopcat:dns is external: enter {', '.join(validation)}, for which an update waits up to {VALIDATION_MINUTES} "
+        f"minutes, and {', '.join(names)} (an ALIAS or ANAME where that is the apex of its zone)"
     )
 
 
@@ -74,6 +75,13 @@ def target_group(
         ),
         opts=opts,
     )
+
+
+def _option_of(
+    options: Sequence[aws.acm.outputs.CertificateDomainValidationOption], host: str
+) -> aws.acm.outputs.CertificateDomainValidationOption:
+    """Return the record by which ACM knows that a host is ours; ACM lists the hosts of a certificate in any order."""
+    return options[0] if len(options) == 1 else next(each for each in options if each.domain_name == host)
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -183,25 +191,29 @@ class LoadBalancer(pulumi.ComponentResource):
         self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
     ) -> pulumi.Output[list[dict[str, str]]]:
         """Declare the records at Route 53, or return (and log) what a person must enter elsewhere if DNS is external."""
-        option = certificate.domain_validation_options[0]
+        options = [
+            certificate.domain_validation_options.apply(lambda each, host=host: _option_of(each, host))
+            for host in hosts
+        ]
         self._validation: list[pulumi.Resource] = []
         if zone_id is not None:
             child = pulumi.ResourceOptions(parent=self)
-            self._validation.append(
-                aws.route53.Record(
-                    f"{name}-validation",
-                    zone_id=zone_id,
-                    name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
-                    type=option.resource_record_type.apply(lambda text: text or "CNAME"),
-                    ttl=300,
-                    records=[option.resource_record_value.apply(lambda text: text or "")],
-                    allow_overwrite=True,
-                    opts=child,
+            # The first host's have names from when there was no other; by their place others would move when one is taken out.
+            for suffix, host, option in zip(["", *(f"-{host}" for host in hosts[1:])], hosts, options, strict=True):
+                self._validation.append(
+                    aws.route53.Record(
+                        f"{name}-validation{suffix}",
+                        zone_id=zone_id,
+                        name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
+                        type=option.resource_record_type.apply(lambda text: text or "CNAME"),
+                        ttl=300,
+                        records=[option.resource_record_value.apply(lambda text: text or "")],
+                        allow_overwrite=True,
+                        opts=child,
+                    )
                 )
-            )
-            for index, host in enumerate(hosts):
                 aws.route53.Record(
-                    f"{name}-{index}",
+                    f"{name}{suffix or '-0'}",
                     zone_id=zone_id,
                     name=host,
                     type="A",
@@ -219,10 +231,13 @@ class LoadBalancer(pulumi.ComponentResource):
             )
             for host in hosts
         ]
-        validation = pulumi.Output.all(
-            option.resource_record_name, option.resource_record_type, option.resource_record_value
-        ).apply(lambda three: {"name": three[0] or "", "type": three[1] or "", "value": three[2] or ""})
-        records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(validation, *aliases).apply(list)
+        validation = [
+            pulumi.Output.all(
+                option.resource_record_name, option.resource_record_type, option.resource_record_value
+            ).apply(lambda three: {"name": three[0] or "", "type": three[1] or "", "value": three[2] or ""})
+            for option in options
+        ]
+        records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(*validation, *aliases).apply(list)
         if not pulumi.runtime.is_dry_run():
             # Said of the balancer: the engine's display shows one message of each resource while it waits.
             records.apply(lambda entries: pulumi.log.info(to_enter(entries), self))
@@ -250,7 +265,7 @@ class LoadBalancers(pulumi.ComponentResource):
         def declare(name: dns.DnsName, subnet_ids: Sequence[pulumi.Input[str]]) -> LoadBalancer:
             return LoadBalancer(
                 name.balancer,
-                hosts=[name.host],
+                hosts=[each.host for each in name.each_host()],
                 zone_id=zone_ids.get(name.balancer),
                 network=network,
                 subnet_ids=subnet_ids,

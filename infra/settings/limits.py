@@ -144,6 +144,7 @@ _RDS_GUIDE = f"{_AWS}/AmazonRDS/latest/UserGuide"
 _CREATE_DATABASE = f"{_AWS}/AmazonRDS/latest/APIReference/API_CreateDBInstance.html"
 _SUBNET = Text(rf"subnet-{_HEX_ID}", "a subnet such as subnet-0123456789abcdef0", "ids of EC2")
 
+_WEEK_MOMENT = "(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9]"
 _RELEASE = Text("[a-z0-9.-]{0,63}", "a tag or a release such as v1.4.0 or v1.4.0-r1", "docs/runbook.md")
 _MEMORY = Text(
     "(([6-9]|[1-9][0-9]{1,6})Mi|[1-9][0-9]{0,3}Gi)",
@@ -163,6 +164,11 @@ LIMITS: Mapping[str, Limit] = {
         "a host name such as shop-previews.example.net",
         f"host names, RFC 1123; {PREVIEW_HOSTS}<previewDomain> is a certificate's name, {_AWS}/acm API_RequestCertificate",
         most=CERTIFICATE_NAME_OCTETS - len(PREVIEW_HOSTS),
+    ),
+    "domainAliases": Items(
+        9,
+        f"{_AWS}/acm/latest/userguide/acm-limits.html, 10 names in a certificate",
+        Text(_HOST, "a host name such as www.shop.example.com", "host names, RFC 1123", most=253),
     ),
     "hostedZone": _ZONE,
     "previewHostedZone": _ZONE,
@@ -299,6 +305,14 @@ LIMITS: Mapping[str, Limit] = {
     "database.port": Number(1150, 65_535, _CREATE_DATABASE),
     "database.parameterGroup": Text(
         r"([A-Za-z]([.-]?[A-Za-z0-9])*)?", "a parameter group such as default.postgres16", _CREATE_DATABASE, most=255
+    ),
+    "database.parameters": Items(
+        20,
+        f"{_RDS_GUIDE}/USER_WorkingWithParamGroups.html; AWS changes 20 in one call",
+        Text(r"[^\s'\\][^'\\\n]*", "a value such as 8192, in quotes", _CREATE_DATABASE, most=255),
+    ),
+    "database.maintenanceWindow": Text(
+        rf"({_WEEK_MOMENT}-{_WEEK_MOMENT})?", "a window such as sun:03:00-sun:03:30, in UTC", _CREATE_DATABASE
     ),
     "database.subnetGroup": Text(
         "([A-Za-z0-9][A-Za-z0-9 ._-]*)?",

@@ -52,6 +52,34 @@ LARGEST_STORAGE_GIBIBYTES = 65_536
 GP3_IOPS_GIBIBYTES = 400
 """Storage from which on gp3 takes IOPS of one's own choice (the same page, "gp3 storage", RDS for PostgreSQL)."""
 
+SHORTEST_WINDOW_MINUTES = 30
+"""docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_ModifyDBInstance.html, PreferredMaintenanceWindow."""
+_WEEK = 7 * 24 * 60
+_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+RESERVED_PARAMETERS = {
+    "rds.force_ssl": "set by this program, so that no connection goes without TLS",
+    "max_connections": "what the capacity plan takes from the instance class",
+}
+"""Parameter that is no setting → why."""
+
+
+def window_minutes(window: str) -> int:
+    """Return how many minutes a maintenance window such as sun:23:45-mon:00:15 has; one that ends where it begins has none."""
+    start, end = window_span(window)
+    return end - start
+
+
+def window_span(window: str) -> tuple[int, int]:
+    """Return the begin and the end of a maintenance window, in minutes since Monday 00:00 UTC.
+
+    The end of one that goes past the week's end is larger than the week.
+    """
+    start, end = (
+        (_DAYS.index(day) * 24 + int(hour)) * 60 + int(minute)
+        for day, hour, minute in (moment.split(":") for moment in window.split("-"))
+    )
+    return start, end if end >= start else end + _WEEK
+
 
 DEFAULT_DISK_GIBIBYTES = 20
 """Disk of a node whose node group and launch template say nothing of it
@@ -320,8 +348,9 @@ class DatabaseSettings(Model):
     section = "database."
 
     engine_version: str = "16"
-    """For a database that is there the whole version, such as "15.8": an import takes note of that, and of "15" RDS would
-    choose the minor version itself."""
+    """A major version leaves the minor one to RDS, which restarts the database for it in a maintenance window. A whole version
+    stays until this setting moves it. For a database that is there the whole version, such as "15.8": an import takes note of
+    that, and of "15" RDS would choose the minor version itself."""
     instance_class: str = "db.t4g.micro"
     storage_gibibytes: Whole = 20
     max_storage_gibibytes: Whole | None = None
@@ -349,6 +378,13 @@ class DatabaseSettings(Model):
     port: Whole = DATABASE_PORT
     parameter_group: str = ""
     """Name of one that is there; empty makes one that forces TLS (`rds.force_ssl`). Each update says that TLS is up to it."""
+    parameters: Mapping[str, str] = Field(default_factory=dict)
+    """Parameters of PostgreSQL in this program's own group, such as work_mem: "8192", in RDS's units. A dynamic one holds at
+    once, a static one from the next restart on (infra/foundation/database_fit.py); the plan says so."""
+    maintenance_window: str = ""
+    """Time of the week, in UTC, in which RDS may restart the database, such as sun:03:00-sun:03:30; empty keeps RDS's own."""
+    apply_immediately: Switch = True
+    """true: a change that restarts the database does so within the update that makes it. false: in the maintenance window."""
     subnet_group: str = ""
     """Name of one that is there; empty makes one of the private subnets."""
     security_group_ids: tuple[str, ...] = ()
@@ -383,7 +419,8 @@ class DatabaseSettings(Model):
 
     @model_validator(mode="after")
     def _fits_together(self) -> DatabaseSettings:
-        if lines := [*self._wrong_storage(), *self._wrong_takeover(), *self._wrong_restore()]:
+        wrong = (self._wrong_storage(), self._wrong_takeover(), self._wrong_restore(), self._wrong_maintenance())
+        if lines := [line for each in wrong for line in each]:
             raise ValueError("\n".join(lines))
         return self
 
@@ -421,6 +458,17 @@ class DatabaseSettings(Model):
                 "backupRetentionDays is 0, and no backup is only accepted while masterSecret stands for a database that is "
                 "taken over; set at least 1"
             )
+
+    def _wrong_maintenance(self) -> Iterator[str]:
+        """Yield what RDS refuses of the maintenance window, and parameters that this program could not keep to."""
+        if self.maintenance_window and window_minutes(self.maintenance_window) < SHORTEST_WINDOW_MINUTES:
+            yield (
+                f"maintenanceWindow {self.maintenance_window} is shorter than {SHORTEST_WINDOW_MINUTES} minutes; make it longer"
+            )
+        if self.parameters and self.parameter_group:
+            yield f"parameters say nothing while parameterGroup is {self.parameter_group}; set them in that group"
+        for name in sorted(set(RESERVED_PARAMETERS) & set(self.parameters)):
+            yield f"parameters: {name} is {RESERVED_PARAMETERS[name]}; remove it"
 
     def _wrong_restore(self) -> Iterator[str]:
         """Yield what keeps a second instance from being made."""

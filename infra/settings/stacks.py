@@ -5,7 +5,7 @@ Keys are camelCase in the stack's file, under the namespace ``shopcat:``; nested
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -163,6 +163,9 @@ class Settings(Model):
     dns: Literal["route53", "external"] = "route53"
     hosted_zone: str = ""
     """Name of the Route 53 zone; empty takes `domain` itself."""
+    domain_aliases: tuple[str, ...] = ()
+    """Other names of the shop, such as www.shop.example.com: they are in its certificate and in its zone. Another list is another
+    certificate, which the load balancer takes once it is issued; the former one goes last."""
     preview_hosted_zone: str = ""
     """Name of the previews' Route 53 zone; empty takes the shop's if `preview_domain` lies in it, else that itself."""
     preview_domain_shared: Switch = False
@@ -270,7 +273,22 @@ class Settings(Model):
             if self.dns == "route53" and not _lies_in(domain, zone)
         ]
         shared = domains.domain_refusal(self.domain, self.preview_domain, accepted=self.preview_domain_shared)
-        return [*wrong, *([shared] if shared else [])]
+        return [*wrong, *([shared] if shared else []), *self._wrong_aliases()]
+
+    def _wrong_aliases(self) -> Iterator[str]:
+        """Yield why a name can't be another one of the shop's."""
+        for alias in self.domain_aliases:
+            if alias == self.domain:
+                yield f"domainAliases: {alias} is domain itself; remove it"
+            elif self.dns == "route53" and not _lies_in(alias, self.zone):
+                yield (
+                    f"domainAliases: {alias} does not lie in {self.zone.rstrip('.')}; name the zone of all names in hostedZone, "
+                    "or set dns to external"
+                )
+            # Where the shop's own name shares its site, a person has accepted it for these too.
+            accepted = self.preview_domain_shared and domains.is_shared(alias, self.preview_domain)
+            if refusal := domains.domain_refusal(alias, self.preview_domain, accepted=accepted):
+                yield f"domainAliases: {refusal}"
 
     @property
     def production(self) -> capacity.ProductionDemand:

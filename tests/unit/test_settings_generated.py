@@ -51,6 +51,7 @@ VALID: dict[str, list[Any]] = {
     ],
     "previewDomainShared": [False, "false", True],
     "previewHostedZone": ["", "example.net", "example.net.", "shop-previews.example.net"],
+    "domainAliases": [[], ["www.shop.example.com"]],
     "hostedZone": ["example.com", "example.com.", "shop.example.com", ""],
     "dns": ["route53", "external"],
     "apiAccess": ["public", "cidrs", "private"],
@@ -95,6 +96,9 @@ VALID: dict[str, list[Any]] = {
     "database.applicationRole": ["shopcat", "shopcat_app"],
     "database.port": [5432, 5433],
     "database.parameterGroup": ["", "default.postgres16"],
+    "database.parameters": [{}, {"work_mem": "8192"}, {"max_locks_per_transaction": "128"}],
+    "database.maintenanceWindow": ["", "sun:03:00-sun:03:30", "sun:23:45-mon:00:15"],
+    "database.applyImmediately": [True, "false"],
     "database.subnetGroup": ["", "shop"],
     "database.securityGroupIds": [[], ["sg-0123456789abcdef0"]],
     "database.masterSecret": ["", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shopcat/master-AbCdEf"],
@@ -297,7 +301,10 @@ def check(found: program_settings.Settings) -> None:
     assert found.preview_domain_shared is domains.is_shared(found.domain, found.preview_domain)
     with pytest.raises(ValueError, match="not appear"):
         ipaddress.ip_address(found.domain)
-    for domain, zone in ((found.domain, found.zone), (found.preview_domain, found.preview_zone)):
+    assert found.domain not in found.domain_aliases
+    names = [(name, found.zone) for name in (found.domain, *found.domain_aliases)]
+    assert all(aws_takes(name, "route53", "ListResourceRecordSets", "StartRecordName") for name, _ in names)
+    for domain, zone in (*names, (found.preview_domain, found.preview_zone)):
         assert found.dns == "external" or f".{domain}".endswith(f".{zone.rstrip('.')}")
     assert aws_takes(found.cluster.name, "eks", "CreateCluster", "name")
     assert aws_takes(found.ledger_table, "dynamodb", "CreateTable", "TableName")

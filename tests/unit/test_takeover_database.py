@@ -58,6 +58,7 @@ def test_with_the_suggested_lines_it_is_taken_over_and_nobody_is_shut_out(name: 
     assert row.outcome is Outcome.TAKEN
     assert row.detail.endswith(f" aws:rds/instance:Instance database {'shopcat' if name == 'plain' else 'shop-db'}")
     assert {each.argument for each in row.differences} == {
+        "autoMinorVersionUpgrade",
         "copyTagsToSnapshot",
         "deletionProtection",
         "vpcSecurityGroupIds",

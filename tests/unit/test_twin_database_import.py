@@ -101,8 +101,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Iterator[There]:
 
 
 OURS = {
-    "applyImmediately", "copyTagsToSnapshot", "deletionProtection", "finalSnapshotIdentifier", "skipFinalSnapshot",
-    "maxAllocatedStorage", "tagsAll",
+    "applyImmediately", "autoMinorVersionUpgrade", "copyTagsToSnapshot", "deletionProtection", "finalSnapshotIdentifier",
+    "maxAllocatedStorage", "skipFinalSnapshot", "tagsAll",
 }  # fmt: skip
 """Arguments of this program's own habits: none of them is felt by who uses the database."""
 

@@ -14,6 +14,8 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -231,6 +233,30 @@ def restart(twin: Twin) -> None:
     """Restart the first instance's server, like RDS's reboot: connections are cut, data stays."""
     _stop(Server(twin))
     start(Server(twin))
+
+
+def restart_server(server: Server, down_seconds: float) -> None:
+    """Restart a server that is down for that long, as RDS does for its reboot or another version: every connection is cut."""
+    _stop(server)
+    time.sleep(down_seconds)
+    start(server)
+
+
+def context(server: Server, parameter: str) -> str:
+    """Return when PostgreSQL reads a parameter (`postmaster`: when it starts); empty if it has no such parameter."""
+    return sql(server, f"SELECT context FROM pg_settings WHERE name = {_quote(parameter)};").strip()  # noqa: S608 - quoted
+
+
+def set_parameters(server: Server, parameters: Mapping[str, str]) -> None:
+    """Write parameters down; PostgreSQL takes the dynamic ones at once, and the static ones when it starts again."""
+    for name, value in parameters.items():
+        sql(server, f"ALTER SYSTEM SET {_identifier(name)} = {_quote(value)};")
+    sql(server, "SELECT pg_reload_conf();")
+
+
+def waits_for_restart(server: Server) -> bool:
+    """Tell whether a static parameter was changed and does not hold yet."""
+    return sql(server, "SELECT count(*) FROM pg_settings WHERE pending_restart;").strip() != "0"
 
 
 def set_password(server: Server, user: str, password: str) -> None:

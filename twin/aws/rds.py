@@ -1,4 +1,9 @@
-"""RDS instances in moto get a real PostgreSQL: started, given another password, restored and deleted with the instance."""
+"""RDS instances in moto get a real PostgreSQL: started, restarted, given another password, restored, deleted with the instance.
+
+* Another engine version or instance class restarts the server, if the call says `ApplyImmediately`; otherwise it is pending for
+  ever, since the twin has no maintenance windows. PostgreSQL itself stays the version that it is.
+* Parameters are the server's own: PostgreSQL decides which of them are static, and those hold once the instance was rebooted.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ import logging
 import secrets
 import string
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -35,6 +40,13 @@ _RESTORE_ARGUMENTS = frozenset(
         "StorageType", "Tags", "TargetDBInstanceIdentifier", "UseLatestRestorableTime", "VpcSecurityGroupIds",
     }
 )  # fmt: skip
+REBOOT_SECONDS = 11.0
+"""Time that a rebooted instance is down. AWS's example has 11 s between "DB instance shutdown" and "DB instance restarted"
+(repost.aws/knowledge-center/rds-connections-reboot-failover, a Multi-AZ instance without a failover)."""
+UPGRADE_SECONDS = 60.0
+"""Time that an instance is down for another version or class. AWS names none but "several minutes" as possible
+(docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_UpgradeDBInstance.PostgreSQL.html); a minute is this twin's choice."""
+_RESTARTING = ("engine_version", "db_instance_class")
 _ABOUT_SOURCE = {
     "restore_time", "source_db_instance_identifier", "target_db_instance_identifier", "use_latest_restorable_time",
 }  # fmt: skip
@@ -111,6 +123,7 @@ def patch_rds(twin: Twin) -> None:
     _patch_instance(twin, servers)
     _patch_secret(servers)
     _patch_backend(servers)
+    _patch_restarts(servers)
 
 
 def _patch_instance(twin: Twin, servers: Servers) -> None:
@@ -122,6 +135,14 @@ def _patch_instance(twin: Twin, servers: Servers) -> None:
     def endpoint(self: Any) -> dict[str, Any]:
         return {"Address": self.address, "Port": servers.of(self.db_instance_identifier).port}
 
+    def group_states(self: Any) -> Any:
+        groups = self.db_parameter_groups()
+        waits = self.status == "available" and postgres.waits_for_restart(servers.of(self.db_instance_identifier))
+        for group in groups:
+            group.ParameterApplyStatus = "pending-reboot" if waits else "in-sync"
+        return groups
+
+    instance.db_parameter_group_status_list = property(group_states)
     instance.address = property(address)
     instance.endpoint = property(endpoint)
     instance.latest_restorable_time = property(
@@ -212,6 +233,108 @@ def _without_second_secret(kwargs: dict[str, Any], *, was_managed: bool) -> dict
     return {key: value for key, value in kwargs.items() if not (again and key == "manage_master_user_password")}
 
 
+def _patch_restarts(servers: Servers) -> None:
+    backend = cast("Any", rds.RDSBackend)
+    modify, modify_parameters = backend.modify_db_instance, backend.modify_db_parameter_group
+
+    def modify_instance(self: Any, identifier: str, kwargs: dict[str, Any]) -> Any:
+        restarting = _restarting(self.databases.get(identifier), kwargs)
+        changed = modify(self, identifier, kwargs)
+        if restarting:
+            _restart(servers, changed, "upgrading", UPGRADE_SECONDS)
+        return changed
+
+    def reboot_instance(self: Any, identifier: str) -> Any:
+        (instance,) = self.describe_db_instances(identifier)
+        if instance.status != "available":
+            raise rds.InvalidDBInstanceStateError(identifier, "stop")
+        _restart(servers, instance, "rebooting", REBOOT_SECONDS)
+        return instance
+
+    def modify_group(self: Any, name: str, parameters: Iterable[dict[str, Any]]) -> Any:
+        changed = list(parameters)
+        using = [
+            servers.of(each.db_instance_identifier)
+            for each in self.databases.values()
+            if each.db_parameter_group_name == name
+        ]
+        for server in using:
+            _refuse_method(server, changed)
+        group = modify_parameters(self, name, changed)
+        for server in using:
+            postgres.set_parameters(server, _own(changed))
+        return group
+
+    backend.modify_db_instance = modify_instance
+    backend.reboot_db_instance = reboot_instance
+    backend.modify_db_parameter_group = modify_group
+
+
+def _restarting(instance: Any, kwargs: dict[str, Any]) -> bool:
+    """Tell whether a change restarts the server now; takes what would wait for the maintenance window out of it.
+
+    Raises:
+        RDSClientError: RDS refuses the change.
+    """
+    kwargs["engine_version"] = _whole_version(kwargs.get("engine_version"))
+    changed = [name for name in _RESTARTING if kwargs.get(name) and kwargs[name] != getattr(instance, name, "")]
+    if "engine_version" in changed:
+        live, wanted = (
+            tuple(map(int, text.split("."))) for text in (instance.engine_version, kwargs["engine_version"])
+        )
+        if wanted < live:
+            raise rds.InvalidParameterCombination(
+                f"Cannot upgrade postgres from {instance.engine_version} to {kwargs['engine_version']}"
+            )
+        if wanted[0] != live[0]:
+            raise rds.InvalidParameterCombination("The AllowMajorVersionUpgrade flag must be present")
+    if changed and not kwargs.get("apply_immediately"):
+        for name in changed:
+            kwargs[name] = None
+        return False
+    return bool(changed)
+
+
+def _restart(servers: Servers, instance: Any, status: str, seconds: float) -> None:
+    """Restart an instance's server; it has the status until the server takes connections again."""
+    instance.status = status
+
+    def run() -> None:
+        try:
+            postgres.restart_server(servers.of(instance.db_instance_identifier), seconds)
+            instance.status = "available"
+        except Exception:
+            log.exception("RDS instance %s", instance.db_instance_identifier)
+            instance.status = "failed"
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def _own(parameters: Iterable[dict[str, Any]]) -> dict[str, str]:
+    """Return the parameters that are PostgreSQL's; RDS's own are played elsewhere."""
+    values = {str(each["ParameterName"]): str(each["ParameterValue"]) for each in parameters}
+    return {name: value for name, value in values.items() if not name.startswith("rds.")}
+
+
+def _refuse_method(server: Server, parameters: Iterable[dict[str, Any]]) -> None:
+    """Refuse what RDS refuses: a parameter that there is not, and a static one that is to hold at once.
+
+    Raises:
+        RDSClientError: RDS refuses it, or the stand-in has not what is asked.
+    """
+    for each in parameters:
+        name, method = str(each["ParameterName"]), each.get("ApplyMethod")
+        if name.startswith("rds."):
+            continue
+        context = postgres.context(server, name)
+        if not context:
+            raise rds.InvalidParameterValue(f"Could not find parameter with name: {name}")
+        if context == "postmaster" and method == "immediate":
+            raise rds.InvalidParameterCombination("cannot use immediate apply method for static parameter")
+        if context != "postmaster" and method != "immediate":
+            raise rds.InvalidParameterCombination(f"twin: {name} is dynamic, and {method} is not implemented for it")
+
+
 def _restored_arguments(original: Any, target: str, overrides: Any) -> dict[str, Any]:
     """Return the arguments of a restored instance: its source's own, and what the call says instead.
 
@@ -286,6 +409,15 @@ def _start_database(backend: Any, instance: Any, server: Server) -> None:
         instance_class=instance.db_instance_class,
         force_ssl=_forces_tls(backend, instance),
     )
+    _take_group(backend, instance, server)
+
+
+def _take_group(backend: Any, instance: Any, server: Server) -> None:
+    """Give a new server the parameters of its group, the static ones too."""
+    group = backend.db_parameter_groups.get(instance.db_parameter_group_name or "")
+    postgres.set_parameters(server, _own(dict(group.parameters).values() if group is not None else ()))
+    if postgres.waits_for_restart(server):
+        postgres.restart_server(server, 0)
 
 
 def _restore_database(backend: Any, instance: Any, server: Server, source: Server, moment: datetime) -> None:
@@ -298,3 +430,4 @@ def _restore_database(backend: Any, instance: Any, server: Server, source: Serve
         instance_class=instance.db_instance_class,
         force_ssl=_forces_tls(backend, instance),
     )
+    _take_group(backend, instance, server)

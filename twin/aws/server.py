@@ -30,6 +30,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from twin import config
+from twin.aws.acm import patch_certificates
 from twin.aws.dynamodb import patch_recovery
 from twin.aws.eks import EksStandIn
 from twin.aws.elbv2 import patch_load_balancing
@@ -300,6 +301,7 @@ def main() -> None:
     patch_rds(twin)
     patch_recovery()
     patch_load_balancing(twin)
+    patch_certificates()
     patch_names()
     application = Application(twin)
     servers = [

@@ -25,6 +25,21 @@ from twin.images import registry_client
 from twin.loadbalancer import controller_image
 
 PROCESS = "charts"
+NEXT_DEFINITION = "nexts.twin.elbv2.k8s.aws"
+"""Definition that only the second version of the controller's chart has."""
+_NEXT_DEFINITION: dict[str, Any] = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": NEXT_DEFINITION},
+    "spec": {
+        "group": "twin.elbv2.k8s.aws",
+        "scope": "Namespaced",
+        "names": {"kind": "Next", "listKind": "NextList", "plural": "nexts", "singular": "next"},
+        "versions": [
+            {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": {"type": "object"}}},
+        ],
+    },
+}
 
 
 def _directory(twin: Twin) -> Path:
@@ -101,6 +116,36 @@ def _package(twin: Twin) -> None:
     _helm(twin, "package", str(_load_balancer_controller(twin, work)), "--destination", str(target))
     _helm(twin, "repo", "index", str(target))
     shutil.rmtree(work)
+
+
+def publish_next(twin: Twin) -> dict[str, tuple[str, str]]:
+    """Serve a second version of each chart: the same content under the next number, the controller's with one definition more.
+
+    No other version of the real charts can be had here. Returns version and SHA-256 of each archive, by its name in the
+    settings; the charts that were served stay.
+
+    Raises:
+        TwinError: Helm says no.
+    """
+    target, work = _directory(twin) / "next", twin.directory / "charts-work"
+    for folder in (target, work):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    controller = _load_balancer_controller(twin, work)
+    (controller / "crds" / "next.yaml").write_text(yaml.safe_dump(_NEXT_DEFINITION))
+    published = {}
+    for setting, chart, version in (
+        ("loadBalancerController", controller, yaml.safe_load((controller / "Chart.yaml").read_text())["version"]),
+        ("externalSecrets", _external_secrets(twin, work), golang.EXTERNAL_SECRETS),
+    ):
+        major, minor, patch = version.split(".")
+        following = f"{major}.{minor}.{int(patch) + 1}"
+        _helm(twin, "package", str(chart), "--destination", str(target), "--version", following)
+        archive = target / f"{chart.name}-{following}.tgz"
+        published[setting] = (following, f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}")
+    _helm(twin, "repo", "index", str(_directory(twin)))
+    shutil.rmtree(work)
+    return published
 
 
 def digests(twin: Twin) -> dict[str, str]:

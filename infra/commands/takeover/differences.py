@@ -73,6 +73,7 @@ NOTES: Mapping[tuple[str, str], str] = {
     (_RDS, "engineVersion"): (
         "RDS takes no lower version, and a higher major one only if that is allowed explicitly; the database is out meanwhile"
     ),
+    (_RDS, "autoMinorVersionUpgrade"): "RDS moves the minor version by itself no more; engineVersion does",
     (_RDS, "instanceClass"): "the database is out meanwhile, for some minutes",
     (_RDS, "allocatedStorage"): "RDS never makes storage smaller",
     (_RDS, "dbSubnetGroupName"): "RDS may refuse another group of the same VPC",

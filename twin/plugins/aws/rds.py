@@ -76,8 +76,12 @@ class ParameterGroup(_Rds):
         return {"arn": groups[0]["DBParameterGroupArn"], "name": identifier} if groups else None
 
     def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
-        del state
         parameters = new.get("parameters") or []
+        gone = {each["name"] for each in state.get("parameters") or []} - {each["name"] for each in parameters}
+        if gone:
+            raise ProviderError(
+                f"twin: taking a parameter out of its group is not implemented: {', '.join(sorted(gone))}"
+            )
         if "parameters" in changed and parameters:
             wanted = [
                 {
