@@ -148,11 +148,12 @@ def write_row(
     check: Callable[[list[Outcome]], str] = no_failure,
 ) -> None:
     """Count the requests that were due since then, and write the row if they fail as expected."""
+    text = seen()  # first: the load balancer's nodes may learn of a change after the update has ended
     failed = shop.failed(began)
     sent = sum(1 for outcome in shop.load.outcomes if outcome.due >= began)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     assert sent >= 100, "the load has ended"
-    text = f"{seen()}{check(failed)}"
+    text += check(failed)
     rows[name] = f"| {name} | {killed} | {ended - began:.0f} | {len(failed)} of {sent} | {text} | {today} |"
 
 
