@@ -1,9 +1,10 @@
 """Undo: a live release begins to answer 500, and each system goes back by its fastest documented way, under load.
 
-``python -m bench.undo`` makes a twin with production's own drain numbers and the load balancer's real delays. Each system
-releases a version whose pages fail once a file says so. The file is written when the release is over and its pods are settled
-(``--soon``: as soon as the release tool is done, while the former pods may still be there), and the undo starts right then: a
-person's reaction is not measured. Results go to bench/results/undo/<system>.json.
+``python -m bench.undo`` makes a twin with production's own drain numbers, whose load balancer follows each change after the
+median of its delays: drawn anew, they would decide who is ahead. Each system releases a version whose pages fail once a file
+says so. The file is written when the release is over and its pods are settled (``--soon``: as soon as the release tool is
+done, while the former pods may still be there), and the undo starts right then: a person's reaction is not measured. Results
+go to bench/results/undo/<system>.json.
 """
 
 from __future__ import annotations
@@ -131,8 +132,8 @@ class UndoBench:
         parts.up(self._twin)
         self.bench.first_release({}, FORMER, lambda tag: self._images.push(tag, {}))
         propagation_seconds = DrainBudget.derive().propagation_seconds
-        worst_seconds = parameters.load().deregistration_seconds.maximum
-        self.bench.set_delays(worst_seconds / propagation_seconds, propagation_seconds)
+        median_seconds = parameters.load().rules_seconds.median
+        self.bench.set_delays(median_seconds / propagation_seconds, propagation_seconds, always_worst=True)
         if with_argo:
             argo.install_controller(self._twin)
 
