@@ -161,7 +161,7 @@ upgrades: $(READY) ## nodes, add-ons, charts, Kubernetes, database and certifica
 	SHOPCAT_UPGRADES=1 $(VENV)/bin/pytest tests/twin/test_upgrades.py
 
 .PHONY: passwords
-passwords: $(READY) ## releases and a rotation under load: which passwords the database takes before and after
+passwords: $(READY) ## two releases and a rotation under load: which passwords the database takes before and after; docs/passwords.md
 	SHOPCAT_PASSWORDS=1 $(VENV)/bin/pytest tests/twin/test_passwords.py
 
 .PHONY: alarms
