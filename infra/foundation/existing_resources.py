@@ -103,7 +103,7 @@ def _find_addon(clients: AwsClients, inputs: Inputs) -> str | None:
     return f"{cluster}:{addon}"
 
 
-def _node_group(clients: AwsClients, inputs: Inputs) -> str | None:
+def _find_nodes(clients: AwsClients, inputs: Inputs) -> str | None:
     cluster, name = inputs["clusterName"], inputs["nodeGroupName"]
     clients.get("eks").describe_nodegroup(clusterName=cluster, nodegroupName=name)
     return f"{cluster}:{name}"
@@ -219,7 +219,7 @@ FINDERS: Mapping[str, Finder] = {
     "aws:eks/accessEntry:AccessEntry": _access_entry,
     "aws:eks/addon:Addon": _find_addon,
     "aws:eks/cluster:Cluster": _by_name("eks", "describe_cluster", "name", "name"),
-    "aws:eks/nodeGroup:NodeGroup": _node_group,
+    "aws:eks/nodeGroup:NodeGroup": _find_nodes,
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _pod_identity,
     "aws:iam/role:Role": _by_name("iam", "get_role", "RoleName", "name"),
     "aws:lb/listener:Listener": _listener,

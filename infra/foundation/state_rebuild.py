@@ -25,12 +25,11 @@ from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError, ShopCatError
 from infra.foundation.auto_names import is_auto_name
-from infra.foundation.existing_resources import FINDERS, HELM_RELEASE, find_existing, find_helm_release
+from infra.foundation.existing_resources import FINDERS, HELM_RELEASE, Inputs, find_existing, find_helm_release
 
 if TYPE_CHECKING:
     from infra.clients.kubernetes import KubernetesClient
 
-Inputs = Mapping[str, Any]
 Lister = Callable[[AwsClients, str, str, Inputs], list[str]]
 """Ids, as the provider's import wants them, of what this stack (second) made under this logical name (third) by these inputs."""
 STACK_TAG = "shopcat:stack"

@@ -18,6 +18,9 @@ OTHERS_WORDS = {
     "ResourceInUseException": "AWS",
     "previously-imported resources that still specify an ID may not be replaced": "the engine",
     "failed to refresh cached credentials": "AWS's SDK for Go",
+    "password authentication failed": "PostgreSQL",
+    "not permitted to log in": "PostgreSQL",
+    "permission denied for": "PostgreSQL",
 }
 """Fragment → whose message it is part of."""
 
