@@ -9,6 +9,7 @@ from itertools import zip_longest
 import pytest
 from hypothesis import settings
 
+from tests import moto_classes
 from twin import config, parts
 from twin.host import processes
 from twin.paths import is_root
@@ -67,6 +68,13 @@ def _take_down(twin: config.Twin) -> None:
     assert not problems, problems
     shutil.rmtree(twin.directory, ignore_errors=True)
     config.release_index(twin)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def moto_as_it_was() -> Iterator[None]:
+    """Keep what a file puts around moto from the files after it in the same process."""
+    with moto_classes.kept():
+        yield
 
 
 @pytest.fixture(scope="module")

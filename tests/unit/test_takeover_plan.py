@@ -368,8 +368,6 @@ def _as_declared(chosen: Settings = SETTINGS) -> list[Owned]:
         }
         if name == "aws_eks_cluster":
             attributes["vpc_config"][0]["vpc_id"] = text(("aws:ec2/vpc:Vpc", "vpc"))
-        if name == "aws_eks_node_group":
-            attributes["node_group_name"] = title
         owned.append(Owned(f"{name}.{each.name}", name, "", attributes))
     return owned
 

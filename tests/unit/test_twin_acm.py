@@ -8,8 +8,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
-from moto.acm import models as acm
 
+from tests import moto_classes
 from twin.aws.acm import patch_certificates
 
 REGION = "eu-central-1"
@@ -17,13 +17,10 @@ REGION = "eu-central-1"
 
 @pytest.fixture
 def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    backend, bundle = acm.AWSCertificateManagerBackend, acm.CertBundle
-    monkeypatch.setattr(backend, "delete_certificate", backend.delete_certificate)
-    monkeypatch.setattr(bundle, "describe", bundle.describe)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
+    with moto_classes.kept(), mock_aws():
         patch_certificates()
         yield
 

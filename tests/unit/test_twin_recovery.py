@@ -1,7 +1,6 @@
 """The twin's DynamoDB restores a table to a moment, as an oracle says that it was then."""
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
@@ -28,22 +27,8 @@ class Clock:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def patched() -> Iterator[None]:
-    kept = [
-        (owner, name, getattr(owner, name))
-        for owner, names in (
-            (
-                dynamodb.models.DynamoDBBackend,
-                (*dynamodb._WRITES, "update_continuous_backups", "describe_continuous_backups"),
-            ),
-            (dynamodb.responses.DynamoHandler, ("restore_table_to_point_in_time",)),
-        )
-        for name in names
-    ]
+def patched() -> None:
     dynamodb.patch_recovery()
-    yield
-    for owner, name, function in kept:
-        setattr(owner, name, function)
 
 
 def client() -> Any:
