@@ -82,6 +82,7 @@ NOTES: Mapping[tuple[str, str], str] = {
     ("aws:ecr/repository:Repository", "imageTagMutability"): (
         "tags that are there stay; none can be moved from then on, so the next push of `latest` fails"
     ),
+    ("aws:eks/nodeGroup:NodeGroup", "nodeGroupName"): "new nodes come before these are drained and go",
     ("aws:route53/record:Record", "aliases"): "all users move at once",
 }
 """Facts that a person has to know of a difference."""
