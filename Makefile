@@ -125,7 +125,7 @@ types: $(READY)
 unit: $(READY)
 	SHOPCAT_QUICK=1 $(VENV)/bin/pytest -q -n 4 tests/unit
 
-# Files begin in the order that tests/conftest.py gives them.
+# Files begin in the order of the folders, which is the longest first.
 test: $(READY) $(PACK_READY) ## everything it needs, then all tests
 	@$(RUN) -m twin build
 	$(VENV)/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests

@@ -4,7 +4,6 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from itertools import zip_longest
 
 import pytest
 from hypothesis import settings
@@ -28,15 +27,6 @@ settings.load_profile("shopcat")
 
 def pytest_configure() -> None:
     processes.heed_interrupts()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let files that mostly wait (real pods) take turns with those that mostly compute (the engine), the short ones last."""
-    files = list(dict.fromkeys(item.path for item in items))
-    engine, pods = ([path for path in files if path.parent.name == folder] for folder in ("engine", "twin"))
-    turns = [path for pair in zip_longest(engine, pods) for path in pair if path is not None]
-    order = list(dict.fromkeys([*turns, *files]))
-    items.sort(key=lambda item: order.index(item.path))
 
 
 def _twin(
