@@ -98,15 +98,10 @@ def _database_rows(clients: AwsClients, identifier: str) -> list[Row]:
 
 def _certificate_rows(clients: AwsClients, name: dns.DnsName) -> list[Row]:
     acm, host = clients.get("acm"), name.host
-    pages = acm.get_paginator("list_certificates").paginate()
-    arns = [
-        each["CertificateArn"]
-        for page in pages
-        for each in page["CertificateSummaryList"]
-        if each["DomainName"] == host
-    ]
     # Others for the same name, such as the old shop's, are somebody else's to renew, and unused ones nobody's.
-    described = [acm.describe_certificate(CertificateArn=arn)["Certificate"] for arn in arns]
+    described = [
+        acm.describe_certificate(CertificateArn=arn)["Certificate"] for arn in dns.certificate_arns(clients, host)
+    ]
     ours = [each for each in described if any(f"/{name.balancer}/" in user for user in each.get("InUseBy", []))]
     if not ours:
         return [Row(f"certificate {host}", FindingState.OK, "no load balancer of this program uses one yet")]

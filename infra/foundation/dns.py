@@ -155,6 +155,13 @@ def read_dns_records(clients: AwsClients, zone_id: str, wanted: DnsName) -> list
     return records
 
 
+def certificate_arns(clients: AwsClients, host: str) -> list[str]:
+    """Return the ARNs of all certificates of a host, whoever made them; a failed call is left to whoever asks."""
+    pages = clients.get("acm").get_paginator("list_certificates").paginate()
+    listed = (each for page in pages for each in page["CertificateSummaryList"])
+    return [str(each["CertificateArn"]) for each in listed if each["DomainName"] == host]
+
+
 def refuse_taken_aliases(clients: AwsClients, zone_id: str, wanted: DnsName) -> None:
     """Check that other names are free or lead here already; none where these credentials may not read the zone, nor change it.
 

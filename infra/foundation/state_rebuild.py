@@ -25,6 +25,7 @@ from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError, ShopCatError
 from infra.foundation.auto_names import is_auto_name
+from infra.foundation.dns import certificate_arns
 from infra.foundation.existing_resources import FINDERS, HELM_RELEASE, Inputs, find_existing, find_helm_release
 
 if TYPE_CHECKING:
@@ -114,13 +115,9 @@ def _certificates(clients: AwsClients, stack: str, logical: str, inputs: Inputs)
     """Return those of the domain that something uses, or else all of it."""
     del logical
     acm, found = clients.get("acm"), {}
-    for page in acm.get_paginator("list_certificates").paginate():
-        for listed in page["CertificateSummaryList"]:
-            arn = str(listed["CertificateArn"])
-            if listed["DomainName"] != inputs["domainName"]:
-                continue
-            if _has_tag(acm.list_tags_for_certificate(CertificateArn=arn)["Tags"], stack):
-                found[arn] = bool(acm.describe_certificate(CertificateArn=arn)["Certificate"].get("InUseBy"))
+    for arn in certificate_arns(clients, str(inputs["domainName"])):
+        if _has_tag(acm.list_tags_for_certificate(CertificateArn=arn)["Tags"], stack):
+            found[arn] = bool(acm.describe_certificate(CertificateArn=arn)["Certificate"].get("InUseBy"))
     return [arn for arn, is_used in found.items() if is_used or not any(found.values())]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,7 +10,6 @@ import pytest
 from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from infra import production, settings
 from infra.clients.aws import AwsClients
@@ -141,12 +139,8 @@ def test_a_database_without_a_name_or_of_another_engine_is_no_shop_s() -> None:
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield AwsClients("eu-central-1")
+def clients(mocked_aws: None) -> AwsClients:
+    return AwsClients("eu-central-1")
 
 
 def made(clients: AwsClients, **changes: Any) -> None:

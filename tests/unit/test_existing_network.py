@@ -1,11 +1,9 @@
 """Reads of a cluster that somebody else keeps."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws
 
 from infra import settings
 from infra.clients.aws import AwsClients
@@ -17,12 +15,8 @@ REGION = "eu-central-1"
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield AwsClients(REGION)
+def clients(mocked_aws: None) -> AwsClients:
+    return AwsClients(REGION)
 
 
 def given(**changes: Any) -> Any:

@@ -3,7 +3,6 @@
 import asyncio
 import inspect
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pulumi_aws
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
@@ -164,12 +162,8 @@ class Account:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield Account()
+def account(mocked_aws: None) -> Account:
+    return Account()
 
 
 IMPORTED_OTHERWISE = {

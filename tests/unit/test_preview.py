@@ -1,7 +1,6 @@
 """What a preview is, and what keeps one from being opened."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from infra import capacity, settings
 from infra.clients.aws import AwsClients
@@ -55,12 +53,8 @@ def agreed(**changes: Any) -> ClusterInfo:
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> Iterator[AwsClients]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield AwsClients(REGION)
+def clients(mocked_aws: None) -> AwsClients:
+    return AwsClients(REGION)
 
 
 def given(**stack: Any) -> settings.PreviewSettings:

@@ -1,7 +1,6 @@
 """A lost state: what of this stack is found without a name, what is refused, and which types are written once more."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +9,6 @@ import pulumi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
@@ -76,12 +74,8 @@ class Account:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield Account()
+def account(mocked_aws: None) -> Account:
+    return Account()
 
 
 def test_only_what_this_stack_made_is_found_and_only_if_it_is_the_only_one(account: Account) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import yaml
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from infra import settings
 from infra.clients.aws import AwsClients
@@ -145,12 +144,8 @@ def test_a_command_is_one_line_that_a_shell_reads_as_it_is_meant() -> None:
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[Account]:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        yield Account()
+def account(mocked_aws: None) -> Account:
+    return Account()
 
 
 def test_import_ids_of_a_state_are_those_that_aws_is_asked_for(account: Account) -> None:

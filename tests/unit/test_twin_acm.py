@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 
 from tests import moto_classes
 from twin.aws.acm import patch_certificates
@@ -16,11 +15,8 @@ REGION = "eu-central-1"
 
 
 @pytest.fixture
-def patched(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with moto_classes.kept(), mock_aws():
+def patched(mocked_aws: None) -> Iterator[None]:
+    with moto_classes.kept():
         patch_certificates()
         yield
 
