@@ -246,7 +246,7 @@ def database_restarted(shop: Shop, tag: str) -> str:
     shop.push(tag)
     process, log = shop.start(tag=tag)
     wait_for(log, STEPS["canary"], process)
-    postgres.restart(shop.twin)
+    postgres.restart(postgres.Server(shop.twin))
     code = process.wait(900)
     output = log.read_text()
     if code != 0:

@@ -229,14 +229,8 @@ def _stop(server: Server) -> None:
     processes.stop(server.twin, server.process, grace_seconds=60, by=signal.SIGINT)
 
 
-def restart(twin: Twin) -> None:
-    """Restart the first instance's server, like RDS's reboot: connections are cut, data stays."""
-    _stop(Server(twin))
-    start(Server(twin))
-
-
-def restart_server(server: Server, down_seconds: float) -> None:
-    """Restart a server that is down for that long, as RDS does for its reboot or another version: every connection is cut."""
+def restart(server: Server, down_seconds: float = 0) -> None:
+    """Restart a server that is down for that long, as RDS does for its reboot or another version: connections are cut."""
     _stop(server)
     time.sleep(down_seconds)
     start(server)

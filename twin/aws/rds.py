@@ -301,7 +301,7 @@ def _restart(servers: Servers, instance: Any, status: str, seconds: float) -> No
 
     def run() -> None:
         try:
-            postgres.restart_server(servers.of(instance.db_instance_identifier), seconds)
+            postgres.restart(servers.of(instance.db_instance_identifier), seconds)
             instance.status = "available"
         except Exception:
             log.exception("RDS instance %s", instance.db_instance_identifier)
@@ -417,7 +417,7 @@ def _take_group(backend: Any, instance: Any, server: Server) -> None:
     group = backend.db_parameter_groups.get(instance.db_parameter_group_name or "")
     postgres.set_parameters(server, _own(dict(group.parameters).values() if group is not None else ()))
     if postgres.waits_for_restart(server):
-        postgres.restart_server(server, 0)
+        postgres.restart(server)
 
 
 def _restore_database(backend: Any, instance: Any, server: Server, source: Server, moment: datetime) -> None:
