@@ -29,7 +29,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--all", action="store_true", help="every accident, and the curve of delays: hours")
     parser.add_argument("--report", action="store_true", help="run nothing; publish what was kept")
     parser.add_argument("--again", action="store_true", help="forget the cells of former runs")
-    parser.add_argument("--runs", type=int, default=1, help="releases for each cell; the worst is shown")
+    parser.add_argument(
+        "--runs", type=int, default=1, help="releases for each cell, with those kept; the worst is shown"
+    )
     parser.add_argument("--systems", nargs="+", choices=_SYSTEMS, default=_SYSTEMS)
     parser.add_argument("--accidents", nargs="+", choices=[accident.name for accident in ACCIDENTS], default=[])
     parser.add_argument(
@@ -82,7 +84,7 @@ def main() -> int:
     """Run, report, take the twins down; 1 if a step failed or the run proves nothing, which is then not published."""
     arguments = _arguments()
     first = os.environ.get("SHOPCAT_TWIN_NAME", "bench")
-    names = [] if arguments.report else [first] if arguments.full else [first, f"{first}-2"]
+    names = [] if arguments.report else [first] if arguments.full else [first, f"{first}-2", f"{first}-3"]
     if reason := run.why_not(names):
         print(f"error: {reason}", file=sys.stderr)
         return 1

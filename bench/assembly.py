@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench import argo, cells, charts, curve
+from bench import argo, cells, charts, curve, schema, verdicts
 from bench.accidents import ACCIDENTS
 from bench.ours import Ours
 from bench.systems import OURS
 from bench.workloads import SHORT_BUDGET, SHORT_MIX
 
-SCHEMA = 2
 UNDO = cells.CELLS.parent / "undo"
 SYSTEMS = (charts.Legacy, charts.Rolling, charts.Patched, argo.ArgoCanary, argo.ArgoBlueGreen, Ours)
 """Columns, from the old to the new."""
@@ -45,8 +44,8 @@ def figures(
     measured: Sequence[cells.Cell], curves: Sequence[Mapping[str, Any]], undone: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return all that a page is drawn from."""
-    return {
-        "schema": SCHEMA,
+    known = {
+        "schema": schema.SCHEMA,
         "at": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "budget": asdict(SHORT_BUDGET),
@@ -56,15 +55,21 @@ def figures(
         "cells": [asdict(cell) for cell in measured],
         "curve": list(curves),
         "undo": list(undone),
-        "problems": problems(measured),
     }
+    return known | {"problems": problems(schema.read(known))}
 
 
-def problems(measured: Sequence[cells.Cell]) -> list[str]:
+def problems(document: schema.Document) -> list[str]:
     """List why the cells prove nothing, and what ours did otherwise than was said before."""
-    messages = cells.surprises(measured)
-    lost = [cell for cell in measured if cell.accident == "nothing" and cell.system != OURS and cell.failed]
-    if not lost:
+    said = {accident.name: accident for accident in document.accidents}
+    messages = [
+        f"{accident.title}: {cell.failed} requests failed and the outcome is: {cell.outcome}; at most "
+        f"{accident.expected_failed} and {accident.expected_outcome} were expected"
+        for cell in verdicts.broken_expectations(document)
+        for accident in [said[cell.accident]]
+    ]
+    quiet = (document.cell(schema.QUIET, system.name) for system in document.systems if system.name != OURS)
+    if not any(cell and cell.failed for cell in quiet):
         messages.append(
             "no other system failed a request at a quiet release: the load balancer was too fast for a proof"
         )

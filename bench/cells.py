@@ -15,7 +15,6 @@ from bench.accidents import ACCIDENTS, Accident
 from bench.histogram import histogram
 from bench.load import Outcome
 from bench.system import System
-from bench.systems import OURS
 from bench.workloads import SHORT_BUDGET, SHORT_MIX
 from twin.paths import REPOSITORY
 
@@ -87,14 +86,16 @@ def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[s
     }
 
 
+def runs(cell: Cell) -> Sequence[Mapping[str, Any]]:
+    """Return every run of a cell, its own if it lists none."""
+    return cell.runs or [{name: getattr(cell, name) for name in ("sent", "failed", "settled_seconds", "outcome")}]
+
+
 def worst(cells: Sequence[Cell]) -> Cell:
-    """Return the run with most failures, an outcome that nobody wants before that, with all runs listed."""
+    """Return the cell with most failures, an outcome that nobody wants before that, with the runs of all listed."""
     bad = {"wrong code": 3, "stuck": 2, "undone": 1, "released": 0}
     chosen = max(cells, key=lambda cell: (bad[cell.outcome], cell.failed, cell.settled_seconds))
-    listed = [
-        {name: getattr(cell, name) for name in ("sent", "failed", "settled_seconds", "outcome")} for cell in cells
-    ]
-    return replace(chosen, runs=listed)
+    return replace(chosen, runs=[run for cell in cells for run in runs(cell)])
 
 
 def path(folder: Path, system: str, accident: str) -> Path:
@@ -109,32 +110,16 @@ def write(folder: Path, cell: Cell) -> None:
     target.write_text(json.dumps(asdict(cell), indent=1) + "\n")
 
 
-def is_done(folder: Path, system: System, accident: Accident) -> bool:
-    """Tell whether a cell was run and is still what is asked."""
+def kept(folder: Path, system: System, accident: Accident) -> list[Cell]:
+    """Return the cell, if it was run and is still what is asked."""
     file = path(folder, system.name, accident.name)
-    return file.exists() and json.loads(file.read_text())["fingerprint"] == fingerprint(system, accident)
+    cells = [Cell(**json.loads(file.read_text()))] if file.exists() else []
+    return [cell for cell in cells if cell.fingerprint == fingerprint(system, accident)]
 
 
 def read(folder: Path = CELLS) -> list[Cell]:
     """Return the cells that were run."""
     return [Cell(**json.loads(file.read_text())) for file in sorted(folder.glob("*.json"))]
-
-
-def surprises(cells: Iterable[Cell]) -> list[str]:
-    """Return each cell of ours that is worse than what was said before the run."""
-    accidents = {accident.name: accident for accident in ACCIDENTS}
-    found = []
-    for cell in cells:
-        accident = accidents.get(cell.accident)
-        if accident is None or cell.system != OURS:
-            continue
-        if cell.failed > accident.expected_failed:
-            found.append(
-                f"{accident.title}: {cell.failed} requests failed, at most {accident.expected_failed} were expected"
-            )
-        if cell.outcome != accident.expected_outcome:
-            found.append(f"{accident.title}: {cell.outcome}, {accident.expected_outcome} was expected")
-    return found
 
 
 def table(cells: Iterable[Cell], titles: Mapping[str, str]) -> str:

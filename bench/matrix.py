@@ -1,6 +1,6 @@
 """Accidents by systems: one release of each system in each accident, every request counted, a cell kept as it ends.
 
-Two twins, three systems on each; every cell is a file in bench/results/cells. A run that breaks off keeps its cells, and the
+Three twins, two systems on each; every cell is a file in bench/results/cells. A run that breaks off keeps its cells, and the
 next one goes on with those that are missing. Systems of one twin release at the same time, but for accidents that meet the
 whole twin.
 """
@@ -46,8 +46,8 @@ _QUIET_SECONDS = 10.0
 """Without a failed request, until a release is over for its users."""
 _PAUSE_SECONDS = 3.0
 """Between two releases at once."""
-STAGES = ((OURS, LEGACY, ROLLING), (PATCHED, ARGO_CANARY, ARGO_BLUE_GREEN))
-"""Systems by twin: as many as two t3.medium have room for."""
+STAGES = ((OURS, LEGACY), (ARGO_CANARY, ROLLING), (ARGO_BLUE_GREEN, PATCHED))
+"""Systems by twin, so that all three take about as long; two t3.medium have room for three."""
 
 
 class Stage:
@@ -83,13 +83,12 @@ class Stage:
         return systems
 
     def run(self, systems: Sequence[System], accidents: Sequence[Accident], *, runs: int = 1) -> None:
-        """Run the systems through the accidents of which they have no cell yet; a system that can't go on is left out."""
+        """Run the systems through the accidents until each cell has that many runs; who can't go on is left out."""
         for accident in accidents:
-            wanted = [each for each in systems if not cells.is_done(self._folder, each, accident)]
             self._bench.set_delays(accident.delay_ratio, PROPAGATION_SECONDS)
             try:
                 with ThreadPoolExecutor(1 if accident.is_exclusive else len(systems)) as pool:
-                    list(pool.map(lambda system, accident=accident: self._try(system, accident, runs), wanted))
+                    list(pool.map(lambda system, accident=accident: self._try(system, accident, runs), systems))
             finally:
                 self._bench.set_delays(1.0, PROPAGATION_SECONDS)
 
@@ -109,8 +108,8 @@ class Stage:
             print(f"error: {system.name} is left out from here on: {accident.title}: {error}", flush=True)
 
     def _cell(self, system: System, accident: Accident, runs: int) -> None:
-        done = []
-        for _ in range(runs):
+        done = cells.kept(self._folder, system, accident)
+        for _ in range(runs - sum(len(cells.runs(cell)) for cell in done)):
             cell = self._release(system, accident)
             print(
                 f"{accident.title:<60} {system.name:<15} {cell.failed:>5} of {cell.sent:>5} failed  "
@@ -322,7 +321,7 @@ def run_all(
     runs: int = 1,
     with_curve: bool = False,
 ) -> dict[str, str]:
-    """Run the systems on their twins, both twins at once; return the systems that could not go on, and why.
+    """Run the systems on their twins, all twins at once; return the systems that could not go on, and why.
 
     Raises:
         TwinError: a twin or a system could not be made.
@@ -349,7 +348,7 @@ def run_all(
         try:
             list(pool.map(run_stage, names, wanted, [Path(directory)] * len(names)))
         finally:
-            # What is wrong with one twin ends nothing on the other; an interrupt does, hours before its last cell.
+            # What is wrong with one twin ends nothing on the others; an interrupt does, hours before its last cell.
             pool.shutdown(wait=not isinstance(sys.exception(), KeyboardInterrupt), cancel_futures=True)
             run.keep_logs(Path(directory), CELLS.parent / "matrix-logs")
     return broken

@@ -116,7 +116,7 @@ class Cell(_Record):
     """From the begin of the release until no pod started or left any more."""
     outcome: Outcome
     detail: str = ""
-    """What the system says itself of its state at the end."""
+    """The system's own account of its state at the end."""
     reason: str = ""
     """Why this can't be done (``unsupported``), or why requests are expected to fail."""
     at: str = ""
@@ -202,7 +202,7 @@ class Accident(_Record):
     at_shift: bool = False
     delay_ratio: float = 1.0
     edits: Mapping[str, str] = {}
-    """What makes the accident; ``bench.accidents`` says what each means. The page does not show them."""
+    """Causes of the accident; ``bench.accidents`` says what each means. The page does not show them."""
 
 
 class System(_Record):
@@ -221,7 +221,7 @@ class Document(_Record):
     at: str = ""
     """Day on which the figures were put together."""
     machine: Mapping[str, Any] = {}
-    """What it ran on: texts and numbers by name; a name says its unit."""
+    """The machine it ran on: texts and numbers by name; a name says its unit."""
     settings: Mapping[str, Any] = {}
     """Numbers of the run by name, likewise."""
     budget: Mapping[str, Any] = {}

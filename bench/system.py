@@ -1,4 +1,4 @@
-"""What the bench asks of each system that releases ShopCat: one shape for the old chart, its patches, the peers and ours."""
+"""The shape that the bench asks of each system that releases ShopCat: one for the old chart, its patches, the peers and ours."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from bench.load import Load, Stream
 
 @dataclass(frozen=True)
 class State:
-    """What runs now, as the system's own API and its pods tell it."""
+    """Content that serves now, as the system's own API and its pods tell it."""
 
     serving: str
     """Content (:class:`bench.images.Images`) that all users get; empty while two versions share the traffic or none serves."""
     settled: bool
     """No pod starts or leaves any more, and no controller or tool of the system works on a release."""
     unfinished: str = ""
-    """What is left for a person to do before the next release; empty if nothing is."""
+    """Work that is left for a person before the next release; empty if nothing is."""
 
 
 @dataclass(frozen=True)

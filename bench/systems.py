@@ -1,6 +1,6 @@
 """Names of the systems that are compared, and the pieces of AWS that those without a Pulumi program get by hand.
 
-Three share a twin (bench.matrix.STAGES); all have the same pods, load and delays. The patched chart has a host name behind the
+Several share a twin (bench.matrix.STAGES); all have the same pods, load and delays. The patched chart has a host name behind the
 stack's other load balancer (the previews'): a release of ours watches what its own load balancer answers, and would take theirs
 for its own. The others have a load balancer each, from their Ingress.
 """

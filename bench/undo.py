@@ -84,7 +84,7 @@ class Undone:
     failed: int
     sent: int
     steps: Sequence[Mapping[str, Any]]
-    """What happened, in order, each with the seconds until the next."""
+    """Events in order, each with the seconds until the next."""
     series: Mapping[str, Any]
     marks: Sequence[Mapping[str, Any]]
     at: str

@@ -89,9 +89,11 @@ class _Known:
     """Networks that production's load balancer has its addresses in."""
     preview_cidrs: Sequence[str]
     misleading_version: str
-    """Of the application's secret, where it leads to another database than the settings say; empty where it does not."""
+    """Version of the application's secret, where it leads to another database than the settings say; empty where it does not."""
     database_notes: Sequence[str]
     """On a restart of the database that this update makes, or that is owed."""
+    leaves_database: bool
+    """An abort or rollback, while the settings ask for a restart of the database: the next update makes it."""
 
 
 def _read(settings: Settings, clients: AwsClients) -> _Known:
@@ -114,7 +116,10 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         dns.refuse_taken_aliases(clients, zone_ids[name.balancer], name)
     live = existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
     opened = plan.decision.open or plan.state.open
-    notes = existing_database.restart_notes(live, settings.database, opened.name if opened else "")
+    is_way_back = bool(settings.abort or settings.rollback or (opened and opened.kind == "rollback"))
+    notes, leaves_database = existing_database.restart_notes(
+        live, settings.database, opened.name if opened else "", is_way_back=is_way_back
+    )
     existing_database.refuse_taken_snapshot(clients, settings.database)
     if plan.decision.action != "platform":
         chart_upgrade.refuse_unfit_charts(plan.kubernetes, settings)
@@ -127,7 +132,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     misleading = misleading_version(clients, settings.database)
-    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, notes)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, notes, leaves_database)
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,7 @@ class Production(pulumi.ComponentResource):
             cluster=provider,
             depends_on=addons.ready,
             misleading=known.misleading_version,
+            stays_as_it_is=known.leaves_database,
         )
         # In the cluster the previews' identity is known only once it is confined.
         self.github_roles = GithubRoles(

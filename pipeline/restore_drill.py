@@ -105,7 +105,8 @@ def compared(restored: LedgerState, present: LedgerState) -> str:
         PipelineError: it holds something that the present one has never held, so it is another table's.
     """
     if restored == present:
-        return f"the same {len(present.releases)} releases, at the same version"
+        count = len(present.releases)
+        return f"the same {count} release{'s' if count != 1 else ''}, at the same version"
     strange = sorted(restored.releases.keys() - present.releases.keys())
     if restored.version > present.version or strange or restored.version == 0:
         raise PipelineError(

@@ -1,4 +1,4 @@
-"""What a setting of production accepts although a rule refuses it, each with its reason."""
+"""Resources that a setting of production accepts although a rule refuses them, each with its reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Acceptance:
     """A setting, and the rule that it takes back."""
 
     setting: str
-    """As it stands in the stack's file."""
+    """The setting as it stands in the stack's file."""
     reason: str
     rule: str
     kinds: Collection[str] = ()
     """Types of resources; none is all of them."""
     argument: str = ""
-    """What the rule says begins with it."""
+    """First words of the rule's message."""
 
     def covers(self, rule: str, kind: str, problem: str) -> bool:
         """Tell whether what a rule says about a resource of this type is accepted."""

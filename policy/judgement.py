@@ -12,7 +12,7 @@ from policy.rules import MISSING_DATA, RULES, missing_data
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule says about one resource."""
+    """The judgement of one rule on one resource."""
 
     rule: str
     kind: str

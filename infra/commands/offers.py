@@ -52,7 +52,7 @@ class Offer:
     step: str | None = None
     """The version that one update goes to, where that may be another than the newest; empty: there is none."""
     also: str = ""
-    """What is set together with it."""
+    """Settings that go together with it."""
 
     @property
     def newest(self) -> str:

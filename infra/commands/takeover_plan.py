@@ -43,13 +43,13 @@ def _read_file(path: Path, what: str) -> bytes:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What the command is given."""
+    """Arguments of the command."""
 
     state: TerraformState
     region: str
     settings: Settings
     release: helm.HelmRelease | None
-    """What the file of Helm's output holds; None if none is named."""
+    """Content of the file of Helm's output; None if none is named."""
 
 
 def _read_inputs(arguments: argparse.Namespace) -> _Inputs:

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from infra.names import (
     COLOURS,
@@ -64,11 +64,11 @@ Where no target is left users get errors, which another alarm tells sooner."""
 DATABASE_CPU_PERCENT = 90
 """Many use 80 to 90 (docs.cloudposse.com/modules/library/aws/rds-cloudwatch-sns-alarms: "unacceptable high latency" above 90)."""
 CONNECTIONS_SHARE = 0.9
-"""Of max_connections. A release at its fullest may need all of them for a drain's two minutes (infra/capacity.py), so the alarm
-waits longer than that."""
+"""Share of max_connections. A release at its fullest may need all of them for a drain's two minutes (infra/capacity.py), so the
+alarm waits longer than that."""
 FREE_STORAGE_SHARE = 0.1
-"""Of the storage; below it RDS makes the storage larger by itself, where it may (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/
-USER_PIOPS.Autoscaling.html). So this tells that it may not, or not yet."""
+"""Share of the storage; below it RDS makes the storage larger by itself, where it may (docs.aws.amazon.com/AmazonRDS/latest/
+UserGuide/USER_PIOPS.Autoscaling.html). So this tells that it may not, or not yet."""
 CERTIFICATE_DAYS = 30
 """ACM begins to renew 60 days before the end, and writes events from 45 on (docs.aws.amazon.com/acm/latest/userguide/
 managed-renewal.html), so a certificate that is left with 30 was not renewed."""
@@ -345,12 +345,26 @@ def _targets(settings: Settings, watched: WatchedResources) -> list[Alarm]:
 
 
 def _database_alarms(settings: Settings) -> list[Alarm]:
-    """Return what is about to stop the database, or to cost more."""
-    database = settings.database
-    dimensions = {"DBInstanceIdentifier": database.serving_identifier}
+    """Return what is about to stop the database, or to cost more.
 
-    def metric(name: str, statistic: str = "Average") -> dict[str, WatchedMetric]:
-        return {"value": WatchedMetric("AWS/RDS", name, statistic, dimensions)}
+    With a restored instance the worse of both counts: a release moves users from one to the other, and changes no alarm.
+    """
+    database = settings.database
+    instances = {"value": database.identifier}
+    if database.restore:
+        instances["restored"] = database.restored_identifier
+
+    def worst(name: str, statistic: str, *, best: int = 0) -> dict[str, Any]:
+        """Return a metric of the instances, and the math if there are two; ``best`` stands for one that is not there."""
+        compare = "<" if best else ">"
+        first, *others = (f"FILL({each}, {best})" for each in instances)
+        return {
+            "metrics": {
+                each: WatchedMetric("AWS/RDS", name, statistic, {"DBInstanceIdentifier": identifier})
+                for each, identifier in instances.items()
+            },
+            "expression": "".join(f"IF({first} {compare} {other}, {first}, {other})" for other in others),
+        }
 
     connections = CONNECTIONS_SHARE * database.max_connections
     free = FREE_STORAGE_SHARE * database.storage_gibibytes
@@ -358,29 +372,29 @@ def _database_alarms(settings: Settings) -> list[Alarm]:
         Alarm(
             "shopcat-database-cpu",
             f"the database uses more than {DATABASE_CPU_PERCENT} % of its CPU, for 10 of 10 minutes",
-            metric("CPUUtilization"),
-            "GreaterThanThreshold",
+            comparison="GreaterThanThreshold",
             threshold=DATABASE_CPU_PERCENT,
             datapoints=10,
             periods=10,
+            **worst("CPUUtilization", "Average"),
         ),
         Alarm(
             "shopcat-database-connections",
             f"more than {connections:g} of {database.max_connections} connections are open, for 5 of 5 minutes",
-            metric("DatabaseConnections", "Maximum"),
-            "GreaterThanThreshold",
+            comparison="GreaterThanThreshold",
             threshold=connections,
             datapoints=5,
             periods=5,
+            **worst("DatabaseConnections", "Maximum"),
         ),
         Alarm(
             "shopcat-database-storage",
             f"the database has less than {free:g} GiB of storage left, for 10 of 10 minutes",
-            metric("FreeStorageSpace", "Minimum"),
-            "LessThanThreshold",
+            comparison="LessThanThreshold",
             threshold=free * GIBIBYTE,
             datapoints=10,
             periods=10,
+            **worst("FreeStorageSpace", "Minimum", best=database.storage_gibibytes * GIBIBYTE),
         ),
     ]
     if database.instance_class.startswith("db.t"):
@@ -390,12 +404,12 @@ def _database_alarms(settings: Settings) -> list[Alarm]:
             Alarm(
                 "shopcat-database-credits",
                 "the database uses more CPU than its class includes, and AWS charges for it",
-                metric("CPUSurplusCreditsCharged", "Maximum"),
-                "GreaterThanThreshold",
+                comparison="GreaterThanThreshold",
                 threshold=0,
                 datapoints=3,
                 periods=3,
                 period_seconds=5 * MINUTE_SECONDS,
+                **worst("CPUSurplusCreditsCharged", "Maximum"),
             )
         )
     return found

@@ -28,7 +28,7 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
-from infra.foundation.database_fit import OUTAGE, apply_method, restart_command, static_changes
+from infra.foundation.database_fit import OUTAGE, RESTARTING_PROPERTIES, apply_method, restart_command, static_changes
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
@@ -182,7 +182,7 @@ def _values_by_name(inputs: Mapping[str, Any] | None) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class DeclaredDatabase:
-    """What a release needs of the database."""
+    """The database as a release needs it."""
 
     ready: list[pulumi.Resource]
     logins: list[DatabaseJobs]
@@ -229,6 +229,7 @@ class Database(pulumi.ComponentResource):
         cluster: kubernetes.Provider,
         depends_on: list[pulumi.Resource],
         misleading: str = "",
+        stays_as_it_is: bool = False,
     ) -> DeclaredDatabase:
         """Declare instance and Job.
 
@@ -240,6 +241,7 @@ class Database(pulumi.ComponentResource):
             cluster: the provider of what is made in the cluster.
             depends_on: what that needs.
             misleading: version of the application's secret that is replaced (`misleading_version`).
+            stays_as_it_is: whatever of the settings restarts the instance is left to the next update.
 
         Returns:
             What a release needs of the database.
@@ -298,7 +300,11 @@ class Database(pulumi.ComponentResource):
             # Of a name of its own in each life of the stack, since the snapshot outlives it.
             final_snapshot_identifier=group.id.apply(final_snapshot),
             apply_immediately=config.apply_immediately,
-            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                protect=settings.protection,
+                ignore_changes=[*RESTARTING_PROPERTIES, "applyImmediately"] if stays_as_it_is else None,
+            ),
         )
         self.restored = (
             declare_restored_instance(config, config.restore, self.instance, protect=settings.protection, parent=self)

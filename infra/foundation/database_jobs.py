@@ -85,7 +85,7 @@ def job_metadata(
 
 @dataclass(frozen=True)
 class DatabaseJobs:
-    """What each Job needs of one database: where it is, and the secret of its master user."""
+    """One database as its Jobs need it: where it is, and the secret of its master user."""
 
     settings: Settings
     address: pulumi.Input[str]

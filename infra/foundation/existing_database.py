@@ -74,30 +74,44 @@ def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, prot
     return live
 
 
-def restart_notes(live: LiveDatabase | None, wanted: DatabaseSettings, release: str) -> list[str]:
-    """Return what the plan says of a restart of the database: one that this update makes, and one that is owed.
+def restart_notes(
+    live: LiveDatabase | None, wanted: DatabaseSettings, release: str, *, is_way_back: bool = False
+) -> tuple[list[str], bool]:
+    """Decide about a restart of the database that this update would make; a way back is never refused for one.
 
     Args:
         live: the database; `None` if it is not known.
         wanted: the settings.
         release: the release that is open, or that this update begins or takes back; empty if there is none.
+        is_way_back: the update aborts or rolls back.
+
+    Returns:
+        Lines for the plan, also on a restart that is owed; and true if the restart is left to the next update.
 
     Raises:
         PreflightError: a restart within this update would fail that release.
     """
     if live is None:
-        return []
+        return [], False
     changes = restarts(live, wanted)
-    if changes and wanted.apply_immediately and release:
+    is_left = bool(changes) and wanted.apply_immediately and is_way_back
+    if is_left:
+        note = (
+            f"{', '.join(changes)}: left to the next `pulumi up -s prod`, since RDS would restart the database in the middle of "
+            "this way back"
+        )
+    elif changes and wanted.apply_immediately and release:
         raise PreflightError(
             f"{', '.join(changes)}: RDS would restart the database in the middle of release {release}. Nothing was changed; set "
             "it back until that release is live or aborted, or set shopcat:database.applyImmediately to false"
         )
+    else:
+        note = restart_note(changes, wanted)
     owed = (
         f"database {wanted.identifier} has static parameters that hold only from its next restart on: `"
         f"{restart_command(wanted.identifier)}` restarts it, and {OUTAGE}"
     )
-    return [*filter(None, [restart_note(changes, wanted)]), *([owed] if live.waits_for_restart else [])]
+    return [*filter(None, [note]), *([owed] if live.waits_for_restart else [])], is_left
 
 
 def has_snapshot(clients: AwsClients, name: str) -> bool:

@@ -95,7 +95,7 @@ def shipper_config(region: str) -> str:
 UNSYNCED_PATTERN = (
     f'{{ $.msg = "Reconciler error" && $.controller = "externalsecret" && $.namespace = "{SHOP_NAMESPACE}*" }}'
 )
-"""What External Secrets logs each time it fails on an ExternalSecret of production's (docs.aws.amazon.com/AmazonCloudWatch/
+"""Text that External Secrets logs each time it fails on an ExternalSecret of production's (docs.aws.amazon.com/AmazonCloudWatch/
 latest/logs/FilterAndPatternSyntaxForMetricFilters.html); previews' namespaces begin otherwise."""
 
 

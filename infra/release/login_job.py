@@ -1,4 +1,4 @@
-"""What sets the password of a claim: a Job in the database's own namespace, and the Secret it reads."""
+"""The Job that sets the password of a claim, in the database's own namespace, and the Secret it reads."""
 
 from __future__ import annotations
 

@@ -81,7 +81,8 @@ class LoginRenewal:
             if time.monotonic() > until:
                 raise ReleaseError(
                     f"{', '.join(left)}: still there after {seconds} s, and the password of {colour} is not changed "
-                    "before they have ended; see what holds them, then run pulumi up -s prod again"
+                    "before they have ended; then run pulumi up -s prod again. A node that is not Ready (kubectl get nodes) ends "
+                    "no pod: terminate its EC2 instance, and its pods go with its Node object"
                 )
             wait.report(f"{', '.join(left)}: to end before the password of {colour} changes", change=left)
             await self.sleep(2)

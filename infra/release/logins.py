@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from infra.release.record import Login
 
 LOGIN_JOB_LABELS = {"app.kubernetes.io/name": "database-login"}
-"""Of the Jobs that set a password."""
+"""Labels of the Jobs that set a password."""
 PASSWORD_LENGTH = 40
 _CHARACTERS = string.ascii_letters + string.digits
 """40 of these are 238 bits; none needs quoting in SQL, in a URL or in a shell."""
@@ -130,9 +130,9 @@ def unfinished_jobs(jobs: Sequence[Mapping[str, Any]], login: Login) -> list[str
 
 
 def holders_of_another(pods: Sequence[Mapping[str, Any]], secret_name: str) -> list[str]:
-    """Name the pods that run, or are on their way out, with another Secret than this."""
+    """Name the pods that run, or are on their way out, with another Secret than this, each with its node."""
     return [
-        pod["metadata"]["name"]
+        f"{pod['metadata']['name']} on node {pod['spec'].get('nodeName') or 'none'}"
         for pod in pods
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         and reads_another(pod["spec"], secret_name)

@@ -43,7 +43,7 @@ MAX_CONNECTIONS = {name: min((gibibytes << 30) // 9_531_392, 5000) for name, gib
 memory; what RDS keeps for itself takes some of it, so this is an upper bound. A parameter group may say less.
 Source: docs.aws.amazon.com/AmazonRDS/latest/UserGuide/CHAP_Limits.html."""
 LONGEST_RESTORED_NAME = 46
-"""Of an instance that the id of the secret's version names: an id has 64 characters, some of them its own
+"""Longest name of an instance that is part of a secret version's id: an id has 64 characters, some of them its own
 (infra/foundation/secret_versions.py)."""
 DEFAULT_MASTER = "shopcat_admin"
 """Master user of a database that this program makes."""
@@ -495,18 +495,13 @@ class DatabaseSettings(Model):
         return self.restored_identifier if self.restore and self.restore.serves else ""
 
     @property
-    def serving_identifier(self) -> str:
-        """Return the name of the instance that releases use."""
-        return self.serving_restored or self.identifier
-
-    @property
     def login_identifiers(self) -> list[str]:
         """Return the names of the instances in which each claim sets its password: the one that releases use, and a restored one.
 
         The first one is left alone while a restored one serves, so that releases go on where the first one is lost.
         """
         restored = [self.restored_identifier] if self.restore else []
-        return list(dict.fromkeys((self.serving_identifier, *restored)))
+        return list(dict.fromkeys((self.serving_restored or self.identifier, *restored)))
 
     @property
     def max_connections(self) -> int:

@@ -144,13 +144,31 @@ def test_nothing_to_do(simulated: Twin, roles: Path) -> None:
 
 
 def test_a_release_that_is_shifted_back_and_its_abort(simulated: Twin, roles: Path) -> None:
-    """Simulated pods serve no page, so the probes of the shift fail, and it puts the weights back."""
+    """Simulated pods serve no page, so the probes of the shift fail, and it puts the weights back.
+
+    The abort is not refused because the settings ask meanwhile for another database, nor does it make it so.
+    """
     production.push_image(simulated, REPOSITORY / "twin" / "application", "v1.1.0")
     said, calls = run(simulated, roles, succeeds=False, **{"shopcat:tag": "v1.1.0"})
     assert "everything is back on green" in said
     assert {"elasticloadbalancing:ModifyRule", "dynamodb:PutItem", "secretsmanager:DescribeSecret"} <= calls
-    run(simulated, roles, **{"shopcat:abort": "v1.1.0"})
+    database = yaml.safe_load(roles.read_text())["config"]["shopcat:database"]
+    larger = {"shopcat:database": {**database, "instanceClass": "db.t4g.medium"}}
+    refused, _ = run(simulated, roles, succeeds=False, **larger)
+    assert "in the middle of release v1.1.0-r1" in refused
+    said, calls = run(simulated, roles, **{"shopcat:abort": "v1.1.0"}, **larger)
+    assert "db.t4g.medium: left to the next `pulumi up -s prod`" in said
+    assert "rds:ModifyDBInstance" not in calls
     assert production.outputs(simulated)["liveRelease"] == "v1.0.0"
+    # The next update makes the change, with an identity that may.
+    path = roles.with_name("larger.yaml")
+    document = yaml.safe_load(roles.read_text())
+    document["config"].update(larger)
+    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    for file, instance_class in ((path, "db.t4g.medium"), (roles, database["instanceClass"])):
+        assert summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(file)).stdout)["updated"] == 1
+        (instance,) = aws(simulated, "rds").describe_db_instances()["DBInstances"]
+        assert instance["DBInstanceClass"] == instance_class
 
 
 def test_an_ordinary_update(simulated: Twin, roles: Path) -> None:

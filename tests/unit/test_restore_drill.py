@@ -221,7 +221,7 @@ def test_it_takes_each_step_and_leaves_the_settings_as_they_were(account: AwsCli
     made.run()
     assert calls == ORDER
     text = restore_drill.section(made.rows, "here:")
-    assert "the same 1 releases" in text
+    assert "the same 1 release" in text
     assert f"orders: rows 12; orders.created_at: newest 10:00; id: {MAY_REPEAT} 7" in text
     assert "0 changes" in text
     assert account.get("dynamodb").list_tables()["TableNames"] == ["shopcat-releases"]

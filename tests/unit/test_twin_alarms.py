@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from infra.foundation.alarms import Alarm, WatchedMetric
-from tests.unit.test_alarms import ALARMS, monitored, named
+from tests.unit.test_alarms import ALARMS, committed, monitored, named
 from twin.errors import TwinError
 from twin.loadbalancer.alarms import Series, calculate, declared, evaluate, judge, percentile_name, shortened, values_of
 from twin.loadbalancer.metrics import slowest_share
@@ -289,6 +289,20 @@ def test_with_a_kept_former_the_live_colour_is_the_one_with_more_requests(
     _put_alarm(cloudwatch, alarm)
     _put_data(cloudwatch, alarm, data, alarm.periods)
     assert evaluate(cloudwatch, NOW) == {name: state}
+
+
+@pytest.mark.parametrize("lost", ["value", "restored", ""])
+@pytest.mark.parametrize("worse", ["value", "restored"])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("shopcat-database-")])
+def test_beside_a_restored_database_the_worse_of_both_counts(cloudwatch: Any, name: str, worse: str, lost: str) -> None:
+    at = "2026-11-01T12:00:00Z"
+    alarm = named(monitored(database={**committed()["database"], "restore": {"at": at}}))[name]
+    ((firing, *_), (quiet, *_)) = CASES[name]
+    data = {each: (firing if each == worse else quiet)["value"] for each in alarm.metrics}
+    data |= {lost: None} if lost else {}
+    _put_alarm(cloudwatch, alarm)
+    _put_data(cloudwatch, alarm, data, alarm.periods)
+    assert evaluate(cloudwatch, NOW) == {name: "OK" if lost == worse else "ALARM"}
 
 
 @pytest.mark.parametrize("name", CASES)

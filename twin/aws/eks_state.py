@@ -58,7 +58,7 @@ class ClusterState:
 
 
 class Machines(Protocol):
-    """What EKS does to the machines; each call returns once it is done, and raises TwinError if it can't be."""
+    """The calls by which EKS changes machines; each call returns once it is done, and raises TwinError if it can't be."""
 
     def change_addon(self, name: str, *, present: bool, version: str) -> None:
         """Make an add-on's pods run, those of another version in place of the former; or delete them."""

@@ -63,7 +63,7 @@ class Program:
     ldflags: str = ""
     links: tuple[str, ...] = ()
     changes: tuple[tuple[str, str], ...] = ()
-    """What `before` changes in upstream's text."""
+    """Changes of `before` in upstream's text."""
     before: Callable[[Path, Path], None] | None = None
     """Called with the module's folder and the wrapper's."""
     after: Callable[[Step, Path], None] | None = None

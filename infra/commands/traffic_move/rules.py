@@ -71,9 +71,9 @@ class RequestCounts:
     incomplete: Sequence[str] = ()
     """Metrics of which the answer was not complete."""
     connections: int = 0
-    """Of a Network Load Balancer: those that are open still, since a client may keep one for days."""
+    """Connections of a Network Load Balancer: those that are open still, since a client may keep one for days."""
     unit: str = "requests"
-    """What is counted: a Network Load Balancer knows connections alone."""
+    """The unit that is counted: a Network Load Balancer knows connections alone."""
 
     @property
     def total(self) -> int:

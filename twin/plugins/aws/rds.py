@@ -105,7 +105,7 @@ _RESTORED_WITH = frozenset(
         "VpcSecurityGroupIds",
     }
 )  # fmt: skip
-"""What upstream hands to RestoreDBInstanceToPointInTime (internal/service/rds/instance.go, resourceInstanceCreate)."""
+"""Properties that upstream hands to RestoreDBInstanceToPointInTime (internal/service/rds/instance.go, resourceInstanceCreate)."""
 
 
 class Instance(_Rds):
