@@ -47,6 +47,7 @@ _TITLES = {
     },
 }
 POST_MORTEMS = tuple(_TITLES)
+UNDOING = "a live release begins to answer 500, and is undone by the fastest documented way"
 COMPARED = {"why-not-argo.md": (ARGO_CANARY, ARGO_BLUE_GREEN, OURS)}
 """Documents with the whole matrix of some systems."""
 
@@ -82,6 +83,11 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
         for each in raw["accidents"]
         if any((each["name"], system) in cells for system in systems)
     ]
+    undone = {entry["system"]: entry for entry in raw["undo"]}
+    ways = [f"{each['failed']} of {each['sent']}, {each['seconds']:.0f} s" for each in undone.values()]
+    texts = dict(zip(undone, ways, strict=True))
+    rows.append(f"| {UNDOING} | {' | '.join(texts.get(system, 'not run') for system in systems)} |")
+    notes = [f"{UNDOING}, {system}: {text}." for system, text in texts.items() if system not in titles]
     heads = " | ".join(titles[system] for system in systems)
     counts = []
     for system in systems:
@@ -94,6 +100,7 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
             *rows,
             "",
             f"Accidents in which requests failed, of those that were run: {', '.join(counts)}.",
+            *notes,
         ]
     )
 

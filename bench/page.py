@@ -72,6 +72,8 @@ _PEERS_TEXT = (
 )
 _UNDO_TEXT = (
     "<p>From “the live release answers 500” to “the last request failed”, by the fastest way that each system documents. "
+    "At production's own drain numbers; the load balancer follows each change after the median of its delays, since drawn ones "
+    "would decide who is ahead. A person's reaction is not measured. "
     f"Bars are as long as their seconds; the dashed line is at {GOAL_SECONDS} s, this program's goal. "
     "Grey: what the tool still does once no request fails any more.</p>"
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -256,7 +257,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=1, help="undos of each system")
     arguments = parser.parse_args()
     names = arguments.systems
-    twin_name = "undo"
+    twin_name = os.environ.get("SHOPCAT_TWIN_NAME", "undo")
     if reason := run.why_not([twin_name]):
         print(f"error: {reason}", file=sys.stderr)
         return 1
