@@ -495,13 +495,18 @@ class DatabaseSettings(Model):
         return self.restored_identifier if self.restore and self.restore.serves else ""
 
     @property
+    def serving_identifier(self) -> str:
+        """Return the name of the instance that releases use."""
+        return self.serving_restored or self.identifier
+
+    @property
     def login_identifiers(self) -> list[str]:
         """Return the names of the instances in which each claim sets its password: the one that releases use, and a restored one.
 
         The first one is left alone while a restored one serves, so that releases go on where the first one is lost.
         """
         restored = [self.restored_identifier] if self.restore else []
-        return list(dict.fromkeys((self.serving_restored or self.identifier, *restored)))
+        return list(dict.fromkeys((self.serving_identifier, *restored)))
 
     @property
     def max_connections(self) -> int:

@@ -46,16 +46,22 @@ def with_restore(twin: Twin, directory: Path, **restore: Any) -> Path:
     return settings_file(twin, directory, {"shopcat:database": {**present, "restore": restore}})
 
 
-@pytest.fixture(scope="module")
-def restorable(simulated: Twin) -> Twin:
-    """Production whose backups reach further than its base backup."""
+def restorable_moment(twin: Twin) -> str:
+    """Wait until the backups reach further than the base backup; return the newest moment that can be restored."""
     from twin.aws import postgres
 
     deadline = time.monotonic() + 300
-    while point_in_time.latest(Server(simulated)) is None:
-        postgres.sql(Server(simulated), "SELECT pg_current_xact_id();")
+    while (moment := point_in_time.latest(Server(twin))) is None:
+        postgres.sql(Server(twin), "SELECT pg_current_xact_id();")
         assert time.monotonic() < deadline
         time.sleep(2)
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+@pytest.fixture(scope="module")
+def restorable(simulated: Twin) -> Twin:
+    """Production whose backups reach further than its base backup."""
+    restorable_moment(simulated)
     time.sleep(31)  # the ledger's backups reach as far as 30 s ago
     return simulated
 
@@ -104,7 +110,7 @@ def test_a_restored_database_that_serves_is_refused_to_everybody_else_and_kept(
     restorable: Twin, tmp_path: Path
 ) -> None:
     twin = restorable
-    moment = f"{point_in_time.latest(Server(twin)):%Y-%m-%dT%H:%M:%SZ}"
+    moment = restorable_moment(twin)
     tag = str(production.outputs(twin)["liveRelease"])
     plain = settings_file(twin, tmp_path, {})
     serving = with_restore(twin, tmp_path / "serving", at=moment, serves=True)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.engine.test_killed import killed
+from tests.engine.test_restore_drill import restorable_moment
 from tests.tools import aws, command, kubectl, settings_file, summary
 from twin import pulumi
 from twin.config import Twin
@@ -167,6 +169,48 @@ def test_the_rebuilt_state_releases_as_before(simulated: Twin, tmp_path: Path) -
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(aborted))
     assert production.outputs(simulated)["liveRelease"] == production.FIRST_TAG
     assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
+def test_alarms_and_a_restored_database_are_taken_up_as_well(simulated: Twin, tmp_path: Path) -> None:
+    twin = simulated
+    database = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:database"]
+    more = {
+        "shopcat:monitoring": {"email": "ops@example.com", "monthlyBudgetUsd": 200},
+        "shopcat:database": {**database, "restore": {"at": restorable_moment(twin)}},
+    }
+    chosen = settings_file(twin, tmp_path, more)
+    command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(chosen))
+    before = in_aws(twin), in_cluster(twin), what_watches(twin)
+    assert len(before[0]["databases"]) == 2
+    assert all(before[2].values())
+    lose_the_state(twin)
+    folder = tmp_path / "rebuild"
+    folder.mkdir()
+    rebuild = settings_file(twin, folder, {**more, "shopcat:rebuildState": True})
+    command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(rebuild))
+    assert differing(before[0], in_aws(twin)) == {}
+    assert differing(before[1], in_cluster(twin)) == {}
+    assert differing(before[2], what_watches(twin)) == {}
+    assert set(summary(command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(chosen)).stdout)) == {"unchanged"}
+    command(twin, UP)
+
+
+def what_watches(twin: Twin) -> dict[str, Any]:
+    """Return the identity of alarms, topic, subscriptions, dashboard, metric filters and budget."""
+    cloudwatch, sns = aws(twin, "cloudwatch"), aws(twin, "sns")
+    account = aws(twin, "sts").get_caller_identity()["Account"]
+    return {
+        "alarms": sorted(each["AlarmArn"] for each in cloudwatch.describe_alarms()["MetricAlarms"]),
+        "dashboards": sorted(each["DashboardArn"] for each in cloudwatch.list_dashboards()["DashboardEntries"]),
+        "topics": sorted(each["TopicArn"] for each in sns.list_topics()["Topics"]),
+        "subscriptions": sorted(
+            (each["Protocol"], each["Endpoint"]) for each in sns.list_subscriptions()["Subscriptions"]
+        ),
+        "filters": sorted(each["filterName"] for each in aws(twin, "logs").describe_metric_filters()["metricFilters"]),
+        "budgets": sorted(
+            each["BudgetName"] for each in aws(twin, "budgets").describe_budgets(AccountId=account)["Budgets"]
+        ),
+    }
 
 
 def test_what_can_not_be_found_is_not_made_a_second_time(simulated: Twin, tmp_path: Path) -> None:

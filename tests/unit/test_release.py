@@ -677,7 +677,8 @@ def test_a_password_is_made_once_the_colour_s_former_pods_are_gone(monkeypatch: 
     cluster = Colour(leaving=3)
     cluster.stands = None
     lines, made = renewed(cluster, {"green": 100, "blue": 0}, monkeypatch)
-    assert "pod pod-0, pod pod-1, pod pod-2: to end before the password of blue changes" in "\n".join(lines)
+    waited = ", ".join(f"pod pod-{number} on node none" for number in range(3))
+    assert f"{waited}: to end before the password of blue changes" in "\n".join(lines)
     assert "made v1.1.0-r1-a1 of shopcat_blue" in lines
     assert made._plan.session.state.open.name == "v1.1.0-r1"
 
