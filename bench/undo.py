@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -155,7 +156,7 @@ class UndoBench:
         """Release a version that is good until it is told to fail, tell it, and undo it.
 
         Raises:
-            TwinError: the release or the undo did not come to its end.
+            TwinError: the release or the undo did not come to its end, or requests failed before.
         """
         former = system.state().serving
         tag = self._push(system)
@@ -164,6 +165,9 @@ class UndoBench:
             self._wait_for_rest(system)
         with system.target().load(MIX) as load:
             time.sleep(STEADY_SECONDS)
+            if load.failures:
+                kinds = dict(Counter(each.failure for each in load.failures))
+                raise TwinError(f"{system.name} failed requests before anything was broken: {kinds}")
             marks = [Mark(time.time(), "the live release answers 500")]
             self._break_pages(system)
             marks.append(Mark(time.time(), "undo starts"))
@@ -172,9 +176,9 @@ class UndoBench:
                 with _followed(system, marks):
                     _end(process, f"undo of {tag} by {system.name}")
             marks.append(Mark(time.time(), "the tool is done"))
+            self._wait_for_rest(system)  # a controller goes on when the tool that told it is done
             time.sleep(max(stream.timeout_seconds for stream in MIX))
             outcomes = load.stop()
-        self._wait_for_rest(system)
         serving = system.state().serving
         if not serving or self._images.edits(serving):
             raise TwinError(f"{system.name} serves {serving or 'two versions'} after its way back")
