@@ -27,6 +27,7 @@ PAGE = (
 DEFECT = {PAGE: f'{PAGE}    if "defect" in request.query:\n        return web.Response(status=500)\n'}
 """A release with a defect on one page, which neither its smoke test nor the release's watch asks for."""
 RESYNC_SECONDS = 20
+UNSYNCED = "unsynced"
 
 Begin = Callable[[Shop, Watch], AbstractContextManager[None]]
 
@@ -130,16 +131,25 @@ def pods(name: str, count: int, container: Mapping[str, Any]) -> Begin:
 
 @contextlib.contextmanager
 def secrets_manager_refuses(shop: Shop, _: Watch) -> Iterator[None]:
-    """Throttle Secrets Manager, and ask External Secrets again every few seconds: left alone it waits longer than a window."""
+    """Throttle Secrets Manager when a release's secret is new, which alone is read.
+
+    External Secrets is asked again every few seconds: left alone it waits longer than a window.
+    """
+    (known, *_) = kubectl(shop.twin, "get", "externalsecret", "-n", NAMESPACE)["items"]
+    spec = {**known["spec"], "target": {**known["spec"]["target"], "name": UNSYNCED}}
+    metadata = {"name": UNSYNCED, "namespace": NAMESPACE}
+    new = {"apiVersion": known["apiVersion"], "kind": known["kind"], "metadata": metadata, "spec": spec}
+    path = shop.directory / f"{UNSYNCED}.json"
+    path.write_text(json.dumps(new))
+    of_it = ["externalsecret", UNSYNCED, "-n", NAMESPACE]
     over = threading.Event()
 
     def ask() -> None:
-        while not over.is_set():
-            mark = f"force-sync={time.time():.0f}"
-            command(shop.twin, ["kubectl", "annotate", "externalsecret", "--all", "-n", NAMESPACE, "--overwrite", mark])
-            over.wait(RESYNC_SECONDS)
+        while not over.wait(RESYNC_SECONDS):
+            command(shop.twin, ["kubectl", "annotate", *of_it, "--overwrite", f"force-sync={time.time():.0f}"])
 
     with fault(shop.twin, service="secretsmanager", kind="throttle", seconds=600):
+        command(shop.twin, ["kubectl", "apply", "-f", str(path)])
         asking = threading.Thread(target=ask)
         asking.start()
         try:
@@ -147,6 +157,7 @@ def secrets_manager_refuses(shop: Shop, _: Watch) -> Iterator[None]:
         finally:
             over.set()
             asking.join(60)
+            command(shop.twin, ["kubectl", "delete", *of_it])
 
 
 @contextlib.contextmanager
@@ -214,7 +225,7 @@ FAULTS = (
     Fault(LIVE, "the live colour is scaled to one pod by hand", scaled_live(1), 3),
     Fault(
         "shopcat-secrets-not-synced",
-        "Secrets Manager refuses every call; lines of the real External Secrets",
+        "Secrets Manager refuses every call while a secret is made; lines of the real External Secrets",
         secrets_manager_refuses,
         3,
     ),
