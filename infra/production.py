@@ -166,7 +166,7 @@ class Production(pulumi.ComponentResource):
             "shopcat:index:Production", "shopcat", None, pulumi.ResourceOptions(providers=[cloud, components])
         )
         if settings.preview_domain_shared:
-            pulumi.log.warn(domains.domain_warning(settings.domain, settings.preview_domain), self)
+            pulumi.log.warn(domains.domain_warning(settings.hosts, settings.preview_domain), self)
         for note in known.database_notes:
             pulumi.log.warn(note, self)
         self._settings, self._region = settings, region

@@ -20,7 +20,7 @@ def check_dns(settings: Settings, clients: AwsClients) -> list[Row]:
     rows = []
     if settings.preview_domain_shared:
         rows.append(
-            Row("previews' site", FindingState.LOOK, domains.domain_warning(settings.domain, settings.preview_domain))
+            Row("previews' site", FindingState.LOOK, domains.domain_warning(settings.hosts, settings.preview_domain))
         )
     if settings.dns == "external":
         text = "entered elsewhere (shopcat:dns is external)"
@@ -32,7 +32,7 @@ def check_dns(settings: Settings, clients: AwsClients) -> list[Row]:
 
 def _record_row(clients: AwsClients, name: dns.DnsName) -> list[Row]:
     zone_id, subject = dns.find_zone(clients, name), f"DNS {name.host}"
-    obstacles = dns.dns_obstacles(dns.read_dns_records(clients, zone_id, name), name, clients.region)
+    obstacles = dns.dns_obstacles(dns.read_dns_records(clients, zone_id, name), name, clients.region, zone_id)
     if obstacles:
         return [
             Row(subject, FindingState.CHANGE, obstacle, f"in Route 53 zone {name.zone} ({zone_id})")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,22 +63,38 @@ def dns_names(settings: Settings, load_balancer: str) -> list[DnsName]:
     ]
 
 
+class ZoneMissingError(PreflightError):
+    """This account has no public zone of the name."""
+
+
 def find_zone(clients: AwsClients, name: DnsName) -> str:
     """Return the id of the public zone that a name goes into.
 
     Raises:
-        ShopCatError: there is none, or Route 53 can't be asked.
+        ZoneMissingError: there is none.
+        ShopCatError: there is more than one, of which the registrar delegates to one at most, or Route 53 can't be asked.
     """
     wanted = name.zone
     try:
         pages = clients.get("route53").get_paginator("list_hosted_zones").paginate()
-        for page in pages:
-            for zone in page["HostedZones"]:
-                if zone["Name"].rstrip(".") == wanted and not zone.get("Config", {}).get("PrivateZone"):
-                    return str(zone["Id"].rpartition("/")[2])
+        zone_ids = [
+            str(zone["Id"].rpartition("/")[2])
+            for page in pages
+            for zone in page["HostedZones"]
+            if zone["Name"].rstrip(".") == wanted and not zone.get("Config", {}).get("PrivateZone")
+        ]
     except (BotoCoreError, ClientError) as error:
         raise explain(error, "Route 53", clients.endpoint_url) from error
-    raise PreflightError(
+    if len(zone_ids) == 1:
+        return zone_ids[0]
+    if zone_ids:
+        raise PreflightError(
+            f"{len(zone_ids)} public Route 53 zones are called {wanted} ({', '.join(zone_ids)}), and a zone is known by its "
+            f"name: keep the one whose name servers (`aws route53 get-hosted-zone --id {zone_ids[0]}`) are those of "
+            f"`dig +short NS {wanted}`, and delete the other (`aws route53 delete-hosted-zone --id …`); or set shopcat:dns to "
+            "external to enter the names by hand"
+        )
+    raise ZoneMissingError(
         f"no public Route 53 zone {wanted} in this account: make it, or set shopcat:{name.setting} to the zone that "
         f"{name.host.removeprefix(PREVIEW_HOSTS)} lies in, or shopcat:dns to external to enter the names elsewhere"
     )
@@ -90,10 +108,40 @@ def lineage(host: str, zone: str) -> list[str]:
     return names
 
 
-def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str) -> list[str]:
+def routing_obstacle(records: Sequence[DnsRecord], zone_id: str) -> str:
+    """Return why no simple record can be made beside records of its name and type, and what mends it; empty if it can.
+
+    A record with a routing policy has a SetIdentifier, and Route 53 takes no simple one of that name and type beside it
+    (docs.aws.amazon.com/Route53/latest/APIReference/API_ResourceRecordSet.html).
+    """
+    routed = [record for record in records if "SetIdentifier" in record]
+    if not routed:
+        return ""
+    host, kind = routed[0]["Name"].replace("\\052", "*").rstrip("."), routed[0]["Type"]
+    obstacle = (
+        f"{host} {kind} has a routing policy (SetIdentifier {', '.join(record['SetIdentifier'] for record in routed)}), and "
+        "Route 53 takes no simple record beside it; "
+    )
+    targets = [record.get("AliasTarget", {}) for record in routed]
+    if "" in (names := {target.get("DNSName", "").lower() for target in targets}) or len(names) > 1:
+        return f"{obstacle}delete those that lead elsewhere (while users are moved: make takeover-dns STEP=finish)"
+    simple = {"Name": routed[0]["Name"], "Type": kind, "AliasTarget": {**targets[0], "EvaluateTargetHealth": False}}
+    changes = [
+        *({"Action": "DELETE", "ResourceRecordSet": record} for record in routed),
+        {"Action": "CREATE", "ResourceRecordSet": simple},
+    ]
+    batch = shlex.quote(json.dumps({"Changes": changes}))
+    return (
+        f"{obstacle}put one in their place: "
+        f"`aws route53 change-resource-record-sets --hosted-zone-id {zone_id} --change-batch {batch}`"
+    )
+
+
+def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str, zone_id: str) -> list[str]:
     """Return what of a zone's records stands in the way of a load balancer's name, one line each.
 
-    A name that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update made it.
+    A simple record that already leads to a load balancer of ours, by its name and region, is no obstacle: an earlier update
+    made it.
     """
     by_name: dict[str, list[DnsRecord]] = {}
     for record in records:
@@ -109,6 +157,10 @@ def dns_obstacles(records: Sequence[DnsRecord], wanted: DnsName, region: str) ->
             obstacles.append(
                 f"{host} {record['Type']} leads to {values or 'something else'}; delete it, or choose another domain"
             )
+    if not obstacles and (
+        routed := routing_obstacle([each for each in by_name.get(host, []) if each["Type"] == "A"], zone_id)
+    ):
+        obstacles.append(routed)
     for name in above[:-1]:
         if any(record["Type"] == "NS" for record in by_name.get(name, [])):
             obstacles.append(
@@ -186,7 +238,7 @@ def refuse_taken_name(clients: AwsClients, zone_id: str, wanted: DnsName) -> Non
         records = read_dns_records(clients, zone_id, wanted)
     except (BotoCoreError, ClientError) as error:
         raise explain(error, f"records of Route 53 zone {wanted.zone}", clients.endpoint_url) from error
-    obstacles = dns_obstacles(records, wanted, clients.region)
+    obstacles = dns_obstacles(records, wanted, clients.region, zone_id)
     if obstacles:
         raise PreflightError(
             f"Route 53 zone {wanted.zone} ({zone_id}) holds records that are in the way: " + ". ".join(obstacles)

@@ -13,7 +13,10 @@ pending operations names it.
 from __future__ import annotations
 
 import asyncio
+import json
 import shlex
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError
+from infra.foundation.dns import routing_obstacle
 from infra.foundation.import_commands import import_command, provider_urn
 
 if TYPE_CHECKING:
@@ -194,10 +198,12 @@ def _find_record(clients: AwsClients, inputs: Inputs) -> str | None:
         return None
     name, kind = str(inputs["name"]).rstrip("."), inputs["type"]
     listed = clients.get("route53").list_resource_record_sets(
-        HostedZoneId=inputs["zoneId"], StartRecordName=name, StartRecordType=kind, MaxItems="1"
+        HostedZoneId=inputs["zoneId"], StartRecordName=name, StartRecordType=kind, MaxItems="100"
     )["ResourceRecordSets"]
-    taken = [(record["Name"].rstrip(".").replace("\\052", "*"), record["Type"]) for record in listed]
-    return f"{inputs['zoneId']}_{name}_{kind}" if (name, kind) in taken else None
+    taken = [each for each in listed if (each["Name"].rstrip(".").replace("\\052", "*"), each["Type"]) == (name, kind)]
+    if obstacle := routing_obstacle(taken, inputs["zoneId"]):
+        raise PreflightError(f"{obstacle}, then run `pulumi up` again")
+    return f"{inputs['zoneId']}_{name}_{kind}" if taken else None
 
 
 FINDERS: Mapping[str, Finder] = {
@@ -277,8 +283,23 @@ def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
         raise explain(error, f"{kind} (is it there already?)", clients.endpoint_url) from error
 
 
+def read_owners(stack: str) -> Mapping[str, str]:
+    """Return URN → id of all that the stack's state holds; empty where Pulumi's own command can't say it."""
+    argv = ["pulumi", "stack", "export", "--stack", stack]
+    try:
+        result = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    resources = (json.loads(result.stdout).get("deployment") or {}).get("resources") or []
+    return {str(each["urn"]): str(each.get("id", "")) for each in resources}
+
+
 class ImportGuard:
-    """The hook before every creation under a name of the program's own choice, in AWS and of a chart."""
+    """The hook before every creation under a name of the program's own choice, in AWS and of a chart.
+
+    One thing has one URN: what another URN of the state holds is neither imported nor, if it is a record that may be
+    overwritten, made again, since the update would delete it under its other name.
+    """
 
     def __init__(
         self, clients: AwsClients, kubernetes: Callable[[], KubernetesClient], stack: str, project: str
@@ -287,6 +308,8 @@ class ImportGuard:
         self._parents: dict[tuple[str, str], pulumi.Resource] = {}
         self._found: list[str] = []
         self._asked = 0
+        self._owners: Mapping[str, str] | None = None
+        self._reading = threading.Lock()
         self._hook = pulumi.ResourceHook("already-there", self._before_create)
 
     def own(self, args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
@@ -311,20 +334,44 @@ class ImportGuard:
     def _find(self, kind: str, inputs: Inputs) -> str | None:
         if kind == HELM_RELEASE:
             return find_helm_release(self._kubernetes(), inputs)
-        return find_existing(self._clients, kind, inputs)
+        return find_existing(self._clients, kind, {**inputs, "allowOverwrite": False})
+
+    def _read_owners(self) -> Mapping[str, str]:
+        """Read the state once, when the first thing is found that is there already."""
+        with self._reading:
+            if self._owners is None:
+                self._owners = read_owners(self._stack)
+            return self._owners
 
     async def _before_create(self, args: pulumi.ResourceHookArgs) -> None:
         # What a component gives out as a secret (pulumi-eks: the whole cluster) comes as an Output here.
         self._asked += 1
-        inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future()
-        identifier = await threads.in_thread(self._find, args.type, inputs or {})
+        inputs = await pulumi.Output.from_input(dict(args.new_inputs or {})).future() or {}
+        identifier = await threads.in_thread(self._find, args.type, inputs)
         if identifier is None:
+            return
+        owners = await threads.in_thread(self._read_owners)
+        others = [
+            urn for urn, each in owners.items() if each == identifier and urn != args.urn and f"{args.type}::" in urn
+        ]
+        if others:
+            raise PreflightError(
+                f"{args.type} {args.name}: the state has {identifier} already, as {others[0]}, and one thing can't have two "
+                "names: the update would delete it under the former. Put the settings back as they were and run `pulumi up "
+                f"-s {self._stack}`, which gives it its present name; then change them in an update of their own"
+            )
+        if inputs.get("allowOverwrite"):
             return
         urns = {"provider": provider_urn(self._stack, self._project, args.type.partition(":")[0])}
         parent = self._parents.get((args.type, args.name))
         if parent is not None:
             urns["parent"] = str(await parent.urn.future())
-        self._found.append(import_command(self._stack, urns, args.type, args.name, identifier))
+        command = import_command(self._stack, urns, args.type, args.name, identifier)
+        if args.urn in owners:
+            # A replacement that was cut off: what it replaces is deleted, and the engine imports nothing into a URN that it has.
+            delete = shlex.join(["pulumi", "state", "delete", "--stack", self._stack, "--yes", args.urn])
+            command = f"{delete} && {command}"
+        self._found.append(command)
         await self._quiet()
         commands, self._found = self._found, []
         if not commands:

@@ -11,7 +11,7 @@ Services, bindings and Deployments). Every attribute a release relies on is writ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pulumi
 import pulumi_aws as aws
@@ -21,6 +21,8 @@ from infra.names import APPLICATION_PORT, COLOUR_HEADER, COLOURS, HEALTH_PATH, L
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from pulumi_aws.acm.outputs import CertificateDomainValidationOption as Option
 
     from infra.foundation.network import Network
     from infra.settings import Settings
@@ -34,6 +36,9 @@ HEALTH_TIMEOUT_SECONDS = 3
 CLIENT_KEEP_ALIVE_SECONDS = 3600
 VALIDATION_MINUTES = 75
 """Longest time that the provider waits for a certificate (registry.terraform.io, aws_acm_certificate_validation, timeouts)."""
+
+Purpose = Literal["validation", "address"]
+"""Use of a host's record at Route 53: ACM reads it to issue the certificate, or it leads users to the load balancer."""
 
 
 def to_enter(records: list[dict[str, str]]) -> str:
@@ -77,11 +82,30 @@ def target_group(
     )
 
 
-def _option_of(
-    options: Sequence[aws.acm.outputs.CertificateDomainValidationOption], host: str
-) -> aws.acm.outputs.CertificateDomainValidationOption:
+def _option_of(options: Sequence[Option], host: str) -> Option:
     """Return the record by which ACM knows that a host is ours; ACM lists the hosts of a certificate in any order."""
     return options[0] if len(options) == 1 else next(each for each in options if each.domain_name == host)
+
+
+def record_name(balancer: str, purpose: Purpose, host: str) -> str:
+    """Return the logical name of a host's record: one name, whichever role and place the host has in the settings.
+
+    So a host that moves between `domain` and `domainAliases` keeps its records: two names of one record would each make and
+    delete it. No host and no load balancer has an `@` in its name, so no two records have one name.
+    """
+    return f"{balancer}-{purpose}@{host}"
+
+
+def former_names(balancer: str, purpose: Purpose, host: str, *, is_first: bool) -> list[pulumi.Alias]:
+    """Return what a state calls this record that was made when the first host's records were named by its role.
+
+    The name by host comes first, since it is no other host's.
+    """
+    by_host, by_role = {
+        "validation": (f"{balancer}-validation-{host}", f"{balancer}-validation"),
+        "address": (f"{balancer}-{host}", f"{balancer}-0"),
+    }[purpose]
+    return [pulumi.Alias(name=name) for name in ([by_host, by_role] if is_first else [by_host])]
 
 
 class LoadBalancer(pulumi.ComponentResource):
@@ -147,11 +171,16 @@ class LoadBalancer(pulumi.ComponentResource):
             validation_method="DNS",
             opts=child,
         )
-        self.names = self._names(name, hosts, zone_id, certificate)
+        options = {
+            host: certificate.domain_validation_options.apply(lambda each, host=host: _option_of(each, host))
+            for host in hosts
+        }
+        self.names = pulumi.Output.from_input([]) if zone_id else self._to_be_entered(options)
+        validated = self._validation_records(name, zone_id, options) if zone_id else []
         issued = aws.acm.CertificateValidation(
             name,
             certificate_arn=certificate.arn,
-            opts=pulumi.ResourceOptions(parent=self, depends_on=self._validation),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=validated),
         )
         aws.lb.Listener(
             f"{name}-http",
@@ -185,57 +214,62 @@ class LoadBalancer(pulumi.ComponentResource):
             ],
             opts=child,
         )
+        if zone_id:
+            self._address_records(name, zone_id, hosts)
         self.register_outputs({"dnsName": self.balancer.dns_name})
 
-    def _names(
-        self, name: str, hosts: list[str], zone_id: str | None, certificate: aws.acm.Certificate
-    ) -> pulumi.Output[list[dict[str, str]]]:
-        """Declare the records at Route 53, or return (and log) what a person must enter elsewhere if DNS is external."""
-        options = [
-            certificate.domain_validation_options.apply(lambda each, host=host: _option_of(each, host))
-            for host in hosts
+    def _validation_records(
+        self, name: str, zone_id: str, options: Mapping[str, pulumi.Output[Option]]
+    ) -> list[pulumi.Resource]:
+        return [
+            aws.route53.Record(
+                record_name(name, "validation", host),
+                zone_id=zone_id,
+                name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
+                type=option.resource_record_type.apply(lambda text: text or "CNAME"),
+                ttl=300,
+                records=[option.resource_record_value.apply(lambda text: text or "")],
+                allow_overwrite=True,
+                opts=pulumi.ResourceOptions(
+                    parent=self, aliases=former_names(name, "validation", host, is_first=index == 0)
+                ),
+            )
+            for index, (host, option) in enumerate(options.items())
         ]
-        self._validation: list[pulumi.Resource] = []
-        if zone_id is not None:
-            child = pulumi.ResourceOptions(parent=self)
-            # The first host's have names from when there was no other; by their place others would move when one is taken out.
-            for suffix, host, option in zip(["", *(f"-{host}" for host in hosts[1:])], hosts, options, strict=True):
-                self._validation.append(
-                    aws.route53.Record(
-                        f"{name}-validation{suffix}",
-                        zone_id=zone_id,
-                        name=option.resource_record_name.apply(lambda text: (text or "").rstrip(".")),
-                        type=option.resource_record_type.apply(lambda text: text or "CNAME"),
-                        ttl=300,
-                        records=[option.resource_record_value.apply(lambda text: text or "")],
-                        allow_overwrite=True,
-                        opts=child,
+
+    def _address_records(self, name: str, zone_id: str, hosts: list[str]) -> None:
+        """Declare each host's A record; a new host gets it once the listener has a certificate that names it."""
+        for index, host in enumerate(hosts):
+            aws.route53.Record(
+                record_name(name, "address", host),
+                zone_id=zone_id,
+                name=host,
+                type="A",
+                aliases=[
+                    aws.route53.RecordAliasArgs(
+                        name=self.balancer.dns_name, zone_id=self.balancer.zone_id, evaluate_target_health=False
                     )
-                )
-                aws.route53.Record(
-                    f"{name}{suffix or '-0'}",
-                    zone_id=zone_id,
-                    name=host,
-                    type="A",
-                    aliases=[
-                        aws.route53.RecordAliasArgs(
-                            name=self.balancer.dns_name, zone_id=self.balancer.zone_id, evaluate_target_health=False
-                        )
-                    ],
-                    opts=child,
-                )
-            return pulumi.Output.from_input([])
+                ],
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    depends_on=[self.listener],
+                    aliases=former_names(name, "address", host, is_first=index == 0),
+                ),
+            )
+
+    def _to_be_entered(self, options: Mapping[str, pulumi.Output[Option]]) -> pulumi.Output[list[dict[str, str]]]:
+        """Return, and log, what a person enters at a DNS elsewhere."""
         aliases = [
             pulumi.Output.all(host, self.balancer.dns_name).apply(
                 lambda pair: {"name": pair[0], "type": "CNAME", "value": pair[1]}
             )
-            for host in hosts
+            for host in options
         ]
         validation = [
             pulumi.Output.all(
                 option.resource_record_name, option.resource_record_type, option.resource_record_value
             ).apply(lambda three: {"name": three[0] or "", "type": three[1] or "", "value": three[2] or ""})
-            for option in options
+            for option in options.values()
         ]
         records: pulumi.Output[list[dict[str, str]]] = pulumi.Output.all(*validation, *aliases).apply(list)
         if not pulumi.runtime.is_dry_run():

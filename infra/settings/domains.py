@@ -12,8 +12,12 @@ Sources: RFC 6265, sections 5.3 (domain attribute, public suffixes) and 4.1.2.3;
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from publicsuffixlist import PublicSuffixList
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def site(host: str) -> str:
@@ -31,39 +35,42 @@ def is_shared(domain: str, preview_domain: str) -> bool:
     return site(preview_host("pr-1", preview_domain)) == site(domain)
 
 
-def domain_refusal(domain: str, preview_domain: str, *, accepted: bool) -> str:
+def domain_refusal(hosts: Sequence[str], preview_domain: str, *, accepted: bool) -> str:
     """Return why previews can't answer below a domain; empty if they can.
 
     Args:
-        domain: the shop's.
+        hosts: the shop's: domain, then domainAliases. A preview is judged by all of them at once.
         preview_domain: what previews' names end with.
-        accepted: a person wants them to share the shop's site.
+        accepted: a person wants previews to share a site with the shop.
     """
-    if f".{domain}".endswith(f".{preview_domain}"):
+    covered = [host for host in hosts if f".{host}".endswith(f".{preview_domain}")]
+    if covered:
         return (
-            f"previewDomain: {domain} is {preview_domain} or lies below it, so previews' certificate and name "
-            f"*.{preview_domain} would be the shop's too; set it to another domain, such as shop-previews.example.net"
+            f"previewDomain: {', '.join(covered)}: no name of the shop can be {preview_domain} or lie below it, since previews' "
+            f"certificate and name *.{preview_domain} would be the shop's too; set it to another domain, such as "
+            "shop-previews.example.net, or take the name from domainAliases if it is there"
         )
-    shared = is_shared(domain, preview_domain)
-    if shared and not accepted:
+    sharing = [host for host in hosts if is_shared(host, preview_domain)]
+    if sharing and not accepted:
         return (
-            f"previewDomain: {preview_domain} and {domain} are one site ({site(domain)}), so a pull request's code could set "
-            "the shop's cookies and counts as same-site; set it to a domain of another registration, or set "
+            f"previewDomain: {preview_domain} and {', '.join(sharing)} are one site ({site(sharing[0])}), so a pull request's "
+            "code could set the shop's cookies and counts as same-site; set it to a domain of another registration, or set "
             "previewDomainShared to true if that is wanted"
         )
-    if accepted and not shared:
+    if accepted and not sharing:
         return (
-            f"previewDomainShared says nothing: {preview_domain} and {domain} are two sites already; set it to false, or "
+            f"previewDomainShared says nothing: {preview_domain} and {', '.join(hosts)} share no site; set it to false, or "
             "remove it"
         )
     return ""
 
 
-def domain_warning(domain: str, preview_domain: str) -> str:
-    """Return what an update says as long as previews share the shop's site."""
+def domain_warning(hosts: Sequence[str], preview_domain: str) -> str:
+    """Return what an update says as long as previews share a site with some of the shop's hosts."""
+    sharing = [host for host in hosts if is_shared(host, preview_domain)]
     return (
-        f"shopcat:previewDomainShared: previews below {preview_domain} share the site {site(domain)} with the shop: a pull "
-        "request's code can set the shop's cookies, and counts as same-site to it"
+        f"shopcat:previewDomainShared: previews below {preview_domain} share the site {site(sharing[0])} with "
+        f"{', '.join(sharing)}: a pull request's code can set the shop's cookies, and counts as same-site to it"
     )
 
 

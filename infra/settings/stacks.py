@@ -272,23 +272,24 @@ class Settings(Model):
             )
             if self.dns == "route53" and not _lies_in(domain, zone)
         ]
-        shared = domains.domain_refusal(self.domain, self.preview_domain, accepted=self.preview_domain_shared)
+        shared = domains.domain_refusal(self.hosts, self.preview_domain, accepted=self.preview_domain_shared)
         return [*wrong, *([shared] if shared else []), *self._wrong_aliases()]
 
     def _wrong_aliases(self) -> Iterator[str]:
         """Yield why a name can't be another one of the shop's."""
         for alias in self.domain_aliases:
             if alias == self.domain:
-                yield f"domainAliases: {alias} is domain itself; remove it"
+                yield f"domainAliases: {alias} is domain itself, which has its records already; remove it from the list"
             elif self.dns == "route53" and not _lies_in(alias, self.zone):
                 yield (
                     f"domainAliases: {alias} does not lie in {self.zone.rstrip('.')}; name the zone of all names in hostedZone, "
                     "or set dns to external"
                 )
-            # Where the shop's own name shares its site, a person has accepted it for these too.
-            accepted = self.preview_domain_shared and domains.is_shared(alias, self.preview_domain)
-            if refusal := domains.domain_refusal(alias, self.preview_domain, accepted=accepted):
-                yield f"domainAliases: {refusal}"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """Return every name of the shop, its own first."""
+        return (self.domain, *self.domain_aliases)
 
     @property
     def production(self) -> capacity.ProductionDemand:

@@ -113,6 +113,51 @@ def test_a_platform_setting_changes_only_what_it_names(simulated: Twin, tmp_path
     assert summary(command(simulated, UP).stdout).get("updated") == 1
 
 
+def test_a_record_has_one_name_whichever_role_its_host_has(simulated: Twin, tmp_path: Path) -> None:
+    """From a state with the records' former names: an alias is added, becomes `domain`, and is given up."""
+    domain = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:domain"]
+    alias, route53 = f"www.{domain}", aws(simulated, "route53")
+
+    def update(changes: dict[str, Any]) -> tuple[dict[str, int], str]:
+        path = settings_file(simulated, tmp_path, changes)
+        said = command(simulated, [*UP, "--non-interactive"], PULUMI_OPTION_CONFIG_FILE=str(path)).stdout
+        return summary(said), said
+
+    def records() -> list[str]:
+        (zone,) = [each for each in route53.list_hosted_zones()["HostedZones"] if each["Name"] == f"{domain}."]
+        listed = route53.list_resource_record_sets(HostedZoneId=zone["Id"])["ResourceRecordSets"]
+        return sorted(json.dumps(each, sort_keys=True) for each in listed if each["Type"] in ("A", "CNAME"))
+
+    before, state = records(), command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+    for name, former in (("address", "shopcat-0"), ("validation", "shopcat-validation")):
+        assert f'::shopcat-{name}@{domain}"' in state
+        state = state.replace(f'::shopcat-{name}@{domain}"', f'::{former}"')
+    path = tmp_path / "state.json"
+    path.write_text(state)
+    command(simulated, ["pulumi", "stack", "import", "-s", "prod", "--file", str(path)])
+
+    counts, said = update({"shopcat:domainAliases": [alias]})
+    assert {key: counts.get(key) for key in ("created", "updated", "replaced", "deleted")} == {
+        "created": 2, "updated": 1, "replaced": 2, "deleted": None,
+    }, counts  # fmt: skip
+    assert said.index("Listener shopcat-https updated") < said.index(f"shopcat-address@{alias} created")
+    both = records()
+    assert set(before) < set(both)
+    assert len(both) == len(before) + 2
+
+    counts, said = update({"shopcat:hostedZone": domain, "shopcat:domain": alias, "shopcat:domainAliases": [domain]})
+    assert (counts.get("updated"), counts.get("replaced")) == (1, 2), counts
+    assert not set(counts) & {"created", "deleted"}, counts
+    assert "aws:route53:Record" not in said
+    assert records() == both
+    assert said.index("Certificate shopcat created replacement") < said.index("Listener shopcat-https updated")
+    assert said.index("Listener shopcat-https updated") < said.index("Certificate shopcat deleting original")
+
+    update({})
+    assert records() == before
+    assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
 def test_external_dns_has_its_records_entered_by_a_person(simulated: Twin, tmp_path: Path) -> None:
     settings = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]
     domain, previews = settings["shopcat:domain"], settings["shopcat:previewDomain"]

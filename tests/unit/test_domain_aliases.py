@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -67,11 +68,11 @@ def test_each_host_gets_the_record_that_acm_has_for_it(
     assert declared["certificate"]["subjectAlternativeNames"] == ALIASES
     records = {name: each for name, each in declared.items() if name != "certificate"}
     if zone_id:
-        names = {"shop-validation": HOST} | {f"shop-validation-{alias}": alias for alias in ALIASES}
+        names = {f"shop-validation@{host}": host for host in hosts}
         assert {name: (records[name]["name"], records[name]["records"]) for name in names} == {
             name: (f"_1.{host}", [f"_2.{host}."]) for name, host in names.items()
         }
-        addresses = {"shop-0": HOST} | {f"shop-{alias}": alias for alias in ALIASES}
+        addresses = {f"shop-address@{host}": host for host in hosts}
         assert {name: records[name]["name"] for name in addresses} == addresses
         assert set(records) == {*names, *addresses}
         assert found == [[]]
@@ -90,7 +91,14 @@ def test_each_host_gets_the_record_that_acm_has_for_it(
     [
         ([HOST], "domainAliases: shop.example.com is domain itself"),
         (["www.example.org"], "domainAliases: www.example.org does not lie in shop.example.com"),
-        (["shop-previews.example.net"], "domainAliases: previewDomain: "),
+        (
+            ["shop-previews.example.net"],
+            "previewDomain: shop-previews.example.net: no name of the shop can .*domainAliases",
+        ),
+        (
+            ["shop.example.net"],
+            "shop-previews.example.net and shop.example.net are one site .*previewDomainShared to true",
+        ),
         (["www.shop.example.com", "www.shop.example.com"], "domainAliases: .*each may be there once"),
     ],
 )
@@ -99,10 +107,74 @@ def test_a_name_that_can_not_be_the_shops_is_no_setting(aliases: list[str], mess
         settings.read_settings(committed(domainAliases=aliases))
 
 
-hosts = st.lists(st.sampled_from(["www.shop.example.com", "m.shop.example.com", "a.shop.example.com"]), unique=True)
+labels = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,6}[a-z0-9])?", fullmatch=True)
+names = st.one_of(
+    st.lists(labels, min_size=2, max_size=4).map(".".join),
+    # What joined names collided on.
+    st.sampled_from(
+        ["a.b", "validation-a.b", "0", "address-a.b", "validation-validation-a.b", "preview-a.b", "preview-0"]
+    ),
+)
+Records = dict[tuple[str, str, str], tuple[str, list[str]]]
+"""Load balancer, purpose and host → logical name, and the former names in the order in which the engine tries them."""
 
 
-@given(hosts)
+def declared_records(hosts: list[str], previews: str) -> Records:
+    found: Records = {}
+    for balancer, own in (("shopcat", hosts), ("shopcat-preview", [f"*.{previews}"])):
+        for index, host in enumerate(own):
+            for purpose in typing.get_args(load_balancers.Purpose):
+                former = load_balancers.former_names(balancer, purpose, host, is_first=index == 0)
+                name = load_balancers.record_name(balancer, purpose, host)
+                found[balancer, purpose, host] = (name, [str(alias.name) for alias in former])
+    return found
+
+
+def former_state(hosts: list[str], previews: str) -> dict[str, tuple[str, str, str]]:
+    """Return logical name → record, as the program named them when the first host's went by its role."""
+    state = {}
+    for balancer, own in (("shopcat", hosts), ("shopcat-preview", [f"*.{previews}"])):
+        for index, host in enumerate(own):
+            suffix = f"-{host}" if index else ""
+            state[f"{balancer}-validation{suffix}"] = (balancer, "validation", host)
+            state[f"{balancer}{suffix or '-0'}"] = (balancer, "address", host)
+    return state
+
+
+@given(st.lists(names, min_size=1, max_size=10, unique=True), names, st.randoms())
+def test_each_record_has_one_name_whatever_role_its_host_plays(hosts: list[str], previews: str, order: Any) -> None:
+    before = {record: name for record, (name, _) in declared_records(hosts, previews).items()}
+    assert len(set(before.values())) == len(before)
+    moved = [host for host in hosts if order.random() < 0.8] or hosts
+    order.shuffle(moved)
+    after = {record: name for record, (name, _) in declared_records(moved, previews).items()}
+    assert {record: before[record] for record in after} == after
+
+
+@given(st.lists(labels, min_size=1, max_size=5, unique=True), labels, st.randoms())
+def test_a_state_with_former_names_keeps_its_records(first: list[str], previews: str, order: Any) -> None:
+    """A model of the engine: it takes the first of a resource's names that the state has (pulumi.com/docs, aliases)."""
+    hosts = [f"{label}.example.com" for label in first]
+    state = former_state(hosts, previews)
+    moved = list(hosts)
+    order.shuffle(moved)
+    for current in (hosts, [hosts[0], *order.sample(hosts[1:], len(hosts) - 1)], moved):
+        taken = {
+            record: next((state[each] for each in (name, *former) if each in state), None)
+            for record, (name, former) in declared_records(current, previews).items()
+        }
+        # Never another's record; and with the same domain, no record is left to be made or deleted.
+        assert all(old in (None, record) for record, old in taken.items())
+        if current[0] == hosts[0]:
+            assert all(taken.values())
+
+
+alias_lists = st.lists(
+    st.sampled_from(["www.shop.example.com", "m.shop.example.com", "a.shop.example.com"]), unique=True
+)
+
+
+@given(alias_lists)
 def test_production_alone_has_other_names(aliases: list[str]) -> None:
     production, previews = dns.dns_names(settings.read_settings(committed(domainAliases=aliases)), "shopcat")
     assert [each.host for each in production.each_host()] == [HOST, *aliases]

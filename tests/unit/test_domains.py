@@ -28,11 +28,19 @@ def test_no_preview_can_set_a_cookie_for_the_shop(shop: tuple[list[str], str], p
     preview = (["pr-1", *previews[0]], previews[1])
     reaches = cookie_reaches(preview, shop)
     assert domains.is_shared(name(shop), name(previews)) is reaches
-    refused = domains.domain_refusal(name(shop), name(previews), accepted=False)
-    covers = f".{name(shop)}".endswith(f".{name(previews)}")
-    assert bool(refused) is (reaches or covers)
-    # Accepted, a shared site is taken; the shop's own name under the previews' wildcard never is.
-    assert bool(domains.domain_refusal(name(shop), name(previews), accepted=True)) is (covers or not reaches)
+
+
+@given(st.lists(hosts, min_size=1, max_size=3), hosts)
+def test_a_preview_is_judged_by_all_names_of_the_shop_at_once(
+    shop: list[tuple[list[str], str]], previews: tuple[list[str], str]
+) -> None:
+    """Whatever a message advises on previewDomainShared is taken the next time."""
+    preview, own = (["pr-1", *previews[0]], previews[1]), [name(host) for host in shop]
+    reaches = any(cookie_reaches(preview, host) for host in shop)
+    covers = any(f".{host}".endswith(f".{name(previews)}") for host in own)
+    assert bool(domains.domain_refusal(own, name(previews), accepted=False)) is (reaches or covers)
+    # Accepted, a shared site is taken; a name of the shop's under the previews' wildcard never is.
+    assert bool(domains.domain_refusal(own, name(previews), accepted=True)) is (covers or not reaches)
 
 
 @pytest.mark.parametrize(
@@ -50,12 +58,12 @@ def test_no_preview_can_set_a_cookie_for_the_shop(shop: tuple[list[str], str], p
     ],
 )
 def test_what_is_refused_says_why(shop: str, previews: str, words: str) -> None:
-    found = domains.domain_refusal(shop, previews, accepted=False)
+    found = domains.domain_refusal([shop], previews, accepted=False)
     assert words in found
     assert bool(found) is bool(words)
 
 
 def test_a_shared_site_is_said_at_each_update() -> None:
-    said = domains.domain_warning("shop.example.com", "preview.shop.example.com")
-    assert "share the site example.com" in said
+    said = domains.domain_warning(["shop.example.net", "shop.example.com"], "preview.shop.example.com")
+    assert "share the site example.com with shop.example.com:" in said
     assert "shopcat:previewDomainShared" in said

@@ -269,7 +269,12 @@ class Cluster:
 
 def chart(name: str) -> Any:
     inputs = {"name": name, "namespace": "kube-system"}
-    return SimpleNamespace(type=existing_resources.HELM_RELEASE, name=name, new_inputs=inputs)
+    return SimpleNamespace(type=existing_resources.HELM_RELEASE, name=name, urn="", new_inputs=inputs)
+
+
+@pytest.fixture(autouse=True)
+def empty_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing_resources, "read_owners", lambda _: {})
 
 
 def test_a_chart_that_is_installed_is_told_with_its_import(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +294,10 @@ def test_a_chart_that_is_installed_is_told_with_its_import(account: Account, mon
 
 
 def asked(name: str) -> Any:
-    return SimpleNamespace(type="aws:ecr/repository:Repository", name=name, new_inputs={"name": name})
+    kind = "aws:ecr/repository:Repository"
+    return SimpleNamespace(
+        type=kind, name=name, urn=f"urn:pulumi:prod::shopcat::{kind}::{name}", new_inputs={"name": name}
+    )
 
 
 @pytest.mark.parametrize(
@@ -329,3 +337,76 @@ def test_each_thing_found_is_named_once_and_in_as_few_messages_as_can_be(
         assert "\n".join(said).count(f"  pulumi import {flags} {kind} {name} {name}") == 1
     assert sum("pulumi import" in one for one in said) == messages
     assert all("pulumi import" in one or "in the message of another resource" in one for one in said)
+
+
+def test_what_another_name_of_the_state_owns_is_not_imported(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0.01)
+    account.clients.get("ecr").create_repository(repositoryName="shop")
+    own = asked("shop").urn
+    former = own.removesuffix("shop") + "former"
+    other_type = "urn:pulumi:prod::shopcat::aws:ssm/parameter:Parameter::shop"
+
+    def refusal(owners: dict[str, str]) -> str:
+        monkeypatch.setattr(existing_resources, "read_owners", lambda _: owners)
+        guard = existing_resources.ImportGuard(account.clients, Cluster, "prod", "shopcat")
+        with pytest.raises(ShopCatError) as refused:
+            run(guard._before_create(asked("shop")))
+        return str(refused.value)
+
+    assert "\n  pulumi import " in refusal({})
+    assert "\n  pulumi import " in refusal({other_type: "shop", former: "y"})
+    said = refusal({former: "shop"})
+    assert f"as {former}, and one thing can't have two names" in said
+    assert "pulumi import" not in said
+    # A replacement that was cut off: an import into a URN that is there would be refused by the engine.
+    assert f"\n  pulumi state delete --stack prod --yes {own} && pulumi import " in refusal({own: "former-id"})
+
+
+def test_a_record_is_overwritten_unless_the_state_has_it_under_another_name(
+    account: Account, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = "aws:route53/record:Record"
+    zone = account.make("aws:route53/zone:Zone", name="shop.example.com")
+    inputs = {
+        "zoneId": zone,
+        "name": "_1.shop.example.com",
+        "type": "CNAME",
+        "records": ["_2."],
+        "allowOverwrite": True,
+    }
+    identifier = account.make(kind, **inputs)
+    urn = f"urn:pulumi:prod::shopcat::{kind}::shopcat-validation@shop.example.com"
+    question: Any = SimpleNamespace(type=kind, name="x", urn=urn, new_inputs=inputs)
+    former = urn.partition("@")[0]
+    for owners, is_refused in (
+        ({}, False),
+        ({urn: identifier}, False),
+        ({former: "y"}, False),
+        ({former: identifier}, True),
+    ):
+        monkeypatch.setattr(existing_resources, "read_owners", lambda _, owners=owners: owners)
+        guard = existing_resources.ImportGuard(account.clients, Cluster, "prod", "shopcat")
+        if is_refused:
+            with pytest.raises(ShopCatError, match="can't have two names"):
+                run(guard._before_create(question))
+        else:
+            run(guard._before_create(question))
+
+
+@pytest.mark.parametrize(
+    ("script", "owners"),
+    [
+        ('echo \'{"deployment": {"resources": [{"urn": "a", "id": "1"}, {"urn": "b"}]}}\'', {"a": "1", "b": ""}),
+        ("echo '{\"deployment\": null}'", {}),
+        ("exit 1", {}),
+    ],
+)
+def test_the_state_is_read_by_pulumis_own_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str, owners: dict[str, str]
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert existing_resources.read_owners("prod") == {}
+    (tmp_path / "pulumi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "pulumi").chmod(0o755)
+    assert existing_resources.read_owners("prod") == owners

@@ -115,7 +115,7 @@ LONG_PREVIEWS = f"{'a' * 51}.example.net"
             ["previewDomain", "one site (example.com)", "previewDomainShared"],
         ),
         ({"previewDomain": "previews.example.com"}, ["previewDomain", "one site (example.com)"]),
-        ({"previewDomainShared": True}, ["previewDomainShared", "two sites already"]),
+        ({"previewDomainShared": True}, ["previewDomainShared", "share no site"]),
         (
             {"previewHostedZone": "example.org"},
             ["previewHostedZone", "shop-previews.example.net does not lie in example.org"],

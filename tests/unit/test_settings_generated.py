@@ -298,7 +298,8 @@ def check(found: program_settings.Settings) -> None:
     for certificate in (found.domain, f"*.{found.preview_domain}"):
         assert len(certificate) <= 64
         assert aws_takes(certificate, "acm", "RequestCertificate", "DomainName")
-    assert found.preview_domain_shared is domains.is_shared(found.domain, found.preview_domain)
+    assert found.hosts == (found.domain, *found.domain_aliases)
+    assert found.preview_domain_shared is any(domains.is_shared(host, found.preview_domain) for host in found.hosts)
     with pytest.raises(ValueError, match="not appear"):
         ipaddress.ip_address(found.domain)
     assert found.domain not in found.domain_aliases

@@ -28,7 +28,6 @@ from tests.unit.releases import run
 from tests.unit.test_existing_resources import Account
 from tests.unit.test_settings import committed
 from tests.unit.test_takeover_plan import (
-    GOLDEN,
     MODULES,
     PLAIN,
     SETTINGS,
@@ -37,6 +36,7 @@ from tests.unit.test_takeover_plan import (
     _row,
     _snake,
     _with,
+    engine_resources,
     recorded,
 )
 from twin.plugins.aws.provider import KINDS as STAND_IN
@@ -57,7 +57,7 @@ def engine_parents() -> dict[tuple[str, str], set[str]]:
     There are two where components of one type stand side by side, such as both load balancers.
     """
     components: dict[str, set[str]] = {}
-    urns = list(json.loads(GOLDEN.read_text()))
+    urns = list(engine_resources())
     for urn in urns:
         components.setdefault(urn.split("::")[2], set()).add(urn)
     parts = [(urn.split("::")[2].rpartition("$"), urn.split("::")[3]) for urn in urns]
@@ -68,6 +68,7 @@ def guard_command(declared: Declared, parent: str, identifier: str, monkeypatch:
     """Return the command in the message with which an update stops at what is there under this id."""
     monkeypatch.setattr(existing_resources, "find_existing", lambda *_: identifier)
     monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0)
+    monkeypatch.setattr(existing_resources, "read_owners", lambda _: {})
 
     def unasked() -> Any:
         return None
@@ -80,7 +81,7 @@ def guard_command(declared: Declared, parent: str, identifier: str, monkeypatch:
         return parent
 
     guard._parents[declared.key] = SimpleNamespace(urn=SimpleNamespace(future=urn))  # type: ignore[assignment]
-    asked: Any = SimpleNamespace(type=declared.pulumi_type, name=declared.name, new_inputs={})
+    asked: Any = SimpleNamespace(type=declared.pulumi_type, name=declared.name, urn="", new_inputs={})
     with pytest.raises(ShopCatError) as stopped:
         run(guard._before_create(asked))
     return str(stopped.value).splitlines()[-1].strip()

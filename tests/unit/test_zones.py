@@ -1,5 +1,7 @@
 """Availability zones that can hold the cluster, and the DNS zone whose names have to be free."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,7 @@ from infra import settings
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation import availability_zones, dns
+from infra.foundation.existing_resources import find_existing
 from tests.unit.test_settings import committed
 
 REGION = "us-east-1"
@@ -109,7 +112,7 @@ def alias(name: str, target: str, kind: str = "A") -> dict[str, Any]:
 
 
 def obstacles(*records: dict[str, Any]) -> list[str]:
-    return [line for name in BOTH for line in dns.dns_obstacles(records, name, REGION)]
+    return [line for name in BOTH for line in dns.dns_obstacles(records, name, REGION, "Z1")]
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(["A", "AAAA", "CNAME", "TXT", "MX", "NS", "SOA"]))))
@@ -125,6 +128,39 @@ def test_names_are_free_unless_a_record_decides_where_they_lead(pairs: list[tupl
 @pytest.mark.parametrize("target", [OURS, f"dualstack.{OURS}.", OURS.upper()])
 def test_a_name_that_leads_to_our_load_balancer_is_no_obstacle(target: str) -> None:
     assert obstacles(alias(DOMAIN, target)) == []
+
+
+def routed(name: str, target: str, **policy: Any) -> dict[str, Any]:
+    entry = alias(name, target)
+    return {
+        **entry,
+        **policy,
+        "AliasTarget": {**entry["AliasTarget"], "HostedZoneId": "Z2", "EvaluateTargetHealth": True},
+    }
+
+
+def test_records_with_a_routing_policy_are_in_the_way_wherever_they_lead(clients: AwsClients) -> None:
+    route53 = clients.get("route53")
+    zone_id = route53.create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"].rpartition("/")[2]
+    pair = [
+        routed(DOMAIN, f"{OURS}.", SetIdentifier=word, Weight=weight) for word, weight in (("old", 0), ("new", 100))
+    ]
+    changes = [{"Action": "CREATE", "ResourceRecordSet": each} for each in pair]
+    route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch={"Changes": changes})
+    with pytest.raises(ShopCatError) as refused:
+        dns.refuse_taken_name(clients, zone_id, BOTH[0])
+    with pytest.raises(ShopCatError, match=r"routing policy .*SetIdentifier"):
+        find_existing(clients, "aws:route53/record:Record", {"zoneId": zone_id, "name": DOMAIN, "type": "A"})
+    words = shlex.split(str(refused.value).partition("`")[2].partition("`")[0])
+    assert words[:5] == ["aws", "route53", "change-resource-record-sets", "--hosted-zone-id", zone_id]
+    # The command does as it says: one simple record, and nothing is in the way.
+    route53.change_resource_record_sets(HostedZoneId=zone_id, ChangeBatch=json.loads(words[-1]))
+    dns.refuse_taken_name(clients, zone_id, BOTH[0])
+    (record,) = [each for each in dns.read_dns_records(clients, zone_id, BOTH[0]) if each["Type"] == "A"]
+    assert "SetIdentifier" not in record
+    elsewhere = routed(DOMAIN, f"other-1.{REGION}.elb.amazonaws.com", SetIdentifier="old", Weight=1)
+    assert all("other-1" in line for line in obstacles(elsewhere, pair[1]))
+    assert "STEP=finish" in dns.routing_obstacle([elsewhere, pair[1]], zone_id)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +250,21 @@ def test_each_name_has_the_zone_that_it_lies_in(clients: AwsClients) -> None:
     clients.get("route53").create_hosted_zone(Name="example.net", CallerReference="2")
     above = settings.read_settings(committed(previewHostedZone="example.net"))
     assert dns.find_zone(clients, dns.dns_names(above, "shopcat")[1]) != dns.find_zone(clients, shop)
+
+
+def test_two_zones_of_one_name_are_refused_and_a_private_one_is_none(clients: AwsClients) -> None:
+    route53 = clients.get("route53")
+
+    def make(reference: str, **more: Any) -> str:
+        answer = route53.create_hosted_zone(Name="example.com", CallerReference=reference, **more)
+        return str(answer["HostedZone"]["Id"].rpartition("/")[2])
+
+    first = make("1")
+    make("2", HostedZoneConfig={"PrivateZone": True}, VPC={"VPCRegion": REGION, "VPCId": "vpc-1"})
+    assert dns.find_zone(clients, BOTH[0]) == first
+    second = make("3")
+    with pytest.raises(ShopCatError, match=r"are called example.com .*aws route53 delete-hosted-zone") as refused:
+        dns.find_zone(clients, BOTH[0])
+    assert first in str(refused.value)
+    assert second in str(refused.value)
+    assert not isinstance(refused.value, dns.ZoneMissingError)

@@ -124,7 +124,7 @@ def find_shop_zone(clients: AwsClients, settings: Settings) -> ShopZone | None:
         candidate = replace(name, zone=zone)
         try:
             return ShopZone(clients, dns.find_zone(clients, candidate), candidate)
-        except PreflightError:
+        except dns.ZoneMissingError:
             continue
     return None
 
