@@ -196,6 +196,7 @@ def _definitions(text: str) -> list[Manifest]:
     found = [each for each in documents if isinstance(each, dict) and each.get("kind") == DEFINITION]
     for each in found:
         try:
+            each["spec"]["versions"] = each["spec"]["versions"] or []  # a template that renders none of them
             named = [each["metadata"]["name"], *(version["name"] for version in each["spec"]["versions"])]
         except (KeyError, TypeError) as error:
             raise yaml.YAMLError(f"a {DEFINITION} lacks its name or its versions") from error

@@ -167,6 +167,7 @@ GOOD = Offered("templates", "if .Values.installCRDs", {"v1": (True, "")}, "helm"
 @example(replace(GOOD, versions={"v2": (True, "")}), replace(GOOD, place=""), replace(GOOD, place=""))
 @example(GOOD, replace(GOOD, switch="if .Values.crds.install"), GOOD)
 @example(GOOD, replace(GOOD, place="crds"), GOOD)
+@example(GOOD, GOOD, replace(GOOD, versions={"v1": (True, "if .Values.crds.off")}, standing="other"))
 def test_a_chart_is_accepted_exactly_if_it_makes_what_is_used_and_stored(
     external: Offered, store: Offered, other: Offered
 ) -> None:
