@@ -90,8 +90,8 @@ class _Known:
     preview_cidrs: Sequence[str]
     misleading_version: str
     """Version of the application's secret, where it leads to another database than the settings say; empty where it does not."""
-    database_notes: Sequence[str]
-    """On a restart of the database that this update makes, or that is owed."""
+    notes: Sequence[str]
+    """On a restart of the database that this update makes, or that is owed, and on the add-ons' charts."""
     leaves_database: bool
     """An abort or rollback, while the settings ask for a restart of the database: the next update makes it."""
 
@@ -121,8 +121,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         live, settings.database, opened.name if opened else "", is_way_back=is_way_back
     )
     existing_database.refuse_taken_snapshot(clients, settings.database)
-    if plan.decision.action != "platform":
-        chart_upgrade.refuse_unfit_charts(plan.kubernetes, settings)
+    chart_notes = chart_upgrade.refuse_unfit_charts(plan.kubernetes, settings)
     existing = settings.cluster.existing
     if existing is None:
         upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)
@@ -132,7 +131,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     misleading = misleading_version(clients, settings.database)
-    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, notes, leaves_database)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, [*notes, *chart_notes], leaves_database)
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class Production(pulumi.ComponentResource):
         )
         if settings.preview_domain_shared:
             pulumi.log.warn(domains.domain_warning(settings.hosts, settings.preview_domain), self)
-        for note in known.database_notes:
+        for note in known.notes:
             pulumi.log.warn(note, self)
         self._settings, self._region = settings, region
         scope = AwsScope(account, region, settings.cluster.name, settings.ledger_table, settings.registry.repository)

@@ -7,7 +7,7 @@
   that has had time to take effect: one that is made too early never gets credentials.
 * Each chart's archive is compared with `chartDigests` before it is installed or changed.
 * The controller's definitions are brought to the chart's version before the chart is (infra/foundation/crds.py). External
-  Secrets' chart holds its own as templates, which Helm keeps up by itself.
+  Secrets' chart holds its own as templates, which Helm keeps up by itself, and deletes if a version has them no more.
 * External Secrets reads previews' secrets in a second role, in a session for one namespace; with its own it can't.
 * What they may do in AWS is in infra/access/addon_policies.py, what inside the cluster in infra/foundation/addon_isolation.py.
 * Their images are given by digest (shopcat:images): a chart names its own by tag, and a tag can be moved. An update warns of

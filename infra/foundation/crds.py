@@ -8,14 +8,9 @@ changes no chart fetches nothing.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import re
-import tarfile
 import time
-import zlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 import urllib3
@@ -23,21 +18,19 @@ import yaml
 
 from infra.clients.kubernetes import FIELD_MANAGER
 from infra.errors import PreflightError, UnreachableError
+from infra.foundation.chart_archive import LOADER, Manifest, read_archive
+from infra.settings.limits import CHART_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
     from infra.clients.kubernetes import KubernetesClient
 
 ESTABLISHED_SECONDS = 30
 """Longest wait for a definition. It is served about a second after it is made; the API names no bound."""
 
-_IN_CRDS = re.compile(r"[^/]+(/charts/[^/]+)*/crds/[^/]+\.(ya?ml|json)")
 _PATH = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 _DOWNLOAD_TIMEOUT = urllib3.Timeout(connect=10, read=60)
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # an index has a megabyte
-
-Manifest = dict[str, Any]
 
 
 def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, str]:
@@ -47,7 +40,7 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
         ShopCatError: the index is none, or doesn't have this version.
     """
     try:
-        entries = yaml.load(index, _LOADER)["entries"][chart]  # noqa: S506 - both are the safe loader
+        entries = yaml.load(index, LOADER)["entries"][chart]  # noqa: S506 - both are the safe loader
         by_version = {str(entry["version"]).removeprefix("v"): entry for entry in entries}
         release = by_version.get(version.removeprefix("v"))
         if release is not None:
@@ -64,40 +57,21 @@ def locate(index: str, repository: str, chart: str, version: str) -> tuple[str, 
 
 
 def versions(repository: str, chart: str) -> list[str]:
-    """Return every released version of a chart that its repository has.
+    """Return every version of a chart that its repository has and the settings take (shopcat:charts).
 
     Raises:
         ShopCatError: the repository can't be read.
     """
     base = repository.rstrip("/")
     try:
-        entries = yaml.load(get_url(f"{base}/index.yaml"), _LOADER)["entries"][chart]  # noqa: S506
-        released = [str(entry["version"]) for entry in entries]
+        entries = yaml.load(get_url(f"{base}/index.yaml"), LOADER)["entries"][chart]  # noqa: S506
+        listed = [str(entry["version"]).removeprefix("v") for entry in entries]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise PreflightError(
             f"{base}/index.yaml is no index of a Helm repository that holds {chart} ({error!r}); check "
             "shopcat:chartMirror"
         ) from error
-    return [version for version in released if "-" not in version]
-
-
-def read_crds(archive: bytes) -> list[Manifest]:
-    """Return the custom resource definitions of a chart's archive: what Helm makes of `crds/`, of its dependencies too.
-
-    Raises:
-        ShopCatError: it is no chart's archive.
-    """
-    objects = []
-    try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive))) as files:
-            for member in files:
-                if member.isfile() and _IN_CRDS.fullmatch(member.name.removeprefix("./")):
-                    content = files.extractfile(member)
-                    text = content.read().decode() if content else ""
-                    objects += [item for item in yaml.load_all(text, _LOADER) if isinstance(item, dict)]
-    except (OSError, EOFError, zlib.error, tarfile.TarError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise PreflightError(f"a chart's archive can't be read: {error}") from error
-    return [item for item in objects if item.get("kind") == "CustomResourceDefinition"]
+    return [version for version in listed if not CHART_VERSION.wrong(version)]
 
 
 def fetch_crds(repository: str, chart: str, version: str, expected: str) -> bytes:
@@ -161,7 +135,7 @@ def bring_up_to(
     Raises:
         ShopCatError: the chart can't be had, or the API server refuses a definition; then the release is not changed.
     """
-    definitions = read_crds(fetch_crds(repository, chart, version, digest))
+    definitions = read_archive(fetch_crds(repository, chart, version, digest)).crds()
     for each in definitions:
         kubernetes.apply(f"{_PATH}/{each['metadata']['name']}", _without_status(each), FIELD_MANAGER)
     for _ in range(ESTABLISHED_SECONDS):
@@ -179,17 +153,14 @@ def bring_up_to(
     )
 
 
-def stored_versions(kubernetes: KubernetesClient, definitions: Sequence[Manifest]) -> dict[str, list[str]]:
-    """Return the versions that objects may be stored in, for each of these definitions that the cluster has.
+def read_standing(kubernetes: KubernetesClient, names: Iterable[str]) -> dict[str, Manifest]:
+    """Return those of the definitions that the cluster has, by name.
 
     Raises:
         KubernetesUnreachableError: the API server does not answer, or refuses.
     """
-    names = [each["metadata"]["name"] for each in definitions]
     present = {name: kubernetes.get(f"{_PATH}/{name}") for name in names}
-    return {
-        name: list((each.get("status") or {}).get("storedVersions") or []) for name, each in present.items() if each
-    }
+    return {name: each for name, each in present.items() if each}
 
 
 def _without_status(definition: Manifest) -> Manifest:

@@ -28,6 +28,7 @@ from infra.clients import threads
 from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError
 from infra.foundation.dns import routing_obstacle
+from infra.foundation.helm_history import read_history
 from infra.foundation.import_commands import import_command, provider_urn
 
 if TYPE_CHECKING:
@@ -253,20 +254,14 @@ HELM_RELEASE = "kubernetes:helm.sh/v3:Release"
 def find_helm_release(client: KubernetesClient, inputs: Inputs) -> str | None:
     """Return the import id of a chart's release that has the name in its namespace already; None if none has.
 
-    Helm keeps each revision in a Secret with these labels (helm.sh/docs/topics/advanced, "Storage backends").
-
     Raises:
-        ShopCatError: the cluster can't be asked, or the chart was never wholly installed.
+        ShopCatError: the cluster can't be asked, or Helm takes no other change of what it has recorded.
     """
     namespace, name = str(inputs["namespace"]), str(inputs["name"])
-    answer = client.get(f"/api/v1/namespaces/{namespace}/secrets", labelSelector=f"owner=helm,name={name}")
-    statuses = {secret["metadata"]["labels"].get("status") for secret in (answer or {"items": []})["items"]}
-    if statuses == {"pending-install"}:
-        raise PreflightError(
-            f"chart {namespace}/{name}: its first installation was cut off, and Helm takes up none such; remove what there "
-            f"is of it (helm uninstall {name} --namespace {namespace}), then run `pulumi up` again"
-        )
-    return f"{namespace}/{name}" if statuses else None
+    history = read_history(client, namespace, name)
+    if obstacle := history.obstacle():
+        raise PreflightError(obstacle)
+    return f"{namespace}/{name}" if history.revisions else None
 
 
 def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:

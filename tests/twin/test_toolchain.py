@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.foundation import chart_archive
 from tests.tools import aws
+from tests.unit.test_chart_upgrade import SWITCHES, VALUES, definition
 from twin import config
 from twin.aws import registry, service
 from twin.build import debian, golang, image_layers, programs
@@ -190,7 +192,34 @@ def test_external_secrets_chart_renders_with_its_definitions(tools: config.Twin)
     assert kinds.count("Deployment") == 3
     names = {d["metadata"]["name"] for d in yaml.safe_load_all(rendered) if d and d["kind"].startswith("CustomRes")}
     assert {"externalsecrets.external-secrets.io", "secretstores.external-secrets.io"} <= names
+    (packed,) = (tools.directory / "charts").glob("external-secrets-[0-9]*.tgz")
+    archive = chart_archive.read_archive(packed.read_bytes())
+    assert (names, archive.crds()) == ({each["metadata"]["name"] for each in archive.templated({})}, [])
     assert f"external-secrets/external-secrets:v{golang.EXTERNAL_SECRETS}" in rendered
+
+
+def test_definitions_are_rendered_as_helm_does_or_counted_as_missing(tools: config.Twin, tmp_path: Path) -> None:
+    chart = tmp_path / "chart"
+    (chart / "templates").mkdir(parents=True)
+    (chart / "Chart.yaml").write_text("{apiVersion: v2, name: chart, version: 1.0.0}")
+    (chart / "values.yaml").write_text(yaml.safe_dump(VALUES))
+    for number, switch in enumerate(SWITCHES):
+        for branch, parts in (("if", ("", None)), ("else", (None, ""))):
+            text = yaml.safe_dump(definition(f"{branch}{number}.example.com", {"v1": True}))
+            first, second = (text if part is not None else "" for part in parts)
+            template = f"{{{{- {switch} }}}}\n{first}{{{{- else }}}}\n{second}{{{{- end }}}}\n" if switch else text
+            (chart / "templates" / f"{branch}{number}.yaml").write_text(f"{{{{/* a\nnote */}}}}\n{template}")
+    given = {"installCRDs": True, "crds": {"createOther": True}}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(given))
+    helm = programs.program(tools, "helm")
+    arguments = ["template", "x", str(chart), "--values", str(tmp_path / "values.yaml")]
+    rendered = subprocess.run([helm, *arguments], text=True, capture_output=True, check=True).stdout
+    subprocess.run([helm, "package", str(chart), "--destination", str(tmp_path)], capture_output=True, check=True)
+    archive = chart_archive.read_archive((tmp_path / "chart-1.0.0.tgz").read_bytes())
+    ours = {each["metadata"]["name"] for each in archive.templated(given)}
+    theirs = {each["metadata"]["name"] for each in yaml.safe_load_all(rendered) if each}
+    unknown = next(number for number, switch in enumerate(SWITCHES) if "Capabilities" in switch)
+    assert ours == {name for name in theirs if f"{unknown}." not in name}
 
 
 @pytest.fixture

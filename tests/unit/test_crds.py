@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from infra.clients.kubernetes import KubernetesClient
 from infra.errors import KubernetesUnreachableError, ShopCatError
-from infra.foundation import crds
+from infra.foundation import chart_archive, crds
 
 CHART = "aws-load-balancer-controller"
 
@@ -191,7 +191,7 @@ WHOLE = archive(FILES)
 def test_any_bytes_are_read_or_refused(content: bytes) -> None:
     refusal = None
     try:
-        found = crds.read_crds(content)
+        found = chart_archive.read_archive(content).crds()
     except ShopCatError as error:
         refusal = str(error)
     assert (refusal and "archive can't be read" in refusal) or all(one["metadata"]["name"] for one in found)

@@ -206,7 +206,7 @@ def test_an_update_reads_it_before_anything_is_declared(clients: AwsClients, mon
     )
     monkeypatch.setattr("infra.production.release_plan.make_plan", lambda *_: plan)
     monkeypatch.setattr("infra.production.upgrade.refuse_unfit_version", lambda *_: None)
-    monkeypatch.setattr("infra.production.chart_upgrade.refuse_unfit_charts", lambda *_: None)
+    monkeypatch.setattr("infra.production.chart_upgrade.refuse_unfit_charts", lambda *_: [])
     wanted = settings.read_settings(committed(dns="external"))
     assert production._read(wanted, clients).plan is plan
     made(clients, AllocatedStorage=500)

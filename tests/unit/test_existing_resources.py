@@ -15,6 +15,7 @@ from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation import existing_resources
 from tests.unit.releases import run
+from tests.unit.test_helm_history import helm_secrets
 from twin.plugins.aws import imports
 from twin.plugins.aws.kind import Aws
 from twin.plugins.aws.provider import KINDS
@@ -256,15 +257,15 @@ def test_what_can_not_be_asked_is_no_answer(account: Account, monkeypatch: pytes
 
 
 class Cluster:
-    """Helm's Secrets in a cluster: status by namespace and name of the release."""
+    """Helm's Secrets in a cluster: status of each revision by name of the release."""
 
     def __init__(self, **statuses: list[str]) -> None:
         self.statuses = statuses
 
     def get(self, path: str, *, labelSelector: str) -> Any:  # noqa: N803 - Kubernetes' own name
-        namespace, name = path.split("/")[4], labelSelector.removeprefix("owner=helm,name=")
+        namespace, name = path.split("/")[4], labelSelector.split(",")[1].removeprefix("name=")
         statuses = self.statuses.get(name, []) if namespace == "kube-system" else []
-        return {"items": [{"metadata": {"labels": {"status": status}}} for status in statuses]}
+        return helm_secrets(name, statuses, without="superseded" if "status!=superseded" in labelSelector else "")
 
 
 def chart(name: str) -> Any:
@@ -279,7 +280,10 @@ def empty_state(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_chart_that_is_installed_is_told_with_its_import(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(existing_resources, "QUIET_SECONDS", 0.01)
-    cluster = Cluster(there=["superseded", "deployed"], broken=["failed"], half=["pending-install"])
+    cluster = Cluster(
+        there=["superseded", "deployed"], broken=["failed"], half=["pending-install"], cut=["deployed", "pending-upgrade"],
+        leaving=["superseded", "uninstalling"], left=["uninstalled"],
+    )  # fmt: skip
     guard = existing_resources.ImportGuard(account.clients, lambda: cluster, "prod", "shopcat")  # type: ignore[arg-type, return-value]
     run(guard._before_create(chart("absent")))
     for name in ("there", "broken"):
@@ -289,8 +293,14 @@ def test_a_chart_that_is_installed_is_told_with_its_import(account: Account, mon
         assert f"--provider=provider={provider} kubernetes:helm.sh/v3:Release {name} kube-system/{name}" in str(
             refused.value
         )
-    with pytest.raises(ShopCatError, match="helm uninstall half --namespace kube-system"):
-        run(guard._before_create(chart("half")))
+    for name, command in (
+        ("half", "helm uninstall half --namespace kube-system"),
+        ("cut", "helm rollback cut 1 --namespace kube-system"),
+        ("leaving", "helm rollback leaving 2 --namespace kube-system"),
+        ("left", "helm uninstall left --namespace kube-system"),
+    ):
+        with pytest.raises(ShopCatError, match=command):
+            run(guard._before_create(chart(name)))
 
 
 def asked(name: str) -> Any:

@@ -140,6 +140,13 @@ LONG_PREVIEWS = f"{'a' * 51}.example.net"
         ({"awsEndpoint": "http://localhost:65536"}, ["awsEndpoint", "URL"]),
         ({"awsEndpoint": "http://user:password@localhost"}, ["awsEndpoint", "URL"]),
         ({"chartMirror": {"externalSecrets": "x"}}, ["not a URL"]),
+        *(
+            (
+                {"charts": {"externalSecrets": "0.20.4", "loadBalancerController": version}},
+                ["three numbers such as 3.5.0"],
+            )
+            for version in ("v3.5.0", "3.5.0-rc.1", "3.5.0+build", "3.5", "latest", "^3.5.0", "03.5.0")
+        ),
         # Numbers and truth values
         ({"release": {"replicas": True}}, ["release.replicas", "True is not a number"]),
         ({"release": {"replicas": "two"}}, ["release.replicas", "not a number"]),

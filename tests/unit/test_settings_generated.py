@@ -79,7 +79,7 @@ VALID: dict[str, list[Any]] = {
     ],
     "registry.repository": ["shopcat", "shop/shopcat", "a.b_c-d/e1"],
     "registry.kmsKey": ["", "arn:aws:kms:eu-central-1:123456789012:key/01234567-89ab-cdef-0123-456789abcdef"],
-    "charts.loadBalancerController": ["3.5.0", "v1.2.3-rc.1"],
+    "charts.loadBalancerController": ["3.5.0", "0.20.4"],
     "chartMirror.externalSecrets": ["https://charts.external-secrets.io", "http://127.0.0.1:8080/charts"],
     "chartDigests.externalSecrets": [digest(3)],
     "images.smoke": [IMAGE, f"curl@{digest(2)}"],

@@ -12,7 +12,7 @@ import sys
 import threading
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,7 +24,11 @@ from twin.host import ports, processes
 from twin.images import registry_client
 from twin.loadbalancer import controller_image
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 PROCESS = "charts"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the definitions have 1.6 MB
 NEXT_DEFINITION = "nexts.twin.elbv2.k8s.aws"
 """Definition that only the second version of the controller's chart has."""
 _NEXT_DEFINITION: dict[str, Any] = {
@@ -59,7 +63,10 @@ def _helm(twin: Twin, *arguments: str) -> None:
 
 
 def _external_secrets(twin: Twin, work: Path) -> Path:
-    """The module's own chart as a release publishes it: versioned, with its definitions, without a chart it never uses."""
+    """The module's own chart as a release publishes it: versioned, its definitions as templates, without a chart it never uses.
+
+    The module has the definitions as one file; upstream makes the templates of it when it releases.
+    """
     built = programs.directory(twin, "external-secrets")
     chart = work / "external-secrets"
     shutil.copytree(built / "charts" / "external-secrets", chart)
@@ -69,9 +76,25 @@ def _external_secrets(twin: Twin, work: Path) -> Path:
     document.setdefault("annotations", {})["shopcat.twin/left-out"] = "bitwarden-sdk-server"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     (chart / "Chart.lock").unlink(missing_ok=True)
-    (chart / "crds").mkdir()
-    shutil.copy(built / "crds" / "bundle.yaml", chart / "crds" / "bundle.yaml")
+    switches = yaml.safe_load((chart / "values.yaml").read_text())["crds"]
+    for text in (built / "crds" / "bundle.yaml").read_text().split("\n---\n"):
+        names = yaml.load(text, _LOADER)["spec"]["names"]  # noqa: S506 - both are the safe loader
+        (chart / "templates" / "crds" / f"{names['singular']}.yaml").write_text(
+            _template(text, names["kind"], switches)
+        )
     return chart
+
+
+def _template(definition: str, kind: str, switches: Mapping[str, Any]) -> str:
+    """Return a definition as the release's chart has it: among the templates, behind the values that switch it off."""
+    condition = "if .Values.installCRDs"
+    if f"create{kind}" in switches:
+        condition = f"if and .Values.installCRDs .Values.crds.create{kind}"
+    annotations = (
+        "  annotations:\n    {{- with .Values.crds.annotations }}\n    {{- toYaml . | nindent 4 }}\n    {{- end }}\n"
+    )
+    text = definition.strip().replace("  annotations:\n", annotations, 1)
+    return f"{{{{- {condition} }}}}\n{text}\n{{{{- end }}}}\n"
 
 
 def _load_balancer_controller(twin: Twin, work: Path) -> Path:
@@ -140,7 +163,9 @@ def publish_next(twin: Twin) -> dict[str, tuple[str, str]]:
     ):
         major, minor, patch = version.split(".")
         following = f"{major}.{minor}.{int(patch) + 1}"
-        _helm(twin, "package", str(chart), "--destination", str(target), "--version", following)
+        _helm(
+            twin, "package", str(chart), "--destination", str(target), "--version", following, "--app-version", f"v{following}",
+        )  # fmt: skip
         archive = target / f"{chart.name}-{following}.tgz"
         published[setting] = (following, f"sha256:{hashlib.sha256(archive.read_bytes()).hexdigest()}")
     _helm(twin, "repo", "index", str(_directory(twin)))
