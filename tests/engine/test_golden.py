@@ -74,7 +74,7 @@ def plan(twin: Twin, stack: str, arguments: list[str], **environment: str) -> Pl
     said = command(twin, [*PLAN, "-s", stack, *arguments], **environment).stdout
     steps = json.loads(said)["steps"]
     return {
-        step["urn"]: steady(
+        str(steady(twin, step["urn"])): steady(
             twin,
             {
                 "inputs": step["newState"].get("inputs", {}),
