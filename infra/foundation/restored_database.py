@@ -5,7 +5,7 @@ makes it by RestoreDBInstanceToPointInTime and lets RDS keep its master password
 internal/service/rds/instance.go, resourceInstanceCreate). What the restore takes from the source (engine, size, names, the
 master user) is not declared: the provider reads it. The moment is in no answer of RDS, so an import doesn't know it: it is
 compared by the state alone, and another one replaces the instance (pkg/v3 3.250.0, resource/deploy/step_generator.go,
-shouldTriggerReplace: without a former trigger, as after an import, nothing is replaced).
+shouldTriggerReplace: without a former trigger, as after an import, nothing is replaced, and the next update notes it).
 
 The source is never touched. docs/restore.md has the order of things.
 """

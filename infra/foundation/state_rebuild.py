@@ -296,6 +296,9 @@ class StateRebuild:
         is_aws = args.type_.startswith("aws:")
         if not args.custom or not (is_aws or args.type_ == HELM_RELEASE) or args.type_ in WRITTEN_AGAIN:
             return None
+        # The SDK can't return a trigger from a transform (pulumi 3.250.0, runtime/_callbacks.py: it wants a protobuf value). What
+        # is imported has none to compare with; the next update writes it into the state.
+        args.opts.replacement_trigger = None
         parent = str(await args.opts.parent.urn.future()) if args.opts.parent else ""
         protected = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(protect=True))
         if (args.type_, args.name, parent) in self._known:

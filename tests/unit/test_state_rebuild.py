@@ -330,7 +330,9 @@ def transformed(
 
     monkeypatch.setattr(pulumi.Output, "from_input", lambda _: SimpleNamespace(future=lambda: resolved(None)))
     rebuild = state_rebuild.StateRebuild(None, lambda: None, "prod", known)  # type: ignore[arg-type, return-value]
-    args = SimpleNamespace(custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions())
+    args = SimpleNamespace(
+        custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions(replacement_trigger="t")
+    )
     result = run(rebuild.transform(args))  # type: ignore[arg-type]
     return result.opts if result else None
 
@@ -339,7 +341,7 @@ def test_what_is_found_is_imported_once_and_protected(monkeypatch: pytest.Monkey
     kind = "aws:iam/role:Role"
     options = transformed(monkeypatch, kind, {"name": "r"}, frozenset())
     assert options is not None
-    assert (options.import_, options.protect) == ("found", True)
+    assert (options.import_, options.protect, options.replacement_trigger) == ("found", True, None)
     options = transformed(monkeypatch, kind, {"name": "r"}, frozenset({(kind, "x", "")}))
     assert options is not None
     assert (options.import_, options.protect) == (None, True), "what the state knows is never imported over itself"
