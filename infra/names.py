@@ -88,6 +88,8 @@ DATABASE_RESTORED_JOB = "database-restored"
 """Job that looks at a restored database; its log says what is in it."""
 RESTORED = "-restored"
 """Ends the names of what there is once for the first database and once for a restored one."""
+RESTORED_SNAPSHOT = "shopcat-final-restored-"
+"""Begins the name of the snapshot that a restored database leaves; the moment ends it."""
 APPLICATION_SECRET = "shopcat/application"  # noqa: S105 - a name
 """The application's own secret in Secrets Manager, JSON with the keys of SECRET_KEYS: where the database is, and the role that
 owns the tables. Releases from before each colour had a password sign in as that role."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from infra.commands.takeover.declaration import Declared, is_computed, reference
-from infra.names import ALARMS_KEY, PREVIEW_REPOSITORY, PREVIEW_SECRET_PATH, PREVIEW_SLOTS_TABLE
+from infra.names import ALARMS_KEY, PREVIEW_REPOSITORY, PREVIEW_SECRET_PATH, PREVIEW_SLOTS_TABLE, RESTORED_SNAPSHOT
 
 DATABASE, DATABASE_CLUSTER = "aws:rds/instance:Instance", "aws:rds/cluster:Cluster"
 REPOSITORY = "aws:ecr/repository:Repository"
@@ -351,8 +351,12 @@ _THROW_AWAY = frozenset({(REPOSITORY, PREVIEW_REPOSITORY), ("aws:dynamodb/table:
 
 
 def _is_unused_copy(resource: Declared) -> bool:
-    """Tell whether a database is a restored copy that no release uses yet: what is in it is in its source's backups."""
-    if resource.pulumi_type != DATABASE or not resource.inputs.get("restoreToPointInTime"):
+    """Tell whether a database is a restored copy that no release uses yet: what is in it is in its source's backups.
+
+    It is known by the snapshot that it leaves: a state that was rebuilt has no moment.
+    """
+    snapshot = str(resource.inputs.get("finalSnapshotIdentifier", ""))
+    if resource.pulumi_type != DATABASE or not snapshot.startswith(RESTORED_SNAPSHOT):
         return False
     guards = resource.protect or resource.inputs.get("deletionProtection")
     return not guards and not _is_other(resource.inputs.get("skipFinalSnapshot"), "false")

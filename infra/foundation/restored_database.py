@@ -3,7 +3,9 @@
 It is declared like the first one, so state and program agree with what is there, and it goes when the setting goes. The provider
 makes it by RestoreDBInstanceToPointInTime and lets RDS keep its master password afterwards (hashicorp/terraform-provider-aws,
 internal/service/rds/instance.go, resourceInstanceCreate). What the restore takes from the source (engine, size, names, the
-master user) is not declared: the provider reads it.
+master user) is not declared: the provider reads it. The moment is in no answer of RDS, so an import doesn't know it: it is
+compared by the state alone, and another one replaces the instance (pkg/v3 3.250.0, resource/deploy/step_generator.go,
+shouldTriggerReplace: without a former trigger, as after an import, nothing is replaced, and the next update notes it).
 
 The source is never touched. docs/restore.md has the order of things.
 """
@@ -116,6 +118,8 @@ def declare_restored_instance(
             protect=protected,
             # Another moment is another database under the same name.
             delete_before_replace=True,
+            replacement_trigger=restore.at,
+            ignore_changes=["restoreToPointInTime"],
             custom_timeouts=pulumi.CustomTimeouts(create="3h", update="3h", delete="1h"),
         ),
     )

@@ -5,7 +5,8 @@ asked for it: by its name or address (existing_resources.py), or by tags, where 
 what comes later is asked for by its real id. Then:
 
 * The engine refuses to make anything anew that this update imports, and all of it is protected until the next plain update.
-* What can't be found and would stand there twice (a VPC, a key, nodes) is not made: the update ends and names it.
+* What is not found is not made (`MUST_BE_FOUND`): a second one would stand there, with nothing in it. The update ends and names
+  it. Only a rule, a route, a record or a permission inside something that was found is made (`MAY_BE_MADE`).
 * What AWS writes by a put (`WRITTEN_AGAIN`) and objects in the cluster are written once more with the same content. Passwords
   and weights are neither read nor written here; no pod is made anew.
 * What the state knows is left to the engine, so an update that was killed is run again.
@@ -49,6 +50,52 @@ WRITTEN_AGAIN = frozenset(
     }
 )
 """Types that AWS has no second one of: their creation is a put, an attachment or a wait."""
+MAY_BE_MADE = frozenset(
+    {
+        "aws:budgets/budget:Budget",
+        "aws:ec2/route:Route",
+        "aws:ec2/routeTableAssociation:RouteTableAssociation",
+        "aws:ec2/vpcEndpoint:VpcEndpoint",
+        "aws:eks/accessEntry:AccessEntry",
+        "aws:eks/podIdentityAssociation:PodIdentityAssociation",
+        "aws:route53/record:Record",
+        "aws:ssm/parameter:Parameter",
+        "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+        "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule",
+    }
+)
+"""Types that are made where none is found: AWS takes one of a name inside something that was found, and nothing is in it."""
+_PLACE = "aws:region"
+MUST_BE_FOUND: Mapping[str, tuple[str, ...]] = {
+    "aws:acm/certificate:Certificate": ("domain", "domainAliases", "previewDomain"),
+    "aws:cloudwatch/logGroup:LogGroup": ("cluster.name", "monitoring.logs"),
+    "aws:dynamodb/table:Table": (_PLACE,),
+    "aws:ec2/eip:Eip": ("vpc.natGateways",),
+    "aws:ec2/internetGateway:InternetGateway": ("vpc.cidr",),
+    "aws:ec2/launchTemplate:LaunchTemplate": (_PLACE,),
+    "aws:ec2/natGateway:NatGateway": ("vpc.natGateways",),
+    "aws:ec2/routeTable:RouteTable": ("vpc.zones",),
+    "aws:ec2/securityGroup:SecurityGroup": ("vpc.interfaceEndpoints", "database.securityGroupName"),
+    "aws:ec2/subnet:Subnet": ("vpc.cidr", "vpc.zones"),
+    "aws:ec2/vpc:Vpc": ("vpc.cidr",),
+    "aws:ecr/repository:Repository": ("registry.repository",),
+    "aws:eks/addon:Addon": ("cluster.name",),
+    "aws:eks/cluster:Cluster": ("cluster.name",),
+    "aws:eks/nodeGroup:NodeGroup": ("cluster.name", "vpc.cidr", "vpc.zones"),
+    "aws:iam/role:Role": ("github", "monitoring.logs"),
+    "aws:iam/rolePolicy:RolePolicy": ("github", "monitoring.logs"),
+    "aws:kms/key:Key": ("cluster.name", "monitoring"),
+    "aws:lb/listener:Listener": (_PLACE,),
+    "aws:lb/listenerRule:ListenerRule": (_PLACE,),
+    "aws:lb/loadBalancer:LoadBalancer": (_PLACE,),
+    "aws:lb/targetGroup:TargetGroup": (_PLACE,),
+    "aws:rds/instance:Instance": ("database.identifier", "database.restore"),
+    "aws:rds/parameterGroup:ParameterGroup": ("database.engineVersion", "database.parameterGroup"),
+    "aws:rds/subnetGroup:SubnetGroup": ("database.subnetGroup",),
+    "aws:secretsmanager/secret:Secret": (_PLACE,),
+}
+"""Types that are never made, and the settings that decide by what each is looked for. They hold data, serve, or AWS would take a
+second one; and a rule of a listener made anew would begin with the weights of the first release."""
 
 
 def _tagged(operation: str, key: str, identifier: str, **filters: str) -> Lister:
@@ -103,21 +150,31 @@ def _keys(clients: AwsClients, stack: str, logical: str, inputs: Inputs) -> list
     kms, found = clients.get("kms"), []
     for page in kms.get_paginator("list_keys").paginate():
         for name in (str(key["KeyId"]) for key in page["Keys"]):
-            key = kms.describe_key(KeyId=name)["KeyMetadata"]
-            if key["Description"] != inputs["description"] or key["KeyState"] != "Enabled":
-                continue
-            if _has_tag(kms.list_resource_tags(KeyId=name)["Tags"], stack, key="TagKey", value="TagValue"):
+            try:
+                key = kms.describe_key(KeyId=name)["KeyMetadata"]
+                if key["Description"] != inputs["description"] or key["KeyState"] != "Enabled":
+                    continue
+                tags = kms.list_resource_tags(KeyId=name)["Tags"]
+            except ClientError as error:
+                if "AccessDenied" in error_code(error):  # somebody else's: its own policy decides who may look at it
+                    continue
+                raise
+            if _has_tag(tags, stack, key="TagKey", value="TagValue"):
                 found.append(name)
     return found
 
 
 def _certificates(clients: AwsClients, stack: str, logical: str, inputs: Inputs) -> list[str]:
-    """Return those of the domain that something uses, or else all of it."""
+    """Return those of exactly these names that something uses, or else all of them."""
     del logical
     acm, found = clients.get("acm"), {}
+    wanted = {inputs["domainName"], *(inputs.get("subjectAlternativeNames") or [])}
     for arn in certificate_arns(clients, str(inputs["domainName"])):
-        if _has_tag(acm.list_tags_for_certificate(CertificateArn=arn)["Tags"], stack):
-            found[arn] = bool(acm.describe_certificate(CertificateArn=arn)["Certificate"].get("InUseBy"))
+        if not _has_tag(acm.list_tags_for_certificate(CertificateArn=arn)["Tags"], stack):
+            continue
+        certificate = acm.describe_certificate(CertificateArn=arn)["Certificate"]
+        if {certificate["DomainName"], *(certificate.get("SubjectAlternativeNames") or [])} == wanted:
+            found[arn] = bool(certificate.get("InUseBy"))
     return [arn for arn, is_used in found.items() if is_used or not any(found.values())]
 
 
@@ -166,9 +223,30 @@ def find_unnamed(clients: AwsClients, stack: str, kind: str, logical: str, input
             f"{what}: {len(found)} fit ({', '.join(found)}); take the tag {STACK_TAG} from those that aren't in use"
         )
     raise PreflightError(
-        f"{what}: none has this stack's tag {STACK_TAG}={stack} and what the settings say of it; mend the settings, or tag "
-        "it, then run the update again"
+        f"{what}: none has this stack's tag {STACK_TAG}={stack} and what {_settings_of(kind)} say of it; mend the settings, or "
+        "tag it, then run the update again"
     )
+
+
+def _settings_of(kind: str) -> str:
+    names = (name if name == _PLACE else f"shopcat:{name}" for name in MUST_BE_FOUND[kind])
+    return f"{', '.join(names)} and the account of the credentials"
+
+
+def find_named(clients: AwsClients, kind: str, logical: str, inputs: Inputs) -> str | None:
+    """Return the import id of what has the name, the range, the port or the priority; None if it may be made.
+
+    Raises:
+        ShopCatError: it is not there and must be; or AWS can't be asked.
+    """
+    identifier = find_existing(clients, kind, inputs)
+    if identifier is None and kind in MUST_BE_FOUND:
+        name = inputs.get("name") or inputs.get("identifier") or inputs.get("nodeGroupName") or ""
+        raise PreflightError(
+            f"shopcat:rebuildState: {kind} {logical}: there is none{f' of the name {name}' if name else ''}, and none is made; "
+            f"it is looked for by {_settings_of(kind)}; give those of the last update, then run the update again"
+        )
+    return identifier
 
 
 def is_listed(kind: str, inputs: Inputs) -> bool:
@@ -218,6 +296,9 @@ class StateRebuild:
         is_aws = args.type_.startswith("aws:")
         if not args.custom or not (is_aws or args.type_ == HELM_RELEASE) or args.type_ in WRITTEN_AGAIN:
             return None
+        # The SDK can't return a trigger from a transform (pulumi 3.250.0, runtime/_callbacks.py: it wants a protobuf value). What
+        # is imported has none to compare with; the next update writes it into the state.
+        args.opts.replacement_trigger = None
         parent = str(await args.opts.parent.urn.future()) if args.opts.parent else ""
         protected = pulumi.ResourceOptions.merge(args.opts, pulumi.ResourceOptions(protect=True))
         if (args.type_, args.name, parent) in self._known:
@@ -243,7 +324,7 @@ class StateRebuild:
         if is_listed(kind, inputs):
             return find_unnamed(self._clients, self._stack, kind, logical, inputs)
         if kind in FINDERS:
-            return find_existing(self._clients, kind, inputs)
+            return find_named(self._clients, kind, logical, inputs)
         raise PreflightError(f"shopcat:rebuildState: this program does not know how to find {kind} {logical}")
 
     @staticmethod

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from infra import capacity
-from infra.names import COLOURS, DATABASE_PORT, PREVIEW_REPOSITORY, RELEASE_REPOSITORY, login_role
+from infra.names import COLOURS, DATABASE_PORT, PREVIEW_REPOSITORY, RELEASE_REPOSITORY, RESTORED_SNAPSHOT, login_role
 from infra.settings.values import PRIVATE_NETWORKS, Model, Switch, Whole, network
 
 _CLASS_MULTIPLES = {"large": 1, "xlarge": 2, "2xlarge": 4, "4xlarge": 8, "8xlarge": 16, "12xlarge": 24, "16xlarge": 32}
@@ -334,7 +334,7 @@ class Restore(Model):
     @property
     def last_snapshot(self) -> str:
         """Return the name of the snapshot that the second instance leaves when it goes."""
-        return f"shopcat-final-restored-{read_moment(self.at):%Y%m%d%H%M%S}"
+        return f"{RESTORED_SNAPSHOT}{read_moment(self.at):%Y%m%d%H%M%S}"
 
 
 class DatabaseSettings(Model):

@@ -171,35 +171,73 @@ def test_the_rebuilt_state_releases_as_before(simulated: Twin, tmp_path: Path) -
     assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
 
 
-def test_alarms_and_a_restored_database_are_taken_up_as_well(simulated: Twin, tmp_path: Path) -> None:
+def unmanaged(twin: Twin) -> list[str]:
+    """Return what has this stack's tag and is not in its state, as docs/restore.md lists it."""
+    state = command(twin, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+    tagging = aws(twin, "resourcegroupstaggingapi").get_paginator("get_resources")
+    pages = tagging.paginate(TagFilters=[{"Key": "shopcat:stack", "Values": ["prod"]}])
+    names = [entry["ResourceARN"] for page in pages for entry in page["ResourceTagMappingList"]]
+    return [name for name in names if f'"{name}"' not in state and f'"{name.rpartition("/")[2]}"' not in state]
+
+
+def test_every_other_setting_s_resources_are_taken_up_as_well(simulated: Twin, tmp_path: Path) -> None:
+    """Alarms with budget and webhook, GitHub's roles, administrators, and a restored database, whose moment nobody tells."""
     twin = simulated
-    database = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:database"]
+    present = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())["config"]
     more = {
-        "shopcat:monitoring": {"email": "ops@example.com", "monthlyBudgetUsd": 200},
-        "shopcat:database": {**database, "restore": {"at": restorable_moment(twin)}},
-    }
+        "shopcat:monitoring": {
+            "email": "ops@example.com", "webhook": "https://hooks.example.com/x", "monthlyBudgetUsd": 200,
+        },
+        "shopcat:github": {"repository": "owner/shop"},
+        "shopcat:cluster": {**present["shopcat:cluster"], "administrators": ["arn:aws:iam::123456789012:role/admins"]},
+        "shopcat:database": {**present["shopcat:database"], "restore": {"at": restorable_moment(twin)}},
+    }  # fmt: skip
     chosen = settings_file(twin, tmp_path, more)
     command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(chosen))
     before = in_aws(twin), in_cluster(twin), what_watches(twin)
     assert len(before[0]["databases"]) == 2
     assert all(before[2].values())
     lose_the_state(twin)
-    folder = tmp_path / "rebuild"
-    folder.mkdir()
-    rebuild = settings_file(twin, folder, {**more, "shopcat:rebuildState": True})
-    command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(rebuild))
+    assert len(unmanaged(twin)) > 20
+
+    # Another name than the last update's: no second database is made.
+    other = {**more["shopcat:database"], "identifier": "shopcat-2"}
+    wrong = other_settings(twin, tmp_path / "wrong", {**more, "shopcat:database": other, "shopcat:rebuildState": True})
+    refused = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(wrong))
+    assert refused.returncode != 0
+    assert "aws:rds/instance:Instance database: there is none of the name shopcat-2" in refused.stdout + refused.stderr
+    assert differing(before[0], in_aws(twin)) == {}
+
+    rebuild = other_settings(twin, tmp_path / "rebuild", {**more, "shopcat:rebuildState": True})
+    result = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(rebuild))
+    assert result.returncode == 0, result.stdout[-8000:] + result.stderr
+    assert unmanaged(twin) == []
     assert differing(before[0], in_aws(twin)) == {}
     assert differing(before[1], in_cluster(twin)) == {}
     assert differing(before[2], what_watches(twin)) == {}
     assert set(summary(command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(chosen)).stdout)) == {"unchanged"}
     command(twin, UP)
+    assert len(in_aws(twin)["databases"]) == 1
+
+
+def other_settings(twin: Twin, folder: Path, settings: dict[str, Any]) -> Path:
+    folder.mkdir()
+    return settings_file(twin, folder, settings)
 
 
 def what_watches(twin: Twin) -> dict[str, Any]:
-    """Return the identity of alarms, topic, subscriptions, dashboard, metric filters and budget."""
-    cloudwatch, sns = aws(twin, "cloudwatch"), aws(twin, "sns")
+    """Return the identity of alarms, topic, subscriptions, dashboard, metric filters, budget and access entries."""
+    cloudwatch, sns, eks = (aws(twin, service) for service in ("cloudwatch", "sns", "eks"))
     account = aws(twin, "sts").get_caller_identity()["Account"]
+    entries = [
+        eks.describe_access_entry(clusterName="shopcat", principalArn=principal)["accessEntry"]
+        for principal in eks.list_access_entries(clusterName="shopcat")["accessEntries"]
+    ]
     return {
+        "entries": sorted(
+            (entry["accessEntryArn"], entry["type"], entry["username"], str(entry["kubernetesGroups"]))
+            for entry in entries
+        ),
         "alarms": sorted(each["AlarmArn"] for each in cloudwatch.describe_alarms()["MetricAlarms"]),
         "dashboards": sorted(each["DashboardArn"] for each in cloudwatch.list_dashboards()["DashboardEntries"]),
         "topics": sorted(each["TopicArn"] for each in sns.list_topics()["Topics"]),

@@ -20,6 +20,7 @@ from infra.commands.takeover import declared as recorder
 from infra.commands.takeover.declaration import Declared
 from infra.commands.takeover.declared import record_declared
 from infra.errors import PreflightError, ShopCatError
+from infra.foundation import restored_database
 from infra.foundation.database import (
     Database,
     ensure_application_secret,
@@ -388,6 +389,25 @@ def test_releases_use_the_restored_instance_only_where_it_serves() -> None:
     assert hosts == ["database", "database", "database-restored"]
     inputs = declared(restore={**MOMENT, "serves": True})[RESTORED].inputs
     assert inputs["deletionProtection"] is True, "orders are in it"
+
+
+def test_another_moment_is_compared_by_the_state_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RDS does not tell the moment, so an import does not know it."""
+    monkeypatch.setattr(restored_database.aws.rds, "Instance", lambda _, **arguments: arguments["opts"])
+    config = DatabaseSettings.model_validate({"restore": MOMENT})
+    assert config.restore is not None
+    source: Any = SimpleNamespace(
+        identifier="", db_subnet_group_name="", parameter_group_name="", vpc_security_group_ids=[]
+    )
+    options: Any = restored_database.declare_restored_instance(
+        config,
+        config.restore,
+        source,
+        protect=True,
+        parent=None,  # type: ignore[arg-type]
+    )
+    assert (options.replacement_trigger, options.ignore_changes) == (MOMENT["at"], ["restoreToPointInTime"])
+    assert options.delete_before_replace
 
 
 def test_a_restored_instance_that_goes_leaves_a_snapshot_of_its_own() -> None:

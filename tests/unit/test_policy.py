@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from infra import settings
 from infra.commands import recorded_stacks
 from infra.commands.takeover.declaration import UNKNOWN, Declared
+from infra.names import RESTORED_SNAPSHOT
 from policy import check as command
 from policy import from_engine, rules
 from policy.acceptances import Acceptance, acceptances
@@ -336,7 +337,7 @@ def test_a_protected_database_keeps_its_own_guards_too(argument: str, value: Any
 
 
 def test_a_restored_copy_is_free_to_go_until_releases_use_it() -> None:
-    rule, copy = RULES["unguarded-data"], {"restoreToPointInTime": {"restoreTime": "2026-11-29T10:00:00Z"}}
+    rule, copy = RULES["unguarded-data"], {"finalSnapshotIdentifier": f"{RESTORED_SNAPSHOT}20261129100000"}
     unused = {**GUARDED, **copy, "deletionProtection": False}
     assert rule(Declared(INSTANCE, "database-restored", unused)) == []
     assert rule(Declared(INSTANCE, "database-restored", {**GUARDED, **copy}, protect=True)) == []
@@ -344,7 +345,7 @@ def test_a_restored_copy_is_free_to_go_until_releases_use_it() -> None:
         ({**unused, "skipFinalSnapshot": True}, False),
         (unused, True),
         ({**GUARDED, **copy}, False),
-        ({**unused, "restoreToPointInTime": None}, False),
+        ({**unused, "finalSnapshotIdentifier": "shopcat-final-0a1b2c3d"}, False),
     ):
         assert rule(Declared(INSTANCE, "database-restored", inputs, protect=protect)), inputs
 

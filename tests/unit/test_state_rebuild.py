@@ -1,24 +1,39 @@
-"""A lost state: what of this stack is found without a name, what is refused, and which types are written once more."""
+"""A lost state: what of this stack is found, refused, made or written once more, and that an import changes no resource."""
 
 import re
+import uuid
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pulumi
 import pytest
-from hypothesis import given
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
 from infra.foundation import auto_names, state_rebuild
-from infra.foundation.existing_resources import FINDERS
-from infra.foundation.state_rebuild import LISTERS, WRITTEN_AGAIN, find_unnamed, is_listed, known_resources
+from infra.foundation.existing_resources import FINDERS, HELM_RELEASE
+from infra.foundation.state_rebuild import (
+    LISTERS,
+    MAY_BE_MADE,
+    MUST_BE_FOUND,
+    WRITTEN_AGAIN,
+    find_unnamed,
+    is_listed,
+    known_resources,
+)
+from infra.settings import Settings
 from tests.unit.releases import run
+from tests.unit.test_twin_eks import stand_in
 from twin.plugins.aws import imports
 from twin.plugins.aws.kind import Aws
 from twin.plugins.aws.provider import KINDS, AwsProvider
+from twin.plugins.common import Difference
 
 REGION = "eu-central-1"
 POLICY = '{"Version": "2012-10-17", "Statement": []}'
@@ -78,8 +93,80 @@ def account(mocked_aws: None) -> Account:
     return Account()
 
 
+def taken_up(
+    provider: AwsProvider, kind: str, identifier: str, declared: dict[str, Any], ignored: tuple[str, ...] = ()
+) -> Difference:
+    """Return what the stand-in would change of a resource that is imported and declared as before, without `ignored`."""
+    read = provider.read(kind, identifier, {}, {})
+    assert read is not None
+    state, imported, outputs = read
+    declared = {key: value for key, value in declared.items() if key not in ignored}
+    declared |= {key: imported[key] for key in ignored if key in imported}
+    again = provider.check(kind, f"urn:pulumi:prod::shopcat::{kind}::x", imported, declared, b"seed")
+    return provider.difference(kind, state, imported, outputs, again)
+
+
+def configured() -> AwsProvider:
+    provider = AwsProvider()
+    provider.configure({"region": REGION, "accessKey": "test", "secretKey": "test"})
+    return provider
+
+
+@given(
+    optional=st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.just("STANDARD"),
+            "kubernetesGroups": st.lists(NAMES, max_size=2, unique=True),
+            "userName": NAMES,
+        },
+    )
+)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_access_entry_that_is_imported_does_not_change(tmp_path: Path, optional: dict[str, Any]) -> None:
+    """Upstream: `type` has the default STANDARD, groups and user are computed (internal/service/eks/access_entry.go)."""
+    eks, _ = stand_in(tmp_path)
+
+    def create_access_entry(clusterName: str, **body: Any) -> Any:  # noqa: N803 - boto3's own name
+        return eks._create_entry(clusterName, body)
+
+    def describe_access_entry(clusterName: str, principalArn: str) -> Any:  # noqa: N803 - boto3's own name
+        return eks._describe_entry(clusterName, principalArn, {})
+
+    client = SimpleNamespace(create_access_entry=create_access_entry, describe_access_entry=describe_access_entry)
+    provider, kind = configured(), "aws:eks/accessEntry:AccessEntry"
+    cloud: Any = type("Cloud", (), {"region": REGION, "default_tags": {}, "__call__": lambda *_: client})()
+    provider._aws = cloud
+    declared = {"clusterName": "shop", "principalArn": "arn:aws:iam::123456789012:role/one", **optional}
+    checked = provider.check(kind, f"urn:pulumi:prod::shopcat::{kind}::x", {}, declared, b"seed")
+    identifier = KINDS[kind].create(cloud, checked)
+    assert {path.split(".")[0] for path in taken_up(provider, kind, identifier, declared).changed} <= {"tagsAll"}
+
+
+def test_a_budget_that_is_imported_needs_no_new_one_and_its_notifications_are_set_again(account: Account) -> None:
+    kind, target = "aws:budgets/budget:Budget", {"AccountId": account.aws.account, "BudgetName": "shopcat-monthly"}
+    declared: dict[str, Any] = {
+        "name": "shopcat-monthly", "budgetType": "COST", "timeUnit": "MONTHLY", "limitAmount": "200", "limitUnit": "USD",
+        "notifications": [
+            {"comparisonOperator": "GREATER_THAN", "notificationType": each, "threshold": 100,
+             "thresholdType": "PERCENTAGE", "subscriberSnsTopicArns": ["arn:aws:sns:eu-central-1:1:a"]}
+            for each in ("ACTUAL", "FORECASTED")
+        ],
+    }  # fmt: skip
+    identifier = account.make(kind, **declared)
+    listed = account.clients.get("budgets").describe_notifications_for_budget
+    before = listed(**target)["Notifications"]
+    difference = taken_up(configured(), kind, identifier, declared)
+    assert difference.replaces == []
+    assert {path.rpartition(".")[2] for path in difference.changed} == {"subscriberSnsTopicArns"}, (
+        "moto does not tell it"
+    )
+    KINDS[kind].update(account.aws, identifier, declared, declared, {"notifications"})
+    assert listed(**target)["Notifications"] == before, "each is there once"
+
+
 def test_only_what_this_stack_made_is_found_and_only_if_it_is_the_only_one(account: Account) -> None:
-    cases = account.cases()
+    cases, provider = account.cases(), configured()
     assert {kind for kind, *_ in cases} == set(LISTERS) - {"aws:eks/nodeGroup:NodeGroup"}
     for kind, logical, declared, added in cases:
         other = {key: re.sub(r"-0a1b2c3$", "-9f9f9f9", str(value)) for key, value in added.items()}
@@ -90,12 +177,9 @@ def test_only_what_this_stack_made_is_found_and_only_if_it_is_the_only_one(accou
         made = account.make(kind, **declared, **added)
         found = find_unnamed(account.clients, "prod", kind, logical, declared)
         assert found == made, kind
-        imported = imports.inputs(account.aws, kind, found)
-        assert imported is not None
-        unread = {"tags", "policy", "assumeRolePolicy", "description"}
-        assert {key: imported.get(key) for key in declared if key not in unread} == {
-            key: value for key, value in declared.items() if key not in unread
-        }, kind
+        assert taken_up(provider, kind, found, declared, ("name",) if kind in auto_names.KEPT else ()).replaces == [], (
+            kind
+        )
         again = {key: re.sub(r"-0a1b2c3$", "-1234567", str(value)) for key, value in added.items()}
         account.make(kind, **declared, **again)
         with pytest.raises(PreflightError, match=f"{kind} {logical}: 2 fit"):
@@ -116,6 +200,49 @@ def test_a_certificate_that_a_listener_uses_is_chosen(account: Account, monkeypa
     assert find_unnamed(account.clients, "prod", kind, "shopcat", declared) == used
 
 
+@given(
+    others=st.lists(st.sets(st.sampled_from(["www", "m", "blog"])), max_size=3, unique_by=frozenset),
+    wanted=st.sets(st.sampled_from(["www", "m", "blog"])),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_certificate_is_taken_for_exactly_its_names(
+    account: Account, others: list[set[str]], wanted: set[str]
+) -> None:
+    kind, domain = "aws:acm/certificate:Certificate", f"shop-{uuid.uuid4().hex}.example"
+
+    def declared(names: set[str]) -> dict[str, Any]:
+        more = {"subjectAlternativeNames": [f"{name}.{domain}" for name in sorted(names)]} if names else {}
+        return {"domainName": domain, "validationMethod": "DNS", **more}
+
+    made = {frozenset(names): account.make(kind, **declared(names)) for names in others}
+    if frozenset(wanted) in made:
+        assert find_unnamed(account.clients, "prod", kind, "shopcat", declared(wanted)) == made[frozenset(wanted)]
+    else:
+        with pytest.raises(PreflightError, match="shopcat:domain, shopcat:domainAliases"):
+            find_unnamed(account.clients, "prod", kind, "shopcat", declared(wanted))
+
+
+@pytest.mark.parametrize("operation", ["describe_key", "list_resource_tags"])
+def test_a_key_that_nobody_here_may_look_at_is_somebody_else_s(
+    account: Account, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    kind, declared = "aws:kms/key:Key", {"description": "Kubernetes secrets of shopcat"}
+    shut = account.make(kind, **declared)
+    client = account.clients.get("kms")
+    call = getattr(client, operation)
+
+    def answer(KeyId: str) -> Any:  # noqa: N803 - boto3's own name
+        if KeyId == shut:
+            raise ClientError({"Error": {"Code": "AccessDeniedException", "Message": "no key policy"}}, operation)
+        return call(KeyId=KeyId)
+
+    monkeypatch.setattr(client, operation, answer)
+    with pytest.raises(PreflightError, match="none has this stack's tag"):
+        find_unnamed(account.clients, "prod", kind, "secrets", declared)
+    own = account.make(kind, **declared)
+    assert find_unnamed(account.clients, "prod", kind, "secrets", declared) == own
+
+
 def test_a_node_group_is_found_by_its_name(account: Account) -> None:
     declared = {"clusterName": "shopcat", "nodeGroupName": "nodes-0123456"}
     with pytest.raises(PreflightError, match="NodeGroup nodes: none has"):
@@ -128,12 +255,22 @@ def test_every_type_that_production_declares_in_aws_has_its_way_back() -> None:
     sources = [path.read_text() for path in [*(infra / "foundation").glob("*.py"), *others]]
     declared = {found for text in sources for found in re.findall(r"\baws\.(\w+\.[A-Z]\w+)\(", text)}
     declared = {one for one in declared if not one.endswith("Args")} | {"eks.Cluster"}
-    known = {
-        f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in {*FINDERS, *LISTERS, *WRITTEN_AGAIN}
-    }
-    assert declared == known
-    assert not WRITTEN_AGAIN & {*FINDERS, *LISTERS}
+    classes = [*MUST_BE_FOUND, *MAY_BE_MADE, *WRITTEN_AGAIN]
+    assert len(classes) == len(set(classes)), "each is one of the three"
+    assert declared == {f"{kind.split(':')[1].split('/')[0]}.{kind.rpartition(':')[2]}" for kind in classes}
+    assert {*FINDERS, *LISTERS} == {*MUST_BE_FOUND, *MAY_BE_MADE}
+    assert set(LISTERS) <= set(MUST_BE_FOUND), "AWS would take a second one"
     assert set(imports.READERS) == {*FINDERS, *LISTERS}
+
+
+def test_what_must_be_found_is_looked_for_by_settings_that_there_are() -> None:
+    for name in {name for names in MUST_BE_FOUND.values() for name in names} - {"aws:region"}:
+        model: Any = Settings
+        for part in name.split("."):
+            fields = {to_camel(key): field.annotation for key, field in model.model_fields.items()}
+            assert part in fields, name
+            choices = [fields[part], *getattr(fields[part], "__args__", ())]
+            model = next((each for each in choices if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 def test_a_name_that_is_given_is_asked_for_and_one_that_is_made_up_must_be_found() -> None:
@@ -193,7 +330,9 @@ def transformed(
 
     monkeypatch.setattr(pulumi.Output, "from_input", lambda _: SimpleNamespace(future=lambda: resolved(None)))
     rebuild = state_rebuild.StateRebuild(None, lambda: None, "prod", known)  # type: ignore[arg-type, return-value]
-    args = SimpleNamespace(custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions())
+    args = SimpleNamespace(
+        custom=True, type_=kind, name="x", props=props, opts=pulumi.ResourceOptions(replacement_trigger="t")
+    )
     result = run(rebuild.transform(args))  # type: ignore[arg-type]
     return result.opts if result else None
 
@@ -202,21 +341,29 @@ def test_what_is_found_is_imported_once_and_protected(monkeypatch: pytest.Monkey
     kind = "aws:iam/role:Role"
     options = transformed(monkeypatch, kind, {"name": "r"}, frozenset())
     assert options is not None
-    assert (options.import_, options.protect) == ("found", True)
+    assert (options.import_, options.protect, options.replacement_trigger) == ("found", True, None)
     options = transformed(monkeypatch, kind, {"name": "r"}, frozenset({(kind, "x", "")}))
     assert options is not None
     assert (options.import_, options.protect) == (None, True), "what the state knows is never imported over itself"
-    assert transformed(monkeypatch, kind, {"name": "absent"}, frozenset()) is None, "nobody else has its name"
-    assert transformed(monkeypatch, "aws:sns/topic:Topic", {"name": "t"}, frozenset()) is None
     assert transformed(monkeypatch, "kubernetes:apps/v1:Deployment", {}, frozenset()) is None
 
 
-@pytest.mark.parametrize("kind", ["aws:ec2/vpc:Vpc", "aws:sqs/queue:Queue"])
-def test_what_can_not_be_found_is_not_made(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    def nothing(*_: Any) -> str:
-        raise PreflightError("none")
+@pytest.mark.parametrize("kind", sorted({*MAY_BE_MADE, *WRITTEN_AGAIN, HELM_RELEASE}))
+def test_what_aws_has_one_of_and_holds_nothing_is_made_where_it_is_not_found(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(state_rebuild, "find_helm_release", lambda *_: None)
+    assert transformed(monkeypatch, kind, {"name": "absent"}, frozenset()) is None
 
-    monkeypatch.setattr(state_rebuild, "find_unnamed", nothing)
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [*((kind, "absent") for kind in sorted(FINDERS) if kind in MUST_BE_FOUND and kind != "aws:eks/nodeGroup:NodeGroup"),
+     *((kind, "") for kind in sorted(LISTERS)), ("aws:sqs/queue:Queue", "")],
+)  # fmt: skip
+def test_what_can_not_be_found_is_not_made(monkeypatch: pytest.MonkeyPatch, kind: str, name: str) -> None:
+    for each in LISTERS:
+        monkeypatch.setitem(LISTERS, each, lambda *_: [])  # type: ignore[arg-type]
     warned: list[str] = []
     monkeypatch.setattr(pulumi.log, "warn", warned.append)
     monkeypatch.setattr(pulumi, "ResourceHook", lambda _, callback: callback)
@@ -226,13 +373,15 @@ def test_what_can_not_be_found_is_not_made(monkeypatch: pytest.MonkeyPatch, kind
     monkeypatch.setattr(
         pulumi.ResourceOptions, "merge", staticmethod(lambda opts, more: opts if more.protect else more)
     )
-    options = transformed(monkeypatch, kind, {}, frozenset())
+    options = transformed(monkeypatch, kind, {"name": name} if name else {}, frozenset())
     assert options is not None
     assert options.import_ is None
     (refuse,) = options.hooks.before_create  # type: ignore[union-attr, misc]
-    with pytest.raises(PreflightError):
+    with pytest.raises(PreflightError) as raised:
         refuse(None)  # type: ignore[arg-type]
-    assert warned
+    assert warned == [str(raised.value)]
+    assert warned[0].startswith("shopcat:rebuildState: ")
+    assert all(word in warned[0] for word in (kind, name, *MUST_BE_FOUND.get(kind, ())))
 
 
 def test_a_state_that_can_not_be_asked_for_is_no_empty_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -250,8 +399,7 @@ def test_a_state_that_can_not_be_asked_for_is_no_empty_one(monkeypatch: pytest.M
 
 def test_the_stand_in_takes_an_imported_name_for_one_that_was_given(account: Account) -> None:
     """As upstream (pulumi/pulumi#9210): so the walk in tests/engine would fail without `keep_name`."""
-    provider = AwsProvider()
-    provider.configure({"region": REGION, "accessKey": "test", "secretKey": "test"})
+    provider = configured()
     kind, urn = "aws:iam/role:Role", "urn:pulumi:prod::shopcat::aws:iam/role:Role::node"
     declared = {"assumeRolePolicy": POLICY}
     made = provider.check(kind, urn, {}, declared, b"seed")

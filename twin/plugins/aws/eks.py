@@ -275,6 +275,8 @@ class AccessEntry(_Eks):
     token = "aws:eks/accessEntry:AccessEntry"
     inputs = frozenset({"clusterName", "principalArn", "kubernetesGroups", "type", "userName"})
     replaces = frozenset({"clusterName", "principalArn", "type"})
+    computed = frozenset({"kubernetesGroups", "userName"})
+    defaults = {"type": "STANDARD"}
 
     def create(self, aws: Aws, inputs: Properties) -> str:
         arguments = pick(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from twin.plugins.aws import ec2, elbv2
-from twin.plugins.aws.kind import Aws, existing
+from twin.plugins.aws.kind import Aws, existing, lower
 from twin.plugins.common import DEFAULTS, Properties, ProviderError
 
 ImportReader = Callable[[Aws, str], Properties]
@@ -279,13 +279,17 @@ def _subnet_group(aws: Aws, name: str) -> Properties:
 
 
 def _budget(aws: Aws, identifier: str) -> Properties:
+    """Inputs of a budget; who is told by a notification is left to the next update, as moto has no call for that."""
     account, _, name = identifier.partition(":")
-    budget = aws("budgets").describe_budget(AccountId=account, BudgetName=name)["Budget"]
+    target = {"AccountId": account, "BudgetName": name}
+    budget = aws("budgets").describe_budget(**target)["Budget"]
+    notifications = aws("budgets").describe_notifications_for_budget(**target)["Notifications"]
     fields = {"name": "BudgetName", "budgetType": "BudgetType", "timeUnit": "TimeUnit"}
     return {
         **_fields(budget, fields),
         "limitAmount": str(budget["BudgetLimit"]["Amount"]),
         "limitUnit": budget["BudgetLimit"]["Unit"],
+        "notifications": [lower(notification) for notification in notifications],
     }
 
 

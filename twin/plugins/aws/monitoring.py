@@ -248,6 +248,11 @@ class Budget(Kind):
             "BudgetLimit": {"Amount": inputs["limitAmount"], "Unit": inputs["limitUnit"]},
         }
         aws("budgets").create_budget(AccountId=account, Budget=budget)
+        self._notify(aws, account, name, inputs)
+        return f"{account}:{name}"
+
+    @staticmethod
+    def _notify(aws: Aws, account: str, name: str, inputs: Properties) -> None:
         for notification in inputs.get("notifications") or []:
             topics = notification.get("subscriberSnsTopicArns") or []
             plain = {key: value for key, value in notification.items() if not key.startswith("subscriber")}
@@ -257,7 +262,16 @@ class Budget(Kind):
                 Notification=upper(plain),
                 Subscribers=[{"SubscriptionType": "SNS", "Address": topic} for topic in topics],
             )
-        return f"{account}:{name}"
+
+    def update(self, aws: Aws, identifier: str, state: Properties, new: Properties, changed: set[str]) -> None:
+        """Make all notifications anew where one has changed, as upstream does (updateBudgetNotifications)."""
+        if "notifications" in changed:
+            account, _, name = identifier.partition(":")
+            target = {"AccountId": account, "BudgetName": name}
+            for notification in aws("budgets").describe_notifications_for_budget(**target)["Notifications"]:
+                aws("budgets").delete_notification(**target, Notification=notification)
+            self._notify(aws, account, name, new)
+        super().update(aws, identifier, state, new, changed - {"notifications"})
 
     def read(self, aws: Aws, identifier: str, state: Properties) -> Properties | None:
         del state
