@@ -64,6 +64,7 @@ def in_aws(twin: Twin) -> dict[str, Any]:
             (group["TargetGroupName"], health["Target"]["Id"], health["TargetHealth"]["State"])
             for group in groups
             for health in elb.describe_target_health(TargetGroupArn=group["TargetGroupArn"])["TargetHealthDescriptions"]
+            if health["TargetHealth"]["State"] != "draining"
         ),
         "rules": sorted((rule["RuleArn"], rule["Priority"], json.dumps(rule["Actions"])) for rule in rules),
         "databases": [
