@@ -87,7 +87,11 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
     ways = [f"{each['failed']} of {each['sent']}, {each['seconds']:.0f} s" for each in undone.values()]
     texts = dict(zip(undone, ways, strict=True))
     rows.append(f"| {UNDOING} | {' | '.join(texts.get(system, 'not run') for system in systems)} |")
-    notes = [f"{system[:1].upper()}{system[1:]}: {UNDOING}: {text}." for system, text in texts.items() if system not in titles]
+    notes = [
+        f"{system[:1].upper()}{system[1:]}: {UNDOING}: {text}."
+        for system, text in texts.items()
+        if system not in titles
+    ]
     heads = " | ".join(titles[system] for system in systems)
     counts = []
     for system in systems:
