@@ -352,7 +352,11 @@ def test_the_overlay_changes_its_own_values_alone(simulated: Twin, tmp_path: Pat
     plans = []
     for path in (simulated.directory / "Pulumi.prod.yaml", without):
         steps = json.loads(command(simulated, preview, PULUMI_OPTION_CONFIG_FILE=str(path)).stdout)["steps"]
-        plans.append({s["urn"]: leaves(s["newState"].get("inputs", {})) for s in steps if "newState" in s})
+        hosts = yaml.safe_load(path.read_text())["config"]
+        # A host's records are named by it.
+        names = {s["urn"]: s["urn"].replace(hosts["shopcat:previewDomain"], "<previews>") for s in steps}
+        names = {urn: name.replace(hosts["shopcat:domain"], "<shop>") for urn, name in names.items()}
+        plans.append({names[s["urn"]]: leaves(s["newState"].get("inputs", {})) for s in steps if "newState" in s})
     assert set(plans[0]) == set(plans[1])
     own = [str(leaf) for leaf in leaves(overlay).values()]
     # The zone is looked up by the domain, so its id goes with it.
