@@ -26,6 +26,8 @@ from infra.foundation.providers import one_kubernetes_plugin
 from infra.names import CLUSTER_ADMIN_POLICY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from infra.foundation.network import Network
     from infra.settings import Settings
 
@@ -34,6 +36,7 @@ AMI_TYPE = "AL2023_x86_64_STANDARD"
 CAPACITY_TYPE = "ON_DEMAND"
 ROOT_DEVICE = "/dev/xvda"
 """Root device of AL2023 (docs.aws.amazon.com/linux/al2023, EBS root volume)."""
+_ACCESS = frozenset({"aws:eks/accessEntry:AccessEntry", "aws:eks/accessPolicyAssociation:AccessPolicyAssociation"})
 LOG_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEC2ContainerRegistryPullOnly", "AmazonEKS_CNI_Policy")
 CONFIGURATION: dict[str, dict[str, Any]] = {"vpc-cni": {"enableNetworkPolicy": "true"}}
@@ -64,6 +67,29 @@ def bounded(boundary: str) -> pulumi.ResourceTransform:
         return pulumi.ResourceTransformResult({**args.props, "permissionsBoundary": boundary}, args.opts)
 
     return transform
+
+
+def removable_access(cluster: str, administrators: Sequence[str]) -> pulumi.ResourceTransform:
+    """Let an administrator be taken out of the settings: access holds no data, so the cluster's protection is not for it.
+
+    An entry is named by whose it is. By its place in the list, as states of before have it, the others would move when one is
+    taken out, and EKS takes no second entry of a role.
+    """
+    former = {f"{cluster}-{_access_key(arn)}": f"{cluster}-administrator-{at}" for at, arn in enumerate(administrators)}
+
+    def transform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:
+        own = next((name for name in former if args.name.startswith(name)), None)
+        if own is None or args.type_ not in _ACCESS:
+            return None
+        aliases = [pulumi.Alias(name=args.name.replace(own, former[own]))]
+        options = pulumi.ResourceOptions(protect=False, aliases=aliases)
+        return pulumi.ResourceTransformResult(args.props, pulumi.ResourceOptions.merge(args.opts, options))
+
+    return transform
+
+
+def _access_key(administrator: str) -> str:
+    return name_of_content("administrator", [administrator])
 
 
 def endpoint_access(api_access: str, cidrs: tuple[str, ...]) -> tuple[bool, list[str]]:
@@ -134,7 +160,13 @@ class Cluster(pulumi.ComponentResource):
                 parent=self,
                 protect=settings.protection,
                 depends_on=[logs],
-                transforms=[components, one_kubernetes_plugin, bounded(boundary), keep_component_name],
+                transforms=[
+                    components,
+                    one_kubernetes_plugin,
+                    bounded(boundary),
+                    keep_component_name,
+                    removable_access(name, config.administrators),
+                ],
             ),
         )
         self.control_plane_logs: pulumi.Input[str] = logs.name
@@ -152,7 +184,7 @@ class Cluster(pulumi.ComponentResource):
 
     def _access_entries(self) -> dict[str, eks.AccessEntryArgs]:
         return {
-            f"administrator-{index}": eks.AccessEntryArgs(
+            _access_key(arn): eks.AccessEntryArgs(
                 principal_arn=arn,
                 access_policies={
                     "admin": eks.AccessPolicyAssociationArgs(
@@ -161,7 +193,7 @@ class Cluster(pulumi.ComponentResource):
                     )
                 },
             )
-            for index, arn in enumerate(self._settings.cluster.administrators)
+            for arn in self._settings.cluster.administrators
         }
 
     def _node_role(self) -> aws.iam.Role:

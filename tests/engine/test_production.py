@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.foundation.auto_names import name_of_content
 from infra.release.blue_green import POINTER
 from tests.tools import aws, command, kubectl, settings_file, summary
-from twin import pulumi
+from twin import config, pulumi
 from twin.config import Twin
 from twin.paths import REPOSITORY
 from twin.plugins.common import UNKNOWN
@@ -156,6 +157,36 @@ def test_a_record_has_one_name_whichever_role_its_host_has(simulated: Twin, tmp_
     update({})
     assert records() == before
     assert set(summary(command(simulated, UP).stdout)) == {"unchanged"}
+
+
+def test_an_administrator_is_taken_out_wherever_he_stands(simulated: Twin, tmp_path: Path) -> None:
+    cluster = yaml.safe_load((simulated.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:cluster"]
+    first, second = (f"arn:aws:iam::{config.ACCOUNT_ID}:role/{name}" for name in ("first", "second"))
+
+    def up(*administrators: str) -> dict[str, int]:
+        changed = settings_file(
+            simulated, tmp_path, {"shopcat:cluster": {**cluster, "administrators": [*administrators]}}
+        )
+        return summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed)).stdout)
+
+    def state() -> str:
+        return command(simulated, ["pulumi", "stack", "export", "-s", "prod"]).stdout
+
+    before = set(re.findall(r"administrator-\w+", state()))
+    assert up(first, second)["created"] == 4
+    # States of before name them by their place in the list.
+    text = state()
+    names = [name_of_content("administrator", [role]) for role in (first, second)]
+    assert set(re.findall(r"administrator-\w+", text)) - before == set(names)
+    for place, name in enumerate(names):
+        text = text.replace(name, f"administrator-{place}")
+    file = tmp_path / "state.json"
+    file.write_text(text)
+    command(simulated, ["pulumi", "stack", "import", "-s", "prod", "--file", str(file)])
+    assert set(up(first, second)) == {"unchanged"}
+    counts = up(second)
+    assert (counts.pop("deleted"), set(counts)) == (2, {"unchanged"})
+    assert summary(command(simulated, UP).stdout)["deleted"] == 2
 
 
 def test_external_dns_has_its_records_entered_by_a_person(simulated: Twin, tmp_path: Path) -> None:
