@@ -21,7 +21,7 @@ REPOSITORY = "aws:ecr/repository:Repository"
 CLUSTER = "aws:eks/cluster:Cluster"
 KEY = "aws:kms/key:Key"
 SECRET = "aws:secretsmanager/secret:Secret"  # noqa: S105 - a type
-PUBLIC_PORTS = frozenset({80, 443})
+PUBLIC_PORTS = (80, 443)
 """Ports that anybody may reach: those of the load balancers."""
 _NARROW = {4: 8, 6: 16}
 """IP version → shortest prefix that is no large part of the internet; 10.0.0.0/8 is the largest private network of IPv4."""

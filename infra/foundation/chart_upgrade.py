@@ -130,7 +130,7 @@ def refuse_unfit_charts(kubernetes: Callable[[], KubernetesClient], settings: Se
         mirror, digest = (getattr(each, field) for each in (settings.chart_mirror, settings.chart_digests))
         archive = read_archive(crds.fetch_crds(mirror, chart, wanted, digest))
         present = _chart_version(history.base.release()) if history.base else ""
-        if reasons := _refusals(kubernetes(), archive, chart, values, settings):
+        if reasons := _chart_refusals(kubernetes(), archive, chart, values, settings):
             raise PreflightError(
                 f"shopcat:charts.{setting} is {wanted}, and {present} runs: {'; '.join(reasons)}. Nothing was changed; set it to "
                 "another version, and read the publisher's notes on what lies between"
@@ -148,12 +148,12 @@ def _chart_version(release: Mapping[str, Any]) -> str:
     return str(release["chart"]["metadata"]["version"]).removeprefix("v")
 
 
-def _refusals(
+def _chart_refusals(
     kubernetes: KubernetesClient, archive: ChartArchive, chart: str, values: Mapping[str, Any], settings: Settings
 ) -> list[str]:
     folder, templated = archive.crds(), archive.templated(values)
     names = {*USED_VERSIONS[chart], *(each["metadata"]["name"] for each in (*folder, *templated))}
-    reasons = definition_refusals(chart, folder, templated, crds.read_standing(kubernetes, sorted(names)))
+    reasons = definition_refusals(chart, folder, templated, crds.read_definitions(kubernetes, sorted(names)))
     constraint, minor = str(archive.metadata.get("kubeVersion") or ""), settings.cluster.kubernetes_version
     if settings.cluster.existing is None and constraint and not takes_kubernetes(constraint, minor):
         reasons.append(f"it wants Kubernetes {constraint}, and shopcat:cluster.kubernetesVersion is {minor}")

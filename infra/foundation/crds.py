@@ -153,7 +153,7 @@ def bring_up_to(
     )
 
 
-def read_standing(kubernetes: KubernetesClient, names: Iterable[str]) -> dict[str, Manifest]:
+def read_definitions(kubernetes: KubernetesClient, names: Iterable[str]) -> dict[str, Manifest]:
     """Return those of the definitions that the cluster has, by name.
 
     Raises:

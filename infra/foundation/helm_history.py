@@ -97,13 +97,13 @@ def read_history(client: KubernetesClient, namespace: str, name: str) -> HelmHis
         KubernetesUnreachableError: the API server does not answer, or refuses.
     """
     owned = f"owner=helm,name={name}"
-    history = HelmHistory(namespace, name, _read(client, namespace, f"{owned},status!=superseded"))
+    history = HelmHistory(namespace, name, _list_revisions(client, namespace, f"{owned},status!=superseded"))
     if history.revisions and history.revisions[-1].status == "deployed":
         return history
-    return HelmHistory(namespace, name, _read(client, namespace, owned))
+    return HelmHistory(namespace, name, _list_revisions(client, namespace, owned))
 
 
-def _read(client: KubernetesClient, namespace: str, selector: str) -> list[Revision]:
+def _list_revisions(client: KubernetesClient, namespace: str, selector: str) -> list[Revision]:
     answer = client.get(f"/api/v1/namespaces/{namespace}/secrets", labelSelector=selector)
     listed = [(each["metadata"]["labels"], each) for each in (answer or {"items": []})["items"]]
     revisions = [Revision(int(labels["version"]), labels["status"], each) for labels, each in listed]

@@ -16,10 +16,10 @@ def takes_kubernetes(constraint: str, minor: str) -> bool:
     pre-release, which only bounds allow of which one is a pre-release too: `>= 1.22.0-0`. What follows the minor version in it
     is not known here, so a bound within that minor version is one that holds (github.com/Masterminds/semver v3).
     """
-    return any(_holds(group, minor) for group in constraint.split("||"))
+    return any(_group_holds(group, minor) for group in constraint.split("||"))
 
 
-def _holds(group: str, minor: str) -> bool:
+def _group_holds(group: str, minor: str) -> bool:
     bounds = list(_BOUND.finditer(group))
     if not bounds or _BOUND.sub("", group).strip(" ,"):
         return True  # a form that is not read here, such as `1.2 - 1.5`
