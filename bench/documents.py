@@ -83,15 +83,9 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
         for each in raw["accidents"]
         if any((each["name"], system) in cells for system in systems)
     ]
-    undone = {entry["system"]: entry for entry in raw["undo"]}
-    ways = [f"{each['failed']} of {each['sent']}, {each['seconds']:.0f} s" for each in undone.values()]
-    texts = dict(zip(undone, ways, strict=True))
-    rows.append(f"| {UNDOING} | {' | '.join(texts.get(system, 'not run') for system in systems)} |")
-    notes = [
-        f"{system[:1].upper()}{system[1:]}: {UNDOING}: {text}."
-        for system, text in texts.items()
-        if system not in titles
-    ]
+    ways = {each["system"]: f"{each['failed']} of {each['sent']}, {each['seconds']:.0f} s" for each in raw["undo"]}
+    rows.append(f"| {UNDOING} | {' | '.join(ways.get(system, 'not run') for system in systems)} |")
+    notes = [f"{name[:1].upper()}{name[1:]}: {UNDOING}: {way}." for name, way in ways.items() if name not in titles]
     heads = " | ".join(titles[system] for system in systems)
     counts = []
     for system in systems:

@@ -211,7 +211,7 @@ class System(_Record):
     name: str
     title: str
     tuned: str | Sequence[str] = ()
-    """How it is configured, and from which documentation; as in Markdown, code stands between backticks."""
+    """Configuration, and the documentation that it follows; as in Markdown, code stands between backticks."""
 
 
 class Document(_Record):

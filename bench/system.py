@@ -57,7 +57,7 @@ class System(Protocol):
     title: str
     """Heading of its column."""
     tuned: str
-    """How it is configured, and what undoes a release."""
+    """Configuration, and what undoes a release."""
 
     @property
     def controllers(self) -> Sequence[tuple[str, str]]:

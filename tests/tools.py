@@ -52,6 +52,7 @@ def settings_file(twin: config.Twin, directory: Path, changes: dict[str, Any]) -
             document["config"].pop(key, None)
         else:
             document["config"][key] = value
+    directory.mkdir(exist_ok=True)
     path = directory / "Pulumi.prod.yaml"
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

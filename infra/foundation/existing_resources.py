@@ -278,14 +278,34 @@ def find_existing(clients: AwsClients, kind: str, inputs: Inputs) -> str | None:
         raise explain(error, f"{kind} (is it there already?)", clients.endpoint_url) from error
 
 
-def read_owners(stack: str) -> Mapping[str, str]:
-    """Return URN → id of all that the stack's state holds; empty where Pulumi's own command can't say it."""
+def export_state(stack: str) -> dict[str, Any]:
+    """Ask Pulumi's own command for the stack's state.
+
+    Raises:
+        PreflightError: it doesn't say so.
+    """
     argv = ["pulumi", "stack", "export", "--stack", stack]
     try:
-        result = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    except (OSError, subprocess.CalledProcessError):
+        result = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise PreflightError(f"`{' '.join(argv)}` can't be run: {error}") from error
+    if result.returncode != 0:
+        raise PreflightError(f"`{' '.join(argv)}` failed: {result.stderr.strip()}")
+    exported: dict[str, Any] = json.loads(result.stdout)
+    return exported
+
+
+def resources_of(exported: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the resources of an exported state; none of an empty one."""
+    return list((exported.get("deployment") or {}).get("resources") or [])
+
+
+def read_owners(stack: str) -> Mapping[str, str]:
+    """Return URN → id of all that the stack's state holds; empty where Pulumi's own command can't say it."""
+    try:
+        resources = resources_of(export_state(stack))
+    except PreflightError:
         return {}
-    resources = (json.loads(result.stdout).get("deployment") or {}).get("resources") or []
     return {str(each["urn"]): str(each.get("id", "")) for each in resources}
 
 

@@ -14,8 +14,6 @@ what comes later is asked for by its real id. Then:
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +25,15 @@ from infra.clients.aws import AwsClients, error_code, explain
 from infra.errors import PreflightError, ShopCatError
 from infra.foundation.auto_names import is_auto_name
 from infra.foundation.dns import certificate_arns
-from infra.foundation.existing_resources import FINDERS, HELM_RELEASE, Inputs, find_existing, find_helm_release
+from infra.foundation.existing_resources import (
+    FINDERS,
+    HELM_RELEASE,
+    Inputs,
+    export_state,
+    find_existing,
+    find_helm_release,
+    resources_of,
+)
 
 if TYPE_CHECKING:
     from infra.clients.kubernetes import KubernetesClient
@@ -257,9 +263,9 @@ def is_listed(kind: str, inputs: Inputs) -> bool:
 
 def known_resources(deployment: Mapping[str, Any]) -> frozenset[tuple[str, str, str]]:
     """Return type, name and parent's URN of each resource of an exported state."""
-    resources = (deployment.get("deployment") or {}).get("resources") or []
     return frozenset(
-        (str(each["type"]), str(each["urn"]).rpartition("::")[2], str(each.get("parent", ""))) for each in resources
+        (str(each["type"]), str(each["urn"]).rpartition("::")[2], str(each.get("parent", "")))
+        for each in resources_of(deployment)
     )
 
 
@@ -269,14 +275,10 @@ def read_known_resources(stack: str) -> frozenset[tuple[str, str, str]]:
     Raises:
         ShopCatError: it doesn't say so.
     """
-    argv = ["pulumi", "stack", "export", "--stack", stack]
     try:
-        result = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    except OSError as error:
-        raise PreflightError(f"shopcat:rebuildState: `{' '.join(argv)}` can't be run: {error}") from error
-    if result.returncode != 0:
-        raise PreflightError(f"shopcat:rebuildState: `{' '.join(argv)}` failed: {result.stderr.strip()}")
-    return known_resources(json.loads(result.stdout))
+        return known_resources(export_state(stack))
+    except PreflightError as error:
+        raise PreflightError(f"shopcat:rebuildState: {error}") from error
 
 
 class StateRebuild:

@@ -41,7 +41,6 @@ def up(twin: Twin, settings: Path, *options: str) -> tuple[int, str]:
 def with_restore(twin: Twin, directory: Path, **restore: Any) -> Path:
     import yaml
 
-    directory.mkdir(exist_ok=True)
     present = yaml.safe_load((twin.directory / "Pulumi.prod.yaml").read_text())["config"]["shopcat:database"]
     return settings_file(twin, directory, {"shopcat:database": {**present, "restore": restore}})
 

@@ -203,13 +203,13 @@ def test_every_other_setting_s_resources_are_taken_up_as_well(simulated: Twin, t
 
     # Another name than the last update's: no second database is made.
     other = {**more["shopcat:database"], "identifier": "shopcat-2"}
-    wrong = other_settings(twin, tmp_path / "wrong", {**more, "shopcat:database": other, "shopcat:rebuildState": True})
+    wrong = settings_file(twin, tmp_path / "wrong", {**more, "shopcat:database": other, "shopcat:rebuildState": True})
     refused = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(wrong))
     assert refused.returncode != 0
     assert "aws:rds/instance:Instance database: there is none of the name shopcat-2" in refused.stdout + refused.stderr
     assert differing(before[0], in_aws(twin)) == {}
 
-    rebuild = other_settings(twin, tmp_path / "rebuild", {**more, "shopcat:rebuildState": True})
+    rebuild = settings_file(twin, tmp_path / "rebuild", {**more, "shopcat:rebuildState": True})
     result = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(rebuild))
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr
     assert unmanaged(twin) == []
@@ -218,14 +218,9 @@ def test_every_other_setting_s_resources_are_taken_up_as_well(simulated: Twin, t
     assert differing(before[2], what_watches(twin)) == {}
     assert set(summary(command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(chosen)).stdout)) == {"unchanged"}
     # Access to the cluster is protected as it is, so an administrator goes by `pulumi state unprotect` alone.
-    fewer = other_settings(twin, tmp_path / "fewer", {"shopcat:cluster": more["shopcat:cluster"]})
+    fewer = settings_file(twin, tmp_path / "fewer", {"shopcat:cluster": more["shopcat:cluster"]})
     command(twin, UP, PULUMI_OPTION_CONFIG_FILE=str(fewer))
     assert len(in_aws(twin)["databases"]) == 1
-
-
-def other_settings(twin: Twin, folder: Path, settings: dict[str, Any]) -> Path:
-    folder.mkdir()
-    return settings_file(twin, folder, settings)
 
 
 def what_watches(twin: Twin) -> dict[str, Any]:
