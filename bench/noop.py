@@ -124,7 +124,7 @@ def measure(twin: Twin, settings: Path | None = None, rounds: int = ROUNDS) -> N
     _, resources = once(pulumi.STACK, REPOSITORY, ours_environment)
     with tempfile.TemporaryDirectory(prefix="shopcat-empty-") as name:
         declaring = imports() + declaring_components(resources)
-        environment["PULUMI_BACKEND_URL"] = f"file://{name}"
+        environment["PULUMI_BACKEND_URL"] = pulumi.backend_url(Path(name))
         programs = {"empty": "", "importing": _program(imports()), "declaring": _program(declaring)}
         for program, text in programs.items():
             directory = Path(name) / program

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra.clients.aws import AwsClients
 from infra.errors import AwsError
@@ -102,7 +103,7 @@ def preview_files(environment: Mapping[str, str], clients: AwsClients, number: i
         raise PipelineError(
             f"PULUMI_BACKEND_URL={url}: the clean-up knows the previews' bucket and file:///…; unset it"
         )
-    return state.Directory(Path(url.removeprefix("file://")))
+    return state.Directory(Path(urlsplit(url).path))
 
 
 def cluster_info(clients: AwsClients) -> dict[str, Any]:

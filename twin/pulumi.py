@@ -134,6 +134,15 @@ def client(twin: Twin, service: str) -> Any:
     )
 
 
+def backend_url(folder: Path) -> str:
+    """The URL of a state backend in a folder, written so that an engine killed at any moment leaves it readable.
+
+    Each file is renamed into place; the `.attrs` beside it that the engine would write by default is not, and an empty
+    one makes every command of every stack fail with "EOF".
+    """
+    return f"file://{folder}?metadata=skip"
+
+
 def environment(twin: Twin) -> dict[str, str]:
     """Environment in which ``pulumi``, ``kubectl`` and ``aws`` work on the twin."""
     directories = [
@@ -145,7 +154,7 @@ def environment(twin: Twin) -> dict[str, str]:
         **twin.aws_environment(),
         "PATH": os.pathsep.join([*directories, os.environ.get("PATH", "")]),
         "PULUMI_HOME": str(twin.directory / "pulumi-home"),
-        "PULUMI_BACKEND_URL": f"file://{twin.directory}/pulumi-state",
+        "PULUMI_BACKEND_URL": backend_url(twin.directory / "pulumi-state"),
         "PULUMI_CONFIG_PASSPHRASE_FILE": str(twin.directory / "passphrase"),
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PULUMI_SKIP_UPDATE_CHECK": "true",

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from policy import rules
 from tests import conftest
 from tests.tools import aws, command, settings_file, summary
+from twin import pulumi
 from twin.config import Twin
 from twin.paths import REPOSITORY
 from twin.scenarios import production
@@ -105,7 +106,7 @@ class Program:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         cwd = ["--cwd", str(self._folder), "--non-interactive"]
         environment = {
-            "PULUMI_BACKEND_URL": f"file://{self._folder}/state",
+            "PULUMI_BACKEND_URL": pulumi.backend_url(self._folder / "state"),
             "PULUMI_OPTION_CONFIG_FILE": str(self._settings),
         }
         return command(self._twin, ["pulumi", *arguments, *cwd], check=False, **environment)

@@ -26,6 +26,7 @@ from tests.tools import aws, command, kubectl
 from tests.twin import hands
 from tests.twin.shop import DELAY_SCALE, SHORT, Shop, fault, open_shop, stop, wait_for
 from tests.twin.test_release import COUNT, CRASH, ERRORS_LATER, PAGE
+from twin import pulumi
 from twin.aws import postgres
 from twin.config import Twin
 from twin.loadbalancer import service
@@ -413,7 +414,7 @@ def two_at_once(shop: Shop, tag: str) -> str:
     shutil.copytree(shop.twin.directory / "pulumi-state", state)
     first, log = shop.start(tag=tag)
     second_log = shop.directory / f"second-{tag}.log"
-    backend = {"PULUMI_BACKEND_URL": f"file://{state}"}
+    backend = {"PULUMI_BACKEND_URL": pulumi.backend_url(state)}
     second = run.start_up(shop.twin, shop.copy(), second_log, {"tag": other}, more=backend)
     codes = (first.wait(900), second.wait(900))
     assert sorted(code != 0 for code in codes) == [False, True], log.read_text() + second_log.read_text()

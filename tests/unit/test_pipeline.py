@@ -32,6 +32,7 @@ from pipeline.state import PreviewStack
 from pipeline.steps import Step, Steps, steps_table
 from tests.unit.releases import record
 from twin.errors import TwinError
+from twin.pulumi import backend_url
 from twin.scenarios import pipeline_times
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -358,7 +359,7 @@ def test_the_reaper_finds_every_preview_in_the_folder_of_its_own_number(clients:
 
 
 def test_on_the_twin_all_previews_share_a_folder(clients: AwsClients, tmp_path: Path) -> None:
-    files = stack.preview_files({"PULUMI_BACKEND_URL": f"file://{tmp_path}"}, clients)
+    files = stack.preview_files({"PULUMI_BACKEND_URL": backend_url(tmp_path)}, clients)
     (tmp_path / ".pulumi/stacks/shopcat").mkdir(parents=True)
     for name in ("pr-3.json", "pr-12.json", "prod.json"):
         (tmp_path / f".pulumi/stacks/shopcat/{name}").touch()

@@ -56,7 +56,7 @@ def environment(twin: Twin, stack: str) -> dict[str, str]:
     """Environment of production's commands, with the previews' backend and the stack's settings."""
     return {
         **pulumi.environment(twin),
-        "PULUMI_BACKEND_URL": f"file://{twin.directory}/pulumi-state-previews",
+        "PULUMI_BACKEND_URL": pulumi.backend_url(twin.directory / "pulumi-state-previews"),
         "PULUMI_OPTION_CONFIG_FILE": str(settings_file(twin, stack)),
     }
 
