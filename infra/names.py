@@ -51,6 +51,7 @@ def workload_name(colour: Colour) -> str:
 
 
 COLOUR_LABEL = "shopcat/colour"
+RELEASE_LABEL = "shopcat/release"
 POD_SECURITY_LABEL = "pod-security.kubernetes.io/enforce"
 POD_SECURITY = "restricted"
 """Level that the namespaces of this program ask for (kubernetes.io/docs/concepts/security/pod-security-standards)."""

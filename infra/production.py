@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pulumi
@@ -46,6 +47,7 @@ from infra.previews import admission_policies, cluster_info, rbac, slots
 from infra.previews.admission_facts import AdmissionFacts
 from infra.previews.image_policies import smoke_images
 from infra.release import plan as release_plan
+from infra.release import way_back
 from infra.release.blue_green import BlueGreen
 from infra.settings import domains
 
@@ -91,9 +93,7 @@ class _Known:
     misleading_version: str
     """Version of the application's secret, where it leads to another database than the settings say; empty where it does not."""
     notes: Sequence[str]
-    """On a restart of the database that this update makes, or that is owed, and on the add-ons' charts."""
-    leaves_database: bool
-    """An abort or rollback, while the settings ask for a restart of the database: the next update makes it."""
+    """On what a way back leaves, on a restart of the database that this update makes, or that is owed, and on the charts."""
 
 
 def _read(settings: Settings, clients: AwsClients) -> _Known:
@@ -102,9 +102,10 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     Raises:
         ShopCatError: what is wanted is not allowed, or can't be known.
     """
-    names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
-    zone_ids = {name.balancer: dns.find_zone(clients, name) for name in names}
     plan = release_plan.make_plan(settings, clients)
+    lenient = way_back.Leniency(is_way_back=plan.is_way_back)
+    names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
+    zone_ids = {name.balancer: lenient.judge(partial(dns.find_zone, clients, name)) or "" for name in names}
     if not settings.protection:
         slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
     if plan.decision.action == "platform":
@@ -113,25 +114,26 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         for name in names:
             dns.refuse_taken_name(clients, zone_ids[name.balancer], name)
     for name in names:
-        dns.refuse_taken_aliases(clients, zone_ids[name.balancer], name)
-    live = existing_database.refuse_unfit_database(clients, settings.database, protect=settings.protection)
-    opened = plan.decision.open or plan.state.open
-    is_way_back = bool(settings.abort or settings.rollback or (opened and opened.kind == "rollback"))
-    notes, leaves_database = existing_database.restart_notes(
-        live, settings.database, opened.name if opened else "", is_way_back=is_way_back
+        lenient.judge(partial(dns.refuse_taken_aliases, clients, zone_ids[name.balancer], name))
+    live = lenient.judge(
+        partial(existing_database.refuse_unfit_database, clients, settings.database, protect=settings.protection)
     )
-    existing_database.refuse_taken_snapshot(clients, settings.database)
-    chart_notes = chart_upgrade.refuse_unfit_charts(plan.kubernetes, settings)
-    existing = settings.cluster.existing
+    opened = plan.decision.open or plan.state.open
+    notes = existing_database.restart_notes(
+        live, settings.database, opened.name if opened else "", is_way_back=plan.is_way_back
+    )
+    lenient.judge(partial(existing_database.refuse_taken_snapshot, clients, settings.database))
+    chart_notes = lenient.judge(partial(chart_upgrade.refuse_unfit_charts, plan.kubernetes, settings)) or []
+    existing, cluster = settings.cluster.existing, settings.cluster
     if existing is None:
-        upgrade.refuse_unfit_version(clients, settings.cluster.name, settings.cluster.kubernetes_version)
+        lenient.judge(partial(upgrade.refuse_unfit_version, clients, cluster.name, cluster.kubernetes_version))
         production_cidrs, preview_cidrs, _ = subnets(settings.vpc.cidr)
     else:
-        existing_network.refuse_old(plan.kubernetes())
-        existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images)
+        lenient.judge(lambda: existing_network.refuse_old(plan.kubernetes()))
+        lenient.judge(lambda: existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images))
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
     misleading = misleading_version(clients, settings.database)
-    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, [*notes, *chart_notes], leaves_database)
+    return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, [*lenient.notes, *notes, *chart_notes])
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,8 @@ class Production(pulumi.ComponentResource):
         guard = existing_resources.ImportGuard(clients, known.plan.kubernetes, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
         pulumi.runtime.register_stack_transformation(auto_names.keep_name)
+        if known.plan.is_way_back:
+            pulumi.runtime.register_resource_transform(way_back.leave_platform)
         if settings.rebuild_state:
             standing = state_rebuild.read_known_resources(stack)
             rebuild = state_rebuild.StateRebuild(clients, known.plan.kubernetes, stack, standing)
@@ -221,7 +225,7 @@ class Production(pulumi.ComponentResource):
             cluster=provider,
             depends_on=addons.ready,
             misleading=known.misleading_version,
-            stays_as_it_is=known.leaves_database,
+            stays_as_it_is=known.plan.is_way_back,
         )
         # In the cluster the previews' identity is known only once it is confined.
         self.github_roles = GithubRoles(

@@ -145,15 +145,19 @@ class DrainBudget:
             known[f"{name}_seconds"] for name in ("longest_request", "propagation", "controller_lag")
         )
         pre_stop = lag + propagation
+        grace = pre_stop + known["app_drain_seconds"] + known["margin_seconds"]
         idle = max(longest + 5, min(_DEFAULT_IDLE_TIMEOUT_SECONDS, known["app_keep_alive_seconds"] - 5))
         check = known["health_interval_seconds"] * known["health_threshold"] + known["requeue_seconds"]
         progress = _or(chosen.progress_deadline_seconds, known["startup_seconds"] + check + lag + 30)
         budget = cls(
             **known,
             pre_stop_seconds=pre_stop,
-            grace_seconds=pre_stop + known["app_drain_seconds"] + known["margin_seconds"],
+            grace_seconds=grace,
             idle_timeout_seconds=_or(chosen.idle_timeout_seconds, idle),
-            deregistration_delay_seconds=_or(chosen.deregistration_delay_seconds, propagation + longest),
+            # As long as the pod lives: where a node hears later than budgeted, the pod's own drain ends a request, not the node.
+            deregistration_delay_seconds=_or(
+                chosen.deregistration_delay_seconds, max(propagation + longest, min(grace, DEREGISTRATION_SECONDS))
+            ),
             settle_seconds=_or(chosen.settle_seconds, max(propagation + longest, METRIC_MINUTES_SECONDS)),
             progress_deadline_seconds=progress,
             pulumi_timeout_seconds=_or(chosen.pulumi_timeout_seconds, progress + 60),

@@ -205,7 +205,7 @@ class Addons(pulumi.ComponentResource):
 
         async def compare(_: pulumi.ResourceHookArgs) -> None:
             await threads.in_thread(
-                crds.fetch_crds,
+                crds.fetch_archive,
                 mirror.external_secrets,
                 OPERATOR,
                 versions.external_secrets,

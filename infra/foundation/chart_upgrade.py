@@ -128,7 +128,7 @@ def refuse_unfit_charts(kubernetes: Callable[[], KubernetesClient], settings: Se
         if obstacle:
             raise PreflightError(f"{obstacle}. Nothing was changed")
         mirror, digest = (getattr(each, field) for each in (settings.chart_mirror, settings.chart_digests))
-        archive = read_archive(crds.fetch_crds(mirror, chart, wanted, digest))
+        archive = read_archive(crds.fetch_archive(mirror, chart, wanted, digest))
         present = _chart_version(history.base.release()) if history.base else ""
         if reasons := _chart_refusals(kubernetes(), archive, chart, values, settings):
             raise PreflightError(

@@ -74,7 +74,7 @@ def versions(repository: str, chart: str) -> list[str]:
     return [version for version in listed if not CHART_VERSION.wrong(version)]
 
 
-def fetch_crds(repository: str, chart: str, version: str, expected: str) -> bytes:
+def fetch_archive(repository: str, chart: str, version: str, expected: str) -> bytes:
     """Fetch the chart's archive that the settings name, from where the repository's own index says.
 
     Args:
@@ -135,7 +135,7 @@ def bring_up_to(
     Raises:
         ShopCatError: the chart can't be had, or the API server refuses a definition; then the release is not changed.
     """
-    definitions = read_archive(fetch_crds(repository, chart, version, digest)).crds()
+    definitions = read_archive(fetch_archive(repository, chart, version, digest)).crds()
     for each in definitions:
         kubernetes.apply(f"{_PATH}/{each['metadata']['name']}", _without_status(each), FIELD_MANAGER)
     for _ in range(ESTABLISHED_SECONDS):

@@ -28,7 +28,7 @@ from infra.access import addon_policies
 from infra.clients import threads
 from infra.clients.aws import error_code, explain
 from infra.errors import PreflightError
-from infra.foundation.database_fit import OUTAGE, RESTARTING_PROPERTIES, apply_method, restart_command, static_changes
+from infra.foundation.database_fit import OUTAGE, apply_method, restart_command, static_changes
 from infra.foundation.database_jobs import STORE, DatabaseJobs, Field, declare_external_secret, job_metadata
 from infra.foundation.database_roles import role_sql
 from infra.foundation.restored_database import declare_restored_instance, restored_sql
@@ -241,7 +241,7 @@ class Database(pulumi.ComponentResource):
             cluster: the provider of what is made in the cluster.
             depends_on: what that needs.
             misleading: version of the application's secret that is replaced (`misleading_version`).
-            stays_as_it_is: whatever of the settings restarts the instance is left to the next update.
+            stays_as_it_is: on a way back a restored instance stays as it is, like all else (infra/release/way_back.py).
 
         Returns:
             What a release needs of the database.
@@ -300,14 +300,17 @@ class Database(pulumi.ComponentResource):
             # Of a name of its own in each life of the stack, since the snapshot outlives it.
             final_snapshot_identifier=group.id.apply(final_snapshot),
             apply_immediately=config.apply_immediately,
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                protect=settings.protection,
-                ignore_changes=[*RESTARTING_PROPERTIES, "applyImmediately"] if stays_as_it_is else None,
-            ),
+            opts=pulumi.ResourceOptions(parent=self, protect=settings.protection),
         )
         self.restored = (
-            declare_restored_instance(config, config.restore, self.instance, protect=settings.protection, parent=self)
+            declare_restored_instance(
+                config,
+                config.restore,
+                self.instance,
+                protect=settings.protection,
+                parent=self,
+                stays_as_it_is=stays_as_it_is,
+            )
             if config.restore
             else None
         )

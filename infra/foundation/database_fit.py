@@ -39,8 +39,6 @@ STATIC_PARAMETERS = frozenset(
 """Parameters that PostgreSQL reads only when it starts (context "postmaster" of pg_settings, 15 to 17), and RDS's own that is
 the same. RDS takes a static one with `pending-reboot` alone, and applies it at the next restart that somebody asks for; its
 maintenance window restarts nothing for it (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/USER_RebootInstance.html)."""
-RESTARTING_PROPERTIES = ("engineVersion", "instanceClass", "backupRetentionPeriod")
-"""Properties of the instance whose change restarts it (`restarts`)."""
 OUTAGE = "requests that need the database fail meanwhile, mostly for less than a minute, at most for several"
 """RDS restarts a single instance, and of a Multi-AZ deployment both at once (docs.aws.amazon.com/AmazonRDS/latest/UserGuide/
 USER_UpgradeDBInstance.PostgreSQL.html, minor version upgrades)."""

@@ -76,30 +76,26 @@ def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, prot
 
 def restart_notes(
     live: LiveDatabase | None, wanted: DatabaseSettings, release: str, *, is_way_back: bool = False
-) -> tuple[list[str], bool]:
-    """Decide about a restart of the database that this update would make; a way back is never refused for one.
+) -> list[str]:
+    """Decide about a restart of the database that this update would make; a way back neither makes one nor is refused for it.
 
     Args:
         live: the database; `None` if it is not known.
         wanted: the settings.
         release: the release that is open, or that this update begins or takes back; empty if there is none.
-        is_way_back: the update aborts or rolls back.
+        is_way_back: the update aborts or rolls back, and leaves the database as it is (`Database.declare`).
 
     Returns:
-        Lines for the plan, also on a restart that is owed; and true if the restart is left to the next update.
+        Lines for the plan, also on a restart that is owed.
 
     Raises:
         PreflightError: a restart within this update would fail that release.
     """
     if live is None:
-        return [], False
+        return []
     changes = restarts(live, wanted)
-    is_left = bool(changes) and wanted.apply_immediately and is_way_back
-    if is_left:
-        note = (
-            f"{', '.join(changes)}: left to the next `pulumi up -s prod`, since RDS would restart the database in the middle of "
-            "this way back"
-        )
+    if changes and is_way_back:
+        note = f"{', '.join(changes)}: left to the next `pulumi up -s prod`; a way back leaves the database as it is"
     elif changes and wanted.apply_immediately and release:
         raise PreflightError(
             f"{', '.join(changes)}: RDS would restart the database in the middle of release {release}. Nothing was changed; set "
@@ -111,7 +107,7 @@ def restart_notes(
         f"database {wanted.identifier} has static parameters that hold only from its next restart on: `"
         f"{restart_command(wanted.identifier)}` restarts it, and {OUTAGE}"
     )
-    return [*filter(None, [note]), *([owed] if live.waits_for_restart else [])], is_left
+    return [*filter(None, [note]), *([owed] if live.waits_for_restart else [])]
 
 
 def has_snapshot(clients: AwsClients, name: str) -> bool:

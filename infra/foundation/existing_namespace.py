@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import PreflightError
-from infra.names import COLOUR_LABEL, POD_SECURITY, POD_SECURITY_LABEL, SHOP_NAMESPACE
+from infra.names import COLOUR_LABEL, POD_SECURITY, POD_SECURITY_LABEL, RELEASE_LABEL, SHOP_NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +32,7 @@ def foreign_images(pods: Iterable[Mapping[str, Any]]) -> list[str]:
     images = {
         str(container["image"])
         for pod in pods
-        if COLOUR_LABEL not in (pod["metadata"].get("labels") or {})
+        if not {COLOUR_LABEL, RELEASE_LABEL} & set(pod["metadata"].get("labels") or {})
         and (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
         for key in ("initContainers", "containers")
         for container in pod["spec"].get(key) or []

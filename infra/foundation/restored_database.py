@@ -74,7 +74,13 @@ def restored_sql() -> str:
 
 
 def declare_restored_instance(
-    config: DatabaseSettings, restore: Restore, source: aws.rds.Instance, *, protect: bool, parent: pulumi.Resource
+    config: DatabaseSettings,
+    restore: Restore,
+    source: aws.rds.Instance,
+    *,
+    protect: bool,
+    parent: pulumi.Resource,
+    stays_as_it_is: bool = False,
 ) -> aws.rds.Instance:
     """Declare the instance.
 
@@ -84,6 +90,7 @@ def declare_restored_instance(
         source: the first instance.
         protect: production's protection. It holds for the restored one while releases use it.
         parent: component that it belongs to.
+        stays_as_it_is: what the settings change of it is left to the next update.
     """
     protected = protect and restore.serves
     return aws.rds.Instance(
@@ -119,7 +126,7 @@ def declare_restored_instance(
             # Another moment is another database under the same name.
             delete_before_replace=True,
             replacement_trigger=restore.at,
-            ignore_changes=["restoreToPointInTime"],
+            ignore_changes=["*"] if stays_as_it_is else ["restoreToPointInTime"],
             custom_timeouts=pulumi.CustomTimeouts(create="3h", update="3h", delete="1h"),
         ),
     )

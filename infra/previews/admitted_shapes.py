@@ -14,7 +14,7 @@ from typing import Any
 
 from infra import capacity
 from infra.foundation.cel import Free, between, default, literal, same_quantities, same_quantity
-from infra.names import APPLICATION, PREVIEW_PRIORITY_CLASS, SECRET_KEYS
+from infra.names import APPLICATION, PREVIEW_PRIORITY_CLASS, RELEASE_LABEL, SECRET_KEYS
 from infra.previews import manifests
 from infra.release.record import DrainNumbers, Record, TemplateInput
 from infra.settings.limits import BY_DIGEST, LONGEST_WAIT_SECONDS, TAG
@@ -136,7 +136,7 @@ def application_shape(repository: str, most_grace_seconds: int) -> dict[str, Any
     spec["progressDeadlineSeconds"] = between(1, LONGEST_WAIT_SECONDS, " s")
     spec["replicas"] = between(0, 1)
     template = spec["template"]
-    template["metadata"]["labels"]["shopcat/release"] = _short_text(63)
+    template["metadata"]["labels"][RELEASE_LABEL] = _short_text(63)
     pod = template["spec"] = _with_defaults(template["spec"])
     pod["terminationGracePeriodSeconds"] = between(
         1, most_grace_seconds, " s, as long as production's pods (shopcat:drain)"

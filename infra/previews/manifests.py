@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from infra import capacity
-from infra.names import APPLICATION, APPLICATION_PORT, DATABASE_PORT, SECRET_KEYS
+from infra.names import APPLICATION, APPLICATION_PORT, DATABASE_PORT, RELEASE_LABEL, SECRET_KEYS
 from infra.previews import isolation, slots
 from infra.previews.isolation import DATABASE_WORKLOAD, preview_selector
 from infra.release.manifests import MINIMUM_READY_SECONDS, SERVICE_PORT, render_pod_template
@@ -52,7 +52,7 @@ def record(settings: Settings, image_by_digest: str, url: str) -> Record:
 def application_pod(release: Record, priority_class: str) -> dict[str, Any]:
     """Return production's pod, but for what only production has: colours, two nodes to spread over, its priority."""
     pod = render_pod_template(release, "blue")
-    pod["metadata"]["labels"] = {**preview_selector(APPLICATION), "shopcat/release": release.tag}
+    pod["metadata"]["labels"] = {**preview_selector(APPLICATION), RELEASE_LABEL: release.tag}
     spec = pod["spec"]
     spec["priorityClassName"] = priority_class
     del spec["topologySpreadConstraints"]

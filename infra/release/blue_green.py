@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from infra.foundation.database_jobs import DatabaseJobs
     from infra.release.plan import Checks, ColourPlan, Plan
 
+COMPONENT_TYPE = "shopcat:release:BlueGreen"
 SHOP_PRIORITY = 100_000
 POINTER = "shopcat-live"
 
@@ -113,7 +114,7 @@ class BlueGreen(pulumi.ComponentResource):
             is_shared: pods that another program made still serve in the namespace, and must be able to start again.
             opts: of the component.
         """
-        super().__init__("shopcat:release:BlueGreen", name, None, opts)
+        super().__init__(COMPONENT_TYPE, name, None, opts)
         self._plan = plan
         self._protected = protect
         self._platform = list(platform)

@@ -35,7 +35,10 @@ def declare_logins(
         opts: of all that is declared; their hooks run before it is made.
     """
     own = {
-        name: [_declare_login(record.login, each, plan.database_owner, opts) for each in databases]
+        name: [
+            _declare_login(record.login, each, plan.database_owner, _login_options(plan, name, opts))
+            for each in databases
+        ]
         if record.login and _sets_password(plan, record)
         else []
         for name, record in sorted(records.items())
@@ -49,6 +52,12 @@ def _is_going_on(plan: Plan, name: str) -> bool:
     """Check for the release that this update makes live."""
     decision = plan.decision
     return decision.open is not None and decision.open.name == name and decision.action in ("release", "resume")
+
+
+def _login_options(plan: Plan, name: str, opts: pulumi.ResourceOptions) -> pulumi.ResourceOptions:
+    """Return options by which a way back sets no other release's password once more, whatever image the settings name now."""
+    stays = plan.is_way_back and not _is_going_on(plan, name)
+    return pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(ignore_changes=["*"])) if stays else opts
 
 
 def _sets_password(plan: Plan, record: Record) -> bool:

@@ -9,6 +9,7 @@ from infra.names import (
     APPLICATION_PORT,
     COLOUR_LABEL,
     HEALTH_PATH,
+    RELEASE_LABEL,
     RUNTIME_USER,
     SECRET_KEYS,
     SHOP_NAMESPACE,
@@ -82,7 +83,7 @@ def render_pod_template(record: Record, colour: Colour) -> dict[str, Any]:
     probe = {"httpGet": {"path": HEALTH_PATH, "port": "http"}, "timeoutSeconds": 3}
     pod = {
         "metadata": {
-            "labels": {**colour_selector(colour), "shopcat/release": record.name},
+            "labels": {**colour_selector(colour), RELEASE_LABEL: record.name},
         },
         "spec": {
             "terminationGracePeriodSeconds": drain.grace_seconds,
@@ -147,7 +148,7 @@ def render_migration(record: Record, colour: Colour) -> dict[str, Any]:
     )
     spec["restartPolicy"] = "Never"
     spec["terminationGracePeriodSeconds"] = 30
-    pod["metadata"]["labels"] = {"app.kubernetes.io/name": f"{APPLICATION}-migrate", "shopcat/release": record.name}
+    pod["metadata"]["labels"] = {"app.kubernetes.io/name": f"{APPLICATION}-migrate", RELEASE_LABEL: record.name}
     return pod
 
 
@@ -208,7 +209,7 @@ def smoke_deadline_seconds(record: Record) -> int:
 def render_smoke(record: Record, colour: Colour) -> dict[str, Any]:
     """Return the pod template of the smoke test against the colour's Service: health path and page, and that they are new."""
     pod = {
-        "metadata": {"labels": {"app.kubernetes.io/name": SMOKE, "shopcat/release": record.name}},
+        "metadata": {"labels": {"app.kubernetes.io/name": SMOKE, RELEASE_LABEL: record.name}},
         "spec": {
             "restartPolicy": "Never",
             "terminationGracePeriodSeconds": 5,

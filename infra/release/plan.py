@@ -105,6 +105,8 @@ class Plan:
     probe_address: str = ""
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
+    is_way_back: bool = False
+    """An abort or a rollback: it changes the release and nothing else (infra/foundation/way_back.py)."""
     is_held: bool = False
     """`shopcat:holdTraffic`, or a state that is being rebuilt: the release stops before traffic moves."""
     is_traffic_misplaced: bool = False
@@ -178,6 +180,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         database_owner=settings.database.application_role,
         kubernetes=kubernetes,
         room=room,
+        is_way_back=bool(settings.abort or settings.rollback or (decision.open and decision.open.kind == "rollback")),
         is_held=settings.hold_traffic or settings.rebuild_state,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import pulumi
 import pulumi_kubernetes as kubernetes
 
-from infra.names import APPLICATION, EXTERNAL_SECRETS_API, LOGIN_KEYS, SECRET_KEYS
+from infra.names import APPLICATION, EXTERNAL_SECRETS_API, LOGIN_KEYS, RELEASE_LABEL, SECRET_KEYS
 from infra.release.manifests import SECRET_SECONDS
 from infra.release.record import Record
 
@@ -64,7 +64,7 @@ def declare_release_secret(
         record.secret_resource,
         api_version=EXTERNAL_SECRETS_API,
         kind="ExternalSecret",
-        metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, "shopcat/release": record.name}},
+        metadata={**marked, "labels": {"app.kubernetes.io/name": APPLICATION, RELEASE_LABEL: record.name}},
         spec=spec,
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(custom_timeouts=_RESOURCE_TIMEOUTS)),
     )

@@ -25,15 +25,17 @@ from twin.paths import REPOSITORY
 from twin.scenarios import production
 
 pytestmark = pytest.mark.engine
+ROLES = {
+    "shopcat:github": {**GITHUB, "updatesPlatform": True},
+    "shopcat:monitoring": {"email": "ops@example.com", "slowestSeconds": 10},
+}
 UP = ["pulumi", "up", "-s", "prod", "--yes", "--skip-preview"]
 
 
 @pytest.fixture(scope="module")
 def roles(simulated: Twin, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Settings with a repository on GitHub, brought up by an administrator."""
-    changed = settings_file(
-        simulated, tmp_path_factory.mktemp("settings"), {"shopcat:github": {**GITHUB, "updatesPlatform": True}}
-    )
+    changed = settings_file(simulated, tmp_path_factory.mktemp("settings"), ROLES)
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(changed))
     return changed
 
@@ -47,10 +49,7 @@ def policies(twin: Twin) -> list[dict[str, Any]]:
 
 def run(twin: Twin, settings: Path, *, succeeds: bool = True, **changes: Any) -> tuple[str, set[str]]:
     """`pulumi up -s prod` in a session of the release role: what it said, and what it called, all of which is allowed."""
-    document = yaml.safe_load(settings.read_text())
-    document["config"].update(changes)
-    path = settings.with_name("run.yaml")
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
+    path = settings_file(twin, settings.with_name("run"), {**ROLES, **changes})
     who = session(twin, RELEASE_ROLE, "release")
     result = command(twin, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(path), **who)
     said = result.stdout + result.stderr
@@ -146,29 +145,42 @@ def test_nothing_to_do(simulated: Twin, roles: Path) -> None:
 def test_a_release_that_is_shifted_back_and_its_abort(simulated: Twin, roles: Path) -> None:
     """Simulated pods serve no page, so the probes of the shift fail, and it puts the weights back.
 
-    The abort is not refused because the settings ask meanwhile for another database, nor does it make it so.
+    The abort is not refused because the settings ask meanwhile for another platform, nor does it change that.
     """
     production.push_image(simulated, REPOSITORY / "twin" / "application", "v1.1.0")
     said, calls = run(simulated, roles, succeeds=False, **{"shopcat:tag": "v1.1.0"})
     assert "everything is back on green" in said
     assert {"elasticloadbalancing:ModifyRule", "dynamodb:PutItem", "secretsmanager:DescribeSecret"} <= calls
-    database = yaml.safe_load(roles.read_text())["config"]["shopcat:database"]
-    larger = {"shopcat:database": {**database, "instanceClass": "db.t4g.medium"}}
-    refused, _ = run(simulated, roles, succeeds=False, **larger)
+    settings = yaml.safe_load(roles.read_text())["config"]
+    database, cluster, monitoring = (settings[f"shopcat:{name}"] for name in ("database", "cluster", "monitoring"))
+    wishes = {
+        "shopcat:database": {
+            **database,
+            "instanceClass": "db.t4g.medium",
+            "maintenanceWindow": "sun:03:00-sun:03:30",
+            "storageGibibytes": 2 * database["storageGibibytes"],
+        },
+        "shopcat:cluster": {
+            **cluster,
+            "addonVersions": {**cluster["addonVersions"], "coredns": "v1.13.2-eksbuild.5"},
+        },
+        "shopcat:drain": {**settings["shopcat:drain"], "deregistrationDelay": 300},
+        "shopcat:monitoring": {**monitoring, "slowestSeconds": 5},
+    }
+    refused, _ = run(simulated, roles, succeeds=False, **wishes)
     assert "in the middle of release v1.1.0-r1" in refused
-    said, calls = run(simulated, roles, **{"shopcat:abort": "v1.1.0"}, **larger)
+    said, calls = run(simulated, roles, **{"shopcat:abort": "v1.1.0"}, **wishes)
     assert "db.t4g.medium: left to the next `pulumi up -s prod`" in said
-    assert "rds:ModifyDBInstance" not in calls
+    # The weights are back already, so nothing but the ledger is written.
+    changing = {call for call in calls if re.search(r":(Create|Modify|Put|Update|Delete|Add|Set)", call)}
+    assert {call.partition(":")[0] for call in changing} == {"dynamodb"}
     assert production.outputs(simulated)["liveRelease"] == "v1.0.0"
-    # The next update makes the change, with an identity that may.
-    path = roles.with_name("larger.yaml")
-    document = yaml.safe_load(roles.read_text())
-    document["config"].update(larger)
-    path.write_text(yaml.safe_dump(document, sort_keys=False))
-    for file, instance_class in ((path, "db.t4g.medium"), (roles, database["instanceClass"])):
-        assert summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(file)).stdout)["updated"] == 1
-        (instance,) = aws(simulated, "rds").describe_db_instances()["DBInstances"]
-        assert instance["DBInstanceClass"] == instance_class
+    # The next update makes the changes, with an identity that may.
+    path = settings_file(simulated, roles.with_name("wishes"), {**ROLES, **wishes})
+    updated = [
+        summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(file)).stdout)["updated"] for file in (path, roles)
+    ]
+    assert updated[0] == updated[1] >= 6, "instance, add-on, both target groups, alarms"
 
 
 def test_an_ordinary_update(simulated: Twin, roles: Path) -> None:
@@ -197,9 +209,7 @@ def test_whatever_else_an_administrator_s_runs_need_is_named(simulated: Twin, ro
 
 def test_taking_it_down_is_an_administrator_s(simulated: Twin, roles: Path) -> None:
     """Last, since nothing is left after it."""
-    document = yaml.safe_load(roles.read_text())
-    document["config"]["shopcat:protection"] = False
-    roles.write_text(yaml.safe_dump(document))
+    roles = settings_file(simulated, roles.parent, {**ROLES, "shopcat:protection": False})
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(roles))
     command(simulated, ["pulumi", "destroy", "-s", "prod", "--yes", "--skip-preview"])
     deleting = {call for call in needed(simulated, config.ACCESS_KEY_ID) if re.search(r":(Delete|Remove|Detach)", call)}

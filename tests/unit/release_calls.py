@@ -231,6 +231,7 @@ BOOTSTRAP = {
 """Calls of `make bootstrap`."""
 READS = {
     "acm:DescribeCertificate",
+    "cloudwatch:GetDashboard",
     "dynamodb:DescribeContinuousBackups",
     "ec2:DescribeAddresses",
     "ec2:DescribeAvailabilityZones",
@@ -258,11 +259,14 @@ READS = {
     "kms:DescribeKey",
     "kms:ListResourceTags",
     "logs:DescribeLogGroups",
+    "logs:DescribeMetricFilters",
     "rds:DescribeDBParameterGroups",
     "rds:DescribeDBSubnetGroups",
     "route53:GetHostedZone",
     "route53:ListResourceRecordSets",
     "secretsmanager:GetRandomPassword",
+    "sns:GetSubscriptionAttributes",
+    "sns:GetTopicAttributes",
 }
 """Calls that notice an obstacle to an update, read a new resource, or wait until a resource is gone."""
 OTHERS = {"elasticloadbalancing:RegisterTargets", "iam:ListRoles", "route53:CreateHostedZone", "sts:AssumeRole"}

@@ -80,7 +80,7 @@ def charts(**versions: str) -> dict[str, Any]:
 @pytest.fixture
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(crds, "fetch_crds", lambda *arguments: asked.append(arguments) or FIT)
+    monkeypatch.setattr(crds, "fetch_archive", lambda *arguments: asked.append(arguments) or FIT)
     return asked
 
 
@@ -186,7 +186,7 @@ def test_a_chart_is_accepted_exactly_if_it_makes_what_is_used_and_stored(
     cluster = Cluster(definitions=standing)
     with pytest.MonkeyPatch.context() as patch:
         chart = archive({"Chart.yaml": "{}", "values.yaml": yaml.safe_dump(VALUES), **files})
-        patch.setattr(crds, "fetch_crds", lambda *_: chart)
+        patch.setattr(crds, "fetch_archive", lambda *_: chart)
         if is_fit:
             refuse(cluster, **charts(externalSecrets="0.21.0"))
             return
@@ -196,7 +196,7 @@ def test_a_chart_is_accepted_exactly_if_it_makes_what_is_used_and_stored(
 
 @pytest.mark.parametrize("setting", ["loadBalancerController", "externalSecrets"])
 def test_a_chart_without_any_definition_is_refused(monkeypatch: pytest.MonkeyPatch, setting: str) -> None:
-    monkeypatch.setattr(crds, "fetch_crds", lambda *_: archive({"Chart.yaml": "name: x"}))
+    monkeypatch.setattr(crds, "fetch_archive", lambda *_: archive({"Chart.yaml": "name: x"}))
     with pytest.raises(PreflightError, match="which this program uses, is not among its definitions"):
         refuse(Cluster(), **charts(**{setting: "9.0.0"}))
 
@@ -241,7 +241,7 @@ def test_a_chart_that_can_not_be_had_is_told_before_anything_moves_where_it_chan
     def gone(*_: Any) -> bytes:
         raise ShopCatError("can't be reached")
 
-    monkeypatch.setattr(crds, "fetch_crds", gone)
+    monkeypatch.setattr(crds, "fetch_archive", gone)
     images = committed()["images"]
     image = images["externalSecrets"].replace("v0.20.4", "v0.20.5")
     with pytest.raises(ShopCatError, match="can't be reached"):
@@ -283,7 +283,7 @@ def test_an_older_chart_and_an_image_of_another_version_are_told(
 
 def test_a_chart_for_another_kubernetes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     chart: Callable[[str], bytes] = lambda text: archive({"Chart.yaml": text})  # noqa: E731
-    monkeypatch.setattr(crds, "fetch_crds", lambda *_: chart("kubeVersion: '>= 1.36.0-0'"))
+    monkeypatch.setattr(crds, "fetch_archive", lambda *_: chart("kubeVersion: '>= 1.36.0-0'"))
     monkeypatch.setattr(chart_upgrade, "definition_refusals", lambda *_: [])
     with pytest.raises(PreflightError, match=r"wants Kubernetes >= 1\.36\.0-0, and .*kubernetesVersion is 1\.35"):
         refuse(Cluster(), **charts(externalSecrets="0.21.0"))

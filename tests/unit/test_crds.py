@@ -173,7 +173,7 @@ def test_an_archive_that_was_replaced_with_its_index_changes_nothing(server: Ser
         server.bring_up_to("3.5.0")
     assert not server.applied
     with pytest.raises(ShopCatError, match="shopcat:chartDigests"):
-        crds.fetch_crds(server.url, CHART, "3.5.0", expected)
+        crds.fetch_archive(server.url, CHART, "3.5.0", expected)
 
 
 WHOLE = archive(FILES)

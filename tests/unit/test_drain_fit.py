@@ -17,7 +17,7 @@ from infra.release.transitions import claimed, gone_live
 from infra.timeouts import DrainBudget, DrainInputs, DrainOverrides
 from tests.unit.releases import template
 
-TODAY = DrainBudget.derive()
+TODAY = DrainBudget.derive(overrides=DrainOverrides(deregistration_delay_seconds=75))
 SLOWER = DrainBudget.derive(DrainInputs(propagation_seconds=60))
 
 

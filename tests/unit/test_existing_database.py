@@ -202,7 +202,10 @@ def test_a_moment_whose_copy_has_left_a_snapshot_is_not_restored_again(clients: 
 
 def test_an_update_reads_it_before_anything_is_declared(clients: AwsClients, monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = SimpleNamespace(
-        decision=SimpleNamespace(action="stay", open=None), state=SimpleNamespace(open=None), kubernetes=None
+        decision=SimpleNamespace(action="stay", open=None),
+        state=SimpleNamespace(open=None),
+        kubernetes=None,
+        is_way_back=False,
     )
     monkeypatch.setattr("infra.production.release_plan.make_plan", lambda *_: plan)
     monkeypatch.setattr("infra.production.upgrade.refuse_unfit_version", lambda *_: None)

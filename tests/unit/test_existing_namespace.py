@@ -14,8 +14,8 @@ from infra.release.manifests import ingress_policy
 OLD = "registry.example/shopcat:latest"
 
 
-def pod(image: str, *, ours: bool = False, phase: str = "Running") -> dict[str, Any]:
-    labels = {"shopcat/colour": "blue"} if ours else {"app": "shopcat"}
+def pod(image: str, *, ours: str = "", phase: str = "Running") -> dict[str, Any]:
+    labels = {ours: "blue"} if ours else {"app": "shopcat"}
     return {"metadata": {"labels": labels}, "spec": {"containers": [{"image": image}]}, "status": {"phase": phase}}
 
 
@@ -31,7 +31,12 @@ class Cluster:
 
 
 IMAGES = st.sampled_from([OLD, "registry.example/sidecar:1", "registry.example/shopcat@sha256:" + "0" * 64])
-PODS = st.builds(pod, IMAGES, ours=st.booleans(), phase=st.sampled_from(["Running", "Pending", "Succeeded", "Failed"]))
+PODS = st.builds(
+    pod,
+    IMAGES,
+    ours=st.sampled_from(["", "shopcat/colour", "shopcat/release"]),
+    phase=st.sampled_from(["Running", "Pending", "Succeeded", "Failed"]),
+)
 
 
 LABELS: st.SearchStrategy[dict[str, str] | None] = st.sampled_from(

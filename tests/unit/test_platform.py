@@ -241,7 +241,7 @@ def test_a_chart_is_first_installed_some_time_after_its_identity(monkeypatch: py
     monkeypatch.setattr(asyncio, "sleep", sleep)
     applied: list[tuple[Any, ...]] = []
     monkeypatch.setattr(addons.crds, "bring_up_to", lambda *given: applied.append(given))
-    monkeypatch.setattr(addons.crds, "fetch_crds", lambda *given: applied.append(given))
+    monkeypatch.setattr(addons.crds, "fetch_archive", lambda *given: applied.append(given))
     for hooks in bound.values():
         first, *rest = hooks.before_create or []
         assert rest == (hooks.before_update or []), "what is done before a chart is changed is also done at first"

@@ -340,7 +340,7 @@ def test_drain_numbers_that_the_live_release_does_not_fit_are_refused_but_not_to
     push("v1.0.0")
     push("v1.1.0", 2)
     release(platform, tag="v1.0.0")
-    short = {"propagation": 15}
+    short = {"propagation": 15, "deregistrationDelay": 45}
     words = r"v1\.0\.0-r1: propagation .*, but 75 s <= 45 s is false: .*deregistrationDelay to at least 75"
     refused(platform, words, drain=short)
     refused(platform, words, drain=short, tag="v1.1.0")
@@ -354,7 +354,7 @@ def test_a_rollback_is_told_what_does_not_fit(platform: AwsClients) -> None:
     push("v1.1.0", 2)
     release(platform, tag="v1.0.0")
     release(platform, tag="v1.1.0", drain={"propagation": 15, "deregistrationDelay": 75})
-    plan = read(platform, rollback="v1.1.0->v1.0.0", drain={"propagation": 15})
+    plan = read(platform, rollback="v1.1.0->v1.0.0", drain={"propagation": 15, "deregistrationDelay": 45})
     assert plan.decision.action == "release"
     assert any("v1.0.0-r1: propagation + longestRequest <= deregistrationDelay" in note for note in plan.notes)
 

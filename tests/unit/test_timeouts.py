@@ -39,7 +39,7 @@ def test_the_defaults_are_the_designs() -> None:
     assert budget.pre_stop_seconds == 25 + 45
     assert budget.grace_seconds == 70 + 60 + 10
     assert budget.idle_timeout_seconds == 60
-    assert budget.deregistration_delay_seconds == 75
+    assert budget.deregistration_delay_seconds == budget.grace_seconds == 140
     assert budget.settle_seconds == 120
 
 

@@ -67,6 +67,8 @@ def test_aws_default_tags_and_replacement() -> None:
         "aws:ec2/vpc:Vpc", "u::v::aws::n", {}, {"cidrBlock": "10.0.0.0/16", "tags": {"b": "2"}}, b""
     )
     assert inputs["tagsAll"] == {"a": "1", "b": "2"}
+    # As with `ignore_changes`: what was answered before is checked once more.
+    assert provider.check("aws:ec2/vpc:Vpc", "u::v::aws::n", inputs, inputs, b"") == inputs
     found = provider.difference("aws:ec2/vpc:Vpc", "id", inputs, {}, {**inputs, "cidrBlock": "10.1.0.0/16"})
     assert found.replaces == ["cidrBlock"]
 

@@ -86,7 +86,8 @@ class AwsProvider(Provider):
 
     def check(self, type_name: str, urn: str, old: Properties, new: Properties, seed: bytes) -> Properties:
         kind = self._kind(type_name)
-        allowed = {*kind.inputs, *({"tags"} if kind.tagged else set()), _REGIONAL}
+        # With `ignore_changes` the engine hands back what this has answered before: its `tagsAll` too.
+        allowed = {*kind.inputs, *({"tags", "tagsAll"} if kind.tagged else set()), _REGIONAL}
         unknown = sorted(set(new) - allowed - {DEFAULTS})
         if unknown:
             raise ProviderError(
