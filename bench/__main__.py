@@ -35,7 +35,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", choices=_SYSTEMS, default=_SYSTEMS)
     parser.add_argument("--accidents", nargs="+", choices=[accident.name for accident in ACCIDENTS], default=[])
     parser.add_argument(
-        "--full", action="store_true", help="ours alone, with the committed settings: a million requests, two hours"
+        "--full",
+        action="store_true",
+        help="ours alone, with the committed settings: a million requests, two and a half hours",
     )
     parser.add_argument("--releases", type=int, default=workloads.FULL_RELEASES, help="with --full; fewer proves less")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")

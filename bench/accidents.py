@@ -57,21 +57,21 @@ class Accident:
 FAULT_SECONDS = 60.0
 """For so long the ELB API is throttled or frozen."""
 ACCIDENTS = (
-    Accident("nothing", "nothing", headline=True),
+    Accident("nothing", "nothing goes wrong", headline=True),
     Accident("slow", "the load balancer is three times slower than budgeted", delay_ratio=3.0, headline=True),
     Accident(
         "bad-version",
         "the new version answers 500 on one page of three",
         expected_outcome="undone",
-        expected_failed=200,
-        reason="what the canary's users see until the weights are back",
+        expected_failed=60,
+        reason="what users see from the shift until the weights are back",
         edits=_FAILS_ONE_OF_THREE,
         headline=True,
     ),
-    Accident("throttled", "ELB API throttled for 60 s as the shift begins", "throttle", headline=True),
-    Accident("frozen", "ELB API frozen for 60 s as the shift begins", "freeze"),
-    Accident("restarted", "controllers restarted as the shift begins", "restart"),
-    Accident("drained", "a node drained as the shift begins", "drain"),
+    Accident("throttled", "ELB API throttled for 60 s as the shift begins", "throttle", at_shift=True, headline=True),
+    Accident("frozen", "ELB API frozen for 60 s as the shift begins", "freeze", at_shift=True),
+    Accident("restarted", "controllers restarted as the shift begins", "restart", at_shift=True),
+    Accident("drained", "a node drained as the shift begins", "drain", at_shift=True),
     Accident(
         "never-ready",
         "the new version never gets ready",

@@ -1,14 +1,18 @@
 """Argo Rollouts beside ours: the canary with `pingPong` that its documentation recommends for an ALB, and its blue/green.
 
-Both have the image, requests, probes, preStop and grace period of the patched chart, and an Ingress of their own. The controller
-is the published one of 1.8.3, installed from the manifests in its module, with `--aws-verify-target-group`.
+Both have the pods of the patched chart (patches/02: image, requests, probes, preStop, grace period, minReadySeconds, topology
+spread, disruption budget), and an Ingress of their own. The controller is the published one of 1.8.3, installed from the
+manifests in its module, with `--aws-verify-target-group`.
 
 The numbers, and where they are from (argo-rollouts.readthedocs.io/en/stable/features):
 
 * `scaleDownDelaySeconds`: the load balancer's worst propagation and the longest request. traffic-management/alb says that the
   default of 30 s has to be long enough for targets to be deregistered.
-* canary: all pods of the new version first (`setCanaryScale`), then 10 % for the propagation, then all, with an analysis long
-  enough for two whole minutes of CloudWatch while the old pods still run. Ours does the same.
+* analysis: two whole minutes of CloudWatch, and a Job (analysis/job) that asks the page itself meanwhile, twice a second. Ours
+  looks at both too.
+* canary: all pods of the new version first (`setCanaryScale`), then 10 % for the propagation, then all. The analysis runs in the
+  background from the 10 % on (features/analysis, `startingStep`); as the last step it runs once more, so that the old pods
+  still run while two whole minutes with everything on the new ones are judged. Ours does the same.
 * blueGreen: the same analysis after the switch (`postPromotionAnalysis`). Only after it has succeeded `scaleDownDelaySeconds`
   begins (features/bluegreen, "Sequence of Events", and seen so): an abort switches back to pods that run.
 * `abortScaleDownDelaySeconds`: as long, so that an abort has left the load balancer before the pods go.
@@ -20,7 +24,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +50,40 @@ from twin.scenarios import production
 CONTROLLER = "argo-rollouts"
 _IMAGE = f"quay.io/argoproj/argo-rollouts:v{ARGO_ROLLOUTS}"
 _ROLLOUT = "shopcat"
+_SELECTOR = {"matchLabels": {"app": _ROLLOUT}}
 _CANARY_PERCENT = 10
 _COMMON = (
-    "Image, requests, probes, preStop and grace period of the patched chart, readiness gates, progressDeadlineAbort, "
-    "rollbackWindow. Undone by `kubectl argo rollouts abort` while a release is under way, by `undo` afterwards."
+    "The analysis fails at a minute of CloudWatch with more than three answers of 5xx, or at the third failed request of a Job "
+    "that asks the page twice a second, each time on a new connection to one of the load balancer's two nodes. Pods of the "
+    "patched chart (image, requests, probes, preStop, grace period, minReadySeconds, topology spread, disruption budget), "
+    "readiness gates, progressDeadlineAbort, rollbackWindow. Undone by `kubectl argo rollouts abort` while a release is under "
+    "way, by `undo` afterwards."
 )
 _ANALYSIS = "errors"
+_FIRST_LOOK_SECONDS = 30
 _LOOK_SECONDS = 10
 _ERRORS_A_MINUTE = 3
+PYTHON = "/opt/venv/bin/python"
+"""Interpreter of the shop's image (app_docker/Dockerfile)."""
+PROBE = """\
+import http.client, sys, time, urllib.request
+seconds, *urls = sys.argv[1:]
+end, sent, failed = time.monotonic() + float(seconds), 0, 0
+while time.monotonic() < end:
+    url = urls[sent % len(urls)]
+    sent += 1
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            answer.read()
+    except (OSError, http.client.HTTPException) as error:
+        print(url, repr(error), flush=True)
+        failed += getattr(error, "code", 500) >= 500
+    if failed == 3:
+        sys.exit(1)
+    time.sleep(0.5)
+"""
+"""Asks the URLs in turn for that many seconds, each time on a new connection; exit code 1 at the third request that fails or
+answers 5xx."""
 _METRICS_LATE_SECONDS = 60
 """CloudWatch has a minute about as late as that."""
 _READ = [f"elasticloadbalancing:Describe{what}" for what in (
@@ -111,11 +141,17 @@ def _grant(twin: Twin) -> None:
     )
 
 
-def analysis(load_balancer: str) -> dict[str, Any]:
-    """Return the AnalysisTemplate: it fails at the first minute of the load balancer (ARN) with more than a few answers of 5xx.
+def analysis(load_balancer: str, addresses: Sequence[str], image: str) -> dict[str, Any]:
+    """Return the AnalysisTemplate: it fails by CloudWatch, or by a Job's own requests, whichever is first.
 
-    Errors of targets and of the load balancer itself, by GetMetricData; a minute without errors has no value
-    (analysis/cloudwatch). It looks for two minutes and the minute by which CloudWatch is late.
+    CloudWatch fails it at the first minute with more than a few answers of 5xx, of targets or of the load balancer itself, by
+    GetMetricData; a minute without errors has no value (analysis/cloudwatch). It looks for two minutes and the minute by which
+    CloudWatch is late. The Job asks for the page meanwhile (PROBE).
+
+    Args:
+        load_balancer: its ARN.
+        addresses: of its nodes, as pods reach them.
+        image: the shop's.
     """
     dimensions = [{"name": "LoadBalancer", "value": load_balancer.partition(":loadbalancer/")[2]}]
     queries = [
@@ -129,18 +165,45 @@ def analysis(load_balancer: str) -> dict[str, Any]:
         }
         for name in ("HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count")
     ]
-    looks = (METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS) // _LOOK_SECONDS
-    metric = {
+    count = (METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS - _FIRST_LOOK_SECONDS) // _LOOK_SECONDS
+    cloudwatch = {
         "name": "errors",
-        "initialDelay": "30s",
+        "initialDelay": f"{_FIRST_LOOK_SECONDS}s",
         "interval": f"{_LOOK_SECONDS}s",
-        "count": looks - 30 // _LOOK_SECONDS,
+        "count": count,
         "failureLimit": 0,
-        "consecutiveErrorLimit": looks,
+        "consecutiveErrorLimit": count,
         "successCondition": f"all(result, {{all(#.Values, {{# <= {_ERRORS_A_MINUTE}}})}})",
         "provider": {"cloudWatch": {"interval": "2m", "metricDataQueries": queries}},
     }
-    return {"kind": "AnalysisTemplate", "metadata": {"name": _ANALYSIS}, "spec": {"metrics": [metric]}}
+    seconds = _FIRST_LOOK_SECONDS + (count - 1) * _LOOK_SECONDS
+    urls = [f"http://{address}/" for address in addresses]
+    requests = {"name": "requests", "provider": {"job": {"spec": _probe_job(image, seconds, urls)}}}
+    return {"kind": "AnalysisTemplate", "metadata": {"name": _ANALYSIS}, "spec": {"metrics": [cloudwatch, requests]}}
+
+
+def _probe_job(image: str, seconds: int, urls: Sequence[str]) -> dict[str, Any]:
+    container = {
+        "name": "requests",
+        "image": image,
+        "command": [PYTHON, "-c", PROBE, str(seconds), *urls],
+        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}},
+    }
+    evicted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    return {
+        "backoffLimit": 0,
+        # A pod that leaves with its node has not failed: another one asks in its place.
+        "podFailurePolicy": {"rules": [evicted]},
+        "template": {
+            "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "containers": [container]},
+        },
+    }
+
+
+def disruption_budget() -> dict[str, Any]:
+    """Return the PodDisruptionBudget of the patched chart."""
+    spec = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": _SELECTOR}
+    return {"kind": "PodDisruptionBudget", "metadata": {"name": _ROLLOUT}, "spec": spec}
 
 
 class Argo:
@@ -167,7 +230,7 @@ class Argo:
     # The system -------------------------------------------------------------------------------------------------------
 
     def install(self, tag: str) -> None:
-        """Make namespace, Secret, Services and Ingress; once the load balancer is there the Rollout; wait until it answers."""
+        """Make namespace, Secret, Services and Ingress; once the load balancer is there all else; wait until it answers."""
         labels = {"elbv2.k8s.aws/pod-readiness-gate-inject": "enabled"}
         self._apply({"kind": "Namespace", "metadata": {"name": self.name, "labels": labels}}, "v1", namespaced=False)
         secret = run.others_secret(self._twin)
@@ -187,7 +250,9 @@ class Argo:
         self._apply(self.ingress(), "networking.k8s.io/v1")
         # Pods that are older than their binding have no readiness gate.
         self.balancer.wait()
-        self._apply(analysis(self.balancer.arn()), "argoproj.io/v1alpha1")
+        template = analysis(self.balancer.arn(), self.balancer.addresses(loopback=False), self._image(tag))
+        self._apply(template, "argoproj.io/v1alpha1")
+        self._apply(disruption_budget(), "policy/v1")
         self._apply(self._rollout(tag, secret), "argoproj.io/v1alpha1")
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=300)
 
@@ -221,6 +286,10 @@ class Argo:
         """Return its Ingress's load balancer."""
         return self.balancer.target()
 
+    def load_balancer(self) -> str:
+        """Return the name of its Ingress's load balancer."""
+        return self.balancer.name()
+
     def state(self) -> State:
         """Read what the Rollout's status holds, and which pods there are."""
         rollout = self._read()
@@ -252,7 +321,7 @@ class Argo:
             "DATABASE_USER": secret["username"],
             "APP_DRAIN_SECONDS": str(int(self._budget.app_drain_seconds)),
         }
-        probe = {"httpGet": {"path": "/healthz", "port": "http"}}
+        health = {"httpGet": {"path": "/healthz", "port": "http"}}
         container = {
             "name": _ROLLOUT,
             "image": self._image(tag),
@@ -261,8 +330,9 @@ class Argo:
                 *({"name": name, "value": value} for name, value in plain.items()),
                 {"name": "DATABASE_PASSWORD", "valueFrom": {"secretKeyRef": {"name": _ROLLOUT, "key": "password"}}},
             ],
-            "livenessProbe": probe,
-            "readinessProbe": probe,
+            "startupProbe": {**health, "periodSeconds": 2, "failureThreshold": 30},
+            "readinessProbe": {**health, "periodSeconds": 5},
+            "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
             "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(self._budget.pre_stop_seconds)]}}},
             "resources": {"requests": {"cpu": "200m", "memory": "384Mi"}, "limits": {"memory": "384Mi"}},
         }
@@ -271,17 +341,26 @@ class Argo:
             "metadata": {"name": _ROLLOUT},
             "spec": {
                 "replicas": 2,
+                "minReadySeconds": 5,
                 "revisionHistoryLimit": 2,
                 # Back to one of the last two revisions without the canary's steps (features/rollback).
                 "rollbackWindow": {"revisions": 2},
                 "progressDeadlineSeconds": 120,
                 "progressDeadlineAbort": True,
-                "selector": {"matchLabels": {"app": _ROLLOUT}},
+                "selector": _SELECTOR,
                 "template": {
                     # By the second label this cluster's controller chooses the pods that get readiness gates.
                     "metadata": {"labels": {"app": _ROLLOUT, "app.kubernetes.io/name": _ROLLOUT}},
                     "spec": {
                         "terminationGracePeriodSeconds": int(self._budget.grace_seconds),
+                        "topologySpreadConstraints": [
+                            {
+                                "maxSkew": 1,
+                                "topologyKey": "kubernetes.io/hostname",
+                                "whenUnsatisfiable": "ScheduleAnyway",
+                                "labelSelector": _SELECTOR,
+                            }
+                        ],
                         "containers": [container],
                     },
                 },
@@ -343,16 +422,18 @@ class ArgoCanary(Argo):
     title = "Argo Rollouts, canary with pingPong"
     tuned = (
         f"Argo Rollouts {ARGO_ROLLOUTS}: canary with pingPong and ALB traffic routing, --aws-verify-target-group; all pods "
-        "first, 10 % for the propagation, then everything with three minutes of analysis by CloudWatch; old pods kept for it, "
-        "propagation and the longest request. "
+        "first, 10 % for the propagation, then everything with three minutes of analysis, which runs in the background from the "
+        "10 % on too; old pods kept for it, propagation and the longest request. "
         f"{_COMMON}"
     )
     services = ("ping", "pong")
 
     def strategy(self) -> dict[str, Any]:
-        """Return all pods first, 10 % for the propagation, then everything and its analysis."""
+        """Return all pods first, 10 % for the propagation, then everything; from the 10 % on with an analysis."""
+        analyses = {"templates": [{"templateName": _ANALYSIS}]}
         return {
             "canary": {
+                "analysis": {**analyses, "startingStep": 1},
                 "pingPong": {"pingService": "ping", "pongService": "pong"},
                 "scaleDownDelaySeconds": self.drained_seconds,
                 "abortScaleDownDelaySeconds": self.drained_seconds,
@@ -362,7 +443,7 @@ class ArgoCanary(Argo):
                     {"setWeight": _CANARY_PERCENT},
                     {"pause": {"duration": f"{int(self._budget.propagation_seconds)}s"}},
                     {"setWeight": 100},
-                    {"analysis": {"templates": [{"templateName": _ANALYSIS}]}},
+                    {"analysis": analyses},
                 ],
             }
         }
@@ -389,8 +470,8 @@ class ArgoBlueGreen(Argo):
     title = "Argo Rollouts, blueGreen"
     tuned = (
         f"Argo Rollouts {ARGO_ROLLOUTS}: blueGreen with --aws-verify-target-group, which its documentation does not recommend "
-        "with an ALB; three minutes of postPromotionAnalysis by CloudWatch, then the old pods kept for propagation and the "
-        f"longest request. {_COMMON}"
+        "with an ALB; three minutes of postPromotionAnalysis, then the old pods kept for propagation and the longest request. "
+        f"{_COMMON}"
     )
     services = ("active", "preview")
 

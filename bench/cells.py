@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bench import fingerprints, schema
 from bench import load as loads
 from bench.accidents import ACCIDENTS, Accident
 from bench.histogram import histogram
 from bench.load import Outcome
 from bench.system import System
-from bench.workloads import SHORT_BUDGET, SHORT_MIX
 from twin.paths import REPOSITORY
 
 CELLS = REPOSITORY / "bench" / "results" / "cells"
+MAX_CONTRADICTIONS = 5
+"""A cell names no more of them: one is enough to doubt it."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Cell:
     seconds: float
     """Until the release tool, or the one that went on after it, was done."""
     settled_seconds: float
-    """Until no pod moved and no request failed any more."""
+    """Until no pod moved and no request failed any more, or until nobody waited for it any longer (``given_up``)."""
     outcome: str
     """A :data:`bench.accidents.Outcome`."""
     detail: str
@@ -55,13 +56,16 @@ class Cell:
     floor: Sequence[tuple[str, float]] = ()
     """Least that this release of ours could take, part by part."""
     runs: Sequence[Mapping[str, Any]] = ()
-    """``sent``, ``failed``, ``settled_seconds`` and ``outcome`` of each run."""
+    """``sent``, ``failed``, ``settled_seconds``, ``given_up`` and ``outcome`` of each run."""
+    given_up: bool = False
+    """Something still moved, or requests still failed, ``bench.workloads.SETTLED_SECONDS`` after the tool was done."""
+    contradictions: Sequence[str] = ()
+    """Where clients, load balancer and database differ, of all runs; at most MAX_CONTRADICTIONS."""
 
 
 def fingerprint(system: System, accident: Accident) -> str:
-    """Return what a cell was asked: accident, numbers and configuration; another question is another cell."""
-    asked = [asdict(accident), asdict(SHORT_BUDGET), [asdict(stream) for stream in SHORT_MIX], system.tuned]
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
+    """Return what a cell was asked, and by which code; another question is another cell."""
+    return fingerprints.of_cell(system.name, system.tuned, accident)
 
 
 def count(outcomes: Sequence[Outcome], began: float) -> tuple[int, Counter[str]]:
@@ -88,14 +92,26 @@ def latencies(outcomes: Iterable[Outcome], began: float, ended: float) -> dict[s
 
 def runs(cell: Cell) -> Sequence[Mapping[str, Any]]:
     """Return every run of a cell, its own if it lists none."""
-    return cell.runs or [{name: getattr(cell, name) for name in ("sent", "failed", "settled_seconds", "outcome")}]
+    names = ("sent", "failed", "settled_seconds", "given_up", "outcome")
+    return cell.runs or [{name: getattr(cell, name) for name in names}]
 
 
-def worst(cells: Sequence[Cell]) -> Cell:
-    """Return the cell with most failures, an outcome that nobody wants before that, with the runs of all listed."""
-    bad = {"wrong code": 3, "stuck": 2, "undone": 1, "released": 0}
-    chosen = max(cells, key=lambda cell: (bad[cell.outcome], cell.failed, cell.settled_seconds))
-    return replace(chosen, runs=[run for cell in cells for run in runs(cell)])
+def worst(cells: Sequence[Cell], accident: Accident) -> Cell:
+    """Return the worst of the cells of one accident, with the runs and the contradictions of all.
+
+    Wrong code is worst, then stuck, then another outcome than the accident's expected one, then failures, then seconds.
+    """
+
+    def badness(cell: Cell) -> tuple[bool, bool, bool, int, float]:
+        unexpected = cell.outcome != accident.expected_outcome
+        return cell.outcome == "wrong code", cell.outcome == "stuck", unexpected, cell.failed, cell.settled_seconds
+
+    contradictions = [text for cell in cells for text in cell.contradictions]
+    return replace(
+        max(cells, key=badness),
+        runs=[run for cell in cells for run in runs(cell)],
+        contradictions=contradictions[:MAX_CONTRADICTIONS],
+    )
 
 
 def path(folder: Path, system: str, accident: str) -> Path:
@@ -130,7 +146,8 @@ def table(cells: Iterable[Cell], titles: Mapping[str, str]) -> str:
         cell = known.get((accident, system))
         if cell is None:
             return "not run"
-        return f"{cell.failed} of {cell.sent} failed, {cell.settled_seconds:.0f} s, {cell.outcome}"
+        rest = schema.time_to_rest(cell.settled_seconds, given_up=cell.given_up)
+        return f"{cell.failed} of {cell.sent} failed, {rest}, {cell.outcome}"
 
     rows = [f"| {each.title} | {' | '.join(text(each.name, name) for name in titles)} |" for each in ACCIDENTS]
     return "\n".join([f"| during a release | {' | '.join(titles.values())} |", f"|---|{'---|' * len(titles)}", *rows])

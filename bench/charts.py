@@ -39,8 +39,8 @@ from twin.paths import REPOSITORY
 from twin.scenarios import production
 
 _APP = "shopcat"
-_THRESHOLDS = {"HealthyThresholdCount": 3, "UnhealthyThresholdCount": 3}
-"""Defaults of Terraform's aws_lb_target_group."""
+_THRESHOLDS = {"HealthyThresholdCount": 2, "UnhealthyThresholdCount": 3}
+"""The first as ours, the second the default of Terraform's aws_lb_target_group."""
 _GATE_LABEL = "        app.kubernetes.io/name: shopcat\n"
 """By this label the twin's controller chooses the pods that get readiness gates; patches/ expects one that takes every pod."""
 
@@ -122,6 +122,10 @@ class Chart:
     def target(self) -> Target:
         """Return its Ingress's load balancer."""
         return self._balancer.target()
+
+    def load_balancer(self) -> str:
+        """Return the name of its Ingress's load balancer."""
+        return self._balancer.name()
 
     def has_ready_pod(self, tag: str) -> bool:
         """Tell whether a pod of this content is ready."""
@@ -373,6 +377,10 @@ class Patched(Chart):
         """Return the previews' load balancer, by the host name of its rule."""
         host = f"{self.name}.{hostnames.preview_domain(self._twin)}"
         return Target(front_door.address(self._twin), host, 443, pki.ca_file(self._twin))
+
+    def load_balancer(self) -> str:
+        """Return the name of the previews' load balancer."""
+        return run.PREVIEW_LOAD_BALANCER
 
     def is_shifting(self, tag: str) -> bool:
         """Tell whether the group of its colour has a weight."""

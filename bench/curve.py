@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bench import cells, pods
+from bench import cells, fingerprints, pods
 from bench.experiment import Bench
 from bench.load import Load
 from bench.system import System
@@ -57,16 +57,18 @@ def _evict(bench: Bench, system: System) -> None:
 
 
 def run(bench: Bench, loads: Mapping[str, Load], systems: Sequence[System], folder: Path = FOLDER) -> None:
-    """Measure the systems of which there is no curve yet, and keep each."""
-    if all((folder / f"{system.name}.json").exists() for system in systems):
+    """Measure the systems of which there is no curve yet, or one with another fingerprint, and keep each."""
+    kept = {str(entry["system"]): entry.get("fingerprint") for entry in read(folder)}
+    asked = {system.name: fingerprints.of_curve(system.name, system.tuned) for system in systems}
+    left = [system for system in systems if kept.get(system.name) != asked[system.name]]
+    if not left:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        for load in loads.values():
-            stack.enter_context(load)
-        points = measure(bench, loads, systems)
+        chosen = {system.name: stack.enter_context(loads[system.name]) for system in left}
+        points = measure(bench, chosen, left)
     for name, listed in points.items():
-        entry = {"system": name, "points": [asdict(point) for point in listed]}
+        entry = {"system": name, "points": [asdict(point) for point in listed], "fingerprint": asked[name]}
         (folder / f"{name}.json").write_text(json.dumps(entry, indent=1) + "\n")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench import schema
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED
 from pipeline.marked_text import fill
 from twin.errors import TwinError
@@ -48,8 +49,11 @@ _TITLES = {
 }
 POST_MORTEMS = tuple(_TITLES)
 UNDOING = "a live release begins to answer 500, and is undone by the fastest documented way"
+LATE_RATIOS = (1, 2, 3)
+"""Points of the curve that have a row in the matrix: the load balancer's delay ÷ the budgeted one."""
+_NOT_RUN = "not run"
 COMPARED = {"why-not-argo.md": (ARGO_CANARY, ARGO_BLUE_GREEN, OURS)}
-"""Documents with the whole matrix of some systems."""
+"""Documents with the whole matrix of some systems, and their curve."""
 
 
 def post_mortem(raw: Mapping[str, Any], file: str) -> str:
@@ -68,32 +72,25 @@ def post_mortem(raw: Mapping[str, Any], file: str) -> str:
 
 
 def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
-    """Return the matrix of these systems, and in how many accidents each failed; one that none was measured in is left out."""
-    cells = {(entry["accident"], entry["system"]): entry for entry in raw["cells"]}
-    titles = {entry["name"]: entry["title"] for entry in raw["systems"]}
-
-    def text(accident: str, system: str) -> str:
-        entry = cells.get((accident, system))
-        if entry is None:
-            return "not run"
-        return f"{entry['failed']} of {entry['sent']}, {entry['settled_seconds']:.0f} s, {entry['outcome']}"
-
+    """Return these systems' matrix and curve, and in how many accidents each failed; rows without figures are left out."""
+    document = schema.read(raw)
     rows = [
-        f"| {each['title']} | {' | '.join(text(each['name'], system) for system in systems)} |"
-        for each in raw["accidents"]
-        if any((each["name"], system) in cells for system in systems)
+        _row(accident.title, [_cell(document.cell(accident.name, system)) for system in systems])
+        for accident in document.accidents
+        if any(document.cell(accident.name, system) for system in systems)
     ]
-    ways = {each["system"]: f"{each['failed']} of {each['sent']}, {each['seconds']:.0f} s" for each in raw["undo"]}
-    rows.append(f"| {UNDOING} | {' | '.join(ways.get(system, 'not run') for system in systems)} |")
-    notes = [f"{name[:1].upper()}{name[1:]}: {UNDOING}: {way}." for name, way in ways.items() if name not in titles]
-    heads = " | ".join(titles[system] for system in systems)
+    rows += _curve_rows(document, systems)
+    ways = {each.system: f"{each.failed} of {each.sent}, {each.seconds:.0f} s" for each in document.undo}
+    rows.append(_row(UNDOING, [ways.get(system, _NOT_RUN) for system in systems]))
+    named = {system.name for system in document.systems}
+    notes = [f"{name[:1].upper()}{name[1:]}: {UNDOING}: {way}." for name, way in ways.items() if name not in named]
     counts = []
     for system in systems:
-        failed = [entry["failed"] for (_, name), entry in cells.items() if name == system]
-        counts.append(f"{titles[system]} {sum(count > 0 for count in failed)} of {len(failed)}")
+        failed = [cell.failed for cell in document.cells if cell.system == system]
+        counts.append(f"{document.title(system)} {sum(count > 0 for count in failed)} of {len(failed)}")
     return "\n".join(
         [
-            f"| failed of sent, until at rest, outcome | {heads} |",
+            _row("failed of sent, until at rest, outcome", [document.title(system) for system in systems]),
             f"|---|{'---|' * len(systems)}",
             *rows,
             "",
@@ -101,6 +98,27 @@ def matrix(raw: Mapping[str, Any], systems: Sequence[str]) -> str:
             *notes,
         ]
     )
+
+
+def _row(title: str, texts: Sequence[str]) -> str:
+    return f"| {title} | {' | '.join(texts)} |"
+
+
+def _cell(cell: schema.Cell | None) -> str:
+    return f"{cell.failed} of {cell.sent}, {cell.rest}, {cell.outcome}" if cell else _NOT_RUN
+
+
+def _curve_rows(document: schema.Document, systems: Sequence[str]) -> list[str]:
+    points = {(system, point.ratio): point for system in systems for point in document.curves.get(system, [])}
+    ratios = [ratio for ratio in LATE_RATIOS if any((system, ratio) in points for system in systems)]
+    texts = {key: f"{point.failed} of {point.sent}" for key, point in points.items()}
+    return [
+        _row(
+            f"one pod leaves while the load balancer is {ratio} × as late as budgeted: failed",
+            [texts.get((system, ratio), _NOT_RUN) for system in systems],
+        )
+        for ratio in ratios
+    ]
 
 
 def tables(raw: Mapping[str, Any]) -> dict[str, str]:

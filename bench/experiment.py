@@ -29,6 +29,9 @@ from twin.host import cgroups
 from twin.loadbalancer import metrics, parameters, service
 from twin.scenarios import production
 
+_LOGGED_SECONDS = 1.0
+"""A node writes its line after the client has the answer."""
+
 
 class Bench:
     """One twin, the loads on its systems, and the actions under them."""
@@ -171,10 +174,30 @@ class Bench:
             Requests that clients and load balancers saw differently, and acknowledged orders that are not stored once.
         """
         outcomes = [outcome for load in self.loads.values() for outcome in load.outcomes]
+        return self._compare(outcomes, since, (run.LOAD_BALANCER, run.PREVIEW_LOAD_BALANCER))
+
+    def contradictions_of(self, outcomes: Sequence[Outcome], load_balancer: str) -> list[str]:
+        """Compare the requests of one load, once all have ended, with its load balancer and the database.
+
+        Args:
+            outcomes: of the load.
+            load_balancer: name by which the access logs are found.
+
+        Returns:
+            Both kinds of :meth:`contradictions`, as lines for a person.
+        """
+        time.sleep(_LOGGED_SECONDS)
+        since = min((outcome.due for outcome in outcomes), default=0.0) - 1
+        disagreements, orders = self._compare(outcomes, since, (load_balancer,))
+        return [*disagreements, *(f"acknowledged order not stored exactly once: {key}" for key in orders)]
+
+    def _compare(
+        self, outcomes: Sequence[Outcome], since: float, load_balancers: Sequence[str]
+    ) -> tuple[list[str], list[str]]:
         traces = {outcome.trace for outcome in outcomes}
         logged = [
             request
-            for balancer in (run.LOAD_BALANCER, run.PREVIEW_LOAD_BALANCER)
+            for balancer in load_balancers
             for request in run.requests_since(self.twin, since, balancer)
             if request.trace in traces
         ]

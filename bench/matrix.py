@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,21 +33,44 @@ from bench.ours import Ours
 from bench.steps import Follower, Step
 from bench.system import State, System
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED, ROLLING
-from bench.workloads import PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX, SHORT_SETTINGS, STEADY_SECONDS
+from bench.workloads import (
+    PROPAGATION_SECONDS,
+    SETTLED_SECONDS,
+    SHORT_BUDGET,
+    SHORT_MIX,
+    SHORT_SETTINGS,
+    STEADY_SECONDS,
+)
 from twin import config, parts
 from twin.config import Twin
 from twin.errors import TwinError
 
 FIRST_TAG = "v1.0.0"
 _TOOL_SECONDS = 900
-_SETTLED_SECONDS = 300
-"""Longest wait for a tool, and after it until nothing moves any more."""
+"""Longest wait for a release tool."""
 _QUIET_SECONDS = 10.0
 """Without a failed request, until a release is over for its users."""
 _PAUSE_SECONDS = 3.0
 """Between two releases at once."""
 STAGES = ((OURS, LEGACY), (ARGO_CANARY, ROLLING), (ARGO_BLUE_GREEN, PATCHED))
 """Systems by twin, so that all three take about as long; two t3.medium have room for three."""
+
+
+@dataclass(frozen=True)
+class Rest:
+    """End of the wait for a system to come to rest."""
+
+    state: State
+    at: float
+    """Time from which on no pod moved and no request failed, or at which nobody waited any longer."""
+    given_up: bool = False
+
+    @property
+    def mark(self) -> str:
+        """Return what happened then, for a timeline."""
+        if not self.given_up:
+            return "settled"
+        return "requests still fail" if self.state.settled else "still moving"
 
 
 class Stage:
@@ -117,7 +140,7 @@ class Stage:
                 flush=True,
             )
             done.append(cell)
-            cells.write(self._folder, cells.worst(done))
+            cells.write(self._folder, cells.worst(done, accident))
 
     # One release ------------------------------------------------------------------------------------------------------
 
@@ -127,19 +150,23 @@ class Stage:
         return tag
 
     def _release(self, system: System, accident: Accident) -> Cell:
+        asked = cells.fingerprint(system, accident)
         before = system.state().serving
         tags = [self._push(system, accident) for _ in range(2 if accident.fault == "second" else 1)]
         with self._load(system) as load:
             time.sleep(STEADY_SECONDS)
             release = Release(self._bench, system, accident, before, tags)
             ended = release.run()
-            state, settled = self._wait_until_settled(system, load)
+            rest = self._wait_until_settled(system, load)
             time.sleep(SHORT_BUDGET.longest_request_seconds + 2)
             outcomes = load.stop()
-        began = release.began
-        release.mark("settled" if state.settled else "still moving", settled)
+        began, state = release.began, rest.state
+        release.mark(rest.mark, rest.at)
         sent, failures = cells.count(outcomes, began)
-        if state.unfinished or not state.settled or accident.edits:
+        contradictions = self._bench.contradictions_of(outcomes, system.load_balancer())
+        # What the system has undone by itself is not undone once more, which would be the release of an older version.
+        serves_bad_version = bool(accident.edits) and state.serving != before
+        if state.unfinished or not state.settled or serves_bad_version:
             self._mend(system)
         return Cell(
             system=system.name,
@@ -148,11 +175,13 @@ class Stage:
             failed=sum(failures.values()),
             by_failure=dict(failures),
             seconds=round(ended - began, 1),
-            settled_seconds=round(settled - began, 1),
+            settled_seconds=round(rest.at - began, 1),
             outcome=outcome(state, before, tags),
             detail=state.unfinished,
             at=time.strftime("%Y-%m-%d"),
-            fingerprint=cells.fingerprint(system, accident),
+            fingerprint=asked,
+            given_up=rest.given_up,
+            contradictions=contradictions[: cells.MAX_CONTRADICTIONS],
             began=round(began, 2),
             marks=release.marks,
             series=series(outcomes, lambda each: self._images.seen(each.pod)),
@@ -162,24 +191,26 @@ class Stage:
         )
 
     def _load(self, system: System) -> Load:
-        return system.target().load(SHORT_MIX, 2.0 * (_TOOL_SECONDS + _SETTLED_SECONDS))
+        return system.target().load(SHORT_MIX, 2.0 * (_TOOL_SECONDS + SETTLED_SECONDS))
 
-    def _wait_until_settled(self, system: System, load: Load | None = None) -> tuple[State, float]:
-        """Return the state and the time from which on no pod moved and no request failed, or those after five minutes."""
-        deadline = time.monotonic() + _SETTLED_SECONDS
+    def _wait_until_settled(self, system: System, load: Load | None = None) -> Rest:
+        """Wait until no pod moves and no request fails any more, or SETTLED_SECONDS."""
+        deadline = time.monotonic() + SETTLED_SECONDS
         since = 0.0
         while True:
             state = system.state()
             since = since or time.time() if state.settled else 0.0
             failed = max((each.ended for each in load.failures), default=0.0) if load else 0.0
-            if (since and time.time() - failed > _QUIET_SECONDS) or time.monotonic() > deadline:
-                return state, max(since or time.time(), failed)
+            if since and time.time() - failed > _QUIET_SECONDS:
+                return Rest(state, max(since, failed))
+            if time.monotonic() > deadline:
+                return Rest(state, time.time(), given_up=True)
             time.sleep(2)
 
     def _mend(self, system: System) -> None:
         """Bring the system to a good version again, so that the next accident meets a healthy one."""
         code = system.undo().wait(_TOOL_SECONDS)
-        state, _ = self._wait_until_settled(system)
+        state = self._wait_until_settled(system).state
         if not state.settled or state.unfinished:
             raise TwinError(f"{system.name} does not come to rest after its way back (exit code {code}): {state}")
 
@@ -247,7 +278,7 @@ class Release:
             yield
             return
         ended = threading.Event()
-        errors: list[TwinError] = []
+        errors: list[Exception] = []
 
         def watch() -> None:
             due = self._system.is_shifting if self._accident.at_shift else self._system.has_ready_pod
@@ -257,7 +288,7 @@ class Release:
                         return
                 self.mark(self._accident.fault)
                 self._cause()
-            except TwinError as error:
+            except (TwinError, BotoCoreError, ClientError) as error:
                 errors.append(error)
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -266,7 +297,7 @@ class Release:
             yield
         finally:
             ended.set()
-            watcher.join(_SETTLED_SECONDS)
+            watcher.join(SETTLED_SECONDS)
         if errors:
             raise errors[0]
         if not any(mark["text"] == self._accident.fault for mark in self.marks):

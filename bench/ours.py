@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import pods, run
+from bench.abort_failed import LEDGER_TABLE
 from bench.images import Images
 from bench.system import State, Target
 from bench.systems import LOAD_BALANCER_CONTROLLER, OURS
 from bench.tools import execute
 from bench.workloads import SHORT_SETTINGS
 from infra.release.ledger import Ledger
-from infra.settings import Settings
 from twin import pulumi
 from twin.host import pki
 from twin.loadbalancer import front_door, hostnames
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from infra.release.state import LedgerState
 
 _COLOUR = "shopcat/colour"
-_LEDGER_TABLE = str(Settings.model_fields["ledger_table"].default)
 
 
 class Ours:
@@ -33,8 +33,10 @@ class Ours:
     name = OURS
     title = "this program"
     tuned = (
-        "`pulumi up -s prod -c shopcat:tag=…` with the drain budget's numbers; 10 % for two whole minutes of CloudWatch. "
-        "Undone by `-c shopcat:abort=…` while the release is open, by `-c shopcat:rollback=…` afterwards."
+        "`pulumi up -s prod -c shopcat:tag=…` with the drain budget's numbers: 10 % for the propagation, then everything, "
+        "watched by requests of its own twice a second and two whole minutes of CloudWatch. A release that failed is aborted at "
+        "once, as the pipeline does. Undone by `-c shopcat:abort=…` while the release is open, by `-c shopcat:rollback=…` "
+        "afterwards."
     )
     controllers = (LOAD_BALANCER_CONTROLLER,)
 
@@ -56,8 +58,9 @@ class Ours:
         self._images.push_again(content)
 
     def start(self, tag: str) -> subprocess.Popen[str]:
-        """Start `pulumi up -s prod -c shopcat:tag=…`."""
-        return self._up({"tag": tag})
+        """Start `pulumi up -s prod -c shopcat:tag=…`; if that fails, its process aborts the release as the pipeline does."""
+        settings = self._bench.write_settings(self._changes)
+        return self._up({"tag": tag}, [sys.executable, "-m", "bench.abort_failed", tag, str(settings)])
 
     def go_on(self, tag: str) -> subprocess.Popen[str]:
         """Unlock the stack and start a plain `pulumi up -s prod`."""
@@ -74,17 +77,24 @@ class Ours:
         return self._up({"rollback": f"{self._live(state)}->{former}"})
 
     def state(self) -> State:
-        """Read what is live and whether any pod moves; a release that is open waits for a person."""
+        """Read what the ledger calls live and what the weights make of it, and all pods; an open release waits for a person.
+
+        A colour serves if the ledger calls it live and it has all weight in every rule.
+        """
         state = self._ledger()
         live = state.live.colour if state.live else ""
+        rules = self._weights()
+        carries_all = bool(rules) and all(_weighted(rule) == {live} for rule in rules)
         listed = pods.list_pods(self._twin, OURS)
-        leaving = any(pods.is_leaving(pod) for pod in listed)
-        serving = [pod for pod in listed if pod["metadata"]["labels"][_COLOUR] == live]
+        serving = [pod for pod in listed if carries_all and pod["metadata"]["labels"][_COLOUR] == live]
         unfinished = f"{state.open.tag} is open" if state.open else ""
-        return State(self._images.content(serving), pods.are_at_rest(serving) and not leaving, unfinished)
+        return State(self._images.content(serving), self._are_at_rest(listed), unfinished)
+
+    def _are_at_rest(self, listed: list[dict[str, Any]]) -> bool:
+        return pods.are_at_rest(listed)
 
     def _ledger(self) -> LedgerState:
-        return Ledger(pulumi.client(self._twin, "dynamodb"), _LEDGER_TABLE).read()
+        return Ledger(pulumi.client(self._twin, "dynamodb"), LEDGER_TABLE).read()
 
     def _live(self, state: LedgerState) -> str:
         return state.live.tag if state.live else ""
@@ -98,10 +108,10 @@ class Ours:
         """Tell whether the target group of its colour has a weight."""
         listed = [pod for pod in pods.list_pods(self._twin, OURS) if self._images.content([pod]) == tag]
         colours = {pod["metadata"]["labels"][_COLOUR] for pod in listed}
-        return any(weight > 0 for name, weight in self._weights().items() if name.rpartition("-")[2] in colours)
+        return any(colours & _weighted(rule) for rule in self._weights())
 
-    def _weights(self) -> dict[str, int]:
-        """Return the weight of each of production's target groups, by name."""
+    def _weights(self) -> list[dict[str, int]]:
+        """Return, for each rule that forwards users, the weight of each target group by its name."""
         elb = pulumi.client(self._twin, "elbv2")
         groups = {
             each["TargetGroupArn"]: each["TargetGroupName"] for each in elb.describe_target_groups()["TargetGroups"]
@@ -117,14 +127,24 @@ class Ours:
         forwards = [
             action["ForwardConfig"] for rule in rules for action in rule["Actions"] if "ForwardConfig" in action
         ]
-        return {
-            groups[each["TargetGroupArn"]]: each["Weight"] for config in forwards for each in config["TargetGroups"]
-        }
+        return [
+            {groups[each["TargetGroupArn"]]: each["Weight"] for each in config["TargetGroups"]} for config in forwards
+        ]
+
+    def load_balancer(self) -> str:
+        """Return the name of production's load balancer."""
+        return run.LOAD_BALANCER
 
     def target(self) -> Target:
         """Return where its users send requests."""
         return Target(front_door.address(self._twin), hostnames.domain(self._twin), 443, pki.ca_file(self._twin))
 
-    def _up(self, values: dict[str, str]) -> subprocess.Popen[str]:
+    def _up(self, values: dict[str, str], if_it_fails: Sequence[str] = ()) -> subprocess.Popen[str]:
         self.log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
-        return run.start_up(self._twin, self._bench.write_settings(self._changes), self.log, values)
+        settings = self._bench.write_settings(self._changes)
+        return run.start_up(self._twin, settings, self.log, values, if_it_fails=if_it_fails)
+
+
+def _weighted(rule: Mapping[str, int]) -> set[str]:
+    """Return the colours that have a weight in a rule; a target group's name ends with its colour."""
+    return {name.rpartition("-")[2] for name, weight in rule.items() if weight > 0}

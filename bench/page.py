@@ -20,13 +20,14 @@ from bench.drawing.curve import curve_html
 from bench.drawing.floor import floor_html
 from bench.drawing.headline import headline_html, peers_html
 from bench.drawing.latencies import distributions_html, ranges_html
-from bench.drawing.matrix_table import matrix_html
+from bench.drawing.matrix_table import matrix_html, systems_html
 from bench.drawing.picture import chart_picture, matrix_picture
 from bench.drawing.release import first_release, release_html
 from bench.drawing.scenarios import over_time_html, table_html
 from bench.drawing.titles import titles_of_measured
-from bench.drawing.undoing import GOAL_SECONDS, undo_html
+from bench.drawing.undoing import undo_html
 from bench.schema import Document
+from bench.verdicts import GOAL_SECONDS, QUICKER_SHARE
 from twin.paths import REPOSITORY
 
 LARGEST_BYTES = 400_000
@@ -44,14 +45,14 @@ def _sections(document: Document) -> list[tuple[str, str, str]]:
     """Return key, heading and content of every section, empty ones too."""
     matrix = matrix_html(document) if document.accidents and document.systems else ""
     return [
-        ("matrix", "Accidents and systems", f"{_MATRIX_TEXT}{matrix}" if matrix else ""),
+        ("matrix", "Accidents and systems", _with(f"{systems_html(document)}{_MATRIX_TEXT}", matrix)),
         ("peers", "Where a peer is as good", _with(_PEERS_TEXT, peers_html(document))),
         ("undo", "A bad release is undone", _with(_UNDO_TEXT, undo_html(document))),
         ("release", "One release", _with(_RELEASE_TEXT, release_html(document))),
-        ("floor", "A release against its floor", floor_html(document)),
+        ("floor", "How long a release takes, and the least it could", floor_html(document)),
         ("curve", "A pod leaves while the load balancer is late", _with(_CURVE_TEXT, curve_html(document))),
         ("latency", "Latency before, during and after a release", _latency(document)),
-        ("expected", "Said before the run", _with(_EXPECTED_TEXT, expectations_html(document))),
+        ("expected", "Expected before the run", _with(_EXPECTED_TEXT, expectations_html(document))),
         ("timelines", "Every cell over time", _with(_CELLS_TEXT, cells_html(document))),
         (
             "scenarios",
@@ -68,7 +69,7 @@ _MATRIX_TEXT = (
 )
 _PEERS_TEXT = (
     "<p>Accidents in which a peer failed no more requests than this program, and left nothing to mend. "
-    "Quicker: it also settled sooner.</p>"
+    f"Quicker: it was also at rest in less than {QUICKER_SHARE:.0%} of this program's seconds.</p>"
 )
 _UNDO_TEXT = (
     "<p>From “the live release answers 500” to “the last request failed”, by the fastest way that each system documents. "

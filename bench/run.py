@@ -8,10 +8,11 @@ import io
 import json
 import os
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from bench import tools
@@ -89,6 +90,13 @@ def application_secret_name(twin: Twin) -> str:
     return str(name)
 
 
+def _database(twin: Twin) -> Mapping[str, str]:
+    """Return the application's secret, which names the database."""
+    manager = pulumi.client(twin, "secretsmanager")
+    where: dict[str, str] = json.loads(manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"])
+    return where
+
+
 def login_secret_name(twin: Twin) -> str:
     """Return the name of the secret that the live colour's pods sign in with; the application's own before any release."""
     colour = production.outputs(twin)["liveColour"]
@@ -109,8 +117,7 @@ def others_secret(twin: Twin) -> Mapping[str, str]:
     The role acts as the owner of the tables, as each colour's does. A colour's own password would end under their pods, with the
     second release after it.
     """
-    manager = pulumi.client(twin, "secretsmanager")
-    where = json.loads(manager.get_secret_value(SecretId=application_secret_name(twin))["SecretString"])
+    where = _database(twin)
     if twin.name not in _others_passwords:
         _others_passwords[twin.name] = password = secrets.token_hex(20)
         role, owner = _OTHERS_ROLE, where["username"]
@@ -146,9 +153,17 @@ def sql(twin: Twin, statement: str) -> list[list[str]]:
 
 
 def stored_orders(twin: Twin) -> dict[str, int]:
-    """Map each idempotency key to its number of rows."""
-    rows = sql(twin, "SELECT idempotency_key, count(*) FROM orders GROUP BY 1")
-    return {key: int(count) for key, count in rows}
+    """Map each idempotency key to its number of rows, read as the superuser: a release changes the colours' passwords."""
+    rows = postgres.sql(
+        Server(twin), "SELECT idempotency_key, count(*) FROM orders GROUP BY 1;", database=_database(twin)["dbname"]
+    )
+    return {key: int(count) for key, _, count in (line.partition("|") for line in rows.splitlines())}
+
+
+def up_command(values: Mapping[str, str]) -> list[str]:
+    """Return ``pulumi up -s prod`` with settings, named without their prefix: ``{"tag": "v1.2.0"}``, ``{"abort": "v1.2.0"}``."""
+    options = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
+    return ["pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview", "--non-interactive", *options]
 
 
 def environment(twin: Twin, config_file: Path) -> dict[str, str]:
@@ -157,17 +172,31 @@ def environment(twin: Twin, config_file: Path) -> dict[str, str]:
 
 
 def start_up(
-    twin: Twin, settings: Path, log: Path, values: Mapping[str, str], *, more: Mapping[str, str] | None = None
+    twin: Twin,
+    settings: Path,
+    log: Path,
+    values: Mapping[str, str],
+    *,
+    more: Mapping[str, str] | None = None,
+    if_it_fails: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
     """Start ``pulumi up -s prod`` with settings for this one run, in the background; its output goes to ``log``.
 
-    ``values`` are settings without their prefix: ``{"tag": "v1.2.0"}``, ``{"abort": "v1.2.0"}``;
-    ``more`` is added to the environment. It runs at a lower priority: where there is an AWS it runs on a machine of its own.
+    It runs at a lower priority: where there is an AWS it runs on a machine of its own.
+
+    Args:
+        twin: whose stack it is.
+        settings: a throw-away file, which `pulumi up -c` writes into.
+        log: where the output goes.
+        values: as :func:`up_command` takes them.
+        more: added to the environment.
+        if_it_fails: command that runs after an update that failed, into the same log; the exit code stays the update's.
     """
-    options = [part for name, value in values.items() for part in ("-c", f"shopcat:{name}={value}")]
-    argv = ["nice", "-n", str(_NICE), "pulumi", "up", "-s", pulumi.STACK, "--yes", "--skip-preview"]
+    argv = up_command(values)
+    if if_it_fails:
+        argv = ["sh", "-c", f"{shlex.join(argv)} || {{ code=$?; {shlex.join(if_it_fails)}; exit $code; }}"]
     variables = {**environment(twin, settings), **(more or {})}
-    process = tools.start_session([*argv, "--non-interactive", *options], REPOSITORY, variables, log)
+    process = tools.start_session(["nice", "-n", str(_NICE), *argv], REPOSITORY, variables, log)
     # Where the kernel groups processes by session, a process's own niceness counts among its session alone.
     with contextlib.suppress(OSError):
         Path(f"/proc/{process.pid}/autogroup").write_text(str(_NICE))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -50,20 +49,17 @@ def run_full(name: str, directory: Path, releases: int = FULL_RELEASES, log: Cal
     worst_seconds = parameters.load().deregistration_seconds.maximum
     bench.set_delays(worst_seconds / propagation_seconds, propagation_seconds)
     error_text = ""
-    with bench.under_load(OURS, maximum_seconds=FULL_MAX_SECONDS), ThreadPoolExecutor(1) as pool:
-        drain: Future[None] | None = None
+    with bench.under_load(OURS, maximum_seconds=FULL_MAX_SECONDS):
         try:
             for number, tag in enumerate(tags, start=1):
                 if number > releases:
                     if len(bench.loads[OURS].outcomes) >= requests:
                         break
                     bench.push_images(tag)
-                # The next release does not wait for the pods of the one before: a node has room for them too.
                 time.sleep(STEADY_SECONDS)
                 bench.measure(RELEASE, {OURS: partial(bench.up_with_retry, {}, {"tag": tag})}, wait=False)
-                if drain is not None:
-                    drain.result()
-                drain = pool.submit(bench.wait_until_drained)
+                # The next release goes into the colour that this one has left, and its new password waits for those pods to end.
+                bench.wait_until_drained()
             bench.wait_until_settled(OURS, bench.drain_deadline)
         except TwinError as error:  # hours of figures are worth a report all the same
             error_text = str(error)

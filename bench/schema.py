@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bench import accidents, steps
 from bench.figures import BUCKET_SECONDS, FAILED, measurements_of
 from bench.measurements import Measurement
+from bench.workloads import SETTLED_SECONDS
 
 SCHEMA: Final = 2
 """Number of this schema; it grows when a name is taken away or means something else."""
@@ -28,6 +29,11 @@ CURVE = "eviction"
 """Scenario of a run's figures whose measurements are points of the curve."""
 _EPOCH_SECONDS = 1e9
 """Moments since the epoch are greater than this, seconds since something are less."""
+
+
+def time_to_rest(settled_seconds: float, *, given_up: bool) -> str:
+    """Return the seconds until a release was at rest, or that nobody waited any longer, as words."""
+    return f"given up after {SETTLED_SECONDS} s" if given_up else f"{settled_seconds:.0f} s"
 
 
 class _Record(BaseModel):
@@ -98,7 +104,14 @@ class Run(_Record):
     sent: int
     failed: int
     settled_seconds: float
+    given_up: bool = False
+    """As the cell's."""
     outcome: Outcome
+
+    @property
+    def rest(self) -> str:
+        """Return how long it took until it was at rest, as words."""
+        return time_to_rest(self.settled_seconds, given_up=self.given_up)
 
 
 class Cell(_Record):
@@ -113,7 +126,9 @@ class Cell(_Record):
     seconds: float = 0.0
     """From the begin of the release until its tool, or its controller, was done."""
     settled_seconds: float = 0.0
-    """From the begin of the release until no pod started or left any more."""
+    """From the begin of the release until no pod started or left, and no request failed, any more."""
+    given_up: bool = False
+    """Nobody waited for that any longer: ``bench.workloads.SETTLED_SECONDS`` after the tool was done it still was not so."""
     outcome: Outcome
     detail: str = ""
     """The system's own account of its state at the end."""
@@ -122,9 +137,12 @@ class Cell(_Record):
     at: str = ""
     """Day of the run, as 2026-11-29."""
     fingerprint: str = ""
-    """Hash of what was run; a cell of other code is run again."""
+    """Hash of the accident, the numbers, the configuration, and the files that decide the system, the application and the load
+    (``bench.fingerprints``). A run replaces a cell with another one; a report alone keeps it, and names it in ``stale``."""
+    contradictions: Sequence[str] = ()
+    """Requests that clients and load balancer saw differently, and acknowledged orders not stored once: the first few."""
     runs: Sequence[Run] = ()
-    """Every run, when there was more than one; the worst of them is the cell."""
+    """Every run; the worst of them is the cell."""
     began: float = 0.0
     """Begin of the release."""
     series: AllSeries = {}
@@ -135,6 +153,17 @@ class Cell(_Record):
     """Steps of this program that were reached."""
     floor: Sequence[tuple[str, float]] = ()
     """Parts of the least that this release can take, with their seconds: ``bench.steps.floor``."""
+
+    @property
+    def rest(self) -> str:
+        """Return how long it took until it was at rest, as words."""
+        return time_to_rest(self.settled_seconds, given_up=self.given_up)
+
+    @property
+    def every_run(self) -> Sequence[Run]:
+        """Return every run; the cell's own figures if it lists none."""
+        figures = self.model_dump(include=set(Run.model_fields))
+        return self.runs or [Run(**figures)]
 
 
 class UndoStep(_Record):
@@ -161,6 +190,8 @@ class Undo(_Record):
     series: AllSeries = {}
     marks: Sequence[Mark] = ()
     at: str = ""
+    fingerprint: str = ""
+    """Likewise of the system and its way back."""
 
     @property
     def zero(self) -> float:
@@ -183,6 +214,8 @@ class Curve(_Record):
 
     system: str
     points: Sequence[Point]
+    fingerprint: str = ""
+    """Likewise of the system and its evictions."""
 
 
 class Accident(_Record):
@@ -236,6 +269,9 @@ class Document(_Record):
     """Several of the same system where it was measured several times."""
     problems: Sequence[str] = ()
     """Why the figures prove nothing, or what came otherwise than was said before."""
+    stale: Sequence[str] = ()
+    """Cells, curves and ways back, in words, whose fingerprint was another than that of the code that made this document: they
+    were measured before the accident, the system, the application or the load was changed."""
     short: Mapping[str, Any] | None = None
     """Figures of ``make bench``'s scenarios, or of ``make bench FULL=1``, as ``bench.figures.figures`` writes them."""
 

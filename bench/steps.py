@@ -24,6 +24,8 @@ _PATTERNS = (
 )
 _TAKEN_BACK = re.compile(r"putting everything back on|: aborted; ")
 _OLD_DOWN = re.compile(r"Deployment deployment-(?:blue|green) updating")
+_BEGIN = re.compile(r"^Updating \(")
+"""First line of an update: the abort of a release that failed stands in the log behind it."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,25 @@ class Step:
 
 
 def steps_of(lines: Iterable[tuple[float, str]]) -> list[Step]:
-    """Return each step's begin, in order, by its first line; after ``live`` a Deployment is the old colour's."""
+    """Return each step's begin, in order, by its first line in an update, and in the abort behind it if there is one.
+
+    After ``live`` a Deployment is the old colour's. An abort has one step, ``taken back``, and nothing is a step after that.
+    """
     first: dict[str, Step] = {}
+    repeated = is_abort = False
     for at, line in lines:
-        if "Diagnostics:" in line:  # every line comes there once more
-            break
+        if _BEGIN.search(line):
+            repeated, is_abort = False, bool(first)
+        repeated = repeated or "Diagnostics:" in line  # every line comes there once more
+        if repeated or "taken back" in first:
+            continue
         if "live" in first and _OLD_DOWN.search(line):
             first.setdefault("old colour down", Step(at, "old colour down"))
             continue
         if _TAKEN_BACK.search(line):
             first.setdefault("taken back", Step(at, "taken back"))
         for name, pattern in _PATTERNS:
-            if name not in first and pattern.search(line):
+            if not is_abort and name not in first and pattern.search(line):
                 first[name] = Step(at, name)
     return sorted(first.values(), key=lambda step: step.at)
 

@@ -84,6 +84,9 @@ class System(Protocol):
     def target(self) -> Target:
         """Return where its users send requests."""
 
+    def load_balancer(self) -> str:
+        """Return the name of the load balancer that its users reach, by which the access logs are found."""
+
     def has_ready_pod(self, tag: str) -> bool:
         """Tell whether a pod of this tag is ready."""
 

@@ -90,27 +90,25 @@ class IngressLoadBalancer:
         listed = pulumi.client(self._twin, "elbv2").describe_load_balancers()["LoadBalancers"]
         return next((each["LoadBalancerArn"] for each in listed if each["DNSName"].lower() in names), "")
 
-    def addresses(self) -> list[str]:
-        """Return the addresses of its nodes on this machine's loopback; none while the load balancer has none."""
+    def name(self) -> str:
+        """Return its name, from its ARN."""
+        return self.arn().partition(":loadbalancer/")[2].split("/")[1]
+
+    def addresses(self, *, loopback: bool = True) -> list[str]:
+        """Return the addresses of its nodes, on loopback or on the twin's bridge; none while it has none."""
         try:
-            return list(NodeAddresses(self._twin).of(self.arn(), loopback=True))
+            return list(NodeAddresses(self._twin).of(self.arn(), loopback=loopback))
         except KeyError:
             return []
 
     def wait(self) -> None:
-        """Wait until it is there.
+        """Wait until it is there and has addresses.
 
         Raises:
             TwinError: not within two minutes.
         """
-        processes.wait_until(lambda: bool(self.arn()), f"{self._namespace}: load balancer", timeout_seconds=120)
+        processes.wait_until(lambda: bool(self.addresses()), f"{self._namespace}: load balancer", timeout_seconds=120)
 
     def target(self) -> Target:
-        """Return one of its nodes, by plain HTTP as the Ingress listens.
-
-        Raises:
-            TwinError: it has no address after a minute.
-        """
-        title = f"{self._namespace}: address of the load balancer"
-        processes.wait_until(lambda: bool(self.addresses()), title, timeout_seconds=60)
+        """Return one of its nodes, by plain HTTP as the Ingress listens; :meth:`wait` comes before."""
         return Target(self.addresses()[0], f"{self._namespace}.example.com", 80, None)

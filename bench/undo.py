@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import argo, charts, pods, run, steps
+from bench import argo, charts, fingerprints, pods, run, steps
 from bench.experiment import Bench
 from bench.figures import series
 from bench.images import Images
@@ -68,6 +68,10 @@ class OursKept(Ours):
     def __init__(self, bench: Bench, images: Images) -> None:
         super().__init__(bench, images, {"shopcat:keepFormer": True})
 
+    def _are_at_rest(self, listed: list[dict[str, Any]]) -> bool:
+        """Return true once every pod is ready and none leaves: the former pods stay."""
+        return bool(listed) and all(pods.is_ready(pod) and not pods.is_leaving(pod) for pod in listed)
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -90,6 +94,8 @@ class Undone:
     series: Mapping[str, Any]
     marks: Sequence[Mapping[str, Any]]
     at: str
+    fingerprint: str = ""
+    """As :func:`bench.fingerprints.of_undo` gives it."""
 
     def table(self) -> str:
         """Return the steps as lines of text."""
@@ -98,7 +104,7 @@ class Undone:
         return "\n".join([head, *lines])
 
 
-def undone(system: str, outcomes: Sequence[Outcome], marks: Sequence[Mark], at: str) -> Undone:
+def undone(system: str, outcomes: Sequence[Outcome], marks: Sequence[Mark], at: str, fingerprint: str = "") -> Undone:
     """Return what an undo cost; the first mark is the moment at which the live release begins to fail."""
     began = marks[0].at
     due = [outcome for outcome in outcomes if outcome.due >= began]
@@ -117,6 +123,7 @@ def undone(system: str, outcomes: Sequence[Outcome], marks: Sequence[Mark], at: 
         series=series(outcomes),
         marks=[{"at": round(mark.at, 1), "text": mark.text} for mark in ordered],
         at=at,
+        fingerprint=fingerprint,
     )
 
 
@@ -158,6 +165,7 @@ class UndoBench:
         Raises:
             TwinError: the release or the undo did not come to its end, or requests failed before.
         """
+        asked = fingerprints.of_undo(system.name, system.title, system.tuned)
         former = system.state().serving
         tag = self._push(system)
         _end(system.start(tag), f"release of {tag} by {system.name}")
@@ -183,7 +191,7 @@ class UndoBench:
         if not serving or self._images.edits(serving):
             raise TwinError(f"{system.name} serves {serving or 'two versions'} after its way back")
         name = system.title if isinstance(system, OursKept) else system.name
-        return undone(name, outcomes, marks, time.strftime("%Y-%m-%d"))
+        return undone(name, outcomes, marks, time.strftime("%Y-%m-%d"), asked)
 
     def _wait_for_rest(self, system: System) -> None:
         processes.wait_until(lambda: system.state().settled, f"{system.name}: rest", timeout_seconds=_LONGEST_SECONDS)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.schema import QUIET, Accident, Cell, Document
+from bench.schema import Accident, Cell, Document, Run
 from bench.systems import OURS
+from bench.workloads import SHORT_MIX
 
-MANY_SHARE = 0.01
-"""Failed ÷ sent from which on a cell counts as having lost many."""
+MANY_FAILED = round(sum(stream.rate for stream in SHORT_MIX))
+"""Failed requests from which on a cell counts as having lost many: one second of the load. A share of those sent would be the
+smaller the longer a system takes."""
+GOAL_SECONDS = 60
+"""Seconds that this program's way back may take, at production's own drain numbers."""
+QUICKER_SHARE = 0.9
+"""A peer's seconds ÷ this program's, below which it counts as quicker: releases of one system differ by several percent."""
 _WRONG = ("stuck", "wrong code")
 
 
@@ -35,7 +41,7 @@ def severity(cell: Cell | None, accident: Accident) -> Severity:
         return Severity.WRONG
     if not cell.failed:
         return Severity.FINE
-    return Severity.MANY if cell.failed >= MANY_SHARE * cell.sent else Severity.FEW
+    return Severity.MANY if cell.failed >= MANY_FAILED else Severity.FEW
 
 
 def was_run(cell: Cell | None) -> bool:
@@ -55,15 +61,12 @@ class Summary:
     """Accidents that ended stuck or with the wrong code live."""
     sent: int
     failed: int
-    quiet_seconds: float | None
-    """Seconds until a release on a quiet day has settled."""
 
 
 def summary(document: Document, system: str) -> Summary:
     """Add up a system's cells."""
     rows = [(each, cell) for each in document.accidents if (cell := document.cell(each.name, system)) and was_run(cell)]
     cells = [cell for _, cell in rows]
-    quiet = document.cell(QUIET, system)
     return Summary(
         system,
         run=len(cells),
@@ -71,7 +74,6 @@ def summary(document: Document, system: str) -> Summary:
         wrong=sum(severity(cell, each) is Severity.WRONG for each, cell in rows),
         sent=sum(cell.sent for cell in cells),
         failed=sum(cell.failed for cell in cells),
-        quiet_seconds=quiet.settled_seconds if quiet and was_run(quiet) else None,
     )
 
 
@@ -85,8 +87,8 @@ class AsGood:
 
     @property
     def quicker(self) -> bool:
-        """Return whether it also settled sooner."""
-        return self.peer.settled_seconds < self.ours.settled_seconds
+        """Return whether it also settled sooner, by more than chance."""
+        return self.peer.settled_seconds < QUICKER_SHARE * self.ours.settled_seconds
 
 
 def peers_as_good(document: Document) -> list[AsGood]:
@@ -107,12 +109,17 @@ def _is_as_good(peer: Cell, ours: Cell, accident: Accident) -> bool:
     return severity(peer, accident) is not Severity.WRONG or severity(ours, accident) is Severity.WRONG
 
 
+def broken_runs(cell: Cell, accident: Accident) -> list[Run]:
+    """List the runs of a cell in which more requests failed, or which ended otherwise, than was said before."""
+    return [
+        run
+        for run in cell.every_run
+        if run.failed > accident.expected_failed or run.outcome != accident.expected_outcome
+    ]
+
+
 def broken_expectations(document: Document) -> list[Cell]:
-    """List the cells of this program in which more requests failed, or which ended otherwise, than was said before the run."""
+    """List the cells of this program of which any run broke what was said before."""
     said = {accident.name: accident for accident in document.accidents}
     ours = (cell for cell in document.cells if cell.system == OURS and cell.accident in said)
-    return [
-        cell
-        for cell in ours
-        if cell.failed > said[cell.accident].expected_failed or cell.outcome != said[cell.accident].expected_outcome
-    ]
+    return [cell for cell in ours if broken_runs(cell, said[cell.accident])]

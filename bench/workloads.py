@@ -14,6 +14,8 @@ LONGEST_REQUEST_SECONDS = 8
 CONTROLLER_LAG_SECONDS = 25
 STEADY_SECONDS = 20.0
 """Quiet time before an action, to compare with."""
+SETTLED_SECONDS = 300
+"""Longest wait, once the release tool is done, until nothing moves and no request fails any more."""
 RECKONING_SECONDS = 5.0
 """Begin of the quiet time, which doesn't count: the clients wait while their process evaluates the scenario before."""
 DELAY_RATIOS = (0.25, 0.5, 1.0, 2.0, 3.0)
@@ -30,12 +32,12 @@ SHORT_MIX = (
     Stream("long", 1.0, path=f"/slow?seconds={LONGEST_REQUEST_SECONDS}", contains=LONG),
 )
 FULL_MIX = (
-    Stream("page, kept alive", 150.0, contains=PAGE),
+    Stream("page, kept alive", 100.0, contains=PAGE),
     Stream("page, fresh", 12.0, fresh=True, contains=PAGE),
     Stream("order", 12.0, path="/orders", order=True, expected=201, contains=ORDER),
     Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
 )
-"""30 long requests are in flight at any moment; a million requests take a little over an hour and a half."""
+"""30 long requests are in flight at any moment; twenty releases take some two and a half hours."""
 
 
 SHORT_INPUTS = DrainInputs(

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from bench.drawing.matrix_table import CONFIGURED
 from bench.schema import Document, System
 from bench.systems import OURS
 from bench.verdicts import broken_expectations, was_run
@@ -32,10 +33,10 @@ def expectations_html(document: Document) -> str:
             measured = f"{cell.failed:,} of {cell.sent:,}, {cell.outcome}"
             verdict = "✕ otherwise" if accident.name in broken else "✓ kept"
         rows += (
-            f'<tr><td>{escape(accident.title)}<td data-name="said">at most {accident.expected_failed:,} fail, '
+            f'<tr><td>{escape(accident.title)}<td data-name="expected">at most {accident.expected_failed:,} fail, '
             f'{accident.expected_outcome}<td data-name="measured">{measured}<td>{verdict}<td>{escape(accident.reason)}'
         )
-    head = "<tr><th>accident<th>said<th>measured<th><th>why"
+    head = "<tr><th>accident<th>expected<th>measured<th><th>why"
     return f'<table class="plain stack"><thead>{head}</thead><tbody>{rows}</tbody></table>'
 
 
@@ -44,9 +45,10 @@ def about_html(document: Document) -> str:
     return "".join(
         [
             _how(document),
+            _stale(document.stale),
             _pairs("Machine", document.machine),
             _pairs("Numbers of the run", document.settings),
-            _pairs("Drain budget of every system", document.budget),
+            _pairs("Drain budget of this program; how the others are configured stands below", document.budget),
             _load(document.mix),
             _tuned(document),
             _again(document),
@@ -57,8 +59,10 @@ def about_html(document: Document) -> str:
 def _how(document: Document) -> str:
     text = (
         "<p>Measured on the <i>twin</i>, the real Pulumi engine and the real Kubernetes on one machine, not on AWS. Its load "
-        "balancer is slower and less reliable than a real one. The clients send on time whatever happened to the requests "
-        "before, never try again, and count a latency from when the request was due; so it holds this machine's noise too.</p>"
+        "balancer's delays are chosen from the slowest that users report, since AWS publishes none: "
+        "<code>twin/loadbalancer/parameters.yaml</code> names each source. The clients send on time whatever happened to the "
+        "requests before, never try again, and count a latency from when the request was due; so it holds this machine's noise "
+        "too.</p>"
     )
     if document.short is None:
         return text
@@ -72,6 +76,15 @@ def _how(document: Document) -> str:
         text += f"<p>Engine and AWS stand-in, which on AWS share no machine with the shop, {engine}</p>"
     retried = document.short["retriedUpdates"]
     return text + "".join(f"<p>An update failed and was run once more: {escape(line)}</p>" for line in retried)
+
+
+def _stale(figures: Sequence[str]) -> str:
+    """Return which figures are older than the code that put them together; empty if none is."""
+    if not figures:
+        return ""
+    items = "".join(f"<li>{escape(each)}" for each in figures)
+    text = "measured before the accident, the system, the application or the load was changed"
+    return f"<details><summary>{len(figures)} of these figures were {text}</summary><ul>{items}</ul></details>"
 
 
 def _pairs(title: str, pairs: Mapping[str, Any]) -> str:
@@ -107,7 +120,7 @@ def _tuned(document: Document) -> str:
         for system in document.systems
         if system.tuned
     )
-    return f"<h3>How each system is configured</h3>{systems}" if systems else ""
+    return f'<h3 id="{CONFIGURED}">How each system is configured</h3>{systems}' if systems else ""
 
 
 def _lines(system: System) -> Sequence[str]:
@@ -120,7 +133,7 @@ def _code(text: str) -> str:
 
 def _again(document: Document) -> str:
     if document.is_full:
-        commands = [("make bench FULL=1", "twenty releases and a million requests, two hours")]
+        commands = [("make bench FULL=1", "twenty releases and a million requests, two and a half hours")]
     else:
         commands = [
             ("make bench", "the headline rows"),

@@ -64,8 +64,6 @@ def _notes(accident: Accident, cell: Cell) -> list[str]:
     if cell.system == OURS and accident.expected_failed:
         notes.append(f"Expected before the run: at most {accident.expected_failed:,}; {accident.reason}.")
     if len(cell.runs) > 1:
-        every = "; ".join(
-            f"{run.failed:,} of {run.sent:,}, {run.settled_seconds:.0f} s, {run.outcome}" for run in cell.runs
-        )
+        every = "; ".join(f"{run.failed:,} of {run.sent:,}, {run.rest}, {run.outcome}" for run in cell.runs)
         notes.append(f"Every run: {every}.")
     return [*notes, *filter(None, [cell.reason, cell.detail])]

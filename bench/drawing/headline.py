@@ -6,7 +6,7 @@ import statistics
 from html import escape
 
 from bench.drawing.titles import title_of
-from bench.schema import Document, System
+from bench.schema import QUIET, Document, System
 from bench.systems import OURS
 from bench.verdicts import AsGood, Summary, peers_as_good, summary, was_run
 
@@ -85,7 +85,8 @@ def _row(document: Document, system: System) -> str:
     each = summary(document, system.name)
     undo = document.undo_of(system.name)
     undone = "not run" if undo is None else "–" if not undo.sent else f"{undo.seconds:.0f} s, {undo.failed:,} failed"
-    quiet = "not run" if each.quiet_seconds is None else f"{each.quiet_seconds:.0f} s"
+    cell = document.cell(QUIET, system.name)
+    quiet = cell.rest if cell and was_run(cell) else "not run"
     values = (
         ("failed in", f"<b>{each.losing} of {each.run}</b>" if each.run else "not run"),
         ("stuck or wrong", f"{each.wrong} of {each.run}" if each.run else "not run"),
@@ -110,7 +111,7 @@ def peers_html(document: Document) -> str:
         slower = [_peer(document, each) for each in peers if not each.quicker]
         rows += (
             f'<tr><td>{escape(accident.title)}<td data-name="this program">{ours.failed:,} failed, '
-            f'{ours.settled_seconds:.0f} s<td data-name="as good, and quicker">{"; ".join(quicker) or "none"}'
+            f'{ours.rest}<td data-name="as good, and quicker">{"; ".join(quicker) or "none"}'
             f'<td data-name="as good, not quicker">{"; ".join(slower) or "none"}'
         )
     if not rows:
@@ -121,4 +122,4 @@ def peers_html(document: Document) -> str:
 
 def _peer(document: Document, each: AsGood) -> str:
     title = escape(document.title(each.peer.system))
-    return f"{title} ({each.peer.failed:,} failed, {each.peer.settled_seconds:.0f} s)"
+    return f"{title} ({each.peer.failed:,} failed, {each.peer.rest})"

@@ -6,8 +6,10 @@ from html import escape
 
 from bench.schema import Accident, Cell, Document
 from bench.systems import OURS
-from bench.verdicts import Severity, severity
+from bench.verdicts import MANY_FAILED, Severity, severity
 
+CONFIGURED = "configured"
+"""Name by which the systems' configuration is found on the page."""
 SIGNS = {
     Severity.FINE: "✓",
     Severity.FEW: "▲",
@@ -18,11 +20,16 @@ SIGNS = {
 }
 LEGEND = {
     Severity.FINE: "no request failed",
-    Severity.FEW: "less than 1 % failed",
-    Severity.MANY: "1 % or more failed",
+    Severity.FEW: f"fewer than {MANY_FAILED} failed: less than a second of the load",
+    Severity.MANY: f"{MANY_FAILED} or more failed",
     Severity.WRONG: "stuck, or a bad version or wrong code live: someone has to mend it",
     Severity.UNSUPPORTED: "the system can't do this",
 }
+_OUTCOMES = (
+    "<p><b>released</b>: the new version alone serves. <b>undone</b>: the former version serves, by the system's own doing. "
+    "<b>stuck</b>: neither serves alone, or something still moves; someone has to act. <b>wrong code</b>: what serves is not "
+    "what was pushed under its tag when that was released.</p>"
+)
 
 
 def anchor(accident: str, system: str) -> str:
@@ -38,13 +45,14 @@ def headline(cell: Cell) -> str:
 def lines(cell: Cell) -> tuple[str, str, str]:
     """Return a cell in three short lines."""
     repeated = f", worst of {len(cell.runs)}" if len(cell.runs) > 1 else ""
-    return f"{cell.failed:,} failed", f"of {cell.sent:,} in {cell.settled_seconds:.0f} s", f"{cell.outcome}{repeated}"
+    sent = f"of {cell.sent:,}, {cell.rest}" if cell.given_up else f"of {cell.sent:,} in {cell.rest}"
+    return f"{cell.failed:,} failed", sent, f"{cell.outcome}{repeated}"
 
 
 def times(cell: Cell) -> str:
     """Return a cell's seconds and outcome, and how often it was run."""
     repeated = f", worst of {len(cell.runs)}" if len(cell.runs) > 1 else ""
-    return f"{cell.settled_seconds:.0f} s, {cell.outcome}{repeated}"
+    return f"{cell.rest}, {cell.outcome}{repeated}"
 
 
 def _content(cell: Cell | None, kind: Severity) -> str:
@@ -70,8 +78,16 @@ def legend() -> str:
     return f'<p class="legend">{items}</p>'
 
 
+def systems_html(document: Document) -> str:
+    """Return what the columns are, in a sentence, and where their configuration stands if the page has it."""
+    titles = "; ".join(escape(system.title) for system in document.systems)
+    configured = any(system.tuned for system in document.systems)
+    link = f' <a href="#{CONFIGURED}">How each is configured</a> stands below.' if configured else ""
+    return f"<p>The columns are {len(document.systems)} ways to release the same shop: {titles}.{link}</p>"
+
+
 def matrix_html(document: Document) -> str:
-    """Return the table; each cell that was run leads to its timeline."""
+    """Return the table, then its outcomes in plain words; each cell that was run leads to its timeline."""
     heads = "".join(f"<th scope=col>{escape(system.title)}" for system in document.systems)
     rows = "".join(
         f"<tr><th scope=row>{escape(accident.title)}"
@@ -80,5 +96,5 @@ def matrix_html(document: Document) -> str:
     )
     return (
         f'{legend()}<table class="matrix"><thead><tr><th scope=col>During a release: {heads}</thead>'
-        f"<tbody>{rows}</tbody></table>"
+        f"<tbody>{rows}</tbody></table>{_OUTCOMES}"
     )

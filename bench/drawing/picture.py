@@ -157,5 +157,5 @@ def _cell(cell: Cell | None, accident: Accident, x: float, y: float, width: floa
     if kind is Severity.UNSUPPORTED:
         return drawn + _text(x + 12, y + 22, "–", "m")
     texts = _text(x + 12, y + 20, f"{SIGNS[kind]} {cell.failed:,} failed", "b")
-    texts += _text(x + 12, y + 38, f"of {cell.sent:,}, {cell.settled_seconds:.0f} s")
-    return drawn + texts + _text(x + 12, y + 55, cell.outcome)
+    texts += _text(x + 12, y + 38, f"of {cell.sent:,}" if cell.given_up else f"of {cell.sent:,}, {cell.rest}")
+    return drawn + texts + _text(x + 12, y + 55, f"given up, {cell.outcome}" if cell.given_up else cell.outcome)

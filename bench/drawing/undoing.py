@@ -11,10 +11,7 @@ from bench.drawing.floor import bar
 from bench.drawing.timeline import timeline
 from bench.drawing.titles import title_of
 from bench.schema import Document, Undo, span
-
-GOAL_SECONDS = 60
-"""Seconds that this program's way back may take, at production's own drain numbers."""
-
+from bench.verdicts import GOAL_SECONDS
 
 _CLASSES = ("p0", "p1", "p2")
 _BEFORE_SECONDS = 20.0

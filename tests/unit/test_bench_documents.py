@@ -25,5 +25,33 @@ def test_only_what_stands_between_the_markers_changes() -> None:
     assert documents.filled(once, "newer", "a") == once.replace("new", "newer")
 
 
+def test_the_matrix_has_the_curve_as_far_as_it_was_measured() -> None:
+    cell = {"accident": "nothing", "outcome": "released", "sent": 90, "failed": 3, "settled_seconds": 61.0}
+    raw = {
+        "schema": 2,
+        "accidents": [{"name": "nothing", "title": "quiet"}, {"name": "slow", "title": "slow"}],
+        "systems": [{"name": name, "title": name.upper()} for name in ("a", "b")],
+        "cells": [{**cell, "system": "a"}, {**cell, "system": "b", "failed": 0, "given_up": True}],
+        "curve": [
+            {"system": "a", "points": [{"ratio": ratio, "sent": 7, "failed": int(ratio)} for ratio in (0.5, 1, 3)]},
+            {"system": "b", "points": [{"ratio": 3, "sent": 8, "failed": 0}]},
+            {"system": "c", "points": [{"ratio": 2, "sent": 8, "failed": 0}]},
+        ],
+        "undo": [{"system": "b", "sent": 9, "failed": 1, "seconds": 4.0}, {"system": "c, kept", "sent": 9}],
+    }
+    head, _, *rows = documents.matrix(raw, ["a", "b"]).splitlines()
+    late = "one pod leaves while the load balancer is {} × as late as budgeted: failed"  # noqa: RUF001
+    assert head == "| failed of sent, until at rest, outcome | A | B |"
+    assert rows == [
+        "| quiet | 3 of 90, 61 s, released | 0 of 90, given up after 300 s, released |",
+        f"| {late.format(1)} | 1 of 7 | not run |",
+        f"| {late.format(3)} | 3 of 7 | 0 of 8 |",
+        f"| {documents.UNDOING} | not run | 1 of 9, 4 s |",
+        "",
+        "Accidents in which requests failed, of those that were run: A 1 of 1, B 0 of 1.",
+        f"C, kept: {documents.UNDOING}: 0 of 9, 0 s.",
+    ]
+
+
 def test_words_are_counted_with_headings_and_without_marks() -> None:
     assert documents.count_words(f"# Two words\n\n- and | three | 4\n{BEGIN}{END}") == 5

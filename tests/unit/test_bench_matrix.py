@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -20,9 +23,11 @@ from bench import assembly, cells, matrix
 from bench.accidents import ACCIDENTS, Accident
 from bench.cells import Cell
 from bench.load import Outcome
-from bench.matrix import Release, Stage
+from bench.matrix import Release, Rest, Stage
 from bench.system import State
 from bench.systems import OURS
+from bench.undo import OursKept
+from bench.verdicts import GOAL_SECONDS
 from twin import config
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -49,8 +54,9 @@ class FakeSystem:
 
     name, title, tuned, controllers = OURS, "this program", "as it is", ()
 
-    def __init__(self, *, is_ready: bool = True, code: int = 0) -> None:
-        self.is_ready, self.code = is_ready, code
+    def __init__(self, *, is_ready: bool = True, takes_traffic: bool = True, code: int = 0) -> None:
+        self.is_ready, self.takes_traffic, self.code = is_ready, takes_traffic, code
+        self.states: list[State] = []
         self.calls: list[str] = []
         self.push_error = ""
 
@@ -66,6 +72,12 @@ class FakeSystem:
         self.calls.append("undo")
         return self._process()
 
+    def push(self, tag: str, edits: Any) -> None:
+        self.calls.append(f"push {tag}")
+
+    def load_balancer(self) -> str:
+        return "its-own"
+
     def push_again(self, content: str) -> None:
         self.calls.append(f"push {content} again")
         if self.push_error:
@@ -75,7 +87,13 @@ class FakeSystem:
         del tag
         return self.is_ready
 
-    is_shifting = has_ready_pod
+    def is_shifting(self, tag: str) -> bool:
+        del tag
+        return self.takes_traffic
+
+    def state(self) -> State:
+        """The next of its states, the last one for ever."""
+        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
     def _process(self) -> subprocess.Popen[str]:
         program = f"import sys, time; time.sleep(1); sys.exit({self.code})"
@@ -121,16 +139,33 @@ def test_an_outcome_is_one_word(serving: str, settled: Any, tags: list[str]) -> 
         assert word == "stuck"
 
 
-@given(st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 9)), min_size=1, max_size=5))
-def test_of_several_runs_the_worst_is_shown(runs: list[tuple[str, int]]) -> None:
-    chosen = cells.worst([replace(CELL, outcome=word, failed=failed) for word, failed in runs])
-    assert len(chosen.runs) == len(runs)
-    for word, failed in runs:
-        assert (WORDS.index(chosen.outcome), chosen.failed) >= (WORDS.index(word), failed)
+@given(
+    st.lists(st.tuples(st.sampled_from(WORDS), st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=5),
+    st.sampled_from(["released", "undone"]),
+)
+def test_of_several_runs_the_worst_is_shown(runs: list[tuple[str, int, int]], expected: Any) -> None:
+    accident = replace(QUIET, expected_outcome=expected)
+    order = [expected, next(word for word in ("released", "undone") if word != expected), "stuck", "wrong code"]
+    measured = [
+        replace(CELL, outcome=word, failed=failed, settled_seconds=seconds, contradictions=[f"{word} {failed}"])
+        for word, failed, seconds in runs
+    ]
+    chosen = cells.worst(measured, accident)
+    assert [run["outcome"] for run in chosen.runs] == [word for word, *_ in runs]
+    assert list(chosen.contradictions) == [f"{word} {failed}" for word, failed, _ in runs]
+    for word, failed, seconds in runs:
+        shown = (order.index(chosen.outcome), chosen.failed, chosen.settled_seconds)
+        assert shown >= (order.index(word), failed, seconds)
 
 
-def problems(*measured: Cell) -> list[str]:
-    return assembly.figures(measured, [], [])["problems"]
+def test_a_cell_names_only_some_of_many_contradictions() -> None:
+    chosen = cells.worst([replace(CELL, contradictions=["a"] * 4)] * 3, QUIET)
+    assert len(chosen.contradictions) == cells.MAX_CONTRADICTIONS
+
+
+def problems(*measured: Cell, curves: Sequence[Any] = (), undone: Sequence[Any] = ()) -> list[str]:
+    found: list[str] = assembly.figures(measured, curves, undone)["problems"]
+    return found
 
 
 @given(st.sampled_from(ACCIDENTS), st.sampled_from(WORDS), st.integers(0, 300), st.booleans())
@@ -146,6 +181,58 @@ def test_a_matrix_in_which_nobody_fails_proves_nothing() -> None:
     assert "too fast for a proof" in problems(CELL, replace(CELL, system="legacy"))[0]
 
 
+PROOF = (CELL, replace(CELL, system="legacy", failed=40))
+"""Cells in which there is nothing to find fault with."""
+
+
+def points(**failed: int) -> list[dict[str, Any]]:
+    """Return a curve's points, `at_2=3` for three failures at twice the delay."""
+    return [{"ratio": int(name[3:]), "sent": 700, "failed": count} for name, count in failed.items()]
+
+
+def test_the_proof_rests_on_a_system_that_drains() -> None:
+    old = {"system": "legacy", "points": points(at_1=9, at_3=200)}
+    fast = {"system": "patched", "points": points(at_1=0, at_3=0)}
+    slow = {"system": "rolling", "points": points(at_1=0, at_3=1)}
+    (problem,) = problems(*PROOF, curves=[old, fast])
+    assert "too fast for a proof" in problem
+    assert problems(*PROOF, curves=[old, fast, slow]) == []
+    early = {"system": "rolling", "points": points(at_1=5, at_3=0)}
+    assert "at 3 times the budgeted delay" in problems(*PROOF, curves=[old, early])[0]
+
+
+def test_ours_fails_nothing_where_the_load_balancer_is_as_budgeted() -> None:
+    assert problems(*PROOF, curves=[{"system": OURS, "points": points(at_1=0, at_2=4)}]) == []
+    (problem,) = problems(*PROOF, curves=[{"system": OURS, "points": points(at_1=2, at_2=4)}])
+    assert "1 times as late as budgeted: 2 requests" in problem
+
+
+@pytest.mark.parametrize("system", [OURS, OursKept.title])
+def test_ours_goes_back_within_its_goal(system: str) -> None:
+    assert problems(*PROOF, undone=[{"system": system, "seconds": float(GOAL_SECONDS)}]) == []
+    assert "at most 60 s" in problems(*PROOF, undone=[{"system": system, "seconds": GOAL_SECONDS + 0.1}])[0]
+    assert problems(*PROOF, undone=[{"system": "legacy", "seconds": 900.0}]) == []
+
+
+def test_an_accident_without_ours_proves_nothing() -> None:
+    (problem,) = problems(*PROOF, replace(CELL, system="patched", accident="slow"))
+    assert problem == f"{ACCIDENTS[1].title}: this program was not run, others were"
+
+
+@pytest.mark.parametrize("system", [OURS, "argo-canary"])
+def test_what_clients_and_records_saw_differently_is_named(system: str) -> None:
+    cell = replace(CELL, system=system, accident="two", contradictions=["a: client HTTP 200, load balancer HTTP 502"])
+    found = problems(*PROOF, cell, replace(CELL, accident="two"))
+    assert [line for line in found if "client HTTP 200" in line] == found
+    assert found[0].startswith("two releases at once, ")
+
+
+def test_every_run_of_ours_is_held_to_what_was_said_before() -> None:
+    runs = [*cells.runs(CELL), *cells.runs(replace(CELL, failed=3))]
+    (problem,) = problems(replace(CELL, runs=runs), PROOF[1])
+    assert "3 requests failed" in problem
+
+
 def test_a_cell_counts_only_while_it_is_asked_the_same(tmp_path: Path) -> None:
     system = cast("Any", FakeSystem())
     assert not cells.kept(tmp_path, system, QUIET)
@@ -159,8 +246,11 @@ def test_a_cell_counts_only_while_it_is_asked_the_same(tmp_path: Path) -> None:
 
 def test_the_table_says_which_cells_were_not_run() -> None:
     text = cells.table([CELL], {OURS: "this program", "argo-canary": "Argo"})
-    assert "| nothing | 0 of 100 failed, 70 s, released | not run |" in text
+    assert "| nothing goes wrong | 0 of 100 failed, 70 s, released | not run |" in text
     assert text.count("not run") == 2 * len(ACCIDENTS) - 1
+    assert "failed, given up after 300 s, released" in cells.table(
+        [replace(CELL, given_up=True)], {OURS: "this program"}
+    )
 
 
 def test_requests_are_counted_from_the_start_of_the_release() -> None:
@@ -219,6 +309,46 @@ def test_a_run_that_broke_off_goes_on_with_the_cells_that_are_missing(
     assert [len(cells.runs(cell)) for cell in cells.read(tmp_path / "cells")] == [1, 3, 1]
 
 
+class DoneRelease(Release):
+    """A release whose tool has ended."""
+
+    def run(self) -> float:
+        return self.began + 1
+
+
+BAD_VERSION = next(accident for accident in ACCIDENTS if accident.name == "bad-version")
+
+
+@pytest.mark.parametrize(
+    ("accident", "end", "mended"),
+    [
+        (BAD_VERSION, State("v1.0.0", settled=True), False),
+        (BAD_VERSION, State("v1.1.0", settled=True), True),
+        (BAD_VERSION, State("v1.0.0", settled=True, unfinished="Degraded"), True),
+        (BAD_VERSION, State("v1.0.0", settled=False), True),
+        (QUIET, State("v1.1.0", settled=True), False),
+    ],
+)
+def test_a_system_is_mended_unless_it_serves_a_good_version_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accident: Accident, end: State, mended: Any
+) -> None:
+    asked: list[str] = []
+    system, made = FakeSystem(), Stage(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "run", tmp_path)
+    system.states = [State("v1.0.0", settled=True)]
+    monkeypatch.setattr(matrix, "Release", DoneRelease)
+    monkeypatch.setattr(matrix.time, "sleep", lambda _: None)
+    monkeypatch.setattr(made, "_load", lambda _: contextlib.nullcontext(SimpleNamespace(stop=list)))
+    monkeypatch.setattr(made, "_wait_until_settled", lambda *_: Rest(end, 2e9, given_up=not end.settled))
+    monkeypatch.setattr(made, "_mend", lambda _: asked.append("mend"))
+    different = [f"request {number}" for number in range(9)]
+    monkeypatch.setattr(made._bench, "contradictions_of", lambda _, name: asked.append(name) or different)
+    cell = made._release(cast("Any", system), accident)
+    assert asked == ["its-own", *(["mend"] if mended else [])]
+    assert cell.contradictions == different[: cells.MAX_CONTRADICTIONS]
+    assert cell.given_up == (not end.settled)
+    assert cell.fingerprint == cells.fingerprint(cast("Any", system), accident)
+
+
 def test_systems_release_at_once_but_for_accidents_of_the_whole_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,9 +385,48 @@ def test_two_releases_are_two_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [mark["text"] for mark in found.marks] == ["tool ended with 1"] * 2
 
 
-def test_an_accident_that_never_came_is_no_cell() -> None:
+@pytest.mark.parametrize("at_shift", [False, True])
+def test_an_accident_that_never_came_is_no_cell(at_shift: Any) -> None:
+    """A pod that is ready is not yet a shift, nor the other way round."""
+    system = FakeSystem(is_ready=at_shift, takes_traffic=not at_shift)
     with pytest.raises(TwinError, match="before the moment"):
-        release(FakeSystem(is_ready=False), replace(QUIET, fault="throttle")).run()
+        release(system, replace(QUIET, fault="throttle", at_shift=at_shift)).run()
+
+
+def test_a_fault_comes_when_its_title_says() -> None:
+    assert {accident.name for accident in ACCIDENTS if accident.at_shift} == {
+        accident.name for accident in ACCIDENTS if re.search("as the shift begins|at the shift", accident.title)
+    }
+
+
+GOOD, MOVING = State("v1.1.0", settled=True), State("v1.1.0", settled=False)
+
+
+@pytest.mark.parametrize(
+    ("states", "failed_at", "given_up", "mark"),
+    [
+        ([GOOD], 0.0, False, "settled"),
+        ([MOVING, GOOD], 0.0, False, "settled"),
+        ([GOOD], 1e12, True, "requests still fail"),
+        ([MOVING], 0.0, True, "still moving"),
+    ],
+)
+def test_a_release_that_does_not_come_to_rest_is_given_up(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    states: list[State],
+    failed_at: float,
+    given_up: Any,
+    mark: str,
+) -> None:
+    monkeypatch.setattr(matrix, "SETTLED_SECONDS", 3)
+    load = SimpleNamespace(failures=[Outcome("page", "a", 0.0, failed_at, failure="closed")] if failed_at else [])
+    system = FakeSystem()
+    system.states = list(states)
+    made = stage(tmp_path, monkeypatch, lambda *_: CELL)
+    rest = made._wait_until_settled(cast("Any", system), cast("Any", load))
+    assert (rest.given_up, rest.mark) == (given_up, mark)
+    assert rest.at <= time.time()
 
 
 PUSHED_AGAIN = replace(QUIET, fault="push-again")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import typing
 from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import page, schema
-from bench.drawing import about, chart, colours
+from bench.accidents import Outcome
+from bench.drawing import about, chart, colours, matrix_table
 from bench.drawing.matrix_table import anchor
 from tests.unit.bench_sample import ACCIDENTS, NOT_RUN, REASON, SYSTEMS, sample
 from twin.paths import REPOSITORY
@@ -146,6 +148,26 @@ def test_what_is_not_run_or_not_possible_is_said_in_the_other_sections_too() -> 
     )
     assert f"patched chart, rolling: {DASH}</h3><p>Helm keeps no former version that still runs</p>" in text
     assert "Not run:" not in DRAWN
+
+
+def test_a_newcomer_is_told_what_the_columns_and_the_outcomes_are() -> None:
+    document = schema.read(SAMPLE)
+    sentence = matrix_table.systems_html(document)
+    assert f"6 ways to release the same shop: {'; '.join(SYSTEMS.values())}." in sentence
+    assert f'href="#{matrix_table.CONFIGURED}"' in sentence
+    untuned = [{"name": "ours", "title": "this program"}]
+    assert "href" not in matrix_table.systems_html(schema.read({**SAMPLE, "systems": untuned}))
+    after = matrix_table.matrix_html(document).partition("</table>")[2]
+    assert all(f"<b>{word}</b>: " in after for word in typing.get_args(Outcome))
+
+
+def test_a_release_that_was_given_up_is_not_called_at_rest() -> None:
+    cell = {**SAMPLE["cells"][0], "settled_seconds": 312.0, "given_up": True}
+    figures = {**SAMPLE, "cells": [cell], "short": None}
+    text = page.draw(figures)
+    assert text.count("given up after 300 s") == 3, "the headline, the matrix and the timeline"
+    assert "312 s" not in text
+    assert "given up, released" in page.pictures(figures)["matrix.svg"]
 
 
 def test_every_section_is_there_and_a_document_without_figures_can_be_drawn() -> None:

@@ -17,6 +17,7 @@ from infra.timeouts import METRIC_MINUTES_SECONDS
 from twin import config
 from twin.errors import TwinError
 from twin.loadbalancer import parameters
+from twin.loadbalancer.access_log import Request
 from twin.loadbalancer.engine import Engine
 
 
@@ -110,6 +111,34 @@ def test_a_request_belongs_to_the_scenario_that_had_begun_when_it_was_due(
     ]
     assert {each.load for each in measurements} == {OURS}
     assert measurements[0].steady_p99 == pytest.approx(0.1)
+
+
+def test_a_load_is_compared_with_its_own_load_balancer_and_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(config.Twin("x", 1, tmp_path, tmp_path, True), tmp_path / "b", workloads.SHORT_MIX)
+    sent = [
+        Outcome("page", "a", 100.0, 100.1, 200),
+        Outcome("page", "b", 101.0, 101.1, 200),
+        Outcome("order", "c", 102.0, 102.1, 201, key="kept"),
+        Outcome("order", "d", 103.0, 103.1, 201, key="lost"),
+    ]
+    logs = {"its-own": {"a": 200, "b": 502, "c": 201, "d": 201, "of another load": 502}}
+
+    def requests_since(_: object, since: float, name: str) -> list[Request]:
+        assert 98 < since <= 100
+        return [
+            Request(0, "n", 80, "r", "g", "t", status, True, "--", 0, 0, 0, "c", "GET", "/", trace)
+            for trace, status in logs[name].items()
+        ]
+
+    monkeypatch.setattr(experiment, "_LOGGED_SECONDS", 0)
+    monkeypatch.setattr(experiment.run, "requests_since", requests_since)
+    monkeypatch.setattr(experiment.run, "stored_orders", lambda _: {"kept": 1})
+    assert bench.contradictions_of(sent, "its-own") == [
+        "b: client HTTP 200, load balancer HTTP 502",
+        "acknowledged order not stored exactly once: lost",
+    ]
 
 
 def test_what_the_bench_itself_holds_up_before_an_action_is_not_what_the_shop_takes() -> None:

@@ -33,6 +33,25 @@ def test_weights_put_back_are_a_step() -> None:
     assert steps_of((float(second), line) for second, line in enumerate(said))[-1].name == "taken back"
 
 
+def test_the_abort_of_a_release_that_failed_stands_behind_it() -> None:
+    failed = [*SAID[:4], "Diagnostics:", *SAID[:3], "error: smoke test failed"]
+    abort = [
+        "Updating (prod):",
+        SAID[1],
+        "    listener f543: -> blue 100 / green 0",
+        "    release v1.1.0-r1: aborted; green",
+    ]
+    found = steps_of((float(second), line) for second, line in enumerate([*failed, *abort]))
+    assert [step.name for step in found] == ["claim", "idle colour up", "smoke", "taken back"]
+    assert found[-1].at == len(failed) + 3
+
+
+def test_weights_that_are_put_back_are_no_shift() -> None:
+    trouble = "    running trouble (2 of our own requests failed); putting everything back on blue"
+    said = [SAID[0], SAID[4], trouble, "    listener f543: blue 10 / green 90 -> blue 100 / green 0"]
+    assert [step.name for step in steps_of((0.0, line) for line in said)] == ["claim", "canary", "taken back"]
+
+
 def test_a_moment_belongs_to_the_step_that_began_last() -> None:
     steps = [Step(10.0, "canary"), Step(30.0, "shift")]
     assert [step_at(steps, moment) for moment in (9.0, 10.0, 29.0, 31.0)] == ["", "canary", "canary", "shift"]
