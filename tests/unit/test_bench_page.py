@@ -166,6 +166,7 @@ def test_a_release_that_was_given_up_is_not_called_at_rest() -> None:
     figures = {**SAMPLE, "cells": [cell], "short": None}
     text = page.draw(figures)
     assert text.count("given up after 300 s") == 3, "the headline, the matrix and the timeline"
+    assert f"of {cell['sent']:,}, given up after 300 s" in text
     assert "312 s" not in text
     assert "given up, released" in page.pictures(figures)["matrix.svg"]
 
