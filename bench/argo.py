@@ -24,19 +24,19 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from bench import pods, run, tools
+from bench import argo_analysis, pods, run, tools
 from bench.argo_status import final_phase
 from bench.images import Images
 from bench.system import State, Target
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LOAD_BALANCER_CONTROLLER, IngressLoadBalancer
 from bench.tools import execute
-from infra.timeouts import METRIC_MINUTES_SECONDS, DrainBudget
+from infra.timeouts import DrainBudget
 from twin import config, pulumi
 from twin.build import image_layers, programs
 from twin.build.golang import ARGO_ROLLOUTS
@@ -59,33 +59,6 @@ _COMMON = (
     "readiness gates, progressDeadlineAbort, rollbackWindow. Undone by `kubectl argo rollouts abort` while a release is under "
     "way, by `undo` afterwards."
 )
-_ANALYSIS = "errors"
-_FIRST_LOOK_SECONDS = 30
-_LOOK_SECONDS = 10
-_ERRORS_A_MINUTE = 3
-PYTHON = "/opt/venv/bin/python"
-"""Interpreter of the shop's image (app_docker/Dockerfile)."""
-PROBE = """\
-import http.client, sys, time, urllib.request
-seconds, *urls = sys.argv[1:]
-end, sent, failed = time.monotonic() + float(seconds), 0, 0
-while time.monotonic() < end:
-    url = urls[sent % len(urls)]
-    sent += 1
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        print(url, repr(error), flush=True)
-        failed += getattr(error, "code", 500) >= 500
-    if failed == 3:
-        sys.exit(1)
-    time.sleep(0.5)
-"""
-"""Asks the URLs in turn for that many seconds, each time on a new connection; exit code 1 at the third request that fails or
-answers 5xx."""
-_METRICS_LATE_SECONDS = 60
-"""CloudWatch has a minute about as late as that."""
 _READ = [f"elasticloadbalancing:Describe{what}" for what in (
     "TargetGroups", "LoadBalancers", "Listeners", "Rules", "Tags", "TargetHealth",
 )] + ["cloudwatch:GetMetricData"]  # fmt: skip
@@ -141,65 +114,6 @@ def _grant(twin: Twin) -> None:
     )
 
 
-def analysis(load_balancer: str, addresses: Sequence[str], image: str) -> dict[str, Any]:
-    """Return the AnalysisTemplate: it fails by CloudWatch, or by a Job's own requests, whichever is first.
-
-    CloudWatch fails it at the first minute with more than a few answers of 5xx, of targets or of the load balancer itself, by
-    GetMetricData; a minute without errors has no value (analysis/cloudwatch). It looks for two minutes and the minute by which
-    CloudWatch is late. The Job asks for the page meanwhile (PROBE).
-
-    Args:
-        load_balancer: its ARN.
-        addresses: of its nodes, as pods reach them.
-        image: the shop's.
-    """
-    dimensions = [{"name": "LoadBalancer", "value": load_balancer.partition(":loadbalancer/")[2]}]
-    queries = [
-        {
-            "id": name.lower(),
-            "metricStat": {
-                "metric": {"namespace": "AWS/ApplicationELB", "metricName": name, "dimensions": dimensions},
-                "period": 60,
-                "stat": "Sum",
-            },
-        }
-        for name in ("HTTPCode_Target_5XX_Count", "HTTPCode_ELB_5XX_Count")
-    ]
-    count = (METRIC_MINUTES_SECONDS + _METRICS_LATE_SECONDS - _FIRST_LOOK_SECONDS) // _LOOK_SECONDS
-    cloudwatch = {
-        "name": "errors",
-        "initialDelay": f"{_FIRST_LOOK_SECONDS}s",
-        "interval": f"{_LOOK_SECONDS}s",
-        "count": count,
-        "failureLimit": 0,
-        "consecutiveErrorLimit": count,
-        "successCondition": f"all(result, {{all(#.Values, {{# <= {_ERRORS_A_MINUTE}}})}})",
-        "provider": {"cloudWatch": {"interval": "2m", "metricDataQueries": queries}},
-    }
-    seconds = _FIRST_LOOK_SECONDS + (count - 1) * _LOOK_SECONDS
-    urls = [f"http://{address}/" for address in addresses]
-    requests = {"name": "requests", "provider": {"job": {"spec": _probe_job(image, seconds, urls)}}}
-    return {"kind": "AnalysisTemplate", "metadata": {"name": _ANALYSIS}, "spec": {"metrics": [cloudwatch, requests]}}
-
-
-def _probe_job(image: str, seconds: int, urls: Sequence[str]) -> dict[str, Any]:
-    container = {
-        "name": "requests",
-        "image": image,
-        "command": [PYTHON, "-c", PROBE, str(seconds), *urls],
-        "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}},
-    }
-    evicted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    return {
-        "backoffLimit": 0,
-        # A pod that leaves with its node has not failed: another one asks in its place.
-        "podFailurePolicy": {"rules": [evicted]},
-        "template": {
-            "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 5, "containers": [container]},
-        },
-    }
-
-
 def disruption_budget() -> dict[str, Any]:
     """Return the PodDisruptionBudget of the patched chart."""
     spec = {"maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow", "selector": _SELECTOR}
@@ -250,7 +164,9 @@ class Argo:
         self._apply(self.ingress(), "networking.k8s.io/v1")
         # Pods that are older than their binding have no readiness gate.
         self.balancer.wait()
-        template = analysis(self.balancer.arn(), self.balancer.addresses(loopback=False), self._image(tag))
+        template = argo_analysis.template(
+            self.balancer.arn(), self.balancer.addresses(loopback=False), self._image(tag)
+        )
         self._apply(template, "argoproj.io/v1alpha1")
         self._apply(disruption_budget(), "policy/v1")
         self._apply(self._rollout(tag, secret), "argoproj.io/v1alpha1")
@@ -430,7 +346,7 @@ class ArgoCanary(Argo):
 
     def strategy(self) -> dict[str, Any]:
         """Return all pods first, 10 % for the propagation, then everything; from the 10 % on with an analysis."""
-        analyses = {"templates": [{"templateName": _ANALYSIS}]}
+        analyses = {"templates": [{"templateName": argo_analysis.NAME}]}
         return {
             "canary": {
                 "analysis": {**analyses, "startingStep": 1},
@@ -482,7 +398,7 @@ class ArgoBlueGreen(Argo):
                 "activeService": "active",
                 "previewService": "preview",
                 "autoPromotionEnabled": True,
-                "postPromotionAnalysis": {"templates": [{"templateName": _ANALYSIS}]},
+                "postPromotionAnalysis": {"templates": [{"templateName": argo_analysis.NAME}]},
                 "scaleDownDelaySeconds": self.drained_seconds,
                 "abortScaleDownDelaySeconds": self.drained_seconds,
             }

@@ -19,7 +19,7 @@ from twin.paths import REPOSITORY
 _EVERY_SYSTEM = ("app_docker/**/*", "twin/application/**/*", "bench/workloads.py", "twin/loadbalancer/parameters.yaml")
 """Image, load and load balancer."""
 _CHART = ("legacy/**/*", "patches/*", "bench/charts.py")
-_ARGO = ("bench/argo.py",)
+_ARGO = ("bench/argo*.py",)
 _FILES = {
     LEGACY: _CHART,
     ROLLING: _CHART,

@@ -105,7 +105,7 @@ class Run(_Record):
     failed: int
     settled_seconds: float
     given_up: bool = False
-    """As the cell's."""
+    """Nobody waited for this run to come to rest any longer (``Cell.given_up``)."""
     outcome: Outcome
 
     @property

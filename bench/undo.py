@@ -95,7 +95,7 @@ class Undone:
     marks: Sequence[Mapping[str, Any]]
     at: str
     fingerprint: str = ""
-    """As :func:`bench.fingerprints.of_undo` gives it."""
+    """Hash of what was measured (:func:`bench.fingerprints.of_undo`)."""
 
     def table(self) -> str:
         """Return the steps as lines of text."""

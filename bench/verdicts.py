@@ -20,7 +20,7 @@ _WRONG = ("stuck", "wrong code")
 
 
 class Severity(StrEnum):
-    """How bad a cell is; also the class of its colour."""
+    """Judgement of a cell, and the class of its colour on the page."""
 
     FINE = "fine"
     FEW = "few"

@@ -83,7 +83,7 @@ def restart_notes(
         live: the database; `None` if it is not known.
         wanted: the settings.
         release: the release that is open, or that this update begins or takes back; empty if there is none.
-        is_way_back: the update aborts or rolls back, and leaves the database as it is (`Database.declare`).
+        is_way_back: the update aborts or rolls back, and leaves the database as it is (infra/release/way_back.py).
 
     Returns:
         Lines for the plan, also on a restart that is owed.

@@ -27,7 +27,7 @@ NOTE = (
     "a way back leaves the platform as it is; whatever else the settings change is made by the next `pulumi up -s prod`"
 )
 _ADMISSION = "kubernetes:admissionregistration.k8s.io/"
-"""What the API server admits follows today's images: a way back makes Jobs of them."""
+"""Begin of the types of admission policies. They follow today's settings even so: a way back makes Jobs of today's images."""
 
 
 async def leave_platform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:

@@ -177,9 +177,11 @@ def test_a_release_that_is_shifted_back_and_its_abort(simulated: Twin, roles: Pa
     assert production.outputs(simulated)["liveRelease"] == "v1.0.0"
     # The next update makes the changes, with an identity that may.
     path = settings_file(simulated, roles.with_name("wishes"), {**ROLES, **wishes})
-    updated = [
-        summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(file)).stdout)["updated"] for file in (path, roles)
-    ]
+    updated = []
+    for file, instance_class in ((path, "db.t4g.medium"), (roles, database["instanceClass"])):
+        updated.append(summary(command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(file)).stdout)["updated"])
+        (instance,) = aws(simulated, "rds").describe_db_instances()["DBInstances"]
+        assert instance["DBInstanceClass"] == instance_class
     assert updated[0] == updated[1] >= 6, "instance, add-on, both target groups, alarms"
 
 

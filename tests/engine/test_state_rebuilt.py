@@ -159,13 +159,15 @@ def test_the_rebuilt_state_releases_as_before(simulated: Twin, tmp_path: Path) -
     production.push_image(simulated, Path("twin/application"), tag)
     held = settings_file(simulated, tmp_path, {"shopcat:tag": tag, "shopcat:holdTraffic": True})
     result = command(simulated, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(held))
-    assert "has passed every check in blue and is held before traffic moves" in result.stdout + result.stderr
+    said = result.stdout + result.stderr
+    assert "has passed every check in blue and is held before traffic moves" in said, said
 
     # A state that is lost now moves no traffic while it is rebuilt either.
     lose_the_state(simulated)
     rebuild = settings_file(simulated, tmp_path, {"shopcat:rebuildState": True})
     result = command(simulated, UP, check=False, PULUMI_OPTION_CONFIG_FILE=str(rebuild))
-    assert "has passed every check in blue and is held before traffic moves" in result.stdout + result.stderr
+    said = result.stdout + result.stderr
+    assert "has passed every check in blue and is held before traffic moves" in said, said
     aborted = settings_file(simulated, tmp_path, {"shopcat:abort": tag})
     command(simulated, UP, PULUMI_OPTION_CONFIG_FILE=str(aborted))
     assert production.outputs(simulated)["liveRelease"] == production.FIRST_TAG

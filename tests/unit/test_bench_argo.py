@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.argo import PROBE, PYTHON, Argo, ArgoBlueGreen, ArgoCanary, analysis, disruption_budget
+from bench import argo_analysis
+from bench.argo import Argo, ArgoBlueGreen, ArgoCanary, disruption_budget
+from bench.argo_analysis import PROBE, PYTHON
 from bench.argo_status import final_phase
 from bench.images import Images
 from bench.workloads import SHORT_BUDGET
@@ -112,7 +114,7 @@ def test_the_controller_is_done_once_it_has_seen_the_newest_template() -> None:
 
 
 def test_the_analysis_sees_two_whole_minutes_of_the_load_balancer() -> None:
-    metric, _ = analysis(LOAD_BALANCER, ["192.0.2.1"], "image")["spec"]["metrics"]
+    metric, _ = argo_analysis.template(LOAD_BALANCER, ["192.0.2.1"], "image")["spec"]["metrics"]
     queries = metric["provider"]["cloudWatch"]["metricDataQueries"]
     named = [query["metricStat"]["metric"]["dimensions"] for query in queries]
     assert named == [[{"name": "LoadBalancer", "value": "app/x/1"}]] * len(queries)
@@ -126,7 +128,7 @@ def looked(metric: dict[str, Any]) -> int:
 
 
 def test_a_job_asks_both_nodes_for_as_long_as_cloudwatch_is_looked_at() -> None:
-    cloudwatch, requests = analysis(LOAD_BALANCER, ["192.0.2.1", "192.0.2.2"], "image")["spec"]["metrics"]
+    cloudwatch, requests = argo_analysis.template(LOAD_BALANCER, ["192.0.2.1", "192.0.2.2"], "image")["spec"]["metrics"]
     job = requests["provider"]["job"]["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]

@@ -69,6 +69,8 @@ def test_aws_default_tags_and_replacement() -> None:
     assert inputs["tagsAll"] == {"a": "1", "b": "2"}
     # As with `ignore_changes`: what was answered before is checked once more.
     assert provider.check("aws:ec2/vpc:Vpc", "u::v::aws::n", inputs, inputs, b"") == inputs
+    with pytest.raises(ProviderError, match="property tagsAll"):
+        provider.check("aws:ec2/vpc:Vpc", "u::v::aws::n", inputs, {**inputs, "tagsAll": {"a": "2"}}, b"")
     found = provider.difference("aws:ec2/vpc:Vpc", "id", inputs, {}, {**inputs, "cidrBlock": "10.1.0.0/16"})
     assert found.replaces == ["cidrBlock"]
 

@@ -86,9 +86,10 @@ class AwsProvider(Provider):
 
     def check(self, type_name: str, urn: str, old: Properties, new: Properties, seed: bytes) -> Properties:
         kind = self._kind(type_name)
-        # With `ignore_changes` the engine hands back what this has answered before: its `tagsAll` too.
-        allowed = {*kind.inputs, *({"tags", "tagsAll"} if kind.tagged else set()), _REGIONAL}
-        unknown = sorted(set(new) - allowed - {DEFAULTS})
+        allowed = {*kind.inputs, *({"tags"} if kind.tagged else set()), _REGIONAL}
+        # With `ignore_changes` the engine hands back what this has answered before.
+        answered = {"tagsAll"} if new.get("tagsAll") == old.get("tagsAll") else set()
+        unknown = sorted(set(new) - allowed - answered - {DEFAULTS})
         if unknown:
             raise ProviderError(
                 f"twin: {type_name} property {', '.join(unknown)} is not implemented by the stand-in of the aws plugin"
