@@ -1,6 +1,6 @@
 """Figures of a run as JSON: each measurement, requests by colour in two seconds, and each failure with its step.
 
-Every request of a run stands in bench/results/<load>.jsonl, which is not committed.
+Every request of a full run stands in bench/results/full/<part>.jsonl, which is not committed.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def figures(result: Result, problems: Sequence[str]) -> dict[str, Any]:
         "requests": {load: len(outcomes) for load, outcomes in result.outcomes.items()},
         "engineYields": result.engine_yields,
         "retriedUpdates": list(result.retried_updates),
+        "partsBrokenOff": result.broken_off,
         "disagreements": result.disagreements,
         "ordersLostOrDoubled": result.orders_wrong,
         "problems": list(problems),
@@ -91,7 +92,8 @@ def figures(result: Result, problems: Sequence[str]) -> dict[str, Any]:
 
 def measurement_of(entry: Mapping[str, Any]) -> Measurement:
     """Read one measurement back."""
-    return Measurement(**{**entry, "steps": [Step(**step) for step in entry["steps"]]})
+    floor = [(name, seconds) for name, seconds in entry["floor"]]
+    return Measurement(**{**entry, "steps": [Step(**step) for step in entry["steps"]], "floor": floor})
 
 
 def measurements_of(document: Mapping[str, Any]) -> list[Measurement]:

@@ -361,3 +361,9 @@ def write(outcomes: Iterable[Outcome], path: Path) -> None:
     with path.open("w") as file:
         for outcome in outcomes:
             file.write(json.dumps(dataclasses.asdict(outcome)) + "\n")
+
+
+def read(path: Path) -> list[Outcome]:
+    """Return what :func:`write` wrote."""
+    with path.open() as file:
+        return [Outcome(**json.loads(line)) for line in file]

@@ -57,6 +57,8 @@ class Result:
     """Errors of updates that failed and were run once more."""
     stopped_by: str = ""
     """Error that ended the run before its end."""
+    broken_off: int = 0
+    """Parts of a full run that were begun and never ended: the machine stopped, or a person did."""
 
 
 @dataclass

@@ -22,8 +22,10 @@ DELAY_RATIOS = (0.25, 0.5, 1.0, 2.0, 3.0)
 """Points of the curve: real delay of the load balancer ÷ the propagation that the budget allows for."""
 FULL_RELEASES = 20
 FULL_REQUESTS = 1_000_000
-FULL_MAX_RELEASES = 60
-FULL_MAX_SECONDS = 4 * 3600.0
+FULL_PART_RELEASES = 5
+FULL_PART_SECONDS = 3600.0
+"""At most; a part's releases take some forty minutes."""
+FULL_MAX_PARTS = 6
 
 SHORT_MIX = (
     Stream("page, kept alive", 7.0, contains=PAGE),
@@ -37,7 +39,7 @@ FULL_MIX = (
     Stream("order", 12.0, path="/orders", order=True, expected=201, contains=ORDER),
     Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
 )
-"""30 long requests are in flight at any moment; twenty releases take some two and a half hours."""
+"""30 long requests are in flight at any moment; twenty releases take some three hours."""
 
 
 SHORT_INPUTS = DrainInputs(

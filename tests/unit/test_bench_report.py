@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 
 from bench import figures, page, report, workloads
+from bench.full import RELEASE
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
-from bench.scenarios import RELEASE
 from bench.steps import Step
 from bench.systems import OURS
 from twin.paths import REPOSITORY
@@ -61,7 +61,8 @@ def test_the_page_is_drawn_again_from_the_json_alone(tmp_path: Path) -> None:
 
 
 def test_the_longest_full_run_gives_small_files() -> None:
-    seconds, releases = int(workloads.FULL_MAX_SECONDS), workloads.FULL_MAX_RELEASES
+    seconds = int(workloads.FULL_PART_SECONDS) * workloads.FULL_MAX_PARTS
+    releases = workloads.FULL_PART_RELEASES * workloads.FULL_MAX_PARTS
     names = ("claim", "idle colour up", "smoke", "canary", "shift", "live", "old colour down")
     spacing = seconds / releases
     measurements = [
@@ -118,7 +119,9 @@ def test_a_full_runs_page_tells_where_the_engine_ran(tmp_path: Path) -> None:
     assert "make bench FULL=1" in text
     assert "was run once more: smoke &lt;failed&gt;" in text
     assert json.loads((tmp_path / "full.json").read_text())["engineYields"] is True
-    report.write(dataclasses.replace(full, engine_yields=False), tmp_path, "full")
+    assert "broke off" not in text
+    report.write(dataclasses.replace(full, engine_yields=False, broken_off=2), tmp_path, "full")
+    assert "measured once more from their begin: 2." in (tmp_path / "full.html").read_text()
     assert "could not be put into the kernel's idle class" in (tmp_path / "full.html").read_text()
 
 

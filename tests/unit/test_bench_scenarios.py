@@ -47,14 +47,14 @@ def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
     rate = sum(stream.rate for stream in workloads.FULL_MIX)
     committed = DrainSettings().budget
     watched = committed.settle_seconds + committed.propagation_seconds
-    assert rate * watched * workloads.FULL_MAX_RELEASES > workloads.FULL_REQUESTS / 2
+    assert rate * watched * workloads.FULL_MAX_PARTS * workloads.FULL_PART_RELEASES > workloads.FULL_REQUESTS / 2
     long = next(stream for stream in workloads.FULL_MIX if stream.name == "long")
     assert long.rate * 20 >= 20, "twenty long requests in flight"
 
 
 def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
-    most = workloads.FULL_MAX_SECONDS
-    assert sum(stream.rate for stream in workloads.FULL_MIX) * most > workloads.FULL_REQUESTS
+    most = workloads.FULL_PART_SECONDS
+    assert sum(stream.rate for stream in workloads.FULL_MIX) * most * workloads.FULL_MAX_PARTS > workloads.FULL_REQUESTS
     # Refuses what is too much.
     Load("127.0.0.1", "shop", ca_file=None, streams=workloads.FULL_MIX, maximum_seconds=most)
 
