@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import assembly, cells, curve, documents, full, matrix, page, report, run, workloads
+from bench import assembly, cells, curve, documents, full, matrix, page, report, run
 from bench.accidents import ACCIDENTS, Accident
 from bench.figures import as_text
 from twin.errors import TwinError
@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="ours alone, with the committed settings: a million requests, three hours in parts of forty minutes",
     )
-    parser.add_argument("--parts", type=int, default=workloads.FULL_MAX_PARTS, help="with --full; the most of them now")
+    parser.add_argument("--parts", type=int, default=full.MAX_PARTS, help="with --full; the most of them now")
     parser.add_argument("--published", type=Path, default=PUBLISHED, help="where a report that proves something goes")
     return parser.parse_args()
 

@@ -12,7 +12,7 @@ from typing import Any
 from bench.accidents import Accident
 from bench.load import MIX, Stream
 from bench.systems import ARGO_BLUE_GREEN, ARGO_CANARY, LEGACY, OURS, PATCHED, ROLLING
-from bench.workloads import DELAY_RATIOS, FULL_MIX, FULL_PART_RELEASES, PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX
+from bench.workloads import DELAY_RATIOS, PROPAGATION_SECONDS, SHORT_BUDGET, SHORT_MIX
 from infra.timeouts import DrainBudget
 from twin.paths import REPOSITORY
 
@@ -47,9 +47,9 @@ def of_undo(system: str, title: str, tuned: str, root: Path = REPOSITORY) -> str
     return _fingerprint(system, ["undo", title, asdict(DrainBudget.derive()), _streams(MIX), tuned], root)
 
 
-def of_full(root: Path = REPOSITORY) -> str:
-    """Return the fingerprint of a part of the full run."""
-    asked = ["full", FULL_PART_RELEASES, asdict(DrainBudget.derive()), _streams(FULL_MIX)]
+def of_full(mix: Sequence[Stream], releases: int, root: Path = REPOSITORY) -> str:
+    """Return the fingerprint of a part of the full run with a load and so many releases."""
+    asked = ["full", releases, asdict(DrainBudget.derive()), _streams(mix)]
     return _fingerprint(OURS, asked, root)
 
 

@@ -17,27 +17,33 @@ from pathlib import Path
 from bench import fingerprints, load, run
 from bench.experiment import Bench
 from bench.figures import measurement_of
+from bench.load import LONG, ORDER, PAGE, Stream
 from bench.measurements import Result
 from bench.systems import OURS
-from bench.workloads import (
-    FULL_MAX_PARTS,
-    FULL_MIX,
-    FULL_PART_RELEASES,
-    FULL_PART_SECONDS,
-    FULL_RELEASES,
-    FULL_REQUESTS,
-    STEADY_SECONDS,
-)
+from bench.workloads import STEADY_SECONDS
 from twin import config, parts
 from twin.errors import TwinError
 from twin.host import cgroups, processes
 from twin.loadbalancer import parameters
 
 RELEASE = "release"
+RELEASES = 20
+REQUESTS = 1_000_000
+PART_RELEASES = 5
+PART_SECONDS = 3600.0
+"""At most; a part's releases take some forty minutes."""
+MAX_PARTS = 6
+MIX = (
+    Stream("page, kept alive", 100.0, contains=PAGE),
+    Stream("page, fresh", 12.0, fresh=True, contains=PAGE),
+    Stream("order", 12.0, path="/orders", order=True, expected=201, contains=ORDER),
+    Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
+)
+"""30 long requests are in flight at any moment; twenty releases take some three hours."""
 _BEGUN = "begun"
 
 
-def run_full(name: str, directory: Path, kept: Path, most: int = FULL_MAX_PARTS) -> Result:
+def run_full(name: str, directory: Path, kept: Path, most: int = MAX_PARTS) -> Result:
     """Measure the parts that are missing, at most so many of them, and return all of them as one.
 
     Args:
@@ -55,7 +61,7 @@ def run_full(name: str, directory: Path, kept: Path, most: int = FULL_MAX_PARTS)
             break
         kept.mkdir(parents=True, exist_ok=True)
         with (kept / _BEGUN).open("a") as begun:
-            begun.write(f"{fingerprints.of_full()}\n")
+            begun.write(f"{fingerprint()}\n")
         number = len(known) + 1
         try:
             part = _measure(name, directory / f"part-{number}")
@@ -67,6 +73,11 @@ def run_full(name: str, directory: Path, kept: Path, most: int = FULL_MAX_PARTS)
         raise TwinError("no part of the full run was measured")
     broken_off = len((kept / _BEGUN).read_text().splitlines()) - len(known)
     return dataclasses.replace(together(known), broken_off=broken_off)
+
+
+def fingerprint() -> str:
+    """Return the fingerprint of a part."""
+    return fingerprints.of_full(MIX, PART_RELEASES)
 
 
 def together(measured: Sequence[Result]) -> Result:
@@ -91,13 +102,13 @@ def together(measured: Sequence[Result]) -> Result:
 
 def _enough(measured: Sequence[Result]) -> bool:
     releases = sum(1 for part in measured for each in part.measurements if each.floor)
-    return releases >= FULL_RELEASES and sum(len(part.outcomes[OURS]) for part in measured) >= FULL_REQUESTS
+    return releases >= RELEASES and sum(len(part.outcomes[OURS]) for part in measured) >= REQUESTS
 
 
 def _read(kept: Path) -> list[Result]:
     """Return the parts of former runs; those of other code or numbers are removed, with the note of those that broke off."""
     begun = kept / _BEGUN
-    if not begun.exists() or set(begun.read_text().split()) != {fingerprints.of_full()}:
+    if not begun.exists() or set(begun.read_text().split()) != {fingerprint()}:
         shutil.rmtree(kept, ignore_errors=True)
         return []
     measured: list[Result] = []
@@ -125,8 +136,8 @@ def _measure(name: str, directory: Path, log: Callable[[str], None] = print) -> 
     """
     started = time.time()
     twin = config.load(name, simulated=False)
-    bench = Bench(twin, directory, FULL_MIX, log)
-    tags = [f"v1.{number}.0" for number in range(1, FULL_PART_RELEASES + 1)]
+    bench = Bench(twin, directory, MIX, log)
+    tags = [f"v1.{number}.0" for number in range(1, PART_RELEASES + 1)]
     parts.up(twin)
     bench.first_release({}, "v1.0.0")
     # Only now, since the stand-in has started the database: what it starts later would yield the processor too.
@@ -137,7 +148,7 @@ def _measure(name: str, directory: Path, log: Callable[[str], None] = print) -> 
     worst_seconds = parameters.load().deregistration_seconds.maximum
     bench.set_delays(worst_seconds / propagation_seconds, propagation_seconds)
     error_text = ""
-    with bench.under_load(OURS, maximum_seconds=FULL_PART_SECONDS):
+    with bench.under_load(OURS, maximum_seconds=PART_SECONDS):
         try:
             for tag in tags:
                 time.sleep(STEADY_SECONDS)

@@ -20,12 +20,6 @@ RECKONING_SECONDS = 5.0
 """Begin of the quiet time, which doesn't count: the clients wait while their process evaluates the scenario before."""
 DELAY_RATIOS = (0.25, 0.5, 1.0, 2.0, 3.0)
 """Points of the curve: real delay of the load balancer ÷ the propagation that the budget allows for."""
-FULL_RELEASES = 20
-FULL_REQUESTS = 1_000_000
-FULL_PART_RELEASES = 5
-FULL_PART_SECONDS = 3600.0
-"""At most; a part's releases take some forty minutes."""
-FULL_MAX_PARTS = 6
 
 SHORT_MIX = (
     Stream("page, kept alive", 7.0, contains=PAGE),
@@ -33,14 +27,6 @@ SHORT_MIX = (
     Stream("order", 2.0, path="/orders", order=True, expected=201, contains=ORDER),
     Stream("long", 1.0, path=f"/slow?seconds={LONGEST_REQUEST_SECONDS}", contains=LONG),
 )
-FULL_MIX = (
-    Stream("page, kept alive", 100.0, contains=PAGE),
-    Stream("page, fresh", 12.0, fresh=True, contains=PAGE),
-    Stream("order", 12.0, path="/orders", order=True, expected=201, contains=ORDER),
-    Stream("long", 1.5, path="/slow?seconds=20", contains=LONG),
-)
-"""30 long requests are in flight at any moment; twenty releases take some three hours."""
-
 
 SHORT_INPUTS = DrainInputs(
     app_drain_seconds=APP_DRAIN_SECONDS,

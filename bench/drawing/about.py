@@ -74,7 +74,7 @@ def _how(document: Document) -> str:
     if document.is_full:
         engine = _ENGINE[document.short["engineYields"]]
         text += f"<p>Engine and AWS stand-in, which on AWS share no machine with the shop, {engine}</p>"
-        if broken := document.short["partsBrokenOff"]:
+        if broken := document.short.get("partsBrokenOff"):
             text += f"<p>Parts of the run that broke off, and were measured once more from their begin: {broken}.</p>"
     retried = document.short["retriedUpdates"]
     return text + "".join(f"<p>An update failed and was run once more: {escape(line)}</p>" for line in retried)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import fingerprints, full, load, report, run, workloads
+from bench import full, load, report, run
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
 from bench.steps import Step
@@ -60,8 +60,8 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(full, "_measure", measure)
     monkeypatch.setattr(run, "take_down", lambda _: None)
-    monkeypatch.setattr(full, "FULL_RELEASES", 6)
-    monkeypatch.setattr(full, "FULL_REQUESTS", 25)
+    monkeypatch.setattr(full, "RELEASES", 6)
+    monkeypatch.setattr(full, "REQUESTS", 25)
     return numbers
 
 
@@ -109,7 +109,7 @@ def test_a_part_that_found_something_stays_and_ends_the_run(
 
 def test_parts_of_other_code_are_forgotten(begun: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     full.run_full("x", tmp_path, tmp_path / "kept", most=2)
-    monkeypatch.setattr(fingerprints, "of_full", lambda: "another")
+    monkeypatch.setattr(full, "fingerprint", lambda: "another")
     full.run_full("x", tmp_path, tmp_path / "kept", most=1)
     assert begun == [1, 2, 3]
     assert sorted(path.name for path in (tmp_path / "kept").glob("*.json")) == ["1.json"]
@@ -142,4 +142,4 @@ def test_what_was_sent_is_read_back_as_it_was(tmp_path: Path) -> None:
     ]
     load.write(sent, tmp_path / "x.jsonl")
     assert load.read(tmp_path / "x.jsonl") == sent
-    assert workloads.FULL_PART_RELEASES * workloads.FULL_MAX_PARTS >= workloads.FULL_RELEASES
+    assert full.PART_RELEASES * full.MAX_PARTS >= full.RELEASES

@@ -4,8 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from bench import figures, page, report, workloads
-from bench.full import RELEASE
+from bench import figures, page, report
+from bench.full import MAX_PARTS, PART_RELEASES, PART_SECONDS, RELEASE
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
 from bench.steps import Step
@@ -61,8 +61,8 @@ def test_the_page_is_drawn_again_from_the_json_alone(tmp_path: Path) -> None:
 
 
 def test_the_longest_full_run_gives_small_files() -> None:
-    seconds = int(workloads.FULL_PART_SECONDS) * workloads.FULL_MAX_PARTS
-    releases = workloads.FULL_PART_RELEASES * workloads.FULL_MAX_PARTS
+    seconds = int(PART_SECONDS) * MAX_PARTS
+    releases = PART_RELEASES * MAX_PARTS
     names = ("claim", "idle colour up", "smoke", "canary", "shift", "live", "old colour down")
     spacing = seconds / releases
     measurements = [

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from bench import experiment, workloads
+from bench import experiment, full, workloads
 from bench.experiment import Bench
 from bench.load import Load, Outcome
 from bench.measurements import Action, steady_summary
@@ -44,19 +44,19 @@ def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale()
 
 
 def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
-    rate = sum(stream.rate for stream in workloads.FULL_MIX)
+    rate = sum(stream.rate for stream in full.MIX)
     committed = DrainSettings().budget
     watched = committed.settle_seconds + committed.propagation_seconds
-    assert rate * watched * workloads.FULL_MAX_PARTS * workloads.FULL_PART_RELEASES > workloads.FULL_REQUESTS / 2
-    long = next(stream for stream in workloads.FULL_MIX if stream.name == "long")
+    assert rate * watched * full.MAX_PARTS * full.PART_RELEASES > full.REQUESTS / 2
+    long = next(stream for stream in full.MIX if stream.name == "long")
     assert long.rate * 20 >= 20, "twenty long requests in flight"
 
 
 def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
-    most = workloads.FULL_PART_SECONDS
-    assert sum(stream.rate for stream in workloads.FULL_MIX) * most * workloads.FULL_MAX_PARTS > workloads.FULL_REQUESTS
+    most = full.PART_SECONDS
+    assert sum(stream.rate for stream in full.MIX) * most * full.MAX_PARTS > full.REQUESTS
     # Refuses what is too much.
-    Load("127.0.0.1", "shop", ca_file=None, streams=workloads.FULL_MIX, maximum_seconds=most)
+    Load("127.0.0.1", "shop", ca_file=None, streams=full.MIX, maximum_seconds=most)
 
 
 def test_each_system_has_a_host_of_its_own() -> None:
@@ -71,7 +71,7 @@ def test_what_an_update_that_failed_said_is_its_diagnostics() -> None:
 
 def test_an_update_that_fails_is_gone_on_with_once_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = config.Twin("x", 1, tmp_path, tmp_path, True)
-    bench, left = Bench(twin, tmp_path, workloads.FULL_MIX, lambda _: None), [TwinError("smoke failed")]
+    bench, left = Bench(twin, tmp_path, full.MIX, lambda _: None), [TwinError("smoke failed")]
 
     def up(*_: Any) -> str:
         if left:
