@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from infra.access.github_roles import GithubRoles
 from infra.access.iam_policies import AwsScope
 from infra.clients import threads
 from infra.clients.aws import AwsClients
+from infra.errors import ShopCatError
 from infra.foundation import (
     auto_names,
     availability_zones,
@@ -47,7 +48,7 @@ from infra.previews import admission_policies, cluster_info, rbac, slots
 from infra.previews.admission_facts import AdmissionFacts
 from infra.previews.image_policies import smoke_images
 from infra.release import plan as release_plan
-from infra.release import way_back
+from infra.release import standing_settings, way_back
 from infra.release.blue_green import BlueGreen
 from infra.settings import domains
 
@@ -96,6 +97,23 @@ class _Known:
     """On what a way back leaves, on a restart of the database that this update makes, or that is owed, and on the charts."""
 
 
+def _read_all(settings: Settings, clients: AwsClients, stack: str) -> tuple[Settings, _Known]:
+    """Read everything once, and say by which settings: on a way back by those that the platform stands by.
+
+    Raises:
+        ShopCatError: what is wanted is not allowed, or can't be known.
+    """
+    if not standing_settings.is_way_back(settings, clients):
+        return settings, _read(settings, clients)
+    try:
+        standing = standing_settings.of_way_back(settings, standing_settings.read_kept(stack))
+    except ShopCatError as error:
+        known = _read(settings, clients)
+        note = f"a way back goes by the present settings, since those of the last update are not known: {error}"
+        return settings, replace(known, notes=[*known.notes, note])
+    return standing, _read(standing, clients)
+
+
 def _read(settings: Settings, clients: AwsClients) -> _Known:
     """Read everything once; a refusal here leaves no half plan.
 
@@ -105,7 +123,9 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
     plan = release_plan.make_plan(settings, clients)
     lenient = way_back.Leniency(is_way_back=plan.is_way_back)
     names = dns.dns_names(settings, LOAD_BALANCER) if settings.dns == "route53" else []
-    zone_ids = {name.balancer: lenient.judge(partial(dns.find_zone, clients, name)) or "" for name in names}
+    zone_ids = {
+        name.balancer: lenient.judge(partial(dns.find_zone, clients, name)) or dns.UNKNOWN_ZONE for name in names
+    }
     if not settings.protection:
         slots.refuse_open_previews(clients, PREVIEW_SLOTS_TABLE)
     if plan.decision.action == "platform":
@@ -119,9 +139,8 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         partial(existing_database.refuse_unfit_database, clients, settings.database, protect=settings.protection)
     )
     opened = plan.decision.open or plan.state.open
-    notes = existing_database.restart_notes(
-        live, settings.database, opened.name if opened else "", is_way_back=plan.is_way_back
-    )
+    restarting = opened.name if opened else ""
+    notes = [] if plan.is_way_back else existing_database.restart_notes(live, settings.database, restarting)
     lenient.judge(partial(existing_database.refuse_taken_snapshot, clients, settings.database))
     chart_notes = lenient.judge(partial(chart_upgrade.refuse_unfit_charts, plan.kubernetes, settings)) or []
     existing, cluster = settings.cluster.existing, settings.cluster
@@ -132,7 +151,7 @@ def _read(settings: Settings, clients: AwsClients) -> _Known:
         lenient.judge(lambda: existing_network.refuse_old(plan.kubernetes()))
         lenient.judge(lambda: existing_namespace.refuse_shut_out(plan.kubernetes(), existing.old_images))
         production_cidrs, preview_cidrs = existing_network.load_balancer_cidrs(clients, existing)
-    misleading = misleading_version(clients, settings.database)
+    misleading = lenient.judge(partial(misleading_version, clients, settings.database)) or ""
     return _Known(plan, zone_ids, production_cidrs, preview_cidrs, misleading, [*lenient.notes, *notes, *chart_notes])
 
 
@@ -154,7 +173,7 @@ class Production(pulumi.ComponentResource):
     def __init__(self, settings: Settings, region: str, stack: str) -> None:
         clients = AwsClients(region, endpoint_url=settings.aws_endpoint)
         account, _ = clients.identity()
-        known = _read(settings, clients)
+        settings, known = _read_all(settings, clients, stack)
         cloud, components = aws_provider(settings, region, stack, {}), eks_provider()
         guard = existing_resources.ImportGuard(clients, known.plan.kubernetes, stack, pulumi.get_project())
         pulumi.runtime.register_stack_transformation(guard.own)
@@ -355,10 +374,13 @@ class Production(pulumi.ComponentResource):
         resource/deploy/step_executor.go, cancelDueToError).
         """
         protected = pulumi.ResourceOptions(protect=self._settings.protection, depends_on=[self])
-        pulumi.ComponentResource("shopcat:index:Seal", "seal", None, protected)
+        seal = pulumi.ComponentResource("shopcat:index:Seal", "seal", None, protected)
+        # Known once all else is done, as it should be.
+        kept = standing_settings.keep(self._settings)
+        pulumi.export(standing_settings.OUTPUT, pulumi.Output.secret(seal.urn.apply(lambda _: kept)))
 
     def export(self) -> None:
-        """Export the stack's outputs."""
+        """Export the stack's outputs for people."""
         repository = self.registry.release.repository_url
         pulumi.export("url", self._settings.url)
         pulumi.export("liveRelease", self.release.live_release)

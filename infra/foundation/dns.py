@@ -67,6 +67,10 @@ class ZoneMissingError(PreflightError):
     """This account has no public zone of the name."""
 
 
+UNKNOWN_ZONE = "unknown"
+"""In place of a zone's id on a way back, where records keep what they have: without any they would no longer be declared."""
+
+
 def find_zone(clients: AwsClients, name: DnsName) -> str:
     """Return the id of the public zone that a name goes into.
 

@@ -74,16 +74,13 @@ def refuse_unfit_database(clients: AwsClients, wanted: DatabaseSettings, *, prot
     return live
 
 
-def restart_notes(
-    live: LiveDatabase | None, wanted: DatabaseSettings, release: str, *, is_way_back: bool = False
-) -> list[str]:
-    """Decide about a restart of the database that this update would make; a way back neither makes one nor is refused for it.
+def restart_notes(live: LiveDatabase | None, wanted: DatabaseSettings, release: str) -> list[str]:
+    """Decide about a restart of the database that this update would make.
 
     Args:
         live: the database; `None` if it is not known.
         wanted: the settings.
-        release: the release that is open, or that this update begins or takes back; empty if there is none.
-        is_way_back: the update aborts or rolls back, and leaves the database as it is (infra/release/way_back.py).
+        release: the release that is open, or that this update begins; empty if there is none.
 
     Returns:
         Lines for the plan, also on a restart that is owed.
@@ -94,15 +91,12 @@ def restart_notes(
     if live is None:
         return []
     changes = restarts(live, wanted)
-    if changes and is_way_back:
-        note = f"{', '.join(changes)}: left to the next `pulumi up -s prod`; a way back leaves the database as it is"
-    elif changes and wanted.apply_immediately and release:
+    if changes and wanted.apply_immediately and release:
         raise PreflightError(
             f"{', '.join(changes)}: RDS would restart the database in the middle of release {release}. Nothing was changed; set "
             "it back until that release is live or aborted, or set shopcat:database.applyImmediately to false"
         )
-    else:
-        note = restart_note(changes, wanted)
+    note = restart_note(changes, wanted)
     owed = (
         f"database {wanted.identifier} has static parameters that hold only from its next restart on: `"
         f"{restart_command(wanted.identifier)}` restarts it, and {OUTAGE}"

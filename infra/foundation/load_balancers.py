@@ -83,8 +83,11 @@ def target_group(
 
 
 def _option_of(options: Sequence[Option], host: str) -> Option:
-    """Return the record by which ACM knows that a host is ours; ACM lists the hosts of a certificate in any order."""
-    return options[0] if len(options) == 1 else next(each for each in options if each.domain_name == host)
+    """Return the record by which ACM knows that a host is ours; ACM lists the hosts of a certificate in any order.
+
+    A host that the certificate lacks gets the first one: on a way back both it and the host's record stay as they are.
+    """
+    return next((each for each in options if each.domain_name == host), options[0])
 
 
 def record_name(balancer: str, purpose: Purpose, host: str) -> str:

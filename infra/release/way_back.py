@@ -3,11 +3,10 @@
 An abort or a rollback comes when users are badly served, often with GitHub's release role, which may not change the platform, and
 with settings into which other changes were merged meanwhile: new nodes, a larger database, an alarm. So:
 
-* What is there keeps its inputs, whatever the settings say (`leave_platform`).
+* It goes by the settings of the last update that ended well (standing_settings.py).
+* What is there keeps its inputs even so: an update may have broken off since then, and this program may be a newer one
+  (`leave_platform`).
 * A check of what an ordinary update would change refuses nothing; it is told (`Leniency`).
-
-What the settings newly name is still made, and what they name no more still goes, after the release is live: the engine knows
-neither as a change of something.
 """
 
 from __future__ import annotations

@@ -167,10 +167,16 @@ def test_a_release_that_is_shifted_back_and_its_abort(simulated: Twin, roles: Pa
         "shopcat:drain": {**settings["shopcat:drain"], "deregistrationDelay": 300},
         "shopcat:monitoring": {**monitoring, "slowestSeconds": 5},
     }
+    # What these newly name is not made, and what they name no more is not deleted.
+    others = {
+        "shopcat:vpc": {**settings["shopcat:vpc"], "natGateways": 2, "interfaceEndpoints": True},
+        "shopcat:domainAliases": [f"www.{settings['shopcat:domain']}"],
+        "shopcat:github": {},
+    }
     refused, _ = run(simulated, roles, succeeds=False, **wishes)
     assert "in the middle of release v1.1.0-r1" in refused
-    said, calls = run(simulated, roles, **{"shopcat:abort": "v1.1.0"}, **wishes)
-    assert "db.t4g.medium: left to the next `pulumi up -s prod`" in said
+    said, calls = run(simulated, roles, **{"shopcat:abort": "v1.1.0"}, **{**wishes, **others})
+    assert "a way back leaves the platform as it is" in said
     # The weights are back already, so nothing but the ledger is written.
     changing = {call for call in calls if re.search(r":(Create|Modify|Put|Update|Delete|Add|Set)", call)}
     assert {call.partition(":")[0] for call in changing} == {"dynamodb"}

@@ -135,17 +135,6 @@ def test_a_restart_within_the_update_is_refused_while_a_release_is_open() -> Non
     assert "aws rds reboot-db-instance --db-instance-identifier shopcat" in note
 
 
-@given(versions, st.sampled_from(["db.t4g.micro", "db.t4g.small"]), st.integers(0, 3), st.booleans(), st.booleans())
-def test_no_way_back_is_refused_for_a_restart_nor_makes_one(
-    version: str, instance_class: str, days: int, at_once: Any, is_open: Any
-) -> None:
-    chosen = DatabaseSettings(engine_version="16.4", instance_class=instance_class, apply_immediately=at_once)
-    present = live(version=version, backup_retention_days=days)
-    notes = restart_notes(present, chosen, "v1.2.0-r1" if is_open else "", is_way_back=True)
-    assert any("left to the next" in note for note in notes) == bool(restarts(present, chosen))
-    assert not any("within this update" in note or "maintenance window" in note for note in notes)
-
-
 values = st.dictionaries(st.sampled_from(["work_mem", "shared_buffers", "wal_level"]), st.sampled_from(["1", "2"]))
 
 

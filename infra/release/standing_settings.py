@@ -1,0 +1,75 @@
+"""The settings that the platform stands by: those of the last update that ended well. A way back goes by them.
+
+Each update that ends well keeps its settings as a secret output of the stack. So an abort or a rollback neither makes, replaces
+nor deletes what was merged into the settings meanwhile: what is declared is what stands. After an update that broke off, these
+are the settings of before it: what it had made anew goes once the way back is done, and comes with the next update.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pulumi
+
+from infra.errors import PreflightError, ShopCatError
+from infra.release.ledger import Ledger
+from infra.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from infra.clients.aws import AwsClients
+
+OUTPUT = "standingSettings"
+_OF_THE_RUN = frozenset(
+    {"tag", "abort", "rollback", "rotate", "accept_unserved", "hold_traffic", "rebuild_state"}
+    | {"aws_endpoint", "ledger_table"}
+)
+"""What one update does, and where it finds AWS and the ledger: the present update's own."""
+_NOTHING_KEPT = "no update has kept its settings yet"
+
+
+def keep(settings: Settings) -> str:
+    """Return what an update that has ended well keeps."""
+    return json.dumps(_values(settings, exclude=_OF_THE_RUN), sort_keys=True)
+
+
+def is_way_back(settings: Settings, clients: AwsClients) -> bool:
+    """Tell whether this update aborts or rolls back, or goes on with a rollback.
+
+    Raises:
+        ShopCatError: the ledger can't be read.
+    """
+    if settings.abort or settings.rollback:
+        return True
+    opened = Ledger(clients.get("dynamodb"), settings.ledger_table).read().open
+    return opened is not None and opened.kind == "rollback"
+
+
+def of_way_back(settings: Settings, kept: str) -> Settings:
+    """Return the settings of a way back: what was kept, and of the present ones what is of the run alone.
+
+    Raises:
+        ShopCatError: nothing was kept, or this program can't read it any more.
+    """
+    if not kept:
+        raise ShopCatError(_NOTHING_KEPT)
+    return read_settings({**json.loads(kept), **_values(settings, include=_OF_THE_RUN)})
+
+
+def read_kept(stack: str) -> str:
+    """Ask the engine for what the last update that ended well has kept; empty if none has.
+
+    Raises:
+        PreflightError: it doesn't say so.
+    """
+    name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{stack}"
+    try:
+        answer = pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": name}).value
+    except Exception as error:  # the SDK raises no narrower one
+        raise PreflightError(f"the outputs of {name} can't be read: {error}") from error
+    return str((answer.get("outputs") or {}).get(OUTPUT) or "")
+
+
+def _values(settings: Settings, **chosen: Any) -> dict[str, Any]:
+    """Return settings as they are written in the stack's file; what has its default by itself is left out."""
+    return settings.model_dump(mode="json", by_alias=True, exclude_unset=True, **chosen)
