@@ -57,7 +57,10 @@ def run_full(name: str, directory: Path, kept: Path, most: int = MAX_PARTS) -> R
     """
     known = _read(kept)
     for _ in range(most):
-        if _enough(known) or any(part.stopped_by for part in known):
+        stopped = any(part.stopped_by for part in known)
+        if stopped:
+            print("a part that ended early is kept; `python -m bench --full --again` measures all of it once more")
+        if stopped or not shortfall(together(known)):
             break
         kept.mkdir(parents=True, exist_ok=True)
         with (kept / _BEGUN).open("a") as begun:
@@ -100,9 +103,13 @@ def together(measured: Sequence[Result]) -> Result:
     )
 
 
-def _enough(measured: Sequence[Result]) -> bool:
-    releases = sum(1 for part in measured for each in part.measurements if each.floor)
-    return releases >= RELEASES and sum(len(part.outcomes[OURS]) for part in measured) >= REQUESTS
+def shortfall(result: Result) -> str:
+    """Return how many releases and requests there are, where those are too few; else nothing."""
+    releases = sum(1 for each in result.measurements if each.floor)
+    requests = sum(len(outcomes) for outcomes in result.outcomes.values())
+    if releases >= RELEASES and requests >= REQUESTS:
+        return ""
+    return f"{releases} releases and {requests} requests: {RELEASES} and {REQUESTS} are needed"
 
 
 def _read(kept: Path) -> list[Result]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import page
+from bench import full, page
 from bench.figures import as_text, figures
-from bench.full import RELEASES, REQUESTS
 from bench.load import Outcome
 from bench.measurements import Measurement, Result
 from bench.ratios import floor_ratio, p99_ratio
@@ -45,8 +44,8 @@ def _full_problems(result: Result) -> list[str]:
     messages = [f"the run ended early: {result.stopped_by}"] if result.stopped_by else []
     releases = [measurement for measurement in result.measurements if measurement.floor]
     sent = sum(len(outcomes) for outcomes in result.outcomes.values())
-    if len(releases) < RELEASES or sent < REQUESTS:
-        messages.append(f"{len(releases)} releases and {sent} requests: {RELEASES} and {REQUESTS} are needed")
+    if missing := full.shortfall(result):
+        messages.append(missing)
     during = sum(
         requests_during_releases([release for release in releases if release.load == load], outcomes)
         for load, outcomes in result.outcomes.items()

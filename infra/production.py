@@ -50,6 +50,7 @@ from infra.previews.image_policies import smoke_images
 from infra.release import plan as release_plan
 from infra.release import standing_settings, way_back
 from infra.release.blue_green import BlueGreen
+from infra.release.ledger import Ledger
 from infra.settings import domains
 
 if TYPE_CHECKING:
@@ -103,7 +104,8 @@ def _read_all(settings: Settings, clients: AwsClients, stack: str) -> tuple[Sett
     Raises:
         ShopCatError: what is wanted is not allowed, or can't be known.
     """
-    if not standing_settings.is_way_back(settings, clients):
+    opened = Ledger(clients.get("dynamodb"), settings.ledger_table).read().open
+    if not release_plan.is_way_back(settings, opened):
         return settings, _read(settings, clients)
     try:
         standing = standing_settings.of_way_back(settings, standing_settings.read_kept(stack))

@@ -32,7 +32,7 @@ from infra.release.reads import (
 )
 from infra.release.record import Record
 from infra.release.session import Session
-from infra.release.state import LedgerState, Release
+from infra.release.state import LedgerState, Open, Release
 from infra.settings import Settings
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Plan:
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
     is_way_back: bool = False
-    """An abort or a rollback: it changes the release and nothing else (infra/foundation/way_back.py)."""
+    """An abort or a rollback: it changes the release and nothing else (infra/release/way_back.py)."""
     is_held: bool = False
     """`shopcat:holdTraffic`, or a state that is being rebuilt: the release stops before traffic moves."""
     is_traffic_misplaced: bool = False
@@ -115,6 +115,11 @@ class Plan:
     """Lines for a person."""
     standing: Mapping[str, Mapping[str, Any]] | None = None
     """The release's objects as they stand in the cluster, by `Kind/name`; `None` where there is no release or no answer."""
+
+
+def is_way_back(settings: Settings, opened: Open | None) -> bool:
+    """Tell whether an update aborts or rolls back, or goes on with the rollback that is open."""
+    return bool(settings.abort or settings.rollback or (opened and opened.kind == "rollback"))
 
 
 def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
@@ -180,7 +185,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         database_owner=settings.database.application_role,
         kubernetes=kubernetes,
         room=room,
-        is_way_back=bool(settings.abort or settings.rollback or (decision.open and decision.open.kind == "rollback")),
+        is_way_back=is_way_back(settings, decision.open),
         is_held=settings.hold_traffic or settings.rebuild_state,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),

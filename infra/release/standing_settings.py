@@ -8,41 +8,24 @@ are the settings of before it: what it had made anew goes once the way back is d
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pulumi
 
 from infra.errors import PreflightError, ShopCatError
-from infra.release.ledger import Ledger
 from infra.settings import Settings, read_settings
 
-if TYPE_CHECKING:
-    from infra.clients.aws import AwsClients
-
 OUTPUT = "standingSettings"
-_OF_THE_RUN = frozenset(
-    {"tag", "abort", "rollback", "rotate", "accept_unserved", "hold_traffic", "rebuild_state"}
-    | {"aws_endpoint", "ledger_table"}
-)
-"""What one update does, and where it finds AWS and the ledger: the present update's own."""
-_NOTHING_KEPT = "no update has kept its settings yet"
+_OF_THE_RUN = {
+    *("tag", "abort", "rollback", "rotate", "accept_unserved", "hold_traffic", "rebuild_state"),
+    *("aws_endpoint", "ledger_table"),
+}
+"""Fields that each update sets for itself: what it is asked to do, and where it finds AWS and the ledger."""
 
 
 def keep(settings: Settings) -> str:
-    """Return what an update that has ended well keeps."""
+    """Return the text that an update keeps once it has ended well."""
     return json.dumps(_values(settings, exclude=_OF_THE_RUN), sort_keys=True)
-
-
-def is_way_back(settings: Settings, clients: AwsClients) -> bool:
-    """Tell whether this update aborts or rolls back, or goes on with a rollback.
-
-    Raises:
-        ShopCatError: the ledger can't be read.
-    """
-    if settings.abort or settings.rollback:
-        return True
-    opened = Ledger(clients.get("dynamodb"), settings.ledger_table).read().open
-    return opened is not None and opened.kind == "rollback"
 
 
 def of_way_back(settings: Settings, kept: str) -> Settings:
@@ -52,12 +35,12 @@ def of_way_back(settings: Settings, kept: str) -> Settings:
         ShopCatError: nothing was kept, or this program can't read it any more.
     """
     if not kept:
-        raise ShopCatError(_NOTHING_KEPT)
+        raise ShopCatError("no update has kept its settings yet")
     return read_settings({**json.loads(kept), **_values(settings, include=_OF_THE_RUN)})
 
 
 def read_kept(stack: str) -> str:
-    """Ask the engine for what the last update that ended well has kept; empty if none has.
+    """Ask the engine for the text that the last update that ended well has kept; empty if none has.
 
     Raises:
         PreflightError: it doesn't say so.
@@ -71,5 +54,5 @@ def read_kept(stack: str) -> str:
 
 
 def _values(settings: Settings, **chosen: Any) -> dict[str, Any]:
-    """Return settings as they are written in the stack's file; what has its default by itself is left out."""
+    """Return the chosen fields as they stand in the stack's file; those that nobody set are left out."""
     return settings.model_dump(mode="json", by_alias=True, exclude_unset=True, **chosen)

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import full, load, report, run
-from bench.load import Outcome
+from bench.load import Load, Outcome
 from bench.measurements import Measurement, Result
 from bench.steps import Step
 from bench.systems import OURS
+from infra.settings import DrainSettings
 from twin.errors import TwinError
 
 
@@ -143,3 +144,19 @@ def test_what_was_sent_is_read_back_as_it_was(tmp_path: Path) -> None:
     load.write(sent, tmp_path / "x.jsonl")
     assert load.read(tmp_path / "x.jsonl") == sent
     assert full.PART_RELEASES * full.MAX_PARTS >= full.RELEASES
+
+
+def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
+    rate = sum(stream.rate for stream in full.MIX)
+    committed = DrainSettings().budget
+    watched = committed.settle_seconds + committed.propagation_seconds
+    assert rate * watched * full.MAX_PARTS * full.PART_RELEASES > full.REQUESTS / 2
+    long = next(stream for stream in full.MIX if stream.name == "long")
+    assert long.rate * 20 >= 20, "twenty long requests in flight"
+
+
+def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
+    most = full.PART_SECONDS
+    assert sum(stream.rate for stream in full.MIX) * most * full.MAX_PARTS > full.REQUESTS
+    # Refuses what is too much.
+    Load("127.0.0.1", "shop", ca_file=None, streams=full.MIX, maximum_seconds=most)

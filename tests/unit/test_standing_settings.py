@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from infra import production, settings
 from infra.errors import PreflightError, ShopCatError
-from infra.release import standing_settings
+from infra.release import plan, standing_settings
 from infra.release.ledger import Ledger
 from infra.release.state import LedgerState, Open
 from infra.settings import Settings
@@ -82,11 +82,9 @@ ROLLBACK = Open("v1.0.0", 1, 2, "green", "rollback")
     ],
 )
 def test_a_way_back_is_an_abort_a_rollback_or_one_that_is_gone_on_with(
-    wish: dict[str, str], opened: Open | None, expected: Any, monkeypatch: pytest.MonkeyPatch
+    wish: dict[str, str], opened: Open | None, expected: Any
 ) -> None:
-    monkeypatch.setattr(Ledger, "read", lambda _: LedgerState(open=opened))
-    clients: Any = SimpleNamespace(get=lambda _: None)
-    assert standing_settings.is_way_back(settings.read_settings(committed(**wish)), clients) is expected
+    assert plan.is_way_back(settings.read_settings(committed(**wish)), opened) is expected
 
 
 def read_with(monkeypatch: pytest.MonkeyPatch, kept: str, **present: Any) -> tuple[Settings, list[str]]:

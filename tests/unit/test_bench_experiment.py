@@ -43,22 +43,6 @@ def test_the_short_settings_give_the_short_budget_and_keep_what_does_not_scale()
     )
 
 
-def test_the_full_load_is_a_million_requests_in_its_releases() -> None:
-    rate = sum(stream.rate for stream in full.MIX)
-    committed = DrainSettings().budget
-    watched = committed.settle_seconds + committed.propagation_seconds
-    assert rate * watched * full.MAX_PARTS * full.PART_RELEASES > full.REQUESTS / 2
-    long = next(stream for stream in full.MIX if stream.name == "long")
-    assert long.rate * 20 >= 20, "twenty long requests in flight"
-
-
-def test_the_full_load_may_last_as_long_as_it_has_to() -> None:
-    most = full.PART_SECONDS
-    assert sum(stream.rate for stream in full.MIX) * most * full.MAX_PARTS > full.REQUESTS
-    # Refuses what is too much.
-    Load("127.0.0.1", "shop", ca_file=None, streams=full.MIX, maximum_seconds=most)
-
-
 def test_each_system_has_a_host_of_its_own() -> None:
     assert [host_prefix(system) for system in (OURS, LEGACY, PATCHED)] == ["", "legacy.", "patched."]
 
