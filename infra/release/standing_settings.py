@@ -1,8 +1,9 @@
 """The settings that the platform stands by: those of the last update that ended well. A way back goes by them.
 
-Each update that ends well keeps its settings as a secret output of the stack. So an abort or a rollback neither makes, replaces
-nor deletes what was merged into the settings meanwhile: what is declared is what stands. After an update that broke off, these
-are the settings of before it: what it had made anew goes once the way back is done, and comes with the next update.
+Each update keeps its settings as a secret output of the stack once all that it declares stands. So an abort or a rollback
+neither makes, replaces nor deletes what was merged into the settings meanwhile. After an update that broke off, these are the
+settings of before it: what it had made anew goes once the way back is done, and comes with the next update. `pulumi up --target`
+keeps the settings too, although it leaves things out.
 """
 
 from __future__ import annotations
@@ -31,12 +32,22 @@ def keep(settings: Settings) -> str:
 def of_way_back(settings: Settings, kept: str) -> Settings:
     """Return the settings of a way back: what was kept, and of the present ones what is of the run alone.
 
+    The access to an existing cluster is the present one too: what was kept may have expired.
+
     Raises:
         ShopCatError: nothing was kept, or this program can't read it any more.
     """
     if not kept:
         raise ShopCatError("no update has kept its settings yet")
-    return read_settings({**json.loads(kept), **_values(settings, include=_OF_THE_RUN)})
+    try:
+        values = {**json.loads(kept), **_values(settings, include=_OF_THE_RUN)}
+    except (TypeError, ValueError) as error:
+        raise ShopCatError(f"what the last update kept is no map of settings: {error}") from error
+    standing = read_settings(values)
+    if not (standing.cluster.existing and settings.cluster.existing):
+        return standing
+    values["cluster"]["existing"]["kubeconfig"] = settings.cluster.existing.kubeconfig
+    return read_settings(values)
 
 
 def read_kept(stack: str) -> str:
@@ -48,9 +59,9 @@ def read_kept(stack: str) -> str:
     name = f"{pulumi.get_organization()}/{pulumi.get_project()}/{stack}"
     try:
         answer = pulumi.runtime.invoke("pulumi:pulumi:readStackOutputs", {"name": name}).value
+        return str((answer["outputs"] or {}).get(OUTPUT) or "")
     except Exception as error:  # the SDK raises no narrower one
         raise PreflightError(f"the outputs of {name} can't be read: {error}") from error
-    return str((answer.get("outputs") or {}).get(OUTPUT) or "")
 
 
 def _values(settings: Settings, **chosen: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ NOTE = (
     "a way back leaves the platform as it is; whatever else the settings change is made by the next `pulumi up -s prod`"
 )
 _ADMISSION = "kubernetes:admissionregistration.k8s.io/"
-"""Begin of the types of admission policies. They follow today's settings even so: a way back makes Jobs of today's images."""
+"""Begin of the types of admission policies. They follow the settings even so: a way back makes Jobs of their images."""
 
 
 async def leave_platform(args: pulumi.ResourceTransformArgs) -> pulumi.ResourceTransformResult | None:

@@ -15,7 +15,7 @@ from infra.release import plan, standing_settings
 from infra.release.ledger import Ledger
 from infra.release.state import LedgerState, Open
 from infra.settings import Settings
-from tests.unit.test_settings import committed
+from tests.unit.test_settings import committed, existing
 
 PENDING: dict[str, st.SearchStrategy[Any]] = {
     "domainAliases": st.just(["www.shop.example.com"]),
@@ -60,7 +60,10 @@ def test_nothing_of_one_run_is_kept() -> None:
         assert kept == standing_settings.keep(settings.read_settings(committed()))
 
 
-@pytest.mark.parametrize("kept", ["", json.dumps({"domain": "shop.example.com", "whatWasOnce": 1})])
+@pytest.mark.parametrize(
+    "kept",
+    ["", " ", "[]", "null", "5", '"x"', '{"a"', json.dumps({"domain": "shop.example.com", "whatWasOnce": 1})],
+)
 def test_what_was_not_kept_or_is_not_understood_is_refused_by_a_message(kept: str) -> None:
     with pytest.raises(ShopCatError):
         standing_settings.of_way_back(settings.read_settings(committed()), kept)
@@ -122,3 +125,16 @@ def test_an_engine_that_does_not_answer_is_a_note(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pulumi.runtime, "invoke", broken)
     with pytest.raises(PreflightError, match="readStackOutputs"):
         standing_settings.read_kept("prod")
+
+
+def test_the_access_to_an_existing_cluster_is_the_present_one() -> None:
+    described = existing()["existing"]
+    stood, present = (
+        settings.read_settings(
+            committed(cluster={"name": "shared", "existing": {**described, "kubeconfig": config, "natAddresses": nat}})
+        )
+        for config, nat in (("expired", ["203.0.113.1"]), ("renewed", ["203.0.113.2"]))
+    )
+    chosen = standing_settings.of_way_back(present, standing_settings.keep(stood)).cluster.existing
+    assert chosen is not None
+    assert (chosen.kubeconfig, chosen.nat_addresses) == ("renewed", ("203.0.113.1",))
