@@ -78,6 +78,10 @@ pr-times: $(READY) $(PACK_READY) ## open, update and close previews on the twin;
 releases: $(READY) ## every release on the twin: tag, revision, state, colour, when, who, commit, digest
 	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.commands.releases
 
+.PHONY: undo
+undo: $(READY) ## all users back to the former release on the twin at once, where its pods are kept; `pulumi up -s prod` goes on
+	@eval "$$($(RUN) -m twin env)" && $(RUN) -m infra.commands.undo
+
 bootstrap: $(READY) ## once per AWS account: state buckets, keys, release ledger, GitHub's OIDC provider
 	@$(RUN) -m infra.commands.bootstrap
 

@@ -36,7 +36,7 @@ class Ours:
         "`pulumi up -s prod -c shopcat:tag=…` with the drain budget's numbers: 10 % for the propagation, then everything, "
         "watched by requests of its own twice a second and two whole minutes of CloudWatch. A release that failed is aborted at "
         "once, as the pipeline does. Undone by `-c shopcat:abort=…` while the release is open, by `-c shopcat:rollback=…` "
-        "afterwards."
+        "afterwards, or where `shopcat:keepFormer` is set by `make undo` and a plain `pulumi up -s prod` behind it."
     )
     controllers = (LOAD_BALANCER_CONTROLLER,)
 
@@ -139,10 +139,12 @@ class Ours:
         """Return where its users send requests."""
         return Target(front_door.address(self._twin), hostnames.domain(self._twin), 443, pki.ca_file(self._twin))
 
-    def _up(self, values: dict[str, str], if_it_fails: Sequence[str] = ()) -> subprocess.Popen[str]:
+    def _up(
+        self, values: dict[str, str], if_it_fails: Sequence[str] = (), first: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
         self.log = self._bench.directory / f"ours-{len(list(self._bench.directory.glob('ours-*.log')))}.log"
         settings = self._bench.write_settings(self._changes)
-        return run.start_up(self._twin, settings, self.log, values, if_it_fails=if_it_fails)
+        return run.start_up(self._twin, settings, self.log, values, first=first, if_it_fails=if_it_fails)
 
 
 def _weighted(rule: Mapping[str, int]) -> set[str]:

@@ -178,6 +178,7 @@ def start_up(
     values: Mapping[str, str],
     *,
     more: Mapping[str, str] | None = None,
+    first: Sequence[str] = (),
     if_it_fails: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
     """Start ``pulumi up -s prod`` with settings for this one run, in the background; its output goes to ``log``.
@@ -190,9 +191,12 @@ def start_up(
         log: where the output goes.
         values: as :func:`up_command` takes them.
         more: added to the environment.
+        first: command that runs before it, into the same log; if it fails, nothing else runs.
         if_it_fails: command that runs after an update that failed, into the same log; the exit code stays the update's.
     """
     argv = up_command(values)
+    if first:
+        argv = ["sh", "-c", f"{shlex.join(first)} && {shlex.join(argv)}"]
     if if_it_fails:
         argv = ["sh", "-c", f"{shlex.join(argv)} || {{ code=$?; {shlex.join(if_it_fails)}; exit $code; }}"]
     variables = {**environment(twin, settings), **(more or {})}

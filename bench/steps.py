@@ -37,15 +37,15 @@ class Step:
 
 
 def steps_of(lines: Iterable[tuple[float, str]]) -> list[Step]:
-    """Return each step's begin, in order, by its first line in an update, and in the abort behind it if there is one.
+    """Return each step's begin, in order, by its first line in `make undo`, in the update, and in the abort behind it.
 
     After ``live`` a Deployment is the old colour's. An abort has one step, ``taken back``, and nothing is a step after that.
     """
     first: dict[str, Step] = {}
-    repeated = is_abort = False
+    repeated, updates = False, 0
     for at, line in lines:
         if _BEGIN.search(line):
-            repeated, is_abort = False, bool(first)
+            repeated, updates = False, updates + 1
         repeated = repeated or "Diagnostics:" in line  # every line comes there once more
         if repeated or "taken back" in first:
             continue
@@ -55,7 +55,7 @@ def steps_of(lines: Iterable[tuple[float, str]]) -> list[Step]:
         if _TAKEN_BACK.search(line):
             first.setdefault("taken back", Step(at, "taken back"))
         for name, pattern in _PATTERNS:
-            if not is_abort and name not in first and pattern.search(line):
+            if updates <= 1 and name not in first and pattern.search(line):
                 first[name] = Step(at, name)
     return sorted(first.values(), key=lambda step: step.at)
 

@@ -61,12 +61,16 @@ BREAKS_WHEN_TOLD = {
 
 
 class OursKept(Ours):
-    """The same production with the former release's pods kept."""
+    """The same production with the former release's pods kept, to which users are moved before the engine starts."""
 
     title = "this program, keepFormer"
 
     def __init__(self, bench: Bench, images: Images) -> None:
         super().__init__(bench, images, {"shopcat:keepFormer": True})
+
+    def undo(self) -> subprocess.Popen[str]:
+        """Move users back, and finish the rollback by an update."""
+        return self._up({}, first=[sys.executable, "-m", "infra.commands.undo"])
 
     def _are_at_rest(self, listed: list[dict[str, Any]]) -> bool:
         """Return true once every pod is ready and none leaves: the former pods stay."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from infra.names import Colour, workload_name
@@ -46,6 +47,18 @@ def staying(pods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if not pod["metadata"].get("deletionTimestamp")
         and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
     ]
+
+
+def run_since(pods: Sequence[Mapping[str, Any]], moment: datetime) -> bool:
+    """Check that there are pods that stay, and that the application in each has run since before a moment, without a restart."""
+    starts = []
+    for pod in staying(pods):
+        statuses = pod.get("status", {}).get("containerStatuses") or []
+        (running,) = [each["state"].get("running") for each in statuses if each["name"] == CONTAINER] or [None]
+        if not running:
+            return False
+        starts.append(datetime.fromisoformat(running["startedAt"]))
+    return bool(starts) and max(starts) < moment
 
 
 def unready_reasons(

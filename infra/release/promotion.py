@@ -5,8 +5,9 @@ Each runs in a hook just before a Deployment or the live pointer is written. The
 before the write:
 
 1. Weight goes only to the live release, or to the open release once it has passed every check of this attempt: N pods of
-   exactly its digest, their gates open, N healthy targets, its smoke test. It never goes to a release that is being
-   aborted, nor to a former one (`_refuse_weight`, asked by `Traffic.set_weights` before each write).
+   exactly its digest, their gates open, N healthy targets, its smoke test. Instead of the smoke test of a rollback it counts
+   that each of these pods has served users: it has run since before the live release began. Weight never goes to a release
+   that is being aborted, nor to a former one (`_refuse_weight`, asked by `Traffic.set_weights` before each write).
 2. Weight doesn't go to a colour without a healthy target while the other colour has one (likewise).
 3. The live colour keeps its pods: it is declared with all its replicas from its own record, so a write only puts back what
    somebody changed by hand, pod by pod (`_refuse_live`).
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from infra.clients import threads
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from infra.clients.aws import AwsClients
-    from infra.release.plan import Plan
+    from infra.release.plan import Checks, Plan
     from infra.release.state import Kind, Open
 
 GOING_SECONDS = 300
@@ -347,6 +349,29 @@ class Hooks:
             await threads.in_thread(session.go_live)
         self._log(f"{opened.name} is live in {opened.colour}")
 
+    async def move_users_back(self) -> None:
+        """Give a rollback's target everything at once, and leave the rest to the next update, which goes on with the rollback.
+
+        Only pods that have served users and have run ever since get it; nothing is started, tested or watched here.
+
+        Raises:
+            ShopCatError: there are no such pods, or the weights can't be written; the message says where they are.
+        """
+        opened, record = self._plan.decision.open, self._plan.decision.record
+        if opened is None or record is None or opened.kind != "rollback":
+            raise ReleaseError(f"{self._plan.decision.message}: there is nobody to move back")
+        missing = await self._reasons_not_ready(record, opened.colour, attempt=True)
+        if self._plan.checks and (await self._smoke_status(self._plan.checks)).get("failed"):
+            missing.append(f"smoke test {self._plan.checks.smoke_name} has failed")
+        if missing:
+            raise ReleaseError(
+                f"{opened.name} can't take over at once, so nothing was moved:\n"
+                + "\n".join(f"  - {each}" for each in missing)
+            )
+        await self.claim()
+        async with self._deciding:
+            await self._traffic.set_weights(all_on(opened.colour), self._plan.timing)
+
     async def _hold(self, opened: Open, record: Record) -> NoReturn:
         """End the update where traffic would move, with every check passed and no weight written."""
         if missing := await self._reasons_not_ready(record, opened.colour, attempt=True):
@@ -457,7 +482,20 @@ class Hooks:
         pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
         reasons = health.unready_reasons(record, colour, pods, await self._traffic.targets_of(colour, deadline))
         if attempt and checks is not None:
-            job = await threads.in_thread(client.job, SHOP_NAMESPACE, checks.smoke_name)
-            if not job or not (job.get("status") or {}).get("succeeded"):
-                reasons.append(f"smoke test {checks.smoke_name} has not passed")
+            has_passed = self._have_served(pods) or (await self._smoke_status(checks)).get("succeeded")
+            if not has_passed:
+                nor = ", nor has each pod run since before the live release began" if checks.again else ""
+                reasons.append(f"smoke test {checks.smoke_name} has not passed{nor}")
         return reasons
+
+    async def _smoke_status(self, checks: Checks) -> Mapping[str, Any]:
+        job = await threads.in_thread(self._plan.kubernetes().job, SHOP_NAMESPACE, checks.smoke_name)
+        return (job or {}).get("status") or {}
+
+    def _have_served(self, pods: Sequence[Mapping[str, Any]]) -> bool:
+        """Check that the pods of a rollback served users until the live release took over, and have run ever since."""
+        opened, state = self._plan.decision.open, self._plan.session.state
+        if opened is None or opened.kind != "rollback" or state.live is None:
+            return False
+        (*_, began) = [each.at for each in state.release(state.live.name).attempts if each.outcome == "live"]
+        return health.run_since(pods, datetime.fromisoformat(began))

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ ERRORS_LATER = {
 }
 """Every page after a pod's sixtieth is an error: smoke test and canary see none of them."""
 
+KEPT = {"shopcat:keepFormer": True}
+
 
 @pytest.fixture(scope="module")
 def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
@@ -37,17 +40,34 @@ def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(s
     """New tag and new settings; SIGKILL once everything is on the new colour; the next plain `up` finishes it."""
     shop.push("v1.1.0")
     start = shop.load.started
-    process, log = shop.start(tag="v1.1.0")
+    process, log = shop.start(KEPT, tag="v1.1.0")
     wait_for(log, r"weights blue 100 / green 0 read back \(2 of 2\)", process)
     stop(process)
     assert shop.weights() == {"blue": 100, "green": 0}
     assert shop.replicas("green") == 2, "the old colour keeps its pods"
     shop.cancel()
-    code, output = shop.up()
+    code, output = shop.up(KEPT)
     assert code == 0, output
     assert "v1.1.0-r1 is live in blue" in output
-    assert (shop.outputs()["liveRelease"], shop.replicas("green")) == ("v1.1.0", 0)
+    assert (shop.outputs()["liveRelease"], shop.replicas("green")) == ("v1.1.0", 2)
     assert shop.failed(start) == []
+
+
+def test_users_go_back_to_kept_pods_at_once_and_an_abort_brings_them_forward(shop: Shop) -> None:
+    since = shop.load.outcomes[-1].due
+    undo = [sys.executable, "-m", "infra.commands.undo"]
+    for _ in range(2):  # the second time it finds all done
+        said = command(shop.twin, undo, PULUMI_OPTION_CONFIG_FILE=str(shop.copy(KEPT))).stdout
+        assert "all users are on v1.0.0-r1 in green" in said
+        assert shop.weights() == {"blue": 0, "green": 100}
+    code, output = shop.up(KEPT, abort="v1.0.0")
+    assert code == 0, output
+    assert shop.weights() == {"blue": 100, "green": 0}
+    assert (shop.outputs()["liveRelease"], shop.replicas("green")) == ("v1.1.0", 0)
+    refused = command(shop.twin, undo, check=False, PULUMI_OPTION_CONFIG_FILE=str(shop.copy(KEPT)))
+    assert refused.returncode == 1
+    assert "no release stands beside v1.1.0-r1" in refused.stderr
+    assert shop.failed(since) == []
 
 
 def test_a_tag_that_was_released_is_refused_in_preview(shop: Shop) -> None:

@@ -34,7 +34,7 @@ def test_weights_put_back_are_a_step() -> None:
 
 
 def test_the_abort_of_a_release_that_failed_stands_behind_it() -> None:
-    failed = [*SAID[:4], "Diagnostics:", *SAID[:3], "error: smoke test failed"]
+    failed = ["Updating (prod):", *SAID[:4], "Diagnostics:", *SAID[:3], "error: smoke test failed"]
     abort = [
         "Updating (prod):",
         SAID[1],
@@ -44,6 +44,14 @@ def test_the_abort_of_a_release_that_failed_stands_behind_it() -> None:
     found = steps_of((float(second), line) for second, line in enumerate([*failed, *abort]))
     assert [step.name for step in found] == ["claim", "idle colour up", "smoke", "taken back"]
     assert found[-1].at == len(failed) + 3
+
+
+def test_users_that_are_moved_before_the_update_count_and_the_update_goes_on() -> None:
+    first = [SAID[0].replace("shopcat-prod running ", ""), "listener f543: blue 100 / green 0 -> blue 0 / green 100"]
+    said = [*first, "Updating (prod):", SAID[3], *SAID[7:]]
+    found = steps_of((float(second), line) for second, line in enumerate(said))
+    assert [step.name for step in found] == ["claim", "shift", "smoke", "live", "old colour down"]
+    assert [step.at for step in found] == [0.0, 1.0, 3.0, 4.0, 5.0]
 
 
 def test_weights_that_are_put_back_are_no_shift() -> None:

@@ -15,8 +15,8 @@ import json
 import random
 import unittest.mock
 from contextlib import suppress
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from hypothesis import HealthCheck, given, note, settings
@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from infra.capacity import CapacityPlan
+from infra.commands.undo import rollback_of
 from infra.errors import LedgerConflictError, ShopCatError
 from infra.names import COLOURS, RESTORED, Colour, colour_selector, other_colour
 from infra.release import drift, logins, metrics
@@ -45,7 +46,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 TAGS = ("v1", "v2", "v3", "v4")
+BEGAN = datetime(2026, 11, 24, 10, tzinfo=UTC)
 TIMING = Timing(settle_seconds=10, proof_deadline_seconds=2000)
+
+
+@dataclass(frozen=True)
+class Undo:
+    """`make undo`, in place of an update."""
 
 
 class Killed(BaseException):
@@ -80,11 +87,36 @@ class World:
         self.owner_is_open = True
         self.login_jobs: dict[str, tuple[str, Colour, Record]] = {}
         """Jobs that have not ended yet."""
+        self.seconds = 0
+        self.started: dict[Colour, list[tuple[str, int]]] = {one: [] for one in COLOURS}
+        """Image of each pod, and the second in which it started."""
+        self.served: set[tuple[Colour, str, int]] = set()
+        """Pods that had users when their release was the live one and had everything."""
+
+    def now(self) -> str:
+        """The time by every clock, which no two moments share."""
+        self.seconds += 1
+        return (BEGAN + timedelta(seconds=self.seconds)).isoformat()
+
+    def start_pods(self, colour: Colour) -> None:
+        """Let the pods be those that the Deployment asks for: what has another template starts anew."""
+        standing = self.deployments.get(colour)
+        image = standing["spec"]["template"]["spec"]["containers"][0]["image"] if standing else ""
+        wanted = int(standing["spec"]["replicas"]) if standing else 0
+        left = [pod for pod in self.started[colour] if pod[0] == image][:wanted]
+        self.now()
+        self.started[colour] = left + [(image, self.seconds)] * (wanted - len(left))
+
+    def users_are_served(self) -> None:
+        live = self.ledger.live
+        if live and self.weights == all_on(live.colour):
+            self.served |= {(live.colour, *pod) for pod in self.started[live.colour]}
 
     def pods(self, colour: Colour) -> list[dict[str, Any]]:
         standing = self.deployments.get(colour)
         if standing is None:
             return []
+        self.start_pods(colour)
         gate = f"target-health.elbv2.k8s.aws/shopcat-{colour}"
         container = standing["spec"]["template"]["spec"]["containers"][0]
         ready = "False" if self.kinds.get(container["image"].rpartition("@")[2]) == "never ready" else "True"
@@ -95,9 +127,15 @@ class World:
                 "status": {
                     "podIP": f"10.0.{COLOURS.index(colour)}.{index}",
                     "conditions": [{"type": kind, "status": ready} for kind in ("Ready", gate)],
+                    "containerStatuses": [
+                        {
+                            "name": container["name"],
+                            "state": {"running": {"startedAt": (BEGAN + timedelta(seconds=started)).isoformat()}},
+                        }
+                    ],
                 },
             }
-            for index in range(int(standing["spec"]["replicas"]))
+            for index, (_, started) in enumerate(self.started[colour])
         ]
 
     def set_password(self, job: str) -> None:
@@ -120,6 +158,14 @@ class World:
 
     def healthy(self, colour: Colour) -> list[dict[str, Any]]:
         return [pod for pod in self.pods(colour) if pod["status"]["conditions"][0]["status"] == "True"]
+
+    def has_passed(self, colour: Colour) -> bool:
+        """The open release is whole, and has passed its smoke test or, going back, has served users with these very pods."""
+        opened = self.ledger.open
+        if opened is None or not self.is_whole(colour, opened.name):
+            return False
+        went_back = opened.kind == "rollback" and {(colour, *pod) for pod in self.started[colour]} <= self.served
+        return went_back or bool(self.jobs.get(f"smoke-{opened.intent}"))
 
     def is_whole(self, colour: Colour, name: str) -> bool:
         """All pods of the release, and no others, are there and healthy."""
@@ -164,7 +210,8 @@ class Kubernetes:
         return [{"metadata": {"name": name}} for name in self._world.login_jobs]
 
     def job(self, _: str, name: str) -> dict[str, Any] | None:
-        return {"status": {"succeeded": int(self._world.jobs[name])}} if name in self._world.jobs else None
+        passed = self._world.jobs.get(name)
+        return None if passed is None else {"status": {"succeeded" if passed else "failed": 1}}
 
 
 class LoadBalancer:
@@ -248,8 +295,11 @@ class Unmeasured(Traffic):
 class Update:
     """One `pulumi up`: the plan it made when it began, and the writes it makes until it ends or is killed."""
 
-    def __init__(self, world: World, state: dict[str, Any], wanted: Wanted) -> None:
+    def __init__(self, world: World, state: dict[str, Any], wanted: Wanted | Undo) -> None:
         self.world, self.state = world, state
+        self.moves_back = isinstance(wanted, Undo)
+        if isinstance(wanted, Undo):
+            wanted = Rollback.parse(rollback_of(world.ledger))
         decision = decide(
             wanted, world.ledger, next((one for one in reversed(COLOURS) if not world.weights[one]), "green")
         )
@@ -294,7 +344,7 @@ class Update:
         return after
 
     def claim(self, state: LedgerState, decision: Decision) -> LedgerState:
-        return self._put(state, claimed(state, decision, "now"))
+        return self._put(state, claimed(state, decision, self.world.now()))
 
     def hold(self, state: LedgerState) -> LedgerState:
         return self._put(state, replace(state, version=state.version + 1))
@@ -329,10 +379,12 @@ class Update:
             assert state.open, f"weight to {colour}, which is neither live nor open"
             assert state.open.colour == colour
             assert self.plan.decision.action != "abort", "weight to what is being aborted"
-            assert world.is_whole(colour, state.open.name), "weight to what isn't whole"
-            assert world.jobs.get(f"smoke-{state.open.intent}"), "weight to what has not passed its smoke test"
+            assert world.has_passed(colour), "weight to what isn't whole, or has not passed"
+            assert world.jobs.get(f"smoke-{state.open.intent}", True), "weight to what has failed"
+        world.users_are_served()
         world.log.append(f"weights {world.weights} -> {weights}")
         world.weights = weights
+        world.users_are_served()
 
     def write_deployment(self, colour: Colour, declared: dict[str, Any]) -> None:
         self.tick()
@@ -414,6 +466,12 @@ class Update:
                 self.world.set_password(job)
 
         hooks._renewal.sleep = others_end
+        if self.moves_back:
+            await hooks.move_users_back()
+        else:
+            await self._declare_all(hooks)
+
+    async def _declare_all(self, hooks: Hooks) -> None:
         for each in sorted(
             {one.record.name: one for one in self.plan.colours.values()}.values(), key=lambda one: one.colour
         ):
@@ -518,12 +576,12 @@ class Interference(RuleBasedStateMachine):
             await asyncio.sleep(0)
         return call(*arguments)
 
-    def begin(self, wanted: Wanted) -> Update | None:
+    def begin(self, wanted: Wanted | Undo) -> Update | None:
         with suppress(ShopCatError):
             return Update(self.world, self.state, wanted)
         return None
 
-    def up(self, wanted: Wanted, writes: int = 10**9) -> bool:
+    def up(self, wanted: Wanted | Undo, writes: int = 10**9) -> bool:
         update = self.begin(wanted)
         return update is not None and self.go(update, writes)
 
@@ -566,13 +624,13 @@ class Interference(RuleBasedStateMachine):
         if any(isinstance(error, Killed | LedgerConflictError) for error in errors):
             return
         opened = state.open.colour
-        passed = world.is_whole(opened, state.open.name) and world.jobs.get(f"smoke-{state.open.intent}")
-        assert not world.weights[opened] or passed or not world.healthy(state.live.colour), (
+        assert not world.weights[opened] or world.has_passed(opened) or not world.healthy(state.live.colour), (
             "weight on what has not passed"
         )
 
     wishes = st.one_of(
         st.just(Nothing()),
+        st.just(Undo()),
         st.builds(lambda number: Tag(TAGS[number - 1], template(number)), st.integers(1, len(TAGS))),
         st.builds(Abort, st.sampled_from(TAGS)),
         st.builds(Rollback, st.sampled_from(TAGS), st.sampled_from(("v0", *TAGS))),
@@ -581,7 +639,7 @@ class Interference(RuleBasedStateMachine):
     ends = st.one_of(st.just(10**9), st.integers(0, 12))
 
     @rule(wanted=wishes, writes=ends)
-    def update(self, wanted: Wanted, writes: int) -> None:
+    def update(self, wanted: Wanted | Undo, writes: int) -> None:
         self.up(wanted, writes)
 
     @rule()
@@ -608,7 +666,9 @@ class Interference(RuleBasedStateMachine):
             self.up(Rollback(state.live.name, former[number % len(former)]), writes)
 
     @rule(wanted=wishes, wait=st.integers(1, 12), blue=st.integers(0, 3), green=st.integers(0, 3), twice=st.booleans())
-    def update_while_somebody_scales(self, wanted: Wanted, wait: int, blue: int, green: int, *, twice: bool) -> None:
+    def update_while_somebody_scales(
+        self, wanted: Wanted | Undo, wait: int, blue: int, green: int, *, twice: bool
+    ) -> None:
         update = self.begin(wanted)
         if update is None:
             return
@@ -623,7 +683,7 @@ class Interference(RuleBasedStateMachine):
         self.person_acted = self.world.person_acts = False
 
     @rule(wanted=wishes)
-    def an_update_reads_and_waits(self, wanted: Wanted) -> None:
+    def an_update_reads_and_waits(self, wanted: Wanted | Undo) -> None:
         update = self.begin(wanted)
         if update:
             self.waiting.append(update)
@@ -634,7 +694,7 @@ class Interference(RuleBasedStateMachine):
             self.go(self.waiting.pop(0), writes)
 
     @rule(one=wishes, two=wishes, writes=ends)
-    def two_at_once(self, one: Wanted, two: Wanted, writes: int) -> None:
+    def two_at_once(self, one: Wanted | Undo, two: Wanted | Undo, writes: int) -> None:
         updates = [each for each in (self.begin(one), self.begin(two)) if each]
         if len(updates) == 2:
             updates[1].state = copy.deepcopy(self.state)  # of another backend
@@ -666,6 +726,13 @@ class Interference(RuleBasedStateMachine):
     def scaled_by_hand(self, colour: Colour, replicas: int) -> None:
         if standing := self.touch(colour):
             standing["spec"]["replicas"] = replicas
+            self.world.start_pods(colour)
+
+    @rule(colour=st.sampled_from(COLOURS))
+    def a_pod_is_restarted(self, colour: Colour) -> None:
+        if pods := self.world.started[colour]:
+            self.world.now()
+            pods[0] = (pods[0][0], self.world.seconds)
 
     @rule(colour=st.sampled_from(COLOURS), number=st.integers(1, len(TAGS)))
     def image_edited_by_hand(self, colour: Colour, number: int) -> None:
@@ -751,6 +818,13 @@ class Interference(RuleBasedStateMachine):
         assert len(pods) == former.record.template.replicas
 
     @invariant()
+    def time_passes(self) -> None:
+        if hasattr(self, "world"):
+            for colour in COLOURS:
+                self.world.start_pods(colour)
+            self.world.users_are_served()
+
+    @invariant()
     def live_release_stays_in_its_colour(self) -> None:
         if hasattr(self, "world") and self.world.ledger.live:
             live = self.world.ledger.live
@@ -819,3 +893,31 @@ def test_a_rollback_to_a_kept_former_that_breaks_off_goes_on_or_back(seed: int, 
         idle = other_colour(model.world.ledger.live.colour)  # type: ignore[union-attr]
         if opened:
             assert model.world.pods(idle) == [], "neither what was left nor what an abort has emptied is kept"
+
+
+@given(seed=st.integers(0, 2**16), writes=st.integers(1, 4), is_restarted=st.booleans(), keeps_former=st.booleans())
+@settings(max_examples=examples(60), deadline=None)
+def test_users_go_back_at_once_to_pods_that_have_served_and_the_next_update_goes_on(
+    seed: int, writes: int, *, is_restarted: bool, keeps_former: bool
+) -> None:
+    model = Interference()
+    model.start(seed=seed, keeps_former=keeps_former)
+    assert model.up(Tag("v2", template(2)))
+    if is_restarted:
+        model.a_pod_is_restarted("green")
+    before = model.world.ledger
+    moved = model.up(Undo(), writes)
+    if is_restarted or not keeps_former:
+        assert not moved
+        assert (model.world.ledger, model.world.weights) == (before, all_on("blue"))
+        return
+    assert moved == (writes >= 2), "one write in the ledger, one at the load balancer"
+    assert not any("deployment" in line for line in model.world.log)
+    assert model.up(Undo())
+    assert model.world.weights == all_on("green")
+    assert model.up(Nothing())
+    live = model.world.ledger.live
+    assert live is not None
+    assert live.tag == "v1"
+    assert model.world.pods("blue") == []
+    model.healed()
