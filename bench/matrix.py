@@ -1,13 +1,14 @@
 """Accidents by systems: one release of each system in each accident, every request counted, a cell kept as it ends.
 
 Three twins, two systems on each; every cell is a file in bench/results/cells. A run that breaks off keeps its cells, and the
-next one goes on with those that are missing. Systems of one twin release at the same time, but for accidents that meet the
-whole twin.
+next one goes on with those that are missing. Systems of one twin go through the accidents side by side, but for those that meet
+the whole twin.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -106,12 +107,20 @@ class Stage:
         return systems
 
     def run(self, systems: Sequence[System], accidents: Sequence[Accident], *, runs: int = 1) -> None:
-        """Run the systems through the accidents until each cell has that many runs; who can't go on is left out."""
-        for accident in accidents:
-            self._bench.set_delays(accident.delay_ratio, PROPAGATION_SECONDS)
+        """Run the systems through the accidents until each cell has that many runs; who can't go on is left out.
+
+        Only what changes the twin for all of its systems makes them wait for each other: another delay, an exclusive accident.
+        """
+
+        def shared(accident: Accident) -> tuple[bool, float]:
+            return accident.is_exclusive, accident.delay_ratio
+
+        for (is_exclusive, delay_ratio), group in itertools.groupby(sorted(accidents, key=shared), shared):
+            alike = list(group)
+            self._bench.set_delays(delay_ratio, PROPAGATION_SECONDS)
             try:
-                with ThreadPoolExecutor(1 if accident.is_exclusive else len(systems)) as pool:
-                    list(pool.map(lambda system, accident=accident: self._try(system, accident, runs), systems))
+                with ThreadPoolExecutor(1 if is_exclusive else len(systems)) as pool:
+                    list(pool.map(lambda system, alike=alike: self._try_each(system, alike, runs), systems))
             finally:
                 self._bench.set_delays(1.0, PROPAGATION_SECONDS)
 
@@ -121,14 +130,15 @@ class Stage:
         if left:
             curve.run(self._bench, {system.name: self._load(system) for system in left}, left)
 
-    def _try(self, system: System, accident: Accident, runs: int) -> None:
-        if system.name in self.broken:
-            return
-        try:
-            self._cell(system, accident, runs)
-        except (TwinError, BotoCoreError, ClientError) as error:
-            self.broken[system.name] = f"{accident.title}: {error}"
-            print(f"error: {system.name} is left out from here on: {accident.title}: {error}", flush=True)
+    def _try_each(self, system: System, accidents: Sequence[Accident], runs: int) -> None:
+        for accident in accidents:
+            if system.name in self.broken:
+                return
+            try:
+                self._cell(system, accident, runs)
+            except (TwinError, BotoCoreError, ClientError) as error:
+                self.broken[system.name] = f"{accident.title}: {error}"
+                print(f"error: {system.name} is left out from here on: {accident.title}: {error}", flush=True)
 
     def _cell(self, system: System, accident: Accident, runs: int) -> None:
         done = cells.kept(self._folder, system, accident)

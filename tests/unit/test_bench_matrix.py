@@ -297,11 +297,11 @@ def test_a_run_that_broke_off_goes_on_with_the_cells_that_are_missing(
     first = stage(tmp_path, monkeypatch, run)
     system = cast("Any", FakeSystem())
     first.run([system], ACCIDENTS[:3])
-    assert done == ["nothing", "slow"]
+    assert done == ["nothing", "bad-version", "slow"]
     assert "killed" in first.broken[OURS], "a system that can't go on is left out, and it is said"
     second = stage(tmp_path, monkeypatch, run)
     second.run([system], ACCIDENTS[:3])
-    assert done == ["nothing", "slow", "slow", ACCIDENTS[2].name]
+    assert done == ["nothing", "bad-version", "slow", "slow"]
     second.run([system], ACCIDENTS[:3])
     assert len(done) == 4
     second.run([system], ACCIDENTS[:1], runs=3)
@@ -353,9 +353,11 @@ def test_systems_release_at_once_but_for_accidents_of_the_whole_twin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running, most = set(), {}
+    delays = [1.0]
 
     def run(system: Any, accident: Accident) -> Cell:
         running.add(system.name)
+        assert delays[-1] == accident.delay_ratio
         most[accident.name] = max(most.get(accident.name, 0), len(running))
         time.sleep(0.2)
         running.discard(system.name)
@@ -363,7 +365,10 @@ def test_systems_release_at_once_but_for_accidents_of_the_whole_twin(
 
     systems = [cast("Any", FakeSystem()), cast("Any", FakeSystem())]
     systems[1].name = "legacy"
-    stage(tmp_path, monkeypatch, run).run(systems, ACCIDENTS)
+    made = stage(tmp_path, monkeypatch, run)
+    monkeypatch.setattr(matrix.Bench, "set_delays", lambda _, ratio, *__: delays.append(ratio))
+    made.run(systems, ACCIDENTS)
+    assert delays[-1] == 1.0
     assert {accident.name: 1 if accident.is_exclusive else 2 for accident in ACCIDENTS} == most
 
 
