@@ -58,8 +58,8 @@ class Chart:
     def __init__(self, twin: Twin, directory: Path, images: Images, budget: DrainBudget) -> None:
         self._twin, self._images, self._budget = twin, images, budget
         self._copy = directory / self.name
-        self._released: list[str] = []
-        """Contents that served or were to, the newest last; without those that were undone."""
+        self._former = ""
+        """Content that served alone when the last release was started."""
         self._balancer = IngressLoadBalancer(twin, self.name, _APP)
 
     # What differs -----------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class Chart:
         self._apply((self._copy / "k8s" / "namespace.yaml").read_text().replace("name: shopcat", f"name: {self.name}"))
         self._install(tag)
         self._run(self._release(tag))
-        self._released.append(tag)
+        self._former = tag
         self._enter()
         processes.wait_until(lambda: self.state().settled, f"{self.name}: first release", timeout_seconds=180)
 
@@ -103,7 +103,7 @@ class Chart:
 
     def start(self, tag: str) -> subprocess.Popen[str]:
         """Start the workflow's commands."""
-        self._released.append(tag)
+        self._former = self.state().serving or self._former  # of two at once the second finds two
         return self._start(self._release(tag))
 
     def go_on(self, tag: str) -> subprocess.Popen[str]:
@@ -113,11 +113,6 @@ class Chart:
     def undo(self) -> subprocess.Popen[str]:
         """Start `helm rollback` to the last good revision before."""
         return self._start(self._rollback(pending=False))
-
-    def _undone(self) -> str:
-        """Forget the newest content; return the one before it."""
-        newest = self._released.pop()
-        return self._released[-1] if self._released else newest
 
     def target(self) -> Target:
         """Return its Ingress's load balancer."""
@@ -275,8 +270,7 @@ class Legacy(Chart):
 
     def undo(self) -> subprocess.Popen[str]:
         """Push the former source over `latest`, then start `helm upgrade`."""
-        former = self._undone()
-        self.push(former, self._images.edits(former))
+        self.push(self._former, self._images.edits(self._former))
         return self._start([*self._rollback(pending=True), self._upgrade()])
 
     def _release(self, tag: str) -> list[list[str]]:
@@ -367,10 +361,9 @@ class Patched(Chart):
 
     def undo(self) -> subprocess.Popen[str]:
         """Push what served before under a new tag, and start its release."""
-        former = self._undone()
         major, minor, patch = self._last_tag.removeprefix("v").split(".")
         tag = f"v{major}.{minor}.{int(patch) + 1}"
-        self._images.push(former, self._images.edits(former), tag=tag)
+        self._images.push(self._former, self._images.edits(self._former), tag=tag)
         return self._start([*self._rollback(pending=True), *self._release(tag)])
 
     def target(self) -> Target:

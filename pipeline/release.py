@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from infra.errors import LedgerUnavailableError, ShopCatError
+from infra.names import LOAD_BALANCER
 from infra.release.decide import up_command
 from infra.release.ledger import Ledger
+from infra.release.reads import read_load_balancer
 from infra.release.record import AFTER_VARIABLE
 from infra.release.state import Kind, LedgerState
 from infra.settings import Settings, read_settings, stack_file
@@ -155,6 +157,8 @@ def _up_or_abort(job: ReleaseJob, setting: str, value: str, tag: str, more: Mapp
         return
     state = read_ledger(production_stack)
     reason = reason_not_to_abort(state, tag, "release" if setting == "tag" else "rollback")
+    if not reason and setting == "rollback":
+        reason = _reason_to_stay(state)
     if reason:
         raise PipelineError(f"{setting} {value} failed: {reason}")
     try:
@@ -181,6 +185,18 @@ def reason_not_to_abort(state: LedgerState, tag: str, kind: Kind = "release") ->
     if live and tag in (live.tag, live.name) and (kind == "release" or _went_live(state) > 1):
         return f"{live.name} is live, but the update did not end; run the workflow `rollback` with `resume`"
     return "refused before anything was touched; the reason is in Pulumi's output above"
+
+
+def _reason_to_stay(state: LedgerState) -> str:
+    """Return why a rollback that failed is not aborted: users are on its target, by `make undo` or by the update that failed.
+
+    Raises:
+        ShopCatError: the load balancer can't be read.
+    """
+    opened = state.open
+    if opened is None or not read_load_balancer(aws_clients(), LOAD_BALANCER).carries(opened.colour):
+        return ""
+    return f"users are on {opened.name} and stay there; run the workflow `rollback` with `resume`"
 
 
 def _went_live(state: LedgerState) -> int:

@@ -102,7 +102,13 @@ class KubernetesClient:
             raise KubernetesUnreachableError(
                 f"Kubernetes API of {self._name} answered {response.status} to {method} {path}: {detail}"
             )
-        return json.loads(response.data)
+        try:
+            return json.loads(response.data)
+        except ValueError as error:
+            raise KubernetesUnreachableError(
+                f"Kubernetes API of {self._name} at {self._server} answered {method} {path} with something that is no JSON; "
+                "see what stands between"
+            ) from error
 
     def deployment(self, namespace: str, name: str) -> dict[str, Any] | None:
         """Return a Deployment, or `None`."""

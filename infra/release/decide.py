@@ -300,6 +300,26 @@ def _decide_rollback(wanted: Rollback, state: LedgerState) -> Decision:
     return _claimed(record, number, colour, "rollback", message=message, provenance=wanted.provenance)
 
 
+def rollback_to_kept(state: LedgerState, provenance: Provenance | None = None) -> Rollback:
+    """Return the rollback from the live release to the one right before it, whose pods may still run; or the one that is open.
+
+    Raises:
+        LedgerError: there is none, or another release is open, which is aborted.
+    """
+    opened, live, former = state.open, state.live, state.kept_former
+    if opened and opened.kind != "rollback":
+        raise LedgerError(f"{opened.kind} {opened.name} is not live yet; abort it: {up_command('abort', opened.tag)}")
+    if live is None:
+        raise LedgerError("nothing is live, so there is nothing to go back from")
+    target = opened or former
+    if target is None:
+        raise LedgerError(
+            f"no release stands beside {live.name} that users could be moved to at once; see `make releases`, and roll "
+            f"back with all steps: {up_command('rollback', f'{live.tag}-><former tag>')}"
+        )
+    return Rollback(live.name, target.name, provenance or Provenance())
+
+
 def _decide_rotate(wanted: Rotate, state: LedgerState) -> Decision:
     opened, live, name = state.open, state.live, wanted.release
     if opened:

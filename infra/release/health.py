@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from infra.names import Colour, workload_name
+from infra.names import RELEASE_LABEL, Colour, workload_name
 from infra.release.manifests import CONTAINER
 from infra.release.record import Record
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 GATE_PREFIX = "target-health.elbv2.k8s.aws/"
+CLOCKS_DIFFER_SECONDS = 60
+"""At most, between the machine that claims a release and a node."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,55 @@ def staying(pods: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]
 
 
-def run_since(pods: Sequence[Mapping[str, Any]], moment: datetime) -> bool:
-    """Check that there are pods that stay, and that the application in each has run since before a moment, without a restart."""
+def _belongs(record: Record, pod: Mapping[str, Any]) -> bool:
+    """Check that a pod was made for a release: another one may have the same digest with other settings."""
+    label = (pod["metadata"].get("labels") or {}).get(RELEASE_LABEL)
+    return label == record.name and _running_image(pod).endswith(f"@{record.digest}")
+
+
+def is_served(record: Record, pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]) -> bool:
+    """Check that a pod of the release is a healthy target, and that every pod that stays is of it."""
+    healthy = {target.address for target in targets if target.state == "healthy"}
+    found = staying(pods)
+    is_one_healthy = any(pod.get("status", {}).get("podIP") in healthy for pod in found)
+    return is_one_healthy and all(_belongs(record, pod) for pod in found)
+
+
+def _moment(text: Any) -> datetime | None:
+    """Return the time that a text says; nothing if it says none, or not in which zone."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return moment if moment.tzinfo else None
+
+
+def run_since(pods: Sequence[Mapping[str, Any]], moment: str) -> bool:
+    """Check that there are pods that stay, and that the application in each has run since before a moment, without a restart.
+
+    Args:
+        pods: of one colour.
+        moment: as ISO 8601, by a clock that is at most CLOCKS_DIFFER_SECONDS from the nodes'.
+    """
     starts = []
     for pod in staying(pods):
         statuses = pod.get("status", {}).get("containerStatuses") or []
-        (running,) = [each["state"].get("running") for each in statuses if each["name"] == CONTAINER] or [None]
-        if not running:
-            return False
-        starts.append(datetime.fromisoformat(running["startedAt"]))
-    return bool(starts) and max(starts) < moment
+        running = [(each.get("state") or {}).get("running") or {} for each in statuses if each["name"] == CONTAINER]
+        starts += [_moment(each.get("startedAt")) for each in running] or [None]
+    latest = _moment(moment)
+    if latest is None or not starts:
+        return False
+    latest -= timedelta(seconds=CLOCKS_DIFFER_SECONDS)
+    return all(start is not None and start < latest for start in starts)
 
 
 def unready_reasons(
     record: Record, colour: Colour, pods: Sequence[Mapping[str, Any]], targets: Sequence[Target]
 ) -> list[str]:
-    """List what keeps a colour from carrying all traffic; empty if N pods of exactly this digest are N healthy targets.
+    """List what keeps a colour from carrying all traffic; empty if N pods of exactly this release are N healthy targets.
 
-    Every pod of the colour counts: one of another digest, without its readiness gate or without a healthy target is a
-    reason, and so is a target that is neither leaving nor one of these pods.
+    Every pod of the colour counts: one of another digest or made for another release, without its readiness gate or without a
+    healthy target is a reason, and so is a target that is neither leaving nor one of these pods.
     """
     gate = GATE_PREFIX + workload_name(colour)
     healthy = {target.address for target in targets if target.state == "healthy"}
@@ -82,6 +114,8 @@ def unready_reasons(
         addresses.add(address)
         if not _running_image(pod).endswith(f"@{record.digest}"):
             reasons.append(f"pod {name} runs {_running_image(pod) or 'no such container'}, not {record.digest}")
+        elif not _belongs(record, pod):
+            reasons.append(f"pod {name} was made for another release than {record.name}")
         elif gate not in gates:
             reasons.append(f"pod {name} has no readiness gate {gate}: it was made before its binding; delete it")
         elif conditions.get(gate) != "True" or conditions.get("Ready") != "True":

@@ -14,7 +14,7 @@ from infra import capacity
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
 from infra.names import COLOURS, LOAD_BALANCER, Colour, other_colour
-from infra.release.decide import Decision, decide, up_command
+from infra.release.decide import Decision, decide, rollback_to_kept, up_command
 from infra.release.drain_fit import refuse_drain_misfit
 from infra.release.ledger import Ledger
 from infra.release.listener_weights import Timing, all_on
@@ -101,7 +101,6 @@ class Plan:
     """The role that owns the tables; a colour's role is named after it."""
     kubernetes: Callable[[], KubernetesClient]
     """Connects when first called. Raises ShopCatError."""
-    room: capacity.CapacityPlan
     probe_address: str = ""
     """Host that our own requests connect to; empty takes the public URL's. With `shopcat:dns: external` the name may still lead
     to a load balancer from before the takeover, whose answers say nothing of a release here."""
@@ -184,12 +183,41 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
         load_balancer=LOAD_BALANCER,
         database_owner=settings.database.application_role,
         kubernetes=kubernetes,
-        room=room,
         is_way_back=is_way_back(settings, decision.open),
         is_held=settings.hold_traffic or settings.rebuild_state,
         is_traffic_misplaced=is_traffic_misplaced,
         notes=tuple(notes),
         standing=standing,
+    )
+
+
+def make_undo_plan(settings: Settings, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
+    """Plan that users go back to pods that are kept; it declares nothing, and the next update goes on with the rollback.
+
+    Of the settings, only those count that say where AWS, the ledger and the cluster are, and how long is waited.
+
+    Raises:
+        ShopCatError: there is no such release, or the ledger can't be read; nothing was touched.
+    """
+    _, arn = clients.identity()
+    ledger = Ledger(clients.get("dynamodb"), settings.ledger_table)
+    state = ledger.read()
+    decision = decide(rollback_to_kept(state, provenance_of(arn, environment or os.environ)), state)
+    return Plan(
+        decision=decision,
+        state=state,
+        session=Session(ledger, state, decision),
+        colours={},
+        checks=_checks(decision, state),
+        intent=_intent(decision, state),
+        pointer={},
+        timing=_timing(settings.drain.budget),
+        public_url="",
+        load_balancer=LOAD_BALANCER,
+        database_owner=settings.database.application_role,
+        kubernetes=kubernetes_on_demand(settings, clients),
+        is_way_back=True,
+        notes=(decision.message,),
     )
 
 

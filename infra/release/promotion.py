@@ -14,6 +14,8 @@ before the write:
 4. Any other colour loses pods, or gets another template, only while it carries no weight, read in the same step right
    before the write (`guard`). So at any moment at most one colour may lose pods, and it isn't the live one.
 5. A release goes on only from weights that invariant 1 allows; others are put back on the live release first (`_settle`).
+   A rollback that has everything keeps it while a pod of its own serves: nothing but an abort brings users back to what a
+   person wanted gone, not even a watch that fails.
 6. An update that was overtaken in the ledger writes neither weights nor pods.
 7. A colour's password changes only while no pod of it, leaving ones included, holds another one (`renew_login`). Pods that
    `shopcat:keepFormer` has kept are emptied first as well.
@@ -25,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from infra.clients import threads
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from infra.clients.aws import AwsClients
-    from infra.release.plan import Checks, Plan
+    from infra.release.plan import Plan
     from infra.release.state import Kind, Open
 
 GOING_SECONDS = 300
@@ -164,6 +165,18 @@ class Hooks:
                 "one that released it; release it with the former program, or release a new tag with this one"
             )
 
+    async def _refuse_remake(self, colour: Colour, pods: Sequence[Mapping[str, Any]]) -> None:
+        """Refuse to make other pods, as a newer program would, where a rollback has users on those that have served."""
+        decision = self._plan.decision
+        opened = decision.open
+        if opened is None or opened.colour != colour or decision.action == "abort" or not self._have_served(pods):
+            return
+        if (await self._read_weights()).agree(all_on(colour)):
+            raise ReleaseError(
+                f"users are on the pods of {opened.name}, and this update would make other pods of it; go on with the "
+                f"program that released it; {go_on_or_abort(opened)}"
+            )
+
     # Steps ------------------------------------------------------------------------------------------------------------
 
     def begin(self, step: ReleaseStep, colour: Colour, waits_for: str) -> None:
@@ -252,6 +265,7 @@ class Hooks:
             return
         pods = health.staying(await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour)))
         if lost := losses(declared, standing, pods):
+            await self._refuse_remake(colour, pods)
             if opened and opened.colour != colour:
                 seconds = self._plan.colours[colour].record.template.drain.grace_seconds
                 self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
@@ -334,7 +348,7 @@ class Hooks:
             return
         async with self._deciding:
             await threads.in_thread(session.refuse_overtaken)
-            if self._plan.is_held:
+            if self._plan.is_held and not (await self._read_weights()).agree(all_on(opened.colour)):
                 await self._hold(opened, record)
             await self._traffic.shift_all_traffic(
                 opened.colour,
@@ -358,12 +372,12 @@ class Hooks:
             ShopCatError: there are no such pods, or the weights can't be written; the message says where they are.
         """
         opened, record = self._plan.decision.open, self._plan.decision.record
-        if opened is None or record is None or opened.kind != "rollback":
+        if opened is None or record is None:
             raise ReleaseError(f"{self._plan.decision.message}: there is nobody to move back")
-        missing = await self._reasons_not_ready(record, opened.colour, attempt=True)
-        if self._plan.checks and (await self._smoke_status(self._plan.checks)).get("failed"):
-            missing.append(f"smoke test {self._plan.checks.smoke_name} has failed")
-        if missing:
+        if (await self._read_weights()).agree(all_on(opened.colour)):
+            self._log(f"{opened.name} has all users already")
+            return
+        if missing := await self._reasons_not_ready(record, opened.colour, attempt=True):
             raise ReleaseError(
                 f"{opened.name} can't take over at once, so nothing was moved:\n"
                 + "\n".join(f"  - {each}" for each in missing)
@@ -371,6 +385,14 @@ class Hooks:
         await self.claim()
         async with self._deciding:
             await self._traffic.set_weights(all_on(opened.colour), self._plan.timing)
+            name = workload_name(opened.colour)
+            standing = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, name)
+            asked = int(((standing or {}).get("spec") or {}).get("replicas") or 0)
+            if asked < record.template.replicas:  # an update that had read the weights just before
+                await self._return_to_live(whole=False)
+                raise ReleaseError(
+                    f"somebody stopped pods of {opened.name} at the same time; users are back as they were"
+                )
 
     async def _hold(self, opened: Open, record: Record) -> NoReturn:
         """End the update where traffic would move, with every check passed and no weight written."""
@@ -407,6 +429,10 @@ class Hooks:
             missing = await self._reasons_not_ready(record, opened.colour, attempt=True)
             if not missing:
                 return  # killed in the middle of its shift
+            has_everything = opened.kind == "rollback" and view.agree(all_on(opened.colour))
+            if has_everything and await self._is_served(record, opened.colour):
+                self._log(f"{opened.name} keeps all users while it is made whole ({missing[0]})")
+                return
             self._log(
                 f"{opened.name} carries weight ({view.describe()}) without having passed its checks ({missing[0]}); "
                 f"it goes back to {state.live.name} first"
@@ -482,20 +508,24 @@ class Hooks:
         pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour))
         reasons = health.unready_reasons(record, colour, pods, await self._traffic.targets_of(colour, deadline))
         if attempt and checks is not None:
-            has_passed = self._have_served(pods) or (await self._smoke_status(checks)).get("succeeded")
-            if not has_passed:
+            job = await threads.in_thread(client.job, SHOP_NAMESPACE, checks.smoke_name)
+            status = (job or {}).get("status") or {}
+            if status.get("failed"):
+                reasons.append(f"smoke test {checks.smoke_name} has failed")
+            elif not status.get("succeeded") and not self._have_served(pods):
                 nor = ", nor has each pod run since before the live release began" if checks.again else ""
                 reasons.append(f"smoke test {checks.smoke_name} has not passed{nor}")
         return reasons
 
-    async def _smoke_status(self, checks: Checks) -> Mapping[str, Any]:
-        job = await threads.in_thread(self._plan.kubernetes().job, SHOP_NAMESPACE, checks.smoke_name)
-        return (job or {}).get("status") or {}
+    async def _is_served(self, record: Record, colour: Colour) -> bool:
+        pods = await threads.in_thread(self._plan.kubernetes().pods, SHOP_NAMESPACE, colour_selector(colour))
+        targets = await self._traffic.targets_of(colour, self._traffic.deadline(self._plan.timing))
+        return health.is_served(record, pods, targets)
 
     def _have_served(self, pods: Sequence[Mapping[str, Any]]) -> bool:
         """Check that the pods of a rollback served users until the live release took over, and have run ever since."""
         opened, state = self._plan.decision.open, self._plan.session.state
         if opened is None or opened.kind != "rollback" or state.live is None:
             return False
-        (*_, began) = [each.at for each in state.release(state.live.name).attempts if each.outcome == "live"]
-        return health.run_since(pods, datetime.fromisoformat(began))
+        began = [each.at for each in state.release(state.live.name).attempts if each.outcome == "live"]
+        return bool(began) and health.run_since(pods, began[-1])

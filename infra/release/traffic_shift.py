@@ -41,7 +41,8 @@ Mode = Literal["canary", "rollback", "immediate", "restore"]
 
 * canary: users are on the other colour, so a tenth goes first, then all, each watched.
 * rollback: all at once, watched. A person has decided that the live release must go, and this one has served everybody before;
-  a canary would leave nine users of ten with the bad one for longer.
+  a canary would leave nine users of ten with the bad one for longer. One that has everything already (`make undo`, a kill) keeps
+  it whatever the watch sees, since nothing is left to compare with; the update fails.
 * immediate: nobody is served yet, so there is nothing to compare with.
 * restore: the colour served before and the other one is in trouble: all at once, and nothing puts it back.
 """
@@ -145,7 +146,10 @@ class Traffic(ListenerWeights):
             await self._wait_for_healthy_minutes(view, shift, timing)
             await self.wait_until_ready(colour, readiness, timing)
         except BaseException as error:
-            await self._put_back(other_colour(colour), timing, error)
+            if has_canary or not is_resumed:
+                await self._put_back(other_colour(colour), timing, error)
+            elif isinstance(error, ShopCatError):
+                raise TrafficError(f"{error}\neverything stays on {colour}, which a person asked for") from error
             raise
 
     async def _restore(self, colour: Colour, timing: Timing, prober: Prober | None) -> None:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import assembly, cells, matrix
+from bench import assembly, cells, charts, matrix
 from bench.accidents import ACCIDENTS, Accident
 from bench.cells import Cell
 from bench.load import Outcome
@@ -28,6 +28,7 @@ from bench.system import State
 from bench.systems import OURS
 from bench.undo import OursKept
 from bench.verdicts import GOAL_SECONDS
+from bench.workloads import SHORT_BUDGET
 from twin import config
 from twin.errors import TwinError
 from twin.paths import REPOSITORY
@@ -487,3 +488,26 @@ command.main()
         assert process.wait(60) == 130
         assert process.stdout.read() == "down bench\ndown bench-2\ndown bench-3\n"
     assert not Path(f"/proc/{tool}").exists() or "Z" in Path(f"/proc/{tool}/stat").read_text().split()[2]
+
+
+@pytest.mark.parametrize("kind", [charts.Legacy, charts.Patched])
+def test_a_chart_s_way_back_leads_to_what_served_before_and_not_to_what_lost(
+    kind: type[charts.Chart], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pushed: list[str] = []
+    images = SimpleNamespace(push=lambda content, *_, **__: pushed.append(content), edits=lambda _: {})
+    chart = kind(
+        cast("Any", config.Twin("x", 1, tmp_path, tmp_path, True)), tmp_path, cast("Any", images), SHORT_BUDGET
+    )
+    serving = iter(["v1.0.0", "", "v1.1.0"])  # two at once, of which the first came through; then another one
+    monkeypatch.setattr(kind, "state", lambda _: State(next(serving), settled=True))
+    for name in ("_start", "_release", "_rollback", "_upgrade"):
+        monkeypatch.setattr(kind, name, lambda *_, **__: [])
+    for tag in ("v1.1.0", "v1.2.0"):
+        chart.start(tag)
+    assert chart._former == "v1.0.0"
+    chart.start("v1.3.0")
+    if isinstance(chart, charts.Patched):
+        chart._last_tag = "v1.3.0"
+    chart.undo()
+    assert pushed == ["v1.1.0"]

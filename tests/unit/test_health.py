@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from infra.release.health import GATE_PREFIX, Target, unready_reasons, unserved
+from infra.names import RELEASE_LABEL
+from infra.release.health import GATE_PREFIX, Target, is_served, unready_reasons, unserved
 from tests.unit.releases import digest, record
 
 GATE = f"{GATE_PREFIX}shopcat-blue"
@@ -21,7 +22,7 @@ def pod(index: int = 0, **changes: Any) -> dict[str, Any]:
         **changes,
     }
     conditions = [{"type": "Ready", "status": values["ready"]}, {"type": GATE, "status": values["gate"]}]
-    metadata = {"name": f"pod-{index}"}
+    metadata: dict[str, Any] = {"name": f"pod-{index}", "labels": {RELEASE_LABEL: values.get("release", "v1.0.0-r1")}}
     if values.get("leaving"):
         metadata["deletionTimestamp"] = "2026-11-24T10:00:00Z"
     return {
@@ -50,6 +51,7 @@ def test_as_many_healthy_targets_as_pods_of_the_digest_are_proof() -> None:
     [
         (pod(1, image=f"shopcat@{digest(2)}"), BOTH, f"not {digest(1)}"),
         (pod(1, image="shopcat:v1"), BOTH, "runs shopcat:v1"),
+        (pod(1, release="v1.0.0-r2"), BOTH, "was made for another release than v1.0.0-r1"),
         (pod(1, gates=[]), BOTH, "has no readiness gate"),
         (pod(1, gate="False"), BOTH, "is not ready (its gate is False)"),
         (pod(1, ready="False"), BOTH, "is not ready"),
@@ -79,3 +81,22 @@ def test_a_pod_that_is_ready_but_no_target_is_unserved() -> None:
         "pod pod-1 is ready but no healthy target"
     ]
     assert unserved([pod(1, ready="False")], []) == [], "a pod that is not ready is no lie"
+
+
+@pytest.mark.parametrize(
+    ("pods", "targets", "expected"),
+    [
+        ([pod(0), pod(1)], BOTH, True),
+        ([pod(0), pod(1, ready="False")], [target(0), target(1, "unhealthy")], True),
+        ([pod(0), pod(1)], [target(0, "unhealthy"), target(1, "initial")], False),
+        ([pod(0), pod(1, image=f"shopcat@{digest(2)}")], BOTH, False),
+        ([pod(0), pod(1, release="v1.0.0-r2")], BOTH, False),
+        ([pod(0), pod(1, release="v1.0.0-r2", leaving=True)], BOTH, True),
+        ([pod(0, leaving=True)], BOTH, False),
+        ([], BOTH, False),
+    ],
+)
+def test_a_release_serves_while_one_of_its_pods_does_and_no_other_release_s_stands_beside(
+    pods: list[dict[str, Any]], targets: list[Target], *, expected: bool
+) -> None:
+    assert is_served(record(), pods, targets) is expected

@@ -23,6 +23,7 @@ from infra.clients.aws import AwsClients
 from infra.commands.bootstrap import Bootstrap
 from infra.errors import ShopCatError
 from infra.names import CLUSTER_INFO_PARAMETER, PREVIEW_REPOSITORY, PREVIEWS_BACKEND, state_bucket
+from infra.release.listener_weights import Rule, View
 from infra.release.state import Attempt, LedgerState, Live, Open, Release
 from pipeline import comment, environment, image, preview, process, reaper, release, stack, state, version
 from pipeline.comment import PreviewComment
@@ -220,7 +221,7 @@ settings = os.environ["PULUMI_OPTION_CONFIG_FILE"]
 open(log, "a").write(" ".join(sys.argv[1:]) + "|" + open(settings).read().replace("\\n", " ") + "\\n")
 if sys.argv[1] == "stack" and os.environ.get("ANSWERS"):
     print({{"output": '{{"url": "u"}}', "history": '[{{"resourceChanges": {{"create": 2}}}}]'}}[sys.argv[2]])
-if sys.argv[1] == "preview" and os.environ.get("BROKEN"):
+if sys.argv[1] == os.environ.get("BROKEN"):
     sys.exit(255)
 if sys.argv[1] in ("preview", "up"):
     open(settings, "a").write("  shopcat:tag: written\\n")
@@ -811,7 +812,7 @@ def test_a_release_that_breaks_a_rule_is_refused_before_it_begins(
     monkeypatch.setattr(release, "read_ledger", lambda _: state)
     job = release.ReleaseJob({}, Steps())
     release.refuse_broken_rules(job, "v1.1.0", {})
-    monkeypatch.setenv("BROKEN", "1")
+    monkeypatch.setenv("BROKEN", "preview")
     with pytest.raises(ShopCatError, match=words or "it stays open"):
         release.refuse_broken_rules(job, "v1.1.0", {})
     judged = "preview --policy-pack policy -c shopcat:tag=v1.1.0 -s prod --non-interactive|"
@@ -849,6 +850,28 @@ def test_a_refused_rollback_is_not_taken_for_what_else_is_open_or_live(state: Le
     found = release.reason_not_to_abort(state, "v1.1.0", "rollback")
     assert bool(found) is bool(words)
     assert words in found
+
+
+@pytest.mark.parametrize("green", [0, 10, 100])
+@pytest.mark.parametrize("setting", ["tag", "rollback"])
+def test_a_rollback_that_failed_is_not_aborted_while_it_has_users(
+    setting: str, green: int, pulumi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An abort would move them to the release that somebody wanted gone."""
+    kind: Any = "release" if setting == "tag" else "rollback"
+    state = LedgerState(live=LIVE, open=Open("v1.1.0", 1, 2, "green", kind))
+    view = View({}, [Rule("listener", "", {"blue": 100 - green, "green": green}, [])])
+    backend = Backend("file:///s", "passphrase")
+    monkeypatch.setattr(release.ReleaseJob, "stack", lambda *_: Stack("prod", backend, {"config": {"shopcat:env": {}}}))
+    monkeypatch.setattr(release, "read_ledger", lambda _: state)
+    monkeypatch.setattr(release, "read_load_balancer", lambda *_: view)
+    monkeypatch.setenv("BROKEN", "up")
+    stays = setting == "rollback" and green > 0
+    with pytest.raises(
+        ShopCatError, match="users are on v1.1.0-r1 and stay there" if stays else "could not be aborted"
+    ):
+        release._up_or_abort(release.ReleaseJob({}, Steps()), setting, "v1.1.0", "v1.1.0")
+    assert any("shopcat:abort=v1.1.0" in line for line in pulumi.read_text().splitlines()) is not stays
 
 
 @pytest.mark.parametrize("config", [{}, {"shopcat:registry": {"repository": "shop/shopcat"}}, {"shopcat:registry": {}}])

@@ -23,13 +23,12 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from infra.capacity import CapacityPlan
-from infra.commands.undo import rollback_of
 from infra.errors import LedgerConflictError, ShopCatError
-from infra.names import COLOURS, RESTORED, Colour, colour_selector, other_colour
+from infra.names import COLOURS, RELEASE_LABEL, RESTORED, Colour, colour_selector, other_colour
 from infra.release import drift, logins, metrics
 from infra.release import plan as release_plan
-from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
+from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide, rollback_to_kept
+from infra.release.health import CLOCKS_DIFFER_SECONDS
 from infra.release.listener_weights import Timing, all_on
 from infra.release.manifests import render_pod_template
 from infra.release.plan import Plan
@@ -89,23 +88,23 @@ class World:
         """Jobs that have not ended yet."""
         self.seconds = 0
         self.started: dict[Colour, list[tuple[str, int]]] = {one: [] for one in COLOURS}
-        """Image of each pod, and the second in which it started."""
+        """Template of each pod, and the second in which it started."""
         self.served: set[tuple[Colour, str, int]] = set()
         """Pods that had users when their release was the live one and had everything."""
 
     def now(self) -> str:
-        """The time by every clock, which no two moments share."""
-        self.seconds += 1
+        """The time by every clock; between two moments is more than clocks may differ."""
+        self.seconds += 2 * CLOCKS_DIFFER_SECONDS
         return (BEGAN + timedelta(seconds=self.seconds)).isoformat()
 
     def start_pods(self, colour: Colour) -> None:
         """Let the pods be those that the Deployment asks for: what has another template starts anew."""
         standing = self.deployments.get(colour)
-        image = standing["spec"]["template"]["spec"]["containers"][0]["image"] if standing else ""
+        made_from = fingerprint(standing["spec"]["template"]) if standing else ""
         wanted = int(standing["spec"]["replicas"]) if standing else 0
-        left = [pod for pod in self.started[colour] if pod[0] == image][:wanted]
+        left = [pod for pod in self.started[colour] if pod[0] == made_from][:wanted]
         self.now()
-        self.started[colour] = left + [(image, self.seconds)] * (wanted - len(left))
+        self.started[colour] = left + [(made_from, self.seconds)] * (wanted - len(left))
 
     def users_are_served(self) -> None:
         live = self.ledger.live
@@ -122,7 +121,7 @@ class World:
         ready = "False" if self.kinds.get(container["image"].rpartition("@")[2]) == "never ready" else "True"
         return [
             {
-                "metadata": {"name": f"{colour}-{index}"},
+                "metadata": {"name": f"{colour}-{index}", "labels": standing["spec"]["template"]["metadata"]["labels"]},
                 "spec": {"containers": [container], "readinessGates": [{"conditionType": gate}]},
                 "status": {
                     "podIP": f"10.0.{COLOURS.index(colour)}.{index}",
@@ -170,8 +169,21 @@ class World:
     def is_whole(self, colour: Colour, name: str) -> bool:
         """All pods of the release, and no others, are there and healthy."""
         record = self.ledger.releases[name].record
-        images = [pod["spec"]["containers"][0]["image"] for pod in self.healthy(colour)]
-        return len(images) >= record.template.replicas and set(images) == {record.template.image}
+        found = [release_of(pod) for pod in self.healthy(colour)]
+        return len(found) >= record.template.replicas and set(found) == {(name, record.template.image)}
+
+    def keeps_everything(self, colour: Colour) -> bool:
+        """A rollback that has everything, and a pod of its own that serves: nothing but an abort takes users from it."""
+        opened = self.ledger.open
+        if opened is None or opened.kind != "rollback" or self.weights != all_on(colour) or not self.healthy(colour):
+            return False
+        image = self.ledger.releases[opened.name].record.template.image
+        return {release_of(pod) for pod in self.pods(colour)} == {(opened.name, image)}
+
+
+def release_of(pod: dict[str, Any]) -> tuple[str, str]:
+    """The release that a pod was made for, and its image."""
+    return pod["metadata"]["labels"][RELEASE_LABEL], pod["spec"]["containers"][0]["image"]
 
 
 def secret_of(pod: dict[str, Any]) -> str:
@@ -299,7 +311,7 @@ class Update:
         self.world, self.state = world, state
         self.moves_back = isinstance(wanted, Undo)
         if isinstance(wanted, Undo):
-            wanted = Rollback.parse(rollback_of(world.ledger))
+            wanted = rollback_to_kept(world.ledger)
         decision = decide(
             wanted, world.ledger, next((one for one in reversed(COLOURS) if not world.weights[one]), "green")
         )
@@ -319,7 +331,6 @@ class Update:
             load_balancer="shopcat",
             database_owner="shop",
             kubernetes=lambda: Kubernetes(world, self.write_deployment),  # type: ignore[arg-type, return-value]
-            room=CapacityPlan(0, 0, 0, 0, 0),
             is_traffic_misplaced=decision.action == "stay"
             and seen.live is not None
             and world.weights != all_on(seen.live.colour),
@@ -374,6 +385,10 @@ class Update:
             if state.live is None:
                 continue  # nobody is served yet
             if colour == state.live.colour:
+                taken = state.open is not None and world.keeps_everything(state.open.colour)
+                assert not taken or self.plan.decision.action == "abort", (
+                    "users are taken from where they were moved to"
+                )
                 assert world.healthy(colour) or not world.healthy(other_colour(colour)), "users sent to nobody"
                 continue
             assert state.open, f"weight to {colour}, which is neither live nor open"
@@ -624,7 +639,8 @@ class Interference(RuleBasedStateMachine):
         if any(isinstance(error, Killed | LedgerConflictError) for error in errors):
             return
         opened = state.open.colour
-        assert not world.weights[opened] or world.has_passed(opened) or not world.healthy(state.live.colour), (
+        keeps = world.has_passed(opened) or world.keeps_everything(opened)
+        assert not world.weights[opened] or keeps or not world.healthy(state.live.colour), (
             "weight on what has not passed"
         )
 
@@ -920,4 +936,54 @@ def test_users_go_back_at_once_to_pods_that_have_served_and_the_next_update_goes
     assert live is not None
     assert live.tag == "v1"
     assert model.world.pods("blue") == []
+    model.healed()
+
+
+def users_were_moved_back(seed: int) -> Interference:
+    model = Interference()
+    model.start(seed=seed, keeps_former=True)
+    assert model.up(Tag("v2", template(2)))
+    assert model.up(Undo())
+    assert model.world.weights == all_on("green")
+    return model
+
+
+@given(seed=st.integers(0, 2**16), fails=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_users_who_were_moved_back_stay_although_a_pod_restarts_or_the_smoke_test_fails(
+    seed: int, *, fails: bool
+) -> None:
+    model = users_were_moved_back(seed)
+    world = model.world
+    model.a_pod_is_restarted("green")
+    assert model.up(Undo()), "there is nothing left to do"
+    if fails:
+        world.kinds[digest(1)] = "fails its smoke test"
+        assert not model.up(Nothing())
+        assert not model.up(Nothing())
+        world.kinds[digest(1)] = "good"
+    assert world.weights == all_on("green")
+    assert model.up(Nothing())
+    assert not any("weights" in line and "->" in line for line in world.log), "nobody was moved"
+    model.healed()
+    assert world.ledger.live is not None
+    assert world.ledger.live.tag == "v1"
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_a_newer_program_makes_no_other_pods_under_users_who_were_moved_back(seed: int) -> None:
+    model = users_were_moved_back(seed)
+
+    rendered = render_pod_template
+
+    def newer(record: Record, colour: Colour) -> dict[str, Any]:
+        pod = rendered(record, colour)
+        return {**pod, "metadata": {**pod["metadata"], "annotations": {"newer": "yes"}}}
+
+    with unittest.mock.patch(f"{__name__}.render_pod_template", newer):
+        assert not model.up(Nothing())
+        assert "would make other pods" in model.world.log[-1]
+    assert model.world.weights == all_on("green")
+    assert model.up(Nothing()), "the program that released it goes on"
     model.healed()

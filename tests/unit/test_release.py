@@ -10,7 +10,6 @@ from typing import Any
 import pulumi
 import pytest
 
-from infra.capacity import CapacityPlan
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation.database_jobs import DatabaseJobs
@@ -114,7 +113,6 @@ def plan(state: LedgerState, wanted: Wanted, kubernetes: Any = None, *, keeps_fo
         load_balancer="shopcat",
         database_owner="shopcat",
         kubernetes=lambda: kubernetes,
-        room=CapacityPlan(0, 0, 0, 0, 0),
         notes=(decision.message,),
     )
 

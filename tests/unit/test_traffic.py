@@ -299,6 +299,18 @@ def test_a_rollback_to_what_fails_more_is_put_back(stage: Stage) -> None:
     assert stage.weights() == BLUE
 
 
+@pytest.mark.parametrize("ill", ["fails every request", "loses its pods"])
+def test_a_rollback_that_has_everything_keeps_it_whatever_the_watch_sees(stage: Stage, ill: str) -> None:
+    stage.move("green", mode="immediate")
+    writes = stage.ill.calls.count("modify_rule")
+    fails = ill == "fails every request"
+    stage.proof = [] if fails else ["1 of 2 pods"]
+    with pytest.raises(TrafficError, match="stays on green" if fails else "1 of 2 pods"):
+        stage.move("green", prober=Shop(stage, green=int(fails)), mode="rollback")
+    assert stage.weights() == GREEN
+    assert stage.ill.calls.count("modify_rule") == writes
+
+
 def test_a_rollback_to_what_is_not_ready_moves_nothing(stage: Stage) -> None:
     stage.proof = ["1 of 2 pods"]
     with pytest.raises(TrafficError, match="1 of 2 pods"):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from infra.commands import undo
 from infra.errors import ShopCatError
-from infra.release.decide import Nothing, Rollback, decide
-from infra.release.health import run_since
+from infra.release.decide import Nothing, decide, rollback_to_kept
+from infra.release.health import CLOCKS_DIFFER_SECONDS, run_since
 from infra.release.ledger import Ledger, table_definition
 from infra.release.state import LedgerState
 from infra.release.transitions import aborted, claimed, gone_live
@@ -40,9 +40,9 @@ def test_it_goes_back_to_the_kept_former_and_nowhere_else(steps: Sequence[tuple[
     is_refused = state.open.kind != "rollback" if state.open else state.kept_former is None
     if is_refused:
         with pytest.raises(ShopCatError):
-            undo.rollback_of(state)
+            rollback_to_kept(state)
         return
-    decision = decide(Rollback.parse(undo.rollback_of(state)), state)
+    decision = decide(rollback_to_kept(state), state)
     assert decision.open is not None
     assert decision.open.kind == "rollback"
     assert state.live is not None
@@ -56,18 +56,23 @@ def test_it_goes_back_to_the_kept_former_and_nowhere_else(steps: Sequence[tuple[
 
 
 PODS = st.lists(
-    st.tuples(st.integers(-3, 3), st.sampled_from(["runs", "runs", "leaves", "ended", "waits", "is unknown"])),
+    st.tuples(
+        st.integers(-2 * CLOCKS_DIFFER_SECONDS, CLOCKS_DIFFER_SECONDS),
+        st.sampled_from(["runs", "runs", "leaves", "ended", "waits", "is unknown", "has no start", "has no zone"]),
+    ),
     max_size=4,
 )
 
 
 def pod(second: int, what: str) -> dict[str, Any]:
-    state = {"running": {"startedAt": (MOMENT + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")}}
-    beside = {"name": "sidecar", "state": {"running": {"startedAt": "2030-01-01T00:00:00Z"}}}
-    application = {
-        "name": "shopcat",
-        "state": {"waiting": {"reason": "CrashLoopBackOff"}} if what == "waits" else state,
+    start = (MOMENT + timedelta(seconds=second)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    states: dict[str, Any] = {
+        "waits": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "has no start": {"running": {"startedAt": None}},
+        "has no zone": {"running": {"startedAt": start.removesuffix("Z")}},
     }
+    beside = {"name": "sidecar", "state": {"running": {"startedAt": "2030-01-01T00:00:00Z"}}}
+    application = {"name": "shopcat", "state": states.get(what, {"running": {"startedAt": start}})}
     return {
         "metadata": {"name": "one", **({"deletionTimestamp": "now"} if what == "leaves" else {})},
         "status": {
@@ -77,11 +82,14 @@ def pod(second: int, what: str) -> dict[str, Any]:
     }
 
 
-@given(PODS)
-def test_pods_are_trusted_that_stay_and_whose_application_has_run_since_before(pods: list[tuple[int, str]]) -> None:
+@given(PODS, st.sampled_from([MOMENT.isoformat(), "2026-11-24T12:00:00+02:00", "2026-11-24T10:00:00", "now", ""]))
+def test_pods_are_trusted_that_stay_and_whose_application_has_run_since_before(
+    pods: list[tuple[int, str]], moment: str
+) -> None:
     staying = [each for each in pods if each[1] not in ("leaves", "ended")]
-    expected = bool(staying) and all(what == "runs" and second < 0 for second, what in staying)
-    assert run_since([pod(*each) for each in pods], MOMENT) is expected
+    expected = "+" in moment and bool(staying)
+    expected &= all(what == "runs" and second < -CLOCKS_DIFFER_SECONDS for second, what in staying)
+    assert run_since([pod(*each) for each in pods], moment) is expected
 
 
 def test_without_a_release_it_says_so_and_fails(
