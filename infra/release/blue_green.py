@@ -66,7 +66,8 @@ from infra.release.manifests import (
     smoke_deadline_seconds,
 )
 from infra.release.migration import read_why_failed
-from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
+from infra.release.pod_losses import TEMPLATE_ANNOTATION
+from infra.release.promotion import INTENT_ANNOTATION, Hooks
 from infra.release.record import fingerprint
 from infra.release.secrets import declare_release_secret, declare_store
 from infra.release.state import LedgerState, table_rows

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from infra import capacity
 from infra.clients.aws import AwsClients
 from infra.errors import PreflightError
+from infra.foundation.secret_versions import refuse_record_of_other_database, restored_instance
 from infra.names import COLOURS, LOAD_BALANCER, Colour, other_colour
 from infra.release.decide import Decision, decide, rollback_to_kept, up_command
 from infra.release.drain_fit import refuse_drain_misfit
@@ -194,7 +195,7 @@ def make_plan(settings: Settings, clients: AwsClients, environment: Mapping[str,
 def make_undo_plan(settings: Settings, clients: AwsClients, environment: Mapping[str, str] | None = None) -> Plan:
     """Plan that users go back to pods that are kept; it declares nothing, and the next update goes on with the rollback.
 
-    Of the settings, only those count that say where AWS, the ledger and the cluster are, and how long is waited.
+    Of the settings, only those count that say where AWS, ledger, cluster and the first database are, and how long is waited.
 
     Raises:
         ShopCatError: there is no such release, or the ledger can't be read; nothing was touched.
@@ -203,6 +204,10 @@ def make_undo_plan(settings: Settings, clients: AwsClients, environment: Mapping
     ledger = Ledger(clients.get("dynamodb"), settings.ledger_table)
     state = ledger.read()
     decision = decide(rollback_to_kept(state, provenance_of(arn, environment or os.environ)), state)
+    if decision.record and state.live_record:
+        first = settings.database.identifier
+        used = restored_instance(state.live_record.template.secret_version, first)
+        refuse_record_of_other_database(decision.record.name, decision.record.template.secret_version, used, first)
     return Plan(
         decision=decision,
         state=state,

@@ -33,10 +33,11 @@ from infra.clients import threads
 from infra.errors import LedgerConflictError, ReleaseError, TrafficError
 from infra.names import SHOP_NAMESPACE, Colour, colour_selector, other_colour, workload_name
 from infra.release import drift, health, logins
-from infra.release.decide import go_on_or_abort
+from infra.release.decide import go_on_or_abort, up_command
 from infra.release.listener_weights import View, all_on
 from infra.release.login_renewal import LoginRenewal
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
+from infra.release.pod_losses import losses, refuse_other_pods
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
 from infra.release.record import Record
@@ -52,43 +53,6 @@ if TYPE_CHECKING:
 GOING_SECONDS = 300
 """Longest time that a deleted object may wait for its finalizers, or for its pods: their longest grace period, and some more."""
 INTENT_ANNOTATION = "shopcat/intent"
-TEMPLATE_ANNOTATION = "shopcat/template"
-
-
-def losses(
-    declared: Mapping[str, Any], standing: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """List what the write of a Deployment takes from pods that run: all of them, or the template they were made from.
-
-    The cluster alone is asked; a state may be older than it, or hold what a refresh found there. Fewer replicas than
-    somebody scaled to by hand are no loss while the release's own number stays.
-
-    Args:
-        declared: the Deployment's inputs as they are to be written.
-        standing: the Deployment as it stands in the cluster, if there is one.
-        pods: the colour's pods that are there to stay.
-    """
-    running = max(len(pods), int(((standing or {}).get("spec") or {}).get("replicas") or 0))
-    replicas = int(declared["spec"].get("replicas") or 0)
-    if running == 0:
-        return []
-    lost = [f"replicas {running} -> 0"] if replicas == 0 else []
-    return [*lost, "template"] if _template_changes(declared, standing) else lost
-
-
-def _template_mark(deployment: Mapping[str, Any] | None) -> str:
-    """Return the hash of the template that a Deployment was made from; empty if it has none."""
-    metadata = (deployment or {}).get("metadata") or {}
-    return str((metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""))
-
-
-def _template_changes(declared: Mapping[str, Any], standing: Mapping[str, Any] | None) -> bool:
-    mark = _template_mark(standing)
-    if mark and mark != _template_mark(declared):
-        return True
-    return bool(
-        drift.object_differences(declared["spec"]["template"], ((standing or {}).get("spec") or {}).get("template"))
-    )
 
 
 def _mode(kind: Kind) -> Mode:
@@ -151,31 +115,17 @@ class Hooks:
         targets = await self._traffic.targets_of(colour, self._traffic.deadline(self._plan.timing))
         return any(target.state == "healthy" for target in targets)
 
-    def _refuse_live(self, declared: Mapping[str, Any], standing: Mapping[str, Any] | None) -> None:
-        """Refuse a write that takes more from the live colour than what somebody changed by hand (invariant 3)."""
-        live, record = self._plan.session.state.live, self._plan.session.state.live_record
-        if live is None or record is None:
-            return
-        replicas, mark = declared["spec"].get("replicas") or 0, _template_mark(standing)
-        if replicas < record.template.replicas:
-            raise ReleaseError(f"{live.name} is live in {live.colour}; a write of {replicas} replicas there is refused")
-        if mark and mark != _template_mark(declared):
-            raise ReleaseError(
-                f"{live.name} is live in {live.colour}, and this program would make other pods of its record than the "
-                "one that released it; release it with the former program, or release a new tag with this one"
-            )
-
-    async def _refuse_remake(self, colour: Colour, pods: Sequence[Mapping[str, Any]]) -> None:
-        """Refuse to make other pods, as a newer program would, where a rollback has users on those that have served."""
+    async def _has_everything(self, view: View) -> bool:
+        """Check for a rollback that has everything, with pods of its own alone, one of which serves (invariant 5)."""
         decision = self._plan.decision
-        opened = decision.open
-        if opened is None or opened.colour != colour or decision.action == "abort" or not self._have_served(pods):
-            return
-        if (await self._read_weights()).agree(all_on(colour)):
-            raise ReleaseError(
-                f"users are on the pods of {opened.name}, and this update would make other pods of it; go on with the "
-                f"program that released it; {go_on_or_abort(opened)}"
-            )
+        opened, record = decision.open, decision.record
+        if decision.action == "abort" or opened is None or record is None or opened.kind != "rollback":
+            return False
+        if not view.agree(all_on(opened.colour)):
+            return False
+        client, deadline = self._plan.kubernetes(), self._traffic.deadline(self._plan.timing)
+        pods = await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(opened.colour))
+        return health.is_served(record, pods, await self._traffic.targets_of(opened.colour, deadline))
 
     # Steps ------------------------------------------------------------------------------------------------------------
 
@@ -259,13 +209,20 @@ class Hooks:
         # What is declared comes from the ledger as it was read; a colour may be another update's by now.
         await threads.in_thread(self._plan.session.refuse_overtaken)
         standing = await threads.in_thread(client.deployment, SHOP_NAMESPACE, workload_name(colour))
-        live = self._plan.session.state.live
-        if live and live.colour == colour:
-            self._refuse_live(declared, standing)
+        live, live_record = self._plan.session.state.live, self._plan.session.state.live_record
+        if live and live_record and live.colour == colour:
+            way_out = "release it with the former program, or release a new tag with this one"
+            refuse_other_pods(live_record, f"{live.name} is live in {colour}", way_out, declared, standing)
+            return
+        if opened and opened.colour == colour and await self._has_everything(await self._read_weights()):
+            record, state = self._plan.colours[colour].record, f"users are on the pods of {opened.name} in {colour}"
+            way_out = f"go on with that one, or abort: {up_command('abort', opened.tag)}"
+            refuse_other_pods(record, state, way_out, declared, standing)
             return
         pods = health.staying(await threads.in_thread(client.pods, SHOP_NAMESPACE, colour_selector(colour)))
         if lost := losses(declared, standing, pods):
-            await self._refuse_remake(colour, pods)
+            if not self._plan.decision.moves:  # so that nobody gives these pods users meanwhile
+                await threads.in_thread(self._plan.session.hold)
             if opened and opened.colour != colour:
                 seconds = self._plan.colours[colour].record.template.drain.grace_seconds
                 self.begin(ReleaseStep.STOP, colour, f"its pods have {seconds} s to end")
@@ -350,13 +307,17 @@ class Hooks:
             await threads.in_thread(session.refuse_overtaken)
             if self._plan.is_held and not (await self._read_weights()).agree(all_on(opened.colour)):
                 await self._hold(opened, record)
-            await self._traffic.shift_all_traffic(
-                opened.colour,
-                mode=_mode(opened.kind) if session.state.live else "immediate",
-                readiness=lambda: self._reasons_not_ready(record, opened.colour, attempt=True),
-                timing=self._plan.timing,
-                prober=self._prober,
-            )
+            try:
+                await self._traffic.shift_all_traffic(
+                    opened.colour,
+                    mode=_mode(opened.kind) if session.state.live else "immediate",
+                    readiness=lambda: self._reasons_not_ready(record, opened.colour, attempt=True),
+                    timing=self._plan.timing,
+                    prober=self._prober,
+                )
+            except TrafficError:
+                await self._leave_deserted(opened.colour)
+                raise
             await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
             self.begin(ReleaseStep.LIVE, opened.colour, "one conditional write in the ledger")
@@ -374,7 +335,8 @@ class Hooks:
         opened, record = self._plan.decision.open, self._plan.decision.record
         if opened is None or record is None:
             raise ReleaseError(f"{self._plan.decision.message}: there is nobody to move back")
-        if (await self._read_weights()).agree(all_on(opened.colour)):
+        is_open = self._plan.session.state.open is not None
+        if is_open and (await self._read_weights()).agree(all_on(opened.colour)):
             self._log(f"{opened.name} has all users already")
             return
         if missing := await self._reasons_not_ready(record, opened.colour, attempt=True):
@@ -385,14 +347,23 @@ class Hooks:
         await self.claim()
         async with self._deciding:
             await self._traffic.set_weights(all_on(opened.colour), self._plan.timing)
+            # A plain update that had found no weight there may have stopped these pods while the weights were read back.
             name = workload_name(opened.colour)
             standing = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, name)
-            asked = int(((standing or {}).get("spec") or {}).get("replicas") or 0)
-            if asked < record.template.replicas:  # an update that had read the weights just before
+            if int(((standing or {}).get("spec") or {}).get("replicas") or 0) < record.template.replicas:
                 await self._return_to_live(whole=False)
                 raise ReleaseError(
                     f"somebody stopped pods of {opened.name} at the same time; users are back as they were"
                 )
+
+    async def _leave_deserted(self, colour: Colour) -> None:
+        """Bring users back to the live release from a colour in which nobody serves them any more."""
+        live = self._plan.session.state.live
+        if live is None or not (await self._read_weights()).carries(colour) or await self._serves(colour):
+            return
+        if await self._serves(live.colour):
+            self._log(f"no pod serves in {colour} any more; users go to {live.name}")
+            await self._return_to_live(whole=False)
 
     async def _hold(self, opened: Open, record: Record) -> NoReturn:
         """End the update where traffic would move, with every check passed and no weight written."""
@@ -429,8 +400,7 @@ class Hooks:
             missing = await self._reasons_not_ready(record, opened.colour, attempt=True)
             if not missing:
                 return  # killed in the middle of its shift
-            has_everything = opened.kind == "rollback" and view.agree(all_on(opened.colour))
-            if has_everything and await self._is_served(record, opened.colour):
+            if await self._has_everything(view):
                 self._log(f"{opened.name} keeps all users while it is made whole ({missing[0]})")
                 return
             self._log(
@@ -516,11 +486,6 @@ class Hooks:
                 nor = ", nor has each pod run since before the live release began" if checks.again else ""
                 reasons.append(f"smoke test {checks.smoke_name} has not passed{nor}")
         return reasons
-
-    async def _is_served(self, record: Record, colour: Colour) -> bool:
-        pods = await threads.in_thread(self._plan.kubernetes().pods, SHOP_NAMESPACE, colour_selector(colour))
-        targets = await self._traffic.targets_of(colour, self._traffic.deadline(self._plan.timing))
-        return health.is_served(record, pods, targets)
 
     def _have_served(self, pods: Sequence[Mapping[str, Any]]) -> bool:
         """Check that the pods of a rollback served users until the live release took over, and have run ever since."""

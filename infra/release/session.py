@@ -37,6 +37,17 @@ class Session:
             self._held = True
             return True
 
+    def hold(self) -> None:
+        """Write the ledger once, so that whoever read it before can't begin anything any more.
+
+        Raises:
+            LedgerConflictError: another update has written it.
+        """
+        with self._lock:
+            if not self._held:
+                self.state = self._ledger.hold(self.state)
+                self._held = True
+
     def refuse_overtaken(self) -> None:
         """Refuse to go on if another update has written the ledger since this one read or wrote it.
 

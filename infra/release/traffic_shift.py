@@ -41,8 +41,8 @@ Mode = Literal["canary", "rollback", "immediate", "restore"]
 
 * canary: users are on the other colour, so a tenth goes first, then all, each watched.
 * rollback: all at once, watched. A person has decided that the live release must go, and this one has served everybody before;
-  a canary would leave nine users of ten with the bad one for longer. One that has everything already (`make undo`, a kill) keeps
-  it whatever the watch sees, since nothing is left to compare with; the update fails.
+  a canary would leave nine users of ten with the bad one for longer. One that has users already (`make undo`, a kill) keeps
+  them whatever the watch sees, since nothing is left to compare with; the update fails.
 * immediate: nobody is served yet, so there is nothing to compare with.
 * restore: the colour served before and the other one is in trouble: all at once, and nothing puts it back.
 """
@@ -122,7 +122,7 @@ class Traffic(ListenerWeights):
         is_resumed = any(rule.weights.get(colour, 0) > timing.canary_weight for rule in view.rules)
         pause = timing.probe_seconds / 5 if has_canary else 0
         before = 0.0 if is_resumed else await self._failure_rate_before(view, colour, timing, prober, pause)
-        canary_from = None
+        canary_from, is_moved = None, False
         try:
             if has_canary and not is_resumed and before < 0.5:
                 canary_from = await self._aws_time(timing)
@@ -134,6 +134,7 @@ class Traffic(ListenerWeights):
                 await self.wait_until_ready(colour, readiness, timing)
             self._begin_shift(colour, timing)
             await self.set_weights(all_on(colour), timing)
+            is_moved = True
             if before > metrics.TROUBLE:  # each node of the load balancer sends requests into it until it has followed
                 await self._watch(colour, timing, prober, timing.canary_seconds, before)
             acceptable = metrics.acceptable(before)
@@ -148,8 +149,8 @@ class Traffic(ListenerWeights):
         except BaseException as error:
             if has_canary or not is_resumed:
                 await self._put_back(other_colour(colour), timing, error)
-            elif isinstance(error, ShopCatError):
-                raise TrafficError(f"{error}\neverything stays on {colour}, which a person asked for") from error
+            elif is_moved and isinstance(error, ShopCatError):
+                raise TrafficError(f"{error}\neverything stays on {colour}, as a person asked for") from error
             raise
 
     async def _restore(self, colour: Colour, timing: Timing, prober: Prober | None) -> None:

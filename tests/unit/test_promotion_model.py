@@ -32,7 +32,8 @@ from infra.release.health import CLOCKS_DIFFER_SECONDS
 from infra.release.listener_weights import Timing, all_on
 from infra.release.manifests import render_pod_template
 from infra.release.plan import Plan
-from infra.release.promotion import INTENT_ANNOTATION, TEMPLATE_ANNOTATION, Hooks
+from infra.release.pod_losses import TEMPLATE_ANNOTATION
+from infra.release.promotion import INTENT_ANNOTATION, Hooks
 from infra.release.record import Record, fingerprint
 from infra.release.session import Session
 from infra.release.state import ONCE_LIVE, LedgerState
@@ -410,10 +411,13 @@ class Update:
             image = standing["spec"]["template"]["spec"]["containers"][0]["image"]
             gone = declared["spec"]["replicas"] == 0 or image != new
             is_live = state.live is not None and colour == state.live.colour
-            if is_live:
-                record = state.releases[state.live.name].record  # type: ignore[union-attr]
-                assert new == record.template.image, "the live colour gets another release"
-                assert declared["spec"]["replicas"] >= record.template.replicas, "the live colour loses its pods"
+            name = state.live.name if state.live and is_live else ""
+            if state.open and state.open.colour == colour and world.keeps_everything(colour):
+                name = state.open.name if self.plan.decision.action != "abort" else ""
+            if name:
+                record = state.releases[name].record
+                assert new == record.template.image, "users get another release"
+                assert declared["spec"]["replicas"] >= record.template.replicas, "users lose their pods"
             elif gone:
                 assert world.weights[colour] == 0, f"pods of {colour} go while it has weight {world.weights}"
         before = world.pods(colour)
@@ -756,6 +760,13 @@ class Interference(RuleBasedStateMachine):
             standing["spec"]["template"]["spec"]["containers"][0]["image"] = template(number).image
 
     @rule(colour=st.sampled_from(COLOURS))
+    def variable_edited_by_hand(self, colour: Colour) -> None:
+        if standing := self.touch(colour):
+            variables = standing["spec"]["template"]["spec"]["containers"][0]["env"]
+            variables.append({"name": f"EDITED_{self.world.version}", "value": "yes"})
+            self.world.start_pods(colour)
+
+    @rule(colour=st.sampled_from(COLOURS))
     def deleted_by_hand(self, colour: Colour) -> None:
         self.world.deployments.pop(colour, None)
 
@@ -970,10 +981,12 @@ def test_users_who_were_moved_back_stay_although_a_pod_restarts_or_the_smoke_tes
     assert world.ledger.live.tag == "v1"
 
 
-@given(seed=st.integers(0, 2**16))
+@given(seed=st.integers(0, 2**16), is_restarted=st.booleans())
 @settings(max_examples=10, deadline=None)
-def test_a_newer_program_makes_no_other_pods_under_users_who_were_moved_back(seed: int) -> None:
+def test_a_newer_program_makes_no_other_pods_under_users_who_were_moved_back(seed: int, *, is_restarted: bool) -> None:
     model = users_were_moved_back(seed)
+    if is_restarted:
+        model.a_pod_is_restarted("green")
 
     rendered = render_pod_template
 
@@ -986,4 +999,46 @@ def test_a_newer_program_makes_no_other_pods_under_users_who_were_moved_back(see
         assert "would make other pods" in model.world.log[-1]
     assert model.world.weights == all_on("green")
     assert model.up(Nothing()), "the program that released it goes on"
+    model.healed()
+
+
+@given(seed=st.integers(0, 2**16), wait=st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_users_leave_a_colour_in_which_nobody_serves_any_more(seed: int, wait: int) -> None:
+    model = users_were_moved_back(seed)
+    world = model.world
+    update = model.begin(Nothing())
+    assert update is not None
+    update.meanwhile = {wait: lambda: world.kinds.update({digest(1): "never ready"})}
+    if not model.go(update):
+        assert world.weights == all_on("blue")
+    world.kinds[digest(1)] = "good"
+    model.healed()
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=10, deadline=None)
+def test_weights_that_somebody_moved_back_by_hand_are_no_rollback_yet(seed: int) -> None:
+    model = Interference()
+    model.start(seed=seed, keeps_former=True)
+    assert model.up(Tag("v2", template(2)))
+    model.world.weights = all_on("green")
+    assert model.up(Undo())
+    assert model.up(Nothing())
+    assert model.world.ledger.live is not None
+    assert model.world.ledger.live.tag == "v1"
+
+
+@given(seed=st.integers(0, 2**16), is_edited=st.booleans(), is_restarted=st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_a_template_edited_by_hand_is_put_back_under_users_who_were_moved_back(
+    seed: int, *, is_edited: bool, is_restarted: bool
+) -> None:
+    model = users_were_moved_back(seed)
+    if is_restarted:
+        model.a_pod_is_restarted("green")
+    if is_edited:
+        model.variable_edited_by_hand("green")
+    assert model.up(Nothing())
+    assert not any("weights" in line and "->" in line for line in model.world.log), "nobody was moved"
     model.healed()

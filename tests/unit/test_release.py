@@ -13,7 +13,7 @@ import pytest
 from infra.clients.aws import AwsClients
 from infra.errors import ShopCatError
 from infra.foundation.database_jobs import DatabaseJobs
-from infra.names import RESTORED
+from infra.names import RELEASE_LABEL, RESTORED
 from infra.release import plan as release_plan
 from infra.release.decide import Abort, Decision, Nothing, Rollback, Rotate, Tag, Wanted, decide
 from infra.release.health import Target
@@ -489,7 +489,7 @@ class Cluster:
         gate = f"target-health.elbv2.k8s.aws/shopcat-{self.colour}"
         return [
             {
-                "metadata": {"name": f"pod-{index}"},
+                "metadata": {"name": f"pod-{index}", "labels": {RELEASE_LABEL: f"v1.{self.number - 1}.0-r1"}},
                 "spec": {
                     "containers": [{"name": "shopcat", "image": f"x@{digest(self.number)}"}],
                     "readinessGates": [{"conditionType": gate}],
@@ -541,7 +541,7 @@ RUNNING: Any = [{}, {}]
 
 
 def test_what_a_write_takes_from_running_pods() -> None:
-    from infra.release.promotion import losses
+    from infra.release.pod_losses import losses
 
     assert losses(FULL, None, []) == []
     assert losses(FULL, FULL, RUNNING) == []
@@ -553,14 +553,14 @@ def test_what_a_write_takes_from_running_pods() -> None:
 
 
 def test_replicas_that_somebody_added_are_no_loss() -> None:
-    from infra.release.promotion import losses
+    from infra.release.pod_losses import losses
 
     assert losses(FULL, deployment(5, 1), [{}] * 5) == []
     assert losses(EMPTIED, deployment(5, 1), [{}] * 5) == ["replicas 5 -> 0"]
 
 
 def test_a_template_edited_by_hand_under_an_unchanged_mark_counts_as_another() -> None:
-    from infra.release.promotion import losses
+    from infra.release.pod_losses import losses
 
     edited = {**FULL, "spec": {"replicas": 2, "template": {"a": 9}}}
     assert losses(FULL, edited, RUNNING) == ["template"]

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra import settings
 from infra.commands import undo
 from infra.errors import ShopCatError
-from infra.release.decide import Nothing, decide, rollback_to_kept
+from infra.foundation.secret_versions import restored_version
+from infra.release import plan
+from infra.release.decide import Nothing, Tag, decide, rollback_to_kept
 from infra.release.health import CLOCKS_DIFFER_SECONDS, run_since
 from infra.release.ledger import Ledger, table_definition
 from infra.release.state import LedgerState
 from infra.release.transitions import aborted, claimed, gone_live
-from tests.unit.releases import TABLE, client
+from tests.unit.releases import TABLE, client, template
 from tests.unit.test_kept_former import STEPS, Step, kept_by, wanted_of
+from tests.unit.test_settings import committed
 from twin.paths import REPOSITORY
 
 if TYPE_CHECKING:
@@ -106,3 +111,22 @@ def test_without_a_release_it_says_so_and_fails(
     monkeypatch.setenv("PULUMI_OPTION_CONFIG_FILE", "no-such.yaml")
     assert undo.main() == 1
     assert "error: no-such.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("live", ["", "copy", "other"])
+@pytest.mark.parametrize("former", ["", "copy", "other"])
+def test_nobody_is_moved_to_another_database(former: str, live: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Orders that were written since would be missing there."""
+    state = LedgerState(version=1)
+    for number, name in enumerate((former, live), start=1):
+        version = restored_version(name) if name else str(number)
+        decision = decide(Tag(f"v{number}", template(number, secret_version=version)), state)
+        state = gone_live(claimed(state, decision, f"2026-11-24T10:0{number}:00+00:00"))
+    monkeypatch.setattr(plan, "Ledger", lambda *_: SimpleNamespace(read=lambda: state))
+    clients: Any = SimpleNamespace(identity=lambda: ("1", "arn:aws:iam::1:user/ann"), get=lambda _: None)
+    stands = settings.read_settings(committed(database={"identifier": "shopcat"}))
+    if former == live:
+        assert plan.make_undo_plan(stands, clients, {}).decision.record == state.release("v1-r1").record
+    else:
+        with pytest.raises(ShopCatError, match="v1-r1 would bring its users to"):
+            plan.make_undo_plan(stands, clients, {})
