@@ -36,6 +36,7 @@ from bench.system import System
 from bench.systems import OURS
 from bench.tools import execute
 from bench.workloads import STEADY_SECONDS
+from infra.release.health import CLOCKS_DIFFER_SECONDS
 from infra.timeouts import DrainBudget
 from twin import config, parts
 from twin.config import Twin
@@ -286,6 +287,9 @@ def main() -> int:
             for name in names:
                 system = bench.systems()[name]
                 system.install(FORMER)
+                time.sleep(
+                    CLOCKS_DIFFER_SECONDS
+                )  # then what was just released for the first time counts as having served
                 for number in range(arguments.rounds):
                     result = bench.run(system)
                     print(result.table(), flush=True)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 GATE_PREFIX = "target-health.elbv2.k8s.aws/"
-CLOCKS_DIFFER_SECONDS = 60
-"""At most, between the machine that claims a release and a node."""
+CLOCKS_DIFFER_SECONDS = 30
+"""At most, between the machine that claims a release and a node. A release takes minutes, so only pods of the very first one, or
+restarted ones, are so young when the next is claimed."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ before the write:
 4. Any other colour loses pods, or gets another template, only while it carries no weight, read in the same step right
    before the write (`guard`). So at any moment at most one colour may lose pods, and it isn't the live one.
 5. A release goes on only from weights that invariant 1 allows; others are put back on the live release first (`_settle`).
-   A rollback that has everything keeps it while a pod of its own serves: nothing but an abort brings users back to what a
-   person wanted gone, not even a watch that fails.
+   A rollback that has everything when an update begins keeps it while a pod of its own serves: nothing but an abort brings
+   users back to what a person wanted gone, not even a watch that fails.
 6. An update that was overtaken in the ledger writes neither weights nor pods.
 7. A colour's password changes only while no pod of it, leaving ones included, holds another one (`renew_login`). Pods that
    `shopcat:keepFormer` has kept are emptied first as well.

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 
@@ -10,6 +11,7 @@ import pytest
 
 from bench import run
 from bench.reconcile import disagreements, orders_lost_or_doubled
+from infra.release.health import CLOCKS_DIFFER_SECONDS
 from tests.tools import command
 from tests.twin.shop import Shop, open_shop, stop, wait_for
 from twin.config import Twin
@@ -39,6 +41,7 @@ def shop(twin: Twin, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
 def test_a_release_survives_the_death_of_its_engine_without_one_failed_request(shop: Shop) -> None:
     """New tag and new settings; SIGKILL once everything is on the new colour; the next plain `up` finishes it."""
     shop.push("v1.1.0")
+    time.sleep(CLOCKS_DIFFER_SECONDS)  # then what was just released for the first time counts as having served
     start = shop.load.started
     process, log = shop.start(KEPT, tag="v1.1.0")
     wait_for(log, r"weights blue 100 / green 0 read back \(2 of 2\)", process)

@@ -340,6 +340,8 @@ class Update:
         self.left = 10**9
         """Writes until it is killed."""
         self.made = 0
+        self.moves = False
+        """It has given its own release weight, so it may take it back."""
         self.meanwhile: dict[int, Callable[[], None]] = {}
         """What a person does while this update waits for the n-th time."""
 
@@ -387,9 +389,7 @@ class Update:
                 continue  # nobody is served yet
             if colour == state.live.colour:
                 taken = state.open is not None and world.keeps_everything(state.open.colour)
-                assert not taken or self.plan.decision.action == "abort", (
-                    "users are taken from where they were moved to"
-                )
+                assert not taken or self.moves or self.plan.decision.action == "abort", "users are taken away"
                 assert world.healthy(colour) or not world.healthy(other_colour(colour)), "users sent to nobody"
                 continue
             assert state.open, f"weight to {colour}, which is neither live nor open"
@@ -397,6 +397,7 @@ class Update:
             assert self.plan.decision.action != "abort", "weight to what is being aborted"
             assert world.has_passed(colour), "weight to what isn't whole, or has not passed"
             assert world.jobs.get(f"smoke-{state.open.intent}", True), "weight to what has failed"
+            self.moves = True
         world.users_are_served()
         world.log.append(f"weights {world.weights} -> {weights}")
         world.weights = weights
