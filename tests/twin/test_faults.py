@@ -328,7 +328,7 @@ def rollback_in_an_outage(*, kept: bool) -> Callable[[Shop, str], str]:
         assert live(shop) == before
         assert (shop.replicas(former_colour), shop.replicas(broken_colour)) == (2, 0)
         assert set(former_pods) <= set(pods(shop, former_colour)), "they were not made anew"
-        moved = re.search(r"all users are on .* in \w+|\d+ of \d+ own requests fail before the shift: .*", output)
+        moved = re.search(r"all weight is on .* in \w+|\d+ of \d+ own requests fail before the shift: .*", output)
         assert moved
         late = [failure for failure in shop.failed(since) if failure.release != tag]
         assert not late, "the former release fails nothing"

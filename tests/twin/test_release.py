@@ -61,7 +61,7 @@ def test_users_go_back_to_kept_pods_at_once_and_an_abort_brings_them_forward(sho
     undo = [sys.executable, "-m", "infra.commands.undo"]
     for _ in range(2):  # the second time it finds all done
         said = command(shop.twin, undo, PULUMI_OPTION_CONFIG_FILE=str(shop.copy(KEPT))).stdout
-        assert "all users are on v1.0.0-r1 in green" in said
+        assert "all weight is on v1.0.0-r1 in green" in said
         assert shop.weights() == {"blue": 0, "green": 100}
     code, output = shop.up(KEPT, abort="v1.0.0")
     assert code == 0, output
