@@ -242,7 +242,7 @@ class Ledger:
         return self._write(state, claimed(state, decision, self._now()))
 
     def hold(self, state: LedgerState) -> LedgerState:
-        """Go on with the open release: whoever held it before can't write any more."""
+        """Write the next version of the same content: whoever read or held the one before can't write any more."""
         return self._write(state, replace(state, version=state.version + 1))
 
     def go_live(self, state: LedgerState) -> LedgerState:

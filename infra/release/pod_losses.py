@@ -1,4 +1,4 @@
-"""What the write of a Deployment takes from pods that run. Plain functions of what is declared and what stands."""
+"""Losses of running pods by the write of a Deployment: plain functions of what is declared and what stands."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ TEMPLATE_ANNOTATION = "shopcat/template"
 """Hash of the template that a Deployment was made from."""
 
 
+def wanted_pods(standing: Mapping[str, Any] | None) -> int:
+    """Return how many pods a Deployment asks for as it stands in the cluster; 0 if there is none."""
+    return int(((standing or {}).get("spec") or {}).get("replicas") or 0)
+
+
 def losses(
     declared: Mapping[str, Any], standing: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]
 ) -> list[str]:
@@ -29,7 +34,7 @@ def losses(
         standing: the Deployment as it stands in the cluster, if there is one.
         pods: the colour's pods that are there to stay.
     """
-    running = max(len(pods), int(((standing or {}).get("spec") or {}).get("replicas") or 0))
+    running = max(len(pods), wanted_pods(standing))
     replicas = int(declared["spec"].get("replicas") or 0)
     if running == 0:
         return []

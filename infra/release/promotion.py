@@ -37,7 +37,7 @@ from infra.release.decide import go_on_or_abort, up_command
 from infra.release.listener_weights import View, all_on
 from infra.release.login_renewal import LoginRenewal
 from infra.release.manifests import SECRET_SECONDS, smoke_deadline_seconds
-from infra.release.pod_losses import losses, refuse_other_pods
+from infra.release.pod_losses import losses, refuse_other_pods, wanted_pods
 from infra.release.probes import HttpsProber, Prober
 from infra.release.progress import Progress, ReleaseStep
 from infra.release.record import Record
@@ -316,7 +316,8 @@ class Hooks:
                     prober=self._prober,
                 )
             except TrafficError:
-                await self._leave_deserted(opened.colour)
+                if opened.kind == "rollback":
+                    await self._leave_deserted(opened.colour)
                 raise
             await threads.in_thread(session.refuse_overtaken)
             await self._refuse_moved(opened.colour)
@@ -350,20 +351,26 @@ class Hooks:
             # A plain update that had found no weight there may have stopped these pods while the weights were read back.
             name = workload_name(opened.colour)
             standing = await threads.in_thread(self._plan.kubernetes().deployment, SHOP_NAMESPACE, name)
-            if int(((standing or {}).get("spec") or {}).get("replicas") or 0) < record.template.replicas:
+            if wanted_pods(standing) < record.template.replicas:
                 await self._return_to_live(whole=False)
                 raise ReleaseError(
                     f"somebody stopped pods of {opened.name} at the same time; users are back as they were"
                 )
 
     async def _leave_deserted(self, colour: Colour) -> None:
-        """Bring users back to the live release from a colour in which nobody serves them any more."""
+        """Bring users back to the live release from a colour in which nobody serves them any more.
+
+        What fails here is printed: the error that led here is the one that says what to do.
+        """
         live = self._plan.session.state.live
-        if live is None or not (await self._read_weights()).carries(colour) or await self._serves(colour):
-            return
-        if await self._serves(live.colour):
-            self._log(f"no pod serves in {colour} any more; users go to {live.name}")
-            await self._return_to_live(whole=False)
+        try:
+            if live is None or not (await self._read_weights()).carries(colour) or await self._serves(colour):
+                return
+            if await self._serves(live.colour):
+                self._log(f"no pod serves in {colour} any more; users go to {live.name}")
+                await self._return_to_live(whole=False)
+        except TrafficError as error:
+            self._log(str(error))
 
     async def _hold(self, opened: Open, record: Record) -> NoReturn:
         """End the update where traffic would move, with every check passed and no weight written."""

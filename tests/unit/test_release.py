@@ -11,7 +11,7 @@ import pulumi
 import pytest
 
 from infra.clients.aws import AwsClients
-from infra.errors import ShopCatError
+from infra.errors import ShopCatError, TrafficError
 from infra.foundation.database_jobs import DatabaseJobs
 from infra.names import RELEASE_LABEL, RESTORED
 from infra.release import plan as release_plan
@@ -1024,3 +1024,22 @@ def test_weights_that_say_otherwise_go_back_to_what_is_live() -> None:
 def test_drain_numbers_are_plain() -> None:
     assert all(type(value) is int for value in vars(DRAIN).values())
     assert isinstance(DRAIN, DrainNumbers)
+
+
+def test_a_rollback_that_failed_says_why_although_the_load_balancer_can_not_be_read_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lines: list[str] = []
+    made = hooks(SECOND, Rollback("v1.1.0", "v1.0.0"), {"blue": 100, "green": 0}, Cluster(1, "green"), lines.append)
+
+    async def fail(*_: Any, **__: Any) -> None:
+        async def unread() -> None:
+            raise TrafficError("the API is frozen")
+
+        monkeypatch.setattr(made, "_read_weights", unread)
+        raise TrafficError("both colours keep their pods")
+
+    monkeypatch.setattr(made._traffic, "shift_all_traffic", fail)
+    with pytest.raises(TrafficError, match="both colours keep their pods"):
+        run(made.promote())
+    assert lines[-1] == "the API is frozen"
